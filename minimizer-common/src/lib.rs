@@ -1,0 +1,14 @@
+//! Everything the kernel program and the agent must agree on, and nothing else.
+//!
+//! [`outcome`] lists how a packet can end, [`tuple`] is the key and the slot of the flow table,
+//! [`generation`] is the memory one generation occupies, [`settings`] is what the agent tells the
+//! program. A change to any layout here bumps [`LAYOUT_VERSION`].
+#![no_std]
+
+pub mod generation;
+pub mod outcome;
+pub mod settings;
+pub mod tuple;
+
+/// Version of every layout in this crate, as shown by `minimizer status` and `/metrics`.
+pub const LAYOUT_VERSION: u32 = 1;

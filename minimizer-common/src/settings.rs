@@ -1,0 +1,88 @@
+//! What the agent tells the kernel program: constants fixed at load, and a control page.
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+/// Secret 64-bit keys of the table's hash.
+pub const HASH_KEYS: usize = 12;
+
+/// Placeholder for the number of blocks in a generation, replaced in the object's type
+/// information before it is loaded: the kernel fixes the size of inner maps when the outer map is
+/// created, and an object cannot name a size that is chosen at start.
+pub const BLOCKS_PLACEHOLDER: usize = 0x4d49_4e58;
+
+/// Name of the constant [`Settings`] in the object.
+pub const SETTINGS_SYMBOL: &str = "SETTINGS";
+/// Name of the outer map, whose only slot holds the generation that is written.
+pub const GENERATION_MAP: &str = "GENERATION";
+/// Name of the map that holds [`Control`].
+pub const CONTROL_MAP: &str = "CONTROL";
+/// Name of the program.
+pub const PROGRAM: &str = "minimizer";
+
+/// Constants of the program, in its read-only data: the verifier removes what they rule out.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Settings {
+    /// Keys of the hash, drawn anew at every start.
+    pub hash_keys: [u64; HASH_KEYS],
+    /// Nanoseconds in a time unit: the finest time that any record can have.
+    pub time_unit_ns: u64,
+    /// Time unit, counted from 1970, that a slot stores as 0.
+    pub time_base_units: u64,
+    /// Nanoseconds in a timer tick of this kernel.
+    pub tick_ns: u64,
+    /// Blocks in the run of one CPU; see [`crate::generation::Shape::run_blocks`].
+    pub run_blocks: u32,
+    /// Blocks of spill log in a run.
+    pub spill_blocks: u32,
+    /// Groups in a run, minus one.
+    pub group_mask: u32,
+    /// What the program returns: [`ACTION_PASS`] or [`ACTION_DROP`].
+    pub action: u32,
+    /// [`CLOCK_TICK`] or [`CLOCK_CONTROL`].
+    pub clock: u32,
+    /// [`LENGTH_LINEAR`] or [`LENGTH_BUFFER`].
+    pub frame_length: u32,
+}
+
+/// `XDP_PASS`: hand the packet to the network stack, unaltered.
+pub const ACTION_PASS: u32 = 2;
+/// `XDP_DROP`: for an interface that the operator declared a tap.
+pub const ACTION_DROP: u32 = 1;
+/// Time comes from the kernel's tick.
+pub const CLOCK_TICK: u32 = 0;
+/// Time comes from [`Control::clock_units`]: captures are replayed with their own time.
+pub const CLOCK_CONTROL: u32 = 1;
+/// Frame length is the length of the linear buffer (kernels without multi-buffer XDP).
+pub const LENGTH_LINEAR: u32 = 0;
+/// Frame length is asked of the kernel, multi-buffer frames included (5.18 and later).
+pub const LENGTH_BUFFER: u32 = 1;
+
+/// What may change while the program runs, in one memory-mapped page.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Control {
+    /// Wall clock minus monotonic clock, in nanoseconds.
+    pub realtime_offset_ns: u64,
+    /// The time unit to store when [`Settings::clock`] is [`CLOCK_CONTROL`].
+    pub clock_units: u64,
+    /// Spreads interface indices over [`Control::interface_slots`] without a collision.
+    pub interface_multiplier: u32,
+    /// Unused, zero.
+    pub reserved: u32,
+    /// Interface slot at [`interface_position`] of each watched interface index.
+    pub interface_slots: [u8; INTERFACE_POSITIONS],
+}
+
+/// Positions in [`Control::interface_slots`].
+pub const INTERFACE_POSITIONS: usize = 256;
+
+/// Where the slot of an interface index is found.
+#[inline(always)]
+#[must_use]
+pub const fn interface_position(if_index: u32, multiplier: u32) -> usize {
+    (if_index.wrapping_mul(multiplier) >> 24) as usize
+}
+
+const _: () = assert!(size_of::<Settings>() == HASH_KEYS * 8 + 3 * 8 + 6 * 4);
+const _: () = assert!(size_of::<Control>() == 24 + INTERFACE_POSITIONS);

@@ -1,0 +1,28 @@
+//! DCCP (RFC 4340): the ports of the generic header in its shorter form.
+
+use crate::cursor::{Cursor, Header};
+
+/// Protocol number.
+pub(crate) const PROTOCOL: u8 = 33;
+/// Octets of the header.
+pub(crate) const HEADER_OCTETS: u32 = size_of::<DccpHeader>() as u32;
+
+#[derive(Clone, Copy)]
+#[repr(C)]
+struct DccpHeader {
+    source_port: [u8; 2],
+    destination_port: [u8; 2],
+    data_offset: u8,
+    coverage: u8,
+    checksum: [u8; 2],
+    type_sequence: [u8; 4],
+}
+// SAFETY: a `repr(C)` struct of bytes and byte arrays.
+unsafe impl Header for DccpHeader {}
+
+/// Reads the ports; `None` when the frame ends first.
+#[inline(always)]
+pub(crate) fn read(cursor: &mut Cursor<'_>) -> Option<(u16, u16)> {
+    let header = cursor.read::<DccpHeader>()?;
+    Some((u16::from_be_bytes(header.source_port), u16::from_be_bytes(header.destination_port)))
+}

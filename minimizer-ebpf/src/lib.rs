@@ -1,0 +1,23 @@
+//! The parser and the flow table of the kernel program, free of anything that ties them to a kernel.
+//!
+//! Each protocol is a room: one file with its header layout and one `read` over a [`cursor::Cursor`].
+//! Rooms do not import each other; [`walk`] is the only corridor. [`table`] and [`hash`] are what the
+//! program does with a walked packet. All of it builds and is tested on the host.
+#![no_std]
+
+pub mod cursor;
+pub mod hash;
+pub mod table;
+pub mod walk;
+
+mod dccp;
+mod ethernet;
+mod icmp;
+mod ipv4;
+mod ipv6;
+mod mpls;
+mod pppoe;
+mod sctp;
+mod tcp;
+mod udp;
+mod vlan;

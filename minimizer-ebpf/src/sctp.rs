@@ -1,0 +1,26 @@
+//! SCTP (RFC 9260): the ports of the common header.
+
+use crate::cursor::{Cursor, Header};
+
+/// Protocol number.
+pub(crate) const PROTOCOL: u8 = 132;
+/// Octets of the header.
+pub(crate) const HEADER_OCTETS: u32 = size_of::<SctpHeader>() as u32;
+
+#[derive(Clone, Copy)]
+#[repr(C)]
+struct SctpHeader {
+    source_port: [u8; 2],
+    destination_port: [u8; 2],
+    verification_tag: [u8; 4],
+    checksum: [u8; 4],
+}
+// SAFETY: a `repr(C)` struct of bytes and byte arrays.
+unsafe impl Header for SctpHeader {}
+
+/// Reads the ports; `None` when the frame ends first.
+#[inline(always)]
+pub(crate) fn read(cursor: &mut Cursor<'_>) -> Option<(u16, u16)> {
+    let header = cursor.read::<SctpHeader>()?;
+    Some((u16::from_be_bytes(header.source_port), u16::from_be_bytes(header.destination_port)))
+}

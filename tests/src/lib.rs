@@ -1,0 +1,1 @@
+//! What integration tests and benches share: packets, networks, the agent under test.
