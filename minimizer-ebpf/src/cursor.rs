@@ -15,11 +15,19 @@ pub(crate) unsafe trait Header: Copy {}
 /// A position in a frame. No reference to packet memory ever leaves it.
 pub struct Cursor<'frame> {
     start: *const u8,
-    at: *const u8,
     end: *const u8,
+    /// Octets before the position. A number, not a pointer: see [`Self::forget`].
+    offset: u32,
+    /// Octets of the whole frame, further buffers included.
     frame_octets: u32,
+    /// Whether the frame goes on in further buffers.
+    continues: bool,
     frame: PhantomData<&'frame [u8]>,
 }
+
+/// The verifier tracks packet offsets below 64 KiB. The longest chain of headers, eight extension
+/// headers of 2 KiB behind a full link layer, ends well below this bound.
+const OFFSET_MASK: u32 = 0x7fff;
 
 impl<'frame> Cursor<'frame> {
     /// A cursor over a whole frame in host memory.
@@ -27,7 +35,14 @@ impl<'frame> Cursor<'frame> {
     pub fn over(frame: &'frame [u8]) -> Self {
         let range = frame.as_ptr_range();
         let frame_octets = u32::try_from(frame.len()).unwrap_or(u32::MAX);
-        Self { start: range.start, at: range.start, end: range.end, frame_octets, frame: PhantomData }
+        Self {
+            start: range.start,
+            end: range.end,
+            offset: 0,
+            frame_octets,
+            continues: false,
+            frame: PhantomData,
+        }
     }
 
     /// A cursor over the linear part of a frame in the kernel.
@@ -40,63 +55,67 @@ impl<'frame> Cursor<'frame> {
     #[inline(always)]
     #[must_use]
     pub unsafe fn between(start: *const u8, end: *const u8, frame_octets: u32) -> Self {
-        Self { start, at: start, end, frame_octets, frame: PhantomData }
+        let continues = frame_octets as usize > end as usize - start as usize;
+        Self { start, end, offset: 0, frame_octets, continues, frame: PhantomData }
     }
 
     /// Copies the header at the position and advances behind it; `None` when the frame ends first.
     #[inline(always)]
     pub(crate) fn read<H: Header>(&mut self) -> Option<H> {
-        let next = self.at.wrapping_add(size_of::<H>());
-        if next > self.end {
+        let at = self.start.wrapping_add(self.offset as usize);
+        if at.wrapping_add(size_of::<H>()) > self.end {
             return None;
         }
         // SAFETY: `at + size_of::<H>()` was found within the frame just above, and `H` is plain bytes.
-        let header = unsafe { ptr::read_unaligned(self.at.cast::<H>()) };
-        self.at = next;
+        let header = unsafe { ptr::read_unaligned(at.cast::<H>()) };
+        self.offset += size_of::<H>() as u32;
         Some(header)
     }
 
     /// The first nibble at the position, without advancing; `None` at the end of the frame.
     #[inline(always)]
     pub(crate) fn peek_nibble(&self) -> Option<u8> {
-        if self.at.wrapping_add(1) > self.end {
+        let at = self.start.wrapping_add(self.offset as usize);
+        if at.wrapping_add(1) > self.end {
             return None;
         }
         // SAFETY: one byte at `at` was found within the frame just above.
-        Some(unsafe { *self.at } >> 4)
+        Some(unsafe { *at } >> 4)
     }
 
     /// Moves over `octets` that are not read. A position beyond the end makes the next read fail.
     #[inline(always)]
     pub(crate) fn skip(&mut self, octets: u32) {
-        self.at = self.at.wrapping_add(octets as usize);
+        self.offset = (self.offset + octets) & OFFSET_MASK;
+    }
+
+    /// Makes the verifier forget the exact position, so that it walks what follows once and not once
+    /// for every stack of link headers. `noise` is any number the verifier does not know: adding and
+    /// subtracting it leaves the position as it was.
+    #[inline(always)]
+    pub(crate) fn forget(&mut self, noise: u16) {
+        let noise = u32::from(noise);
+        self.offset = (self.offset + noise).wrapping_sub(core::hint::black_box(noise)) & OFFSET_MASK;
     }
 
     /// Octets of the frame before the position.
     #[inline(always)]
     #[must_use]
-    pub fn position(&self) -> u32 {
-        // A frame is far shorter than 4 GiB; the difference of two frame pointers fits.
-        #[expect(clippy::cast_possible_truncation, reason = "frames are shorter than 4 GiB")]
-        let position = (self.at as usize - self.start as usize) as u32;
-        position
+    pub const fn position(&self) -> u32 {
+        self.offset
     }
 
     /// Octets of the frame from the position on, further buffers included.
     #[inline(always)]
-    pub(crate) fn remaining(&self) -> u32 {
-        self.frame_octets.wrapping_sub(self.position())
+    pub(crate) const fn remaining(&self) -> u32 {
+        self.frame_octets.saturating_sub(self.offset)
     }
 
     /// The outcome of a frame that ended inside a header: `reason`, unless the header goes on in a
     /// further buffer of the frame.
     #[inline(always)]
-    pub(crate) fn ended(&self, reason: Outcome) -> Outcome {
-        if self.frame_octets as usize > self.end as usize - self.start as usize {
-            Outcome::HeaderNotLinear
-        } else {
-            reason
-        }
+    pub(crate) const fn ended(&self, reason: Outcome) -> Outcome {
+        if self.continues { Outcome::HeaderNotLinear } else { reason }
     }
 }
 

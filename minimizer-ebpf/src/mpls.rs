@@ -31,6 +31,7 @@ pub(crate) fn read(cursor: &mut Cursor<'_>) -> Result<u8, Outcome> {
             return Err(cursor.ended(Outcome::MplsTruncated));
         };
         if label.label_class_bottom & BOTTOM_OF_STACK != 0 {
+            cursor.forget(u16::from_be_bytes(label.label));
             return cursor.peek_nibble().ok_or(Outcome::NonIp);
         }
     }

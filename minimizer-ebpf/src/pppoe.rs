@@ -36,5 +36,6 @@ pub(crate) fn read(cursor: &mut Cursor<'_>) -> Result<u16, Outcome> {
     if header.version_type != VERSION_TYPE || header.code != CODE_SESSION {
         return Err(Outcome::PppoeHeader);
     }
+    cursor.forget(u16::from_be_bytes(header.session_id));
     Ok(u16::from_be_bytes(header.ppp_protocol))
 }

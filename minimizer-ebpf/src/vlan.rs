@@ -29,20 +29,27 @@ pub(crate) const fn is_tag(ether_type: u16) -> bool {
     matches!(ether_type, C_TAG | S_TAG | OLD_S_TAG)
 }
 
-/// Reads the stack of tags that `ether_type` announces; returns the tags and the EtherType behind.
+/// Reads the stack of tags that the tag type `ether_type` announces; returns the tags and the
+/// EtherType behind them.
 #[inline(always)]
 pub(crate) fn read(cursor: &mut Cursor<'_>, ether_type: u16) -> Result<(Tags, u16), Outcome> {
     let mut tags = Tags::NONE;
     let mut ether_type = ether_type;
+    let mut control = 0;
     for _ in 0..TAGS_MAX {
         if !is_tag(ether_type) {
-            return Ok((tags, ether_type));
+            break;
         }
         let Some(tag) = cursor.read::<VlanTag>() else {
             return Err(cursor.ended(Outcome::VlanTruncated));
         };
-        tags = tags.with_vlan(u16::from_be_bytes(tag.control));
+        control = u16::from_be_bytes(tag.control);
+        tags = tags.with_vlan(control);
         ether_type = u16::from_be_bytes(tag.ether_type);
     }
-    if is_tag(ether_type) { Err(Outcome::VlanDepth) } else { Ok((tags, ether_type)) }
+    if is_tag(ether_type) {
+        return Err(Outcome::VlanDepth);
+    }
+    cursor.forget(control);
+    Ok((tags, ether_type))
 }

@@ -32,7 +32,8 @@ pub struct Packet {
 #[inline(always)]
 pub fn walk(cursor: &mut Cursor<'_>) -> Result<Packet, Outcome> {
     let ether_type = ethernet::read(cursor)?;
-    let (tags, ether_type) = vlan::read(cursor, ether_type)?;
+    let (tags, ether_type) =
+        if vlan::is_tag(ether_type) { vlan::read(cursor, ether_type)? } else { (Tags::NONE, ether_type) };
     match ether_type {
         ipv4::ETHER_TYPE => walk_ipv4(cursor, tags),
         ipv6::ETHER_TYPE => walk_ipv6(cursor, tags),

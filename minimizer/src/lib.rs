@@ -1,1 +1,10 @@
 //! The agent: loads the kernel program, drains what it counted, exports records, keeps the ledger.
+
+pub mod clock;
+pub mod control;
+pub mod drain;
+pub mod generation;
+pub mod ledger;
+pub mod program;
+pub mod record;
+pub mod sys;

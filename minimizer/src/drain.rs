@@ -1,0 +1,222 @@
+//! Empties a quiet generation: copies what was counted, zeroes it, merges the CPUs.
+
+use std::hash::{BuildHasher as _, RandomState};
+
+use hashbrown::HashTable;
+use hashbrown::hash_table::Entry;
+use minimizer_common::generation::{INTERFACES_MAX, InterfaceCounters, Residual, WAYS};
+use minimizer_common::outcome::Outcome;
+use minimizer_common::tuple::{Slot, Tuple};
+
+use crate::generation::Quiet;
+use crate::record::Record;
+
+/// What one interface saw in one generation, over all CPUs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InterfaceTotals {
+    /// Frames that entered the program.
+    pub seen_packets: u64,
+    /// Their octets, link header included.
+    pub seen_octets: u64,
+    /// IP octets of the packets in records and residual counters.
+    pub octets_counted: u64,
+    /// Packets by outcome, in the order of [`Outcome::ALL`].
+    pub outcomes: [u64; Outcome::COUNT],
+}
+
+impl InterfaceTotals {
+    /// Totals of an interface that saw nothing.
+    pub const ZERO: Self =
+        Self { seen_packets: 0, seen_octets: 0, octets_counted: 0, outcomes: [0; Outcome::COUNT] };
+
+    /// Packets that ended with `outcome`.
+    #[must_use]
+    pub const fn outcome(&self, outcome: Outcome) -> u64 {
+        self.outcomes[outcome as usize]
+    }
+
+    fn add(&mut self, counters: &InterfaceCounters) {
+        self.seen_packets += counters.seen_packets;
+        self.seen_octets += counters.seen_octets;
+        self.octets_counted += counters.octets_counted;
+        for (total, counter) in self.outcomes.iter_mut().zip(counters.outcomes) {
+            *total += counter;
+        }
+    }
+}
+
+/// Packets that found no room, of one interface, IP version and protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ResidualTotals {
+    /// Slot number of the interface.
+    pub interface: usize,
+    /// Whether they were IPv6.
+    pub ipv6: bool,
+    /// Their protocol number.
+    pub protocol: u8,
+    /// Packets.
+    pub packets: u64,
+    /// Their IP octets.
+    pub octets: u64,
+}
+
+/// How full a generation was.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Occupancy {
+    /// Slots in use, over all CPUs.
+    pub slots_used: u64,
+    /// Slots there are.
+    pub slots: u64,
+    /// Spill log entries in use, over all CPUs.
+    pub spill_used: u64,
+    /// Spill log entries there are.
+    pub spill: u64,
+}
+
+/// What one drain yields: a closed ledger.
+#[derive(Clone, Debug)]
+pub struct Batch {
+    /// One record for each distinct tuple.
+    pub records: Vec<Record>,
+    /// Totals by interface slot.
+    pub interfaces: Vec<InterfaceTotals>,
+    /// Residual counters that are not zero.
+    pub residuals: Vec<ResidualTotals>,
+    /// How full the generation was.
+    pub occupancy: Occupancy,
+}
+
+impl Batch {
+    /// Packets and octets in the records.
+    #[must_use]
+    pub fn exported(&self) -> Residual {
+        self.records.iter().fold(Residual::default(), |sum, record| Residual {
+            packets: sum.packets + record.packets,
+            octets: sum.octets + record.octets,
+        })
+    }
+
+    /// Packets and octets in the residual counters.
+    #[must_use]
+    pub fn overflow(&self) -> Residual {
+        self.residuals.iter().fold(Residual::default(), |sum, residual| Residual {
+            packets: sum.packets + residual.packets,
+            octets: sum.octets + residual.octets,
+        })
+    }
+}
+
+/// Drains a quiet generation and leaves it all zero.
+///
+/// `if_indices` gives the interface index of each slot number in use; `milliseconds` turns a slot's
+/// time unit into milliseconds since 1970.
+pub fn drain(quiet: &mut Quiet<'_>, if_indices: &[u32], milliseconds: impl Fn(u32) -> u64) -> Batch {
+    let shape = quiet.shape();
+    let mut interfaces = vec![InterfaceTotals::ZERO; if_indices.len()];
+    let mut residuals = Vec::new();
+    let mut merge = Merge::new(if_indices, milliseconds);
+    let mut occupancy = Occupancy::default();
+    for cpu in 0..shape.cpus {
+        let mut seen = 0;
+        let mut overflowed = 0;
+        for (slot, totals) in (0..).zip(&mut interfaces) {
+            let counters = quiet.counters(cpu, slot);
+            seen += counters.seen_packets;
+            overflowed += counters.outcomes[Outcome::Overflow as usize];
+            if counters.seen_packets != 0 {
+                totals.add(counters);
+                *counters = zerocopy::FromZeros::new_zeroed();
+            }
+        }
+        occupancy.slots += shape.slots_per_cpu();
+        occupancy.spill += u64::from(shape.spill_blocks) * WAYS as u64;
+        if seen == 0 {
+            continue;
+        }
+        if overflowed != 0 {
+            take_residuals(quiet.residuals(cpu), &mut residuals);
+        }
+        for slot in quiet.slots(cpu).iter_mut().filter(|slot| slot.packets() != 0) {
+            occupancy.slots_used += 1;
+            merge.add(slot);
+            *slot = Slot::default();
+        }
+        let spilled = std::mem::take(&mut quiet.state(cpu).spilled);
+        occupancy.spill_used += spilled;
+        let spilled = usize::try_from(spilled).unwrap_or(usize::MAX);
+        for slot in quiet.spill(cpu).iter_mut().take(spilled) {
+            merge.add(slot);
+            *slot = Slot::default();
+        }
+    }
+    Batch { records: merge.records, interfaces, residuals, occupancy }
+}
+
+fn take_residuals(counters: &mut [Residual], totals: &mut Vec<ResidualTotals>) {
+    for (index, counter) in counters.iter_mut().enumerate().filter(|(_, counter)| counter.packets != 0) {
+        let Residual { packets, octets } = std::mem::take(counter);
+        let (interface, ipv6) = (index / 512 % INTERFACES_MAX, index / 256 % 2 == 1);
+        let protocol = u8::try_from(index % 256).unwrap_or(u8::MAX);
+        let same = |total: &&mut ResidualTotals| {
+            (total.interface, total.ipv6, total.protocol) == (interface, ipv6, protocol)
+        };
+        if let Some(total) = totals.iter_mut().find(same) {
+            total.packets += packets;
+            total.octets += octets;
+        } else {
+            totals.push(ResidualTotals { interface, ipv6, protocol, packets, octets });
+        }
+    }
+}
+
+/// Records by tuple: one flow may be in the tables of several CPUs and many times in a spill log.
+struct Merge<'indices, F> {
+    records: Vec<Record>,
+    /// Positions in `records`, by the hash of the tuple.
+    positions: HashTable<usize>,
+    hasher: RandomState,
+    if_indices: &'indices [u32],
+    milliseconds: F,
+}
+
+impl<'indices, F: Fn(u32) -> u64> Merge<'indices, F> {
+    fn new(if_indices: &'indices [u32], milliseconds: F) -> Self {
+        let hasher = RandomState::new();
+        Self { records: Vec::new(), positions: HashTable::new(), hasher, if_indices, milliseconds }
+    }
+
+    fn add(&mut self, slot: &Slot) {
+        let tuple = slot.tuple();
+        let interface = usize::try_from(tuple.tags().interface()).unwrap_or(usize::MAX);
+        let record = Record {
+            tuple,
+            ingress_interface: self.if_indices.get(interface).copied().unwrap_or(0),
+            control_bits: slot.control_bits(),
+            packets: u64::from(slot.packets()),
+            octets: slot.octets,
+            start_ms: (self.milliseconds)(slot.first()),
+            end_ms: (self.milliseconds)(slot.last()),
+        };
+        let Self { records, positions, hasher, .. } = self;
+        let hash = |tuple: &Tuple| hasher.hash_one(tuple);
+        let found = positions.entry(
+            hash(&tuple),
+            |position| records[*position].tuple == tuple,
+            |position| hash(&records[*position].tuple),
+        );
+        match found {
+            Entry::Occupied(position) => {
+                let known = &mut records[*position.get()];
+                known.control_bits |= record.control_bits;
+                known.packets += record.packets;
+                known.octets += record.octets;
+                known.start_ms = known.start_ms.min(record.start_ms);
+                known.end_ms = known.end_ms.max(record.end_ms);
+            }
+            Entry::Vacant(place) => {
+                place.insert(records.len());
+                records.push(record);
+            }
+        }
+    }
+}

@@ -1,0 +1,361 @@
+//! The kernel program: its object, how it is loaded, attached and run.
+
+use std::collections::BTreeMap;
+use std::io;
+
+use aya::maps::{ArrayOfMaps, Map, MapError};
+use aya::programs::links::FdLink;
+use aya::programs::{
+    Program as AyaProgram, ProgramError as AyaError, TestRun as _, TestRunOptions, Xdp, XdpMode,
+};
+use aya::util::KernelVersion;
+use aya::{Ebpf, EbpfError, EbpfLoader};
+use minimizer_common::generation::{INTERFACES_MAX, Shape};
+use minimizer_common::settings::{
+    ACTION_PASS, BLOCKS_PLACEHOLDER, CLOCK_CONTROL, CLOCK_TICK, CONTROL_MAP, GENERATION_MAP, HASH_KEYS,
+    LENGTH_BUFFER, LENGTH_LINEAR, PROGRAM, SETTINGS_SYMBOL, Settings,
+};
+use object::{Object as _, ObjectSection as _};
+use sha2::{Digest as _, Sha256};
+use thiserror::Error;
+use zerocopy::IntoBytes as _;
+
+use crate::clock;
+use crate::control::ControlPage;
+use crate::generation::{GenerationError, Generations};
+
+/// The kernel program as it was built, before sizes and settings are put in. Empty in a build
+/// without bpf-linker.
+pub const OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/minimizer.o"));
+
+/// Time unit of the `full-record` policy.
+pub const FULL_RECORD_UNIT_NS: u64 = 1_000_000_000;
+
+/// Why the program could not be loaded, attached or run.
+#[derive(Debug, Error)]
+pub enum ProgramError {
+    /// The agent was built without bpf-linker.
+    #[error("this agent was built without the kernel program; run `cargo xtask setup` and build it again")]
+    NoObject,
+    /// The object is not what the build makes.
+    #[error("the kernel program in this agent is damaged: {0}")]
+    Object(&'static str),
+    /// The table's blocks cannot be numbered.
+    #[error("--flows-per-cpu {flows_per_cpu} is too large for {cpus} CPUs")]
+    Size {
+        /// What was asked for.
+        flows_per_cpu: u32,
+        /// Possible CPUs of this host.
+        cpus: u32,
+    },
+    /// The number of CPUs is not to be had.
+    #[error("cannot read the number of CPUs from {path}: {source}")]
+    Cpus {
+        /// The file.
+        path: &'static str,
+        /// Why.
+        source: io::Error,
+    },
+    /// No random numbers for the hash.
+    #[error("the kernel gives no random numbers for the table's hash: {0}")]
+    Random(getrandom::Error),
+    /// The kernel refused maps or object.
+    #[error("the kernel refuses the program's maps: {0}")]
+    Load(#[source] Box<EbpfError>),
+    /// The verifier refused the program.
+    #[error("the kernel refuses the program: {0}")]
+    Verify(#[source] Box<AyaError>),
+    /// A map could not be used.
+    #[error("cannot use map {map}: {source}")]
+    Map {
+        /// Its name in the object.
+        map: &'static str,
+        /// Why.
+        source: MapError,
+    },
+    /// The control page could not be mapped.
+    #[error("cannot map the control page: {0}")]
+    Control(io::Error),
+    /// The flow table could not be made.
+    #[error(transparent)]
+    Generation(#[from] GenerationError),
+    /// More interfaces than slot numbers.
+    #[error("at most {INTERFACES_MAX} interfaces can be watched by one agent")]
+    TooManyInterfaces,
+    /// Another program holds the interface.
+    #[error("interface {if_index} already has an XDP program; it is left alone")]
+    Busy {
+        /// Index of the interface.
+        if_index: u32,
+    },
+    /// The driver cannot run the program.
+    #[error("interface {if_index} does not take the program in this mode: {source}")]
+    Attach {
+        /// Index of the interface.
+        if_index: u32,
+        /// What the kernel answered.
+        source: io::Error,
+    },
+    /// The kernel has no XDP links, and an attachment that outlives a crash is not wanted.
+    #[error("this kernel cannot attach XDP through a link (5.9 or later can); nothing was left attached")]
+    NoLink,
+    /// The kernel did not run the program on a given frame.
+    #[error("the kernel does not run a frame of {octets} bytes: {source}")]
+    Run {
+        /// Length of the frame.
+        octets: usize,
+        /// What the kernel answered.
+        source: Box<AyaError>,
+    },
+}
+
+/// How the program is attached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// In the driver, before a socket buffer exists.
+    Native,
+    /// In the network stack, for drivers without XDP.
+    Skb,
+}
+
+impl Mode {
+    /// The mode's name in options, metrics and `status`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Native => "native",
+            Self::Skb => "skb",
+        }
+    }
+}
+
+/// Where the time of a packet comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Clock {
+    /// The kernel's tick.
+    Tick,
+    /// The control page: [`Program::set_time`].
+    Control,
+}
+
+/// What is fixed when the program is loaded.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// Flows per CPU and interval that fill half of the slots.
+    pub flows_per_cpu: u32,
+    /// Where the time of a packet comes from.
+    pub clock: Clock,
+    /// Keys of the table's hash; drawn at random when `None`, as they must be on a live link.
+    pub hash_keys: Option<[u64; HASH_KEYS]>,
+}
+
+/// The loaded program with its maps and attachments. Dropping it detaches and frees everything.
+pub struct Program {
+    ebpf: Ebpf,
+    control: ControlPage,
+    generations: Generations,
+    links: BTreeMap<u32, FdLink>,
+    time_base_units: u64,
+}
+
+impl Program {
+    /// Loads the program and its maps. Nothing is attached.
+    ///
+    /// # Errors
+    /// See [`ProgramError`].
+    pub fn load(options: &Options) -> Result<Self, ProgramError> {
+        let cpus = possible_cpus()?;
+        let flows_per_cpu = options.flows_per_cpu;
+        let shape =
+            Shape::for_flows(cpus, flows_per_cpu).ok_or(ProgramError::Size { flows_per_cpu, cpus })?;
+        let (clock, time_base_units) = match options.clock {
+            Clock::Tick => (CLOCK_TICK, clock::realtime_ns() / FULL_RECORD_UNIT_NS),
+            Clock::Control => (CLOCK_CONTROL, 0),
+        };
+        let settings = Settings {
+            hash_keys: options.hash_keys.map_or_else(random_keys, Ok)?,
+            time_unit_ns: FULL_RECORD_UNIT_NS,
+            time_base_units,
+            tick_ns: clock::tick_ns(),
+            run_blocks: shape.run_blocks(),
+            spill_blocks: shape.spill_blocks,
+            group_mask: shape.groups - 1,
+            action: ACTION_PASS,
+            clock,
+            frame_length: if has_multi_buffer_length() { LENGTH_BUFFER } else { LENGTH_LINEAR },
+        };
+        let object = sized_object(shape.blocks())?;
+        let mut ebpf = EbpfLoader::new()
+            .override_global(SETTINGS_SYMBOL, settings.as_bytes(), true)
+            .load(&object)
+            .map_err(|source| ProgramError::Load(Box::new(source)))?;
+        xdp_mut(&mut ebpf)?.load().map_err(|source| ProgramError::Verify(Box::new(source)))?;
+        let outer = take_map(&mut ebpf, GENERATION_MAP)?;
+        let outer = ArrayOfMaps::try_from(outer)
+            .map_err(|source| ProgramError::Map { map: GENERATION_MAP, source })?;
+        let generations = Generations::new(outer, shape)?;
+        let control = match take_map(&mut ebpf, CONTROL_MAP)? {
+            Map::Array(map) => ControlPage::new(&map).map_err(ProgramError::Control)?,
+            _ => return Err(ProgramError::Object("CONTROL is not an array")),
+        };
+        let mut program = Self { ebpf, control, generations, links: BTreeMap::new(), time_base_units };
+        program.control.set_realtime_offset(clock::realtime_offset_ns());
+        Ok(program)
+    }
+
+    /// Gives an interface the slot number `slot`, under which its packets are counted.
+    ///
+    /// # Errors
+    /// When the slot number is out of range.
+    pub fn watch(&mut self, if_index: u32, slot: u32) -> Result<(), ProgramError> {
+        self.control.watch(if_index, slot).ok_or(ProgramError::TooManyInterfaces)
+    }
+
+    /// Attaches the program to an interface that [`Self::watch`] knows, through a link that ends with
+    /// this process.
+    ///
+    /// # Errors
+    /// See [`ProgramError`]; then nothing is attached.
+    pub fn attach(&mut self, if_index: u32, mode: Mode) -> Result<(), ProgramError> {
+        let mode = match mode {
+            Mode::Native => XdpMode::Driver,
+            Mode::Skb => XdpMode::Skb,
+        };
+        let xdp = xdp_mut(&mut self.ebpf)?;
+        let id = xdp.attach_to_if_index(if_index, mode).map_err(|error| attach_error(if_index, error))?;
+        let link = xdp.take_link(id).map_err(|error| attach_error(if_index, error))?;
+        // aya falls back to netlink when the kernel answers EINVAL; dropping that link detaches it.
+        let link = FdLink::try_from(link).map_err(|_| ProgramError::NoLink)?;
+        self.links.insert(if_index, link);
+        Ok(())
+    }
+
+    /// Detaches from one interface. In-flight packets may still be counted until the next flip.
+    pub fn detach(&mut self, if_index: u32) {
+        self.links.remove(&if_index);
+    }
+
+    /// Detaches from all interfaces.
+    pub fn detach_all(&mut self) {
+        self.links.clear();
+    }
+
+    /// Runs the program in the kernel on one frame, as if it came from interface index 1 (the
+    /// loopback interface of this network namespace), and returns the program's verdict.
+    ///
+    /// # Errors
+    /// The kernel refuses frames below 14 bytes and beyond its buffers.
+    pub fn run(&self, frame: &[u8]) -> Result<u32, ProgramError> {
+        let failed = |source: AyaError| ProgramError::Run { octets: frame.len(), source: Box::new(source) };
+        let options = TestRunOptions { data_in: Some(frame), ..TestRunOptions::default() };
+        let result = self.xdp()?.test_run(options).map_err(failed)?;
+        Ok(result.return_value)
+    }
+
+    /// Sets the time of the packets to come, in time units since 1970, for [`Clock::Control`].
+    pub fn set_time(&mut self, units: u64) {
+        self.control.set_time(units);
+    }
+
+    /// The generations, to be flipped and drained.
+    pub fn generations(&mut self) -> &mut Generations {
+        // The wall clock may have been set since; the kernel adds this to its monotonic clock.
+        self.control.set_realtime_offset(clock::realtime_offset_ns());
+        &mut self.generations
+    }
+
+    /// Milliseconds since 1970 of a time unit that a slot stores.
+    #[must_use]
+    pub const fn milliseconds(&self, units: u32) -> u64 {
+        (self.time_base_units + units as u64) * (FULL_RECORD_UNIT_NS / 1_000_000)
+    }
+
+    /// The program as the kernel knows it.
+    ///
+    /// # Errors
+    /// When the kernel does not tell.
+    pub fn info(&self) -> Result<aya::programs::ProgramInfo, ProgramError> {
+        self.xdp()?.info().map_err(|source| ProgramError::Verify(Box::new(source)))
+    }
+
+    /// The loaded XDP program.
+    ///
+    /// # Errors
+    /// When the object has none, which a build cannot make.
+    pub fn xdp(&self) -> Result<&Xdp, ProgramError> {
+        match self.ebpf.program(PROGRAM) {
+            Some(AyaProgram::Xdp(xdp)) => Ok(xdp),
+            _ => Err(ProgramError::Object("there is no XDP program in it")),
+        }
+    }
+}
+
+fn xdp_mut(ebpf: &mut Ebpf) -> Result<&mut Xdp, ProgramError> {
+    ebpf.program_mut(PROGRAM)
+        .and_then(|program| <&mut Xdp>::try_from(program).ok())
+        .ok_or(ProgramError::Object("there is no XDP program in it"))
+}
+
+/// SHA-256 of [`OBJECT`], in hexadecimal.
+#[must_use]
+pub fn object_digest() -> String {
+    Sha256::digest(OBJECT).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The object with the number of a generation's blocks put into its type information.
+fn sized_object(blocks: u32) -> Result<Vec<u8>, ProgramError> {
+    if OBJECT.is_empty() {
+        return Err(ProgramError::NoObject);
+    }
+    let damaged = ProgramError::Object;
+    let file = object::File::parse(OBJECT).map_err(|_| damaged("it is not an ELF file"))?;
+    let section = file.section_by_name(".BTF").ok_or(damaged("it has no type information"))?;
+    let (start, length) = section.file_range().ok_or(damaged("its type information is empty"))?;
+    let range = usize::try_from(start)
+        .ok()
+        .zip(usize::try_from(length).ok())
+        .map(|(start, length)| start..start + length)
+        .ok_or(damaged("its type information is too long"))?;
+    let placeholder = u32::try_from(BLOCKS_PLACEHOLDER).unwrap_or(0).to_le_bytes();
+    let mut sized = OBJECT.to_vec();
+    let words = sized.get_mut(range).ok_or(damaged("its type information is cut off"))?.chunks_exact_mut(4);
+    let mut places = words.filter(|word| **word == placeholder);
+    let place = places.next().ok_or(damaged("the size of a generation is not in it"))?;
+    place.copy_from_slice(&blocks.to_le_bytes());
+    if places.next().is_some() {
+        return Err(damaged("the size of a generation is in it more than once"));
+    }
+    Ok(sized)
+}
+
+fn take_map(ebpf: &mut Ebpf, name: &'static str) -> Result<Map, ProgramError> {
+    ebpf.take_map(name).ok_or(ProgramError::Object("a map is missing"))
+}
+
+fn random_keys() -> Result<[u64; HASH_KEYS], ProgramError> {
+    let mut keys = [0; HASH_KEYS];
+    getrandom::fill(keys.as_mut_bytes()).map_err(ProgramError::Random)?;
+    Ok(keys)
+}
+
+/// CPUs that may ever run the program, online or not.
+fn possible_cpus() -> Result<u32, ProgramError> {
+    let cpus = aya::util::nr_cpus().map_err(|(path, source)| ProgramError::Cpus { path, source })?;
+    Ok(u32::try_from(cpus).unwrap_or(u32::MAX))
+}
+
+/// Whether the kernel has `bpf_xdp_get_buff_len`, and with it multi-buffer XDP.
+fn has_multi_buffer_length() -> bool {
+    KernelVersion::current().is_ok_and(|version| version >= KernelVersion::new(5, 18, 0))
+}
+
+fn attach_error(if_index: u32, error: AyaError) -> ProgramError {
+    match error {
+        AyaError::SyscallError(error) if error.io_error.raw_os_error() == Some(libc::EBUSY) => {
+            ProgramError::Busy { if_index }
+        }
+        AyaError::SyscallError(error) => ProgramError::Attach { if_index, source: error.io_error },
+        AyaError::XdpError(error) => ProgramError::Attach { if_index, source: io::Error::other(error) },
+        other => ProgramError::Attach { if_index, source: io::Error::other(other) },
+    }
+}

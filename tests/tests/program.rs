@@ -1,0 +1,55 @@
+//! The program in the kernel: it loads, counts what it is given, and the drain finds exactly that.
+
+use minimizer::drain::drain;
+use minimizer::ledger::Ledger;
+use minimizer::program::{Clock, Options, Program};
+
+const PASS: u32 = 2;
+
+/// An IPv4 TCP SYN in an untagged Ethernet frame.
+fn syn(source_port: u16) -> Vec<u8> {
+    let mut frame = vec![2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 0x08, 0x00];
+    frame.extend([0x45, 0, 0, 40, 0, 0, 0x40, 0, 64, 6, 0, 0, 192, 0, 2, 1, 198, 51, 100, 2]);
+    frame.extend(source_port.to_be_bytes());
+    frame.extend([0, 80, 0, 0, 0, 1, 0, 0, 0, 0, 0x50, 0x02, 0xff, 0xff, 0, 0, 0, 0]);
+    frame.resize(60, 0);
+    frame
+}
+
+#[test]
+fn what_the_kernel_counts_is_what_the_drain_finds() {
+    let options = Options { flows_per_cpu: 64, clock: Clock::Control, hash_keys: None };
+    let mut program = Program::load(&options).expect("the program loads");
+    program.watch(1, 0).expect("slot 0 exists");
+    program.set_time(1_700_000_000);
+    for round in 0..10_u16 {
+        for port in 0..=round {
+            assert_eq!(program.run(&syn(port)).expect("the kernel runs it"), PASS);
+        }
+    }
+    assert_eq!(program.run(&[0; 60]).expect("the kernel runs it"), PASS);
+    let mut quiet = program.generations().flip().expect("the kernel flips");
+    let batch = drain(&mut quiet, &[1], |units| u64::from(units) * 1000);
+    let mut ledger = Ledger::new(vec!["test".into()]);
+    ledger.add(&batch);
+    ledger.add_exported(batch.exported());
+    assert!(ledger.is_balanced(), "{}", serde_json::to_string(&ledger).expect("serializes"));
+    assert_eq!(batch.records.len(), 10);
+    assert_eq!(ledger.exported().packets, 55);
+    assert_eq!(ledger.exported().octets, 55 * 40);
+    let first = batch.records.iter().find(|record| record.tuple.source_port() == 0).expect("port 0 was sent");
+    assert_eq!(
+        serde_json::to_value(first).expect("serializes"),
+        serde_json::json!({
+            "sourceIPv4Address": "192.0.2.1", "destinationIPv4Address": "198.51.100.2",
+            "sourceTransportPort": 0, "destinationTransportPort": 80, "protocolIdentifier": 6,
+            "ipClassOfService": 0, "tcpControlBits": 2, "ingressInterface": 1, "packetDeltaCount": 10,
+            "octetDeltaCount": 400, "flowStartMilliseconds": 1_700_000_000_000_u64,
+            "flowEndMilliseconds": 1_700_000_000_000_u64,
+        })
+    );
+    let info = program.info().expect("the kernel tells");
+    println!("instructions walked by the verifier: {:?}", info.verified_instruction_count());
+    let mut quiet = program.generations().flip().expect("the kernel flips");
+    assert!(drain(&mut quiet, &[1], u64::from).records.is_empty());
+}
