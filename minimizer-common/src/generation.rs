@@ -126,8 +126,6 @@ impl Shape {
         if run * cpus as u64 > u32::MAX as u64 {
             return None;
         }
-        // Both fit: `groups` is at most 2^26.
-        #[expect(clippy::cast_possible_truncation, reason = "bounded by the check above")]
         Some(Self { cpus, spill_blocks: spill_blocks as u32, groups: groups as u32 })
     }
 

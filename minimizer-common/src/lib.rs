@@ -4,6 +4,10 @@
 //! [`generation`] is the memory one generation occupies, [`settings`] is what the agent tells the
 //! program. A change to any layout here bumps [`LAYOUT_VERSION`].
 #![no_std]
+#![allow(
+    clippy::cast_possible_truncation,
+    reason = "kernel programs have no fallible conversions; every narrowing is masked or bounded by an assertion"
+)]
 
 pub mod generation;
 pub mod outcome;

@@ -4,6 +4,10 @@
 //! Rooms do not import each other; [`walk`] is the only corridor. [`table`] and [`hash`] are what the
 //! program does with a walked packet. All of it builds and is tested on the host.
 #![no_std]
+#![allow(
+    clippy::cast_possible_truncation,
+    reason = "kernel programs have no fallible conversions; every narrowing is masked or bounded by an assertion"
+)]
 
 pub mod cursor;
 pub mod hash;

@@ -1,6 +1,10 @@
 //! The XDP program: maps, accounting, entry.
 #![no_std]
 #![no_main]
+#![allow(
+    clippy::cast_possible_truncation,
+    reason = "kernel programs have no fallible conversions; every narrowing is masked or bounded"
+)]
 
 mod accounting;
 

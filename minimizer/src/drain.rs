@@ -73,29 +73,20 @@ pub struct Occupancy {
     pub spill: u64,
 }
 
-/// What one drain yields: a closed ledger.
+/// What one drain found beside the records.
 #[derive(Clone, Debug)]
-pub struct Batch {
-    /// One record for each distinct tuple.
-    pub records: Vec<Record>,
+pub struct Totals {
     /// Totals by interface slot.
     pub interfaces: Vec<InterfaceTotals>,
+    /// Packets and octets in the records.
+    pub recorded: Residual,
     /// Residual counters that are not zero.
     pub residuals: Vec<ResidualTotals>,
     /// How full the generation was.
     pub occupancy: Occupancy,
 }
 
-impl Batch {
-    /// Packets and octets in the records.
-    #[must_use]
-    pub fn exported(&self) -> Residual {
-        self.records.iter().fold(Residual::default(), |sum, record| Residual {
-            packets: sum.packets + record.packets,
-            octets: sum.octets + record.octets,
-        })
-    }
-
+impl Totals {
     /// Packets and octets in the residual counters.
     #[must_use]
     pub fn overflow(&self) -> Residual {
@@ -106,16 +97,21 @@ impl Batch {
     }
 }
 
-/// Drains a quiet generation and leaves it all zero.
+/// Drains a quiet generation into `records` and leaves it all zero.
 ///
-/// `if_indices` gives the interface index of each slot number in use; `milliseconds` turns a slot's
-/// time unit into milliseconds since 1970.
-pub fn drain(quiet: &mut Quiet<'_>, if_indices: &[u32], milliseconds: impl Fn(u32) -> u64) -> Batch {
+/// `milliseconds` turns a slot's time unit into milliseconds since 1970.
+pub fn drain(quiet: &mut Quiet<'_>, records: &mut Records, milliseconds: impl Fn(u32) -> u64) -> Totals {
     let shape = quiet.shape();
-    let mut interfaces = vec![InterfaceTotals::ZERO; if_indices.len()];
+    let mut interfaces = vec![InterfaceTotals::ZERO; records.if_indices.len()];
+    let mut recorded = Residual::default();
     let mut residuals = Vec::new();
-    let mut merge = Merge::new(if_indices, milliseconds);
     let mut occupancy = Occupancy::default();
+    let mut take = |slot: &mut Slot| {
+        recorded.packets += u64::from(slot.packets());
+        recorded.octets += slot.octets;
+        records.add(slot, &milliseconds);
+        *slot = Slot::default();
+    };
     for cpu in 0..shape.cpus {
         let mut seen = 0;
         let mut overflowed = 0;
@@ -138,18 +134,14 @@ pub fn drain(quiet: &mut Quiet<'_>, if_indices: &[u32], milliseconds: impl Fn(u3
         }
         for slot in quiet.slots(cpu).iter_mut().filter(|slot| slot.packets() != 0) {
             occupancy.slots_used += 1;
-            merge.add(slot);
-            *slot = Slot::default();
+            take(slot);
         }
         let spilled = std::mem::take(&mut quiet.state(cpu).spilled);
         occupancy.spill_used += spilled;
         let spilled = usize::try_from(spilled).unwrap_or(usize::MAX);
-        for slot in quiet.spill(cpu).iter_mut().take(spilled) {
-            merge.add(slot);
-            *slot = Slot::default();
-        }
+        quiet.spill(cpu).iter_mut().take(spilled).for_each(&mut take);
     }
-    Batch { records: merge.records, interfaces, residuals, occupancy }
+    Totals { interfaces, recorded, residuals, occupancy }
 }
 
 fn take_residuals(counters: &mut [Residual], totals: &mut Vec<ResidualTotals>) {
@@ -170,22 +162,29 @@ fn take_residuals(counters: &mut [Residual], totals: &mut Vec<ResidualTotals>) {
 }
 
 /// Records by tuple: one flow may be in the tables of several CPUs and many times in a spill log.
-struct Merge<'indices, F> {
+#[derive(Debug)]
+pub struct Records {
     records: Vec<Record>,
     /// Positions in `records`, by the hash of the tuple.
     positions: HashTable<usize>,
     hasher: RandomState,
-    if_indices: &'indices [u32],
-    milliseconds: F,
+    if_indices: Vec<u32>,
 }
 
-impl<'indices, F: Fn(u32) -> u64> Merge<'indices, F> {
-    fn new(if_indices: &'indices [u32], milliseconds: F) -> Self {
-        let hasher = RandomState::new();
-        Self { records: Vec::new(), positions: HashTable::new(), hasher, if_indices, milliseconds }
+impl Records {
+    /// No records yet; `if_indices` gives the interface index of each slot number in use.
+    #[must_use]
+    pub fn new(if_indices: Vec<u32>) -> Self {
+        Self { records: Vec::new(), positions: HashTable::new(), hasher: RandomState::new(), if_indices }
     }
 
-    fn add(&mut self, slot: &Slot) {
+    /// Takes the records out, one for each distinct tuple, in no particular order.
+    pub fn take(&mut self) -> Vec<Record> {
+        self.positions.clear();
+        std::mem::take(&mut self.records)
+    }
+
+    fn add(&mut self, slot: &Slot, milliseconds: impl Fn(u32) -> u64) {
         let tuple = slot.tuple();
         let interface = usize::try_from(tuple.tags().interface()).unwrap_or(usize::MAX);
         let record = Record {
@@ -194,8 +193,8 @@ impl<'indices, F: Fn(u32) -> u64> Merge<'indices, F> {
             control_bits: slot.control_bits(),
             packets: u64::from(slot.packets()),
             octets: slot.octets,
-            start_ms: (self.milliseconds)(slot.first()),
-            end_ms: (self.milliseconds)(slot.last()),
+            start_ms: milliseconds(slot.first()),
+            end_ms: milliseconds(slot.last()),
         };
         let Self { records, positions, hasher, .. } = self;
         let hash = |tuple: &Tuple| hasher.hash_one(tuple);

@@ -4,7 +4,7 @@ use minimizer_common::generation::Residual;
 use minimizer_common::outcome::Outcome;
 use serde::ser::{Serialize, SerializeMap as _, SerializeStruct as _, Serializer};
 
-use crate::drain::{Batch, InterfaceTotals};
+use crate::drain::{InterfaceTotals, Totals};
 
 /// Totals since the start, over all batches.
 #[derive(Clone, Debug)]
@@ -13,8 +13,10 @@ pub struct Ledger {
     interfaces: Vec<InterfaceTotals>,
     /// Packets and octets in records that were handed over.
     exported: Residual,
-    /// Packets and octets in records that no sink took.
+    /// Packets and octets in records that were lost on the way out.
     dropped: Residual,
+    /// Packets and octets in records that wait to be handed over.
+    queued: Residual,
     overflow: Residual,
 }
 
@@ -23,13 +25,13 @@ impl Ledger {
     #[must_use]
     pub fn new(names: Vec<String>) -> Self {
         let interfaces = vec![InterfaceTotals::ZERO; names.len()];
-        let (exported, dropped, overflow) = Default::default();
-        Self { names, interfaces, exported, dropped, overflow }
+        let (exported, dropped, queued, overflow) = Default::default();
+        Self { names, interfaces, exported, dropped, queued, overflow }
     }
 
-    /// Adds what a drain found. Its records are entered when a sink has taken or refused them.
-    pub fn add(&mut self, batch: &Batch) {
-        for (total, batch) in self.interfaces.iter_mut().zip(&batch.interfaces) {
+    /// Adds what a drain found. Its records wait until they are exported or dropped.
+    pub fn add(&mut self, drained: &Totals) {
+        for (total, batch) in self.interfaces.iter_mut().zip(&drained.interfaces) {
             total.seen_packets += batch.seen_packets;
             total.seen_octets += batch.seen_octets;
             total.octets_counted += batch.octets_counted;
@@ -37,16 +39,21 @@ impl Ledger {
                 *total += batch;
             }
         }
-        add(&mut self.overflow, batch.overflow());
+        add(&mut self.queued, drained.recorded);
+        add(&mut self.overflow, drained.overflow());
     }
 
     /// Enters records that were handed over.
     pub fn add_exported(&mut self, counts: Residual) {
+        self.queued.packets -= counts.packets;
+        self.queued.octets -= counts.octets;
         add(&mut self.exported, counts);
     }
 
     /// Enters records that were lost on the way out.
     pub fn add_dropped(&mut self, counts: Residual) {
+        self.queued.packets -= counts.packets;
+        self.queued.octets -= counts.octets;
         add(&mut self.dropped, counts);
     }
 
@@ -76,6 +83,12 @@ impl Ledger {
         self.dropped
     }
 
+    /// Packets and octets in records that wait to be handed over.
+    #[must_use]
+    pub const fn queued(&self) -> Residual {
+        self.queued
+    }
+
     /// Packets and octets in residual counters.
     #[must_use]
     pub const fn overflow(&self) -> Residual {
@@ -89,7 +102,7 @@ impl Ledger {
         let sum = |part: fn(&InterfaceTotals) -> u64| self.interfaces.iter().map(part).sum::<u64>();
         let every_packet_has_an_outcome =
             self.interfaces.iter().all(|totals| totals.seen_packets == totals.outcomes.iter().sum::<u64>());
-        let recorded = |part: fn(&Residual) -> u64| part(&self.exported) + part(&self.dropped);
+        let recorded = |part: fn(&Residual) -> u64| part(&self.exported) + part(&self.dropped) + part(&self.queued);
         every_packet_has_an_outcome
             && sum(|totals| totals.outcome(Outcome::Counted)) == recorded(|counts| counts.packets)
             && sum(|totals| totals.outcome(Outcome::Overflow)) == self.overflow.packets
@@ -104,10 +117,11 @@ fn add(total: &mut Residual, counts: Residual) {
 
 impl Serialize for Ledger {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut ledger = serializer.serialize_struct("Ledger", 5)?;
+        let mut ledger = serializer.serialize_struct("Ledger", 6)?;
         ledger.serialize_field("interfaces", &Interfaces(self))?;
         ledger.serialize_field("exported", &Counts(self.exported))?;
         ledger.serialize_field("dropped", &Counts(self.dropped))?;
+        ledger.serialize_field("queued", &Counts(self.queued))?;
         ledger.serialize_field("overflow", &Counts(self.overflow))?;
         ledger.serialize_field("balanced", &self.is_balanced())?;
         ledger.end()

@@ -1,6 +1,6 @@
 //! The program in the kernel: it loads, counts what it is given, and the drain finds exactly that.
 
-use minimizer::drain::drain;
+use minimizer::drain::{Records, drain};
 use minimizer::ledger::Ledger;
 use minimizer::program::{Clock, Options, Program};
 
@@ -29,15 +29,17 @@ fn what_the_kernel_counts_is_what_the_drain_finds() {
     }
     assert_eq!(program.run(&[0; 60]).expect("the kernel runs it"), PASS);
     let mut quiet = program.generations().flip().expect("the kernel flips");
-    let batch = drain(&mut quiet, &[1], |units| u64::from(units) * 1000);
+    let mut records = Records::new(vec![1]);
+    let totals = drain(&mut quiet, &mut records, |units| u64::from(units) * 1000);
     let mut ledger = Ledger::new(vec!["test".into()]);
-    ledger.add(&batch);
-    ledger.add_exported(batch.exported());
+    ledger.add(&totals);
+    ledger.add_exported(totals.recorded);
     assert!(ledger.is_balanced(), "{}", serde_json::to_string(&ledger).expect("serializes"));
-    assert_eq!(batch.records.len(), 10);
+    let drained = records.take();
+    assert_eq!(drained.len(), 10);
     assert_eq!(ledger.exported().packets, 55);
     assert_eq!(ledger.exported().octets, 55 * 40);
-    let first = batch.records.iter().find(|record| record.tuple.source_port() == 0).expect("port 0 was sent");
+    let first = drained.iter().find(|record| record.tuple.source_port() == 0).expect("port 0 was sent");
     assert_eq!(
         serde_json::to_value(first).expect("serializes"),
         serde_json::json!({
@@ -51,5 +53,6 @@ fn what_the_kernel_counts_is_what_the_drain_finds() {
     let info = program.info().expect("the kernel tells");
     println!("instructions walked by the verifier: {:?}", info.verified_instruction_count());
     let mut quiet = program.generations().flip().expect("the kernel flips");
-    assert!(drain(&mut quiet, &[1], u64::from).records.is_empty());
+    drain(&mut quiet, &mut records, u64::from);
+    assert!(records.take().is_empty());
 }
