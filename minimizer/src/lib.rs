@@ -6,6 +6,7 @@ pub mod drain;
 pub mod generation;
 pub mod interface;
 pub mod ledger;
+pub mod pcap;
 pub mod program;
 pub mod queue;
 pub mod record;
