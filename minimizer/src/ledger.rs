@@ -102,7 +102,8 @@ impl Ledger {
         let sum = |part: fn(&InterfaceTotals) -> u64| self.interfaces.iter().map(part).sum::<u64>();
         let every_packet_has_an_outcome =
             self.interfaces.iter().all(|totals| totals.seen_packets == totals.outcomes.iter().sum::<u64>());
-        let recorded = |part: fn(&Residual) -> u64| part(&self.exported) + part(&self.dropped) + part(&self.queued);
+        let recorded =
+            |part: fn(&Residual) -> u64| part(&self.exported) + part(&self.dropped) + part(&self.queued);
         every_packet_has_an_outcome
             && sum(|totals| totals.outcome(Outcome::Counted)) == recorded(|counts| counts.packets)
             && sum(|totals| totals.outcome(Outcome::Overflow)) == self.overflow.packets

@@ -1,5 +1,7 @@
 //! The agent: loads the kernel program, drains what it counted, exports records, keeps the ledger.
 
+pub mod agent;
+pub mod cli;
 pub mod clock;
 pub mod control;
 pub mod drain;
@@ -7,7 +9,11 @@ pub mod generation;
 pub mod interface;
 pub mod ledger;
 pub mod pcap;
+pub mod policy;
 pub mod program;
 pub mod queue;
 pub mod record;
+pub mod replay;
+pub mod report;
+pub mod run;
 pub mod sys;

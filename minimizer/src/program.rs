@@ -149,6 +149,20 @@ pub struct Options {
     pub hash_keys: Option<[u64; HASH_KEYS]>,
 }
 
+/// The time units that a program stores: a distance in [`FULL_RECORD_UNIT_NS`] from a base.
+#[derive(Clone, Copy, Debug)]
+pub struct TimeUnits {
+    base: u64,
+}
+
+impl TimeUnits {
+    /// Milliseconds since 1970 at which a stored time unit begins.
+    #[must_use]
+    pub const fn milliseconds(self, units: u32) -> u64 {
+        (self.base + units as u64) * (FULL_RECORD_UNIT_NS / 1_000_000)
+    }
+}
+
 /// The loaded program with its maps and attachments. Dropping it detaches and frees everything.
 pub struct Program {
     ebpf: Ebpf,
@@ -264,10 +278,10 @@ impl Program {
         &mut self.generations
     }
 
-    /// Milliseconds since 1970 of a time unit that a slot stores.
+    /// How the time units in slots are to be read.
     #[must_use]
-    pub const fn milliseconds(&self, units: u32) -> u64 {
-        (self.time_base_units + units as u64) * (FULL_RECORD_UNIT_NS / 1_000_000)
+    pub const fn time(&self) -> TimeUnits {
+        TimeUnits { base: self.time_base_units }
     }
 
     /// The program as the kernel knows it.

@@ -1,0 +1,139 @@
+//! The command line: verbs and their options.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::program::Mode;
+use crate::report::Output;
+
+/// Turns live traffic into minimized records: header tuples are counted in the kernel, payload is
+/// never read, and every packet is accounted for.
+#[derive(Debug, Parser)]
+#[command(name = "minimizer", version, propagate_version = true)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub verb: Verb,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    /// Watch live interfaces: attach, drain, export, serve metrics.
+    Run(Run),
+    /// Run every frame of a capture through the program in the kernel and print the records.
+    Replay(Replay),
+}
+
+/// Options of `run`.
+#[derive(Args, Debug)]
+pub struct Run {
+    /// Interface to watch; may be given several times.
+    #[arg(short, long = "interface", value_name = "IFACE", required = true)]
+    pub interfaces: Vec<String>,
+    /// Time between drains, from 100ms to 60s.
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = interval)]
+    pub interval: Duration,
+    /// How the program is attached: in the driver, or in the network stack for drivers without XDP.
+    #[arg(long, value_enum, default_value_t = AttachMode::Native)]
+    pub mode: AttachMode,
+    /// Where /metrics and the status page are served.
+    #[arg(long, value_name = "ADDRESS:PORT", default_value = DEFAULT_LISTEN)]
+    pub listen: SocketAddr,
+    /// How records are printed.
+    #[arg(long, value_enum, default_value_t = Output::Table)]
+    pub output: Output,
+    /// Also write the ledger, as JSON, to this file when the agent ends.
+    #[arg(long, value_name = "FILE")]
+    pub ledger: Option<PathBuf>,
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "a doc comment would become the help of the first option")]
+    pub table: Table,
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "a doc comment would become the help of the first option")]
+    pub policy: PolicyOption,
+}
+
+/// Where `run` serves and `status` asks when nothing else is said.
+pub const DEFAULT_LISTEN: &str = "127.0.0.1:14739";
+
+/// Size of the flow table.
+#[derive(Args, Debug)]
+pub struct Table {
+    /// Flows per CPU and interval for which the table is sized; it has twice as many slots.
+    #[arg(long, value_name = "FLOWS", default_value_t = 65_536, value_parser = clap::value_parser!(u32).range(1..))]
+    pub flows_per_cpu: u32,
+}
+
+/// The policy in force.
+#[derive(Args, Debug)]
+pub struct PolicyOption {
+    /// Policy file, or the name of a built-in policy.
+    #[arg(long, value_name = "POLICY", default_value = "full-record")]
+    pub policy: String,
+}
+
+/// Options of `replay`.
+#[derive(Args, Debug)]
+pub struct Replay {
+    /// Capture to replay, pcap or pcapng; `-` is the standard input.
+    #[arg(value_name = "FILE")]
+    pub capture: PathBuf,
+    /// How records are printed.
+    #[arg(long, value_enum, default_value_t = Output::Table)]
+    pub output: Output,
+    /// Also write the ledger, as JSON, to this file.
+    #[arg(long, value_name = "FILE")]
+    pub ledger: Option<PathBuf>,
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "a doc comment would become the help of the first option")]
+    pub policy: PolicyOption,
+}
+
+/// How the program is attached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum AttachMode {
+    /// In the driver.
+    Native,
+    /// In the network stack.
+    Skb,
+}
+
+impl From<AttachMode> for Mode {
+    fn from(mode: AttachMode) -> Self {
+        match mode {
+            AttachMode::Native => Self::Native,
+            AttachMode::Skb => Self::Skb,
+        }
+    }
+}
+
+/// Parses a drain interval. A slot counts packets in 32 bits: at 30 million packets per second, more
+/// than one CPU can process, that is enough for 143 seconds.
+fn interval(text: &str) -> Result<Duration, String> {
+    let interval = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+    let allowed = Duration::from_millis(100)..=Duration::from_secs(60);
+    if allowed.contains(&interval) { Ok(interval) } else { Err("allowed are 100ms to 60s".to_owned()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_definition_is_consistent() {
+        super::Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn intervals_are_bounded() {
+        assert!(super::interval("10s").is_ok());
+        assert!(super::interval("100ms").is_ok());
+        assert!(super::interval("99ms").is_err());
+        assert!(super::interval("61s").is_err());
+        assert!(super::interval("soon").is_err());
+    }
+}

@@ -1,0 +1,154 @@
+//! Records and the ledger as people and programs read them.
+
+use std::io::{self, Write};
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use clap::ValueEnum;
+use minimizer_common::outcome::Outcome;
+
+use crate::ledger::Ledger;
+use crate::record::{Record, Transport};
+
+/// How data is printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    /// Columns for people.
+    Table,
+    /// JSON Lines: one record a line, keys of the IANA IPFIX registry.
+    Json,
+}
+
+/// Writes one JSON object a line.
+///
+/// # Errors
+/// What writing answers.
+pub fn json_lines(out: &mut impl Write, records: &[Record]) -> io::Result<()> {
+    for record in records {
+        serde_json::to_writer(&mut *out, record)?;
+        out.write_all(b"\n")?;
+    }
+    Ok(())
+}
+
+/// Writes records as columns, with a header.
+///
+/// # Errors
+/// What writing answers.
+pub fn table<'records>(
+    out: &mut impl Write,
+    records: impl IntoIterator<Item = &'records Record>,
+) -> io::Result<()> {
+    writeln!(
+        out,
+        "{:<10} {:>5} {:<46} {:<46} {:>10} {:>14} {:<9}",
+        "PROTOCOL", "VLAN", "SOURCE", "DESTINATION", "PACKETS", "OCTETS", "FLAGS"
+    )?;
+    for record in records {
+        let (source, destination) = endpoints(record);
+        let vlan = record.tuple.tags().vlan_id().map_or_else(String::new, |vlan_id| vlan_id.to_string());
+        writeln!(
+            out,
+            "{:<10} {vlan:>5} {source:<46} {destination:<46} {:>10} {:>14} {:<9}",
+            protocol_name(record.tuple.protocol(), record.tuple.tags().is_ipv6()),
+            record.packets,
+            record.octets,
+            control_bits(record)
+        )?;
+    }
+    Ok(())
+}
+
+/// Source and destination as text, with ports where the protocol has them.
+#[must_use]
+pub fn endpoints(record: &Record) -> (String, String) {
+    let tuple = &record.tuple;
+    let has_ports = matches!(Transport::of(tuple.protocol()), Transport::Tcp | Transport::Ports);
+    let ports = has_ports.then(|| (tuple.source_port(), tuple.destination_port()));
+    if tuple.tags().is_ipv6() {
+        let (source, destination) = tuple.ipv6();
+        let text = |address: [u8; 16], port: Option<u16>| {
+            let address = Ipv6Addr::from(address);
+            port.map_or_else(|| address.to_string(), |port| format!("[{address}]:{port}"))
+        };
+        (text(source, ports.map(|ports| ports.0)), text(destination, ports.map(|ports| ports.1)))
+    } else {
+        let (source, destination) = tuple.ipv4();
+        let text = |address: [u8; 4], port: Option<u16>| {
+            let address = Ipv4Addr::from(address);
+            port.map_or_else(|| address.to_string(), |port| format!("{address}:{port}"))
+        };
+        (text(source, ports.map(|ports| ports.0)), text(destination, ports.map(|ports| ports.1)))
+    }
+}
+
+/// Name of a protocol number, as `/etc/protocols` has it, or the number.
+#[must_use]
+pub fn protocol_name(protocol: u8, ipv6: bool) -> String {
+    let name = match protocol {
+        1 => "ICMP",
+        2 => "IGMP",
+        4 => "IP-in-IP",
+        6 => "TCP",
+        17 => "UDP",
+        33 => "DCCP",
+        41 => "IPv6",
+        47 => "GRE",
+        50 => "ESP",
+        51 => "AH",
+        58 => "ICMPv6",
+        89 => "OSPF",
+        103 => "PIM",
+        112 => "VRRP",
+        132 => "SCTP",
+        136 => "UDP-Lite",
+        _ => return if ipv6 { format!("{protocol}/6") } else { protocol.to_string() },
+    };
+    if ipv6 && protocol != 58 { format!("{name}/6") } else { name.to_owned() }
+}
+
+/// TCP control bits by their letters, or ICMP type and code.
+#[must_use]
+pub fn control_bits(record: &Record) -> String {
+    match Transport::of(record.tuple.protocol()) {
+        Transport::Tcp => ["F", "S", "R", "P", "A", "U", "E", "C"]
+            .iter()
+            .enumerate()
+            .map(|(bit, letter)| if record.control_bits >> bit & 1 == 1 { letter } else { "." })
+            .collect(),
+        Transport::Icmp | Transport::IcmpV6 => {
+            format!("{}/{}", record.tuple.source_port(), record.tuple.destination_port())
+        }
+        Transport::Ports | Transport::Other => String::new(),
+    }
+}
+
+/// Writes the ledger for people: every outcome of every interface, and whether it adds up.
+///
+/// # Errors
+/// What writing answers.
+pub fn ledger(out: &mut impl Write, ledger: &Ledger) -> io::Result<()> {
+    writeln!(out, "LEDGER")?;
+    for (name, totals) in ledger.interfaces() {
+        writeln!(out, "  {name:<32} {:>15} packets seen", totals.seen_packets)?;
+        for outcome in Outcome::ALL.iter().filter(|outcome| totals.outcome(**outcome) != 0) {
+            let label = outcome
+                .reason()
+                .map_or_else(|| outcome.name().to_owned(), |reason| format!("{} {reason}", outcome.name()));
+            writeln!(out, "    {label:<30} {:>15}", totals.outcome(*outcome))?;
+        }
+    }
+    let lines = [
+        ("in records", ledger.exported()),
+        ("in records that were dropped", ledger.dropped()),
+        ("in records not yet handed over", ledger.queued()),
+        ("in residual counters (overflow)", ledger.overflow()),
+    ];
+    for (index, (label, counts)) in lines.iter().enumerate() {
+        if index == 0 || counts.packets != 0 {
+            writeln!(out, "  {label:<32} {:>15} packets {:>18} IP octets", counts.packets, counts.octets)?;
+        }
+    }
+    let verdict =
+        if ledger.is_balanced() { "balanced: every packet has one outcome" } else { "NOT BALANCED" };
+    writeln!(out, "  {verdict}")
+}

@@ -1,0 +1,199 @@
+//! `run`: the agent on live interfaces until it is told to stop.
+
+use std::fs::File;
+use std::io::{self, BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+use minimizer_common::generation::Shape;
+use thiserror::Error;
+use tokio::runtime::Runtime;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::agent::{Agent, AgentError, AgentOptions, Batch, Outlet, Stopper};
+use crate::cli;
+use crate::interface::{Interface, InterfaceError};
+use crate::ledger::Ledger;
+use crate::policy::{Policy, PolicyError};
+use crate::program::{Clock, Options, Program, ProgramError};
+use crate::report::{self, Output};
+
+/// Records that an interval shows in a table.
+const ROWS_MAX: usize = 20;
+
+/// Why `run` does not start, or ended.
+#[derive(Debug, Error)]
+pub enum RunError {
+    /// The policy cannot be used.
+    #[error(transparent)]
+    Policy(#[from] PolicyError),
+    /// An interface cannot be found.
+    #[error(transparent)]
+    Interface(#[from] InterfaceError),
+    /// The same interface twice.
+    #[error("interface {0} is given twice")]
+    Twice(String),
+    /// The program does not load.
+    #[error(transparent)]
+    Program(#[from] ProgramError),
+    /// The agent does not start, or stopped.
+    #[error(transparent)]
+    Agent(#[from] AgentError),
+    /// No signals.
+    #[error("cannot wait for signals: {0}")]
+    Signals(#[source] io::Error),
+    /// Records cannot be printed.
+    #[error("cannot write to the standard output: {0}; records from then on are counted as dropped")]
+    Output(#[source] io::Error),
+    /// The ledger cannot be written.
+    #[error("cannot write the ledger to {}: {source}", path.display())]
+    Ledger {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// Something is not accounted for.
+    #[error("the ledger does not balance: this is a defect, please report it with the ledger")]
+    Unbalanced,
+}
+
+/// Watches the interfaces until SIGINT or SIGTERM, then drains once more and prints the ledger.
+///
+/// # Errors
+/// See [`RunError`]. Nothing is left attached.
+pub fn run(args: &cli::Run) -> Result<(), RunError> {
+    let _policy = Policy::named(&args.policy.policy)?;
+    let interfaces = interfaces(&args.interfaces)?;
+    let runtime = Runtime::new().map_err(RunError::Signals)?;
+    let program = load(args.table.flows_per_cpu)?;
+    let options = AgentOptions { interfaces, mode: args.mode.into(), interval: args.interval };
+    let agent = Agent::start(program, options, |_| {})?;
+    stop_on_signal(&runtime, agent.stopper())?;
+    let outlet = agent.outlet();
+    let printed = print(&outlet, args.output);
+    // Without an output there is nothing to run for.
+    agent.stopper().stop();
+    let ended = agent.wait();
+    // Whatever came after the output failed is lost, and counted as such.
+    while let Some(batch) = outlet.next() {
+        outlet.dropped(&batch);
+    }
+    let ledger = outlet.ledger();
+    print_ledger(&ledger, args.output).map_err(RunError::Output)?;
+    if let Some(path) = &args.ledger {
+        write_ledger(path, &ledger)?;
+    }
+    printed.map_err(RunError::Output)?;
+    ended?;
+    if ledger.is_balanced() { Ok(()) } else { Err(RunError::Unbalanced) }
+}
+
+/// Loads the program for live interfaces and says how much memory its tables take.
+///
+/// # Errors
+/// See [`ProgramError`].
+pub fn load(flows_per_cpu: u32) -> Result<Program, ProgramError> {
+    let mut program = Program::load(&Options { flows_per_cpu, clock: Clock::Tick, hash_keys: None })?;
+    let Shape { cpus, .. } = program.generations().shape();
+    let bytes = program.generations().shape().bytes() * 2;
+    eprintln!(
+        "minimizer: flow tables take {:.1} MiB: {flows_per_cpu} flows on each of {cpus} CPUs, two generations",
+        bytes as f64 / f64::from(1 << 20)
+    );
+    Ok(program)
+}
+
+/// Stops the agent on SIGINT or SIGTERM; a second signal ends the process as signals do.
+///
+/// # Errors
+/// When the signals cannot be caught.
+pub fn stop_on_signal(runtime: &Runtime, stopper: Stopper) -> Result<(), RunError> {
+    let _context = runtime.enter();
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(RunError::Signals)?;
+    let mut terminate = signal(SignalKind::terminate()).map_err(RunError::Signals)?;
+    runtime.spawn(async move {
+        for already_stopping in [false, true] {
+            let number = tokio::select! {
+                _ = interrupt.recv() => 2,
+                _ = terminate.recv() => 15,
+            };
+            if already_stopping {
+                eprintln!("minimizer: stopped by a second signal; the last interval is not printed");
+                std::process::exit(128 + number);
+            }
+            stopper.stop();
+        }
+    });
+    Ok(())
+}
+
+/// Writes the ledger as JSON.
+///
+/// # Errors
+/// When the file cannot be written.
+pub fn write_ledger(path: &Path, ledger: &Ledger) -> Result<(), RunError> {
+    let write = || -> io::Result<()> {
+        let mut file = BufWriter::new(File::create(path)?);
+        serde_json::to_writer_pretty(&mut file, ledger)?;
+        file.write_all(b"\n")?;
+        file.flush()
+    };
+    write().map_err(|source| RunError::Ledger { path: path.to_owned(), source })
+}
+
+fn interfaces(names: &[String]) -> Result<Vec<Interface>, RunError> {
+    let mut interfaces: Vec<Interface> = Vec::new();
+    for name in names {
+        let interface = Interface::by_name(name)?;
+        if interfaces.iter().any(|known| known.index == interface.index) {
+            return Err(RunError::Twice(name.clone()));
+        }
+        interfaces.push(interface);
+    }
+    Ok(interfaces)
+}
+
+/// Prints batches until there are no more. When writing fails, the batch is lost.
+fn print(outlet: &Outlet, output: Output) -> io::Result<()> {
+    while let Some(batch) = outlet.next() {
+        let result = print_batch(&batch, output);
+        match result {
+            Ok(()) => outlet.exported(&batch),
+            Err(_) => outlet.dropped(&batch),
+        }
+        result?;
+    }
+    Ok(())
+}
+
+fn print_batch(batch: &Batch, output: Output) -> io::Result<()> {
+    let mut out = BufWriter::new(io::stdout().lock());
+    match output {
+        Output::Json => report::json_lines(&mut out, &batch.records)?,
+        Output::Table => {
+            let mut top: Vec<_> = batch.records.iter().collect();
+            top.sort_unstable_by_key(|record| (std::cmp::Reverse(record.octets), record.tuple));
+            report::table(&mut out, top.iter().copied().take(ROWS_MAX))?;
+            let more = top.len().saturating_sub(ROWS_MAX);
+            writeln!(
+                out,
+                "{} records, {} packets ({more} more records)\n",
+                top.len(),
+                batch.recorded.packets
+            )?;
+        }
+    }
+    out.flush()
+}
+
+/// The ledger goes where it does not mix with records: to the table, or beside the JSON Lines.
+fn print_ledger(ledger: &Ledger, output: Output) -> io::Result<()> {
+    match output {
+        Output::Table => report::ledger(&mut io::stdout().lock(), ledger),
+        Output::Json => {
+            let mut err = io::stderr().lock();
+            serde_json::to_writer(&mut err, ledger)?;
+            err.write_all(b"\n")
+        }
+    }
+}
