@@ -1,1 +1,3 @@
 //! What integration tests and benches share: packets, networks, the agent under test.
+
+pub mod packets;

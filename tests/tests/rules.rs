@@ -1,0 +1,77 @@
+//! The host parser gives what the rules say for frames whose headers, tuple and outcome are known.
+
+use std::collections::BTreeMap;
+
+use minimizer_common::outcome::Outcome;
+use minimizer_ebpf::cursor::Cursor;
+use minimizer_ebpf::walk::walk;
+use rand::Rng;
+use tests::packets::{Generator, Packet};
+
+const PACKETS: usize = 100_000;
+
+#[test]
+fn generated_frames_end_as_the_rules_say() {
+    let mut generator = Generator::new(1);
+    let mut outcomes = BTreeMap::<Outcome, usize>::new();
+    for index in 0..PACKETS {
+        let recipe = generator.recipe();
+        let packet = recipe.build();
+        let walked = walk(&mut Cursor::over(&packet.octets));
+        assert_eq!(walked, packet.expected, "frame {index}: {recipe:#?}");
+        *outcomes.entry(walked.err().unwrap_or(Outcome::Counted)).or_default() += 1;
+    }
+    for outcome in [
+        Outcome::Counted,
+        Outcome::NonIp,
+        Outcome::VlanDepth,
+        Outcome::MplsDepth,
+        Outcome::Ipv6ExtensionDepth,
+    ] {
+        assert!(outcomes.get(&outcome).is_some_and(|count| *count > 100), "{outcome:?}: {outcomes:?}");
+    }
+    println!("{PACKETS} frames: {outcomes:?}");
+}
+
+#[test]
+fn nothing_behind_the_headers_is_read() {
+    let mut generator = Generator::new(2);
+    for index in 0..PACKETS {
+        let packet = generator.packet();
+        // Memory that ends where the headers end: a read beyond would be refused by the cursor.
+        let headers = packet.octets[..packet.headers_octets].to_vec().into_boxed_slice();
+        let range = headers.as_ptr_range();
+        let frame_octets = u32::try_from(packet.octets.len()).expect("short");
+        // SAFETY: the range is that of `headers`, which outlives the cursor.
+        let mut cursor = unsafe { Cursor::between(range.start, range.end, frame_octets) };
+        assert_eq!(walk(&mut cursor), packet.expected, "frame {index}: {packet:?}");
+    }
+}
+
+#[test]
+fn other_octets_behind_the_headers_change_nothing() {
+    let mut generator = Generator::new(3);
+    for index in 0..PACKETS {
+        let Packet { mut octets, headers_octets, expected, .. } = generator.packet();
+        generator.random().fill_bytes(&mut octets[headers_octets..]);
+        assert_eq!(walk(&mut Cursor::over(&octets)), expected, "frame {index}: {octets:02x?}");
+    }
+}
+
+#[test]
+fn a_frame_cut_inside_its_headers_is_never_counted_with_its_ports() {
+    let mut generator = Generator::new(4);
+    for index in 0..PACKETS / 100 {
+        let packet = generator.packet();
+        let Ok(expected) = packet.expected else { continue };
+        for length in 0..packet.headers_octets {
+            match walk(&mut Cursor::over(&packet.octets[..length])) {
+                Err(outcome) => assert!(
+                    matches!(outcome.name(), "malformed") || outcome == Outcome::NonIp,
+                    "frame {index}, {length} octets: {outcome:?}"
+                ),
+                Ok(walked) => panic!("frame {index}, {length} octets: {walked:?} of {expected:?}"),
+            }
+        }
+    }
+}
