@@ -32,7 +32,7 @@ pub(crate) fn read(cursor: &mut Cursor<'_>) -> Result<u8, Outcome> {
         };
         if label.label_class_bottom & BOTTOM_OF_STACK != 0 {
             cursor.forget(u16::from_be_bytes(label.label));
-            return cursor.peek_nibble().ok_or(Outcome::NonIp);
+            return cursor.peek_nibble().ok_or(cursor.ended(Outcome::NonIp));
         }
     }
     Err(Outcome::MplsDepth)

@@ -54,7 +54,7 @@ pub fn walk(cursor: &mut Cursor<'_>) -> Result<Packet, Outcome> {
 #[inline(always)]
 fn walk_ipv4(cursor: &mut Cursor<'_>, tags: Tags) -> Result<Packet, Outcome> {
     let ip = ipv4::read(cursor)?;
-    let transport = walk_transport(cursor, ip.protocol, ip.transport_octets);
+    let transport = walk_transport(cursor, ip.protocol, ip.transport_octets)?;
     Ok(Packet {
         addresses: [ip.addresses, 0, 0, 0],
         ports: transport.ports,
@@ -69,7 +69,7 @@ fn walk_ipv4(cursor: &mut Cursor<'_>, tags: Tags) -> Result<Packet, Outcome> {
 #[inline(always)]
 fn walk_ipv6(cursor: &mut Cursor<'_>, tags: Tags) -> Result<Packet, Outcome> {
     let ip = ipv6::read(cursor)?;
-    let transport = walk_transport(cursor, ip.protocol, ip.transport_octets);
+    let transport = walk_transport(cursor, ip.protocol, ip.transport_octets)?;
     Ok(Packet {
         addresses: ip.addresses,
         ports: transport.ports,
@@ -87,10 +87,10 @@ struct Transport {
     control_bits: u16,
 }
 
-/// Reads the transport header if it lies within the `octets` of the IP packet that are left, and
-/// within the frame. Where it does not, the packet counts with ports 0 and no control bits.
+/// Reads the transport header if it lies within the `octets` of the IP packet that are left. Where it
+/// does not, the packet counts with ports 0 and no control bits.
 #[inline(always)]
-fn walk_transport(cursor: &mut Cursor<'_>, protocol: u8, octets: u32) -> Transport {
+fn walk_transport(cursor: &mut Cursor<'_>, protocol: u8, octets: u32) -> Result<Transport, Outcome> {
     let mut control_bits = 0;
     let ports = match protocol {
         tcp::PROTOCOL if octets >= tcp::HEADER_OCTETS => tcp::read(cursor).map(|(ports, bits)| {
@@ -101,7 +101,10 @@ fn walk_transport(cursor: &mut Cursor<'_>, protocol: u8, octets: u32) -> Transpo
         icmp::PROTOCOL | icmp::V6_PROTOCOL if octets >= icmp::HEADER_OCTETS => icmp::read(cursor),
         sctp::PROTOCOL if octets >= sctp::HEADER_OCTETS => sctp::read(cursor),
         dccp::PROTOCOL if octets >= dccp::HEADER_OCTETS => dccp::read(cursor),
-        _ => None,
+        _ => Some((0, 0)),
     };
-    Transport { ports: ports.unwrap_or((0, 0)), control_bits }
+    // The IP length was found within the frame: a header within it that cannot be read lies in a
+    // further buffer.
+    let ports = ports.ok_or(Outcome::HeaderNotLinear)?;
+    Ok(Transport { ports, control_bits })
 }

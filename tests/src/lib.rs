@@ -1,3 +1,4 @@
 //! What integration tests and benches share: packets, networks, the agent under test.
 
 pub mod packets;
+pub mod privilege;

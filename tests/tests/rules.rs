@@ -70,7 +70,11 @@ fn a_frame_cut_inside_its_headers_is_never_counted_with_its_ports() {
                     matches!(outcome.name(), "malformed") || outcome == Outcome::NonIp,
                     "frame {index}, {length} octets: {outcome:?}"
                 ),
-                Ok(walked) => panic!("frame {index}, {length} octets: {walked:?} of {expected:?}"),
+                // Jumbograms are as long as their frame: cut ones only lose their transport header.
+                Ok(walked) => assert!(
+                    walked.length_octets < expected.length_octets && walked.ports == (0, 0),
+                    "frame {index}, {length} octets: {walked:?} of {expected:?}"
+                ),
             }
         }
     }

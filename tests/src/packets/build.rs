@@ -29,14 +29,14 @@ impl Recipe {
             Network::Ipv4(ip) => frame.ipv4(ip, tags),
             Network::Ipv6(ip) => frame.ipv6(ip, tags, self.padding.len()),
             Network::Other(other) => {
-                if matches!(self.carrier, Carrier::Mpls { .. }) && !other.data.is_empty() {
-                    // The first octet, whose upper nibble tells that it is not IP.
-                    frame.field(&other.data[..1]);
+                let mut data = other.data.as_slice();
+                if let (Carrier::Mpls { .. }, Some((first, rest))) = (self.carrier, data.split_first()) {
+                    // Its upper nibble tells that it is not IP.
+                    frame.field([*first]);
                     frame.header_ends();
-                    frame.octets.extend(&other.data[1..]);
-                } else {
-                    frame.octets.extend(&other.data);
+                    data = rest;
                 }
+                frame.octets.extend(data);
                 frame.ends_as(Outcome::NonIp);
                 None
             }
@@ -202,7 +202,9 @@ impl Frame {
         }
         let mut is_first = true;
         let walked = ip.extensions.iter().enumerate();
-        for (index, extension) in walked.map(|(index, extension)| (index + usize::from(ip.is_jumbogram), extension)) {
+        for (index, extension) in
+            walked.map(|(index, extension)| (index + usize::from(ip.is_jumbogram), extension))
+        {
             if is_first && index == EXTENSION_HEADERS_MAX {
                 self.ends_as(Outcome::Ipv6ExtensionDepth);
             }

@@ -80,8 +80,34 @@ impl Generator {
         Recipe { vlans, carrier, network, padding: self.octets(padding) }
     }
 
+    /// A recipe for a frame that does not fit in one page, often not even with its headers.
+    pub fn large_recipe(&mut self) -> Recipe {
+        let mut recipe = self.recipe();
+        recipe.padding.clear();
+        match &mut recipe.network {
+            Network::Ipv4(ip) => ip.transport.payload.resize(9000, 0x77),
+            Network::Ipv6(ip) => {
+                for extension in &mut ip.extensions {
+                    match extension {
+                        // A jumbogram fills the kernel's buffers without them.
+                        _ if ip.is_jumbogram => {}
+                        Extension::Options { units, .. } => *units = self.random.random_range(100..=255),
+                        Extension::Authentication { units } => *units = self.random.random_range(200..=255),
+                        Extension::Fragment { .. } => {}
+                    }
+                }
+                ip.transport.payload.resize(if ip.is_jumbogram { 66_000 } else { 9000 }, 0x77);
+                ip.transport.cut = None;
+            }
+            Network::Other(other) => other.data.resize(9000, 0x77),
+        }
+        recipe
+    }
+
     fn other(&mut self, carrier: Carrier) -> Other {
-        let octets = self.random.random_range(0..=PAYLOAD_OCTETS_MAX);
+        // Below MPLS the first octet tells, and it must not be one of the padding.
+        let octets_min = usize::from(matches!(carrier, Carrier::Mpls { .. }));
+        let octets = self.random.random_range(octets_min..=PAYLOAD_OCTETS_MAX);
         let mut data = self.octets(octets);
         let protocol = match carrier {
             Carrier::Pppoe => *self.choose(&OTHER_PPP_PROTOCOLS),
@@ -97,8 +123,15 @@ impl Generator {
 
     fn ipv4(&mut self) -> Ipv4 {
         let options = *self.choose(&[0, 0, 0, 1, 2, 5, 10]);
-        let (fragment_offset, more_fragments) =
-            *self.choose(&[(0, false), (0, false), (0, false), (0, true), (1, true), (185, false), (0x1fff, true)]);
+        let (fragment_offset, more_fragments) = *self.choose(&[
+            (0, false),
+            (0, false),
+            (0, false),
+            (0, true),
+            (1, true),
+            (185, false),
+            (0x1fff, true),
+        ]);
         let (source, destination) = (self.host(), self.host());
         Ipv4 {
             type_of_service: *self.choose(&[0, 0, 0x2e << 2, 0xff]),
