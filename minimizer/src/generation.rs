@@ -101,7 +101,11 @@ impl Generations {
     #[must_use]
     pub fn dump(&self) -> Vec<u64> {
         let mapping = &self.pair[self.written].mapping;
-        (0..mapping.len() / size_of::<u64>()).map(|word| mapping.read(word * size_of::<u64>())).collect()
+        let mut words = Vec::with_capacity(mapping.len() / size_of::<u64>());
+        for offset in (0..mapping.len()).step_by(BLOCK_BYTES) {
+            words.extend_from_slice(&mapping.read::<[u64; BLOCK_BYTES / size_of::<u64>()]>(offset));
+        }
+        words
     }
 
     /// A copy of one interface's counters on one CPU, while the kernel may be writing them.

@@ -1,0 +1,208 @@
+//! What lies behind the headers has no influence: frames that differ only there leave every map of
+//! the program in the same state, byte for byte.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use aya::maps::{Array, Map, MapData};
+use minimizer::drain::{Records, drain};
+use minimizer::program::{Clock, Options, Program};
+use minimizer_common::outcome::Outcome;
+use minimizer_common::settings::{CONTROL_MAP, Control, GENERATION_MAP, HASH_KEYS, Settings};
+use minimizer_ebpf::cursor::Cursor;
+use minimizer_ebpf::walk::walk;
+use rand::rngs::ChaCha8Rng;
+use rand::{RngExt, SeedableRng};
+use tests::packets::{Generator, Packet};
+use tests::privilege::can_use_kernel;
+
+const PASS: u32 = 2;
+const PACKETS: usize = 1500;
+/// Packets between drains: more flows than slots, so that the spill log and residuals are used too.
+const DRAIN_EVERY: usize = 500;
+const RODATA_MAP: &str = ".rodata";
+
+/// How each octet behind the headers is replaced by another one.
+#[derive(Clone, Copy, Debug)]
+enum Alteration {
+    Inverted,
+    Random,
+}
+
+impl Alteration {
+    fn apply(self, packet: &Packet, random: &mut ChaCha8Rng) -> Vec<u8> {
+        let mut octets = packet.octets.clone();
+        for octet in &mut octets[packet.headers_octets..] {
+            *octet ^= match self {
+                Self::Inverted => 0xff,
+                Self::Random => random.random_range(1..=0xff),
+            };
+        }
+        octets
+    }
+}
+
+/// A program with the same secret, clock and sizes as all others.
+fn program() -> Program {
+    let keys = std::array::from_fn::<u64, HASH_KEYS, _>(|index| 0x9e37_79b9_7f4a_7c15 ^ (index as u64) << 7);
+    let options = Options { flows_per_cpu: 64, clock: Clock::Control, hash_keys: Some(keys) };
+    let mut program = Program::load(&options).expect("the program loads");
+    program.watch(1, 0).expect("slot 0 exists");
+    program.set_time(1_700_000_000);
+    program
+}
+
+/// Runs on one CPU, since each has its own tables.
+fn stay_on_this_cpu() {
+    let allowed = rustix::thread::sched_getaffinity(None).expect("the kernel tells");
+    let cpu =
+        (0..rustix::thread::CpuSet::MAX_CPU).find(|cpu| allowed.is_set(*cpu)).expect("some CPU runs this");
+    let mut one = rustix::thread::CpuSet::new();
+    one.set(cpu);
+    rustix::thread::sched_setaffinity(None, &one).expect("it is among the allowed ones");
+}
+
+/// The content of every map that the program can reach, but for the generations, by name. The
+/// outer map's content is the identity of its inner map, which no two programs share. The first
+/// word of the control page, the distance of two clocks, is left out: the agent sets it at each flip.
+fn other_maps(program: &Program) -> BTreeMap<String, Vec<u8>> {
+    let ids = program.info().expect("the kernel tells").map_ids().expect("the kernel tells");
+    let maps = ids.expect("the kernel knows the program's maps").into_iter().map(|id| {
+        let data = MapData::from_id(id).expect("the map exists");
+        let name = data.info().expect("the kernel tells").name_as_str().expect("is ASCII").to_owned();
+        let content = match name.as_str() {
+            GENERATION_MAP => Vec::new(),
+            CONTROL_MAP => content::<{ size_of::<Control>() }>(data).split_off(size_of::<u64>()),
+            name if name.ends_with(RODATA_MAP) => content::<{ size_of::<Settings>() }>(data),
+            other => panic!("what is map {other}?"),
+        };
+        (name, content)
+    });
+    maps.collect()
+}
+
+fn content<const OCTETS: usize>(data: MapData) -> Vec<u8> {
+    let array = Array::<_, [u8; OCTETS]>::try_from(Map::Array(data)).expect("is an array of this size");
+    array.iter().flat_map(|value| value.expect("the kernel tells")).collect()
+}
+
+fn empty(program: &mut Program) -> u64 {
+    let mut quiet = program.generations().flip().expect("the kernel flips");
+    let mut records = Records::new(vec![1]);
+    drain(&mut quiet, &mut records, u64::from).interfaces[0].seen_packets
+}
+
+#[test]
+fn octets_behind_the_headers_change_nothing_in_any_map() {
+    if !can_use_kernel() {
+        return;
+    }
+    stay_on_this_cpu();
+    let alterations = [Alteration::Inverted, Alteration::Random];
+    let mut original = program();
+    let mut altered = alterations.map(|_| program());
+    let maps = other_maps(&original);
+    assert!(maps.contains_key(CONTROL_MAP) && maps.contains_key(GENERATION_MAP), "{:?}", maps.keys());
+    let control = maps[CONTROL_MAP].clone();
+    assert!(control.iter().any(|octet| *octet != 0), "the control page is in it");
+
+    let mut generator = Generator::new(21);
+    let mut random = ChaCha8Rng::seed_from_u64(22);
+    let mut distinct = BTreeSet::new();
+    let mut kinds = BTreeMap::<&str, usize>::new();
+    let mut altered_octets = 0;
+    while distinct.len() < PACKETS {
+        let packet = generator.packet();
+        // Without an octet behind the headers there is nothing to alter.
+        if packet.octets.len() == packet.headers_octets || !distinct.insert(packet.octets.clone()) {
+            continue;
+        }
+        altered_octets += packet.octets.len() - packet.headers_octets;
+        *kinds.entry(kind(&packet)).or_default() += 1;
+        assert_eq!(original.run(&packet.octets).expect("the kernel runs it"), PASS);
+        let expected = original.generations().dump();
+        for (program, alteration) in altered.iter_mut().zip(alterations) {
+            let frame = alteration.apply(&packet, &mut random);
+            assert_eq!(program.run(&frame).expect("the kernel runs it"), PASS);
+            let found = program.generations().dump();
+            assert!(
+                found == expected,
+                "{alteration:?}: {} words differ, {packet:02x?}",
+                differing(&found, &expected)
+            );
+        }
+        if distinct.len() % DRAIN_EVERY == 0 {
+            for program in std::iter::once(&mut original).chain(&mut altered) {
+                assert_eq!(empty(program), DRAIN_EVERY as u64);
+                // What the drain read is what there was: nothing else is left.
+                assert_eq!(empty(program), 0);
+                assert!(
+                    program.generations().dump().iter().all(|word| *word == 0),
+                    "the drain leaves zeroes"
+                );
+            }
+        }
+    }
+    assert_eq!(other_maps(&original)[CONTROL_MAP], control);
+    for program in &altered {
+        assert_eq!(other_maps(program)[CONTROL_MAP], control);
+        assert_eq!(other_maps(program).keys().collect::<Vec<_>>(), maps.keys().collect::<Vec<_>>());
+    }
+    for kind in
+        ["malformed", "non_ip", "unsupported", "TCP", "UDP", "SCTP", "DCCP", "ICMP", "ICMPv6", "UDP-Lite"]
+    {
+        assert!(kind == "malformed" || kinds.get(kind).is_some_and(|count| *count > 10), "{kind}: {kinds:?}");
+    }
+    println!("{} packets, {altered_octets} octets altered twice: {kinds:?}", distinct.len());
+}
+
+/// The comparison above can fail: other headers do leave other maps.
+#[test]
+fn octets_of_the_headers_change_the_maps() {
+    if !can_use_kernel() {
+        return;
+    }
+    stay_on_this_cpu();
+    let mut programs = [program(), program()];
+    let mut generator = Generator::new(23);
+    let mut compared = 0;
+    while compared < 20 {
+        let packet = generator.packet();
+        let Ok(expected) = packet.expected else { continue };
+        let mut frame = packet.octets.clone();
+        frame[packet.headers_octets - 1] ^= 1;
+        let walked = walk(&mut Cursor::over(&frame));
+        if walked == Ok(expected) {
+            continue;
+        }
+        compared += 1;
+        programs[0].run(&packet.octets).expect("the kernel runs it");
+        programs[1].run(&frame).expect("the kernel runs it");
+        let [first, second] = &mut programs;
+        assert!(first.generations().dump() != second.generations().dump(), "{walked:?} for {expected:?}");
+        first.run(&frame).expect("the kernel runs it");
+        second.run(&packet.octets).expect("the kernel runs it");
+        empty(first);
+        empty(second);
+    }
+}
+
+fn differing(found: &[u64], expected: &[u64]) -> usize {
+    found.iter().zip(expected).filter(|(found, expected)| found != expected).count()
+}
+
+fn kind(packet: &Packet) -> &'static str {
+    match packet.expected {
+        Err(outcome) if outcome == Outcome::NonIp => "non_ip",
+        Err(outcome) => outcome.name(),
+        Ok(counted) => match counted.protocol {
+            1 => "ICMP",
+            6 => "TCP",
+            17 => "UDP",
+            33 => "DCCP",
+            58 => "ICMPv6",
+            132 => "SCTP",
+            136 => "UDP-Lite",
+            _ => "other",
+        },
+    }
+}
