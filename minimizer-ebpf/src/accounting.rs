@@ -16,9 +16,9 @@ use minimizer_common::settings::{
 };
 use minimizer_common::tuple::Tuple;
 use minimizer_ebpf::cursor::Cursor;
-use minimizer_ebpf::hash;
 use minimizer_ebpf::table::{self, Count};
 use minimizer_ebpf::walk::{Packet, walk};
+use minimizer_ebpf::{hash, untraced};
 
 const MMAPABLE: usize = 1 << 10;
 
@@ -161,28 +161,29 @@ impl Run {
             Count { octets: u64::from(packet.length_octets), control_bits: packet.control_bits, time };
         // SAFETY: the constant lives as long as the program; `setting!` would copy all keys.
         let keys = unsafe { &*core::hint::black_box(&raw const SETTINGS.hash_keys) };
-        let hash = if tuple.tags().is_ipv6() { hash::ipv6(keys, &tuple) } else { hash::ipv4(keys, &tuple) };
+        let is_ipv6 = packet.is_ipv6;
+        let position = if is_ipv6 { hash::ipv6(keys, &tuple) } else { hash::ipv4(keys, &tuple) };
         // SAFETY: the block is a group, and only this CPU writes it.
-        if unsafe { table::count(self.group(hash)?, hash, &tuple, count) } {
+        if unsafe { table::count(self.group(position)?, position, &tuple, is_ipv6, count) } {
             return Some(Outcome::Counted);
         }
-        let hash = hash::second(hash);
+        let position = hash::second(position);
         // SAFETY: as above.
-        if unsafe { table::count(self.group(hash)?, hash, &tuple, count) } {
+        if unsafe { table::count(self.group(position)?, position, &tuple, is_ipv6, count) } {
             return Some(Outcome::Counted);
         }
-        self.spill(interface, &tuple, count)
+        self.spill(interface, &tuple, is_ipv6, count)
     }
 
     #[inline(always)]
-    fn group(&self, hash: u64) -> Option<*mut Group> {
-        let group = (hash >> 32) as u32 & setting!(group_mask);
+    fn group(&self, position: u32) -> Option<*mut Group> {
+        let group = position & setting!(group_mask);
         Some(self.block(SPILL_BLOCK + setting!(spill_blocks) + group)?.cast())
     }
 
     /// Appends a packet to the spill log, or adds it to a residual counter.
     #[inline(always)]
-    fn spill(&self, interface: u32, tuple: &Tuple, count: Count) -> Option<Outcome> {
+    fn spill(&self, interface: u32, tuple: &Tuple, is_ipv6: bool, count: Count) -> Option<Outcome> {
         let state = self.block(CPU_STATE_BLOCK)?.cast::<CpuState>();
         // SAFETY: the block holds the CPU's state, and only this CPU writes it.
         let state = unsafe { &mut *state };
@@ -196,7 +197,7 @@ impl Run {
             state.spilled += 1;
             return Some(Outcome::Counted);
         }
-        let index = residual_index(interface, tuple.tags().is_ipv6(), tuple.protocol());
+        let index = untraced(residual_index(interface, is_ipv6, tuple.protocol()));
         let per_block = RESIDUALS_PER_BLOCK as u32;
         let residuals =
             self.block(RESIDUAL_BLOCK + index / per_block)?.cast::<[Residual; RESIDUALS_PER_BLOCK]>();

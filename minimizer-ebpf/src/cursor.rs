@@ -62,14 +62,20 @@ impl<'frame> Cursor<'frame> {
     /// Copies the header at the position and advances behind it; `None` when the frame ends first.
     #[inline(always)]
     pub(crate) fn read<H: Header>(&mut self) -> Option<H> {
+        let header = self.peek::<H>()?;
+        self.offset += size_of::<H>() as u32;
+        Some(header)
+    }
+
+    /// Copies the header at the position, without advancing; `None` when the frame ends first.
+    #[inline(always)]
+    pub(crate) fn peek<H: Header>(&self) -> Option<H> {
         let at = self.start.wrapping_add(self.offset as usize);
         if at.wrapping_add(size_of::<H>()) > self.end {
             return None;
         }
         // SAFETY: `at + size_of::<H>()` was found within the frame just above, and `H` is plain bytes.
-        let header = unsafe { ptr::read_unaligned(at.cast::<H>()) };
-        self.offset += size_of::<H>() as u32;
-        Some(header)
+        Some(unsafe { ptr::read_unaligned(at.cast::<H>()) })
     }
 
     /// The first nibble at the position, without advancing; `None` at the end of the frame.

@@ -8,32 +8,46 @@
 use minimizer_common::settings::HASH_KEYS;
 use minimizer_common::tuple::Tuple;
 
-/// Hashes an IPv4 tuple; only the upper 32 bits may be used.
+use crate::untraced;
+
+/// Where an IPv4 tuple lies: its low bits name the group, its top bits the first way to look at.
 #[inline(always)]
 #[must_use]
-pub fn ipv4(keys: &[u64; HASH_KEYS], tuple: &Tuple) -> u64 {
-    pair(keys, 0, tuple.addresses[0])
-        .wrapping_add(pair(keys, 2, tuple.transport))
-        .wrapping_add(single(keys, 4, tuple.kind))
+pub fn ipv4(keys: &[u64; HASH_KEYS], tuple: &Tuple) -> u32 {
+    upper_half(sum_ipv4(keys, tuple))
 }
 
-/// Hashes an IPv6 tuple; only the upper 32 bits may be used.
+/// Where an IPv6 tuple lies; see [`ipv4`].
 #[inline(always)]
 #[must_use]
-pub fn ipv6(keys: &[u64; HASH_KEYS], tuple: &Tuple) -> u64 {
-    ipv4(keys, tuple)
+pub fn ipv6(keys: &[u64; HASH_KEYS], tuple: &Tuple) -> u32 {
+    let sum = sum_ipv4(keys, tuple)
         .wrapping_add(pair(keys, 5, tuple.addresses[1]))
         .wrapping_add(pair(keys, 7, tuple.addresses[2]))
-        .wrapping_add(pair(keys, 9, tuple.addresses[3]))
+        .wrapping_add(pair(keys, 9, tuple.addresses[3]));
+    upper_half(sum)
 }
 
 /// Where a tuple with no room in its first group may lie: another mix of the same hash.
 #[inline(always)]
 #[must_use]
-pub const fn second(hash: u64) -> u64 {
-    // Any odd constant will do: the secret is in `hash`.
-    const MIX: u64 = 0x9e37_79b9_7f4a_7c15;
-    (hash ^ hash >> 32).wrapping_mul(MIX)
+pub const fn second(position: u32) -> u32 {
+    // Any odd constant will do: the secret is in `position`.
+    const MIX: u32 = 0x9e37_79b1;
+    (position ^ position >> 15).wrapping_mul(MIX)
+}
+
+/// The strongly universal half of a sum.
+#[inline(always)]
+fn upper_half(sum: u64) -> u32 {
+    untraced((sum >> 32) as u32)
+}
+
+#[inline(always)]
+fn sum_ipv4(keys: &[u64; HASH_KEYS], tuple: &Tuple) -> u64 {
+    pair(keys, 0, tuple.addresses[0])
+        .wrapping_add(pair(keys, 2, tuple.transport))
+        .wrapping_add(single(keys, 4, tuple.kind))
 }
 
 #[inline(always)]

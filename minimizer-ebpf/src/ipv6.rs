@@ -12,6 +12,8 @@ pub(crate) const VERSION: u8 = 6;
 pub(crate) const EXTENSION_HEADERS_MAX: usize = 8;
 
 const HEADER_OCTETS: u32 = size_of::<Ipv6Header>() as u32;
+/// Octets of the shortest extension header.
+const EXTENSION_OCTETS_MIN: u32 = size_of::<ExtensionHeader>() as u32;
 
 const HOP_BY_HOP: u8 = 0;
 const ROUTING: u8 = 43;
@@ -21,6 +23,40 @@ const DESTINATION_OPTIONS: u8 = 60;
 const MOBILITY: u8 = 135;
 const HIP: u8 = 139;
 const SHIM6: u8 = 140;
+
+/// How the length of an extension header is computed from its length field.
+#[derive(Clone, Copy)]
+#[repr(C)]
+struct Extension {
+    /// Bits of the length field that count.
+    length_mask: u8,
+    /// Units beyond those that the length field names; 0 for a protocol that is no extension header.
+    units: u8,
+    /// Octets in a unit, as a power of two.
+    unit_shift: u8,
+    /// Whether it is the fragment header.
+    is_fragment: u8,
+}
+
+/// Extension headers by protocol number: a table, because each comparison would be a branch that the
+/// verifier follows for each of the headers in turn.
+static EXTENSIONS: [Extension; 256] = {
+    let none = Extension { length_mask: 0, units: 0, unit_shift: 0, is_fragment: 0 };
+    // RFC 8200: length in units of 8 octets, not counting the first.
+    let plain = Extension { length_mask: 0xff, units: 1, unit_shift: 3, is_fragment: 0 };
+    let mut table = [none; 256];
+    table[HOP_BY_HOP as usize] = plain;
+    table[ROUTING as usize] = plain;
+    table[DESTINATION_OPTIONS as usize] = plain;
+    table[MOBILITY as usize] = plain;
+    table[HIP as usize] = plain;
+    table[SHIM6 as usize] = plain;
+    // RFC 8200: 8 octets, the length field is reserved.
+    table[FRAGMENT as usize] = Extension { length_mask: 0, units: 1, unit_shift: 3, is_fragment: 1 };
+    // RFC 4302: length in units of 4 octets, minus 2.
+    table[AUTHENTICATION as usize] = Extension { length_mask: 0xff, units: 2, unit_shift: 2, is_fragment: 0 };
+    table
+};
 
 /// The 13 bits of the fragment offset, in the upper bits of their field.
 const FRAGMENT_OFFSET: u16 = 0xfff8;
@@ -78,52 +114,44 @@ pub(crate) fn read(cursor: &mut Cursor<'_>) -> Result<Ipv6, Outcome> {
         return Err(Outcome::Ipv6Version);
     }
     let mut length_octets = u32::from(u16::from_be_bytes(header.payload_length)) + HEADER_OCTETS;
-    // A jumbogram is the only packet of payload length 0 in which an extension header can fit.
-    let may_be_jumbogram = length_octets == HEADER_OCTETS && header.next_header == HOP_BY_HOP;
     if length_octets > available {
         return Err(Outcome::Ipv6PayloadLength);
+    }
+    if length_octets == HEADER_OCTETS && header.next_header == HOP_BY_HOP {
+        check_jumbogram(cursor)?;
+        length_octets = available;
     }
 
     let mut left = length_octets - HEADER_OCTETS;
     let mut protocol = header.next_header;
     let mut walked = 0;
-    while walked < EXTENSION_HEADERS_MAX && is_extension(protocol) {
-        if walked == 0 && may_be_jumbogram {
-            left = available - HEADER_OCTETS;
+    loop {
+        let kind = EXTENSIONS[protocol as usize];
+        if kind.units == 0 {
+            break;
         }
-        if left < size_of::<ExtensionHeader>() as u32 {
+        if walked == EXTENSION_HEADERS_MAX {
+            return Err(Outcome::Ipv6ExtensionDepth);
+        }
+        walked += 1;
+        if left < EXTENSION_OCTETS_MIN {
             return Err(Outcome::Ipv6ExtensionHeader);
         }
         let Some(extension) = cursor.read::<ExtensionHeader>() else {
             return Err(cursor.ended(Outcome::Ipv6ExtensionHeader));
         };
-        if walked == 0 && may_be_jumbogram {
-            if extension.specific != JUMBO_PAYLOAD {
-                return Err(Outcome::Ipv6ExtensionHeader);
-            }
-            length_octets = available;
-        }
-        let octets = match protocol {
-            FRAGMENT => 8,
-            AUTHENTICATION => (u32::from(extension.length) + 2) * 4,
-            _ => (u32::from(extension.length) + 1) * 8,
-        };
+        let units = u32::from(extension.length & kind.length_mask) + u32::from(kind.units);
+        let octets = units << (kind.unit_shift & 3);
         if left < octets {
             return Err(Outcome::Ipv6ExtensionHeader);
         }
         left -= octets;
-        cursor.skip(octets - size_of::<ExtensionHeader>() as u32);
-        let is_later_fragment =
-            protocol == FRAGMENT && u16::from_be_bytes(extension.specific) & FRAGMENT_OFFSET != 0;
+        cursor.skip(octets - EXTENSION_OCTETS_MIN);
         protocol = extension.next_header;
-        if is_later_fragment {
+        if kind.is_fragment != 0 && u16::from_be_bytes(extension.specific) & FRAGMENT_OFFSET != 0 {
             left = 0;
             break;
         }
-        walked += 1;
-    }
-    if walked == EXTENSION_HEADERS_MAX && is_extension(protocol) {
-        return Err(Outcome::Ipv6ExtensionDepth);
     }
 
     let [source_high, source_low] = header.source;
@@ -142,10 +170,16 @@ pub(crate) fn read(cursor: &mut Cursor<'_>) -> Result<Ipv6, Outcome> {
     })
 }
 
+/// A packet of payload length 0 with a hop-by-hop header is a jumbogram if the jumbo payload option
+/// comes first in it, as it does in those that Linux sends; else no header fits in its length.
 #[inline(always)]
-const fn is_extension(protocol: u8) -> bool {
-    matches!(
-        protocol,
-        HOP_BY_HOP | ROUTING | FRAGMENT | AUTHENTICATION | DESTINATION_OPTIONS | MOBILITY | HIP | SHIM6
-    )
+fn check_jumbogram(cursor: &Cursor<'_>) -> Result<(), Outcome> {
+    if cursor.remaining() < EXTENSION_OCTETS_MIN {
+        return Err(Outcome::Ipv6ExtensionHeader);
+    }
+    match cursor.peek::<ExtensionHeader>() {
+        Some(first) if first.specific == JUMBO_PAYLOAD => Ok(()),
+        Some(_) => Err(Outcome::Ipv6ExtensionHeader),
+        None => Err(cursor.ended(Outcome::Ipv6ExtensionHeader)),
+    }
 }

@@ -15,7 +15,7 @@ pub struct Count {
 }
 
 /// Counts the packet in the slot of its tuple, or in a free slot of the group. Probing starts at
-/// way `hash >> 61`, so that flows of one group do not all walk the same slots, and stops at the
+/// way `position >> 29`, so that flows of one group do not all walk the same slots, and stops at the
 /// first match or free slot: slots are never freed while a generation is written.
 ///
 /// Returns `false`, with nothing changed, when all ways hold other tuples.
@@ -23,8 +23,8 @@ pub struct Count {
 /// # Safety
 /// `group` points to a group that nobody else reads or writes meanwhile.
 #[inline(always)]
-pub unsafe fn count(group: *mut Group, hash: u64, tuple: &Tuple, count: Count) -> bool {
-    let start = (hash >> 61) as usize;
+pub unsafe fn count(group: *mut Group, position: u32, tuple: &Tuple, is_ipv6: bool, count: Count) -> bool {
+    let start = (position >> 29) as usize;
     for step in 0..WAYS {
         let way = (start + step) % WAYS;
         // SAFETY: `way` is below `WAYS` and the caller owns the group.
@@ -33,7 +33,7 @@ pub unsafe fn count(group: *mut Group, hash: u64, tuple: &Tuple, count: Count) -
             fill(slot, tuple, count);
             return true;
         }
-        if matches(slot, tuple) {
+        if matches(slot, tuple, is_ipv6) {
             add(slot, count);
             return true;
         }
@@ -65,14 +65,14 @@ pub fn fill(slot: &mut Slot, tuple: &Tuple, count: Count) {
 /// Whether the slot is that of the tuple. The IP version is part of `transport`, and the unused
 /// words of an IPv4 tuple are zero in every slot, so that they need no comparison.
 #[inline(always)]
-fn matches(slot: &Slot, tuple: &Tuple) -> bool {
+fn matches(slot: &Slot, tuple: &Tuple, is_ipv6: bool) -> bool {
     let differs = (slot.addresses[0] ^ tuple.addresses[0])
         | (slot.transport ^ tuple.transport)
         | (slot.counters ^ u64::from(tuple.kind)) & 0xffff;
     if differs != 0 {
         return false;
     }
-    if !tuple.tags().is_ipv6() {
+    if !is_ipv6 {
         return true;
     }
     let differs = (slot.addresses[1] ^ tuple.addresses[1])
