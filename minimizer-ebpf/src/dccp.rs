@@ -26,3 +26,17 @@ pub(crate) fn read(cursor: &mut Cursor<'_>) -> Option<(u16, u16)> {
     let header = cursor.read::<DccpHeader>()?;
     Some((u16::from_be_bytes(header.source_port), u16::from_be_bytes(header.destination_port)))
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::frames::check_transport;
+
+    #[test]
+    fn ports_of_either_form() {
+        // With 48-bit sequence numbers the header is 16 octets long; the ports lie in the first 12 of both.
+        for form in [2 << 1, 2 << 1 | 1] {
+            let header = [0x13, 0x8b, 0x13, 0x8c, 4, 0, 7, 7, form, 0, 0, 1, 0, 0, 0, 2];
+            check_transport(super::PROTOCOL, &header, 12, (5003, 5004), 0);
+        }
+    }
+}

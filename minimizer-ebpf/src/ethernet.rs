@@ -21,3 +21,45 @@ pub(crate) fn read(cursor: &mut Cursor<'_>) -> Result<u16, Outcome> {
         None => Err(cursor.ended(Outcome::EthernetTruncated)),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use minimizer_common::outcome::Outcome;
+
+    use crate::frames::{IPV4, IPV6, ethernet, ipv4, ipv6, walk, walk_split};
+
+    #[test]
+    fn a_frame_shorter_than_the_header_is_malformed() {
+        let frame = ethernet(IPV4, &ipv4(17, &[]));
+        for length in 0..14 {
+            assert_eq!(walk(&frame[..length]), Err(Outcome::EthernetTruncated), "{length} octets");
+            assert_eq!(walk_split(&frame, length), Err(Outcome::HeaderNotLinear), "{length} octets");
+        }
+    }
+
+    #[test]
+    fn the_ether_type_tells_what_follows() {
+        let cases = [
+            (IPV4, Err(Outcome::Ipv4Truncated)),
+            (IPV6, Err(Outcome::Ipv6Truncated)),
+            (0x0806, Err(Outcome::NonIp)),
+            (0x88cc, Err(Outcome::NonIp)),
+            (0xffff, Err(Outcome::NonIp)),
+            // IEEE 802.3 lengths, up to the last one.
+            (0, Err(Outcome::NonIp)),
+            (0x0026, Err(Outcome::NonIp)),
+            (0x05dc, Err(Outcome::NonIp)),
+        ];
+        for (ether_type, expected) in cases {
+            assert_eq!(walk(&ethernet(ether_type, &[])).map(drop), expected, "{ether_type:#06x}");
+        }
+    }
+
+    #[test]
+    fn what_follows_an_802_3_length_is_not_looked_at() {
+        for packet in [ipv4(17, &[0; 8]), ipv6(17, &[0; 8])] {
+            assert_eq!(walk(&ethernet(28, &packet)), Err(Outcome::NonIp));
+            assert_eq!(walk(&ethernet(0x0806, &packet)), Err(Outcome::NonIp));
+        }
+    }
+}

@@ -72,3 +72,125 @@ pub(crate) fn read(cursor: &mut Cursor<'_>) -> Result<Ipv4, Outcome> {
         transport_octets: if is_first { total_length - header_octets } else { 0 },
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use minimizer_common::outcome::Outcome;
+    use minimizer_common::tuple::{Tags, Tuple};
+    use std::vec;
+    use std::vec::Vec;
+
+    use crate::frames::{IPV4, ethernet, ipv4, ipv4_fragment, walk, walk_split};
+
+    const UDP: [u8; 8] = [0x13, 0x88, 0x00, 0x35, 0, 8, 0, 0];
+
+    /// The packet with one octet of its header replaced.
+    fn with(at: usize, octet: u8) -> Vec<u8> {
+        let mut packet = ipv4(17, &UDP);
+        packet[at] = octet;
+        ethernet(IPV4, &packet)
+    }
+
+    #[test]
+    fn the_parts_of_a_tuple() {
+        let walked = walk(&ethernet(IPV4, &ipv4(17, &UDP))).expect("is counted");
+        assert_eq!((walked.ports, walked.protocol, walked.traffic_class), ((5000, 53), 17, 0x2e));
+        assert_eq!((walked.control_bits, walked.length_octets), (0, 28));
+        assert_eq!(walked.tags, Tags::NONE);
+        let tuple = Tuple::new(walked.addresses, walked.ports, walked.tags, 17, 0);
+        assert_eq!(tuple.ipv4(), ([10, 0, 0, 1], [10, 0, 0, 2]));
+        assert_eq!(walked.addresses[1..], [0; 3]);
+    }
+
+    #[test]
+    fn truncation_at_every_length() {
+        let frame = ethernet(IPV4, &ipv4(17, &UDP));
+        for length in 14..frame.len() {
+            let reason = if length < 34 { Outcome::Ipv4Truncated } else { Outcome::Ipv4TotalLength };
+            assert_eq!(walk(&frame[..length]), Err(reason), "{length} octets");
+            assert_eq!(
+                walk_split(&frame, length).map(drop),
+                Err(Outcome::HeaderNotLinear),
+                "{length} octets"
+            );
+        }
+        assert!(walk(&frame).is_ok());
+    }
+
+    #[test]
+    fn other_versions_are_malformed() {
+        for version in (0..16).filter(|version| *version != 4) {
+            assert_eq!(walk(&with(0, version << 4 | 5)), Err(Outcome::Ipv4Version), "{version}");
+        }
+    }
+
+    #[test]
+    fn header_lengths_below_the_fixed_header_are_malformed() {
+        for words in 0..5 {
+            assert_eq!(walk(&with(0, 0x40 | words)), Err(Outcome::Ipv4HeaderLength), "{words} words");
+        }
+    }
+
+    #[test]
+    fn options_are_passed_over() {
+        for words in 5..=15_u8 {
+            let options = vec![0x94; usize::from(words - 5) * 4];
+            let mut packet = ipv4(17, &[&options[..], &UDP].concat());
+            packet[0] = 0x40 | words;
+            let walked = walk(&ethernet(IPV4, &packet)).expect("is counted");
+            assert_eq!((walked.ports, walked.length_octets), ((5000, 53), u32::from(words) * 4 + 8));
+            // A header that is longer than the packet.
+            let end = usize::from(words) * 4 - 1;
+            packet[3] = u8::try_from(end).expect("fits");
+            assert_eq!(walk(&ethernet(IPV4, &packet)), Err(Outcome::Ipv4TotalLength), "{words} words");
+        }
+    }
+
+    #[test]
+    fn total_length_between_header_and_frame() {
+        let expected = |length: u16| match length {
+            20..28 => Ok((0, 0)),
+            28 => Ok((5000, 53)),
+            _ => Err(Outcome::Ipv4TotalLength),
+        };
+        for length in (0..=40_u16).chain([1500, 0xff00, 0xffff]) {
+            let mut packet = ipv4(17, &UDP);
+            packet[2..4].copy_from_slice(&length.to_be_bytes());
+            let walked = walk(&ethernet(IPV4, &packet));
+            assert_eq!(walked.map(|packet| packet.ports), expected(length), "{length}");
+            if let Ok(packet) = walked {
+                assert_eq!(packet.length_octets, u32::from(length));
+            }
+        }
+    }
+
+    #[test]
+    fn only_the_offset_makes_a_later_fragment() {
+        // Reserved bit, don't-fragment, more-fragments: the header is there.
+        for flags in [0x8000, 0x4000, 0x2000, 0xe000] {
+            let walked = walk(&ethernet(IPV4, &ipv4_fragment(17, flags, &UDP)));
+            assert_eq!(walked.map(|packet| packet.ports), Ok((5000, 53)), "{flags:#06x}");
+        }
+        for bit in 0..13 {
+            let walked = walk(&ethernet(IPV4, &ipv4_fragment(17, 1 << bit, &UDP))).expect("is counted");
+            assert_eq!((walked.ports, walked.protocol, walked.length_octets), ((0, 0), 17, 28), "bit {bit}");
+        }
+    }
+
+    #[test]
+    fn extension_headers_of_ipv6_are_protocols_here() {
+        for protocol in [0, 43, 44, 51, 60, 135, 139, 140] {
+            let walked =
+                walk(&ethernet(IPV4, &ipv4(protocol, &[17, 0, 0, 0, 0, 0, 0, 0]))).expect("is counted");
+            assert_eq!((walked.protocol, walked.ports), (protocol, (0, 0)));
+        }
+    }
+
+    #[test]
+    fn an_inner_packet_is_payload() {
+        for protocol in [4, 41, 47] {
+            let walked = walk(&ethernet(IPV4, &ipv4(protocol, &ipv4(17, &UDP)))).expect("is counted");
+            assert_eq!((walked.protocol, walked.ports, walked.length_octets), (protocol, (0, 0), 48));
+        }
+    }
+}

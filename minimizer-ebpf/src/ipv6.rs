@@ -183,3 +183,227 @@ fn check_jumbogram(cursor: &Cursor<'_>) -> Result<(), Outcome> {
         None => Err(cursor.ended(Outcome::Ipv6ExtensionHeader)),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use minimizer_common::outcome::Outcome;
+    use minimizer_common::tuple::{Tags, Tuple};
+    use std::vec;
+    use std::vec::Vec;
+
+    use super::{AUTHENTICATION, DESTINATION_OPTIONS, FRAGMENT, HIP, HOP_BY_HOP, MOBILITY, ROUTING, SHIM6};
+    use crate::frames::{IPV6, ethernet, ipv6, walk, walk_split};
+
+    const UDP: [u8; 8] = [0x13, 0x88, 0x00, 0x35, 0, 8, 0, 0];
+    const BY_EIGHT: [u8; 6] = [HOP_BY_HOP, ROUTING, DESTINATION_OPTIONS, MOBILITY, HIP, SHIM6];
+
+    /// A chain of extension headers, each (its number, its octets), in front of UDP.
+    fn chain(headers: &[(u8, Vec<u8>)]) -> Vec<u8> {
+        let numbers = headers.iter().map(|(number, _)| *number).chain([17]).collect::<Vec<_>>();
+        let mut content = Vec::new();
+        for ((_, octets), next) in headers.iter().zip(&numbers[1..]) {
+            content.push(*next);
+            content.extend(&octets[1..]);
+        }
+        content.extend(UDP);
+        ethernet(IPV6, &ipv6(numbers[0], &content))
+    }
+
+    fn by_eight(number: u8, length: u8) -> (u8, Vec<u8>) {
+        let mut octets = vec![0xa5; 8 * (usize::from(length) + 1)];
+        octets[1] = length;
+        (number, octets)
+    }
+
+    fn check(headers: &[(u8, Vec<u8>)], expected: Result<(u8, (u16, u16)), Outcome>) {
+        let frame = chain(headers);
+        let walked = walk(&frame);
+        assert_eq!(walked.map(|packet| (packet.protocol, packet.ports)), expected, "{headers:?}");
+        if let Ok(packet) = walked {
+            assert_eq!(packet.length_octets as usize, frame.len() - 14);
+        }
+    }
+
+    #[test]
+    fn the_parts_of_a_tuple() {
+        let walked = walk(&chain(&[])).expect("is counted");
+        assert_eq!((walked.ports, walked.protocol, walked.traffic_class), ((5000, 53), 17, 0x2e));
+        assert_eq!((walked.control_bits, walked.length_octets), (0, 48));
+        assert_eq!(walked.tags, Tags::NONE.with_ipv6());
+        let (source, destination) = Tuple::new(walked.addresses, (0, 0), walked.tags, 0, 0).ipv6();
+        let address = |last| [0x20, 0x01, 0x0d, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, last];
+        assert_eq!((source, destination), (address(1), address(2)));
+    }
+
+    #[test]
+    fn truncation_at_every_length() {
+        let frame = chain(&[by_eight(ROUTING, 1), by_eight(DESTINATION_OPTIONS, 0)]);
+        for length in 14..frame.len() {
+            let reason = if length < 54 { Outcome::Ipv6Truncated } else { Outcome::Ipv6PayloadLength };
+            assert_eq!(walk(&frame[..length]), Err(reason), "{length} octets");
+            assert_eq!(walk_split(&frame, length), Err(Outcome::HeaderNotLinear), "{length} octets");
+            if length < 54 {
+                continue;
+            }
+            // The IP length ends instead of the frame: a header does not fit, or the transport's is gone.
+            let mut shorter = frame.clone();
+            shorter[18..20].copy_from_slice(&u16::try_from(length - 54).expect("fits").to_be_bytes());
+            let expected = if length < 54 + 24 { Err(Outcome::Ipv6ExtensionHeader) } else { Ok((0, 0)) };
+            assert_eq!(walk(&shorter).map(|packet| packet.ports), expected, "{length} octets");
+        }
+    }
+
+    #[test]
+    fn other_versions_are_malformed() {
+        for version in (0..16).filter(|version| *version != 6) {
+            let mut frame = chain(&[]);
+            frame[14] = version << 4 | 2;
+            assert_eq!(walk(&frame), Err(Outcome::Ipv6Version), "{version}");
+        }
+    }
+
+    #[test]
+    fn a_payload_beyond_the_frame_is_malformed() {
+        for (length, expected) in [
+            (8, Ok((5000, 53))),
+            (7, Ok((0, 0))),
+            (9, Err(Outcome::Ipv6PayloadLength)),
+            (0xffff, Err(Outcome::Ipv6PayloadLength)),
+        ] {
+            let mut frame = chain(&[]);
+            frame[18..20].copy_from_slice(&u16::to_be_bytes(length));
+            assert_eq!(walk(&frame).map(|packet| packet.ports), expected, "{length}");
+        }
+    }
+
+    #[test]
+    fn every_kind_of_extension_header() {
+        let udp = Ok((17, (5000, 53)));
+        for number in BY_EIGHT {
+            for length in [0, 1, 2, 31, 255] {
+                check(&[by_eight(number, length)], udp);
+            }
+        }
+        for length in [0, 1, 2, 4, 5, 255] {
+            let mut octets = vec![0x5a; 4 * (usize::from(length) + 2)];
+            octets[1] = length;
+            check(&[(AUTHENTICATION, octets)], udp);
+        }
+        // The second octet of a fragment header is reserved, not a length.
+        check(&[(FRAGMENT, vec![0, 0xff, 0, 1, 0, 0, 0, 9])], udp);
+        let all = BY_EIGHT.map(|number| by_eight(number, 1));
+        check(&all, udp);
+    }
+
+    #[test]
+    fn nine_extension_headers_are_unsupported() {
+        for number in BY_EIGHT {
+            let headers = vec![by_eight(number, 0); 9];
+            check(&headers[..8], Ok((17, (5000, 53))));
+            check(&headers, Err(Outcome::Ipv6ExtensionDepth));
+        }
+    }
+
+    #[test]
+    fn a_later_fragment_ends_the_walk() {
+        for at in 0..8 {
+            let mut headers = vec![by_eight(DESTINATION_OPTIONS, 0); 8];
+            headers[at] = (FRAGMENT, vec![0, 0, 0, 8, 0, 0, 0, 9]);
+            // The next header of the fragment header is what the packet counts with, whatever it is.
+            let protocol = if at == 7 { 17 } else { DESTINATION_OPTIONS };
+            check(&headers, Ok((protocol, (0, 0))));
+            headers.push(by_eight(ROUTING, 0));
+            let protocol = if at == 7 { ROUTING } else { DESTINATION_OPTIONS };
+            check(&headers, Ok((protocol, (0, 0))));
+            // Reserved bits and the more-fragments flag do not make it a later one.
+            headers[at] = (FRAGMENT, vec![0, 0, 0, 7, 0, 0, 0, 9]);
+            check(&headers[..8], Ok((17, (5000, 53))));
+        }
+    }
+
+    #[test]
+    fn a_length_beyond_the_packet_is_malformed() {
+        for number in BY_EIGHT.into_iter().chain([AUTHENTICATION]) {
+            let mut frame = chain(&[by_eight(number, 0)]);
+            // UDP's eight octets may be taken for a part of the extension header, and no more.
+            let fits = if number == AUTHENTICATION { 2 } else { 1 };
+            for length in 0..=255 {
+                frame[55] = length;
+                let walked = walk(&frame).map(drop);
+                let expected = if length <= fits { Ok(()) } else { Err(Outcome::Ipv6ExtensionHeader) };
+                assert_eq!(walked, expected, "{number} {length}");
+            }
+        }
+    }
+
+    #[test]
+    fn ethernet_padding_is_no_extension_header() {
+        for octets in 0..8 {
+            let content = vec![17; octets];
+            let mut frame = ethernet(IPV6, &ipv6(DESTINATION_OPTIONS, &content));
+            frame.extend([0; 46]);
+            assert_eq!(walk(&frame), Err(Outcome::Ipv6ExtensionHeader), "{octets} octets");
+        }
+    }
+
+    /// A packet of payload length 0 with a hop-by-hop header of this start, in front of UDP.
+    fn jumbogram(options: [u8; 8], rest: &[u8]) -> Vec<u8> {
+        let mut frame = ethernet(IPV6, &ipv6(HOP_BY_HOP, &[&options, rest].concat()));
+        frame[18..20].fill(0);
+        frame
+    }
+
+    #[test]
+    fn a_jumbogram_is_as_long_as_its_frame() {
+        let option = [17, 0, 0xc2, 4, 0, 1, 0, 0];
+        for octets in [8, 20, 65_535, 70_000] {
+            let mut rest = UDP.to_vec();
+            rest.resize(octets, 0xee);
+            let mut frame = jumbogram(option, &[]);
+            frame.extend(&rest);
+            let walked = walk(&frame).expect("is counted");
+            assert_eq!(walked.ports, (5000, 53));
+            assert_eq!(walked.length_octets as usize, 40 + 8 + octets);
+        }
+        let walked = walk(&jumbogram(option, &UDP[..7])).expect("is counted");
+        assert_eq!((walked.ports, walked.length_octets), ((0, 0), 55));
+        for octets in 0..8 {
+            let mut frame = jumbogram(option, &[]);
+            frame.truncate(54 + octets);
+            assert_eq!(walk(&frame), Err(Outcome::Ipv6ExtensionHeader), "{octets} octets");
+        }
+    }
+
+    #[test]
+    fn payload_length_0_without_a_jumbo_option() {
+        // Another option: the hop-by-hop header lies outside the packet.
+        for options in [[17, 0, 1, 4, 0, 0, 0, 0], [17, 0, 0xc2, 5, 0, 0, 0, 0], [17, 0, 0xc3, 4, 0, 0, 0, 0]]
+        {
+            assert_eq!(walk(&jumbogram(options, &UDP)), Err(Outcome::Ipv6ExtensionHeader));
+        }
+        // No extension header: an empty packet.
+        let mut frame = chain(&[]);
+        frame[18..20].fill(0);
+        let walked = walk(&frame).expect("is counted");
+        assert_eq!((walked.protocol, walked.ports, walked.length_octets), (17, (0, 0), 40));
+        // Another extension header, which does not fit in it.
+        let mut frame = chain(&[by_eight(ROUTING, 0)]);
+        frame[18..20].fill(0);
+        assert_eq!(walk(&frame), Err(Outcome::Ipv6ExtensionHeader));
+    }
+
+    #[test]
+    fn a_jumbo_option_needs_payload_length_0() {
+        let frame = ethernet(IPV6, &ipv6(HOP_BY_HOP, &[&[17, 0, 0xc2, 4, 0, 1, 0, 0], &UDP[..]].concat()));
+        let frame = [&frame[..], &[0; 100]].concat();
+        assert_eq!(walk(&frame).map(|packet| packet.length_octets), Ok(56));
+    }
+
+    #[test]
+    fn no_next_header_and_inner_packets_have_no_ports() {
+        for protocol in [59, 4, 41, 47, 50] {
+            let walked = walk(&ethernet(IPV6, &ipv6(protocol, &UDP))).expect("is counted");
+            assert_eq!((walked.protocol, walked.ports), (protocol, (0, 0)));
+        }
+    }
+}

@@ -9,6 +9,9 @@
     reason = "kernel programs have no fallible conversions; every narrowing is masked or bounded by an assertion"
 )]
 
+#[cfg(test)]
+extern crate std;
+
 pub mod cursor;
 pub mod hash;
 pub mod table;
@@ -16,6 +19,8 @@ pub mod walk;
 
 mod dccp;
 mod ethernet;
+#[cfg(test)]
+mod frames;
 mod icmp;
 mod ipv4;
 mod ipv6;

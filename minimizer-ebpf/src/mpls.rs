@@ -37,3 +37,72 @@ pub(crate) fn read(cursor: &mut Cursor<'_>) -> Result<u8, Outcome> {
     }
     Err(Outcome::MplsDepth)
 }
+
+#[cfg(test)]
+mod tests {
+    use minimizer_common::outcome::Outcome;
+    use std::vec::Vec;
+
+    use crate::frames::{ethernet, ipv4, ipv6, walk, walk_split};
+
+    /// A stack of `labels` above `rest`.
+    fn labelled(ether_type: u16, labels: usize, rest: &[u8]) -> Vec<u8> {
+        let mut content = Vec::new();
+        for label in 1..=labels {
+            // Traffic class all ones and label bits all around: only the lowest bit is bottom of stack.
+            content.extend([0xff, 0xff, if label == labels { 0xff } else { 0xfe }, 0xff]);
+        }
+        content.extend(rest);
+        ethernet(ether_type, &content)
+    }
+
+    #[test]
+    fn ip_is_told_by_its_first_nibble() {
+        let transport = [0, 1, 0, 2, 0, 8, 0, 0];
+        for ether_type in [super::UNICAST, super::UPSTREAM] {
+            for labels in 1..=super::LABELS_MAX {
+                for (packet, is_ipv6) in [(ipv4(17, &transport), false), (ipv6(17, &transport), true)] {
+                    let frame = labelled(ether_type, labels, &packet);
+                    let walked = walk(&frame).expect("is counted");
+                    assert_eq!((walked.ports, walked.tags.is_ipv6()), ((1, 2), is_ipv6));
+                    for length in 14..14 + 4 * labels {
+                        assert_eq!(walk(&frame[..length]), Err(Outcome::MplsTruncated), "{length} octets");
+                        assert_eq!(
+                            walk_split(&frame, length),
+                            Err(Outcome::HeaderNotLinear),
+                            "{length} octets"
+                        );
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_ninth_label_is_unsupported() {
+        let frame = labelled(super::UNICAST, 9, &ipv4(17, &[0; 8]));
+        assert_eq!(walk(&frame), Err(Outcome::MplsDepth));
+        assert_eq!(walk(&frame[..14 + 8 * 4]), Err(Outcome::MplsDepth));
+        // A stack that never ends is read to the eighth label.
+        assert_eq!(walk(&ethernet(super::UNICAST, &[0; 1000])), Err(Outcome::MplsDepth));
+    }
+
+    #[test]
+    fn other_nibbles_are_non_ip() {
+        let (mut packet, mut below) = (ipv4(17, &[0; 8]), Vec::new());
+        for nibble in (0..16).filter(|nibble| ![4, 6].contains(nibble)) {
+            packet[0] = nibble << 4 | 5;
+            below.push(walk(&labelled(super::UNICAST, 1, &packet)));
+        }
+        assert_eq!(below, [Err(Outcome::NonIp); 14]);
+    }
+
+    #[test]
+    fn a_frame_that_ends_behind_the_stack_is_non_ip() {
+        let frame = labelled(super::UNICAST, 2, &ipv4(17, &[0; 8]));
+        assert_eq!(walk(&frame[..22]), Err(Outcome::NonIp));
+        assert_eq!(walk(&frame[..23]), Err(Outcome::Ipv4Truncated));
+        // One that goes on in a further buffer is not known to be.
+        assert_eq!(walk_split(&frame, 22), Err(Outcome::HeaderNotLinear));
+    }
+}

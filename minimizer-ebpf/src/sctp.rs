@@ -24,3 +24,14 @@ pub(crate) fn read(cursor: &mut Cursor<'_>) -> Option<(u16, u16)> {
     let header = cursor.read::<SctpHeader>()?;
     Some((u16::from_be_bytes(header.source_port), u16::from_be_bytes(header.destination_port)))
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::frames::check_transport;
+
+    #[test]
+    fn ports_of_a_whole_header() {
+        let header = [0x0b, 0x59, 0xff, 0xfe, 1, 1, 1, 1, 2, 2, 2, 2, 0, 3, 0, 16];
+        check_transport(super::PROTOCOL, &header, 12, (2905, 65534), 0);
+    }
+}

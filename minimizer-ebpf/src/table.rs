@@ -80,3 +80,149 @@ fn matches(slot: &Slot, tuple: &Tuple, is_ipv6: bool) -> bool {
         | (slot.addresses[3] ^ tuple.addresses[3]);
     differs == 0
 }
+
+#[cfg(test)]
+mod tests {
+    use minimizer_common::generation::{Group, WAYS};
+    use minimizer_common::tuple::{Slot, Tags, Tuple};
+
+    use super::{Count, count};
+
+    const EMPTY: Group =
+        Group([Slot { addresses: [0; 4], transport: 0, counters: 0, octets: 0, times: 0 }; WAYS]);
+
+    fn add(group: &mut Group, hash: u64, tuple: &Tuple, counted: Count) -> bool {
+        // SAFETY: the group is borrowed exclusively.
+        unsafe { count(group, hash, tuple, counted) }
+    }
+
+    fn ipv4(flow: u64) -> Tuple {
+        Tuple::new([flow, 0, 0, 0], (1, 2), Tags::NONE, 6, 0x2e)
+    }
+
+    fn ipv6(addresses: [u64; 4]) -> Tuple {
+        Tuple::new(addresses, (1, 2), Tags::NONE.with_ipv6(), 6, 0x2e)
+    }
+
+    const ONE: Count = Count { octets: 100, control_bits: 0x002, time: 7 };
+
+    fn used(group: &Group) -> usize {
+        group.0.iter().filter(|slot| slot.packets() != 0).count()
+    }
+
+    #[test]
+    fn the_first_packet_fills_the_slot_that_the_hash_names() {
+        for way in 0..WAYS {
+            let mut group = EMPTY;
+            assert!(add(&mut group, (way as u64) << 61, &ipv4(5), ONE));
+            assert_eq!(used(&group), 1);
+            let slot = group.0[way];
+            assert_eq!(slot.tuple(), ipv4(5));
+            assert_eq!((slot.packets(), slot.octets, slot.control_bits()), (1, 100, 0x002));
+            assert_eq!((slot.first(), slot.last()), (7, 7));
+        }
+    }
+
+    #[test]
+    fn further_packets_add_up() {
+        let mut group = EMPTY;
+        add(&mut group, 0, &ipv4(5), ONE);
+        add(&mut group, 0, &ipv4(5), Count { octets: 65_535, control_bits: 0xf10, time: 7 });
+        add(&mut group, 0, &ipv4(5), Count { octets: 20, control_bits: 0, time: 9 });
+        assert_eq!(used(&group), 1);
+        let slot = group.0[0];
+        assert_eq!(slot.tuple(), ipv4(5), "control bits and packets do not run into the key");
+        assert_eq!((slot.packets(), slot.octets, slot.control_bits()), (3, 65_655, 0xf12));
+        assert_eq!((slot.first(), slot.last()), (7, 9));
+    }
+
+    #[test]
+    fn times_at_their_ends() {
+        let mut group = EMPTY;
+        add(&mut group, 0, &ipv4(5), Count { time: 0, ..ONE });
+        add(&mut group, 0, &ipv4(5), Count { time: u32::MAX, ..ONE });
+        assert_eq!((group.0[0].first(), group.0[0].last()), (0, u32::MAX));
+    }
+
+    #[test]
+    fn octets_beyond_32_bits() {
+        let mut group = EMPTY;
+        for _ in 0..3 {
+            add(&mut group, 0, &ipv4(5), Count { octets: u64::from(u32::MAX), ..ONE });
+        }
+        assert_eq!(group.0[0].octets, 3 * u64::from(u32::MAX));
+    }
+
+    #[test]
+    fn probing_goes_round_to_a_free_slot_and_finds_the_flow_again() {
+        for start in 0..WAYS {
+            let mut group = EMPTY;
+            let hash = (start as u64) << 61;
+            for flow in 1..=WAYS as u64 {
+                assert!(add(&mut group, hash, &ipv4(flow), ONE));
+            }
+            for flow in 1..=WAYS as u64 {
+                assert!(add(&mut group, hash, &ipv4(flow), ONE));
+            }
+            for (way, slot) in group.0.iter().enumerate() {
+                let step = (way + WAYS - start) % WAYS;
+                assert_eq!(
+                    (slot.tuple(), slot.packets()),
+                    (ipv4(step as u64 + 1), 2),
+                    "start {start}, way {way}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn a_full_group_takes_no_other_flow_and_stays_as_it_is() {
+        let mut group = EMPTY;
+        for flow in 1..=WAYS as u64 {
+            add(&mut group, flow << 61, &ipv4(flow), ONE);
+        }
+        let before = group.0;
+        for start in 0..WAYS as u64 {
+            assert!(!add(&mut group, start << 61, &ipv4(9), ONE));
+            assert_eq!(group.0, before);
+            assert!(add(&mut group, start << 61, &ipv4(3), ONE), "a flow that is in it still counts");
+            group.0 = before;
+        }
+    }
+
+    #[test]
+    fn tuples_that_differ_anywhere_do_not_share_a_slot() {
+        let base = ipv6([1, 2, 3, 4]);
+        let others = [
+            ipv6([0, 2, 3, 4]),
+            ipv6([1, 0, 3, 4]),
+            ipv6([1, 2, 0, 4]),
+            ipv6([1, 2, 3, 0]),
+            Tuple::new([1, 2, 3, 4], (9, 2), base.tags(), 6, 0x2e),
+            Tuple::new([1, 2, 3, 4], (1, 9), base.tags(), 6, 0x2e),
+            Tuple::new([1, 2, 3, 4], (1, 2), base.tags().with_vlan(0), 6, 0x2e),
+            Tuple::new([1, 2, 3, 4], (1, 2), base.tags().with_interface(1), 6, 0x2e),
+            Tuple::new([1, 2, 3, 4], (1, 2), base.tags(), 17, 0x2e),
+            Tuple::new([1, 2, 3, 4], (1, 2), base.tags(), 6, 0),
+        ];
+        for other in others {
+            let mut group = EMPTY;
+            add(&mut group, 0, &base, ONE);
+            add(&mut group, 0, &other, ONE);
+            assert_eq!((group.0[0].tuple(), group.0[1].tuple()), (base, other));
+        }
+    }
+
+    #[test]
+    fn the_same_words_are_another_flow_in_the_other_version() {
+        let four = ipv4(1);
+        let six = ipv6([1, 0, 0, 0]);
+        for (first, second) in [(four, six), (six, four)] {
+            let mut group = EMPTY;
+            add(&mut group, 0, &first, ONE);
+            add(&mut group, 0, &second, ONE);
+            assert_eq!((group.0[0].tuple(), group.0[0].packets()), (first, 1));
+            assert_eq!((group.0[1].tuple(), group.0[1].packets()), (second, 1));
+        }
+    }
+}

@@ -34,3 +34,34 @@ pub(crate) fn read(cursor: &mut Cursor<'_>) -> Option<((u16, u16), u16)> {
         u16::from_be_bytes(header.offset_control_bits) & CONTROL_BITS,
     ))
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::frames::check_transport;
+
+    const HEADER: [u8; 24] =
+        [0x30, 0x39, 0x01, 0xbb, 1, 2, 3, 4, 5, 6, 7, 8, 0x60, 0x12, 0xff, 0xff, 0, 0, 0, 0, 2, 4, 5, 0xb4];
+
+    #[test]
+    fn ports_and_control_bits_of_a_whole_header() {
+        check_transport(super::PROTOCOL, &HEADER, 20, (12345, 443), 0x012);
+    }
+
+    #[test]
+    fn all_twelve_control_bits_and_not_the_data_offset() {
+        for (octets, control_bits) in
+            [([0x5f, 0xff], 0xfff), ([0x51, 0xc2], 0x1c2), ([0xf0, 0x00], 0), ([0, 2], 2)]
+        {
+            let mut header = HEADER;
+            header[12..14].copy_from_slice(&octets);
+            check_transport(super::PROTOCOL, &header, 20, (12345, 443), control_bits);
+        }
+    }
+
+    #[test]
+    fn ports_at_their_ends() {
+        let mut header = HEADER;
+        header[..4].copy_from_slice(&[0xff, 0xff, 0, 0]);
+        check_transport(super::PROTOCOL, &header, 20, (65535, 0), 0x012);
+    }
+}

@@ -26,3 +26,18 @@ pub(crate) fn read(cursor: &mut Cursor<'_>) -> Option<(u16, u16)> {
     let header = cursor.read::<UdpHeader>()?;
     Some((u16::from_be_bytes(header.source_port), u16::from_be_bytes(header.destination_port)))
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::frames::check_transport;
+
+    #[test]
+    fn ports_of_a_whole_header() {
+        // The length field (or coverage) contradicts the packet: it is not looked at.
+        for length in [[0, 8], [0, 0], [0xff, 0xff]] {
+            let header = [0x13, 0x88, 0x00, 0x35, length[0], length[1], 0xab, 0xcd, 9, 9];
+            check_transport(super::PROTOCOL, &header, 8, (5000, 53), 0);
+            check_transport(super::LITE_PROTOCOL, &header, 8, (5000, 53), 0);
+        }
+    }
+}

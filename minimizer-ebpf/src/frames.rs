@@ -1,0 +1,106 @@
+//! Frames made by hand for the tests of the rooms, and what every transport room must hold.
+
+use std::vec::Vec;
+
+use minimizer_common::outcome::Outcome;
+
+use crate::cursor::Cursor;
+use crate::walk::{self, Packet};
+
+pub(crate) const IPV4: u16 = 0x0800;
+pub(crate) const IPV6: u16 = 0x86dd;
+const FRAGMENT: u8 = 44;
+
+pub(crate) fn walk(frame: &[u8]) -> Result<Packet, Outcome> {
+    walk::walk(&mut Cursor::over(frame))
+}
+
+pub(crate) fn ethernet(ether_type: u16, rest: &[u8]) -> Vec<u8> {
+    [&[2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2], &ether_type.to_be_bytes()[..], rest].concat()
+}
+
+/// An IPv4 packet from 10.0.0.1 to 10.0.0.2 that ends where `rest` ends.
+pub(crate) fn ipv4(protocol: u8, rest: &[u8]) -> Vec<u8> {
+    ipv4_fragment(protocol, 0, rest)
+}
+
+/// The same, with the flags and the offset of a fragment.
+pub(crate) fn ipv4_fragment(protocol: u8, flags_offset: u16, rest: &[u8]) -> Vec<u8> {
+    let total_length = u16::try_from(20 + rest.len()).expect("fits");
+    let [length_high, length_low] = total_length.to_be_bytes();
+    let [offset_high, offset_low] = flags_offset.to_be_bytes();
+    let start = [0x45, 0x2e, length_high, length_low, 0, 1, offset_high, offset_low, 64, protocol, 0, 0];
+    [&start, &[10, 0, 0, 1, 10, 0, 0, 2][..], rest].concat()
+}
+
+/// An IPv6 packet from 2001:db8::1 to 2001:db8::2 of traffic class 0x2e that ends where `rest` ends.
+pub(crate) fn ipv6(next_header: u8, rest: &[u8]) -> Vec<u8> {
+    let [length_high, length_low] = u16::try_from(rest.len()).expect("fits").to_be_bytes();
+    let mut source = [0; 16];
+    source[..4].copy_from_slice(&[0x20, 0x01, 0x0d, 0xb8]);
+    let mut destination = source;
+    source[15] = 1;
+    destination[15] = 2;
+    let start = [0x62, 0xe1, 0x23, 0x45, length_high, length_low, next_header, 64];
+    [&start, &source[..], &destination, rest].concat()
+}
+
+/// What a transport room must hold: `header` is read as `ports` and `control_bits` when `needed` of
+/// its octets lie inside both the frame and the IP packet, and not at all otherwise.
+pub(crate) fn check_transport(
+    protocol: u8,
+    header: &[u8],
+    needed: usize,
+    ports: (u16, u16),
+    control_bits: u16,
+) {
+    assert!(header.len() >= needed && ports != (0, 0));
+    let padding = [0xee; 46];
+    let expect = |frame: &[u8], expected: ((u16, u16), u16)| {
+        let walked = walk(frame).expect("is counted");
+        assert_eq!((walked.protocol, walked.ports, walked.control_bits), (protocol, expected.0, expected.1));
+    };
+    let (read, unread) = ((ports, control_bits), ((0, 0), 0));
+    for octets in 0..=header.len() {
+        let expected = if octets >= needed { read } else { unread };
+        let cut = &header[..octets];
+        for frame in [ethernet(IPV4, &ipv4(protocol, cut)), ethernet(IPV6, &ipv6(protocol, cut))] {
+            expect(&frame, expected);
+            // Ethernet padding is no header.
+            expect(&[&frame[..], &padding].concat(), expected);
+            expect(&[&frame[..], &header[octets..]].concat(), expected);
+        }
+        // The first fragment has the header, as far as it goes.
+        expect(&ethernet(IPV4, &ipv4_fragment(protocol, 0x2000, cut)), expected);
+        expect(&ethernet(IPV6, &ipv6(FRAGMENT, &[&[protocol, 0, 0, 1, 0, 0, 0, 9], cut].concat())), expected);
+    }
+    // In a later fragment these octets are payload.
+    for offset in [1, 185, 0x1fff] {
+        expect(&ethernet(IPV4, &ipv4_fragment(protocol, offset, header)), unread);
+        let [high, low] = (offset << 3).to_be_bytes();
+        let fragment = [protocol, 0, high, low, 0, 0, 0, 9];
+        expect(&ethernet(IPV6, &ipv6(FRAGMENT, &[&fragment, header].concat())), unread);
+    }
+    // A header that goes on in a further buffer is neither read nor taken for absent.
+    let frame = ethernet(IPV4, &ipv4(protocol, header));
+    for octets in 34..=frame.len() {
+        let expected = if octets - 34 < needed { Err(Outcome::HeaderNotLinear) } else { Ok(ports) };
+        assert_eq!(walk_split(&frame, octets).map(|packet| packet.ports), expected, "{octets} octets");
+    }
+    // What is behind the header does not matter.
+    for payload in [0, 0xff] {
+        let mut octets = header.to_vec();
+        octets[needed..].fill(payload);
+        octets.extend([payload; 80]);
+        expect(&ethernet(IPV4, &ipv4(protocol, &octets)), read);
+        expect(&ethernet(IPV6, &ipv6(protocol, &octets)), read);
+    }
+}
+
+/// Walks a frame of which only the first `linear` octets are in the first buffer.
+pub(crate) fn walk_split(frame: &[u8], linear: usize) -> Result<Packet, Outcome> {
+    let range = frame[..linear].as_ptr_range();
+    let octets = u32::try_from(frame.len()).expect("fits");
+    // SAFETY: the range is the start of `frame`, which outlives the cursor.
+    walk::walk(&mut unsafe { Cursor::between(range.start, range.end, octets) })
+}
