@@ -1,71 +1,68 @@
 //! Builds the kernel program and hands it to the agent as bytes.
 //!
-//! Without a bpf-linker (`cargo xtask setup` installs one) the agent is built without the program
-//! and says so when it is asked to load it; everything that needs no kernel still works.
+//! Without a bpf-linker the agent is built without the program and says so when it is asked to load
+//! it; everything that needs no kernel still works.
+
+#[path = "build/kernel_program.rs"]
+mod kernel_program;
 
 use std::env;
-use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::ExitCode;
 
-/// Kernel programs are 64-bit little-endian BPF; instruction set 3 is understood from Linux 5.1 on.
-/// Loads of unaligned header fields are allowed: XDP runs on machines that have them.
-const RUSTFLAGS: &[&str] = &[
-    "-Cdebuginfo=2",
-    "-Ctarget-cpu=v3",
-    "-Ctarget-feature=+allows-misaligned-mem-access",
-    "-Clink-arg=--btf",
-    "--cfg=bpf_target_arch=\"x86_64\"",
-];
-
-fn main() {
-    println!("cargo:rerun-if-changed=../minimizer-ebpf");
-    println!("cargo:rerun-if-changed=../minimizer-common");
-    println!("cargo:rerun-if-env-changed=BPF_LINKER");
+fn main() -> ExitCode {
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
-    let root = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").expect("cargo sets CARGO_MANIFEST_DIR"));
-    let root = root.parent().expect("the package lies in the workspace").to_owned();
-    let object = out.join("minimizer.o");
-    match linker(&root) {
-        Some(linker) => build(&root, &out, &linker, &object),
-        None => {
-            println!(
-                "cargo:warning=no bpf-linker found: building without the kernel program; run `cargo xtask setup`"
-            );
-            fs::write(&object, []).expect("OUT_DIR is writable");
+    let package = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").expect("cargo sets CARGO_MANIFEST_DIR"));
+    let root = package.parent().expect("the package lies in the repository");
+    triggers(root);
+    match object(root, &out) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error}\n`cargo xtask setup` installs what the build needs.");
+            ExitCode::FAILURE
         }
     }
 }
 
-/// The linker that `cargo xtask setup` installed, or the one that `BPF_LINKER` names.
-fn linker(root: &Path) -> Option<PathBuf> {
-    let installed = root.join("target/tools/bin/bpf-linker");
-    println!("cargo:rerun-if-changed={}", installed.display());
-    let named = env::var_os("BPF_LINKER").map(PathBuf::from);
-    named.or(Some(installed)).filter(|path| path.is_file())
+fn triggers(root: &Path) {
+    println!("cargo:rerun-if-changed=build.rs");
+    println!("cargo:rerun-if-changed=build");
+    for source in kernel_program::SOURCES {
+        println!("cargo:rerun-if-changed={}", root.join(source).display());
+    }
+    println!("cargo:rerun-if-env-changed=BPF_LINKER");
 }
 
-fn build(root: &Path, out: &Path, linker: &Path, object: &Path) {
-    let target = out.join("bpf");
-    let mut flags = RUSTFLAGS.join("\u{1f}");
-    flags.push_str("\u{1f}-Clinker=");
-    flags.push_str(linker.to_str().expect("the linker's path is UTF-8"));
-    // Paths of this machine do not belong in the object, and make it differ from a rebuild elsewhere.
-    flags.push_str(&format!("\u{1f}--remap-path-prefix={}=.", root.display()));
-    let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo")));
-    cargo
-        .current_dir(root)
-        .args(["build", "--package", "minimizer-ebpf", "--bin", "minimizer", "--features", "program"])
-        .args(["--release", "--target", "bpfel-unknown-none", "-Zbuild-std=core", "--quiet"])
-        .arg("--target-dir")
-        .arg(&target)
-        .env("RUSTC_BOOTSTRAP", "1")
-        .env("CARGO_ENCODED_RUSTFLAGS", flags);
-    for inherited in ["RUSTC", "RUSTC_WRAPPER", "RUSTC_WORKSPACE_WRAPPER", "RUSTFLAGS"] {
-        cargo.env_remove(inherited);
+/// Puts the object, or an empty file, where the agent includes it from.
+fn object(root: &Path, out: &Path) -> Result<(), String> {
+    let object = out.join("minimizer.o");
+    let Some(linker) = linker(root)? else {
+        println!("cargo:warning=no bpf-linker: building without the kernel program; run `cargo xtask setup`");
+        return fs::write(&object, []).map_err(|error| format!("{}: {error}", object.display()));
+    };
+    let (built, warnings) = kernel_program::build(root, &linker, &out.join("bpf"))?;
+    for line in warnings.lines() {
+        println!("cargo:warning={line}");
     }
-    let status = cargo.status().expect("cargo runs");
-    assert!(status.success(), "the kernel program does not build: see above");
-    fs::copy(target.join("bpfel-unknown-none/release/minimizer"), object).expect("the build made an object");
+    fs::copy(&built, &object).map_err(|error| format!("{}: {error}", built.display()))?;
+    Ok(())
+}
+
+/// The linker that `BPF_LINKER` names, or else the installed one, if it is.
+///
+/// While it is not, cargo runs this script at every build, since the file it should watch does not
+/// exist: so that an installation is noticed at once.
+fn linker(root: &Path) -> Result<Option<PathBuf>, String> {
+    if let Some(named) = env::var_os("BPF_LINKER").map(PathBuf::from) {
+        println!("cargo:rerun-if-changed={}", named.display());
+        return if named.is_file() {
+            Ok(Some(named))
+        } else {
+            Err(format!("BPF_LINKER names {}, which is no file", named.display()))
+        };
+    }
+    let installed = kernel_program::installed_linker(root);
+    println!("cargo:rerun-if-changed={}", installed.display());
+    Ok(installed.is_file().then_some(installed))
 }

@@ -1,3 +1,57 @@
-//! Developer verbs.
+//! Every developer verb as one command: `cargo xtask VERB`.
 
-fn main() {}
+mod bench;
+mod build;
+mod command;
+mod demo;
+mod report;
+mod setup;
+mod test;
+mod workspace;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+/// Everything a developer or a CI machine does with this repository.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Arguments {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Installs what the other verbs need; each of them calls it for itself.
+    Setup(setup::Arguments),
+    /// Builds the agent, with the kernel program in it, in release mode.
+    Build,
+    /// Builds the agent and runs `minimizer demo` with the arguments given.
+    Demo {
+        /// Arguments of `minimizer demo`.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<OsString>,
+    },
+    /// Runs every check and every test.
+    Test(test::Arguments),
+    /// Measures: builds the benches in release mode and runs them with the arguments given.
+    Bench {
+        /// Arguments of the bench.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<OsString>,
+    },
+}
+
+fn main() -> Result<ExitCode> {
+    match Arguments::parse().verb {
+        Verb::Setup(arguments) => setup::run(&arguments)?,
+        Verb::Build => build::run()?,
+        Verb::Demo { arguments } => demo::run(&arguments)?,
+        Verb::Test(arguments) => return test::run(&arguments),
+        Verb::Bench { arguments } => bench::run(&arguments)?,
+    }
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,75 @@
+//! How the kernel program is built: one recipe for the agent's build script and for the rebuild
+//! that `cargo xtask verify-object` compares with.
+
+use std::env;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// What the object depends on, relative to the root: the build script's triggers.
+pub const SOURCES: &[&str] = &[
+    "minimizer-ebpf/Cargo.toml",
+    "minimizer-ebpf/src",
+    "minimizer-common/Cargo.toml",
+    "minimizer-common/src",
+    // Versions of the dependencies, and the profile.
+    "Cargo.lock",
+    "Cargo.toml",
+];
+
+/// Kernel programs are 64-bit little-endian BPF; instruction set 3 is understood from Linux 5.1 on.
+///
+/// Loads of unaligned header fields are allowed: XDP runs on machines that have them. The linker
+/// generates the code, so that it is the linker that is told.
+const RUSTFLAGS: &[&str] = &[
+    "-Cdebuginfo=2",
+    "-Ctarget-cpu=v3",
+    "-Clink-arg=--cpu-features=+allows-misaligned-mem-access",
+    "-Clink-arg=--btf",
+    "--cfg=bpf_target_arch=\"x86_64\"",
+];
+
+/// Variables through which an outer cargo, a wrapper or a user's habits would change the object.
+const INHERITED: &[&str] = &[
+    "RUSTC",
+    "RUSTC_WRAPPER",
+    "RUSTC_WORKSPACE_WRAPPER",
+    "RUSTFLAGS",
+    "CARGO_BUILD_TARGET",
+    "CARGO_INCREMENTAL",
+];
+
+/// The linker that `cargo xtask setup` installs.
+pub fn installed_linker(root: &Path) -> PathBuf {
+    root.join("target/tools/bin/bpf-linker")
+}
+
+/// Builds the object below `target_folder` and returns its path, and what the compiler warned of.
+///
+/// # Errors
+/// What cargo printed, when it failed.
+pub fn build(root: &Path, linker: &Path, target_folder: &Path) -> Result<(PathBuf, String), String> {
+    let linker = linker.to_str().ok_or_else(|| format!("not UTF-8: {}", linker.display()))?;
+    let flags = [RUSTFLAGS, &[&format!("-Clinker={linker}")]].concat().join("\u{1f}");
+    let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo")));
+    cargo
+        .current_dir(root)
+        .args(["build", "--package", "minimizer-ebpf", "--bin", "minimizer", "--features", "program"])
+        .args(["--release", "--target", "bpfel-unknown-none", "-Zbuild-std=core", "--quiet", "--locked"])
+        // Paths of this machine are not the object's business, and would make it differ elsewhere.
+        .args(["-Ztrim-paths", "--config", "profile.release.trim-paths=\"all\""])
+        .arg("--target-dir")
+        .arg(target_folder)
+        // Of the pinned toolchain too, only nightly features build `core`.
+        .env("RUSTC_BOOTSTRAP", "1")
+        .env("CARGO_ENCODED_RUSTFLAGS", flags);
+    for name in INHERITED {
+        cargo.env_remove(name);
+    }
+    let output = cargo.output().map_err(|error| format!("cannot start cargo: {error}"))?;
+    let printed = String::from_utf8_lossy(&output.stderr).into_owned();
+    if !output.status.success() {
+        return Err(format!("{printed}\nthe kernel program does not build ({})", output.status));
+    }
+    Ok((target_folder.join("bpfel-unknown-none/release/minimizer"), printed))
+}

@@ -1,0 +1,22 @@
+//! `cargo xtask demo`: builds the agent and becomes it.
+
+use std::ffi::OsString;
+use std::os::unix::process::CommandExt;
+
+use anyhow::{Context, Result};
+
+use crate::setup::{self, Purpose};
+use crate::{build, command, workspace};
+
+/// Builds the agent and replaces this process by `minimizer demo`, through sudo unless root.
+pub fn run(arguments: &[OsString]) -> Result<()> {
+    setup::ensure(Purpose::Demo)?;
+    build::release()?;
+    let agent = workspace::agent();
+    let agent = agent.to_str().context("the path of the repository is not UTF-8")?;
+    let mut demo = command::as_root(agent)
+        .context("the demo loads a kernel program: run it as root, or install sudo")?;
+    demo.arg("demo").args(arguments);
+    command::announce(&demo);
+    Err(demo.exec()).with_context(|| format!("cannot start {agent}"))
+}

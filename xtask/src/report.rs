@@ -1,0 +1,81 @@
+//! The closing table of a run of many steps.
+
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+
+/// How many checks of a step passed and failed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Checks that passed.
+    pub passed: u64,
+    /// Checks that failed.
+    pub failed: u64,
+}
+
+impl Tally {
+    /// A step that is one check, and passed.
+    pub const ONE: Self = Self { passed: 1, failed: 0 };
+}
+
+/// Steps that were run, with their results and durations.
+#[derive(Default)]
+pub struct Report {
+    steps: Vec<Step>,
+}
+
+struct Step {
+    name: &'static str,
+    tally: Tally,
+    took: Duration,
+}
+
+impl Report {
+    /// Runs a step. A failure is printed and counted, and the steps after it still run: whoever
+    /// repairs something wants to know all that is broken.
+    pub fn step(&mut self, name: &'static str, step: impl FnOnce() -> Result<Tally>) {
+        eprintln!("\n== {name}");
+        let start = Instant::now();
+        let tally = step().unwrap_or_else(|error| {
+            eprintln!("{name}: {error:#}");
+            Tally { passed: 0, failed: 1 }
+        });
+        self.steps.push(Step { name, tally, took: start.elapsed() });
+    }
+
+    /// All steps together.
+    pub fn total(&self) -> Tally {
+        self.steps.iter().fold(Tally::default(), |sum, step| Tally {
+            passed: sum.passed + step.tally.passed,
+            failed: sum.failed + step.tally.failed,
+        })
+    }
+
+    /// The table, and as the last line the sums.
+    pub fn table(&self) -> String {
+        let mut table = format!("\n{:<16} {:>7} {:>7} {:>9}\n", "step", "passed", "failed", "took");
+        for Step { name, tally, took } in &self.steps {
+            let seconds = took.as_secs_f64();
+            table += &format!("{name:<16} {:>7} {:>7} {seconds:>7.1} s\n", tally.passed, tally.failed);
+        }
+        let Tally { passed, failed } = self.total();
+        table + &format!("\n{passed} passed, {failed} failed")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::bail;
+
+    use super::{Report, Tally};
+
+    #[test]
+    fn the_last_line_sums_up_and_an_error_is_a_failure() {
+        let mut report = Report::default();
+        report.step("tests", || Ok(Tally { passed: 40, failed: 2 }));
+        report.step("formatting", || Ok(Tally::ONE));
+        report.step("lints", || bail!("as expected by this test"));
+        assert_eq!(report.total(), Tally { passed: 41, failed: 3 });
+        assert_eq!(report.table().lines().last(), Some("41 passed, 3 failed"));
+    }
+}

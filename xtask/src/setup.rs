@@ -1,0 +1,121 @@
+//! `cargo xtask setup`: finds out what this machine lacks, says so, installs it.
+
+mod apt;
+mod cargo_tools;
+mod components;
+mod packages;
+mod unpacked;
+
+use anyhow::Result;
+use clap::ValueEnum;
+
+use cargo_tools::CargoTool;
+use components::Component;
+use packages::Package;
+use unpacked::Unpacked;
+
+/// Command line of the verb.
+#[derive(clap::Args)]
+pub struct Arguments {
+    /// What to prepare this machine for.
+    #[arg(long = "for", value_enum, default_value_t = Purpose::Test)]
+    purpose: Purpose,
+    /// Only say what is missing.
+    #[arg(long)]
+    dry_run: bool,
+}
+
+/// What a machine is prepared for; each includes those before it.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
+pub enum Purpose {
+    /// Building the agent and the kernel program.
+    Build,
+    /// Running the demo.
+    Demo,
+    /// Running every check and test.
+    Test,
+}
+
+/// Runs the verb.
+pub fn run(arguments: &Arguments) -> Result<()> {
+    let plan = Plan::new(arguments.purpose);
+    if plan.is_empty() {
+        eprintln!("setup: nothing is missing");
+        return Ok(());
+    }
+    plan.print();
+    if arguments.dry_run { Ok(()) } else { plan.carry_out() }
+}
+
+/// Installs what the purpose needs, without a word when nothing is missing.
+pub fn ensure(purpose: Purpose) -> Result<()> {
+    let plan = Plan::new(purpose);
+    if plan.is_empty() {
+        return Ok(());
+    }
+    plan.print();
+    plan.carry_out()
+}
+
+/// What is missing.
+struct Plan {
+    components: Vec<&'static Component>,
+    packages: Vec<&'static Package>,
+    unpacked: Vec<&'static Unpacked>,
+    cargo_tools: Vec<&'static CargoTool>,
+}
+
+impl Plan {
+    fn new(purpose: Purpose) -> Self {
+        let cargo_tools = cargo_tools::missing(purpose);
+        let linker = cargo_tools.iter().any(|tool| tool.needs_llvm);
+        Self {
+            components: components::missing(purpose),
+            packages: packages::missing(purpose, linker),
+            unpacked: unpacked::missing(purpose),
+            cargo_tools,
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.components.is_empty()
+            && self.packages.is_empty()
+            && self.unpacked.is_empty()
+            && self.cargo_tools.is_empty()
+    }
+
+    fn print(&self) {
+        eprintln!("setup: this is missing and will be installed:");
+        for Component { name, reason, .. } in &self.components {
+            eprintln!("  rust component   {name:<18} {reason}");
+        }
+        for Package { name, reason, .. } in &self.packages {
+            eprintln!("  Debian package   {name:<18} {reason}");
+        }
+        for Unpacked { package, reason, .. } in &self.unpacked {
+            eprintln!("  into target/     {package:<18} {reason}");
+        }
+        for CargoTool { name, reason, .. } in &self.cargo_tools {
+            eprintln!("  into target/     {name:<18} {reason}");
+        }
+    }
+
+    fn carry_out(&self) -> Result<()> {
+        components::install(&self.components)?;
+        let packages: Vec<_> = self.packages.iter().map(|package| package.name).collect();
+        if !packages.is_empty() || !self.unpacked.is_empty() {
+            apt::refresh_lists(&packages)?;
+        }
+        if !packages.is_empty() {
+            apt::install(&packages)?;
+        }
+        for package in &self.unpacked {
+            package.install()?;
+        }
+        for tool in &self.cargo_tools {
+            tool.install()?;
+        }
+        eprintln!("setup: done");
+        Ok(())
+    }
+}

@@ -1,0 +1,90 @@
+//! Debian's package manager, or what to do where it cannot be used.
+
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, bail};
+
+use crate::{command, workspace};
+
+const OFFLINE: &str = "is the network reachable? Once the packages are installed by hand, setup needs no apt";
+
+/// Fetches the lists of packages, when a package is unknown or has no version to install.
+pub fn refresh_lists(packages: &[&str]) -> Result<()> {
+    require()?;
+    let known = !packages.is_empty() && simulate(packages).is_ok();
+    if known {
+        return Ok(());
+    }
+    let mut update = as_root(&["update"], packages)?;
+    command::run(update.arg("--quiet")).context(OFFLINE)
+}
+
+/// Installs packages, with what they depend on and nothing that they merely recommend.
+pub fn install(packages: &[&str]) -> Result<()> {
+    require()?;
+    match simulate(packages) {
+        Ok(sizes) => eprint!("{sizes}"),
+        Err(error) => bail!(
+            "the configured repositories do not offer all of: {}\n{error:#}\n\
+             On Debian 12 they are in `bookworm` and `bookworm-security`; LLVM 22 is also at https://apt.llvm.org",
+            packages.join(" ")
+        ),
+    }
+    let arguments = ["install", "--yes", "--no-install-recommends", "--option", "DPkg::Lock::Timeout=300"];
+    let mut install = as_root(&arguments, packages)?;
+    command::run(install.arg("--quiet").args(packages)).context(OFFLINE)
+}
+
+/// What an installation would fetch and occupy, in the words of apt.
+fn simulate(packages: &[&str]) -> Result<String> {
+    let mut simulate = Command::new("apt-get");
+    simulate
+        .args(["install", "--assume-no", "--no-install-recommends", "--option", "Debug::NoLocking=true"])
+        .args(packages)
+        .env("LC_ALL", "C")
+        .stdin(Stdio::null());
+    let output = simulate.output().context("cannot start apt-get")?;
+    let lines = String::from_utf8_lossy(&output.stdout);
+    let sizes: String = lines
+        .lines()
+        .filter(|line| line.starts_with("Need to get ") || line.contains(" newly installed"))
+        .chain(lines.lines().filter(|line| line.starts_with("After this operation")))
+        .map(|line| format!("  {line}\n"))
+        .collect();
+    if sizes.is_empty() {
+        bail!("{}", String::from_utf8_lossy(&output.stderr).trim_end());
+    }
+    Ok(sizes)
+}
+
+/// Downloads a package file into the current folder of the command; needs no privilege.
+pub fn download(package: &str, into: &std::path::Path) -> Result<()> {
+    require()?;
+    let mut download = Command::new("apt-get");
+    // Without a sandbox user of its own apt needs no right to write as somebody else.
+    download.args(["download", "--quiet", "--option", "APT::Sandbox::User=root", package]).current_dir(into);
+    command::run(&mut download).context(OFFLINE)
+}
+
+fn as_root(arguments: &[&str], packages: &[&str]) -> Result<Command> {
+    let Some(mut apt) = command::as_root("env") else {
+        bail!(
+            "installing packages needs root and there is no sudo. Run this as root, then try again:\n  \
+             apt-get update && apt-get install --no-install-recommends {}",
+            packages.join(" ")
+        );
+    };
+    // sudo drops variables, hence `env`.
+    apt.args(["DEBIAN_FRONTEND=noninteractive", "apt-get"]).args(arguments);
+    Ok(apt)
+}
+
+fn require() -> Result<()> {
+    if workspace::find_program("apt-get").is_none() {
+        bail!(
+            "this is not Debian (there is no apt-get): install what the packages above hold in your system's \
+             way, then try again"
+        );
+    }
+    Ok(())
+}

@@ -1,0 +1,97 @@
+//! System packages, by what they are needed for. The one table of them.
+
+use std::path::Path;
+
+use super::Purpose;
+use crate::workspace;
+
+/// A Debian package and how to tell that what it holds is there, however it came there.
+pub struct Package {
+    /// Name in Debian 12.
+    pub name: &'static str,
+    /// What it is needed for.
+    pub reason: &'static str,
+    need: Need,
+    probe: Probe,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Need {
+    /// To build bpf-linker, once.
+    Linker,
+    /// For a purpose and those that include it.
+    For(Purpose),
+}
+
+enum Probe {
+    /// A program of this name is found.
+    Program(&'static str),
+    /// This file exists.
+    File(&'static str),
+}
+
+const LLVM: &str = "bpf-linker is linked with it";
+
+const PACKAGES: &[Package] = &[
+    Package {
+        name: "llvm-22-dev",
+        reason: LLVM,
+        need: Need::Linker,
+        probe: Probe::File("/usr/lib/llvm-22/include/llvm-c/Core.h"),
+    },
+    Package {
+        name: "libpolly-22-dev",
+        reason: LLVM,
+        need: Need::Linker,
+        probe: Probe::File("/usr/lib/llvm-22/lib/libPolly.a"),
+    },
+    Package {
+        name: "libzstd-dev",
+        reason: LLVM,
+        need: Need::Linker,
+        probe: Probe::File("/usr/include/zstd.h"),
+    },
+    Package {
+        name: "zlib1g-dev",
+        reason: LLVM,
+        need: Need::Linker,
+        probe: Probe::File("/usr/include/zlib.h"),
+    },
+    Package {
+        name: "iproute2",
+        reason: "tests set up private networks",
+        need: Need::For(Purpose::Test),
+        probe: Probe::Program("ip"),
+    },
+    Package {
+        name: "libcap2-bin",
+        reason: "tests run the agent with few capabilities",
+        need: Need::For(Purpose::Test),
+        probe: Probe::Program("capsh"),
+    },
+    Package {
+        name: "tshark",
+        reason: "tests compare records with those of an independent parser",
+        need: Need::For(Purpose::Test),
+        probe: Probe::Program("tshark"),
+    },
+];
+
+impl Package {
+    fn is_missing(&self) -> bool {
+        match self.probe {
+            Probe::Program(name) => workspace::find_program(name).is_none(),
+            Probe::File(path) => !Path::new(path).exists(),
+        }
+    }
+}
+
+/// Packages that the purpose needs and that are not there; `linker` says whether bpf-linker has to
+/// be built.
+pub fn missing(purpose: Purpose, linker: bool) -> Vec<&'static Package> {
+    let needed = |package: &&Package| match package.need {
+        Need::Linker => linker,
+        Need::For(least) => purpose >= least,
+    };
+    PACKAGES.iter().filter(needed).filter(|package| package.is_missing()).collect()
+}

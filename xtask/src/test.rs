@@ -1,0 +1,163 @@
+//! `cargo xtask test`: every check and every test, with a closing table.
+
+use std::io::{BufRead, BufReader};
+use std::process::{Command, ExitCode, Stdio};
+
+use anyhow::{Context, Result, bail};
+use clap::ValueEnum;
+
+use crate::report::{Report, Tally};
+use crate::setup::{self, Purpose};
+use crate::{build, command, workspace};
+
+/// Command line of the verb.
+#[derive(clap::Args)]
+pub struct Arguments {
+    /// Only these steps, separated by commas.
+    #[arg(long, value_enum, value_delimiter = ',')]
+    only: Vec<Step>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Step {
+    /// rustfmt.
+    Formatting,
+    /// clippy, warnings denied, on everything that runs on the host.
+    Lints,
+    /// clippy on the kernel program, for the kernel's target.
+    KernelLints,
+    /// cargo-deny: licences, sources, banned crates.
+    Dependencies,
+    /// typos.
+    Spelling,
+    /// Every test of the workspace.
+    Tests,
+    /// The agent in release mode.
+    Release,
+}
+
+impl Step {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Formatting => "formatting",
+            Self::Lints => "lints",
+            Self::KernelLints => "kernel lints",
+            Self::Dependencies => "dependencies",
+            Self::Spelling => "spelling",
+            Self::Tests => "tests",
+            Self::Release => "release build",
+        }
+    }
+
+    fn run(self) -> Result<Tally> {
+        match self {
+            Self::Formatting => check(&mut workspace::cargo(["fmt", "--all", "--check"])),
+            Self::Lints => {
+                let lints = ["clippy", "--workspace", "--all-targets", "--quiet", "--", "-Dwarnings"];
+                check(&mut workspace::cargo(lints))
+            }
+            Self::KernelLints => kernel_lints(),
+            Self::Dependencies => {
+                // The advisory database would have to be cloned from the network on every run.
+                let mut deny = Command::new(workspace::tool("cargo-deny"));
+                check(deny.current_dir(workspace::root()).args(["check", "licenses", "bans", "sources"]))
+            }
+            Self::Spelling => check(Command::new(workspace::tool("typos")).current_dir(workspace::root())),
+            Self::Tests => tests(),
+            Self::Release => build::release().map(|()| Tally::ONE),
+        }
+    }
+}
+
+/// Runs the steps asked for, all of them by default; fails when anything failed.
+pub fn run(arguments: &Arguments) -> Result<ExitCode> {
+    let mut report = Report::default();
+    report.step("setup", || setup::ensure(Purpose::Test).map(|()| Tally::ONE));
+    for step in Step::value_variants() {
+        if arguments.only.is_empty() || arguments.only.contains(step) {
+            report.step(step.name(), || step.run());
+        }
+    }
+    println!("{}", report.table());
+    Ok(if report.total().failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn check(command: &mut Command) -> Result<Tally> {
+    command::run(command).map(|()| Tally::ONE)
+}
+
+fn kernel_lints() -> Result<Tally> {
+    let mut clippy = workspace::cargo(["clippy", "--package", "minimizer-ebpf", "--features", "program"]);
+    clippy
+        .args(["--release", "--target", "bpfel-unknown-none", "-Zbuild-std=core", "--quiet"])
+        .args(["--", "-Dwarnings"])
+        // Of the pinned toolchain too, only nightly features build `core`.
+        .env("RUSTC_BOOTSTRAP", "1");
+    check(&mut clippy)
+}
+
+/// Runs every test of the workspace, as root, and adds up what the test programs report.
+fn tests() -> Result<Tally> {
+    let mut tests = workspace::cargo(["test", "--workspace", "--no-fail-fast"]);
+    tests.env("MINIMIZER_REQUIRE_BPF", "1").env("PATH", workspace::search_path_value()?);
+    run_as_root(&mut tests)?;
+    command::announce(&tests);
+    let mut running = tests.stdout(Stdio::piped()).spawn().context("cannot start cargo")?;
+    let output = running.stdout.take().context("the output of cargo is not a pipe")?;
+    let mut tally = Tally::default();
+    for line in BufReader::new(output).lines() {
+        let line = line.context("cannot read what cargo prints")?;
+        println!("{line}");
+        if let Some(Tally { passed, failed }) = result_line(&line) {
+            tally = Tally { passed: tally.passed + passed, failed: tally.failed + failed };
+        }
+    }
+    let status = running.wait().context("cannot wait for cargo")?;
+    if !status.success() && tally.failed == 0 {
+        bail!("`cargo test` failed before its tests could: {status}");
+    }
+    Ok(tally)
+}
+
+/// What a test program's last line says: `test result: ok. 12 passed; 0 failed; …`.
+fn result_line(line: &str) -> Option<Tally> {
+    let (_, counts) = line.strip_prefix("test result: ")?.split_once(". ")?;
+    let count = |word: &str| {
+        counts.split(';').find_map(|count| count.trim().strip_suffix(word)?.trim().parse::<u64>().ok())
+    };
+    Some(Tally { passed: count("passed")?, failed: count("failed")? })
+}
+
+/// Lets cargo start the programs it built through sudo, unless this is root anyway: the programs
+/// load kernel programs, the compiler should not run as root.
+pub fn run_as_root(cargo: &mut Command) -> Result<()> {
+    if command::is_root() {
+        return Ok(());
+    }
+    let sudo = workspace::find_program("sudo")
+        .context("this loads kernel programs: run it as root, or install sudo")?;
+    let path = workspace::search_path_value()?;
+    let path = path.to_str().context("PATH is not UTF-8")?;
+    let runner = format!("{} --preserve-env env PATH={path}", sudo.display());
+    // For every host target that is likely; cargo reads only the one it builds for.
+    for target in ["X86_64_UNKNOWN_LINUX_GNU", "AARCH64_UNKNOWN_LINUX_GNU"] {
+        cargo.env(format!("CARGO_TARGET_{target}_RUNNER"), &runner);
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::result_line;
+    use crate::report::Tally;
+
+    #[test]
+    fn results_of_test_programs_are_read() {
+        let line =
+            "test result: ok. 12 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.00s";
+        assert_eq!(result_line(line), Some(Tally { passed: 12, failed: 0 }));
+        let line = "test result: FAILED. 3 passed; 2 failed; 0 ignored; 0 measured; 0 filtered out";
+        assert_eq!(result_line(line), Some(Tally { passed: 3, failed: 2 }));
+        assert_eq!(result_line("test cases ... ok"), None);
+    }
+}

@@ -1,0 +1,56 @@
+//! Where things lie in the repository.
+
+use std::env;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// The root of the repository.
+pub fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("xtask lies in the repository")
+}
+
+/// The folder that holds what `setup` installs, so that nothing lands in the user's home.
+pub fn tools() -> PathBuf {
+    root().join("target/tools")
+}
+
+/// A program that `setup` installed.
+pub fn tool(name: &str) -> PathBuf {
+    tools().join("bin").join(name)
+}
+
+/// The agent as `build` makes it.
+pub fn agent() -> PathBuf {
+    root().join("target/release/minimizer")
+}
+
+/// Cargo of the pinned toolchain, run at the root.
+pub fn cargo<const N: usize>(arguments: [&str; N]) -> Command {
+    let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo")));
+    cargo.current_dir(root()).args(arguments).env("CARGO_TARGET_DIR", root().join("target"));
+    cargo
+}
+
+/// Folders in which programs are looked for: the project's own first, and those of the system
+/// administrator, which a user's `PATH` lacks on Debian.
+pub fn search_path() -> Vec<PathBuf> {
+    let mut folders = vec![tools().join("bin")];
+    folders.extend(env::split_paths(&env::var_os("PATH").unwrap_or_default()));
+    for folder in ["/usr/local/sbin", "/usr/sbin", "/sbin"].map(PathBuf::from) {
+        if !folders.contains(&folder) {
+            folders.push(folder);
+        }
+    }
+    folders
+}
+
+/// [`search_path`] as the value of `PATH`.
+pub fn search_path_value() -> Result<OsString, env::JoinPathsError> {
+    env::join_paths(search_path())
+}
+
+/// Where a program lies, if it is installed.
+pub fn find_program(name: &str) -> Option<PathBuf> {
+    search_path().into_iter().map(|folder| folder.join(name)).find(|path| path.is_file())
+}
