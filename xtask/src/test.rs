@@ -89,7 +89,7 @@ fn check(command: &mut Command) -> Result<Tally> {
 fn kernel_lints() -> Result<Tally> {
     let mut clippy = workspace::cargo(["clippy", "--package", "minimizer-ebpf", "--features", "program"]);
     clippy
-        .args(["--release", "--target", "bpfel-unknown-none", "-Zbuild-std=core", "--quiet"])
+        .args(["--target", "bpfel-unknown-none", "-Zbuild-std=core", "--quiet"])
         .args(["--", "-Dwarnings"])
         // Of the pinned toolchain too, only nightly features build `core`.
         .env("RUSTC_BOOTSTRAP", "1");
