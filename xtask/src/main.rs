@@ -7,7 +7,12 @@ mod demo;
 mod report;
 mod setup;
 mod test;
+mod verify_object;
 mod workspace;
+
+// The recipe belongs to the agent's build script, which cannot depend on a crate that needs it.
+#[path = "../../minimizer/build/kernel_program.rs"]
+mod kernel_program;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -37,6 +42,8 @@ enum Verb {
     },
     /// Runs every check and every test.
     Test(test::Arguments),
+    /// Checks what the kernel program in the agent can do, and that it is the one that was built.
+    VerifyObject(verify_object::Arguments),
     /// Measures: builds the benches in release mode and runs them with the arguments given.
     Bench {
         /// Arguments of the bench.
@@ -51,6 +58,7 @@ fn main() -> Result<ExitCode> {
         Verb::Build => build::run()?,
         Verb::Demo { arguments } => demo::run(&arguments)?,
         Verb::Test(arguments) => return test::run(&arguments),
+        Verb::VerifyObject(arguments) => return verify_object::run(&arguments),
         Verb::Bench { arguments } => bench::run(&arguments)?,
     }
     Ok(ExitCode::SUCCESS)

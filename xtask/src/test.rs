@@ -8,7 +8,7 @@ use clap::ValueEnum;
 
 use crate::report::{Report, Tally};
 use crate::setup::{self, Purpose};
-use crate::{build, command, workspace};
+use crate::{build, command, verify_object, workspace};
 
 /// Command line of the verb.
 #[derive(clap::Args)]
@@ -34,6 +34,8 @@ enum Step {
     Tests,
     /// The agent in release mode.
     Release,
+    /// The checks of `cargo xtask verify-object`.
+    Object,
 }
 
 impl Step {
@@ -46,6 +48,7 @@ impl Step {
             Self::Spelling => "spelling",
             Self::Tests => "tests",
             Self::Release => "release build",
+            Self::Object => "kernel object",
         }
     }
 
@@ -65,6 +68,7 @@ impl Step {
             Self::Spelling => check(Command::new(workspace::tool("typos")).current_dir(workspace::root())),
             Self::Tests => tests(),
             Self::Release => build::release().map(|()| Tally::ONE),
+            Self::Object => verify_object::agent(),
         }
     }
 }

@@ -1,0 +1,170 @@
+//! `cargo xtask verify-object`: what the kernel program of an agent can do, and that it is the one that
+//! was built from this source.
+
+mod embedded;
+mod flow;
+mod instruction;
+mod loaded;
+mod object;
+mod rules;
+mod tag;
+#[cfg(test)]
+mod tests;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Context, Result, bail};
+use sha2::{Digest as _, Sha256};
+
+use crate::report::Tally;
+use crate::setup::{self, Purpose};
+use crate::{build, kernel_program, workspace};
+use loaded::Loaded;
+use object::KernelObject;
+use rules::Findings;
+use tag::{Tags, hexadecimal};
+
+/// Command line of the verb.
+#[derive(clap::Args)]
+pub struct Arguments {
+    /// An object file to check in place of the one in the agent.
+    #[arg(long, value_name = "FILE")]
+    object: Option<PathBuf>,
+    /// Only look at the object: no comparison with a rebuild, nor with what the kernel has loaded.
+    #[arg(long = "static")]
+    only_static: bool,
+}
+
+/// Builds the agent, takes the object out of it and checks that.
+pub fn run(arguments: &Arguments) -> Result<ExitCode> {
+    setup::ensure(Purpose::Build)?;
+    let bytes = match &arguments.object {
+        Some(file) => fs::read(file).with_context(|| format!("cannot read {}", file.display()))?,
+        None => {
+            build::release()?;
+            of_the_agent()?
+        }
+    };
+    let tally = verify(&bytes, !arguments.only_static)?;
+    println!("{} passed, {} failed", tally.passed, tally.failed);
+    Ok(if tally.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Checks the object in the agent that was built last, in every way.
+pub fn agent() -> Result<Tally> {
+    verify(&of_the_agent()?, true)
+}
+
+fn of_the_agent() -> Result<Vec<u8>> {
+    let path = workspace::agent();
+    let agent = fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    Ok(embedded::find(&agent).with_context(|| path.display().to_string())?.to_vec())
+}
+
+fn verify(bytes: &[u8], compare: bool) -> Result<Tally> {
+    let object = KernelObject::parse(bytes)?;
+    let findings = rules::check(&object);
+    print(bytes, &object, &findings);
+    let mut results = vec![("the rules hold", conclude(&findings.violations))];
+    if compare {
+        results.push(("a rebuild gives the same bytes", rebuilt(bytes)));
+        results.push(("the kernel loads this program", loaded_is(bytes, &object)));
+    }
+    let mut tally = Tally::default();
+    for (what, result) in results {
+        match result {
+            Ok(()) => {
+                println!("ok      {what}");
+                tally.passed += 1;
+            }
+            Err(error) => {
+                println!("FAILED  {what}: {error:#}");
+                tally.failed += 1;
+            }
+        }
+    }
+    Ok(tally)
+}
+
+fn conclude(violations: &[String]) -> Result<()> {
+    if violations.is_empty() { Ok(()) } else { bail!("\n        {}", violations.join("\n        ")) }
+}
+
+/// Builds the object anew, from nothing, and compares.
+fn rebuilt(bytes: &[u8]) -> Result<()> {
+    let folder = workspace::root().join("target/verify-object");
+    if folder.exists() {
+        fs::remove_dir_all(&folder).with_context(|| format!("cannot remove {}", folder.display()))?;
+    }
+    let linker = kernel_program::installed_linker(workspace::root());
+    let (path, _) = kernel_program::build(workspace::root(), &linker, &folder).map_err(anyhow::Error::msg)?;
+    let fresh = fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    same_bytes(bytes, &fresh, &path)
+}
+
+fn same_bytes(bytes: &[u8], fresh: &[u8], path: &Path) -> Result<()> {
+    if bytes == fresh {
+        return Ok(());
+    }
+    let differs = bytes.iter().zip(fresh).position(|(one, other)| one != other);
+    let at = differs.unwrap_or(bytes.len().min(fresh.len()));
+    bail!(
+        "{} bytes against {} in {}, the first difference at byte {at:#x}",
+        bytes.len(),
+        fresh.len(),
+        path.display()
+    )
+}
+
+/// Lets the agent's loader load its object, and compares what the kernel says of it.
+fn loaded_is(bytes: &[u8], object: &KernelObject) -> Result<()> {
+    let program = object.programs.first().context("there is no program")?;
+    let Loaded { object_digest, tag } = loaded::ask()?;
+    let digest = hexadecimal(&Sha256::digest(bytes));
+    if object_digest != digest {
+        bail!("the agent loads the object with digest {object_digest}, this one has {digest}");
+    }
+    let Tags { sha256, sha1 } = Tags::of(program);
+    // Which of the two is the kernel's choice; both cover every instruction.
+    if tag != hexadecimal(&sha256) && tag != hexadecimal(&sha1) {
+        bail!("the kernel's tag is {tag}, the object's {} or {}", hexadecimal(&sha256), hexadecimal(&sha1));
+    }
+    Ok(())
+}
+
+fn print(bytes: &[u8], object: &KernelObject, findings: &Findings) {
+    println!("object        {} bytes, SHA-256 {}", bytes.len(), hexadecimal(&Sha256::digest(bytes)));
+    println!("licence       {}", object.licence);
+    for program in &object.programs {
+        let Tags { sha256, sha1 } = Tags::of(program);
+        println!("program       {} in {}", program.name, program.section);
+        println!("  instructions  {}", program.instructions.len());
+        println!(
+            "  tag           {} (Linux 6.18 and later), {} (before)",
+            hexadecimal(&sha256),
+            hexadecimal(&sha1)
+        );
+    }
+    for (number, calls) in &findings.helpers {
+        println!(
+            "helper        {number:<4} {:<24} {calls} calls",
+            rules::helper_name(*number).unwrap_or("?")
+        );
+    }
+    for (name, map) in &object.maps {
+        let kind = rules::kind_name(map.kind);
+        let inner = map.inner.map_or(String::new(), |(kind, bytes)| {
+            format!(", within: {} of {bytes}-byte values", rules::kind_name(kind))
+        });
+        println!("map           {name:<12} {kind}, {} x {} bytes{inner}", map.entries, map.value_bytes);
+    }
+    if let Some(flow) = &findings.flow {
+        println!(
+            "packet        {} loads, {} stores; every store goes to the stack or to a map value",
+            flow.packet_loads,
+            flow.foreign_stores.len()
+        );
+    }
+}

@@ -1,0 +1,201 @@
+//! What the kernel program may be: every permission is listed here with its reason.
+
+use std::collections::BTreeMap;
+use std::mem::{offset_of, size_of};
+
+use minimizer_common::generation::BLOCK_BYTES;
+use minimizer_common::settings::{CONTROL_MAP, Control, GENERATION_MAP, PROGRAM, SETTINGS_SYMBOL, Settings};
+
+use super::flow::{self, Flow};
+use super::instruction::Call;
+use super::object::{KernelObject, MapShape, Program};
+
+/// Helpers that may be called: number, name, reason.
+pub const HELPERS: &[(i32, &str, &str)] = &[
+    (1, "map_lookup_elem", "finds counters and slots"),
+    (5, "ktime_get_ns", "precise time, once per time unit"),
+    (8, "get_smp_processor_id", "every CPU has tables of its own"),
+    (118, "jiffies64", "coarse time of every packet"),
+    (188, "xdp_get_buff_len", "length of frames of many buffers"),
+];
+
+/// Licence under which the kernel runs the program.
+const LICENCE: &str = "Dual MIT/GPL";
+/// Section of an XDP program that takes frames of many buffers.
+const SECTION: &str = "xdp.frags";
+/// Name that the loader gives to the map of the constants.
+const CONSTANTS_MAP: &str = ".rodata";
+
+const ARRAY: u32 = 2;
+const ARRAY_OF_MAPS: u32 = 12;
+const DESCRIPTOR_BYTES: u32 = 4;
+
+/// A map that may exist, and the largest value that it, or a map within it, may have.
+struct Permitted {
+    name: &'static str,
+    kind: u32,
+    value_bytes: usize,
+    inner_value_bytes: Option<usize>,
+}
+
+const MAPS: &[Permitted] = &[
+    // Counters, slots and logs in blocks: the values that records are made of.
+    Permitted {
+        name: GENERATION_MAP,
+        kind: ARRAY_OF_MAPS,
+        value_bytes: DESCRIPTOR_BYTES as usize,
+        inner_value_bytes: Some(BLOCK_BYTES),
+    },
+    // What the agent tells the program while it runs.
+    Permitted { name: CONTROL_MAP, kind: ARRAY, value_bytes: size_of::<Control>(), inner_value_bytes: None },
+    // What the agent tells the program before it is loaded; the kernel makes it read-only.
+    Permitted {
+        name: CONSTANTS_MAP,
+        kind: ARRAY,
+        value_bytes: size_of::<Settings>(),
+        inner_value_bytes: None,
+    },
+];
+
+/// What was found in an object.
+#[derive(Debug, Default)]
+pub struct Findings {
+    /// Calls by helper number.
+    pub helpers: BTreeMap<i32, usize>,
+    /// What was seen on the program's paths; `None` when they cannot be followed.
+    pub flow: Option<Flow>,
+    /// What is not permitted, as sentences. Empty when all is well.
+    pub violations: Vec<String>,
+}
+
+/// Checks an object against all rules.
+pub fn check(object: &KernelObject) -> Findings {
+    let mut findings = Findings::default();
+    if object.licence != LICENCE {
+        findings.violation(format!("the licence is {:?}, not {LICENCE:?}", object.licence));
+    }
+    for (name, shape) in &object.maps {
+        findings.check_map(name, shape);
+    }
+    for Permitted { name, .. } in MAPS {
+        if !object.maps.contains_key(*name) {
+            findings.violation(format!("map {name} is missing"));
+        }
+    }
+    match object.programs.as_slice() {
+        [program] => findings.check_program(object, program),
+        programs => {
+            let names: Vec<_> = programs.iter().map(|program| program.name.as_str()).collect();
+            findings.violation(format!("there is not exactly one program, but: {}", names.join(", ")));
+        }
+    }
+    findings
+}
+
+impl Findings {
+    fn violation(&mut self, text: String) {
+        self.violations.push(text);
+    }
+
+    fn check_map(&mut self, name: &str, shape: &MapShape) {
+        let Some(permitted) = MAPS.iter().find(|permitted| permitted.name == name) else {
+            self.violation(format!("map {name} ({}) is not permitted", kind_name(shape.kind)));
+            return;
+        };
+        if shape.kind != permitted.kind {
+            let (is, must) = (kind_name(shape.kind), kind_name(permitted.kind));
+            self.violation(format!("map {name} is of type {is}, not {must}"));
+        }
+        self.check_value(name, shape.value_bytes, permitted.value_bytes);
+        match (shape.inner, permitted.inner_value_bytes) {
+            (None, None) => {}
+            (Some((ARRAY, bytes)), Some(most)) => self.check_value(&format!("within {name}"), bytes, most),
+            (Some((kind, _)), _) => {
+                self.violation(format!("a map within {name} is of type {}", kind_name(kind)));
+            }
+            (None, Some(_)) => self.violation(format!("map {name} does not say what maps are within it")),
+        }
+    }
+
+    fn check_value(&mut self, map: &str, bytes: u32, most: usize) {
+        if usize::try_from(bytes).is_ok_and(|bytes| bytes > most) {
+            self.violation(format!("a value of map {map} has {bytes} bytes, more than {most}"));
+        }
+    }
+
+    fn check_program(&mut self, object: &KernelObject, program: &Program) {
+        if (program.name.as_str(), program.section.as_str()) != (PROGRAM, SECTION) {
+            let Program { name, section, .. } = program;
+            self.violation(format!("the program is {name} in {section}, not {PROGRAM} in {SECTION}"));
+        }
+        self.check_calls(program);
+        let Some(settings) = object.constants.get(SETTINGS_SYMBOL) else {
+            self.violation(format!("there is no constant {SETTINGS_SYMBOL}"));
+            return;
+        };
+        let action = i64::try_from(offset_of!(Settings, action)).expect("settings are small");
+        match flow::follow(program, settings + action) {
+            Ok(flow) => {
+                self.violations.extend(flow.foreign_stores.iter().cloned());
+                self.violations.extend(flow.foreign_returns.iter().cloned());
+                self.flow = Some(flow);
+            }
+            Err(error) => self.violation(format!("the program cannot be followed: {error:#}")),
+        }
+    }
+
+    fn check_calls(&mut self, program: &Program) {
+        let mut at = 0;
+        while let Some(instruction) = program.instructions.get(at) {
+            match instruction.call() {
+                None => {}
+                Some(Call::Helper(number)) => {
+                    *self.helpers.entry(number).or_default() += 1;
+                    if helper_name(number).is_none() {
+                        self.violation(format!("instruction {at} calls helper {}", denied_name(number)));
+                    }
+                }
+                Some(Call::KernelFunction(id)) => {
+                    self.violation(format!("instruction {at} calls the kernel function of type {id}"));
+                }
+                Some(Call::Function) => {
+                    self.violation(format!("instruction {at} calls a function of the program"));
+                }
+                Some(Call::Unknown) => self.violation(format!("instruction {at} is an unknown call")),
+            }
+            // The second half of a 64-bit constant is no instruction.
+            at += if instruction.opcode == super::instruction::LOAD_IMMEDIATE_64 { 2 } else { 1 };
+        }
+    }
+}
+
+/// Name of a permitted helper.
+pub fn helper_name(number: i32) -> Option<&'static str> {
+    HELPERS.iter().find(|(permitted, ..)| *permitted == number).map(|(_, name, _)| *name)
+}
+
+/// Helpers that are the first one thinks of, by name; the others by number.
+fn denied_name(number: i32) -> String {
+    match number {
+        6 => "6 (trace_printk)".into(),
+        12 => "12 (tail_call)".into(),
+        25 => "25 (perf_event_output)".into(),
+        130 => "130 (ringbuf_output)".into(),
+        other => other.to_string(),
+    }
+}
+
+/// Name of a map type, as far as it is likely to be met.
+pub fn kind_name(kind: u32) -> String {
+    match kind {
+        1 => "hash".into(),
+        ARRAY => "array".into(),
+        3 => "program array".into(),
+        4 => "perf event array".into(),
+        5 => "per-CPU hash".into(),
+        6 => "per-CPU array".into(),
+        ARRAY_OF_MAPS => "array of maps".into(),
+        27 => "ring buffer".into(),
+        other => format!("number {other}"),
+    }
+}

@@ -1,0 +1,316 @@
+//! Every rule against an object that breaks it: the built one with some bytes changed.
+
+use std::ops::Range;
+
+use minimizer::program::OBJECT;
+use minimizer_common::generation::BLOCK_BYTES;
+use minimizer_common::settings::Control;
+use object::{Object as _, ObjectSection as _};
+
+use super::instruction::{INSTRUCTION_BYTES, Instruction, LOAD_IMMEDIATE_64, class, operation};
+use super::object::KernelObject;
+use super::rules::{self, Findings};
+use super::tag::Tags;
+use super::{embedded, same_bytes};
+
+/// The built object, to be changed; `None`, after saying so, in a build without bpf-linker.
+fn object() -> Option<Vec<u8>> {
+    if OBJECT.is_empty() {
+        assert!(std::env::var_os("MINIMIZER_REQUIRE_BPF").is_none(), "built without the kernel program");
+        eprintln!("skipped: built without the kernel program; run `cargo xtask setup`");
+        return None;
+    }
+    Some(OBJECT.to_vec())
+}
+
+fn findings(bytes: &[u8]) -> Findings {
+    rules::check(&KernelObject::parse(bytes).expect("it is still an object"))
+}
+
+/// Checks that the one thing that is wrong with the object is reported in these words.
+fn assert_refused(bytes: &[u8], words: &str) {
+    let violations = findings(bytes).violations;
+    assert!(violations.iter().any(|violation| violation.contains(words)), "{words:?} not in {violations:?}");
+}
+
+fn section(bytes: &[u8], name: &str) -> Range<usize> {
+    let file = object::File::parse(bytes).expect("an ELF file");
+    let (start, length) =
+        file.section_by_name(name).and_then(|section| section.file_range()).expect("the section is there");
+    let start = usize::try_from(start).expect("fits");
+    start..start + usize::try_from(length).expect("fits")
+}
+
+/// Changes the first instruction of the program that matches.
+fn patch(bytes: &mut [u8], matches: impl Fn(&Instruction) -> bool, change: impl Fn(&mut Instruction)) {
+    let code = section(bytes, "xdp.frags");
+    let (slots, _) = bytes[code].as_chunks_mut::<INSTRUCTION_BYTES>();
+    for slot in slots {
+        let mut instruction = Instruction::from_bytes(*slot);
+        if matches(&instruction) {
+            change(&mut instruction);
+            *slot = instruction.to_bytes();
+            return;
+        }
+    }
+    panic!("no such instruction");
+}
+
+fn calls_clock(instruction: &Instruction) -> bool {
+    instruction.call() == Some(super::instruction::Call::Helper(5))
+}
+
+/// Replaces words of the type information that follow each other, everywhere.
+fn patch_types<const N: usize>(bytes: &mut [u8], words: [u32; N], with: [u32; N]) {
+    let types = section(bytes, ".BTF");
+    let find: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
+    let with: Vec<u8> = with.iter().flat_map(|word| word.to_le_bytes()).collect();
+    let types = &mut bytes[types];
+    let places: Vec<_> = (0..types.len() - find.len()).filter(|at| types[*at..].starts_with(&find)).collect();
+    assert!(!places.is_empty(), "no such words");
+    for at in places {
+        types[at..at + with.len()].copy_from_slice(&with);
+    }
+}
+
+/// Finds the words `{type, index type, elements}` of the arrays that encode a number of a map.
+fn patch_map_number(bytes: &mut [u8], from: u32, to: u32) {
+    const ARRAY: u32 = 3 << 24;
+    let types = section(bytes, ".BTF");
+    let (words, _) = bytes[types].as_chunks_mut::<4>();
+    let mut patched = 0;
+    for at in 5..words.len() {
+        let is_array = u32::from_le_bytes(words[at - 4]) == ARRAY && words[at - 5] == [0; 4];
+        if is_array && words[at - 3] == [0; 4] && u32::from_le_bytes(words[at]) == from {
+            words[at] = to.to_le_bytes();
+            patched += 1;
+        }
+    }
+    assert!(patched > 0, "no such array");
+}
+
+#[test]
+fn the_built_object_keeps_the_rules() {
+    let Some(bytes) = object() else { return };
+    let Findings { helpers, flow, violations } = findings(&bytes);
+    assert_eq!(violations, Vec::<String>::new());
+    let called: Vec<_> = helpers.keys().copied().collect();
+    let permitted: Vec<_> = rules::HELPERS.iter().map(|(number, ..)| *number).collect();
+    assert_eq!(called, permitted, "a permission that nothing uses is one too many");
+    assert!(flow.expect("the program can be followed").packet_loads > 10);
+}
+
+#[test]
+fn other_helpers_are_refused() {
+    let Some(bytes) = object() else { return };
+    for (helper, words) in [
+        (6, "helper 6 (trace_printk)"),
+        (12, "helper 12 (tail_call)"),
+        (25, "helper 25 (perf_event_output)"),
+        (130, "helper 130 (ringbuf_output)"),
+        (189, "helper 189"),
+    ] {
+        let mut bytes = bytes.clone();
+        patch(&mut bytes, calls_clock, |call| call.immediate = helper);
+        assert_refused(&bytes, words);
+    }
+}
+
+#[test]
+fn kernel_functions_and_unknown_calls_are_refused() {
+    let Some(bytes) = object() else { return };
+    for (source, words) in
+        [(2, "calls the kernel function"), (3, "is an unknown call"), (1, "calls a function of the program")]
+    {
+        let mut bytes = bytes.clone();
+        patch(&mut bytes, calls_clock, |call| call.source = source);
+        // Calls of functions are looked for here, not by the loader, which would refuse the object.
+        assert_refused(&bytes, words);
+    }
+}
+
+#[test]
+fn other_map_types_are_refused() {
+    let Some(bytes) = object() else { return };
+    for (kind, words) in
+        [(27, "is of type ring buffer"), (4, "is of type perf event array"), (13, "is of type")]
+    {
+        let mut bytes = bytes.clone();
+        patch_map_number(&mut bytes, 12, kind);
+        assert_refused(&bytes, words);
+    }
+    let mut hash = bytes;
+    patch_map_number(&mut hash, 2, 1);
+    assert_refused(&hash, "a map within GENERATION is of type hash");
+    assert_refused(&hash, "map CONTROL is of type hash");
+}
+
+#[test]
+fn a_map_that_nobody_listed_is_refused() {
+    let Some(mut bytes) = object() else { return };
+    let types = section(&bytes, ".BTF");
+    for area in [types, 0..bytes.len()] {
+        let name = b"\0CONTROL\0";
+        let places: Vec<_> = area.clone().filter(|at| bytes[*at..].starts_with(name)).collect();
+        for at in places {
+            bytes[at + 1..at + 8].copy_from_slice(b"PAYLOAD");
+        }
+    }
+    assert_refused(&bytes, "map PAYLOAD (array) is not permitted");
+    assert_refused(&bytes, "map CONTROL is missing");
+}
+
+#[test]
+fn larger_values_are_refused() {
+    let Some(bytes) = object() else { return };
+    let control = u32::try_from(size_of::<Control>()).expect("small");
+    let block = u32::try_from(BLOCK_BYTES).expect("small");
+    const STRUCT: u32 = 4 << 24;
+    for (fields, size, words) in
+        [(5, control, "a value of map CONTROL has"), (1, block, "a value of map within GENERATION has")]
+    {
+        let mut bytes = bytes.clone();
+        patch_types(&mut bytes, [STRUCT | fields, size], [STRUCT | fields, size + 8]);
+        assert_refused(&bytes, words);
+    }
+}
+
+#[test]
+fn another_licence_is_refused() {
+    let Some(mut bytes) = object() else { return };
+    let licence = section(&bytes, "license");
+    bytes[licence].copy_from_slice(b"Proprietary!\0");
+    assert_refused(&bytes, r#"the licence is "Proprietary!""#);
+}
+
+#[test]
+fn a_second_program_is_refused() {
+    let Some(mut bytes) = object() else { return };
+    // The functions that every object shares become programs when their section is called otherwise.
+    let name = b"\0.text\0";
+    let at = (0..bytes.len()).find(|at| bytes[*at..].starts_with(name)).expect("the section has a name");
+    bytes[at + 1..at + 6].copy_from_slice(b"xdp/x");
+    let error = KernelObject::parse(&bytes).map(|object| rules::check(&object).violations);
+    let text = error.map_or_else(|error| format!("{error:#}"), |violations| violations.join("; "));
+    assert!(text.contains("more than function") || text.contains("not exactly one program"), "{text}");
+}
+
+#[test]
+fn stores_to_the_packet_are_refused() {
+    let Some(mut bytes) = object() else { return };
+    // The first load from the packet becomes a store to the same place: one byte, from the same register.
+    let program = KernelObject::parse(&bytes).expect("parses");
+    let code = section(&bytes, "xdp.frags");
+    let loads = program.programs[0].instructions.iter().enumerate();
+    let loads = loads.filter(|(_, instruction)| instruction.class() == class::LDX);
+    let mut refused = 0;
+    for (at, load) in loads {
+        let place = code.start + at * INSTRUCTION_BYTES;
+        let before = bytes[place..place + INSTRUCTION_BYTES].to_vec();
+        let store = Instruction {
+            opcode: load.opcode & !0x07 | class::STX,
+            destination: load.source,
+            source: load.destination,
+            ..*load
+        };
+        bytes[place..place + INSTRUCTION_BYTES].copy_from_slice(&store.to_bytes());
+        refused += usize::from(
+            findings(&bytes).violations.iter().any(|violation| violation.contains("stores to the packet")),
+        );
+        bytes[place..place + INSTRUCTION_BYTES].copy_from_slice(&before);
+        if refused > 4 {
+            return;
+        }
+    }
+    panic!("only {refused} stores to the packet were noticed");
+}
+
+#[test]
+fn stores_to_context_and_constants_are_refused() {
+    let Some(bytes) = object() else { return };
+    let mut constants = bytes.clone();
+    let is_constant_load = |load: &Instruction| load.opcode == 0x61 && load.offset == 0x78;
+    patch(&mut constants, is_constant_load, |load| {
+        load.opcode = 0x63;
+        (load.destination, load.source) = (load.source, load.destination);
+    });
+    assert_refused(&constants, "stores to the constants");
+    let mut context = bytes;
+    let is_index_load = |load: &Instruction| load.opcode == 0x61 && load.offset == 0x0c;
+    patch(&mut context, is_index_load, |load| {
+        load.opcode = 0x63;
+        (load.destination, load.source) = (load.source, load.destination);
+    });
+    assert_refused(&context, "stores to the context");
+}
+
+#[test]
+fn other_verdicts_are_refused() {
+    let Some(bytes) = object() else { return };
+    let action = i16::try_from(std::mem::offset_of!(minimizer_common::settings::Settings, action));
+    let action = action.expect("settings are small");
+    // Another constant.
+    let mut other = bytes.clone();
+    let is_action = |load: &Instruction| load.opcode == 0x61 && load.offset == action;
+    patch(&mut other, is_action, |load| load.offset -= 4);
+    assert_refused(&other, "returns a number");
+    // XDP_TX.
+    let mut fixed = bytes;
+    patch(&mut fixed, is_action, |load| {
+        *load =
+            Instruction { opcode: 0xb7, destination: load.destination, source: 0, offset: 0, immediate: 3 };
+    });
+    assert_refused(&fixed, "returns a number");
+}
+
+#[test]
+fn loads_of_classic_bpf_are_refused() {
+    let Some(mut bytes) = object() else { return };
+    patch(&mut bytes, calls_clock, |call| {
+        *call = Instruction { opcode: 0x30, destination: 0, source: 0, offset: 0, immediate: 60 };
+    });
+    assert_refused(&bytes, "classic BPF");
+}
+
+#[test]
+fn the_tag_covers_instructions_and_not_map_numbers() {
+    let Some(bytes) = object() else { return };
+    let tags = |bytes: &[u8]| Tags::of(&KernelObject::parse(bytes).expect("parses").programs[0]);
+    let built = tags(&bytes);
+    let mut changed = bytes.clone();
+    patch(
+        &mut changed,
+        |exit| exit.operation() == operation::EXIT && exit.class() == class::JMP,
+        |exit| {
+            exit.immediate = 1;
+        },
+    );
+    assert_ne!(tags(&changed), built);
+    let mut numbered = bytes;
+    patch(&mut numbered, |load| load.opcode == LOAD_IMMEDIATE_64, |load| load.immediate = 7);
+    assert_eq!(tags(&numbered), built);
+}
+
+#[test]
+fn the_object_is_found_in_a_binary_once() {
+    let Some(bytes) = object() else { return };
+    let binary = [&[0x7f; 100], bytes.as_slice(), &[0x7f; 100]].concat();
+    assert!(embedded::find(&binary).expect("it is in there") == bytes);
+    let twice = [bytes.as_slice(), &bytes].concat();
+    assert!(embedded::find(&twice).expect_err("which one?").to_string().contains("more than one"));
+    let none = embedded::find(&[0x7f; 100]).expect_err("there is none");
+    assert!(none.to_string().contains("no kernel program"));
+}
+
+#[test]
+fn a_difference_from_the_rebuild_is_located() {
+    let Some(bytes) = object() else { return };
+    let mut changed = bytes.clone();
+    changed[0x1a0] ^= 1;
+    let here = std::path::Path::new("minimizer.o");
+    let error = same_bytes(&changed, &bytes, here).expect_err("they differ");
+    assert!(error.to_string().contains("0x1a0"), "{error}");
+    let error = same_bytes(&bytes[..bytes.len() - 8], &bytes, here).expect_err("one is shorter");
+    assert!(error.to_string().contains("first difference"), "{error}");
+    same_bytes(&bytes, &bytes, here).expect("they are equal");
+}
