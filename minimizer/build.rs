@@ -11,6 +11,17 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+/// What the object depends on, relative to the root.
+const SOURCES: &[&str] = &[
+    "minimizer-ebpf/Cargo.toml",
+    "minimizer-ebpf/src",
+    "minimizer-common/Cargo.toml",
+    "minimizer-common/src",
+    // Versions of the dependencies, and the profile.
+    "Cargo.lock",
+    "Cargo.toml",
+];
+
 fn main() -> ExitCode {
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
     let package = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").expect("cargo sets CARGO_MANIFEST_DIR"));
@@ -28,7 +39,7 @@ fn main() -> ExitCode {
 fn triggers(root: &Path) {
     println!("cargo:rerun-if-changed=build.rs");
     println!("cargo:rerun-if-changed=build");
-    for source in kernel_program::SOURCES {
+    for source in SOURCES {
         println!("cargo:rerun-if-changed={}", root.join(source).display());
     }
     println!("cargo:rerun-if-env-changed=BPF_LINKER");

@@ -6,17 +6,6 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// What the object depends on, relative to the root: the build script's triggers.
-pub const SOURCES: &[&str] = &[
-    "minimizer-ebpf/Cargo.toml",
-    "minimizer-ebpf/src",
-    "minimizer-common/Cargo.toml",
-    "minimizer-common/src",
-    // Versions of the dependencies, and the profile.
-    "Cargo.lock",
-    "Cargo.toml",
-];
-
 /// Kernel programs are 64-bit little-endian BPF; instruction set 3 is understood from Linux 5.1 on.
 ///
 /// Loads of unaligned header fields are allowed: XDP runs on machines that have them. The linker

@@ -119,6 +119,10 @@ pub fn stop_on_signal(runtime: &Runtime, stopper: Stopper) -> Result<(), RunErro
             };
             if already_stopping {
                 eprintln!("minimizer: stopped by a second signal; the last interval is not printed");
+                #[expect(
+                    clippy::disallowed_methods,
+                    reason = "the user insists; links end with the process"
+                )]
                 std::process::exit(128 + number);
             }
             stopper.stop();

@@ -33,6 +33,7 @@ pub struct KernelObject {
 }
 
 /// A program.
+#[derive(Clone, Debug)]
 pub struct Program {
     /// Its name.
     pub name: String,

@@ -8,7 +8,7 @@ use minimizer_common::settings::Control;
 use object::{Object as _, ObjectSection as _};
 
 use super::instruction::{INSTRUCTION_BYTES, Instruction, LOAD_IMMEDIATE_64, class, operation};
-use super::object::KernelObject;
+use super::object::{KernelObject, Program};
 use super::rules::{self, Findings};
 use super::tag::Tags;
 use super::{embedded, same_bytes};
@@ -187,12 +187,17 @@ fn another_licence_is_refused() {
 fn a_second_program_is_refused() {
     let Some(mut bytes) = object() else { return };
     // The functions that every object shares become programs when their section is called otherwise.
+    let names = section(&bytes, ".strtab");
     let name = b"\0.text\0";
-    let at = (0..bytes.len()).find(|at| bytes[*at..].starts_with(name)).expect("the section has a name");
-    bytes[at + 1..at + 6].copy_from_slice(b"xdp/x");
-    let error = KernelObject::parse(&bytes).map(|object| rules::check(&object).violations);
-    let text = error.map_or_else(|error| format!("{error:#}"), |violations| violations.join("; "));
-    assert!(text.contains("more than function") || text.contains("not exactly one program"), "{text}");
+    let at = names.clone().find(|at| bytes[*at..].starts_with(name)).expect("the section has a name");
+    bytes[at + 1..at + 6].copy_from_slice(b"xdp\0\0");
+    let Err(error) = KernelObject::parse(&bytes) else { panic!("a second program was not noticed") };
+    assert!(error.to_string().contains("section xdp holds more than function"), "{error}");
+
+    let mut twice = KernelObject::parse(OBJECT).expect("parses");
+    twice.programs.push(Program { name: "other".into(), ..twice.programs[0].clone() });
+    let violations = rules::check(&twice).violations;
+    assert_eq!(violations, ["there is not exactly one program, but: minimizer, other"]);
 }
 
 #[test]
