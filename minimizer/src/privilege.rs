@@ -1,0 +1,159 @@
+//! Which capabilities a task needs, and which of them this process lacks.
+
+use std::fmt;
+use std::fs;
+use std::io;
+use std::path::PathBuf;
+
+use caps::{CapSet, Capability};
+use thiserror::Error;
+
+/// What the agent is about to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Task {
+    /// Load the program and run it on frames from a file. The kernel asks for CAP_NET_ADMIN to load
+    /// an XDP program at all, attached or not; running it asks for nothing more.
+    Replay,
+    /// Load the program and attach it to interfaces.
+    Run,
+    /// The same in a network namespace made for the purpose, with generated traffic.
+    Demo,
+}
+
+impl Task {
+    /// Capabilities that the kernel asks of the task, most telling first.
+    #[must_use]
+    pub const fn needs(self) -> &'static [Capability] {
+        match self {
+            // CAP_PERFMON: without it the verifier refuses arithmetic on packet pointers.
+            Self::Replay | Self::Run => {
+                &[Capability::CAP_BPF, Capability::CAP_NET_ADMIN, Capability::CAP_PERFMON]
+            }
+            // CAP_SYS_ADMIN to make a network namespace, CAP_NET_RAW to send frames as they are.
+            Self::Demo => &[
+                Capability::CAP_BPF,
+                Capability::CAP_NET_ADMIN,
+                Capability::CAP_PERFMON,
+                Capability::CAP_SYS_ADMIN,
+                Capability::CAP_NET_RAW,
+            ],
+        }
+    }
+}
+
+/// Why a task cannot begin. [`PrivilegeError::EXIT_CODE`] is what the process ends with.
+#[derive(Debug, Error)]
+pub enum PrivilegeError {
+    /// Capabilities are missing.
+    #[error(transparent)]
+    Missing(#[from] Missing),
+    /// The kernel does not say which capabilities this process has.
+    #[error("cannot read the capabilities of this process: {0}")]
+    Unknown(String),
+}
+
+impl PrivilegeError {
+    /// `EX_NOPERM` of sysexits.h.
+    pub const EXIT_CODE: u8 = 77;
+}
+
+/// Capabilities that a task needs and this process has not.
+#[derive(Debug, Error)]
+pub struct Missing {
+    /// What is missing.
+    pub capabilities: Vec<Capability>,
+    /// What the whole task needs.
+    needs: &'static [Capability],
+    /// Capabilities of a user namespace other than the host's count for nothing here.
+    user_namespace: bool,
+    program: PathBuf,
+}
+
+impl fmt::Display for Missing {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "missing capability {}", names(&self.capabilities))?;
+        if self.user_namespace {
+            return write!(
+                formatter,
+                ": this process is in a user namespace, whose capabilities do not reach the host's kernel; \
+                 run it outside"
+            );
+        }
+        let grant = names(self.needs).to_lowercase().replace(", ", ",");
+        let program = self.program.display();
+        write!(formatter, ": run as root or grant them with 'setcap {grant}+ep {program}'")
+    }
+}
+
+fn names(capabilities: &[Capability]) -> String {
+    let names: Vec<String> = capabilities.iter().map(ToString::to_string).collect();
+    names.join(", ")
+}
+
+/// Checks that this process may do `task`.
+///
+/// # Errors
+/// [`PrivilegeError::Missing`] names what it lacks and how to grant it.
+pub fn check(task: Task) -> Result<(), PrivilegeError> {
+    let unknown = |error: &dyn fmt::Display| PrivilegeError::Unknown(error.to_string());
+    let held = caps::read(None, CapSet::Effective).map_err(|error| unknown(&error))?;
+    let user_namespace = in_user_namespace().map_err(|error| unknown(&error))?;
+    let is_held = |capability: &Capability| {
+        // The kernel takes CAP_SYS_ADMIN for the two capabilities that were split off it in 5.8.
+        let split = matches!(capability, Capability::CAP_BPF | Capability::CAP_PERFMON);
+        let implied = split && held.contains(&Capability::CAP_SYS_ADMIN);
+        !user_namespace && (held.contains(capability) || implied)
+    };
+    let needs = task.needs();
+    let capabilities: Vec<_> = needs.iter().copied().filter(|capability| !is_held(capability)).collect();
+    if capabilities.is_empty() {
+        return Ok(());
+    }
+    let program = std::env::current_exe().unwrap_or_else(|_| PathBuf::from("/path/to/minimizer"));
+    Err(Missing { capabilities, needs, user_namespace, program }.into())
+}
+
+/// Whether this process is in a user namespace other than the host's, where every user is mapped to
+/// itself.
+fn in_user_namespace() -> io::Result<bool> {
+    let map = match fs::read_to_string("/proc/self/uid_map") {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        map => map?,
+    };
+    let numbers: Vec<&str> = map.split_whitespace().collect();
+    Ok(numbers != ["0", "0", "4294967295"])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Missing, Task};
+    use caps::Capability;
+
+    #[test]
+    fn one_line_names_what_is_missing_and_grants_what_is_needed() {
+        let missing = Missing {
+            capabilities: vec![Capability::CAP_BPF, Capability::CAP_PERFMON],
+            needs: Task::Run.needs(),
+            user_namespace: false,
+            program: "/usr/bin/minimizer".into(),
+        };
+        assert_eq!(
+            missing.to_string(),
+            "missing capability CAP_BPF, CAP_PERFMON: run as root or grant them with \
+             'setcap cap_bpf,cap_net_admin,cap_perfmon+ep /usr/bin/minimizer'"
+        );
+    }
+
+    #[test]
+    fn granting_does_not_help_in_a_user_namespace() {
+        let missing = Missing {
+            capabilities: Task::Run.needs().to_vec(),
+            needs: Task::Run.needs(),
+            user_namespace: true,
+            program: "/usr/bin/minimizer".into(),
+        };
+        let line = missing.to_string();
+        assert!(line.contains("user namespace"), "{line}");
+        assert!(!line.contains("setcap"), "{line}");
+    }
+}
