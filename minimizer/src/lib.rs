@@ -2,13 +2,16 @@
 
 pub mod agent;
 pub mod cli;
+pub mod cli_docs;
 pub mod clock;
 pub mod control;
 pub mod drain;
 pub mod generation;
+pub mod http;
 pub mod interface;
 pub mod ledger;
 pub mod links;
+pub mod metrics;
 pub mod pcap;
 pub mod policy;
 pub mod privilege;
@@ -18,4 +21,5 @@ pub mod record;
 pub mod replay;
 pub mod report;
 pub mod run;
+pub mod status;
 pub mod sys;

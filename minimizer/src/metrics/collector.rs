@@ -1,0 +1,236 @@
+//! The metric families, their names and what they say, encoded from a snapshot.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use minimizer_common::LAYOUT_VERSION;
+use minimizer_common::outcome::Outcome;
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeGaugeValue, NoLabelSet};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::registry::Unit;
+
+use super::snapshot::{DURATION_BOUNDS, Snapshot};
+
+/// Encodes one snapshot.
+#[derive(Debug)]
+pub struct SnapshotCollector(pub Arc<Snapshot>);
+
+type Labels<'snapshot> = Vec<(&'static str, &'snapshot str)>;
+
+impl Collector for SnapshotCollector {
+    fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let mut families = Families(encoder);
+        families.interfaces(&self.0)?;
+        families.records(&self.0)?;
+        families.table(&self.0)?;
+        families.drains(&self.0)?;
+        families.agent(&self.0)
+    }
+}
+
+struct Families<'encoder>(DescriptorEncoder<'encoder>);
+
+impl Families<'_> {
+    fn interfaces(&mut self, snapshot: &Snapshot) -> fmt::Result {
+        let totals = || snapshot.ledger.interfaces();
+        self.counters(
+            "minimizer_seen_packets",
+            "Frames that entered the kernel program",
+            totals().map(|(name, totals)| (vec![("interface", name)], totals.seen_packets)),
+        )?;
+        self.counters(
+            "minimizer_seen_octets",
+            "Octets of the frames that entered the kernel program: layer 2, link header included, frame check sequence excluded",
+            totals().map(|(name, totals)| (vec![("interface", name)], totals.seen_octets)),
+        )?;
+        self.counters(
+            "minimizer_packets",
+            "How packets ended: every packet seen has exactly one outcome; malformed and unsupported have a reason",
+            totals().flat_map(|(name, totals)| {
+                Outcome::ALL.iter().map(move |outcome| {
+                    let mut labels: Labels<'_> = vec![("interface", name), ("outcome", outcome.name())];
+                    labels.extend(outcome.reason().map(|reason| ("reason", reason)));
+                    (labels, totals.outcome(*outcome))
+                })
+            }),
+        )?;
+        self.counters(
+            "minimizer_counted_octets",
+            "Octets of the packets in records and residual counters: layer 3, the length that the IP header declares",
+            totals().map(|(name, totals)| (vec![("interface", name)], totals.octets_counted)),
+        )?;
+        self.gauges(
+            "minimizer_interface_attached",
+            "Whether the program is attached to the interface (1) or not (0), and in which mode",
+            None,
+            snapshot.attachments.iter().map(|attachment| {
+                let mode = attachment.mode.map_or("none", crate::program::Mode::name);
+                let labels = vec![("interface", attachment.interface.as_str()), ("mode", mode)];
+                (labels, u64::from(attachment.mode.is_some()))
+            }),
+        )
+    }
+
+    fn records(&mut self, snapshot: &Snapshot) -> fmt::Result {
+        let ledger = &snapshot.ledger;
+        for (name, help, value) in [
+            ("minimizer_exported_records", "Records handed over", snapshot.exported_records),
+            ("minimizer_exported_packets", "Packets in the records handed over", ledger.exported().packets),
+            ("minimizer_exported_octets", "IP octets in the records handed over", ledger.exported().octets),
+            (
+                "minimizer_dropped_packets",
+                "Packets in the records that no sink took",
+                ledger.dropped().packets,
+            ),
+            (
+                "minimizer_dropped_octets",
+                "IP octets in the records that no sink took",
+                ledger.dropped().octets,
+            ),
+            (
+                "minimizer_overflow_packets",
+                "Packets in residual counters, because flow table and spill log were full",
+                ledger.overflow().packets,
+            ),
+            ("minimizer_overflow_octets", "IP octets in residual counters", ledger.overflow().octets),
+        ] {
+            self.counters(name, help, [(Vec::new(), value)])?;
+        }
+        self.counters(
+            "minimizer_sink_dropped_records",
+            "Records that the sink lost",
+            snapshot.sinks.iter().map(|sink| (vec![("sink", sink.name)], sink.dropped_records)),
+        )?;
+        for (name, help, value) in [
+            (
+                "minimizer_queued_packets",
+                "Packets in records that wait to be handed over",
+                ledger.queued().packets,
+            ),
+            (
+                "minimizer_queued_octets",
+                "IP octets in records that wait to be handed over",
+                ledger.queued().octets,
+            ),
+            (
+                "minimizer_ledger_balanced",
+                "Whether every packet seen is accounted for exactly once (1) or not (0)",
+                u64::from(ledger.is_balanced()),
+            ),
+        ] {
+            self.gauge(name, help, value)?;
+        }
+        Ok(())
+    }
+
+    fn table(&mut self, snapshot: &Snapshot) -> fmt::Result {
+        let occupancy = &snapshot.occupancy;
+        let used = "in use when the last generation was drained, all CPUs";
+        self.gauge("minimizer_table_slots", "Slots of the flow table, all CPUs", occupancy.slots)?;
+        self.gauge("minimizer_table_slots_used", &format!("Slots {used}"), occupancy.slots_used)?;
+        self.gauge("minimizer_table_spill_entries", "Entries of the spill log, all CPUs", occupancy.spill)?;
+        self.gauge(
+            "minimizer_table_spill_entries_used",
+            &format!("Spill log entries {used}"),
+            occupancy.spill_used,
+        )?;
+        self.gauge(
+            "minimizer_table_memory_bytes",
+            "Memory of the flow tables, all CPUs and generations",
+            snapshot.table_bytes,
+        )
+    }
+
+    fn drains(&mut self, snapshot: &Snapshot) -> fmt::Result {
+        let drains = &snapshot.drains;
+        let unit = Unit::Seconds;
+        let bounds = DURATION_BOUNDS.iter().copied().chain([f64::INFINITY]);
+        let buckets: Vec<(f64, u64)> = bounds.zip(drains.durations).collect();
+        self.0
+            .encode_descriptor(
+                "minimizer_drain_duration",
+                "Time that a drain takes, from flipping the generations until all of its records are merged",
+                Some(&unit),
+                MetricType::Histogram,
+            )?
+            .encode_histogram::<NoLabelSet>(
+                drains.duration_sum.as_secs_f64(),
+                drains.durations.iter().sum(),
+                &buckets,
+                None,
+            )?;
+        let last = drains.last_success.map_or(0.0, |(_, time)| unix_seconds(time));
+        self.seconds(
+            "minimizer_drain_last_success_timestamp",
+            "When the last successful drain ended, since 1970; 0 before the first",
+            last,
+        )?;
+        self.seconds("minimizer_drain_interval", "Time between drains", snapshot.interval.as_secs_f64())
+    }
+
+    fn agent(&mut self, snapshot: &Snapshot) -> fmt::Result {
+        let build = &snapshot.build;
+        let layout = LAYOUT_VERSION.to_string();
+        let labels: Labels<'_> = vec![
+            ("version", build.version),
+            ("layout", &layout),
+            ("object_sha256", &build.object_digest),
+            ("program_tag", &build.program_tag),
+        ];
+        self.gauges("minimizer_build_info", "What runs: always 1", None, [(labels, 1u64)])?;
+        self.seconds(
+            "process_start_time",
+            "When the agent started, since 1970",
+            unix_seconds(snapshot.started),
+        )
+    }
+
+    fn counters<'snapshot>(
+        &mut self,
+        name: &str,
+        help: &str,
+        series: impl IntoIterator<Item = (Labels<'snapshot>, u64)>,
+    ) -> fmt::Result {
+        let mut family = self.0.encode_descriptor(name, help, None, MetricType::Counter)?;
+        for (labels, value) in series {
+            if labels.is_empty() {
+                family.encode_counter::<NoLabelSet, _, u64>(&value, None)?;
+            } else {
+                family.encode_family(&labels)?.encode_counter::<NoLabelSet, _, u64>(&value, None)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn gauges<'snapshot, Value: EncodeGaugeValue>(
+        &mut self,
+        name: &str,
+        help: &str,
+        unit: Option<&Unit>,
+        series: impl IntoIterator<Item = (Labels<'snapshot>, Value)>,
+    ) -> fmt::Result {
+        let mut family = self.0.encode_descriptor(name, help, unit, MetricType::Gauge)?;
+        for (labels, value) in series {
+            if labels.is_empty() {
+                family.encode_gauge(&value)?;
+            } else {
+                family.encode_family(&labels)?.encode_gauge(&value)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn gauge(&mut self, name: &str, help: &str, value: u64) -> fmt::Result {
+        self.gauges(name, help, None, [(Vec::new(), value)])
+    }
+
+    fn seconds(&mut self, name: &str, help: &str, value: f64) -> fmt::Result {
+        self.gauges(name, help, Some(&Unit::Seconds), [(Vec::new(), value)])
+    }
+}
+
+fn unix_seconds(time: SystemTime) -> f64 {
+    time.duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64())
+}

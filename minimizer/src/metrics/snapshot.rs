@@ -1,0 +1,287 @@
+//! What the agent knows after a drain, in plain numbers: the source of metrics, status and readiness.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use arc_swap::ArcSwap;
+
+use crate::drain::Occupancy;
+use crate::ledger::Ledger;
+use crate::program::Mode;
+
+/// State of the agent after a drain.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    /// What was built and loaded.
+    pub build: Build,
+    /// When the agent started.
+    pub started: SystemTime,
+    /// Time between drains.
+    pub interval: Duration,
+    /// The watched interfaces, in the order of the ledger's.
+    pub attachments: Vec<Attachment>,
+    /// Totals since the start.
+    pub ledger: Ledger,
+    /// Records that were handed over since the start.
+    pub exported_records: u64,
+    /// Records that each sink lost since the start.
+    pub sinks: Vec<Sink>,
+    /// How full the generation of the last drain was.
+    pub occupancy: Occupancy,
+    /// Memory of the flow tables in bytes, all CPUs and generations.
+    pub table_bytes: u64,
+    /// How the drains went.
+    pub drains: Drains,
+}
+
+/// What identifies the code that runs.
+#[derive(Clone, Debug)]
+pub struct Build {
+    /// Version of the agent.
+    pub version: &'static str,
+    /// SHA-256 of the kernel object, in hexadecimal.
+    pub object_digest: String,
+    /// The kernel's own digest of the loaded program, in hexadecimal.
+    pub program_tag: String,
+}
+
+/// A watched interface.
+#[derive(Clone, Debug)]
+pub struct Attachment {
+    /// Name.
+    pub interface: String,
+    /// Where the program is attached; `None` when it is not, because the interface vanished.
+    pub mode: Option<Mode>,
+}
+
+/// A sink and what it lost.
+#[derive(Clone, Debug)]
+pub struct Sink {
+    /// Kind of sink (`stdout`, `ipfix`, …): a small fixed set, never an address.
+    pub name: &'static str,
+    /// Records it did not take.
+    pub dropped_records: u64,
+}
+
+/// Upper bounds of the histogram of drain durations, in seconds.
+pub const DURATION_BOUNDS: [f64; 13] =
+    [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
+
+/// Count and duration of the drains, and when the last one ended.
+#[derive(Clone, Debug, Default)]
+pub struct Drains {
+    /// Drains by the first bound that their duration does not exceed; the last is for longer ones.
+    pub durations: [u64; DURATION_BOUNDS.len() + 1],
+    /// Sum of the durations.
+    pub duration_sum: Duration,
+    /// When the last successful drain ended, on both clocks.
+    pub last_success: Option<(Instant, SystemTime)>,
+}
+
+impl Drains {
+    /// Enters a successful drain that ends now.
+    pub fn succeeded(&mut self, duration: Duration) {
+        let seconds = duration.as_secs_f64();
+        let bound = DURATION_BOUNDS.iter().position(|bound| seconds <= *bound);
+        self.durations[bound.unwrap_or(DURATION_BOUNDS.len())] += 1;
+        self.duration_sum += duration;
+        self.last_success = Some((Instant::now(), SystemTime::now()));
+    }
+}
+
+/// Why the agent is not ready.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NotReady {
+    /// No drain has ended yet.
+    NoDrain,
+    /// The last successful drain is too old.
+    Stale {
+        /// Its age.
+        age: Duration,
+        /// The oldest it may be.
+        limit: Duration,
+    },
+}
+
+impl std::fmt::Display for NotReady {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::NoDrain => write!(formatter, "no drain has ended yet"),
+            Self::Stale { age, limit } => write!(
+                formatter,
+                "the last successful drain is {:.1} s old, more than 3 intervals ({:.1} s)",
+                age.as_secs_f64(),
+                limit.as_secs_f64()
+            ),
+        }
+    }
+}
+
+impl Snapshot {
+    /// Takes what a drain found.
+    pub fn drained(&mut self, ledger: &Ledger, occupancy: Occupancy, duration: Duration, attached: &[bool]) {
+        self.advance(ledger);
+        self.occupancy = occupancy;
+        self.drains.succeeded(duration);
+        for (attachment, attached) in self.attachments.iter_mut().zip(attached) {
+            attachment.mode = attachment.mode.filter(|_| *attached);
+        }
+    }
+
+    /// Takes the ledger after records were handed over.
+    pub fn exported(&mut self, ledger: &Ledger, records: u64) {
+        self.advance(ledger);
+        self.exported_records += records;
+    }
+
+    /// Replaces the ledger by a later one. Drain and export run side by side, and whoever publishes
+    /// last need not have the later ledger; both of these sums only ever grow.
+    fn advance(&mut self, ledger: &Ledger) {
+        let age = |ledger: &Ledger| {
+            let seen: u64 = ledger.interfaces().map(|(_, totals)| totals.seen_packets).sum();
+            seen + ledger.exported().packets + ledger.dropped().packets
+        };
+        if age(ledger) >= age(&self.ledger) {
+            self.ledger = ledger.clone();
+        }
+    }
+
+    /// Whether the agent does its work at `now`: its last successful drain is at most three intervals old.
+    ///
+    /// # Errors
+    /// Why it is not ready.
+    pub fn ready(&self, now: Instant) -> Result<(), NotReady> {
+        let (ended, _) = self.drains.last_success.ok_or(NotReady::NoDrain)?;
+        let (age, limit) = (now.saturating_duration_since(ended), self.interval.saturating_mul(3));
+        if age > limit { Err(NotReady::Stale { age, limit }) } else { Ok(()) }
+    }
+}
+
+/// Where the drain leaves its latest snapshot for those who serve it. Neither ever waits for the other.
+#[derive(Clone, Debug)]
+pub struct Published(Arc<ArcSwap<Snapshot>>);
+
+impl Published {
+    /// Publishes a first snapshot, from before any drain.
+    #[must_use]
+    pub fn new(first: Snapshot) -> Self {
+        Self(Arc::new(ArcSwap::from_pointee(first)))
+    }
+
+    /// Publishes a changed copy of the snapshot. `change` may run several times, each time on a fresh copy,
+    /// when others publish meanwhile.
+    pub fn update(&self, change: impl Fn(&mut Snapshot)) {
+        self.0.rcu(|snapshot| {
+            let mut snapshot = Snapshot::clone(snapshot);
+            change(&mut snapshot);
+            snapshot
+        });
+    }
+
+    /// The latest snapshot.
+    #[must_use]
+    pub fn latest(&self) -> Arc<Snapshot> {
+        self.0.load_full()
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use std::time::{Duration, Instant, SystemTime};
+
+    use minimizer_common::generation::Residual;
+    use minimizer_common::outcome::Outcome;
+
+    use super::{Attachment, Build, DURATION_BOUNDS, Drains, NotReady, Sink, Snapshot};
+    use crate::drain::{InterfaceTotals, Occupancy, ResidualTotals, Totals};
+    use crate::ledger::Ledger;
+    use crate::program::Mode;
+
+    /// A snapshot in which every number is different, and the ledger balances.
+    pub(crate) fn example() -> Snapshot {
+        let mut totals = InterfaceTotals {
+            seen_packets: 0,
+            seen_octets: 90_001,
+            octets_counted: 70_002,
+            ..InterfaceTotals::ZERO
+        };
+        for (index, packets) in (0..Outcome::COUNT).zip(101..) {
+            totals.outcomes[index] = packets;
+            totals.seen_packets += packets;
+        }
+        let overflow = totals.outcome(Outcome::Overflow);
+        let residual =
+            ResidualTotals { interface: 0, ipv6: false, protocol: 17, packets: overflow, octets: 2 };
+        let occupancy = Occupancy { slots_used: 11, slots: 262_144, spill_used: 12, spill: 32_768 };
+        let mut ledger = Ledger::new(vec!["eth\"0\\".to_owned(), "gone".to_owned()]);
+        let packets = totals.outcome(Outcome::Counted);
+        ledger.add(&Totals {
+            recorded: Residual { packets, octets: 70_000 },
+            interfaces: vec![totals, InterfaceTotals::ZERO],
+            residuals: vec![residual],
+            occupancy,
+        });
+        ledger.add_exported(Residual { packets: packets - 3, octets: 69_000 });
+        ledger.add_dropped(Residual { packets: 1, octets: 600 });
+        assert!(ledger.is_balanced());
+        let attachment = |interface: &str, mode| Attachment { interface: interface.to_owned(), mode };
+        let mut drains = Drains::default();
+        drains.succeeded(Duration::from_millis(3));
+        Snapshot {
+            build: Build { version: "1.2.3", object_digest: "ab".repeat(32), program_tag: "cd".repeat(8) },
+            started: SystemTime::UNIX_EPOCH + Duration::from_millis(1_700_000_000_250),
+            interval: Duration::from_millis(2500),
+            attachments: vec![attachment("eth\"0\\", Some(Mode::Native)), attachment("gone", None)],
+            ledger,
+            exported_records: 42,
+            sinks: vec![Sink { name: "stdout", dropped_records: 13 }],
+            occupancy,
+            table_bytes: 9_000_000,
+            drains,
+        }
+    }
+
+    #[test]
+    fn ready_from_the_first_drain_until_three_intervals_later() {
+        let mut snapshot = example();
+        let (ended, _) = snapshot.drains.last_success.expect("the example has a drain");
+        assert_eq!(snapshot.ready(ended), Ok(()));
+        let limit = snapshot.interval * 3;
+        assert_eq!(snapshot.ready(ended + limit), Ok(()));
+        let age = limit + Duration::from_millis(1);
+        assert_eq!(snapshot.ready(ended + age), Err(NotReady::Stale { age, limit }));
+        snapshot.drains.last_success = None;
+        assert_eq!(snapshot.ready(Instant::now()), Err(NotReady::NoDrain));
+    }
+
+    #[test]
+    fn an_older_ledger_never_replaces_a_later_one() {
+        let mut snapshot = example();
+        let older = snapshot.ledger.clone();
+        let mut later = older.clone();
+        later.add_exported(Residual { packets: 2, octets: 400 });
+        snapshot.exported(&later, 1);
+        snapshot.drained(&older, Occupancy::default(), Duration::ZERO, &[true, false]);
+        assert_eq!(snapshot.ledger.exported().packets, 100);
+        assert_eq!(snapshot.exported_records, 43);
+    }
+
+    #[test]
+    fn an_interface_that_vanished_is_not_attached() {
+        let mut snapshot = example();
+        let ledger = snapshot.ledger.clone();
+        snapshot.drained(&ledger, Occupancy::default(), Duration::ZERO, &[false, false]);
+        assert_eq!(snapshot.attachments[0].mode, None);
+    }
+
+    #[test]
+    fn a_duration_counts_in_the_bucket_whose_bound_it_does_not_exceed() {
+        let mut drains = Drains::default();
+        drains.succeeded(Duration::from_millis(1));
+        drains.succeeded(Duration::from_micros(1001));
+        drains.succeeded(Duration::from_secs(11));
+        assert_eq!((drains.durations[0], drains.durations[1]), (1, 1));
+        assert_eq!(drains.durations[DURATION_BOUNDS.len()], 1);
+        assert_eq!(drains.duration_sum, Duration::from_micros(11_002_001));
+    }
+}

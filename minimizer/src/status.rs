@@ -1,0 +1,297 @@
+//! What a running agent says about itself: the report behind `/status`, and the verb that asks for it.
+
+use std::fmt::Write as _;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use thiserror::Error;
+
+use crate::metrics::Snapshot;
+
+/// Longest time to wait for an agent on this host.
+const TIMEOUT: Duration = Duration::from_secs(5);
+/// Largest answer that is read; a report of 32 interfaces is a tenth of it.
+const ANSWER_OCTETS_MAX: u64 = 1 << 20;
+
+/// State of a running agent, as `/status` gives it.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct Report {
+    /// Version of the agent.
+    pub version: String,
+    /// SHA-256 of the kernel object, in hexadecimal.
+    pub object_sha256: String,
+    /// The kernel's digest of the loaded program, in hexadecimal.
+    pub program_tag: String,
+    /// When the agent started, in milliseconds since 1970.
+    pub started_milliseconds: u64,
+    /// Time since then.
+    pub uptime_milliseconds: u64,
+    /// Whether the last successful drain is at most three intervals old.
+    pub ready: bool,
+    /// Why it is not ready.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub not_ready: Option<String>,
+    /// Watched interfaces.
+    pub interfaces: Vec<InterfaceReport>,
+    /// The flow table.
+    pub table: TableReport,
+    /// The drains.
+    pub drains: DrainReport,
+    /// Records handed over.
+    pub exported_records: u64,
+    /// The ledger, in the format of a ledger file.
+    pub ledger: Value,
+}
+
+/// A watched interface.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct InterfaceReport {
+    /// Name.
+    pub name: String,
+    /// `native`, `skb`, or absent when nothing is attached (any more).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mode: Option<String>,
+}
+
+/// How full the flow table was at the last drain.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct TableReport {
+    /// Slots, all CPUs.
+    pub slots: u64,
+    /// Slots in use.
+    pub slots_used: u64,
+    /// Spill log entries, all CPUs.
+    pub spill_entries: u64,
+    /// Spill log entries in use.
+    pub spill_entries_used: u64,
+    /// Memory of all generations.
+    pub memory_bytes: u64,
+}
+
+/// How the drains went.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct DrainReport {
+    /// Time between drains.
+    pub interval_milliseconds: u64,
+    /// Drains that succeeded.
+    pub succeeded: u64,
+    /// Mean duration of the successful ones.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mean_duration_microseconds: Option<u64>,
+    /// Time since the last successful one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_success_age_milliseconds: Option<u64>,
+}
+
+impl Report {
+    /// The report of a snapshot.
+    #[must_use]
+    pub fn new(snapshot: &Snapshot) -> Self {
+        let (now, wall) = (Instant::now(), SystemTime::now());
+        let not_ready = snapshot.ready(now).err().map(|reason| reason.to_string());
+        let started = snapshot.started.duration_since(UNIX_EPOCH).unwrap_or_default();
+        let (drains, occupancy) = (&snapshot.drains, &snapshot.occupancy);
+        let succeeded: u64 = drains.durations.iter().sum();
+        let mean = u32::try_from(succeeded).ok().and_then(|count| drains.duration_sum.checked_div(count));
+        let age = drains.last_success.map(|(ended, _)| now.saturating_duration_since(ended));
+        Self {
+            version: snapshot.build.version.to_owned(),
+            object_sha256: snapshot.build.object_digest.clone(),
+            program_tag: snapshot.build.program_tag.clone(),
+            started_milliseconds: milliseconds(started),
+            uptime_milliseconds: milliseconds(wall.duration_since(snapshot.started).unwrap_or_default()),
+            ready: not_ready.is_none(),
+            not_ready,
+            interfaces: snapshot
+                .attachments
+                .iter()
+                .map(|attachment| InterfaceReport {
+                    name: attachment.interface.clone(),
+                    mode: attachment.mode.map(|mode| mode.name().to_owned()),
+                })
+                .collect(),
+            table: TableReport {
+                slots: occupancy.slots,
+                slots_used: occupancy.slots_used,
+                spill_entries: occupancy.spill,
+                spill_entries_used: occupancy.spill_used,
+                memory_bytes: snapshot.table_bytes,
+            },
+            drains: DrainReport {
+                interval_milliseconds: milliseconds(snapshot.interval),
+                succeeded,
+                mean_duration_microseconds: mean.and_then(|mean| u64::try_from(mean.as_micros()).ok()),
+                last_success_age_milliseconds: age.map(milliseconds),
+            },
+            exported_records: snapshot.exported_records,
+            ledger: serde_json::to_value(&snapshot.ledger).unwrap_or_default(),
+        }
+    }
+
+    /// The report as a table for people.
+    #[must_use]
+    pub fn table(&self) -> String {
+        let mut text = String::new();
+        let mut row = |name: &str, value: String| {
+            // Writing to a string cannot fail.
+            writeln!(text, "{name:<12} {value}").unwrap_or_default();
+        };
+        row("agent", format!("minimizer {}, up {}", self.version, span(self.uptime_milliseconds)));
+        row("program", format!("tag {}, object sha256 {}", self.program_tag, self.object_sha256));
+        row("ready", self.not_ready.as_ref().map_or("yes".to_owned(), |reason| format!("no: {reason}")));
+        let drains = &self.drains;
+        let age = drains.last_success_age_milliseconds.map_or("never".to_owned(), |age| span(age) + " ago");
+        let mean = drains.mean_duration_microseconds.map_or("-".to_owned(), |mean| format!("{mean} µs"));
+        let every = span(drains.interval_milliseconds);
+        row("drains", format!("{} done, last {age}, mean {mean}, every {every}", drains.succeeded));
+        row(
+            "flow table",
+            format!(
+                "{} of {} slots, {} of {} spill entries, {} MiB",
+                self.table.slots_used,
+                self.table.slots,
+                self.table.spill_entries_used,
+                self.table.spill_entries,
+                self.table.memory_bytes >> 20
+            ),
+        );
+        for interface in &self.interfaces {
+            let mode = interface.mode.as_deref().unwrap_or("not attached");
+            let totals = &self.ledger["interfaces"][&interface.name];
+            let mut outcomes = String::new();
+            for (name, count) in totals["outcomes"].as_object().into_iter().flatten() {
+                let packets = packets(count);
+                if packets != 0 {
+                    write!(outcomes, ", {name} {packets}").unwrap_or_default();
+                }
+            }
+            row(&interface.name, format!("{mode}, seen {}{outcomes}", packets(&totals["seen"])));
+        }
+        let [exported, overflow] = ["exported", "overflow"].map(|name| {
+            let counts = &self.ledger[name];
+            format!("{} packets, {} octets", packets(&counts["packets"]), packets(&counts["octets"]))
+        });
+        row("exported", format!("{} records, {exported}", self.exported_records));
+        row("overflow", overflow);
+        let balanced = self.ledger["balanced"].as_bool() == Some(true);
+        row("ledger", if balanced { "balanced" } else { "NOT BALANCED" }.to_owned());
+        text
+    }
+}
+
+/// A count of the ledger; an outcome with reasons is the sum of its reasons.
+pub(crate) fn packets(count: &Value) -> u64 {
+    match count {
+        Value::Object(reasons) => reasons.values().map(packets).sum(),
+        count => count.as_u64().unwrap_or(0),
+    }
+}
+
+/// A time span as people say it.
+pub(crate) fn span(milliseconds: u64) -> String {
+    let seconds = milliseconds / 1000;
+    match seconds {
+        0..10 => format!("{seconds}.{} s", milliseconds / 100 % 10),
+        10..120 => format!("{seconds} s"),
+        120..7200 => format!("{} min", seconds / 60),
+        _ => format!("{} h {} min", seconds / 3600, seconds / 60 % 60),
+    }
+}
+
+fn milliseconds(span: Duration) -> u64 {
+    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Why no report was had.
+#[derive(Debug, Error)]
+pub enum StatusError {
+    /// Nothing answers.
+    #[error(
+        "no agent answers at {address}: {source}; start one with 'minimizer run -i INTERFACE', or name the \
+         address of a running one with '--listen'"
+    )]
+    NoAgent {
+        /// Where it was asked.
+        address: SocketAddr,
+        /// What happened.
+        source: Box<ureq::Error>,
+    },
+    /// Something else answers.
+    #[error(
+        "what answers at {address} is not a minimizer agent: {evidence}; name the address of the agent with \
+         '--listen'"
+    )]
+    NotAnAgent {
+        /// Where it was asked.
+        address: SocketAddr,
+        /// What is wrong with the answer.
+        evidence: String,
+    },
+}
+
+/// Asks the agent that listens on `address`.
+///
+/// # Errors
+/// When nothing, or something else, answers there.
+pub fn ask(address: SocketAddr) -> Result<Report, StatusError> {
+    let agent: ureq::Agent = ureq::Agent::config_builder()
+        .timeout_global(Some(TIMEOUT))
+        .http_status_as_error(false)
+        // The agent is on this host: a proxy in the environment is for other things.
+        .proxy(None)
+        .max_redirects(0)
+        .build()
+        .into();
+    let no_agent = |source| StatusError::NoAgent { address, source: Box::new(source) };
+    let not_an_agent = |evidence| StatusError::NotAnAgent { address, evidence };
+    let mut answer = match agent.get(format!("http://{address}/status")).call() {
+        Err(error @ ureq::Error::Protocol(_)) => return Err(not_an_agent(error.to_string())),
+        answer => answer.map_err(no_agent)?,
+    };
+    if answer.status() != 200 {
+        return Err(not_an_agent(format!("it says {}", answer.status())));
+    }
+    let body = answer.body_mut().with_config().limit(ANSWER_OCTETS_MAX).read_to_string();
+    let body = body.map_err(|error| not_an_agent(error.to_string()))?;
+    serde_json::from_str(&body).map_err(|error| not_an_agent(error.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Report, span};
+    use crate::metrics::tests::example;
+
+    #[test]
+    fn a_report_survives_its_own_json() {
+        let report = Report::new(&example());
+        let json = serde_json::to_string(&report).expect("a report is JSON");
+        let read: Report = serde_json::from_str(&json).expect("a report is read back");
+        assert_eq!(serde_json::to_string(&read).expect("a report is JSON"), json);
+        assert_eq!(read.ledger["balanced"], true);
+    }
+
+    #[test]
+    fn the_table_shows_every_interface_and_whether_the_ledger_balances() {
+        let table = Report::new(&example()).table();
+        for part in [
+            "eth\"0\\",
+            "native, seen 2453, counted 101",
+            "malformed 1456",
+            "not attached, seen 0",
+            "ledger       balanced",
+        ] {
+            assert!(table.contains(part), "{part} is missing in\n{table}");
+        }
+    }
+
+    #[test]
+    fn spans_are_short() {
+        let cases =
+            [(40, "0.0 s"), (2_560, "2.5 s"), (12_700, "12 s"), (180_000, "3 min"), (7_261_000, "2 h 1 min")];
+        for (milliseconds, text) in cases {
+            assert_eq!(span(milliseconds), text);
+        }
+    }
+}
