@@ -5,6 +5,7 @@ pub mod cli;
 pub mod cli_docs;
 pub mod clock;
 pub mod control;
+pub mod doctor;
 pub mod drain;
 pub mod generation;
 pub mod http;

@@ -69,19 +69,28 @@ pub struct Missing {
     program: PathBuf,
 }
 
-impl fmt::Display for Missing {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "missing capability {}", names(&self.capabilities))?;
+impl Missing {
+    /// The capabilities that are missing.
+    #[must_use]
+    pub fn evidence(&self) -> String {
+        format!("missing capability {}", names(&self.capabilities))
+    }
+
+    /// How to get them.
+    #[must_use]
+    pub fn fix(&self) -> String {
         if self.user_namespace {
-            return write!(
-                formatter,
-                ": this process is in a user namespace, whose capabilities do not reach the host's kernel; \
-                 run it outside"
-            );
+            let reason = "capabilities of a user namespace do not reach the host's kernel";
+            return format!("leave the user namespace that this process is in: {reason}");
         }
         let grant = names(self.needs).to_lowercase().replace(", ", ",");
-        let program = self.program.display();
-        write!(formatter, ": run as root or grant them with 'setcap {grant}+ep {program}'")
+        format!("run as root or grant them with 'setcap {grant}+ep {}'", self.program.display())
+    }
+}
+
+impl fmt::Display for Missing {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}: {}", self.evidence(), self.fix())
     }
 }
 
