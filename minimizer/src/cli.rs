@@ -24,6 +24,8 @@ pub struct Cli {
 pub enum Verb {
     /// Watch live interfaces: attach, drain, export, serve metrics.
     Run(Run),
+    /// See it work: traffic in a private network, counted by the real program in the kernel.
+    Demo(Demo),
     /// Run every frame of a capture through the program in the kernel and print the records.
     Replay(Replay),
 }
@@ -88,6 +90,32 @@ pub struct Replay {
     /// Also write the ledger, as JSON, to this file.
     #[arg(long, value_name = "FILE")]
     pub ledger: Option<PathBuf>,
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "a doc comment would become the help of the first option")]
+    pub policy: PolicyOption,
+}
+
+/// Options of `demo`.
+#[derive(Args, Debug)]
+pub struct Demo {
+    /// How long traffic is sent; Ctrl-C ends it early.
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = humantime::parse_duration)]
+    pub duration: Duration,
+    /// Time between drains, from 100ms to 60s.
+    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = interval)]
+    pub interval: Duration,
+    /// Send the frames of this capture, over and over, instead of generated ones.
+    #[arg(long, value_name = "FILE")]
+    pub pcap: Option<PathBuf>,
+    /// Exit with 1 unless the ledger balances, every frame sent was seen, and no payload byte matters.
+    #[arg(long)]
+    pub check: bool,
+    /// What is printed: the live view and a last screen, or one JSON object at the end.
+    #[arg(long, value_enum, default_value_t = Output::Table)]
+    pub output: Output,
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "a doc comment would become the help of the first option")]
+    pub table: Table,
     #[command(flatten)]
     #[expect(missing_docs, reason = "a doc comment would become the help of the first option")]
     pub policy: PolicyOption,

@@ -8,7 +8,7 @@ use minimizer::cli::{self, Cli, Verb};
 use minimizer::policy::{Policy, PolicyError};
 use minimizer::report::{self, Output};
 use minimizer::run::{RunError, write_ledger};
-use minimizer::{replay, run};
+use minimizer::{demo, replay, run};
 
 /// Bad configuration (`EX_CONFIG` of sysexits.h).
 const EXIT_CONFIGURATION: u8 = 78;
@@ -16,6 +16,7 @@ const EXIT_CONFIGURATION: u8 = 78;
 fn main() -> ExitCode {
     let result = match Cli::parse().verb {
         Verb::Run(args) => run::run(&args).map_err(Into::into),
+        Verb::Demo(args) => demo::demo(&args).map_err(Into::into),
         Verb::Replay(args) => replay(&args),
     };
     match result {

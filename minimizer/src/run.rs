@@ -9,7 +9,7 @@ use thiserror::Error;
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::agent::{Agent, AgentError, AgentOptions, Batch, Outlet, Stopper};
+use crate::agent::{Agent, AgentError, AgentOptions, Batch, Outlet};
 use crate::cli;
 use crate::interface::{Interface, InterfaceError};
 use crate::ledger::Ledger;
@@ -68,7 +68,8 @@ pub fn run(args: &cli::Run) -> Result<(), RunError> {
     let program = load(args.table.flows_per_cpu)?;
     let options = AgentOptions { interfaces, mode: args.mode.into(), interval: args.interval };
     let agent = Agent::start(program, options, |_| {})?;
-    stop_on_signal(&runtime, agent.stopper())?;
+    let stopper = agent.stopper();
+    stop_on_signal(&runtime, move || stopper.stop())?;
     let outlet = agent.outlet();
     let printed = print(&outlet, args.output);
     // Without an output there is nothing to run for.
@@ -103,11 +104,11 @@ pub fn load(flows_per_cpu: u32) -> Result<Program, ProgramError> {
     Ok(program)
 }
 
-/// Stops the agent on SIGINT or SIGTERM; a second signal ends the process as signals do.
+/// Calls `stop` on SIGINT or SIGTERM; a second signal ends the process as signals do.
 ///
 /// # Errors
 /// When the signals cannot be caught.
-pub fn stop_on_signal(runtime: &Runtime, stopper: Stopper) -> Result<(), RunError> {
+pub fn stop_on_signal(runtime: &Runtime, stop: impl Fn() + Send + 'static) -> Result<(), RunError> {
     let _context = runtime.enter();
     let mut interrupt = signal(SignalKind::interrupt()).map_err(RunError::Signals)?;
     let mut terminate = signal(SignalKind::terminate()).map_err(RunError::Signals)?;
@@ -125,7 +126,7 @@ pub fn stop_on_signal(runtime: &Runtime, stopper: Stopper) -> Result<(), RunErro
                 )]
                 std::process::exit(128 + number);
             }
-            stopper.stop();
+            stop();
         }
     });
     Ok(())

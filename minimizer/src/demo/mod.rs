@@ -1,0 +1,246 @@
+//! `demo`: a private network, traffic in it, and the real program that counts it.
+
+pub mod cost;
+pub mod generator;
+pub mod network;
+pub mod payload_check;
+pub mod screen;
+pub mod sender;
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use thiserror::Error;
+use tokio::runtime::Runtime;
+
+use crate::agent::{Agent, AgentError, AgentOptions, Outlet};
+use crate::cli;
+use crate::interface::Interface;
+use crate::ledger::Ledger;
+use crate::live::Live;
+use crate::netlink::{Netlink, NetlinkError};
+use crate::pcap::{Capture, CaptureError};
+use crate::policy::{Policy, PolicyError};
+use crate::program::{Mode, ProgramError};
+use crate::queue::Queue;
+use crate::report::Output;
+use crate::run::{self, RunError};
+use cost::{Cost, Meter};
+use generator::Traffic;
+use network::{Cable, NetworkError};
+use payload_check::PayloadCheckError;
+use screen::{Protocols, Summary};
+use sender::{Handed, Sender};
+
+/// The end that traffic is sent on.
+pub const SENDER: &str = "generator";
+/// The end that the program is attached to.
+pub const RECEIVER: &str = "watched";
+/// What Ethernet carries by default; generated frames are no longer.
+const MTU_OCTETS: u32 = 1500;
+/// The most that a veth carries: captures hold frames that the network card put together.
+const CAPTURE_MTU_OCTETS: u32 = 65_535;
+/// Octets of frames that are taken from a capture at most: they are held in memory.
+const CAPTURE_OCTETS_MAX: usize = 256 << 20;
+/// The mix that is generated is always the same.
+const SEED: u64 = 1;
+
+/// Why the demo does not start, or failed.
+#[derive(Debug, Error)]
+pub enum DemoError {
+    /// The policy cannot be used.
+    #[error(transparent)]
+    Policy(#[from] PolicyError),
+    /// No network.
+    #[error(transparent)]
+    Network(#[from] NetworkError),
+    /// The interfaces cannot be listed.
+    #[error(transparent)]
+    Netlink(#[from] NetlinkError),
+    /// The program does not load.
+    #[error(transparent)]
+    Program(#[from] ProgramError),
+    /// The agent does not start, or stopped.
+    #[error(transparent)]
+    Agent(#[from] AgentError),
+    /// No signals, or no output.
+    #[error(transparent)]
+    Run(#[from] RunError),
+    /// Frames could not be sent.
+    #[error("cannot send frames into the private network: {0}; it takes CAP_NET_RAW")]
+    Send(#[source] io::Error),
+    /// The capture cannot be used, or not to its end.
+    #[error(transparent)]
+    Capture(#[from] CaptureError),
+    /// The capture has nothing to send.
+    #[error("{0} holds no frame that an interface could send")]
+    Empty(String),
+    /// The payload check could not be made.
+    #[error(transparent)]
+    PayloadCheck(#[from] PayloadCheckError),
+    /// The output cannot be written.
+    #[error("cannot write to the standard output: {0}")]
+    Output(#[source] io::Error),
+    /// `--check` found something.
+    #[error("check failed: {0}")]
+    Check(&'static str),
+}
+
+/// Runs the demo and prints its last screen.
+///
+/// Must be called while the process has one thread: threads started before would not live in the
+/// private network.
+///
+/// # Errors
+/// See [`DemoError`]. However it ends, nothing is left behind: network and program go with the process.
+pub fn demo(args: &cli::Demo) -> Result<(), DemoError> {
+    let _policy = Policy::named(&args.policy.policy)?;
+    let (traffic, damage) = match &args.pcap {
+        Some(path) => capture(path)?,
+        None => (Traffic::mixed(SEED), None),
+    };
+    if let Some(damage) = &damage {
+        eprintln!("minimizer: {damage}; the frames before are sent");
+    }
+    let host_interfaces = screen::host_interfaces(&Netlink::open()?.links()?);
+    network::enter_private_namespace()?;
+    let mut netlink = Netlink::open()?;
+    let mtu_octets = if args.pcap.is_some() { CAPTURE_MTU_OCTETS } else { MTU_OCTETS };
+    let cable = Cable::lay(&mut netlink, SENDER, RECEIVER, mtu_octets)?;
+
+    let summary = measure(args, Arc::new(traffic), &cable, netlink)?;
+    match args.output {
+        Output::Table => screen::print(&summary, &host_interfaces),
+        Output::Json => screen::print_json(&summary, &host_interfaces),
+    }
+    .map_err(DemoError::Output)?;
+    if args.check {
+        summary.check().map_err(DemoError::Check)?;
+    }
+    damage.map_or(Ok(()), |damage| Err(damage.into()))
+}
+
+/// The frames of a capture, and what ended it early.
+fn capture(path: &Path) -> Result<(Traffic, Option<CaptureError>), DemoError> {
+    let mut frames = Vec::new();
+    let mut octets = 0;
+    let mut damage = None;
+    for frame in Capture::open(path)? {
+        match frame {
+            Ok(frame) => {
+                octets += frame.data.len();
+                frames.push(frame.data);
+            }
+            Err(error) => damage = Some(error),
+        }
+        if octets > CAPTURE_OCTETS_MAX {
+            eprintln!("minimizer: {} is large; its first {} frames are sent", path.display(), frames.len());
+            break;
+        }
+    }
+    let traffic = Traffic::of_frames(frames);
+    match damage {
+        Some(damage) if traffic.is_empty() => Err(damage.into()),
+        _ if traffic.is_empty() => Err(DemoError::Empty(path.display().to_string())),
+        damage => Ok((traffic, damage)),
+    }
+}
+
+/// Sends and counts until the time is over, and collects what there is to tell.
+fn measure(
+    args: &cli::Demo,
+    traffic: Arc<Traffic>,
+    cable: &Cable,
+    netlink: Netlink,
+) -> Result<Summary, DemoError> {
+    let runtime = Runtime::new().map_err(RunError::Signals)?;
+    let program = run::load(args.table.flows_per_cpu)?;
+    let meter = Meter::start(&program)?;
+    let receiver = Interface { name: cable.receiver.name.clone(), index: cable.receiver.index };
+    let options = AgentOptions { interfaces: vec![receiver], mode: Mode::Native, interval: args.interval };
+    let agent = Agent::start(program, options, |_| {})?;
+    let end = Arc::new(Queue::<()>::new(1));
+    run::stop_on_signal(&runtime, {
+        let end = Arc::clone(&end);
+        move || end.close()
+    })?;
+
+    let sender = Sender::start(Arc::clone(&traffic), cable.sender.index, None).map_err(DemoError::Send)?;
+    let conductor = Conductor { sender, netlink, cable: cable.clone(), meter, start: Instant::now() };
+    let conductor = thread::Builder::new()
+        .name("conductor".to_owned())
+        .spawn({
+            let (end, stopper, duration) = (Arc::clone(&end), agent.stopper(), args.duration);
+            move || {
+                let conducted = conductor.conduct(&end, duration);
+                // Only now: whatever was sent has been seen.
+                stopper.stop();
+                conducted
+            }
+        })
+        .map_err(AgentError::Thread)?;
+    let outlet = agent.outlet();
+    let shown = show(&outlet, args);
+    end.close();
+    let conducted = conductor.join().map_err(|_| AgentError::Panicked)?;
+    agent.wait()?;
+    let protocols = shown.map_err(DemoError::Output)?;
+    let conducted = conducted?;
+    Ok(Summary {
+        ledger: outlet.ledger(),
+        protocols,
+        sent: conducted.transmitted,
+        unsendable: conducted.handed.unsendable,
+        elapsed: conducted.elapsed,
+        cost: conducted.cost,
+        payload_check: payload_check::check(traffic.frames())?,
+    })
+}
+
+/// Shows every batch until there are no more, and sums up records by protocol.
+fn show(outlet: &Outlet, args: &cli::Demo) -> io::Result<Protocols> {
+    let mut live = Live::new();
+    let mut protocols = Protocols::default();
+    let title = format!("{RECEIVER} (native)  of {} s", args.duration.as_secs_f64());
+    while let Some(batch) = outlet.next() {
+        protocols.add(&batch.records);
+        // This demo is where its records go.
+        outlet.exported(&batch);
+        let ledger: Ledger = outlet.ledger();
+        match args.output {
+            Output::Table => live.show(&title, &batch, &ledger)?,
+            Output::Json => {}
+        }
+    }
+    Ok(protocols)
+}
+
+/// Ends the sending in time and finds out what was sent.
+struct Conductor {
+    sender: Sender,
+    netlink: Netlink,
+    cable: Cable,
+    meter: Option<Meter>,
+    start: Instant,
+}
+
+struct Conducted {
+    handed: Handed,
+    transmitted: u64,
+    elapsed: Duration,
+    cost: Option<Cost>,
+}
+
+impl Conductor {
+    fn conduct(mut self, end: &Queue<()>, duration: Duration) -> Result<Conducted, DemoError> {
+        end.wait_closed(duration);
+        let handed = self.sender.finish().map_err(DemoError::Send)?;
+        let elapsed = self.start.elapsed();
+        let transmitted = self.cable.settle(&mut self.netlink, handed)?;
+        let cost = self.meter.as_ref().and_then(Meter::read);
+        Ok(Conducted { handed, transmitted, elapsed, cost })
+    }
+}

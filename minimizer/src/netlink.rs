@@ -1,0 +1,358 @@
+//! Network interfaces through rtnetlink: what there is, and the veth pairs of private networks.
+
+use std::fs;
+use std::io;
+
+use netlink_packet_core::{
+    DecodeError, NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REQUEST, NLMSG_DONE, NLMSG_ERROR,
+    NetlinkBuffer, NetlinkHeader, NetlinkMessage, NetlinkPayload, NlasIterator, ParseableParametrized,
+};
+use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_route::link::{
+    InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkHeader, LinkInfo, LinkMessage, LinkXdp,
+    XdpAttached,
+};
+use netlink_sys::protocols::NETLINK_ROUTE;
+use netlink_sys::{Socket, SocketAddr};
+use thiserror::Error;
+
+/// Octets of `struct ifinfomsg`, which stands before a link's attributes.
+const LINK_HEADER_OCTETS: usize = 16;
+
+/// Why the kernel's list of interfaces could not be read or changed.
+#[derive(Debug, Error)]
+pub enum NetlinkError {
+    /// The socket failed.
+    #[error("the netlink socket failed while it {doing}: {source}")]
+    Socket {
+        /// What was being done.
+        doing: &'static str,
+        /// The kernel's answer.
+        source: io::Error,
+    },
+    /// The kernel refused a request.
+    #[error("the kernel refused to {what}: {source}")]
+    Refused {
+        /// The request.
+        what: String,
+        /// The kernel's answer.
+        source: io::Error,
+    },
+    /// A message of the kernel does not have the documented form.
+    #[error("a netlink message of the kernel cannot be read: {0}")]
+    Decode(#[from] DecodeError),
+    /// No interface has this name.
+    #[error("there is no interface {name:?}; this network namespace has: {present}")]
+    NoSuchLink {
+        /// The name that was asked for.
+        name: String,
+        /// The names there are.
+        present: String,
+    },
+}
+
+/// How an XDP program is attached to an interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum XdpMode {
+    /// In the driver.
+    Native,
+    /// In the network stack, after a socket buffer was made.
+    Generic,
+    /// On the network card.
+    Offloaded,
+    /// More than one of the above.
+    Multiple,
+}
+
+/// The XDP program of an interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Xdp {
+    /// How it is attached.
+    pub mode: XdpMode,
+    /// The kernel's number of the program; 0 when there are several.
+    pub program_id: u32,
+}
+
+/// Counters that the driver keeps for an interface, from its creation on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LinkCounters {
+    /// Frames received.
+    pub received_packets: u64,
+    /// Frames that were lost on reception.
+    pub received_dropped: u64,
+    /// Frames transmitted. A veth whose peer has an XDP program counts a frame here when the peer takes it.
+    pub transmitted_packets: u64,
+    /// Frames that were not transmitted.
+    pub transmitted_dropped: u64,
+}
+
+/// One network interface.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Link {
+    /// The kernel's number of the interface.
+    pub index: u32,
+    /// Its name.
+    pub name: String,
+    /// The largest network-layer packet it carries, in octets.
+    pub mtu_octets: u32,
+    /// Kind of a virtual interface: `veth`, `bridge`, `vlan`, …
+    pub kind: Option<String>,
+    /// Driver of a device on a bus: `ixgbe`, `virtio_net`, …
+    pub driver: Option<String>,
+    /// Whether it is administratively up.
+    pub up: bool,
+    /// Whether it is up and has a carrier.
+    pub carrier: bool,
+    /// Whether it is a loopback interface.
+    pub loopback: bool,
+    /// Its XDP program.
+    pub xdp: Option<Xdp>,
+    /// Its counters.
+    pub counters: LinkCounters,
+}
+
+/// A socket to the kernel's list of interfaces, of the network namespace in which it was opened.
+pub struct Netlink {
+    socket: Socket,
+    sequence_number: u32,
+}
+
+impl Netlink {
+    /// Opens a socket in the network namespace of the calling thread.
+    ///
+    /// # Errors
+    /// The kernel's answer when no socket can be had.
+    pub fn open() -> Result<Self, NetlinkError> {
+        let failed = |source| NetlinkError::Socket { doing: "was opened", source };
+        let mut socket = Socket::new(NETLINK_ROUTE).map_err(failed)?;
+        socket.bind_auto().map_err(failed)?;
+        socket.connect(&SocketAddr::new(0, 0)).map_err(failed)?;
+        Ok(Self { socket, sequence_number: 0 })
+    }
+
+    /// All interfaces, by rising index.
+    ///
+    /// # Errors
+    /// The kernel's answer, or a message that cannot be read.
+    pub fn links(&mut self) -> Result<Vec<Link>, NetlinkError> {
+        let request = RouteNetlinkMessage::GetLink(LinkMessage::default());
+        let mut links = self.request(request, NLM_F_DUMP, "list interfaces")?;
+        links.sort_by_key(|link| link.index);
+        Ok(links)
+    }
+
+    /// The interface of this name.
+    ///
+    /// # Errors
+    /// As [`Self::links`], and [`NetlinkError::NoSuchLink`].
+    pub fn link(&mut self, name: &str) -> Result<Link, NetlinkError> {
+        let mut links = self.links()?;
+        match links.iter().position(|link| link.name == name) {
+            Some(position) => Ok(links.swap_remove(position)),
+            None => {
+                let present: Vec<_> = links.into_iter().map(|link| link.name).collect();
+                Err(NetlinkError::NoSuchLink { name: name.to_owned(), present: present.join(", ") })
+            }
+        }
+    }
+
+    /// Creates two interfaces that are joined by a virtual cable, both down and without ARP.
+    ///
+    /// # Errors
+    /// The kernel's answer: no privilege, a name in use, no veth module.
+    pub fn create_veth(&mut self, name: &str, peer: &str, mtu_octets: u32) -> Result<(), NetlinkError> {
+        let end = |name: &str| {
+            let mut end = LinkMessage::default();
+            end.header.flags = LinkFlags::Noarp;
+            end.header.change_mask = LinkFlags::Noarp;
+            end.attributes.push(LinkAttribute::IfName(name.to_owned()));
+            end.attributes.push(LinkAttribute::Mtu(mtu_octets));
+            end
+        };
+        let mut link = end(name);
+        link.attributes.push(LinkAttribute::LinkInfo(vec![
+            LinkInfo::Kind(InfoKind::Veth),
+            LinkInfo::Data(InfoData::Veth(InfoVeth::Peer(end(peer)))),
+        ]));
+        let what = format!("create the veth pair {name}, {peer}");
+        self.request(RouteNetlinkMessage::NewLink(link), NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL, &what)?;
+        Ok(())
+    }
+
+    /// Sets an interface up or down.
+    ///
+    /// # Errors
+    /// The kernel's answer.
+    pub fn set_up(&mut self, index: u32, up: bool) -> Result<(), NetlinkError> {
+        let mut link = LinkMessage::default();
+        link.header.index = index;
+        link.header.flags = if up { LinkFlags::Up } else { LinkFlags::empty() };
+        link.header.change_mask = LinkFlags::Up;
+        let what = format!("set interface {index} {}", if up { "up" } else { "down" });
+        self.request(RouteNetlinkMessage::SetLink(link), NLM_F_ACK, &what)?;
+        Ok(())
+    }
+
+    /// Sets the MTU of an interface.
+    ///
+    /// # Errors
+    /// The kernel's answer.
+    pub fn set_mtu(&mut self, index: u32, mtu_octets: u32) -> Result<(), NetlinkError> {
+        let mut link = LinkMessage::default();
+        link.header.index = index;
+        link.attributes.push(LinkAttribute::Mtu(mtu_octets));
+        let what = format!("set the MTU of interface {index} to {mtu_octets}");
+        self.request(RouteNetlinkMessage::SetLink(link), NLM_F_ACK, &what)?;
+        Ok(())
+    }
+
+    /// Deletes an interface; the other end of a veth pair goes with it.
+    ///
+    /// # Errors
+    /// The kernel's answer.
+    pub fn delete(&mut self, index: u32) -> Result<(), NetlinkError> {
+        let mut link = LinkMessage::default();
+        link.header.index = index;
+        let what = format!("delete interface {index}");
+        self.request(RouteNetlinkMessage::DelLink(link), NLM_F_ACK, &what)?;
+        Ok(())
+    }
+
+    /// Sends a request and collects the links in the answer up to its end.
+    fn request(
+        &mut self,
+        message: RouteNetlinkMessage,
+        flags: u16,
+        what: &str,
+    ) -> Result<Vec<Link>, NetlinkError> {
+        self.sequence_number += 1;
+        let mut header = NetlinkHeader::default();
+        header.flags = NLM_F_REQUEST | flags;
+        header.sequence_number = self.sequence_number;
+        let mut request = NetlinkMessage::new(header, NetlinkPayload::from(message));
+        request.finalize();
+        let mut octets = vec![0; request.buffer_len()];
+        request.serialize(&mut octets);
+        let failed = |doing| move |source| NetlinkError::Socket { doing, source };
+        self.socket.send(&octets, 0).map_err(failed("sent a request"))?;
+
+        let mut links = Vec::new();
+        loop {
+            let (datagram, _) = self.socket.recv_from_full().map_err(failed("received an answer"))?;
+            let mut rest = &datagram[..];
+            while !rest.is_empty() {
+                let message = NetlinkBuffer::new_checked(rest)?;
+                rest =
+                    rest.get(usize::try_from(message.length()).map_or(usize::MAX, aligned)..).unwrap_or(&[]);
+                match message.message_type() {
+                    _ if message.sequence_number() != self.sequence_number => {}
+                    NLMSG_DONE => return Ok(links),
+                    NLMSG_ERROR => match refusal(message.payload()) {
+                        None => return Ok(links),
+                        Some(source) => return Err(NetlinkError::Refused { what: what.to_owned(), source }),
+                    },
+                    _ => links.push(parse_link(message.payload())?),
+                }
+            }
+        }
+    }
+}
+
+/// Netlink messages start at multiples of four octets.
+fn aligned(octets: usize) -> usize {
+    octets.next_multiple_of(4)
+}
+
+/// The error in an `NLMSG_ERROR` payload; `None` for an acknowledgement.
+fn refusal(payload: &[u8]) -> Option<io::Error> {
+    let code = payload.first_chunk().map_or(-libc::EPROTO, |code| i32::from_ne_bytes(*code));
+    (code != 0).then(|| io::Error::from_raw_os_error(-code))
+}
+
+/// Reads a link. An attribute that cannot be read is passed over: new kernels and rare drivers send
+/// forms that the library does not know, and none of them may hide the interface.
+fn parse_link(payload: &[u8]) -> Result<Link, NetlinkError> {
+    let header = LinkHeader::parse(payload)?;
+    let mut link = Link {
+        index: header.index,
+        name: String::new(),
+        mtu_octets: 0,
+        kind: None,
+        driver: None,
+        up: header.flags.contains(LinkFlags::Up),
+        carrier: header.flags.contains(LinkFlags::Up | LinkFlags::LowerUp),
+        loopback: header.flags.contains(LinkFlags::Loopback),
+        xdp: None,
+        counters: LinkCounters::default(),
+    };
+    let attributes = NlasIterator::new(payload.get(LINK_HEADER_OCTETS..).unwrap_or(&[]))
+        .filter_map(Result::ok)
+        .filter_map(|nla| LinkAttribute::parse_with_param(&nla, header.interface_family).ok());
+    for attribute in attributes {
+        match attribute {
+            LinkAttribute::IfName(name) => link.name = name,
+            LinkAttribute::Mtu(octets) => link.mtu_octets = octets,
+            LinkAttribute::LinkInfo(infos) => link.kind = kind(&infos),
+            LinkAttribute::Xdp(state) => link.xdp = xdp(&state),
+            LinkAttribute::Stats64(counters) => {
+                link.counters = LinkCounters {
+                    received_packets: counters.rx_packets,
+                    received_dropped: counters.rx_dropped,
+                    transmitted_packets: counters.tx_packets,
+                    transmitted_dropped: counters.tx_dropped,
+                };
+            }
+            _ => {}
+        }
+    }
+    link.driver = driver(&link.name);
+    Ok(link)
+}
+
+fn kind(infos: &[LinkInfo]) -> Option<String> {
+    infos.iter().find_map(|info| match info {
+        LinkInfo::Kind(kind) => Some(kind.to_string()),
+        _ => None,
+    })
+}
+
+fn xdp(state: &[LinkXdp]) -> Option<Xdp> {
+    let mode = state.iter().find_map(|part| match part {
+        LinkXdp::Attached(XdpAttached::Driver) => Some(XdpMode::Native),
+        LinkXdp::Attached(XdpAttached::SocketBuffer) => Some(XdpMode::Generic),
+        LinkXdp::Attached(XdpAttached::Hardware) => Some(XdpMode::Offloaded),
+        LinkXdp::Attached(XdpAttached::Multiple) => Some(XdpMode::Multiple),
+        _ => None,
+    })?;
+    let program_id = state.iter().find_map(|part| match part {
+        LinkXdp::ProgId(id) => Some(*id),
+        _ => None,
+    });
+    Some(Xdp { mode, program_id: program_id.unwrap_or(0) })
+}
+
+/// The driver's name, from the device that sysfs links the interface to. Virtual interfaces have none.
+fn driver(name: &str) -> Option<String> {
+    let driver = fs::read_link(format!("/sys/class/net/{name}/device/driver")).ok()?;
+    Some(driver.file_name()?.to_str()?.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Netlink;
+
+    #[test]
+    fn the_loopback_interface_is_listed() {
+        let mut netlink = Netlink::open().expect("a netlink socket");
+        let link = netlink.link("lo").expect("lo is in every network namespace");
+        assert!(link.loopback);
+        assert_eq!((link.index, link.kind, link.driver, link.xdp), (1, None, None, None));
+    }
+
+    #[test]
+    fn an_unknown_name_is_refused_with_the_names_there_are() {
+        let error = Netlink::open().expect("a netlink socket").link("absent0");
+        let error = error.expect_err("there is none").to_string();
+        assert!(error.contains("\"absent0\"") && error.contains("lo"), "{error}");
+    }
+}

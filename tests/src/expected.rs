@@ -1,0 +1,63 @@
+//! What must be counted for given frames, by the parser as it runs on the host.
+
+use std::collections::HashMap;
+
+use minimizer_common::generation::Residual;
+use minimizer_common::outcome::Outcome;
+use minimizer_common::tuple::Tuple;
+use minimizer_ebpf::cursor::Cursor;
+use minimizer_ebpf::walk::walk;
+
+/// Outcomes and records of a sequence of frames on one interface.
+#[derive(Clone, Debug)]
+pub struct Expected {
+    /// Packets by outcome, in the order of [`Outcome::ALL`]; `counted` includes what may overflow.
+    pub outcomes: Vec<u64>,
+    /// Packets and octets by tuple.
+    pub flows: HashMap<Tuple, Residual>,
+}
+
+impl Expected {
+    /// What the first `count` frames of an endlessly repeated `round` must give on the interface in
+    /// `slot`.
+    #[must_use]
+    pub fn of<'frame>(round: impl Iterator<Item = &'frame [u8]>, count: u64, slot: u32) -> Self {
+        let round: Vec<_> = round.collect();
+        let length = round.len() as u64;
+        let mut expected = Self { outcomes: vec![0; Outcome::COUNT], flows: HashMap::new() };
+        for (position, frame) in (0..).zip(round) {
+            let times = count / length + u64::from(position < count % length);
+            expected.add(frame, times, slot);
+        }
+        expected
+    }
+
+    fn add(&mut self, frame: &[u8], times: u64, slot: u32) {
+        if times == 0 {
+            return;
+        }
+        let outcome = match walk(&mut Cursor::over(frame)) {
+            Ok(packet) => {
+                let tuple = Tuple::new(
+                    packet.addresses,
+                    packet.ports,
+                    packet.tags.with_interface(slot),
+                    packet.protocol,
+                    packet.traffic_class,
+                );
+                let flow = self.flows.entry(tuple).or_default();
+                flow.packets += times;
+                flow.octets += times * u64::from(packet.length_octets);
+                Outcome::Counted
+            }
+            Err(outcome) => outcome,
+        };
+        self.outcomes[outcome as usize] += times;
+    }
+
+    /// IP octets of all flows.
+    #[must_use]
+    pub fn octets(&self) -> u64 {
+        self.flows.values().map(|flow| flow.octets).sum()
+    }
+}
