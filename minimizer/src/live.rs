@@ -149,7 +149,7 @@ fn screen(
     let seen = seen(ledger);
     let occupancy = &batch.totals.occupancy;
     let mut lines = vec![
-        format!("minimizer  {title}  {:.0} s", elapsed.as_secs_f64()),
+        format!("minimizer  {title}  ({:.0} s so far)", elapsed.as_secs_f64()),
         format!(
             "{}packets/s  {}bit/s of IP  {} records  table {:.1} % full",
             scaled(rates.packets_per_second),

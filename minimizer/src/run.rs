@@ -13,6 +13,7 @@ use crate::agent::{Agent, AgentError, AgentOptions, Batch, Outlet};
 use crate::cli;
 use crate::interface::{Interface, InterfaceError};
 use crate::ledger::Ledger;
+use crate::live::Live;
 use crate::policy::{Policy, PolicyError};
 use crate::program::{Clock, Options, Program, ProgramError};
 use crate::report::{self, Output};
@@ -160,8 +161,14 @@ fn interfaces(names: &[String]) -> Result<Vec<Interface>, RunError> {
 
 /// Prints batches until there are no more. When writing fails, the batch is lost.
 fn print(outlet: &Outlet, output: Output) -> io::Result<()> {
+    let mut live = (output == Output::Table).then(Live::new).filter(Live::is_terminal);
+    let names: Vec<_> = outlet.ledger().interfaces().map(|(name, _)| name.to_owned()).collect();
+    let title = format!("{}  Ctrl-C ends", names.join(", "));
     while let Some(batch) = outlet.next() {
-        let result = print_batch(&batch, output);
+        let result = match &mut live {
+            Some(live) => live.show(&title, &batch, &outlet.ledger()),
+            None => print_batch(&batch, output),
+        };
         match result {
             Ok(()) => outlet.exported(&batch),
             Err(_) => outlet.dropped(&batch),

@@ -19,7 +19,6 @@ use tokio::runtime::Runtime;
 use crate::agent::{Agent, AgentError, AgentOptions, Outlet};
 use crate::cli;
 use crate::interface::Interface;
-use crate::ledger::Ledger;
 use crate::live::Live;
 use crate::netlink::{Netlink, NetlinkError};
 use crate::pcap::{Capture, CaptureError};
@@ -176,6 +175,7 @@ fn measure(
             let (end, stopper, duration) = (Arc::clone(&end), agent.stopper(), args.duration);
             move || {
                 let conducted = conductor.conduct(&end, duration);
+                end.close();
                 // Only now: whatever was sent has been seen.
                 stopper.stop();
                 conducted
@@ -183,7 +183,7 @@ fn measure(
         })
         .map_err(AgentError::Thread)?;
     let outlet = agent.outlet();
-    let shown = show(&outlet, args);
+    let shown = show(&outlet, &end, args);
     end.close();
     let conducted = conductor.join().map_err(|_| AgentError::Panicked)?;
     agent.wait()?;
@@ -201,18 +201,18 @@ fn measure(
 }
 
 /// Shows every batch until there are no more, and sums up records by protocol.
-fn show(outlet: &Outlet, args: &cli::Demo) -> io::Result<Protocols> {
+fn show(outlet: &Outlet, end: &Queue<()>, args: &cli::Demo) -> io::Result<Protocols> {
     let mut live = Live::new();
     let mut protocols = Protocols::default();
-    let title = format!("{RECEIVER} (native)  of {} s", args.duration.as_secs_f64());
+    let title = format!("demo on {RECEIVER}, {} s, Ctrl-C ends", args.duration.as_secs_f64());
     while let Some(batch) = outlet.next() {
         protocols.add(&batch.records);
         // This demo is where its records go.
         outlet.exported(&batch);
-        let ledger: Ledger = outlet.ledger();
-        match args.output {
-            Output::Table => live.show(&title, &batch, &ledger)?,
-            Output::Json => {}
+        // What is left at the end is a fraction of an interval, and no rate to leave on a terminal.
+        let is_rest = live.is_terminal() && end.wait_closed(Duration::ZERO);
+        if args.output == Output::Table && !is_rest {
+            live.show(&title, &batch, &outlet.ledger())?;
         }
     }
     Ok(protocols)
