@@ -1,6 +1,8 @@
 //! What integration tests and benches share: packets, networks, the agent under test.
 
+pub mod command;
 pub mod expected;
+pub mod leftovers;
 pub mod network;
 pub mod packets;
 pub mod privilege;
