@@ -24,6 +24,9 @@ impl Network {
     pub fn new(cables: usize, mtu_octets: u32) -> Result<Self> {
         enter_private_namespace()?;
         let mut netlink = Netlink::open()?;
+        // Agents under test serve on the loopback interface.
+        let loopback = netlink.link("lo")?;
+        netlink.set_up(loopback.index, true)?;
         let cables = (0..cables)
             .map(|number| {
                 Cable::lay(&mut netlink, &format!("send{number}"), &format!("receive{number}"), mtu_octets)
@@ -44,6 +47,14 @@ impl Network {
     /// No socket or no thread can be had.
     pub fn send(&self, cable: usize, traffic: &Arc<Traffic>, frames: Option<u64>) -> io::Result<Sender> {
         Sender::start(Arc::clone(traffic), self.cables[cable].sender.index, frames)
+    }
+
+    /// Whether an XDP program is attached to the receiving end of a cable.
+    ///
+    /// # Errors
+    /// The kernel's answer.
+    pub fn is_attached(&mut self, cable: usize) -> Result<bool> {
+        Ok(self.netlink.link(&self.cables[cable].receiver.name)?.xdp.is_some())
     }
 
     /// What the driver counted at the sending end of a cable.
