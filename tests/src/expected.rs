@@ -17,6 +17,13 @@ pub struct Expected {
     pub flows: HashMap<Tuple, Residual>,
 }
 
+impl Default for Expected {
+    /// What no frame at all must give.
+    fn default() -> Self {
+        Self { outcomes: vec![0; Outcome::COUNT], flows: HashMap::new() }
+    }
+}
+
 impl Expected {
     /// What the first `count` frames of an endlessly repeated `round` must give on the interface in
     /// `slot`.
@@ -24,7 +31,7 @@ impl Expected {
     pub fn of<'frame>(round: impl Iterator<Item = &'frame [u8]>, count: u64, slot: u32) -> Self {
         let round: Vec<_> = round.collect();
         let length = round.len() as u64;
-        let mut expected = Self { outcomes: vec![0; Outcome::COUNT], flows: HashMap::new() };
+        let mut expected = Self::default();
         for (position, frame) in (0..).zip(round) {
             let times = count / length + u64::from(position < count % length);
             expected.add(frame, times, slot);
@@ -32,7 +39,8 @@ impl Expected {
         expected
     }
 
-    fn add(&mut self, frame: &[u8], times: u64, slot: u32) {
+    /// Adds what a frame must give that arrives `times` times on the interface in `slot`.
+    pub fn add(&mut self, frame: &[u8], times: u64, slot: u32) {
         if times == 0 {
             return;
         }
@@ -53,6 +61,12 @@ impl Expected {
             Err(outcome) => outcome,
         };
         self.outcomes[outcome as usize] += times;
+    }
+
+    /// Frames of all outcomes.
+    #[must_use]
+    pub fn frames(&self) -> u64 {
+        self.outcomes.iter().sum()
     }
 
     /// IP octets of all flows.

@@ -3,6 +3,7 @@
 pub mod command;
 pub mod expected;
 pub mod leftovers;
+pub mod live_frames;
 pub mod network;
 pub mod packets;
 pub mod privilege;
