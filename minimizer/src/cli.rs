@@ -28,6 +28,18 @@ pub enum Verb {
     Demo(Demo),
     /// Run every frame of a capture through the program in the kernel and print the records.
     Replay(Replay),
+    /// Say what a running agent does: interfaces, drains, flow table, ledger.
+    Status(Status),
+    /// Say what this host lacks for the agent, and how to get it.
+    Doctor(Doctor),
+    /// Print the completion script of a shell.
+    Completions {
+        /// The shell.
+        #[arg(value_enum)]
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page.
+    Man,
 }
 
 /// Options of `run`.
@@ -119,6 +131,28 @@ pub struct Demo {
     #[command(flatten)]
     #[expect(missing_docs, reason = "a doc comment would become the help of the first option")]
     pub policy: PolicyOption,
+}
+
+/// Options of `status`.
+#[derive(Args, Debug)]
+pub struct Status {
+    /// Where the agent serves.
+    #[arg(long, value_name = "ADDRESS:PORT", default_value = DEFAULT_LISTEN)]
+    pub listen: SocketAddr,
+    /// How the status is printed.
+    #[arg(long, value_enum, default_value_t = Output::Table)]
+    pub output: Output,
+}
+
+/// Options of `doctor`.
+#[derive(Args, Debug)]
+pub struct Doctor {
+    /// Interface to examine; may be given several times. All but loopback when none is given.
+    #[arg(short, long = "interface", value_name = "IFACE")]
+    pub interfaces: Vec<String>,
+    /// How the checks are printed.
+    #[arg(long, value_enum, default_value_t = Output::Table)]
+    pub output: Output,
 }
 
 /// How the program is attached.

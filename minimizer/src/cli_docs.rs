@@ -6,9 +6,15 @@ use clap::Command;
 use clap_complete::Shell;
 
 /// Writes the completion script of `shell`.
-pub fn completions(mut command: Command, shell: Shell, out: &mut impl Write) {
+///
+/// # Errors
+/// When `out` takes no more.
+pub fn completions(mut command: Command, shell: Shell, out: &mut impl Write) -> io::Result<()> {
     let name = command.get_name().to_owned();
-    clap_complete::generate(shell, &mut command, name, out);
+    // The generator panics when a write fails, which a vector's never does.
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut command, name, &mut script);
+    out.write_all(&script)
 }
 
 /// Writes the manual page in roff: the command, then a section for each verb.
@@ -45,7 +51,7 @@ mod tests {
     fn every_shell_completes_verbs_and_options() {
         for shell in [Shell::Bash, Shell::Zsh, Shell::Fish, Shell::Elvish, Shell::PowerShell] {
             let mut script = Vec::new();
-            completions(command(), shell, &mut script);
+            completions(command(), shell, &mut script).expect("a vector takes everything");
             let script = String::from_utf8(script).expect("scripts are UTF-8");
             assert!(script.contains("run") && script.contains("listen"), "{shell}: {script}");
         }

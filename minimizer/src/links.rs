@@ -124,6 +124,8 @@ impl Link {
         let driver = fs::read_link(format!("/sys/class/net/{}/device/driver", link.name)).ok();
         if let Some(name) = driver.as_deref().and_then(|path| path.file_name()) {
             link.driver = Some(name.to_string_lossy().into_owned());
+        } else if link.loopback {
+            link.driver = Some("loopback".to_owned());
         }
         link
     }

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use prometheus_client::registry::Registry;
 
-pub use snapshot::{Attachment, Build, DURATION_BOUNDS, Drains, NotReady, Published, Sink, Snapshot};
+pub use snapshot::{Attachment, Build, DURATION_BOUNDS, Drains, NotReady, Published, Snapshot};
 
 /// A text format that Prometheus reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -108,7 +108,6 @@ pub(crate) mod tests {
             "minimizer_queued_octets 400",
             "minimizer_overflow_packets_total 105",
             "minimizer_overflow_octets_total 2",
-            r#"minimizer_sink_dropped_records_total{sink="stdout"} 13"#,
             "minimizer_ledger_balanced 1",
             "minimizer_table_slots 262144",
             "minimizer_table_slots_used 11",

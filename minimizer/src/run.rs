@@ -11,10 +11,13 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::agent::{Agent, AgentError, AgentOptions, Batch, Outlet};
 use crate::cli;
+use crate::http::{ListenError, Listener, Server};
 use crate::interface::{Interface, InterfaceError};
 use crate::ledger::Ledger;
 use crate::live::Live;
+use crate::metrics::{Published, Snapshot};
 use crate::policy::{Policy, PolicyError};
+use crate::privilege::{self, PrivilegeError, Task};
 use crate::program::{Clock, Options, Program, ProgramError};
 use crate::report::{self, Output};
 
@@ -33,6 +36,15 @@ pub enum RunError {
     /// The same interface twice.
     #[error("interface {0} is given twice")]
     Twice(String),
+    /// Capabilities are missing.
+    #[error(transparent)]
+    Privilege(#[from] PrivilegeError),
+    /// The address for the web server cannot be had.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    /// The web server does not start.
+    #[error("cannot start the web server: {0}")]
+    Server(#[source] io::Error),
     /// The program does not load.
     #[error(transparent)]
     Program(#[from] ProgramError),
@@ -65,14 +77,20 @@ pub enum RunError {
 pub fn run(args: &cli::Run) -> Result<(), RunError> {
     let _policy = Policy::named(&args.policy.policy)?;
     let interfaces = interfaces(&args.interfaces)?;
+    privilege::check(Task::Run)?;
+    let listener = Listener::bind(args.listen)?;
     let runtime = Runtime::new().map_err(RunError::Signals)?;
-    let program = load(args.table.flows_per_cpu)?;
+    let mut program = load(args.table.flows_per_cpu)?;
     let options = AgentOptions { interfaces, mode: args.mode.into(), interval: args.interval };
-    let agent = Agent::start(program, options, |_| {})?;
+    let published = Published::new(Snapshot::starting(&mut program, &options)?);
+    let observed = published.clone();
+    let agent = Agent::start(program, options, move |progress| observed.drained(progress))?;
     let stopper = agent.stopper();
     stop_on_signal(&runtime, move || stopper.stop())?;
+    let server = Server::start(listener, published.clone()).map_err(RunError::Server)?;
+    eprintln!("minimizer: serving http://{}/", server.address());
     let outlet = agent.outlet();
-    let printed = print(&outlet, args.output);
+    let printed = print(&outlet, &published, args.output);
     // Without an output there is nothing to run for.
     agent.stopper().stop();
     let ended = agent.wait();
@@ -160,7 +178,7 @@ fn interfaces(names: &[String]) -> Result<Vec<Interface>, RunError> {
 }
 
 /// Prints batches until there are no more. When writing fails, the batch is lost.
-fn print(outlet: &Outlet, output: Output) -> io::Result<()> {
+fn print(outlet: &Outlet, published: &Published, output: Output) -> io::Result<()> {
     let mut live = (output == Output::Table).then(Live::new).filter(Live::is_terminal);
     let names: Vec<_> = outlet.ledger().interfaces().map(|(name, _)| name.to_owned()).collect();
     let title = format!("{}  Ctrl-C ends", names.join(", "));
@@ -170,8 +188,14 @@ fn print(outlet: &Outlet, output: Output) -> io::Result<()> {
             None => print_batch(&batch, output),
         };
         match result {
-            Ok(()) => outlet.exported(&batch),
-            Err(_) => outlet.dropped(&batch),
+            Ok(()) => {
+                outlet.exported(&batch);
+                published.exported(&outlet.ledger(), batch.records.len());
+            }
+            Err(_) => {
+                outlet.dropped(&batch);
+                published.dropped(&outlet.ledger());
+            }
         }
         result?;
     }

@@ -4,17 +4,26 @@ use aya::programs::loaded_programs;
 use aya::util::KernelVersion;
 use minimizer_common::settings::PROGRAM;
 
-use super::Check;
 use super::drivers::has_native_xdp;
+use super::{Check, Verdict};
 use crate::links::{AttachedXdp, Link, XdpFeatures, XdpMode};
 
+const NATIVE_XDP: &str = "native xdp";
+const MTU: &str = "mtu";
 /// Largest MTU with which a frame, its tags and the driver's own data fit one page with every driver.
 const MTU_ONE_BUFFER: u32 = 3000;
 
 /// All checks of the named interfaces, or of all but loopback.
 pub fn checks(names: &[String], links: &[Link]) -> Vec<Check> {
     if names.is_empty() {
-        return links.iter().filter(|link| !link.loopback).flat_map(interface).collect();
+        // Nobody asked for each of these: what some of them cannot do keeps no agent from working.
+        let mut checks: Vec<Check> = links.iter().filter(|link| !link.loopback).flat_map(interface).collect();
+        for check in &mut checks {
+            if check.check == NATIVE_XDP || check.check == MTU {
+                check.verdict = check.verdict.min(Verdict::Warn);
+            }
+        }
+        return checks;
     }
     names
         .iter()
@@ -55,7 +64,7 @@ fn state(link: &Link) -> Check {
 }
 
 fn native(link: &Link, kernel: KernelVersion) -> Check {
-    let (name, check) = (&link.name, "native xdp");
+    let (name, check) = (&link.name, NATIVE_XDP);
     let driver = link.driver.as_deref().unwrap_or("unknown");
     let skb = "use an interface whose driver has it; '--mode skb' works everywhere, several times slower";
     match link.features {
@@ -123,7 +132,7 @@ fn program_name(id: u32) -> Option<String> {
 }
 
 fn mtu(link: &Link) -> Check {
-    let (name, check, mtu) = (&link.name, "mtu", link.mtu_octets);
+    let (name, check, mtu) = (&link.name, MTU, link.mtu_octets);
     if mtu <= MTU_ONE_BUFFER {
         return Check::pass(name, check, format!("{mtu}: a frame fits one buffer"));
     }
@@ -239,11 +248,14 @@ mod tests {
 
     #[test]
     fn all_but_loopback_are_examined_unless_named() {
-        let loopback = Link { name: "lo".to_owned(), loopback: true, ..link() };
+        let features = Some(XdpFeatures { native: false, multi_buffer: false });
+        let loopback = Link { name: "lo".to_owned(), loopback: true, features, ..link() };
+        let other = Link { name: "ifb0".to_owned(), features, ..link() };
+        assert!(checks(&[], &[other]).iter().all(|check| check.verdict != Verdict::Fail));
         let links = [loopback, link()];
         assert!(checks(&[], &links).iter().all(|check| check.subject == "eth0"));
         let named = checks(&["lo".to_owned(), "eth9".to_owned()], &links);
-        assert!(named.iter().any(|check| check.subject == "lo"));
+        assert!(named.iter().any(|check| check.subject == "lo" && check.verdict == Verdict::Fail));
         let unknown = named.last().expect("a check of eth9");
         assert_eq!((unknown.subject.as_str(), unknown.verdict), ("eth9", Verdict::Fail));
         assert_eq!(unknown.fix.as_deref(), Some("name one of: lo, eth0"));

@@ -98,11 +98,6 @@ impl Families<'_> {
         ] {
             self.counters(name, help, [(Vec::new(), value)])?;
         }
-        self.counters(
-            "minimizer_sink_dropped_records",
-            "Records that the sink lost",
-            snapshot.sinks.iter().map(|sink| (vec![("sink", sink.name)], sink.dropped_records)),
-        )?;
         for (name, help, value) in [
             (
                 "minimizer_queued_packets",

@@ -4,10 +4,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::ArcSwap;
+use minimizer_common::generation::WAYS;
 
+use crate::agent::{AgentOptions, Progress};
 use crate::drain::Occupancy;
 use crate::ledger::Ledger;
-use crate::program::Mode;
+use crate::program::{Mode, Program, ProgramError, object_digest};
 
 /// State of the agent after a drain.
 #[derive(Clone, Debug)]
@@ -24,8 +26,6 @@ pub struct Snapshot {
     pub ledger: Ledger,
     /// Records that were handed over since the start.
     pub exported_records: u64,
-    /// Records that each sink lost since the start.
-    pub sinks: Vec<Sink>,
     /// How full the generation of the last drain was.
     pub occupancy: Occupancy,
     /// Memory of the flow tables in bytes, all CPUs and generations.
@@ -52,15 +52,6 @@ pub struct Attachment {
     pub interface: String,
     /// Where the program is attached; `None` when it is not, because the interface vanished.
     pub mode: Option<Mode>,
-}
-
-/// A sink and what it lost.
-#[derive(Clone, Debug)]
-pub struct Sink {
-    /// Kind of sink (`stdout`, `ipfix`, …): a small fixed set, never an address.
-    pub name: &'static str,
-    /// Records it did not take.
-    pub dropped_records: u64,
 }
 
 /// Upper bounds of the histogram of drain durations, in seconds.
@@ -118,8 +109,37 @@ impl std::fmt::Display for NotReady {
 }
 
 impl Snapshot {
+    /// What is known before the first drain.
+    ///
+    /// # Errors
+    /// When the kernel does not tell about the loaded program.
+    pub fn starting(program: &mut Program, options: &AgentOptions) -> Result<Self, ProgramError> {
+        let program_tag = format!("{:016x}", program.info()?.tag());
+        let shape = program.generations().shape();
+        let names = || options.interfaces.iter().map(|interface| interface.name.clone());
+        let cpus = u64::from(shape.cpus);
+        let occupancy = Occupancy {
+            slots: cpus * shape.slots_per_cpu(),
+            spill: cpus * u64::from(shape.spill_blocks) * WAYS as u64,
+            ..Occupancy::default()
+        };
+        Ok(Self {
+            build: Build { version: env!("CARGO_PKG_VERSION"), object_digest: object_digest(), program_tag },
+            started: SystemTime::now(),
+            interval: options.interval,
+            attachments: names()
+                .map(|interface| Attachment { interface, mode: Some(options.mode) })
+                .collect(),
+            ledger: Ledger::new(names().collect()),
+            exported_records: 0,
+            occupancy,
+            table_bytes: shape.bytes() * 2,
+            drains: Drains::default(),
+        })
+    }
+
     /// Takes what a drain found.
-    pub fn drained(&mut self, ledger: &Ledger, occupancy: Occupancy, duration: Duration, attached: &[bool]) {
+    fn drained(&mut self, ledger: &Ledger, occupancy: Occupancy, duration: Duration, attached: &[bool]) {
         self.advance(ledger);
         self.occupancy = occupancy;
         self.drains.succeeded(duration);
@@ -129,9 +149,9 @@ impl Snapshot {
     }
 
     /// Takes the ledger after records were handed over.
-    pub fn exported(&mut self, ledger: &Ledger, records: u64) {
+    fn exported(&mut self, ledger: &Ledger, records: usize) {
         self.advance(ledger);
-        self.exported_records += records;
+        self.exported_records += u64::try_from(records).unwrap_or(u64::MAX);
     }
 
     /// Replaces the ledger by a later one. Drain and export run side by side, and whoever publishes
@@ -168,9 +188,25 @@ impl Published {
         Self(Arc::new(ArcSwap::from_pointee(first)))
     }
 
+    /// Publishes what a drain found. Called on the drain's thread: it waits for nobody.
+    pub fn drained(&self, progress: &Progress<'_>) {
+        let &Progress { ledger, totals, duration, attached } = progress;
+        self.update(|snapshot| snapshot.drained(ledger, totals.occupancy, duration, attached));
+    }
+
+    /// Publishes that `records` were handed over, after which the ledger stands so.
+    pub fn exported(&self, ledger: &Ledger, records: usize) {
+        self.update(|snapshot| snapshot.exported(ledger, records));
+    }
+
+    /// Publishes that records were lost, after which the ledger stands so.
+    pub fn dropped(&self, ledger: &Ledger) {
+        self.update(|snapshot| snapshot.advance(ledger));
+    }
+
     /// Publishes a changed copy of the snapshot. `change` may run several times, each time on a fresh copy,
     /// when others publish meanwhile.
-    pub fn update(&self, change: impl Fn(&mut Snapshot)) {
+    pub(crate) fn update(&self, change: impl Fn(&mut Snapshot)) {
         self.0.rcu(|snapshot| {
             let mut snapshot = Snapshot::clone(snapshot);
             change(&mut snapshot);
@@ -192,7 +228,7 @@ pub(crate) mod tests {
     use minimizer_common::generation::Residual;
     use minimizer_common::outcome::Outcome;
 
-    use super::{Attachment, Build, DURATION_BOUNDS, Drains, NotReady, Sink, Snapshot};
+    use super::{Attachment, Build, DURATION_BOUNDS, Drains, NotReady, Snapshot};
     use crate::drain::{InterfaceTotals, Occupancy, ResidualTotals, Totals};
     use crate::ledger::Ledger;
     use crate::program::Mode;
@@ -234,7 +270,6 @@ pub(crate) mod tests {
             attachments: vec![attachment("eth\"0\\", Some(Mode::Native)), attachment("gone", None)],
             ledger,
             exported_records: 42,
-            sinks: vec![Sink { name: "stdout", dropped_records: 13 }],
             occupancy,
             table_bytes: 9_000_000,
             drains,
