@@ -1,11 +1,14 @@
-//! The `minimizer` command as a test's subject: built once, with the profile of the test.
+//! The `minimizer` command as a test's subject: built, started, asked over HTTP, stopped.
 
 use std::env;
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
 use std::sync::OnceLock;
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
+use rustix::process::{Pid, Signal, kill_process};
 
 /// The binary, built with the profile of this test. Cargo does not build it for tests of another package.
 ///
@@ -32,4 +35,80 @@ fn build() -> Result<PathBuf> {
         }
     }
     bail!("{cargo:?} names no executable")
+}
+
+/// A running `minimizer run`, killed when dropped.
+pub struct Agent {
+    child: Child,
+    stderr: BufReader<ChildStderr>,
+    address: SocketAddr,
+}
+
+impl Agent {
+    /// Starts `command`, which runs `minimizer run` on a free port, and waits until it is attached and serves.
+    ///
+    /// # Errors
+    /// When it ends before.
+    pub fn start(command: &mut Command) -> Result<Self> {
+        let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn()?;
+        let mut stderr = BufReader::new(child.stderr.take().context("stderr is piped")?);
+        let mut said = String::new();
+        let address = loop {
+            let begin = said.len();
+            if stderr.read_line(&mut said)? == 0 {
+                bail!("the agent ended with {} and said: {said}", child.wait()?);
+            }
+            let line = said[begin..].trim_end();
+            if let Some((_, address)) = line.split_once("serving http://") {
+                break address.trim_end_matches('/').parse()?;
+            }
+        };
+        Ok(Self { child, stderr, address })
+    }
+
+    /// Where it serves.
+    #[must_use]
+    pub const fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Asks for `path` with this `Accept` header; returns status, content type and body.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub fn get(&self, path: &str, accept: &str) -> Result<(u16, String, String)> {
+        get(&format!("http://{}{path}", self.address), accept)
+    }
+
+    /// Stops it as an operator does; returns how it ended and what it said since the start.
+    ///
+    /// # Errors
+    /// When it cannot be stopped.
+    pub fn stop(mut self) -> Result<(ExitStatus, String)> {
+        kill_process(Pid::from_child(&self.child), Signal::TERM)?;
+        let mut said = String::new();
+        self.stderr.read_to_string(&mut said)?;
+        Ok((self.child.wait()?, said))
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        // Both fail only when the agent has ended already.
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+}
+
+/// Asks for `url`; returns status, content type and body.
+///
+/// # Errors
+/// When nobody answers.
+pub fn get(url: &str, accept: &str) -> Result<(u16, String, String)> {
+    let agent: ureq::Agent =
+        ureq::Agent::config_builder().http_status_as_error(false).proxy(None).build().into();
+    let mut answer = agent.get(url).header("accept", accept).call()?;
+    let content_type = answer.headers().get("content-type").map(|value| value.to_str().map(str::to_owned));
+    let content_type = content_type.transpose()?.unwrap_or_default();
+    Ok((answer.status().as_u16(), content_type, answer.body_mut().read_to_string()?))
 }

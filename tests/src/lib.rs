@@ -2,8 +2,10 @@
 
 pub mod command;
 pub mod expected;
+pub mod foreign;
 pub mod leftovers;
 pub mod live_frames;
 pub mod network;
 pub mod packets;
 pub mod privilege;
+pub mod veth;

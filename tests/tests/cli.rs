@@ -1,0 +1,137 @@
+//! Verbs that need no program in the kernel, and what the command says when it cannot do what it is told.
+
+use std::io::{Read as _, Write as _};
+use std::net::TcpListener;
+use std::process::{Command, Output, Stdio};
+use std::thread;
+
+use anyhow::{Context as _, Result, ensure};
+use serde_json::Value;
+use tests::command::{Agent, minimizer};
+use tests::privilege::can_use_kernel;
+use tests::veth::{RECEIVER, Veth};
+
+fn run(arguments: &[&str]) -> Result<Output> {
+    Ok(Command::new(minimizer()).args(arguments).output()?)
+}
+
+fn said(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+#[test]
+fn status_asks_the_running_agent() -> Result<()> {
+    if !can_use_kernel() {
+        return Ok(());
+    }
+    let veth = Veth::new()?;
+    let mut command = Command::new(minimizer());
+    command.args(["run", "-i", RECEIVER, "--interval", "100ms", "--listen", "127.0.0.1:0"]);
+    let agent = Agent::start(&mut command)?;
+    let address = agent.address().to_string();
+    veth.send(10, 10)?;
+    let table = run(&["status", "--listen", &address])?;
+    let text = String::from_utf8(table.stdout)?;
+    ensure!(table.status.success() && text.contains("receive0     native, seen "), "{text}");
+    let json = run(&["status", "--listen", &address, "--output", "json"])?;
+    let report: Value = serde_json::from_slice(&json.stdout)?;
+    assert_eq!(report["interfaces"][0]["name"], RECEIVER, "{report}");
+    assert_eq!(report["ledger"]["balanced"], true, "{report}");
+    Ok(())
+}
+
+#[test]
+fn status_without_an_agent_says_how_to_get_one() -> Result<()> {
+    let port = TcpListener::bind("127.0.0.1:0")?;
+    let address = port.local_addr()?.to_string();
+    // A server that speaks something else.
+    let server = thread::spawn(move || -> Result<()> {
+        let (mut client, _) = port.accept()?;
+        let read = client.read(&mut [0; 512])?;
+        ensure!(read > 0, "the client says nothing");
+        client.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nhi")?;
+        Ok(())
+    });
+    let output = run(&["status", "--listen", &address])?;
+    server.join().map_err(|_| anyhow::anyhow!("the server panicked"))??;
+    let text = said(&output);
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    assert!(text.contains(&format!("what answers at {address} is not a minimizer agent")), "{text}");
+
+    // The port is closed now.
+    let output = run(&["status", "--listen", &address])?;
+    let text = said(&output);
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    assert!(text.contains(&format!("no agent answers at {address}")), "{text}");
+    assert!(text.contains("minimizer run -i INTERFACE"), "{text}");
+    assert_eq!(text.lines().count(), 1, "{text}");
+    Ok(())
+}
+
+#[test]
+fn a_port_in_use_is_named_and_nothing_is_attached() -> Result<()> {
+    if !can_use_kernel() {
+        return Ok(());
+    }
+    let _veth = Veth::new()?;
+    let port = TcpListener::bind("127.0.0.1:0")?;
+    let address = port.local_addr()?.to_string();
+    let output = run(&["run", "-i", RECEIVER, "--listen", &address])?;
+    let text = said(&output);
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    let holder = format!("in use by process {}", std::process::id());
+    for part in [&format!("cannot listen on {address}"), &holder, "another address with '--listen'"] {
+        assert!(text.contains(part), "{part} is missing in {text}");
+    }
+    let links = tests::veth::ip(&format!("link show dev {RECEIVER}"))?;
+    assert!(!links.contains("xdp"), "{links}");
+    Ok(())
+}
+
+#[test]
+fn bash_accepts_its_completions_and_man_its_page() -> Result<()> {
+    for (arguments, checker) in [
+        (&["completions", "bash"][..], &["bash", "-n"][..]),
+        (&["man"], &["man", "--warnings", "-E", "UTF-8", "-l", "-Tutf8", "-Z", "-"]),
+    ] {
+        let output = run(arguments)?;
+        ensure!(output.status.success(), "{}", said(&output));
+        if Command::new(checker[0]).arg("--version").stdout(Stdio::null()).status().is_err() {
+            ensure!(checker[0] == "man", "bash is installed");
+            eprintln!("skipped: man is not installed");
+            continue;
+        }
+        let mut check = Command::new(checker[0]);
+        check.args(&checker[1..]).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
+        let mut check = check.spawn()?;
+        check.stdin.take().context("stdin is piped")?.write_all(&output.stdout)?;
+        let checked = check.wait_with_output()?;
+        ensure!(checked.status.success() && checked.stderr.is_empty(), "{}", said(&checked));
+    }
+    Ok(())
+}
+
+#[test]
+fn every_verb_has_its_options_in_the_manual() -> Result<()> {
+    let page = String::from_utf8(run(&["man"])?.stdout)?;
+    for part in [
+        "MINIMIZER RUN",
+        "MINIMIZER REPLAY",
+        "MINIMIZER STATUS",
+        "MINIMIZER DOCTOR",
+        "\\-\\-flows\\-per\\-cpu",
+    ] {
+        assert!(page.contains(part), "{part} is missing");
+    }
+    Ok(())
+}
+
+#[test]
+fn wrong_usage_is_exit_code_2() -> Result<()> {
+    for arguments in
+        [&["run"][..], &["nonsense"], &["status", "--listen", "nowhere"], &["completions", "csh"]]
+    {
+        assert_eq!(run(arguments)?.status.code(), Some(2), "{arguments:?}");
+    }
+    Ok(())
+}
