@@ -237,13 +237,12 @@ impl Capture {
             Format::PcapNg(blocks) => blocks.next(&mut self.source)?,
         };
         let Some(captured) = captured else { return Ok(None) };
-        // A capture that claims fewer octets than it holds is believed about what it holds.
-        let captured_octets = u32::try_from(captured.data.len()).unwrap_or(u32::MAX);
-        let original_octets = captured.original_octets.max(captured_octets);
+        let original_octets = captured.original_octets;
         if original_octets > FRAME_OCTETS_MAX {
             return Err(Damage::FrameLength(original_octets).into());
         }
         let mut data = captured.data.to_vec();
+        // What a capture holds beyond the frame was not on the wire.
         data.resize(original_octets as usize, 0);
         let frame = Frame { data, original_octets, time_ns: captured.time_ns, index: self.frames };
         Ok(Some(frame))

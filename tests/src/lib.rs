@@ -1,5 +1,6 @@
 //! What integration tests and benches share: packets, networks, the agent under test.
 
+pub mod captures;
 pub mod command;
 pub mod expected;
 pub mod foreign;
@@ -8,4 +9,5 @@ pub mod live_frames;
 pub mod network;
 pub mod packets;
 pub mod privilege;
+pub mod tshark;
 pub mod veth;

@@ -41,6 +41,10 @@ impl Recipe {
                 None
             }
         };
+        if let Some(at) = frame.pppoe_length_at {
+            let length = frame.octets.len() - at - 2;
+            frame.patch(at, length.min(usize::from(u16::MAX)));
+        }
         frame.octets.extend(&self.padding);
         let expected = match (frame.outcome, counted) {
             (Some(outcome), _) => Err(outcome),
@@ -68,6 +72,7 @@ struct Frame {
     octets: Vec<u8>,
     fields: Vec<std::ops::Range<usize>>,
     headers_octets: usize,
+    pppoe_length_at: Option<usize>,
     /// Set where the rules stop reading; what follows is not read any more.
     outcome: Option<Outcome>,
 }
@@ -134,6 +139,7 @@ impl Frame {
                 self.field([0x11]);
                 self.field([0]);
                 self.field([0x00, 0x2a]);
+                self.pppoe_length_at = Some(self.octets.len());
                 self.field([0, 0]);
                 self.field(recipe.network_protocol().to_be_bytes());
                 self.header_ends();
@@ -253,12 +259,12 @@ impl Frame {
     fn extension(&mut self, extension: &Extension, next_header: u8) {
         self.field([next_header]);
         match *extension {
-            Extension::Options { units, .. } => {
+            Extension::Options { header, units } => {
                 self.field([units]);
-                // PadN: an option that means nothing.
-                self.field([1, 4]);
+                // A routing type without a meaning, or PadN; then padding to the end.
+                self.field(if header == OptionsHeader::Routing { [253, 0] } else { [1, 4] });
                 self.field([0; 4]);
-                self.octets.extend(std::iter::repeat_n(0xa5, usize::from(units) * 8));
+                self.octets.extend(std::iter::repeat_n(0, usize::from(units) * 8));
             }
             Extension::Fragment { offset, more } => {
                 self.field([0]);
