@@ -52,7 +52,7 @@ fn object(root: &Path, out: &Path) -> Result<(), String> {
         println!("cargo:warning=no bpf-linker: building without the kernel program; run `cargo xtask setup`");
         return fs::write(&object, []).map_err(|error| format!("{}: {error}", object.display()));
     };
-    let (built, warnings) = kernel_program::build(root, &linker, &out.join("bpf"))?;
+    let (built, warnings) = kernel_program::build(root, &linker, &root.join("target/bpf"))?;
     for line in warnings.lines() {
         println!("cargo:warning={line}");
     }

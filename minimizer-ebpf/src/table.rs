@@ -185,7 +185,10 @@ mod tests {
         for start in 0..WAYS as u64 {
             assert!(!add(&mut group, (start as u32) << 29, &ipv4(9), ONE));
             assert_eq!(group.0, before);
-            assert!(add(&mut group, (start as u32) << 29, &ipv4(3), ONE), "a flow that is in it still counts");
+            assert!(
+                add(&mut group, (start as u32) << 29, &ipv4(3), ONE),
+                "a flow that is in it still counts"
+            );
             group.0 = before;
         }
     }
