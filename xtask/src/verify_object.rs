@@ -98,6 +98,7 @@ fn rebuilt(bytes: &[u8]) -> Result<()> {
     if folder.exists() {
         fs::remove_dir_all(&folder).with_context(|| format!("cannot remove {}", folder.display()))?;
     }
+    eprintln!("building the kernel program anew in {}", folder.display());
     let linker = kernel_program::installed_linker(workspace::root());
     let (path, _) = kernel_program::build(workspace::root(), &linker, &folder).map_err(anyhow::Error::msg)?;
     let fresh = fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
@@ -161,10 +162,8 @@ fn print(bytes: &[u8], object: &KernelObject, findings: &Findings) {
         println!("map           {name:<12} {kind}, {} x {} bytes{inner}", map.entries, map.value_bytes);
     }
     if let Some(flow) = &findings.flow {
-        println!(
-            "packet        {} loads, {} stores; every store goes to the stack or to a map value",
-            flow.packet_loads,
-            flow.foreign_stores.len()
-        );
+        let (loads, stores) = (flow.packet_loads, flow.foreign_stores.len());
+        println!("packet        {loads} loads of header fields");
+        println!("stores        {stores} to anything but the stack and map values");
     }
 }

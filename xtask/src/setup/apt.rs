@@ -26,7 +26,8 @@ pub fn install(packages: &[&str]) -> Result<()> {
         Ok(sizes) => eprint!("{sizes}"),
         Err(error) => bail!(
             "the configured repositories do not offer all of: {}\n{error:#}\n\
-             On Debian 12 they are in `bookworm` and `bookworm-security`; LLVM 22 is also at https://apt.llvm.org",
+             Without network the lists of packages are empty. On Debian 12 they are in `bookworm` and \
+             `bookworm-security`; LLVM 22 is also at https://apt.llvm.org",
             packages.join(" ")
         ),
     }
