@@ -37,7 +37,7 @@ fn wait_for<T: Debug>(ask: impl Fn() -> Result<T>, is_wanted: impl Fn(&T) -> boo
             Ok(answer) if is_wanted(&answer) => return Ok(answer),
             answer => ensure!(begin.elapsed() < LIMIT, "the last answer was {answer:?}"),
         }
-        thread::sleep(PACE);
+        thread::park_timeout(PACE);
     }
 }
 
