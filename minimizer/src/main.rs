@@ -18,7 +18,7 @@ const EXIT_CONFIGURATION: u8 = 78;
 fn main() -> ExitCode {
     let result = match Cli::parse().verb {
         Verb::Run(args) => run::run(&args).map_err(Into::into),
-        Verb::Demo(args) => demo::demo(&args).map_err(Into::into),
+        Verb::Demo(args) => demo(&args),
         Verb::Replay(args) => replay(&args),
         Verb::Status(args) => status(&args),
         Verb::Doctor(args) => doctor(&args),
@@ -43,6 +43,11 @@ fn exit_code(error: &anyhow::Error) -> u8 {
     }
     let is_policy = error.is::<PolicyError>() || matches!(error.downcast_ref(), Some(RunError::Policy(_)));
     if is_policy { EXIT_CONFIGURATION } else { 1 }
+}
+
+fn demo(args: &cli::Demo) -> anyhow::Result<()> {
+    privilege::check(Task::Demo)?;
+    Ok(demo::demo(args)?)
 }
 
 fn replay(args: &cli::Replay) -> anyhow::Result<()> {

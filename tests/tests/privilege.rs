@@ -130,6 +130,10 @@ fn each_missing_capability_is_named_in_one_line() -> Result<()> {
             assert!(output.stdout.is_empty());
         }
     }
+    let output = folder.as_nobody(Task::Run.needs()).arg("demo").output()?;
+    let said = String::from_utf8(output.stderr)?;
+    assert_eq!(output.status.code(), Some(77), "{said}");
+    assert!(said.contains("missing capability CAP_SYS_ADMIN, CAP_NET_RAW: "), "{said}");
     let output = folder.replay(&[])?;
     let said = String::from_utf8(output.stderr)?;
     assert!(said.contains("missing capability CAP_BPF, CAP_NET_ADMIN, CAP_PERFMON: "), "{said}");
