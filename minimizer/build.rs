@@ -11,6 +11,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use kernel_program::KernelProgram;
+
+const PROGRAM: KernelProgram = KernelProgram { package: "minimizer-ebpf", bin: "minimizer" };
+
 /// What the object depends on, relative to the root.
 const SOURCES: &[&str] = &[
     "minimizer-ebpf/Cargo.toml",
@@ -52,7 +56,7 @@ fn object(root: &Path, out: &Path) -> Result<(), String> {
         println!("cargo:warning=no bpf-linker: building without the kernel program; run `cargo xtask setup`");
         return fs::write(&object, []).map_err(|error| format!("{}: {error}", object.display()));
     };
-    let (built, warnings) = kernel_program::build(root, &linker, &root.join("target/bpf"))?;
+    let (built, warnings) = kernel_program::build(root, &linker, &root.join("target/bpf"), &PROGRAM)?;
     for line in warnings.lines() {
         println!("cargo:warning={line}");
     }

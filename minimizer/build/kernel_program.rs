@@ -1,5 +1,5 @@
-//! How the kernel program is built: one recipe for the agent's build script and for the rebuild
-//! that `cargo xtask verify-object` compares with.
+//! How kernel programs are built: one recipe for the agent's build script, for the rebuild that
+//! `cargo xtask verify-object` compares with, and for the programs of the bench.
 
 use std::env;
 use std::ffi::OsString;
@@ -33,17 +33,32 @@ pub fn installed_linker(root: &Path) -> PathBuf {
     root.join("target/tools/bin/bpf-linker")
 }
 
-/// Builds the object below `target_folder` and returns its path, and what the compiler warned of.
+/// A binary of a package that is a kernel program.
+pub struct KernelProgram {
+    /// Name of the package.
+    pub package: &'static str,
+    /// Name of the binary.
+    pub bin: &'static str,
+}
+
+/// Builds the object of `program` below `target_folder` and returns its path, and what the compiler
+/// warned of.
 ///
 /// # Errors
 /// What cargo printed, when it failed.
-pub fn build(root: &Path, linker: &Path, target_folder: &Path) -> Result<(PathBuf, String), String> {
+pub fn build(
+    root: &Path,
+    linker: &Path,
+    target_folder: &Path,
+    program: &KernelProgram,
+) -> Result<(PathBuf, String), String> {
+    let KernelProgram { package, bin } = program;
     let linker = linker.to_str().ok_or_else(|| format!("not UTF-8: {}", linker.display()))?;
     let flags = [RUSTFLAGS, &[&format!("-Clinker={linker}")]].concat().join("\u{1f}");
     let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo")));
     cargo
         .current_dir(root)
-        .args(["build", "--package", "minimizer-ebpf", "--bin", "minimizer", "--features", "program"])
+        .args(["build", "--package", package, "--bin", bin, "--features", "program"])
         .args(["--release", "--target", "bpfel-unknown-none", "-Zbuild-std=core", "--quiet", "--locked"])
         // Paths of this machine are not the object's business, and would make it differ elsewhere.
         .args(["-Ztrim-paths", "--config", "profile.release.trim-paths=\"all\""])
@@ -58,7 +73,7 @@ pub fn build(root: &Path, linker: &Path, target_folder: &Path) -> Result<(PathBu
     let output = cargo.output().map_err(|error| format!("cannot start cargo: {error}"))?;
     let printed = String::from_utf8_lossy(&output.stderr).into_owned();
     if !output.status.success() {
-        return Err(format!("{printed}\nthe kernel program does not build ({})", output.status));
+        return Err(format!("{printed}\n{package} does not build ({})", output.status));
     }
-    Ok((target_folder.join("bpfel-unknown-none/release/minimizer"), printed))
+    Ok((target_folder.join("bpfel-unknown-none/release").join(bin), printed))
 }

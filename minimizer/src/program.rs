@@ -178,6 +178,14 @@ impl Program {
     /// # Errors
     /// See [`ProgramError`].
     pub fn load(options: &Options) -> Result<Self, ProgramError> {
+        Self::load_object(OBJECT, options)
+    }
+
+    /// Loads the program from another build's object, to compare the two.
+    ///
+    /// # Errors
+    /// See [`ProgramError`].
+    pub fn load_object(object: &[u8], options: &Options) -> Result<Self, ProgramError> {
         let cpus = possible_cpus()?;
         let flows_per_cpu = options.flows_per_cpu;
         let shape =
@@ -198,7 +206,7 @@ impl Program {
             clock,
             frame_length: if has_multi_buffer_length() { LENGTH_BUFFER } else { LENGTH_LINEAR },
         };
-        let object = sized_object(shape.blocks())?;
+        let object = sized_object(object, shape.blocks())?;
         let mut ebpf = EbpfLoader::new()
             .override_global(SETTINGS_SYMBOL, settings.as_bytes(), true)
             .load(&object)
@@ -317,12 +325,12 @@ pub fn object_digest() -> String {
 }
 
 /// The object with the number of a generation's blocks put into its type information.
-fn sized_object(blocks: u32) -> Result<Vec<u8>, ProgramError> {
-    if OBJECT.is_empty() {
+fn sized_object(object: &[u8], blocks: u32) -> Result<Vec<u8>, ProgramError> {
+    if object.is_empty() {
         return Err(ProgramError::NoObject);
     }
     let damaged = ProgramError::Object;
-    let file = object::File::parse(OBJECT).map_err(|_| damaged("it is not an ELF file"))?;
+    let file = object::File::parse(object).map_err(|_| damaged("it is not an ELF file"))?;
     let section = file.section_by_name(".BTF").ok_or(damaged("it has no type information"))?;
     let (start, length) = section.file_range().ok_or(damaged("its type information is empty"))?;
     let range = usize::try_from(start)
@@ -331,7 +339,7 @@ fn sized_object(blocks: u32) -> Result<Vec<u8>, ProgramError> {
         .map(|(start, length)| start..start + length)
         .ok_or(damaged("its type information is too long"))?;
     let placeholder = u32::try_from(BLOCKS_PLACEHOLDER).unwrap_or(0).to_le_bytes();
-    let mut sized = OBJECT.to_vec();
+    let mut sized = object.to_vec();
     let words = sized.get_mut(range).ok_or(damaged("its type information is cut off"))?.chunks_exact_mut(4);
     let mut places = words.filter(|word| **word == placeholder);
     let place = places.next().ok_or(damaged("the size of a generation is not in it"))?;

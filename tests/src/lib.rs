@@ -1,5 +1,6 @@
 //! What integration tests and benches share: packets, networks, the agent under test.
 
+pub mod bench;
 pub mod captures;
 pub mod command;
 pub mod expected;
