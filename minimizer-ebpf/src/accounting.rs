@@ -1,5 +1,7 @@
 //! From a frame to its one outcome: counters, flow table, spill log, residual.
 
+use core::hint::black_box;
+
 use aya_ebpf::btf_maps::{Array, ArrayOfMaps};
 use aya_ebpf::helpers::generated::{
     bpf_get_smp_processor_id, bpf_jiffies64, bpf_ktime_get_ns, bpf_xdp_get_buff_len,
@@ -17,7 +19,7 @@ use minimizer_common::settings::{
 use minimizer_common::tuple::Tuple;
 use minimizer_ebpf::cursor::Cursor;
 use minimizer_ebpf::table::{self, Count};
-use minimizer_ebpf::walk::{Packet, walk};
+use minimizer_ebpf::walk::{Packet, Version, walk_ipv4, walk_ipv6, walk_link};
 use minimizer_ebpf::{hash, untraced};
 
 const MMAPABLE: usize = 1 << 10;
@@ -67,6 +69,8 @@ pub fn account(context: &XdpContext) -> Option<()> {
     let interface = u32::from(control.interface_slots[position]) & 31;
     let counters = run.interface(interface)?;
 
+    // Whatever asks the kernel comes before the walk, while there is little to keep in registers.
+    let time = time(counters, control);
     let start = context.data();
     let end = context.data_end();
     let frame_octets = frame_octets(context, start, end);
@@ -75,12 +79,17 @@ pub fn account(context: &XdpContext) -> Option<()> {
 
     // SAFETY: the kernel keeps `data..data_end` readable while the program runs.
     let mut cursor = unsafe { Cursor::between(start as *const u8, end as *const u8, frame_octets) };
-    let outcome = match walk(&mut cursor) {
-        Ok(packet) => {
-            counters.octets_counted += u64::from(packet.length_octets);
-            let time = time(counters, control);
-            run.store(interface, &packet, time)?
-        }
+    // The two IP versions stay apart to the end: what they have in common is less than what either
+    // would carry along for the other.
+    let outcome = match walk_link(&mut cursor) {
+        Ok((tags, Version::V4)) => match walk_ipv4(&mut cursor, tags) {
+            Ok(packet) => run.count::<false>(counters, interface, &packet, time)?,
+            Err(outcome) => outcome,
+        },
+        Ok((tags, Version::V6)) => match walk_ipv6(&mut cursor, tags) {
+            Ok(packet) => run.count::<true>(counters, interface, &packet, time)?,
+            Err(outcome) => outcome,
+        },
         Err(outcome) => outcome,
     };
     counters.outcomes[outcome as usize] += 1;
@@ -149,7 +158,15 @@ impl Run {
 
     /// Puts the packet into a record, or into a residual counter when there is no room.
     #[inline(always)]
-    fn store(&self, interface: u32, packet: &Packet, time: u32) -> Option<Outcome> {
+    fn count<const IPV6: bool>(
+        &self,
+        counters: &mut InterfaceCounters,
+        interface: u32,
+        packet: &Packet,
+        time: u32,
+    ) -> Option<Outcome> {
+        let octets = u64::from(packet.length_octets);
+        counters.octets_counted += octets;
         let tuple = Tuple::new(
             packet.addresses,
             packet.ports,
@@ -157,22 +174,20 @@ impl Run {
             packet.protocol,
             packet.traffic_class,
         );
-        let count =
-            Count { octets: u64::from(packet.length_octets), control_bits: packet.control_bits, time };
-        // SAFETY: the constant lives as long as the program; `setting!` would copy all keys.
-        let keys = unsafe { &*core::hint::black_box(&raw const SETTINGS.hash_keys) };
-        let is_ipv6 = packet.is_ipv6;
-        let position = if is_ipv6 { hash::ipv6(keys, &tuple) } else { hash::ipv4(keys, &tuple) };
+        let count = Count { octets, control_bits: packet.control_bits, time };
+        let keys = &SETTINGS.hash_keys;
+        let position = if IPV6 { hash::ipv6(keys, &tuple) } else { hash::ipv4(keys, &tuple) };
         // SAFETY: the block is a group, and only this CPU writes it.
-        if unsafe { table::count(self.group(position)?, position, &tuple, is_ipv6, count) } {
+        if let Some(slot) = unsafe { table::find::<IPV6>(self.group(position)?, position, &tuple) } {
+            table::count::<IPV6>(slot, &tuple, count);
             return Some(Outcome::Counted);
         }
-        let position = hash::second(position);
-        // SAFETY: as above.
-        if unsafe { table::count(self.group(position)?, position, &tuple, is_ipv6, count) } {
-            return Some(Outcome::Counted);
-        }
-        self.spill(interface, &tuple, is_ipv6, count)
+        // Stores of several known zeroes would become a call of memset, which the verifier refuses.
+        let zero = black_box(0);
+        let [first, second, third, fourth] = tuple.addresses;
+        let addresses = if IPV6 { [first, second, third, fourth] } else { [first, zero, zero, zero] };
+        let packet = Displaced { tuple: Tuple { addresses, ..tuple }, count, position, interface };
+        displaced(self.generation, self.first_block, &packet)
     }
 
     #[inline(always)]
@@ -183,7 +198,7 @@ impl Run {
 
     /// Appends a packet to the spill log, or adds it to a residual counter.
     #[inline(always)]
-    fn spill(&self, interface: u32, tuple: &Tuple, is_ipv6: bool, count: Count) -> Option<Outcome> {
+    fn spill(&self, packet: &Displaced) -> Option<Outcome> {
         let state = self.block(CPU_STATE_BLOCK)?.cast::<CpuState>();
         // SAFETY: the block holds the CPU's state, and only this CPU writes it.
         let state = unsafe { &mut *state };
@@ -193,18 +208,42 @@ impl Run {
             let group = self.block(SPILL_BLOCK + block)?.cast::<Group>();
             // SAFETY: the block is a piece of spill log, and only this CPU writes it.
             let group = unsafe { &mut *group };
-            table::fill(&mut group.0[spilled as usize % WAYS], tuple, count);
+            table::count::<true>(&mut group.0[spilled as usize % WAYS], &packet.tuple, packet.count);
             state.spilled += 1;
             return Some(Outcome::Counted);
         }
-        let index = untraced(residual_index(interface, is_ipv6, tuple.protocol()));
+        let tuple = &packet.tuple;
+        let index = untraced(residual_index(packet.interface, tuple.tags().is_ipv6(), tuple.protocol()));
         let per_block = RESIDUALS_PER_BLOCK as u32;
         let residuals =
             self.block(RESIDUAL_BLOCK + index / per_block)?.cast::<[Residual; RESIDUALS_PER_BLOCK]>();
         // SAFETY: the block holds residual counters, and only this CPU writes it.
         let residual = unsafe { &mut (*residuals)[(index % per_block) as usize] };
         residual.packets += 1;
-        residual.octets += count.octets;
+        residual.octets += packet.count.octets;
         Some(Outcome::Overflow)
     }
+}
+
+/// A packet whose first group is full.
+struct Displaced {
+    tuple: Tuple,
+    count: Count,
+    position: u32,
+    interface: u32,
+}
+
+/// Counts a packet in its second group, the spill log or a residual counter. A function of its own:
+/// one packet in a hundred comes here, and it would cost the others their registers.
+#[inline(never)]
+fn displaced(generation: &'static Generation, first_block: u32, packet: &Displaced) -> Option<Outcome> {
+    let run = Run { generation, first_block };
+    let position = hash::second(packet.position);
+    // An IPv4 tuple has zeroes where an IPv6 tuple has its other addresses, in the table too.
+    // SAFETY: the block is a group, and only this CPU writes it.
+    if let Some(slot) = unsafe { table::find::<true>(run.group(position)?, position, &packet.tuple) } {
+        table::count::<true>(slot, &packet.tuple, packet.count);
+        return Some(Outcome::Counted);
+    }
+    run.spill(packet)
 }

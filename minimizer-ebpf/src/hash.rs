@@ -8,6 +8,8 @@
 //! groups. A final mix, a bijection of all 64 bits, breaks the progression up. An IPv4 tuple costs four
 //! multiplications.
 
+use core::ptr;
+
 use minimizer_common::settings::HASH_KEYS;
 use minimizer_common::tuple::Tuple;
 
@@ -58,15 +60,23 @@ fn sum_ipv4(keys: &[u64; HASH_KEYS], tuple: &Tuple) -> u64 {
 }
 
 #[inline(always)]
-const fn pair(keys: &[u64; HASH_KEYS], first: usize, word: u64) -> u64 {
+fn pair(keys: &[u64; HASH_KEYS], first: usize, word: u64) -> u64 {
     let low = word & 0xffff_ffff;
     let high = word >> 32;
-    keys[first].wrapping_add(low).wrapping_mul(keys[first + 1].wrapping_add(high))
+    key(keys, first).wrapping_add(low).wrapping_mul(key(keys, first + 1).wrapping_add(high))
 }
 
 #[inline(always)]
-const fn single(keys: &[u64; HASH_KEYS], first: usize, half: u16) -> u64 {
-    keys[first].wrapping_mul(half as u64)
+fn single(keys: &[u64; HASH_KEYS], first: usize, half: u16) -> u64 {
+    key(keys, first).wrapping_mul(u64::from(half))
+}
+
+/// One key. Volatile, since the keys are constants of the kernel program that the agent replaces
+/// before it is loaded: the compiler must not take the zeroes in the object for the keys.
+#[inline(always)]
+fn key(keys: &[u64; HASH_KEYS], index: usize) -> u64 {
+    // SAFETY: reads a field of a borrowed array.
+    unsafe { ptr::read_volatile(&raw const keys[index]) }
 }
 
 #[cfg(test)]

@@ -14,70 +14,70 @@ pub struct Count {
     pub time: u32,
 }
 
-/// Counts the packet in the slot of its tuple, or in a free slot of the group. Probing starts at
-/// way `position >> 29`, so that flows of one group do not all walk the same slots, and stops at the
-/// first match or free slot: slots are never freed while a generation is written.
+/// The slot of the tuple, or the free slot that is to be its own; `None` when all ways hold other
+/// tuples. Probing starts at way `position >> 29`, so that flows of one group do not all walk the same
+/// slots, and stops at the first match or free slot: slots are never freed while a generation is
+/// written.
 ///
-/// Returns `false`, with nothing changed, when all ways hold other tuples.
+/// `IPV6` is the tuple's IP version, known where the code is compiled: an IPv4 tuple differs only in
+/// one word of addresses.
 ///
 /// # Safety
-/// `group` points to a group that nobody else reads or writes meanwhile.
+/// `group` points to a group that nobody else reads or writes while the slot is used.
 #[inline(always)]
-pub unsafe fn count(group: *mut Group, position: u32, tuple: &Tuple, is_ipv6: bool, count: Count) -> bool {
+pub unsafe fn find<'group, const IPV6: bool>(
+    group: *mut Group,
+    position: u32,
+    tuple: &Tuple,
+) -> Option<&'group mut Slot> {
     let start = (position >> 29) as usize;
     for step in 0..WAYS {
         let way = (start + step) % WAYS;
         // SAFETY: `way` is below `WAYS` and the caller owns the group.
         let slot = unsafe { &mut (*group).0[way] };
-        if slot.counters >> 32 == 0 {
-            fill(slot, tuple, count);
-            return true;
-        }
-        if matches(slot, tuple, is_ipv6) {
-            add(slot, count);
-            return true;
+        if slot.packets() == 0 || matches::<IPV6>(slot, tuple) {
+            return Some(slot);
         }
     }
-    false
+    None
 }
 
+/// Counts the packet in a slot that [`find`] found, or in one whose words are all zero.
+///
+/// Of an IPv4 tuple only the word of addresses that it has is written.
 #[inline(always)]
-fn add(slot: &mut Slot, count: Count) {
-    let control_bits = u64::from(count.control_bits) << Slot::CONTROL_BITS_SHIFT;
-    slot.counters = (slot.counters | control_bits) + Slot::ONE_PACKET;
+pub fn count<const IPV6: bool>(slot: &mut Slot, tuple: &Tuple, count: Count) {
+    if slot.packets() == 0 {
+        if IPV6 {
+            slot.addresses = tuple.addresses;
+        } else {
+            slot.addresses[0] = tuple.addresses[0];
+        }
+        slot.transport = tuple.transport;
+        slot.times = u64::from(count.time);
+    }
+    // In a slot that is not free the tuple's kind is there already.
+    let marks = u64::from(tuple.kind) | u64::from(count.control_bits) << Slot::CONTROL_BITS_SHIFT;
+    slot.counters = (slot.counters | marks) + Slot::ONE_PACKET;
     slot.octets += count.octets;
+    // Most packets fall into the time unit of the one before, and need no store.
     if slot.times >> 32 != u64::from(count.time) {
         slot.times = slot.times & 0xffff_ffff | u64::from(count.time) << 32;
     }
 }
 
-/// Writes a new flow of one packet into a free slot, whose words are all zero.
-#[inline(always)]
-pub fn fill(slot: &mut Slot, tuple: &Tuple, count: Count) {
-    slot.addresses = tuple.addresses;
-    slot.transport = tuple.transport;
-    slot.counters =
-        u64::from(tuple.kind) | u64::from(count.control_bits) << Slot::CONTROL_BITS_SHIFT | Slot::ONE_PACKET;
-    slot.octets = count.octets;
-    slot.times = u64::from(count.time) | u64::from(count.time) << 32;
-}
-
 /// Whether the slot is that of the tuple. The IP version is part of `transport`, and the unused
 /// words of an IPv4 tuple are zero in every slot, so that they need no comparison.
 #[inline(always)]
-fn matches(slot: &Slot, tuple: &Tuple, is_ipv6: bool) -> bool {
-    let differs = (slot.addresses[0] ^ tuple.addresses[0])
+fn matches<const IPV6: bool>(slot: &Slot, tuple: &Tuple) -> bool {
+    let mut differs = (slot.addresses[0] ^ tuple.addresses[0])
         | (slot.transport ^ tuple.transport)
         | (slot.counters ^ u64::from(tuple.kind)) & 0xffff;
-    if differs != 0 {
-        return false;
+    if IPV6 {
+        differs |= (slot.addresses[1] ^ tuple.addresses[1])
+            | (slot.addresses[2] ^ tuple.addresses[2])
+            | (slot.addresses[3] ^ tuple.addresses[3]);
     }
-    if !is_ipv6 {
-        return true;
-    }
-    let differs = (slot.addresses[1] ^ tuple.addresses[1])
-        | (slot.addresses[2] ^ tuple.addresses[2])
-        | (slot.addresses[3] ^ tuple.addresses[3]);
     differs == 0
 }
 
@@ -86,14 +86,21 @@ mod tests {
     use minimizer_common::generation::{Group, WAYS};
     use minimizer_common::tuple::{Slot, Tags, Tuple};
 
-    use super::{Count, count};
+    use super::{Count, count, find};
 
     const EMPTY: Group =
         Group([Slot { addresses: [0; 4], transport: 0, counters: 0, octets: 0, times: 0 }; WAYS]);
 
     fn add(group: &mut Group, position: u32, tuple: &Tuple, counted: Count) -> bool {
-        // SAFETY: the group is borrowed exclusively.
-        unsafe { count(group, position, tuple, tuple.tags().is_ipv6(), counted) }
+        if tuple.tags().is_ipv6() {
+            // SAFETY: the group is borrowed exclusively.
+            let slot = unsafe { find::<true>(group, position, tuple) };
+            slot.map(|slot| count::<true>(slot, tuple, counted)).is_some()
+        } else {
+            // SAFETY: as above.
+            let slot = unsafe { find::<false>(group, position, tuple) };
+            slot.map(|slot| count::<false>(slot, tuple, counted)).is_some()
+        }
     }
 
     fn ipv4(flow: u64) -> Tuple {

@@ -28,34 +28,61 @@ pub struct Packet {
     pub length_octets: u32,
 }
 
+/// IP version of a packet, known once the link headers are read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Version {
+    /// IPv4.
+    V4,
+    /// IPv6.
+    V6,
+}
+
 /// Reads the headers of a frame.
 ///
 /// # Errors
 /// The outcome of a frame that has no IP packet in it or whose headers do not add up.
 #[inline(always)]
 pub fn walk(cursor: &mut Cursor<'_>) -> Result<Packet, Outcome> {
-    let ether_type = ethernet::read(cursor)?;
-    let (tags, ether_type) =
-        if vlan::is_tag(ether_type) { vlan::read(cursor, ether_type)? } else { (Tags::NONE, ether_type) };
-    match ether_type {
-        ipv4::ETHER_TYPE => walk_ipv4(cursor, tags),
-        ipv6::ETHER_TYPE => walk_ipv6(cursor, tags),
-        mpls::UNICAST | mpls::UPSTREAM => match mpls::read(cursor)? {
-            ipv4::VERSION => walk_ipv4(cursor, tags),
-            ipv6::VERSION => walk_ipv6(cursor, tags),
-            _ => Err(Outcome::NonIp),
-        },
-        pppoe::SESSION => match pppoe::read(cursor)? {
-            pppoe::PPP_IPV4 => walk_ipv4(cursor, tags),
-            pppoe::PPP_IPV6 => walk_ipv6(cursor, tags),
-            _ => Err(Outcome::NonIp),
-        },
-        _ => Err(Outcome::NonIp),
+    let (tags, version) = walk_link(cursor)?;
+    match version {
+        Version::V4 => walk_ipv4(cursor, tags),
+        Version::V6 => walk_ipv6(cursor, tags),
     }
 }
 
+/// Reads the link headers, down to the IP header.
+///
+/// # Errors
+/// The outcome of a frame that has no IP packet in it or whose link headers do not add up.
 #[inline(always)]
-fn walk_ipv4(cursor: &mut Cursor<'_>, tags: Tags) -> Result<Packet, Outcome> {
+pub fn walk_link(cursor: &mut Cursor<'_>) -> Result<(Tags, Version), Outcome> {
+    let ether_type = ethernet::read(cursor)?;
+    let (tags, ether_type) =
+        if vlan::is_tag(ether_type) { vlan::read(cursor, ether_type)? } else { (Tags::NONE, ether_type) };
+    let version = match ether_type {
+        ipv4::ETHER_TYPE => Version::V4,
+        ipv6::ETHER_TYPE => Version::V6,
+        mpls::UNICAST | mpls::UPSTREAM => match mpls::read(cursor)? {
+            ipv4::VERSION => Version::V4,
+            ipv6::VERSION => Version::V6,
+            _ => return Err(Outcome::NonIp),
+        },
+        pppoe::SESSION => match pppoe::read(cursor)? {
+            pppoe::PPP_IPV4 => Version::V4,
+            pppoe::PPP_IPV6 => Version::V6,
+            _ => return Err(Outcome::NonIp),
+        },
+        _ => return Err(Outcome::NonIp),
+    };
+    Ok((tags, version))
+}
+
+/// Reads an IPv4 packet from its IP header on.
+///
+/// # Errors
+/// The outcome of a packet whose headers do not add up.
+#[inline(always)]
+pub fn walk_ipv4(cursor: &mut Cursor<'_>, tags: Tags) -> Result<Packet, Outcome> {
     let ip = ipv4::read(cursor)?;
     let transport = walk_transport(cursor, ip.protocol, ip.transport_octets)?;
     Ok(Packet {
@@ -70,8 +97,12 @@ fn walk_ipv4(cursor: &mut Cursor<'_>, tags: Tags) -> Result<Packet, Outcome> {
     })
 }
 
+/// Reads an IPv6 packet from its IP header on.
+///
+/// # Errors
+/// The outcome of a packet whose headers do not add up.
 #[inline(always)]
-fn walk_ipv6(cursor: &mut Cursor<'_>, tags: Tags) -> Result<Packet, Outcome> {
+pub fn walk_ipv6(cursor: &mut Cursor<'_>, tags: Tags) -> Result<Packet, Outcome> {
     let ip = ipv6::read(cursor)?;
     let transport = walk_transport(cursor, ip.protocol, ip.transport_octets)?;
     Ok(Packet {
