@@ -92,7 +92,8 @@ pub fn account(context: &XdpContext) -> Option<()> {
         },
         Err(outcome) => outcome,
     };
-    counters.outcomes[outcome as usize] += 1;
+    // An index would be checked with a panic behind it, which is no BPF.
+    *counters.outcomes.get_mut(outcome as usize)? += 1;
     Some(())
 }
 
@@ -187,7 +188,8 @@ impl Run {
         let [first, second, third, fourth] = tuple.addresses;
         let addresses = if IPV6 { [first, second, third, fourth] } else { [first, zero, zero, zero] };
         let packet = Displaced { tuple: Tuple { addresses, ..tuple }, count, position, interface };
-        displaced(self.generation, self.first_block, &packet)
+        let recorded = displaced(self.generation, self.first_block, &packet)?;
+        Some(if recorded { Outcome::Counted } else { Outcome::Overflow })
     }
 
     #[inline(always)]
@@ -196,9 +198,9 @@ impl Run {
         Some(self.block(SPILL_BLOCK + setting!(spill_blocks) + group)?.cast())
     }
 
-    /// Appends a packet to the spill log, or adds it to a residual counter.
+    /// Appends a packet to the spill log and returns `true`, or adds it to a residual counter.
     #[inline(always)]
-    fn spill(&self, packet: &Displaced) -> Option<Outcome> {
+    fn spill(&self, packet: &Displaced) -> Option<bool> {
         let state = self.block(CPU_STATE_BLOCK)?.cast::<CpuState>();
         // SAFETY: the block holds the CPU's state, and only this CPU writes it.
         let state = unsafe { &mut *state };
@@ -210,7 +212,7 @@ impl Run {
             let group = unsafe { &mut *group };
             table::count::<true>(&mut group.0[spilled as usize % WAYS], &packet.tuple, packet.count);
             state.spilled += 1;
-            return Some(Outcome::Counted);
+            return Some(true);
         }
         let tuple = &packet.tuple;
         let index = untraced(residual_index(packet.interface, tuple.tags().is_ipv6(), tuple.protocol()));
@@ -221,7 +223,7 @@ impl Run {
         let residual = unsafe { &mut (*residuals)[(index % per_block) as usize] };
         residual.packets += 1;
         residual.octets += packet.count.octets;
-        Some(Outcome::Overflow)
+        Some(false)
     }
 }
 
@@ -233,17 +235,18 @@ struct Displaced {
     interface: u32,
 }
 
-/// Counts a packet in its second group, the spill log or a residual counter. A function of its own:
-/// one packet in a hundred comes here, and it would cost the others their registers.
+/// Counts a packet in its second group or the spill log and returns `true`, or in a residual counter.
+/// A function of its own: one packet in a hundred comes here, and it would cost the others their
+/// registers.
 #[inline(never)]
-fn displaced(generation: &'static Generation, first_block: u32, packet: &Displaced) -> Option<Outcome> {
+fn displaced(generation: &'static Generation, first_block: u32, packet: &Displaced) -> Option<bool> {
     let run = Run { generation, first_block };
     let position = hash::second(packet.position);
     // An IPv4 tuple has zeroes where an IPv6 tuple has its other addresses, in the table too.
     // SAFETY: the block is a group, and only this CPU writes it.
     if let Some(slot) = unsafe { table::find::<true>(run.group(position)?, position, &packet.tuple) } {
         table::count::<true>(slot, &packet.tuple, packet.count);
-        return Some(Outcome::Counted);
+        return Some(true);
     }
     run.spill(packet)
 }
