@@ -33,8 +33,8 @@ fn object() -> Result<(), String> {
     let package = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").expect("cargo sets CARGO_MANIFEST_DIR"));
     let root = package.parent().expect("the package lies in the repository");
     let object = out.join("bench.o");
-    let linker = env::var_os("BPF_LINKER")
-        .map_or_else(|| kernel_program::installed_linker(root), PathBuf::from);
+    let linker =
+        env::var_os("BPF_LINKER").map_or_else(|| kernel_program::installed_linker(root), PathBuf::from);
     println!("cargo:rerun-if-changed={}", linker.display());
     if !linker.is_file() {
         return fs::write(&object, []).map_err(|error| format!("{}: {error}", object.display()));

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use anyhow::bail;
 use clap::{CommandFactory as _, Parser as _};
 use minimizer::cli::{self, Cli, Verb};
+use minimizer::demo::DemoError;
 use minimizer::policy::{Policy, PolicyError};
 use minimizer::privilege::{self, PrivilegeError, Task};
 use minimizer::report::{self, Output};
@@ -41,7 +42,9 @@ fn exit_code(error: &anyhow::Error) -> u8 {
     if error.is::<PrivilegeError>() || matches!(error.downcast_ref(), Some(RunError::Privilege(_))) {
         return PrivilegeError::EXIT_CODE;
     }
-    let is_policy = error.is::<PolicyError>() || matches!(error.downcast_ref(), Some(RunError::Policy(_)));
+    let is_policy = error.is::<PolicyError>()
+        || matches!(error.downcast_ref(), Some(RunError::Policy(_)))
+        || matches!(error.downcast_ref(), Some(DemoError::Policy(_)));
     if is_policy { EXIT_CONFIGURATION } else { 1 }
 }
 

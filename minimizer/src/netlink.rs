@@ -193,31 +193,6 @@ impl Netlink {
         Ok(())
     }
 
-    /// Sets the MTU of an interface.
-    ///
-    /// # Errors
-    /// The kernel's answer.
-    pub fn set_mtu(&mut self, index: u32, mtu_octets: u32) -> Result<(), NetlinkError> {
-        let mut link = LinkMessage::default();
-        link.header.index = index;
-        link.attributes.push(LinkAttribute::Mtu(mtu_octets));
-        let what = format!("set the MTU of interface {index} to {mtu_octets}");
-        self.request(RouteNetlinkMessage::SetLink(link), NLM_F_ACK, &what)?;
-        Ok(())
-    }
-
-    /// Deletes an interface; the other end of a veth pair goes with it.
-    ///
-    /// # Errors
-    /// The kernel's answer.
-    pub fn delete(&mut self, index: u32) -> Result<(), NetlinkError> {
-        let mut link = LinkMessage::default();
-        link.header.index = index;
-        let what = format!("delete interface {index}");
-        self.request(RouteNetlinkMessage::DelLink(link), NLM_F_ACK, &what)?;
-        Ok(())
-    }
-
     /// Sends a request and collects the links in the answer up to its end.
     fn request(
         &mut self,

@@ -252,3 +252,9 @@ fn a_kill_leaves_nothing() {
     let (code, _) = Running::start().end(Signal::KILL);
     assert_eq!(code, None);
 }
+
+#[test]
+fn an_unknown_policy_is_bad_configuration() {
+    let output = demo(&["--policy", "absent"]);
+    assert_eq!(output.status.code(), Some(78), "{}", text(&output.stderr));
+}

@@ -37,8 +37,7 @@ fn count(context: &XdpContext) -> Option<()> {
 pub(crate) fn parse(context: &XdpContext) -> Option<Packet> {
     let (start, end) = (context.data(), context.data_end());
     // SAFETY: the kernel keeps `data..data_end` readable while the program runs.
-    let mut cursor =
-        unsafe { Cursor::between(start as *const u8, end as *const u8, (end - start) as u32) };
+    let mut cursor = unsafe { Cursor::between(start as *const u8, end as *const u8, (end - start) as u32) };
     walk(&mut cursor).ok()
 }
 

@@ -94,7 +94,10 @@ impl Contenders {
     /// # Errors
     /// What the kernel answers; without the kernel programs in this build, or without privilege.
     pub fn load(flows: u32, beside: Option<&[u8]>) -> anyhow::Result<Self> {
-        ensure!(!OBJECT.is_empty(), "built without the kernel programs; run `cargo xtask setup` and build again");
+        ensure!(
+            !OBJECT.is_empty(),
+            "built without the kernel programs; run `cargo xtask setup` and build again"
+        );
         let slots = flows.next_power_of_two() * 2;
         let mask = slots - 1;
         let mut ebpf = EbpfLoader::new()
@@ -154,8 +157,7 @@ impl Contenders {
             self.in_slot = Some(kind);
         }
         let frame = family.frame();
-        let options =
-            TestRunOptions { data_in: Some(&frame), repeat: packets, ..TestRunOptions::default() };
+        let options = TestRunOptions { data_in: Some(&frame), repeat: packets, ..TestRunOptions::default() };
         let result = xdp(&mut self.ebpf, family.wrapper())?.test_run(options)?;
         ensure!(result.return_value == ACTION_PASS, "{} returned {}", kind.name(), result.return_value);
         contender.sent += u64::from(packets);
@@ -267,18 +269,18 @@ fn balanced(totals: &Totals, records: usize) -> anyhow::Result<Account> {
     let interface = totals.interfaces.first().context("no interface was watched")?;
     let recorded = totals.recorded;
     let outcomes: u64 = interface.outcomes.iter().sum();
-    ensure!(interface.seen_packets == outcomes, "{} packets seen, {outcomes} outcomes", interface.seen_packets);
+    ensure!(
+        interface.seen_packets == outcomes,
+        "{} packets seen, {outcomes} outcomes",
+        interface.seen_packets
+    );
     ensure!(
         interface.outcome(Outcome::Counted) == recorded.packets
             && interface.octets_counted == recorded.octets,
         "counters {interface:?} and records {recorded:?} disagree"
     );
     ensure!(totals.residuals.is_empty(), "the table overflowed at half its size");
-    Ok(Account {
-        packets: interface.seen_packets,
-        octets: recorded.octets,
-        flows: Some(records as u64),
-    })
+    Ok(Account { packets: interface.seen_packets, octets: recorded.octets, flows: Some(records as u64) })
 }
 
 fn sum_lines(lines: impl Iterator<Item = (u64, u64)>) -> Account {
@@ -290,9 +292,10 @@ fn sum_lines(lines: impl Iterator<Item = (u64, u64)>) -> Account {
 }
 
 fn word(value: &[u8], index: usize) -> u64 {
-    value.chunks_exact(8).nth(index).map_or(0, |word| {
-        word.iter().rev().fold(0, |number, octet| number << 8 | u64::from(*octet))
-    })
+    value
+        .chunks_exact(8)
+        .nth(index)
+        .map_or(0, |word| word.iter().rev().fold(0, |number, octet| number << 8 | u64::from(*octet)))
 }
 
 fn xdp<'ebpf>(ebpf: &'ebpf mut Ebpf, name: &str) -> anyhow::Result<&'ebpf mut Xdp> {
