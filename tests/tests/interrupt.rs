@@ -89,7 +89,9 @@ fn check_printed_ledger(ledger: &Value, [records, packets, octets]: [u64; 3]) {
 fn send_until(network: &mut Network, traffic: &Arc<Traffic>, frames: u64) -> Vec<Sender> {
     let senders: Vec<_> =
         (0..INTERFACES).map(|cable| network.send(cable, traffic, None).expect("sending starts")).collect();
-    while (0..INTERFACES).map(|cable| network.counters(cable).unwrap().transmitted_packets).sum::<u64>()
+    while (0..INTERFACES)
+        .map(|cable| network.counters(cable).expect("the cable is there").transmitted_packets)
+        .sum::<u64>()
         < frames
     {
         assert!(senders.iter().all(|sender| !sender.is_finished()), "a sender ended early");

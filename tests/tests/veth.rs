@@ -46,7 +46,7 @@ impl Found {
         let records = records.take();
         self.ledger.add(&totals);
         self.ledger.add_exported(totals.recorded);
-        assert!(self.ledger.is_balanced(), "{}", serde_json::to_string(&self.ledger).unwrap());
+        assert!(self.ledger.is_balanced(), "{}", serde_json::to_string(&self.ledger).expect("serializes"));
         for (slot, interface) in totals.interfaces.iter().enumerate() {
             assert_eq!(interface.seen_packets, interface.outcomes.iter().sum::<u64>());
             let recorded = sum(records
