@@ -61,6 +61,9 @@ fn stay_on_this_cpu() {
     rustix::thread::sched_setaffinity(None, &one).expect("it is among the allowed ones");
 }
 
+/// The settings, and the table of extension headers by protocol number.
+const CONSTANTS_OCTETS: usize = size_of::<Settings>() + 256 * 4;
+
 /// The content of every map that the program can reach, but for the generations, by name. The
 /// outer map's content is the identity of its inner map, which no two programs share. The first
 /// word of the control page, the distance of two clocks, is left out: the agent sets it at each flip.
@@ -72,7 +75,7 @@ fn other_maps(program: &Program) -> BTreeMap<String, Vec<u8>> {
         let content = match name.as_str() {
             GENERATION_MAP => Vec::new(),
             CONTROL_MAP => content::<{ size_of::<Control>() }>(data).split_off(size_of::<u64>()),
-            name if name.ends_with(RODATA_MAP) => content::<{ size_of::<Settings>() }>(data),
+            name if name.ends_with(RODATA_MAP) => content::<CONSTANTS_OCTETS>(data),
             other => panic!("what is map {other}?"),
         };
         (name, content)

@@ -26,7 +26,7 @@ pub struct Flow {
 
 /// A set of kinds of values.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Kinds(u8);
+struct Kinds(u16);
 
 impl Kinds {
     const NUMBER: Self = Self(1);
@@ -38,6 +38,8 @@ impl Kinds {
     const MAP: Self = Self(1 << 5);
     const MAP_VALUE: Self = Self(1 << 6);
     const CONSTANTS: Self = Self(1 << 7);
+    /// The stack of the function that called this one.
+    const CALLER_STACK: Self = Self(1 << 8);
 
     const fn with(self, other: Self) -> Self {
         Self(self.0 | other.0)
@@ -59,7 +61,7 @@ impl Kinds {
     fn names(self) -> String {
         let names =
             ["a number", "the action", "the context", "the packet", "the stack", "a map", "a map value"];
-        let names = names.into_iter().chain(["the constants"]).enumerate();
+        let names = names.into_iter().chain(["the constants", "its caller's stack"]).enumerate();
         let held = names.filter(|(bit, _)| self.0 & 1 << bit != 0).map(|(_, name)| name);
         held.collect::<Vec<_>>().join(" or ")
     }
@@ -77,6 +79,14 @@ impl Value {
 
     const fn at(kinds: Kinds, offset: i64) -> Self {
         Self { kinds, offset: Some(offset) }
+    }
+
+    /// What the value is to a function that is called.
+    fn pass(&mut self) {
+        if self.kinds.intersects(Kinds::STACK) {
+            self.kinds = Kinds(self.kinds.0 & !Kinds::STACK.0).with(Kinds::CALLER_STACK);
+            self.offset = None;
+        }
     }
 
     fn union(self, other: Self) -> Self {
@@ -100,6 +110,8 @@ const MAP_LOOKUP: i32 = 1;
 struct State {
     registers: [Value; 11],
     stack: [Value; STACK_SLOTS],
+    /// All that lies on the stack of the caller.
+    caller_stack: Value,
 }
 
 impl State {
@@ -107,12 +119,24 @@ impl State {
         let mut registers = [Value::NUMBER; 11];
         registers[CONTEXT_REGISTER] = Value::at(Kinds::CONTEXT, 0);
         registers[FRAME_REGISTER] = Value::at(Kinds::STACK, 0);
-        Self { registers, stack: [Value::NUMBER; STACK_SLOTS] }
+        Self { registers, stack: [Value::NUMBER; STACK_SLOTS], caller_stack: Value::default() }
+    }
+
+    /// The state in which a function starts that is called in this one.
+    fn called(&self) -> Self {
+        let mut start = Self::start();
+        start.registers[1..=5].copy_from_slice(&self.registers[1..=5]);
+        start.registers[1..=5].iter_mut().for_each(Value::pass);
+        let held = self.stack.iter().fold(self.caller_stack, |all, slot| all.union(*slot));
+        start.caller_stack = held;
+        start.caller_stack.pass();
+        start
     }
 
     fn union(&mut self, other: &Self) {
-        let mine = self.registers.iter_mut().chain(&mut self.stack);
-        for (mine, other) in mine.zip(other.registers.iter().chain(&other.stack)) {
+        let mine = self.registers.iter_mut().chain(&mut self.stack).chain([&mut self.caller_stack]);
+        for (mine, other) in mine.zip(other.registers.iter().chain(&other.stack).chain([&other.caller_stack]))
+        {
             *mine = mine.union(*other);
         }
     }
@@ -140,33 +164,86 @@ fn stack_slot(offset: i64) -> Option<usize> {
 /// # Errors
 /// When it has an instruction that this analysis does not know; then nothing is known about it.
 pub fn follow(program: &Program, action_offset: i64) -> Result<Flow> {
-    let mut states: BTreeMap<usize, State> = BTreeMap::from([(0, State::start())]);
-    let mut pending = vec![0];
-    while let Some(at) = pending.pop() {
-        let mut state = states.get(&at).cloned().context("a position without a state")?;
-        let step = Step { program, action_offset, at, instruction: instruction(program, at)? };
-        step.apply(&mut state).with_context(|| format!("instruction {at}"))?;
-        for next in step.successors()? {
-            match states.get_mut(&next) {
-                None => {
-                    states.insert(next, state.clone());
-                    pending.push(next);
+    let analysis = Analysis { program, action_offset };
+    let mut flow = Flow::default();
+    analysis.judge_function(&mut flow, 0, State::start(), 0)?;
+    Ok(flow)
+}
+
+/// Calls within calls: the kernel's limit.
+const DEPTH_MAX: usize = 8;
+
+struct Analysis<'program> {
+    program: &'program Program,
+    action_offset: i64,
+}
+
+impl Analysis<'_> {
+    /// The states in which a function can be before each of its instructions.
+    fn explore(&self, entry: usize, start: State, depth: usize) -> Result<BTreeMap<usize, State>> {
+        if depth > DEPTH_MAX {
+            bail!("calls are nested too deep");
+        }
+        let mut states: BTreeMap<usize, State> = BTreeMap::from([(entry, start)]);
+        let mut pending = vec![entry];
+        while let Some(at) = pending.pop() {
+            let mut state = states.get(&at).cloned().context("a position without a state")?;
+            let instruction = instruction(self.program, at)?;
+            let step = Step { program: self.program, action_offset: self.action_offset, at, instruction };
+            match step.function()? {
+                Some(function) => {
+                    let returned = self.returned(function, state.called(), depth + 1)?;
+                    step.return_from_call(&mut state, returned)?;
                 }
-                Some(known) => {
-                    let before = known.clone();
-                    known.union(&state);
-                    if *known != before {
+                None => step.apply(&mut state).with_context(|| format!("instruction {at}"))?,
+            }
+            for next in step.successors()? {
+                match states.get_mut(&next) {
+                    None => {
+                        states.insert(next, state.clone());
                         pending.push(next);
+                    }
+                    Some(known) => {
+                        let before = known.clone();
+                        known.union(&state);
+                        if *known != before {
+                            pending.push(next);
+                        }
                     }
                 }
             }
         }
+        Ok(states)
     }
-    let mut flow = Flow::default();
-    for (at, state) in &states {
-        judge(&mut flow, *at, instruction(program, *at)?, state)?;
+
+    /// What a function returns. A pointer to a stack could be to its own, which is gone, or to the
+    /// caller's, which no function here returns.
+    fn returned(&self, entry: usize, start: State, depth: usize) -> Result<Value> {
+        let mut returned = Value::default();
+        for (at, state) in self.explore(entry, start, depth)? {
+            let instruction = instruction(self.program, at)?;
+            if instruction.class() == class::JMP && instruction.operation() == operation::EXIT {
+                returned = returned.union(state.register(0)?);
+            }
+        }
+        if returned.kinds.intersects(Kinds::STACK.with(Kinds::CALLER_STACK)) {
+            bail!("a function returns a pointer to a stack");
+        }
+        Ok(returned)
     }
-    Ok(flow)
+
+    /// Looks at every instruction of a function, and of those that it calls.
+    fn judge_function(&self, flow: &mut Flow, entry: usize, start: State, depth: usize) -> Result<()> {
+        for (at, state) in self.explore(entry, start, depth)? {
+            let instruction = instruction(self.program, at)?;
+            let step = Step { program: self.program, action_offset: self.action_offset, at, instruction };
+            if let Some(function) = step.function()? {
+                self.judge_function(flow, function, state.called(), depth + 1)?;
+            }
+            judge(flow, at, instruction, &state, depth == 0)?;
+        }
+        Ok(())
+    }
 }
 
 fn instruction(program: &Program, at: usize) -> Result<Instruction> {
@@ -174,7 +251,13 @@ fn instruction(program: &Program, at: usize) -> Result<Instruction> {
 }
 
 /// Looks at one instruction, with all that its operands can be.
-fn judge(flow: &mut Flow, at: usize, instruction: Instruction, state: &State) -> Result<()> {
+fn judge(
+    flow: &mut Flow,
+    at: usize,
+    instruction: Instruction,
+    state: &State,
+    is_program: bool,
+) -> Result<()> {
     match instruction.class() {
         class::LDX => {
             let base = state.register(instruction.source)?.kinds;
@@ -188,7 +271,7 @@ fn judge(flow: &mut Flow, at: usize, instruction: Instruction, state: &State) ->
                 flow.foreign_stores.push(format!("instruction {at} stores to {}", base.names()));
             }
         }
-        class::JMP if instruction.operation() == operation::EXIT => {
+        class::JMP if is_program && instruction.operation() == operation::EXIT => {
             let returned = state.register(0)?.kinds;
             if returned != Kinds::ACTION {
                 flow.foreign_returns.push(format!("instruction {at} returns {}", returned.names()));
@@ -225,6 +308,20 @@ impl Step<'_> {
             _ if opcode == LOAD_IMMEDIATE_64 => vec![self.at + 2],
             _ => vec![next],
         })
+    }
+
+    /// Where the function of this program starts that the instruction calls, if it calls one.
+    fn function(&self) -> Result<Option<usize>> {
+        if self.instruction.call() != Some(Call::Function) {
+            return Ok(None);
+        }
+        let target = i64::try_from(self.at)? + 1 + i64::from(self.instruction.immediate);
+        usize::try_from(target).map(Some).context("a call before the start")
+    }
+
+    fn return_from_call(&self, state: &mut State, returned: Value) -> Result<()> {
+        state.set(0, returned)?;
+        (1..=5).try_for_each(|scratched| state.set(scratched, Value::NUMBER))
     }
 
     /// What the instruction does to registers and stack.
@@ -267,6 +364,9 @@ impl Step<'_> {
                 None => state.stack.iter().fold(Value::default(), |all, slot| all.union(*slot)),
             };
             value = if base.kinds == Kinds::STACK { loaded } else { value.union(loaded) };
+        }
+        if base.kinds.intersects(Kinds::CALLER_STACK) {
+            value = value.union(state.caller_stack);
         }
         let is_action = base.kinds == Kinds::CONSTANTS
             && offset == Some(self.action_offset)
@@ -350,13 +450,9 @@ impl Step<'_> {
             Some(Call::Helper(MAP_LOOKUP)) => Value { kinds: Kinds::MAP_VALUE, offset: None },
             Some(Call::Helper(_)) => Value::NUMBER,
             Some(Call::Function | Call::KernelFunction(_) | Call::Unknown) => {
-                bail!("a call of something other than a helper, which is not followed")
+                bail!("a call of something other than a helper or a function, which is not followed")
             }
         };
-        state.set(0, result)?;
-        for scratched in 1..=5 {
-            state.set(scratched, Value::NUMBER)?;
-        }
-        Ok(())
+        self.return_from_call(state, result)
     }
 }

@@ -5,17 +5,18 @@ use std::collections::BTreeMap;
 use anyhow::{Context, Result, anyhow, bail};
 use aya_obj::maps::Map;
 use object::elf::{FileHeader64, SHF_EXECINSTR};
-use object::read::elf::ElfFile;
+use object::read::elf::{ElfFile, ElfSymbol};
 use object::{
     Endianness, Object as _, ObjectSection as _, ObjectSymbol as _, RelocationTarget, SectionFlags,
-    SymbolKind,
+    SectionIndex, SymbolKind,
 };
 
-use super::instruction::{INSTRUCTION_BYTES, Instruction, LOAD_IMMEDIATE_64};
+use super::instruction::{Call, INSTRUCTION_BYTES, Instruction, LOAD_IMMEDIATE_64};
 
 type Elf<'bytes> = ElfFile<'bytes, FileHeader64<Endianness>>;
+type Symbol<'bytes, 'elf> = ElfSymbol<'bytes, 'elf, FileHeader64<Endianness>>;
 
-/// Section of functions that programs share; here only what the compiler always adds.
+/// Section of functions that programs call, and of those that the compiler always adds.
 const SHARED_FUNCTIONS: &str = ".text";
 const MAPS: &str = ".maps";
 const CONSTANTS: &str = ".rodata";
@@ -39,7 +40,7 @@ pub struct Program {
     pub name: String,
     /// The section, which tells the loader its type.
     pub section: String,
-    /// Its instructions; a 64-bit constant takes two.
+    /// Its instructions and those of the functions it calls; a 64-bit constant takes two.
     pub instructions: Vec<Instruction>,
     /// What the 64-bit constants at these positions refer to.
     pub references: BTreeMap<usize, Reference>,
@@ -129,45 +130,94 @@ fn programs(elf: &Elf<'_>) -> Result<Vec<Program>> {
         if symbol.address() != 0 || symbol.size() != section.size() {
             bail!("section {name} holds more than function {}", symbol.name()?);
         }
-        let (slots, rest) = section.data()?.as_chunks::<INSTRUCTION_BYTES>();
-        if !rest.is_empty() {
-            bail!("section {name} ends inside an instruction");
-        }
-        let instructions: Vec<_> = slots.iter().map(|slot| Instruction::from_bytes(*slot)).collect();
-        let references = references(elf, index, &instructions)?;
         let (name, section) = (symbol.name()?.to_owned(), name.to_owned());
-        programs.push(Program { name, section, instructions, references });
+        let mut program = Program { name, section, instructions: Vec::new(), references: BTreeMap::new() };
+        Linker { elf, starts: BTreeMap::new() }.append(&mut program, index, 0, symbol.size())?;
+        programs.push(program);
     }
     Ok(programs)
 }
 
-/// What the loader puts into the 64-bit constants of a section.
-fn references(
-    elf: &Elf<'_>,
-    section: object::SectionIndex,
-    instructions: &[Instruction],
-) -> Result<BTreeMap<usize, Reference>> {
-    let mut references = BTreeMap::new();
-    for (offset, relocation) in elf.section_by_index(section)?.relocations() {
-        let at = usize::try_from(offset)? / INSTRUCTION_BYTES;
-        let RelocationTarget::Symbol(symbol) = relocation.target() else {
-            bail!("instruction {at} refers to something that has no name");
-        };
-        let symbol = elf.symbol_by_index(symbol)?;
-        let target = symbol.section_index().context("an instruction refers to another file")?;
-        let target = elf.section_by_index(target)?;
-        let instruction = instructions.get(at).context("a reference lies beyond its section")?;
-        if instruction.opcode != LOAD_IMMEDIATE_64 {
-            bail!("instruction {at} refers to {}, which is not data", symbol.name()?);
+/// Puts functions behind the program that calls them, in the loader's order.
+struct Linker<'elf, 'bytes> {
+    elf: &'elf Elf<'bytes>,
+    /// Where the shared functions start in the program, by their address in the shared section.
+    starts: BTreeMap<u64, usize>,
+}
+
+impl<'elf, 'bytes> Linker<'elf, 'bytes> {
+    /// Appends the function at `address` of `section`, and those that it calls, and returns where it starts.
+    fn append(
+        &mut self,
+        program: &mut Program,
+        section: SectionIndex,
+        address: u64,
+        size: u64,
+    ) -> Result<usize> {
+        let code = self.elf.section_by_index(section)?;
+        let start = usize::try_from(address)?;
+        let bytes = code.data()?.get(start..start + usize::try_from(size)?);
+        let (slots, rest) = bytes.context("a function reaches beyond its section")?.as_chunks();
+        if !rest.is_empty() {
+            bail!("a function ends inside an instruction");
         }
-        let reference = match target.name()? {
-            MAPS => Reference::Map(symbol.name()?.to_owned()),
-            CONSTANTS => {
-                Reference::Constant(i64::try_from(symbol.address())? + i64::from(instruction.immediate))
+        let first = program.instructions.len();
+        program.instructions.extend(slots.iter().map(|slot| Instruction::from_bytes(*slot)));
+        for (offset, relocation) in
+            code.relocations().filter(|(at, _)| (address..address + size).contains(at))
+        {
+            let at = first + usize::try_from(offset - address)? / INSTRUCTION_BYTES;
+            let RelocationTarget::Symbol(symbol) = relocation.target() else {
+                bail!("instruction {at} refers to something that has no name");
+            };
+            let symbol = self.elf.symbol_by_index(symbol)?;
+            if program.instructions[at].call() == Some(Call::Function) {
+                let callee = self.callee(&symbol, program.instructions[at].immediate)?;
+                let target = match self.starts.get(&callee.address()) {
+                    Some(known) => *known,
+                    None => {
+                        self.starts.insert(callee.address(), program.instructions.len());
+                        let section = callee.section_index().context("a call of another file")?;
+                        self.append(program, section, callee.address(), callee.size())?
+                    }
+                };
+                program.instructions[at].immediate = i32::try_from(target)? - i32::try_from(at)? - 1;
+            } else {
+                let reference = reference(self.elf, &symbol, at, program.instructions[at])?;
+                program.references.insert(at, reference);
             }
-            other => bail!("instruction {at} refers to section {other}: neither a map nor a constant"),
-        };
-        references.insert(at, reference);
+        }
+        Ok(first)
     }
-    Ok(references)
+
+    /// The function that a call names: itself, or by its distance from the start of the section.
+    fn callee(&self, symbol: &Symbol<'_, '_>, immediate: i32) -> Result<Symbol<'bytes, 'elf>> {
+        let distance = if symbol.kind() == SymbolKind::Section { i64::from(immediate) + 1 } else { 0 };
+        let address = symbol.address() + u64::try_from(distance)? * INSTRUCTION_BYTES as u64;
+        let is_callee = |other: &Symbol<'_, '_>| {
+            other.kind() == SymbolKind::Text
+                && other.address() == address
+                && other.section_index() == symbol.section_index()
+        };
+        self.elf.symbols().find(is_callee).context("a call that leads to no function")
+    }
+}
+
+/// What the loader puts into a 64-bit constant.
+fn reference(
+    elf: &Elf<'_>,
+    symbol: &Symbol<'_, '_>,
+    at: usize,
+    instruction: Instruction,
+) -> Result<Reference> {
+    let target = symbol.section_index().context("an instruction refers to another file")?;
+    let target = elf.section_by_index(target)?;
+    if instruction.opcode != LOAD_IMMEDIATE_64 {
+        bail!("instruction {at} refers to {}, which is not data", symbol.name()?);
+    }
+    Ok(match target.name()? {
+        MAPS => Reference::Map(symbol.name()?.to_owned()),
+        CONSTANTS => Reference::Constant(i64::try_from(symbol.address())? + i64::from(instruction.immediate)),
+        other => bail!("instruction {at} refers to section {other}: neither a map nor a constant"),
+    })
 }

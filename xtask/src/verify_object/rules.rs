@@ -48,11 +48,12 @@ const MAPS: &[Permitted] = &[
     },
     // What the agent tells the program while it runs.
     Permitted { name: CONTROL_MAP, kind: ARRAY, value_bytes: size_of::<Control>(), inner_value_bytes: None },
-    // What the agent tells the program before it is loaded; the kernel makes it read-only.
+    // What the agent tells the program before it is loaded, and the table of extension headers, four
+    // bytes for each protocol number; the kernel makes it read-only.
     Permitted {
         name: CONSTANTS_MAP,
         kind: ARRAY,
-        value_bytes: size_of::<Settings>(),
+        value_bytes: size_of::<Settings>() + 256 * 4,
         inner_value_bytes: None,
     },
 ];
@@ -148,7 +149,8 @@ impl Findings {
         let mut at = 0;
         while let Some(instruction) = program.instructions.get(at) {
             match instruction.call() {
-                None => {}
+                // Functions of the program are followed with it.
+                None | Some(Call::Function) => {}
                 Some(Call::Helper(number)) => {
                     *self.helpers.entry(number).or_default() += 1;
                     if helper_name(number).is_none() {
@@ -157,9 +159,6 @@ impl Findings {
                 }
                 Some(Call::KernelFunction(id)) => {
                     self.violation(format!("instruction {at} calls the kernel function of type {id}"));
-                }
-                Some(Call::Function) => {
-                    self.violation(format!("instruction {at} calls a function of the program"));
                 }
                 Some(Call::Unknown) => self.violation(format!("instruction {at} is an unknown call")),
             }
