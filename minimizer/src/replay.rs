@@ -67,6 +67,8 @@ struct Replay {
     records: Records,
     ledger: Ledger,
     since_drain: u32,
+    /// Time unit of the latest frame.
+    units: u64,
 }
 
 impl Replay {
@@ -75,7 +77,7 @@ impl Replay {
         let mut program = Program::load(&options)?;
         program.watch(IF_INDEX, 0)?;
         let ledger = Ledger::new(vec![INTERFACE.to_owned()]);
-        Ok(Self { program, records: Records::new(vec![IF_INDEX]), ledger, since_drain: 0 })
+        Ok(Self { program, records: Records::new(vec![IF_INDEX]), ledger, since_drain: 0, units: 0 })
     }
 
     fn frames(&mut self, capture: Capture) -> Result<(), ReplayError> {
@@ -98,7 +100,13 @@ impl Replay {
             self.ledger.add_outcome(0, outcome, u64::from(frame.original_octets));
             return Ok(());
         }
-        self.program.set_time(frame.time_ns / FULL_RECORD_UNIT_NS);
+        let units = frame.time_ns / FULL_RECORD_UNIT_NS;
+        if units < self.units {
+            // A slot takes its latest packet for its last: merged captures go back in time.
+            self.drain()?;
+        }
+        self.units = units;
+        self.program.set_time(units);
         self.program.run(octets)?;
         Ok(())
     }

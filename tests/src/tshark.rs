@@ -1,14 +1,17 @@
 //! What tshark, an independent parser, sees in a capture.
 
 mod reading;
+mod rule;
+mod walk;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, ensure};
 use roxmltree::{Document, Node};
 
-pub use reading::{Flow, Reading, Rule, read};
+pub use reading::read;
+pub use rule::{Flow, Reading, Rule};
 
 /// Protocols whose fields are asked for; of others the name is enough.
 const PROTOCOLS: &str = "frame eth vlan ieee8021ad mpls pppoes ppp ip ipv6 ipv6.hopopts ipv6.routing \
@@ -69,6 +72,18 @@ pub fn is_installed() -> bool {
     is_installed
 }
 
+/// Writes captures, one after the other, into one: starting tshark takes longer than most captures do.
+///
+/// # Errors
+/// When mergecap, which comes with tshark, fails.
+pub fn merge(captures: &[PathBuf], merged: &Path) -> anyhow::Result<()> {
+    let mut command = Command::new("mergecap");
+    command.arg("-a").arg("-w").arg(merged).args(captures);
+    let output = command.output().context("mergecap does not start")?;
+    ensure!(output.status.success(), "mergecap: {}", String::from_utf8_lossy(&output.stderr));
+    Ok(())
+}
+
 /// Dissects a capture.
 ///
 /// # Errors
@@ -82,9 +97,8 @@ pub fn dissect(capture: &Path) -> anyhow::Result<Vec<Frame>> {
         command.args(["-o", preference]);
     }
     let output = command.output().context("tshark does not start")?;
-    if !output.status.success() {
-        bail!("tshark on {}: {}", capture.display(), String::from_utf8_lossy(&output.stderr));
-    }
+    let errors = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "tshark on {}: {errors}", capture.display());
     // Fields may show octets that are no UTF-8.
     let text = String::from_utf8_lossy(&output.stdout);
     let document = Document::parse(&text).with_context(|| format!("PDML of {}", capture.display()))?;

@@ -5,10 +5,8 @@ use std::env;
 use std::fs;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
-use std::thread;
 
-use minimizer::pcap::Capture;
+use minimizer::pcap::{Capture, Frame};
 use minimizer::replay::replay;
 use rand::RngExt as _;
 use serde_json::{Map, Value, json};
@@ -19,6 +17,8 @@ use tests::tshark::{self, Flow, Reading, Rule};
 
 /// Directory of further captures.
 const CORPUS: &str = "PCAP_CORPUS";
+/// Captures that are compared at once.
+const BATCH: usize = 64;
 const START_NS: u64 = 1_700_000_000_000_000_000;
 
 /// What was compared.
@@ -64,7 +64,8 @@ impl Expected {
                 counts.packets += 1;
                 counts.octets += octets;
                 counts.control_bits |= control_bits;
-                counts.end_ms = time_ms;
+                counts.start_ms = counts.start_ms.min(time_ms);
+                counts.end_ms = counts.end_ms.max(time_ms);
                 "counted"
             }
         };
@@ -129,17 +130,14 @@ fn sorted(fields: Map<String, Value>) -> String {
     serde_json::to_string(&fields.into_iter().collect::<BTreeMap<_, _>>()).expect("serializes")
 }
 
-/// Compares one capture.
-fn check(capture: &Path) -> Compared {
+/// Compares one capture, of which `read` are the frames and `origins` their names.
+fn check(capture: &Path, read: &[Frame], origins: &[String]) -> Compared {
     let name = capture.display();
     let mut frames = tshark::dissect(capture).unwrap_or_else(|error| panic!("{error:#}"));
-    let read: Vec<_> =
-        Capture::open(capture).and_then(Iterator::collect).unwrap_or_else(|error| panic!("{error}"));
     assert_eq!(read.len(), frames.len(), "{name}: frames");
-    for (frame, dissected) in read.iter().zip(&frames) {
-        let at = format!("{name}, frame {}", frame.index + 1);
-        assert_eq!(frame.original_octets, dissected.octets, "{at}: length");
-        assert_eq!(frame.time_ns, dissected.time_ns, "{at}: time");
+    for ((frame, dissected), origin) in read.iter().zip(&frames).zip(origins) {
+        assert_eq!(frame.original_octets, dissected.octets, "{origin}: length");
+        assert_eq!(frame.time_ns, dissected.time_ns, "{origin}: time");
     }
     if frames.iter().any(|frame| frame.captured_octets < frame.octets) {
         // What the snap length cut off is zero for the program: tshark gets to see the zeroes, too.
@@ -150,9 +148,9 @@ fn check(capture: &Path) -> Compared {
         frames = tshark::dissect(padded.path()).unwrap_or_else(|error| panic!("{error:#}"));
     }
     let mut expected = Expected::default();
-    let mut compared = Compared { captures: 1, frames: frames.len(), ..Compared::default() };
+    let mut compared = Compared { frames: frames.len(), ..Compared::default() };
     let mut unexplained = Vec::new();
-    for (frame, dissected) in read.iter().zip(&frames) {
+    for ((frame, dissected), origin) in read.iter().zip(&frames).zip(origins) {
         match tshark::read(dissected, &frame.data) {
             Ok((reading, rules)) => {
                 expected.add(reading, frame.time_ns);
@@ -160,7 +158,7 @@ fn check(capture: &Path) -> Compared {
                     *compared.rules.entry(rule).or_default() += 1;
                 }
             }
-            Err(error) => unexplained.push(format!("frame {}: {error:#}", frame.index + 1)),
+            Err(error) => unexplained.push(format!("{origin}: {error:#}")),
         }
     }
     assert!(unexplained.is_empty(), "{name}:\n  {}", unexplained.join("\n  "));
@@ -200,34 +198,35 @@ fn check(capture: &Path) -> Compared {
     compared
 }
 
-/// Compares all captures, a few at a time, and says what was compared.
+/// Compares all captures and says what was compared.
 fn check_all(captures: &[PathBuf]) {
-    let next = Mutex::new(captures.iter());
-    let failures = Mutex::new(Vec::new());
-    let total = Mutex::new(Compared::default());
-    let work = || loop {
-        let Some(capture) = next.lock().expect("no panic in here").next() else { return };
-        match std::panic::catch_unwind(|| check(capture)) {
-            Ok(compared) => {
-                let mut total = total.lock().expect("no panic in here");
-                total.captures += compared.captures;
-                total.frames += compared.frames;
-                total.records += compared.records;
-                for (rule, frames) in compared.rules {
-                    *total.rules.entry(rule).or_default() += frames;
-                }
+    let mut total = Compared::default();
+    for batch in captures.chunks(BATCH) {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let merged = directory.path().join("merged.pcapng");
+        tshark::merge(batch, &merged).unwrap_or_else(|error| panic!("{error:#}"));
+        let frames = read(&merged);
+        // mergecap read the same frames from the captures as the agent does.
+        let mut origins = Vec::new();
+        for capture in batch {
+            for frame in read(capture) {
+                let origin = format!("{}, frame {}", capture.display(), frame.index + 1);
+                let other =
+                    frames.get(origins.len()).unwrap_or_else(|| panic!("{origin}: mergecap has no more"));
+                assert_eq!(frame.data, other.data, "{origin}: octets");
+                assert_eq!(frame.time_ns, other.time_ns, "{origin}: time");
+                origins.push(origin);
             }
-            Err(_) => failures.lock().expect("no panic in here").push(capture.display().to_string()),
         }
-    };
-    let workers = thread::available_parallelism().map_or(1, usize::from);
-    thread::scope(|scope| {
-        for _ in 0..workers {
-            scope.spawn(work);
+        assert_eq!(frames.len(), origins.len(), "frames of {batch:?}");
+        let compared = check(&merged, &frames, &origins);
+        total.captures += batch.len();
+        total.frames += compared.frames;
+        total.records += compared.records;
+        for (rule, frames) in compared.rules {
+            *total.rules.entry(rule).or_default() += frames;
         }
-    });
-    let failures = failures.into_inner().expect("no panic in here");
-    let total = total.into_inner().expect("no panic in here");
+    }
     println!(
         "{} captures, {} frames, {} records compared with tshark",
         total.captures, total.frames, total.records
@@ -235,7 +234,10 @@ fn check_all(captures: &[PathBuf]) {
     for (rule, frames) in &total.rules {
         println!("{frames:6} frames explained by {rule:?}: {}", rule.reason());
     }
-    assert!(failures.is_empty(), "{} of {} captures differ: {failures:#?}", failures.len(), captures.len());
+}
+
+fn read(capture: &Path) -> Vec<Frame> {
+    Capture::open(capture).and_then(Iterator::collect).unwrap_or_else(|error| panic!("{error}"))
 }
 
 /// A frame in which tshark shows all headers, if not `any`: it stops at HIP, Shim6 and mobility
