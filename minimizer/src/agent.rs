@@ -10,6 +10,7 @@ use thiserror::Error;
 use crate::drain::{Records, Totals, drain};
 use crate::interface::Interface;
 use crate::ledger::Ledger;
+use crate::netlink::Netlink;
 use crate::program::{Mode, Program, ProgramError};
 use crate::queue::Queue;
 use crate::record::Record;
@@ -32,6 +33,17 @@ pub enum AgentError {
         name: String,
         /// Why.
         source: ProgramError,
+    },
+    /// Another program is attached.
+    #[error(
+        "{name} already has an XDP program ({programs}), which is left alone; 'minimizer doctor -i {name}' \
+         says whose it is and how it is detached"
+    )]
+    Busy {
+        /// Name of the interface.
+        name: String,
+        /// Numbers and modes of the programs.
+        programs: String,
     },
     /// No thread for the drain.
     #[error("cannot start the drain thread: {0}")]
@@ -117,7 +129,7 @@ impl Agent {
         for interface in &options.interfaces {
             program
                 .attach(interface.index, options.mode)
-                .map_err(|source| AgentError::Attach { name: interface.name.clone(), source })?;
+                .map_err(|source| not_attached(interface, source))?;
         }
         let names = options.interfaces.iter().map(|interface| interface.name.clone()).collect();
         let shared = Arc::new(Shared {
@@ -219,6 +231,21 @@ impl Shared {
     fn ledger(&self) -> MutexGuard<'_, Ledger> {
         self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Why the program is not attached; for an interface that is taken, with what takes it.
+fn not_attached(interface: &Interface, source: ProgramError) -> AgentError {
+    let name = interface.name.clone();
+    if !matches!(source, ProgramError::Busy { .. }) {
+        return AgentError::Attach { name, source };
+    }
+    let attached = Netlink::open().and_then(|mut netlink| netlink.link(&name)).map(|link| link.xdp);
+    let programs: Vec<_> = attached
+        .unwrap_or_default()
+        .iter()
+        .map(|program| format!("id {}, {}", program.program_id, program.mode.name()))
+        .collect();
+    AgentError::Busy { name, programs: programs.join("; ") }
 }
 
 struct Worker<F> {

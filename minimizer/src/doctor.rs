@@ -8,7 +8,7 @@ use std::io::{self, Write};
 
 use serde::Serialize;
 
-use crate::links::{LinksError, links};
+use crate::netlink::{Link, Netlink, NetlinkError};
 
 /// How a check ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -81,9 +81,10 @@ pub struct Diagnosis {
 ///
 /// # Errors
 /// When the kernel does not list its interfaces.
-pub fn examine(names: &[String]) -> Result<Diagnosis, LinksError> {
+pub fn examine(names: &[String]) -> Result<Diagnosis, NetlinkError> {
     let mut checks = host::checks();
-    checks.extend(interfaces::checks(names, &links()?));
+    let links = Link::with_features(Netlink::open()?.links()?);
+    checks.extend(interfaces::checks(names, &links));
     let verdict = checks.iter().map(|check| check.verdict).max().unwrap_or(Verdict::Pass);
     Ok(Diagnosis { verdict, checks })
 }

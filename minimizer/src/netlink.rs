@@ -1,5 +1,8 @@
 //! Network interfaces through rtnetlink: what there is, and the veth pairs of private networks.
 
+mod dump;
+mod features;
+
 use std::fs;
 use std::io;
 
@@ -14,7 +17,10 @@ use netlink_packet_route::link::{
 };
 use netlink_sys::protocols::NETLINK_ROUTE;
 use netlink_sys::{Socket, SocketAddr};
+use serde::Serialize;
 use thiserror::Error;
+
+pub use features::XdpFeatures;
 
 /// Octets of `struct ifinfomsg`, which stands before a link's attributes.
 const LINK_HEADER_OCTETS: usize = 16;
@@ -51,26 +57,37 @@ pub enum NetlinkError {
     },
 }
 
-/// How an XDP program is attached to an interface.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Where an XDP program is attached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum XdpMode {
     /// In the driver.
     Native,
-    /// In the network stack, after a socket buffer was made.
-    Generic,
+    /// In the network stack.
+    Skb,
     /// On the network card.
-    Offloaded,
-    /// More than one of the above.
-    Multiple,
+    Hardware,
 }
 
-/// The XDP program of an interface.
+impl XdpMode {
+    /// The mode as it is printed.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Native => "native",
+            Self::Skb => "skb",
+            Self::Hardware => "hardware",
+        }
+    }
+}
+
+/// An attached XDP program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Xdp {
-    /// How it is attached.
-    pub mode: XdpMode,
-    /// The kernel's number of the program; 0 when there are several.
+pub struct AttachedXdp {
+    /// Program number in the kernel.
     pub program_id: u32,
+    /// Where it runs.
+    pub mode: XdpMode,
 }
 
 /// Counters that the driver keeps for an interface, from its creation on.
@@ -105,10 +122,32 @@ pub struct Link {
     pub carrier: bool,
     /// Whether it is a loopback interface.
     pub loopback: bool,
-    /// Its XDP program.
-    pub xdp: Option<Xdp>,
+    /// Its XDP programs.
+    pub xdp: Vec<AttachedXdp>,
+    /// What the driver says about XDP; `None` unless [`Link::with_features`] asked a kernel that tells.
+    pub features: Option<XdpFeatures>,
     /// Its counters.
     pub counters: LinkCounters,
+}
+
+impl Link {
+    /// Asks the drivers of all these interfaces what they can do with XDP. Kernels before 6.3, and
+    /// namespaces that refuse generic netlink, cannot tell: that is not an error.
+    #[must_use]
+    pub fn with_features(mut links: Vec<Self>) -> Vec<Self> {
+        let features = features::xdp_features().ok().flatten().unwrap_or_default();
+        for link in &mut links {
+            link.features = features.get(&link.index).copied();
+        }
+        links
+    }
+
+    /// Driver of a device, kind of a virtual interface, or `loopback`.
+    #[must_use]
+    pub fn driver_or_kind(&self) -> &str {
+        let named = self.driver.as_deref().or(self.kind.as_deref());
+        named.unwrap_or(if self.loopback { "loopback" } else { "unknown" })
+    }
 }
 
 /// A socket to the kernel's list of interfaces, of the network namespace in which it was opened.
@@ -257,7 +296,8 @@ fn parse_link(payload: &[u8]) -> Result<Link, NetlinkError> {
         up: header.flags.contains(LinkFlags::Up),
         carrier: header.flags.contains(LinkFlags::Up | LinkFlags::LowerUp),
         loopback: header.flags.contains(LinkFlags::Loopback),
-        xdp: None,
+        xdp: Vec::new(),
+        features: None,
         counters: LinkCounters::default(),
     };
     let attributes = NlasIterator::new(payload.get(LINK_HEADER_OCTETS..).unwrap_or(&[]))
@@ -268,7 +308,7 @@ fn parse_link(payload: &[u8]) -> Result<Link, NetlinkError> {
             LinkAttribute::IfName(name) => link.name = name,
             LinkAttribute::Mtu(octets) => link.mtu_octets = octets,
             LinkAttribute::LinkInfo(infos) => link.kind = kind(&infos),
-            LinkAttribute::Xdp(state) => link.xdp = xdp(&state),
+            LinkAttribute::Xdp(attributes) => link.xdp = attached(&attributes),
             LinkAttribute::Stats64(counters) => {
                 link.counters = LinkCounters {
                     received_packets: counters.rx_packets,
@@ -291,19 +331,36 @@ fn kind(infos: &[LinkInfo]) -> Option<String> {
     })
 }
 
-fn xdp(state: &[LinkXdp]) -> Option<Xdp> {
-    let mode = state.iter().find_map(|part| match part {
-        LinkXdp::Attached(XdpAttached::Driver) => Some(XdpMode::Native),
-        LinkXdp::Attached(XdpAttached::SocketBuffer) => Some(XdpMode::Generic),
-        LinkXdp::Attached(XdpAttached::Hardware) => Some(XdpMode::Offloaded),
-        LinkXdp::Attached(XdpAttached::Multiple) => Some(XdpMode::Multiple),
-        _ => None,
-    })?;
-    let program_id = state.iter().find_map(|part| match part {
-        LinkXdp::ProgId(id) => Some(*id),
-        _ => None,
-    });
-    Some(Xdp { mode, program_id: program_id.unwrap_or(0) })
+/// The kernel gives one number per mode, and a total one when there is a single program.
+fn attached(attributes: &[LinkXdp]) -> Vec<AttachedXdp> {
+    let mut programs = Vec::new();
+    let mut single = None;
+    let mut single_mode = XdpMode::Native;
+    for attribute in attributes {
+        let (mode, program_id) = match attribute {
+            LinkXdp::DrvProgId(id) => (XdpMode::Native, *id),
+            LinkXdp::SkbProgId(id) => (XdpMode::Skb, *id),
+            LinkXdp::HwProgId(id) => (XdpMode::Hardware, *id),
+            LinkXdp::ProgId(id) => {
+                single = Some(*id);
+                continue;
+            }
+            LinkXdp::Attached(XdpAttached::SocketBuffer) => {
+                single_mode = XdpMode::Skb;
+                continue;
+            }
+            LinkXdp::Attached(XdpAttached::Hardware) => {
+                single_mode = XdpMode::Hardware;
+                continue;
+            }
+            _ => continue,
+        };
+        programs.push(AttachedXdp { program_id, mode });
+    }
+    if let (true, Some(program_id)) = (programs.is_empty(), single.filter(|id| *id != 0)) {
+        programs.push(AttachedXdp { program_id, mode: single_mode });
+    }
+    programs
 }
 
 /// The driver's name, from the device that sysfs links the interface to. Virtual interfaces have none.
@@ -314,14 +371,16 @@ fn driver(name: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::Netlink;
+    use netlink_packet_route::link::LinkXdp;
+
+    use super::{AttachedXdp, Netlink, XdpMode, attached};
 
     #[test]
     fn the_loopback_interface_is_listed() {
         let mut netlink = Netlink::open().expect("a netlink socket");
         let link = netlink.link("lo").expect("lo is in every network namespace");
         assert!(link.loopback);
-        assert_eq!((link.index, link.kind, link.driver, link.xdp), (1, None, None, None));
+        assert_eq!((link.index, &link.kind, &link.driver, &link.xdp), (1, &None, &None, &Vec::new()));
     }
 
     #[test]
@@ -329,5 +388,16 @@ mod tests {
         let error = Netlink::open().expect("a netlink socket").link("absent0");
         let error = error.expect_err("there is none").to_string();
         assert!(error.contains("\"absent0\"") && error.contains("lo"), "{error}");
+    }
+    #[test]
+    fn programs_of_all_modes_are_found() {
+        let several = [LinkXdp::DrvProgId(7), LinkXdp::SkbProgId(8)];
+        let expected = [
+            AttachedXdp { program_id: 7, mode: XdpMode::Native },
+            AttachedXdp { program_id: 8, mode: XdpMode::Skb },
+        ];
+        assert_eq!(attached(&several), expected);
+        assert_eq!(attached(&[LinkXdp::ProgId(9)]), [AttachedXdp { program_id: 9, mode: XdpMode::Native }]);
+        assert_eq!(attached(&[LinkXdp::ProgId(0)]), []);
     }
 }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use minimizer_common::generation::Shape;
 use thiserror::Error;
 use tokio::runtime::Runtime;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::agent::{Agent, AgentError, AgentOptions, Batch, Outlet};
 use crate::cli;
@@ -84,9 +84,11 @@ pub fn run(args: &cli::Run) -> Result<(), RunError> {
     let options = AgentOptions { interfaces, mode: args.mode.into(), interval: args.interval };
     let published = Published::new(Snapshot::starting(&mut program, &options)?);
     let observed = published.clone();
+    // Before anything is attached: a signal at any later moment ends with a last drain.
+    let signals = Signals::catch(&runtime)?;
     let agent = Agent::start(program, options, move |progress| observed.drained(progress))?;
     let stopper = agent.stopper();
-    stop_on_signal(&runtime, move || stopper.stop())?;
+    signals.stop(&runtime, move || stopper.stop());
     let server = Server::start(listener, published.clone()).map_err(RunError::Server)?;
     eprintln!("minimizer: serving http://{}/", server.address());
     let outlet = agent.outlet();
@@ -123,32 +125,41 @@ pub fn load(flows_per_cpu: u32) -> Result<Program, ProgramError> {
     Ok(program)
 }
 
-/// Calls `stop` on SIGINT or SIGTERM; a second signal ends the process as signals do.
-///
-/// # Errors
-/// When the signals cannot be caught.
-pub fn stop_on_signal(runtime: &Runtime, stop: impl Fn() + Send + 'static) -> Result<(), RunError> {
-    let _context = runtime.enter();
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(RunError::Signals)?;
-    let mut terminate = signal(SignalKind::terminate()).map_err(RunError::Signals)?;
-    runtime.spawn(async move {
-        for already_stopping in [false, true] {
-            let number = tokio::select! {
-                _ = interrupt.recv() => 2,
-                _ = terminate.recv() => 15,
-            };
-            if already_stopping {
-                eprintln!("minimizer: stopped by a second signal; the last interval is not printed");
-                #[expect(
-                    clippy::disallowed_methods,
-                    reason = "the user insists; links end with the process"
-                )]
-                std::process::exit(128 + number);
-            }
+/// SIGINT and SIGTERM, from now on caught and remembered.
+pub struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Signals {
+    /// Catches the signals.
+    ///
+    /// # Errors
+    /// When the kernel or the runtime refuses.
+    pub fn catch(runtime: &Runtime) -> Result<Self, RunError> {
+        let _context = runtime.enter();
+        let catch = |kind| signal(kind).map_err(RunError::Signals);
+        Ok(Self { interrupt: catch(SignalKind::interrupt())?, terminate: catch(SignalKind::terminate())? })
+    }
+
+    /// Calls `stop` on the first signal; a second one ends the process as signals do.
+    pub fn stop(mut self, runtime: &Runtime, stop: impl Fn() + Send + 'static) {
+        runtime.spawn(async move {
+            self.next().await;
             stop();
+            let number = self.next().await;
+            eprintln!("minimizer: stopped by a second signal; the last interval is not printed");
+            #[expect(clippy::disallowed_methods, reason = "the user insists; links end with the process")]
+            std::process::exit(128 + number);
+        });
+    }
+
+    async fn next(&mut self) -> i32 {
+        tokio::select! {
+            _ = self.interrupt.recv() => 2,
+            _ = self.terminate.recv() => 15,
         }
-    });
-    Ok(())
+    }
 }
 
 /// Writes the ledger as JSON.

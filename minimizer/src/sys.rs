@@ -1,4 +1,7 @@
-//! Memory that the agent shares with the kernel: the one module with unsafe code.
+//! What only the C interface of the kernel offers, memory shared with it and raw frames: the one
+//! module with unsafe code.
+
+pub mod packet_socket;
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};

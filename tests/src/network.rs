@@ -54,7 +54,7 @@ impl Network {
     /// # Errors
     /// The kernel's answer.
     pub fn is_attached(&mut self, cable: usize) -> Result<bool> {
-        Ok(self.netlink.link(&self.cables[cable].receiver.name)?.xdp.is_some())
+        Ok(!self.netlink.link(&self.cables[cable].receiver.name)?.xdp.is_empty())
     }
 
     /// What the driver counted at the sending end of a cable.

@@ -26,7 +26,7 @@ use crate::policy::{Policy, PolicyError};
 use crate::program::{Mode, ProgramError};
 use crate::queue::Queue;
 use crate::report::Output;
-use crate::run::{self, RunError};
+use crate::run::{self, RunError, Signals};
 use cost::{Cost, Meter};
 use generator::Traffic;
 use network::{Cable, NetworkError};
@@ -156,16 +156,17 @@ fn measure(
     netlink: Netlink,
 ) -> Result<Summary, DemoError> {
     let runtime = Runtime::new().map_err(RunError::Signals)?;
+    let signals = Signals::catch(&runtime)?;
     let program = run::load(args.table.flows_per_cpu)?;
     let meter = Meter::start(&program)?;
     let receiver = Interface { name: cable.receiver.name.clone(), index: cable.receiver.index };
     let options = AgentOptions { interfaces: vec![receiver], mode: Mode::Native, interval: args.interval };
     let agent = Agent::start(program, options, |_| {})?;
     let end = Arc::new(Queue::<()>::new(1));
-    run::stop_on_signal(&runtime, {
+    signals.stop(&runtime, {
         let end = Arc::clone(&end);
         move || end.close()
-    })?;
+    });
 
     let sender = Sender::start(Arc::clone(&traffic), cable.sender.index, None).map_err(DemoError::Send)?;
     let conductor = Conductor { sender, netlink, cable: cable.clone(), meter, start: Instant::now() };

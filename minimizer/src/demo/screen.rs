@@ -218,7 +218,8 @@ mod tests {
             up,
             carrier: up,
             loopback,
-            xdp: None,
+            xdp: Vec::new(),
+            features: None,
             counters: LinkCounters::default(),
         };
         let links = [

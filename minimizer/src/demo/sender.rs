@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 
 use crate::demo::generator::Traffic;
-use crate::packet_socket::{BATCH_FRAMES_MAX, PacketSocket};
+use crate::sys::packet_socket::{BATCH_FRAMES_MAX, PacketSocket};
 
 /// What became of the frames that were handed to an interface.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -6,7 +6,7 @@ use minimizer_common::settings::PROGRAM;
 
 use super::drivers::has_native_xdp;
 use super::{Check, Verdict};
-use crate::links::{AttachedXdp, Link, XdpFeatures, XdpMode};
+use crate::netlink::{AttachedXdp, Link, XdpFeatures, XdpMode};
 
 const NATIVE_XDP: &str = "native xdp";
 const MTU: &str = "mtu";
@@ -65,7 +65,7 @@ fn state(link: &Link) -> Check {
 
 fn native(link: &Link, kernel: KernelVersion) -> Check {
     let (name, check) = (&link.name, NATIVE_XDP);
-    let driver = link.driver.as_deref().unwrap_or("unknown");
+    let driver = link.driver_or_kind();
     let skb = "use an interface whose driver has it; '--mode skb' works everywhere, several times slower";
     match link.features {
         Some(XdpFeatures { native: true, .. }) => {
@@ -164,18 +164,20 @@ mod tests {
 
     use super::super::Verdict;
     use super::{checks, mtu, native, programs, state};
-    use crate::links::{AttachedXdp, Link, XdpFeatures, XdpMode};
+    use crate::netlink::{AttachedXdp, Link, LinkCounters, XdpFeatures, XdpMode};
 
     fn link() -> Link {
         Link {
-            if_index: 2,
+            index: 2,
             name: "eth0".to_owned(),
+            kind: None,
             driver: Some("ice".to_owned()),
             mtu_octets: 1500,
             up: true,
             carrier: true,
             loopback: false,
             xdp: Vec::new(),
+            counters: LinkCounters::default(),
             features: Some(XdpFeatures { native: true, multi_buffer: false }),
         }
     }
