@@ -100,7 +100,8 @@ impl Replay {
             self.ledger.add_outcome(0, outcome, u64::from(frame.original_octets));
             return Ok(());
         }
-        let units = frame.time_ns / FULL_RECORD_UNIT_NS;
+        // A slot stores 32 bits; a capture may claim any time, and one that wrapped would seem early.
+        let units = (frame.time_ns / FULL_RECORD_UNIT_NS).min(u64::from(u32::MAX));
         if units < self.units {
             // A slot takes its latest packet for its last: merged captures go back in time.
             self.drain()?;

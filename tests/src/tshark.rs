@@ -84,6 +84,19 @@ pub fn merge(captures: &[PathBuf], merged: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Whether Wireshark's own time of a frame, counted from 0, is before 1970: it keeps nanoseconds in 32
+/// bits, and a damaged fraction of more than a second overflows.
+///
+/// # Errors
+/// When tshark fails.
+pub fn has_damaged_time(capture: &Path, index: usize) -> anyhow::Result<bool> {
+    let mut command = Command::new("tshark");
+    command.arg("-r").arg(capture).args(["-n", "-T", "fields", "-e", "frame.time_epoch"]);
+    let output = command.output().context("tshark does not start")?;
+    let times = String::from_utf8_lossy(&output.stdout);
+    Ok(times.lines().nth(index).is_some_and(|time| time.starts_with('-')))
+}
+
 /// Dissects a capture.
 ///
 /// # Errors
