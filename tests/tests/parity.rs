@@ -232,7 +232,7 @@ fn frames_beyond_a_page_are_the_same_in_the_kernel() {
         // Ends of the first buffer and of the frame at every distance from each other.
         let length = generator.random().random_range(KERNEL_OCTETS_MIN..=packet.octets.len());
         bench.check(&packet.octets[..length]);
-        if bench.frames % 2000 == 0 {
+        if bench.frames.is_multiple_of(2000) {
             bench.advance_time();
             bench.drain();
         }
