@@ -13,7 +13,11 @@ use std::process::ExitCode;
 
 use kernel_program::KernelProgram;
 
-const PROGRAM: KernelProgram = KernelProgram { package: "minimizer-ebpf", bin: "minimizer" };
+const PROGRAM: KernelProgram = KernelProgram {
+    package: "minimizer-ebpf",
+    bin: "minimizer",
+    features: if cfg!(feature = "kernel-log") { "log" } else { "program" },
+};
 
 /// What the object depends on, relative to the root.
 const SOURCES: &[&str] = &[

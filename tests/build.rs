@@ -12,7 +12,7 @@ use std::process::ExitCode;
 
 use kernel_program::KernelProgram;
 
-const PROGRAM: KernelProgram = KernelProgram { package: "bench-ebpf", bin: "bench" };
+const PROGRAM: KernelProgram = KernelProgram { package: "bench-ebpf", bin: "bench", features: "program" };
 
 fn main() -> ExitCode {
     for source in ["build.rs", "bench-ebpf", "../minimizer-ebpf", "../minimizer-common", "../Cargo.lock"] {

@@ -58,9 +58,10 @@ macro_rules! setting {
 }
 pub(crate) use setting;
 
-/// Counts a frame. Does nothing only if the agent left a map empty, which it never does.
+/// Counts a frame and returns how it ended. Does nothing only if the agent left a map empty, which it
+/// never does.
 #[inline(always)]
-pub fn account(context: &XdpContext) -> Option<()> {
+pub fn account(context: &XdpContext) -> Option<Outcome> {
     let run = Run::of_this_cpu()?;
     let control = CONTROL.get(0)?;
     // SAFETY: reads a field of the context.
@@ -94,7 +95,7 @@ pub fn account(context: &XdpContext) -> Option<()> {
     };
     // An index would be checked with a panic behind it, which is no BPF.
     *counters.outcomes.get_mut(outcome as usize)? += 1;
-    Some(())
+    Some(outcome)
 }
 
 #[inline(always)]

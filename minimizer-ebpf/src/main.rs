@@ -14,7 +14,12 @@ use aya_ebpf::programs::XdpContext;
 /// Counts the packet and lets it pass (or, on a declared tap, drops it). Never alters it.
 #[xdp(frags)]
 fn minimizer(context: XdpContext) -> u32 {
-    accounting::account(&context);
+    let _outcome = accounting::account(&context);
+    // For development only: a shipped object has no buffer to write this to.
+    #[cfg(feature = "log")]
+    if let Some(outcome) = _outcome {
+        aya_log_ebpf::debug!(&context, "outcome {}", outcome as u8);
+    }
     accounting::setting!(action)
 }
 

@@ -39,6 +39,8 @@ pub struct KernelProgram {
     pub package: &'static str,
     /// Name of the binary.
     pub bin: &'static str,
+    /// Features to build it with, separated by commas.
+    pub features: &'static str,
 }
 
 /// Builds the object of `program` below `target_folder` and returns its path, and what the compiler
@@ -52,13 +54,13 @@ pub fn build(
     target_folder: &Path,
     program: &KernelProgram,
 ) -> Result<(PathBuf, String), String> {
-    let KernelProgram { package, bin } = program;
+    let KernelProgram { package, bin, features } = program;
     let linker = linker.to_str().ok_or_else(|| format!("not UTF-8: {}", linker.display()))?;
     let flags = [RUSTFLAGS, &[&format!("-Clinker={linker}")]].concat().join("\u{1f}");
     let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo")));
     cargo
         .current_dir(root)
-        .args(["build", "--package", package, "--bin", bin, "--features", "program"])
+        .args(["build", "--package", package, "--bin", bin, "--features", features])
         .args(["--release", "--target", "bpfel-unknown-none", "-Zbuild-std=core", "--quiet", "--locked"])
         // Paths of this machine are not the object's business, and would make it differ elsewhere.
         .args(["-Ztrim-paths", "--config", "profile.release.trim-paths=\"all\""])

@@ -11,6 +11,8 @@ pub mod drain;
 pub mod generation;
 pub mod http;
 pub mod interface;
+#[cfg(feature = "kernel-log")]
+mod kernel_log;
 pub mod ledger;
 pub mod live;
 pub mod metrics;

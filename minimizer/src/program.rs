@@ -211,6 +211,8 @@ impl Program {
             .override_global(SETTINGS_SYMBOL, settings.as_bytes(), true)
             .load(&object)
             .map_err(|source| ProgramError::Load(Box::new(source)))?;
+        #[cfg(feature = "kernel-log")]
+        crate::kernel_log::follow(&mut ebpf);
         xdp_mut(&mut ebpf)?.load().map_err(|source| ProgramError::Verify(Box::new(source)))?;
         let outer = take_map(&mut ebpf, GENERATION_MAP)?;
         let outer = ArrayOfMaps::try_from(outer)

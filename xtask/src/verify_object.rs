@@ -100,7 +100,8 @@ fn rebuilt(bytes: &[u8]) -> Result<()> {
     }
     eprintln!("building the kernel program anew in {}", folder.display());
     let linker = kernel_program::installed_linker(workspace::root());
-    let program = kernel_program::KernelProgram { package: "minimizer-ebpf", bin: "minimizer" };
+    let program =
+        kernel_program::KernelProgram { package: "minimizer-ebpf", bin: "minimizer", features: "program" };
     let (path, _) =
         kernel_program::build(workspace::root(), &linker, &folder, &program).map_err(anyhow::Error::msg)?;
     let fresh = fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
