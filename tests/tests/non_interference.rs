@@ -19,6 +19,8 @@ const PASS: u32 = 2;
 const PACKETS: usize = 1500;
 /// Packets between drains: more flows than slots, so that the spill log and residuals are used too.
 const DRAIN_EVERY: usize = 500;
+/// Packets of which one is made malformed.
+const SPOIL_EVERY: usize = 5;
 const RODATA_MAP: &str = ".rodata";
 
 /// How each octet behind the headers is replaced by another one.
@@ -114,7 +116,10 @@ fn octets_behind_the_headers_change_nothing_in_any_map() {
     let mut kinds = BTreeMap::<&str, usize>::new();
     let mut altered_octets = 0;
     while distinct.len() < PACKETS {
-        let packet = generator.packet();
+        let mut packet = generator.packet();
+        if distinct.len() % SPOIL_EVERY == 0 {
+            spoil(&mut packet);
+        }
         // Without an octet behind the headers there is nothing to alter.
         if packet.octets.len() == packet.headers_octets || !distinct.insert(packet.octets.clone()) {
             continue;
@@ -150,10 +155,34 @@ fn octets_behind_the_headers_change_nothing_in_any_map() {
         assert_eq!(other_maps(program)[CONTROL_MAP], control);
         assert_eq!(other_maps(program).keys().collect::<Vec<_>>(), maps.keys().collect::<Vec<_>>());
     }
-    for kind in ["non_ip", "unsupported", "TCP", "UDP", "SCTP", "DCCP", "ICMP", "ICMPv6", "UDP-Lite"] {
+    for kind in
+        ["non_ip", "unsupported", "malformed", "TCP", "UDP", "SCTP", "DCCP", "ICMP", "ICMPv6", "UDP-Lite"]
+    {
         assert!(kinds.get(kind).is_some_and(|count| *count > 10), "{kind}: {kinds:?}");
     }
     println!("{} packets, {altered_octets} octets altered twice: {kinds:?}", distinct.len());
+}
+
+/// Makes an untagged IP packet malformed, by a length beyond the frame or a wrong version. Its headers
+/// end where they did.
+fn spoil(packet: &mut Packet) {
+    let outcome = match packet.octets[12..] {
+        [0x08, 0x00, ..] if packet.octets.len() % 2 == 0 => {
+            packet.octets[16..18].fill(0xff);
+            Outcome::Ipv4TotalLength
+        }
+        [0x08, 0x00, ..] => Outcome::Ipv4Version,
+        [0x86, 0xdd, ..] if packet.octets.len() % 2 == 0 => {
+            packet.octets[18..20].fill(0xff);
+            Outcome::Ipv6PayloadLength
+        }
+        [0x86, 0xdd, ..] => Outcome::Ipv6Version,
+        _ => return,
+    };
+    if matches!(outcome, Outcome::Ipv4Version | Outcome::Ipv6Version) {
+        packet.octets[14] |= 0xf0;
+    }
+    packet.expected = Err(outcome);
 }
 
 /// The comparison above can fail: other headers do leave other maps.
