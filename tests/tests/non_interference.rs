@@ -117,7 +117,7 @@ fn octets_behind_the_headers_change_nothing_in_any_map() {
     let mut altered_octets = 0;
     while distinct.len() < PACKETS {
         let mut packet = generator.packet();
-        if distinct.len() % SPOIL_EVERY == 0 {
+        if distinct.len().is_multiple_of(SPOIL_EVERY) {
             spoil(&mut packet);
         }
         // Without an octet behind the headers there is nothing to alter.
@@ -167,12 +167,12 @@ fn octets_behind_the_headers_change_nothing_in_any_map() {
 /// end where they did.
 fn spoil(packet: &mut Packet) {
     let outcome = match packet.octets[12..] {
-        [0x08, 0x00, ..] if packet.octets.len() % 2 == 0 => {
+        [0x08, 0x00, ..] if packet.octets.len().is_multiple_of(2) => {
             packet.octets[16..18].fill(0xff);
             Outcome::Ipv4TotalLength
         }
         [0x08, 0x00, ..] => Outcome::Ipv4Version,
-        [0x86, 0xdd, ..] if packet.octets.len() % 2 == 0 => {
+        [0x86, 0xdd, ..] if packet.octets.len().is_multiple_of(2) => {
             packet.octets[18..20].fill(0xff);
             Outcome::Ipv6PayloadLength
         }
