@@ -237,8 +237,7 @@ struct Displaced {
 }
 
 /// Counts a packet in its second group or the spill log and returns `true`, or in a residual counter.
-/// A function of its own: one packet in a hundred comes here, and it would cost the others their
-/// registers.
+/// A function of its own: few packets come here, and it would cost the others their registers.
 #[inline(never)]
 fn displaced(generation: &'static Generation, first_block: u32, packet: &Displaced) -> Option<bool> {
     let run = Run { generation, first_block };

@@ -15,9 +15,6 @@ pub struct Packet {
     pub ports: (u16, u16),
     /// VLAN identifiers and IP version; the interface is not known here.
     pub tags: Tags,
-    /// Whether the packet is IPv6: what [`Self::tags`] says too, in a variable of its own, so that the
-    /// verifier tells packets apart by this alone and not by every stack of tags.
-    pub is_ipv6: bool,
     /// Protocol number.
     pub protocol: u8,
     /// IPv4 type of service or IPv6 traffic class.
@@ -89,7 +86,6 @@ pub fn walk_ipv4(cursor: &mut Cursor<'_>, tags: Tags) -> Result<Packet, Outcome>
         addresses: [ip.addresses, 0, 0, 0],
         ports: transport.ports,
         tags,
-        is_ipv6: false,
         protocol: ip.protocol,
         traffic_class: ip.type_of_service,
         control_bits: transport.control_bits,
@@ -109,7 +105,6 @@ pub fn walk_ipv6(cursor: &mut Cursor<'_>, tags: Tags) -> Result<Packet, Outcome>
         addresses: ip.addresses,
         ports: transport.ports,
         tags: tags.with_ipv6(),
-        is_ipv6: true,
         protocol: ip.protocol,
         traffic_class: ip.traffic_class,
         control_bits: transport.control_bits,

@@ -4,7 +4,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use minimizer_common::generation::Residual;
 use thiserror::Error;
 
 use crate::drain::{Records, Totals, drain};
@@ -72,9 +71,7 @@ pub struct AgentOptions {
 pub struct Batch {
     /// One record for each distinct tuple.
     pub records: Vec<Record>,
-    /// Packets and octets in the records.
-    pub recorded: Residual,
-    /// Interfaces and occupancy of the interval.
+    /// What the drain found beside them, with the sums of the records.
     pub totals: Totals,
 }
 
@@ -98,7 +95,7 @@ struct Shared {
     stop: Queue<()>,
 }
 
-/// The running agent. Dropping it detaches without a last drain; [`Agent::stop`] is the proper end.
+/// The running agent. It ends as [`Stopper::stop`] says, also when it is dropped.
 pub struct Agent {
     shared: Arc<Shared>,
     drain: Option<JoinHandle<Result<(), AgentError>>>,
@@ -165,15 +162,6 @@ impl Agent {
         Stopper(Arc::clone(&self.shared))
     }
 
-    /// Detaches, drains once more and ends the drain. Batches still wait in the outlet.
-    ///
-    /// # Errors
-    /// What ended the drain before it was asked to.
-    pub fn stop(mut self) -> Result<(), AgentError> {
-        self.shared.stop.close();
-        self.join()
-    }
-
     /// Waits for the drain to end: because it was stopped, or because of an error.
     ///
     /// # Errors
@@ -196,7 +184,7 @@ impl Drop for Agent {
 }
 
 impl Stopper {
-    /// Asks the agent to detach, drain once more and end.
+    /// Asks the agent to detach, drain once more and end. Batches still wait in the outlet.
     pub fn stop(&self) {
         self.0.stop.close();
     }
@@ -211,12 +199,12 @@ impl Outlet {
 
     /// Enters a batch whose records were handed over.
     pub fn exported(&self, batch: &Batch) {
-        self.0.ledger().add_exported(batch.recorded);
+        self.0.ledger().add_exported(batch.totals.recorded);
     }
 
     /// Enters a batch whose records were lost.
     pub fn dropped(&self, batch: &Batch) {
-        self.0.ledger().add_dropped(batch.recorded);
+        self.0.ledger().add_dropped(batch.totals.recorded);
     }
 
     /// A copy of the ledger as it stands.
@@ -290,12 +278,12 @@ impl<F: FnMut(&Progress<'_>)> Worker<F> {
         let time = self.program.time();
         let mut quiet = self.program.generations().flip().map_err(ProgramError::from)?;
         let totals = drain(&mut quiet, &mut self.records, |units| time.milliseconds(units));
-        let batch = Batch { records: self.records.take(), recorded: totals.recorded, totals };
+        let batch = Batch { records: self.records.take(), totals };
         let mut ledger = self.shared.ledger();
         ledger.add(&batch.totals);
         let totals = batch.totals.clone();
         if let Some(oldest) = self.shared.queue.push(batch) {
-            ledger.add_dropped(oldest.recorded);
+            ledger.add_dropped(oldest.totals.recorded);
         }
         let ledger = ledger.clone();
         let duration = start.elapsed();

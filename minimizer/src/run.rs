@@ -226,7 +226,7 @@ fn print_batch(batch: &Batch, output: Output) -> io::Result<()> {
                 out,
                 "{} records, {} packets ({more} more records)\n",
                 top.len(),
-                batch.recorded.packets
+                batch.totals.recorded.packets
             )?;
         }
     }
