@@ -53,9 +53,16 @@ outcomes! {
     Ipv6Version, "malformed", Some("ipv6_version"), "The version field of an IPv6 header is not 6.";
     Ipv6PayloadLength, "malformed", Some("ipv6_payload_length"), "The IPv6 payload length is beyond the frame.";
     Ipv6ExtensionHeader, "malformed", Some("ipv6_extension_header"), "An IPv6 extension header does not fit in the IP length.";
+    GtpUTruncated, "malformed", Some("gtp_u_truncated"), "The packet ends inside the GTP-U header of a listed tunnel.";
+    GtpULength, "malformed", Some("gtp_u_length"), "The GTP-U length is beyond the packet or ends inside the header's optional fields.";
+    GtpUExtensionHeader, "malformed", Some("gtp_u_extension_header"), "A GTP-U extension header has length 0 or does not fit in the GTP-U length.";
+    VxlanTruncated, "malformed", Some("vxlan_truncated"), "The packet ends inside the VXLAN header of a listed tunnel.";
+    GreTruncated, "malformed", Some("gre_truncated"), "The packet ends inside the GRE header of a listed tunnel.";
     VlanDepth, "unsupported", Some("vlan_depth"), "The frame has more than 4 VLAN tags.";
     MplsDepth, "unsupported", Some("mpls_depth"), "The frame has more than 8 MPLS labels.";
     Ipv6ExtensionDepth, "unsupported", Some("ipv6_extension_depth"), "The packet has more than 8 IPv6 extension headers.";
+    GtpUExtensionDepth, "unsupported", Some("gtp_u_extension_depth"), "The packet has more than 8 GTP-U extension headers.";
+    GreRouting, "unsupported", Some("gre_routing"), "The GRE header of a listed tunnel has source routes (RFC 1701).";
     HeaderNotLinear, "unsupported", Some("header_not_linear"), "A header continues in a second buffer of a multi-buffer frame.";
 }
 

@@ -43,6 +43,10 @@ pub struct Settings {
     pub clock: u32,
     /// [`LENGTH_LINEAR`] or [`LENGTH_BUFFER`].
     pub frame_length: u32,
+    /// Tunnels whose inner packet is counted: a [`crate::tunnel::Tunnels`].
+    pub tunnels: u32,
+    /// Unused, zero.
+    pub reserved: u32,
 }
 
 /// `XDP_PASS`: hand the packet to the network stack, unaltered.
@@ -84,5 +88,5 @@ pub const fn interface_position(if_index: u32, multiplier: u32) -> usize {
     (if_index.wrapping_mul(multiplier) >> 24) as usize
 }
 
-const _: () = assert!(size_of::<Settings>() == HASH_KEYS * 8 + 3 * 8 + 6 * 4);
+const _: () = assert!(size_of::<Settings>() == HASH_KEYS * 8 + 3 * 8 + 8 * 4);
 const _: () = assert!(size_of::<Control>() == 24 + INTERFACE_POSITIONS);

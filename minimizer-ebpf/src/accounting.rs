@@ -2,6 +2,7 @@
 
 use core::hint::black_box;
 
+use aya_ebpf::bindings::xdp_md;
 use aya_ebpf::btf_maps::{Array, ArrayOfMaps};
 use aya_ebpf::helpers::generated::{
     bpf_get_smp_processor_id, bpf_jiffies64, bpf_ktime_get_ns, bpf_xdp_get_buff_len,
@@ -16,10 +17,11 @@ use minimizer_common::outcome::Outcome;
 use minimizer_common::settings::{
     BLOCKS_PLACEHOLDER, CLOCK_CONTROL, Control, LENGTH_BUFFER, Settings, interface_position,
 };
-use minimizer_common::tuple::Tuple;
-use minimizer_ebpf::cursor::Cursor;
+use minimizer_common::tunnel::Tunnels;
+use minimizer_common::tuple::{Tags, Tuple};
+use minimizer_ebpf::cursor::{Cursor, Frame, Stop};
 use minimizer_ebpf::table::{self, Count};
-use minimizer_ebpf::walk::{Packet, Version, walk_ipv4, walk_ipv6, walk_link};
+use minimizer_ebpf::walk::{Inside, Packet, Version, walk_ipv4, walk_ipv6, walk_link, walk_tunnel};
 use minimizer_ebpf::{hash, untraced};
 
 const MMAPABLE: usize = 1 << 10;
@@ -47,6 +49,8 @@ pub static SETTINGS: Settings = Settings {
     action: 0,
     clock: 0,
     frame_length: 0,
+    tunnels: 0,
+    reserved: 0,
 };
 
 /// Reads one constant, volatile so that the compiler does not assume the value in this file.
@@ -57,6 +61,36 @@ macro_rules! setting {
     };
 }
 pub(crate) use setting;
+
+/// The frame that the program runs on.
+#[derive(Clone, Copy)]
+struct XdpFrame(*mut xdp_md);
+
+// SAFETY: the kernel keeps `data..data_end` readable while the program runs.
+unsafe impl Frame for XdpFrame {
+    #[inline(always)]
+    fn start(&self) -> *const u8 {
+        // SAFETY: reads a field of the context.
+        unsafe { (*self.0).data as usize as *const u8 }
+    }
+
+    #[inline(always)]
+    fn end(&self) -> *const u8 {
+        // SAFETY: reads a field of the context.
+        unsafe { (*self.0).data_end as usize as *const u8 }
+    }
+
+    #[inline(always)]
+    fn octets(&self) -> u32 {
+        if setting!(frame_length) == LENGTH_BUFFER {
+            // SAFETY: the helper reads the context of this program.
+            let octets = unsafe { bpf_xdp_get_buff_len(self.0) };
+            octets as u32
+        } else {
+            (self.end() as usize - self.start() as usize) as u32
+        }
+    }
+}
 
 /// Counts a frame and returns how it ended. Does nothing only if the agent left a map empty, which it
 /// never does.
@@ -70,42 +104,91 @@ pub fn account(context: &XdpContext) -> Option<Outcome> {
     let interface = u32::from(control.interface_slots[position]) & 31;
     let counters = run.interface(interface)?;
 
-    // Whatever asks the kernel comes before the walk, while there is little to keep in registers.
+    // The clock comes before the walk, while there is little to keep in registers.
     let time = time(counters, control);
-    let start = context.data();
-    let end = context.data_end();
-    let frame_octets = frame_octets(context, start, end);
     counters.seen_packets += 1;
-    counters.seen_octets += u64::from(frame_octets);
 
-    // SAFETY: the kernel keeps `data..data_end` readable while the program runs.
-    let mut cursor = unsafe { Cursor::between(start as *const u8, end as *const u8, frame_octets) };
-    // The two IP versions stay apart to the end: what they have in common is less than what either
-    // would carry along for the other.
-    let outcome = match walk_link(&mut cursor) {
-        Ok((tags, Version::V4)) => match walk_ipv4(&mut cursor, tags) {
-            Ok(packet) => run.count::<false>(counters, interface, &packet, time)?,
-            Err(outcome) => outcome,
-        },
-        Ok((tags, Version::V6)) => match walk_ipv6(&mut cursor, tags) {
-            Ok(packet) => run.count::<true>(counters, interface, &packet, time)?,
-            Err(outcome) => outcome,
-        },
-        Err(outcome) => outcome,
+    let frame = XdpFrame(context.ctx);
+    let mut cursor = Cursor::over(frame);
+    let place = Place { run, interface, time };
+    let outcome = match walk_and_count(frame, &mut cursor, counters, &place) {
+        Ok(outcome) => outcome?,
+        Err(stop) => {
+            // The headers do not tell where the frame ends: only the kernel knows.
+            let outcome = cursor.outcome(stop);
+            counters.seen_octets += u64::from(cursor.known_octets());
+            outcome
+        }
     };
     // An index would be checked with a panic behind it, which is no BPF.
     *counters.outcomes.get_mut(outcome as usize)? += 1;
     Some(outcome)
 }
 
+/// The two IP versions stay apart to the end: what they have in common is less than what either would
+/// carry along for the other.
 #[inline(always)]
-fn frame_octets(context: &XdpContext, start: usize, end: usize) -> u32 {
-    if setting!(frame_length) == LENGTH_BUFFER {
-        // SAFETY: the helper reads the context of this program.
-        let octets = unsafe { bpf_xdp_get_buff_len(context.ctx) };
-        octets as u32
-    } else {
-        (end - start) as u32
+fn walk_and_count(
+    frame: XdpFrame,
+    cursor: &mut Cursor<XdpFrame>,
+    counters: &mut InterfaceCounters,
+    place: &Place,
+) -> Result<Option<Outcome>, Stop> {
+    let listed = Tunnels(setting!(tunnels));
+    let (tags, version) = walk_link(cursor)?;
+    match version {
+        Version::V4 => {
+            let (packet, inside) = walk_ipv4(cursor, tags, listed)?;
+            counters.seen_octets += u64::from(cursor.known_octets());
+            if let Some(inside) = inside {
+                let carried = count_carried(frame, place, &Carried { tags, inside });
+                if carried.is_some() {
+                    return Ok(carried);
+                }
+            }
+            Ok(place.count::<false>(counters, &packet))
+        }
+        Version::V6 => {
+            let (packet, inside) = walk_ipv6(cursor, tags, listed)?;
+            counters.seen_octets += u64::from(cursor.known_octets());
+            if let Some(inside) = inside {
+                let carried = count_carried(frame, place, &Carried { tags, inside });
+                if carried.is_some() {
+                    return Ok(carried);
+                }
+            }
+            Ok(place.count::<true>(counters, &packet))
+        }
+    }
+}
+
+/// What leads to a packet in a tunnel.
+struct Carried {
+    tags: Tags,
+    inside: Inside,
+}
+
+/// Counts the packet that a tunnel carries; `None` when it carries none. A function of its own: all
+/// other packets would pay for its registers.
+#[inline(never)]
+fn count_carried(frame: XdpFrame, place: &Place, carried: &Carried) -> Option<Outcome> {
+    let Carried { tags, inside } = *carried;
+    let counters = place.run.interface(place.interface)?;
+    let mut cursor = Cursor::within(frame, untraced(inside.offset), untraced(inside.octets));
+    let stop = match walk_tunnel(&mut cursor, inside.tunnel) {
+        Ok(Version::V4) => match walk_ipv4(&mut cursor, tags, Tunnels::NONE) {
+            Ok((packet, _)) => return place.count::<false>(counters, &packet),
+            Err(stop) => stop,
+        },
+        Ok(Version::V6) => match walk_ipv6(&mut cursor, tags, Tunnels::NONE) {
+            Ok((packet, _)) => return place.count::<true>(counters, &packet),
+            Err(stop) => stop,
+        },
+        Err(stop) => stop,
+    };
+    match cursor.outcome(stop) {
+        Outcome::NonIp => None,
+        outcome => Some(outcome),
     }
 }
 
@@ -132,9 +215,50 @@ fn time(counters: &mut InterfaceCounters, control: &Control) -> u32 {
 }
 
 /// The blocks of this CPU in the generation that is written.
+#[derive(Clone, Copy)]
 struct Run {
     generation: &'static Generation,
     first_block: u32,
+}
+
+/// Where and when a packet came in.
+#[derive(Clone, Copy)]
+struct Place {
+    run: Run,
+    interface: u32,
+    time: u32,
+}
+
+impl Place {
+    /// Puts the packet into a record, or into a residual counter when there is no room.
+    #[inline(always)]
+    fn count<const IPV6: bool>(&self, counters: &mut InterfaceCounters, packet: &Packet) -> Option<Outcome> {
+        let Self { run, interface, time } = *self;
+        let octets = u64::from(packet.length_octets);
+        counters.octets_counted += octets;
+        let tuple = Tuple::new(
+            packet.addresses,
+            packet.ports,
+            packet.tags.with_interface(interface),
+            packet.protocol,
+            packet.traffic_class,
+        );
+        let count = Count { octets, control_bits: packet.control_bits, time };
+        let keys = &SETTINGS.hash_keys;
+        let position = if IPV6 { hash::ipv6(keys, &tuple) } else { hash::ipv4(keys, &tuple) };
+        // SAFETY: the block is a group, and only this CPU writes it.
+        if let Some(slot) = unsafe { table::find::<IPV6>(run.group(position)?, position, &tuple) } {
+            table::count::<IPV6>(slot, &tuple, count);
+            return Some(Outcome::Counted);
+        }
+        // Stores of several known zeroes would become a call of memset, which the verifier refuses.
+        let zero = black_box(0);
+        let [first, second, third, fourth] = tuple.addresses;
+        let addresses = if IPV6 { [first, second, third, fourth] } else { [first, zero, zero, zero] };
+        let packet = Displaced { tuple: Tuple { addresses, ..tuple }, count, position, interface };
+        let recorded = displaced(run.generation, run.first_block, &packet)?;
+        Some(if recorded { Outcome::Counted } else { Outcome::Overflow })
+    }
 }
 
 impl Run {
@@ -156,41 +280,6 @@ impl Run {
         let block = self.block(slot)?.cast::<InterfaceCounters>();
         // SAFETY: a block at this index holds interface counters, and only this CPU writes it.
         Some(unsafe { &mut *block })
-    }
-
-    /// Puts the packet into a record, or into a residual counter when there is no room.
-    #[inline(always)]
-    fn count<const IPV6: bool>(
-        &self,
-        counters: &mut InterfaceCounters,
-        interface: u32,
-        packet: &Packet,
-        time: u32,
-    ) -> Option<Outcome> {
-        let octets = u64::from(packet.length_octets);
-        counters.octets_counted += octets;
-        let tuple = Tuple::new(
-            packet.addresses,
-            packet.ports,
-            packet.tags.with_interface(interface),
-            packet.protocol,
-            packet.traffic_class,
-        );
-        let count = Count { octets, control_bits: packet.control_bits, time };
-        let keys = &SETTINGS.hash_keys;
-        let position = if IPV6 { hash::ipv6(keys, &tuple) } else { hash::ipv4(keys, &tuple) };
-        // SAFETY: the block is a group, and only this CPU writes it.
-        if let Some(slot) = unsafe { table::find::<IPV6>(self.group(position)?, position, &tuple) } {
-            table::count::<IPV6>(slot, &tuple, count);
-            return Some(Outcome::Counted);
-        }
-        // Stores of several known zeroes would become a call of memset, which the verifier refuses.
-        let zero = black_box(0);
-        let [first, second, third, fourth] = tuple.addresses;
-        let addresses = if IPV6 { [first, second, third, fourth] } else { [first, zero, zero, zero] };
-        let packet = Displaced { tuple: Tuple { addresses, ..tuple }, count, position, interface };
-        let recorded = displaced(self.generation, self.first_block, &packet)?;
-        Some(if recorded { Outcome::Counted } else { Outcome::Overflow })
     }
 
     #[inline(always)]

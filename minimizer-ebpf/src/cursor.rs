@@ -1,6 +1,5 @@
 //! The only code that touches packet memory: it checks bounds, copies one header, advances.
 
-use core::marker::PhantomData;
 use core::ptr;
 
 use minimizer_common::outcome::Outcome;
@@ -12,51 +11,158 @@ use minimizer_common::outcome::Outcome;
 /// Implementors are `repr(C)` structs whose every field is `u8` or an array of `u8`.
 pub(crate) unsafe trait Header: Copy {}
 
+/// A frame, of which the first buffer lies in memory.
+///
+/// # Safety
+/// `start()..end()` is readable for as long as the implementor lives.
+pub unsafe trait Frame {
+    /// Start of the first buffer.
+    fn start(&self) -> *const u8;
+    /// End of the first buffer.
+    fn end(&self) -> *const u8;
+    /// Octets of the whole frame, further buffers included. In the kernel this is a call, made only
+    /// for a frame that the first buffer does not explain.
+    fn octets(&self) -> u32;
+    /// Whether [`Self::octets`] may end before the buffer does, so that reads must heed it.
+    const ENDS_EARLY: bool = false;
+}
+
+// SAFETY: the range is that of the slice.
+unsafe impl Frame for &[u8] {
+    fn start(&self) -> *const u8 {
+        self.as_ptr()
+    }
+
+    fn end(&self) -> *const u8 {
+        self.as_ptr_range().end
+    }
+
+    fn octets(&self) -> u32 {
+        u32::try_from(self.len()).unwrap_or(u32::MAX)
+    }
+}
+
+/// A frame that goes on in further buffers, which nothing here reads.
+#[derive(Clone, Copy, Debug)]
+pub struct Split<'frame> {
+    /// The first buffer.
+    pub first: &'frame [u8],
+    /// Octets of the whole frame.
+    pub octets: u32,
+}
+
+// SAFETY: the range is that of the slice.
+unsafe impl Frame for Split<'_> {
+    fn start(&self) -> *const u8 {
+        self.first.as_ptr()
+    }
+
+    fn end(&self) -> *const u8 {
+        self.first.as_ptr_range().end
+    }
+
+    fn octets(&self) -> u32 {
+        self.octets
+    }
+}
+
+/// The part of a frame that a packet inside of another may use: up to where the outer one ends.
+#[derive(Clone, Copy)]
+pub struct Within<F> {
+    frame: F,
+    octets: u32,
+}
+
+// SAFETY: the range is that of the frame.
+unsafe impl<F: Frame> Frame for Within<F> {
+    const ENDS_EARLY: bool = true;
+
+    #[inline(always)]
+    fn start(&self) -> *const u8 {
+        self.frame.start()
+    }
+
+    #[inline(always)]
+    fn end(&self) -> *const u8 {
+        self.frame.end()
+    }
+
+    #[inline(always)]
+    fn octets(&self) -> u32 {
+        self.octets
+    }
+}
+
+impl<F: Frame> Cursor<Within<F>> {
+    /// A cursor in a frame at `offset`, for a packet that may use `octets` from there on.
+    #[inline(always)]
+    #[must_use]
+    pub fn within(frame: F, offset: u32, octets: u32) -> Self {
+        let end = (offset & OFFSET_MASK) + octets;
+        let mut cursor = Self::over(Within { frame, octets: end });
+        cursor.known = end;
+        cursor.offset = offset & OFFSET_MASK;
+        cursor
+    }
+
+    /// Ends the packet `octets` behind the position.
+    #[inline(always)]
+    pub(crate) fn limit(&mut self, octets: u32) {
+        self.frame.octets = self.offset + octets;
+        self.known = self.frame.octets;
+    }
+}
+
+/// Why a room stopped: no packet will be counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stop {
+    /// What was read decides.
+    Found(Outcome),
+    /// The first buffer ended inside a header.
+    Ended(Outcome),
+}
+
 /// A position in a frame. No reference to packet memory ever leaves it.
-pub struct Cursor<'frame> {
+pub struct Cursor<F> {
+    frame: F,
     start: *const u8,
     end: *const u8,
     /// Octets before the position. A number, not a pointer: see [`Self::forget`].
     offset: u32,
-    /// Octets of the whole frame, further buffers included.
-    frame_octets: u32,
-    /// Whether the frame goes on in further buffers.
-    continues: bool,
-    frame: PhantomData<&'frame [u8]>,
+    /// Octets of the frame that are known of: of the first buffer, until somebody asked for more.
+    known: u32,
+    /// Octets of the frame up to the last one that was read.
+    read: u32,
 }
 
 /// The verifier tracks packet offsets below 64 KiB. The longest chain of headers, eight extension
 /// headers of 2 KiB behind a full link layer, ends well below this bound.
 const OFFSET_MASK: u32 = 0x7fff;
 
-impl<'frame> Cursor<'frame> {
-    /// A cursor over a whole frame in host memory.
-    #[must_use]
-    pub fn over(frame: &'frame [u8]) -> Self {
-        let range = frame.as_ptr_range();
-        let frame_octets = u32::try_from(frame.len()).unwrap_or(u32::MAX);
-        Self {
-            start: range.start,
-            end: range.end,
-            offset: 0,
-            frame_octets,
-            continues: false,
-            frame: PhantomData,
-        }
-    }
-
-    /// A cursor over the linear part of a frame in the kernel.
-    ///
-    /// `frame_octets` is the length of the whole frame, which is longer than `end - start` when the
-    /// frame continues in further buffers.
-    ///
-    /// # Safety
-    /// `start..end` is readable for as long as `'frame`.
+impl<F: Frame> Cursor<F> {
+    /// A cursor at the start of a frame.
     #[inline(always)]
     #[must_use]
-    pub unsafe fn between(start: *const u8, end: *const u8, frame_octets: u32) -> Self {
-        let continues = frame_octets as usize > end as usize - start as usize;
-        Self { start, end, offset: 0, frame_octets, continues, frame: PhantomData }
+    pub fn over(frame: F) -> Self {
+        let (start, end) = (frame.start(), frame.end());
+        let known = (end as usize - start as usize) as u32;
+        Self { frame, start, end, offset: 0, known, read: 0 }
+    }
+
+    /// A cursor for a packet inside of this one: at `offset`, with `octets` from there on.
+    #[inline(always)]
+    pub(crate) fn enter(&self, offset: u32, octets: u32) -> Cursor<Within<F>>
+    where
+        F: Copy,
+    {
+        Cursor::within(self.frame, offset, octets)
+    }
+
+    /// Moves to where a cursor that entered this frame has come to.
+    #[inline(always)]
+    pub(crate) fn follow(&mut self, inner: &Cursor<Within<F>>) {
+        self.offset = inner.offset;
+        self.read = inner.read;
     }
 
     /// Copies the header at the position and advances behind it; `None` when the frame ends first.
@@ -69,24 +175,38 @@ impl<'frame> Cursor<'frame> {
 
     /// Copies the header at the position, without advancing; `None` when the frame ends first.
     #[inline(always)]
-    pub(crate) fn peek<H: Header>(&self) -> Option<H> {
+    pub(crate) fn peek<H: Header>(&mut self) -> Option<H> {
+        if self.is_behind(size_of::<H>() as u32) {
+            return None;
+        }
         let at = self.start.wrapping_add(self.offset as usize);
         if at.wrapping_add(size_of::<H>()) > self.end {
             return None;
         }
+        self.read = self.offset + size_of::<H>() as u32;
         // SAFETY: `at + size_of::<H>()` was found within the frame just above, and `H` is plain bytes.
         Some(unsafe { ptr::read_unaligned(at.cast::<H>()) })
     }
 
     /// The first nibble at the position, without advancing; `None` at the end of the frame.
     #[inline(always)]
-    pub(crate) fn peek_nibble(&self) -> Option<u8> {
+    pub(crate) fn peek_nibble(&mut self) -> Option<u8> {
+        if self.is_behind(1) {
+            return None;
+        }
         let at = self.start.wrapping_add(self.offset as usize);
         if at.wrapping_add(1) > self.end {
             return None;
         }
+        self.read = self.offset + 1;
         // SAFETY: one byte at `at` was found within the frame just above.
         Some(unsafe { *at } >> 4)
+    }
+
+    /// Whether `octets` from the position on go beyond a packet that ends before its frame.
+    #[inline(always)]
+    const fn is_behind(&self, octets: u32) -> bool {
+        F::ENDS_EARLY && self.offset + octets > self.known
     }
 
     /// Moves over `octets` that are not read. A position beyond the end makes the next read fail.
@@ -111,23 +231,54 @@ impl<'frame> Cursor<'frame> {
         self.offset
     }
 
-    /// Octets of the frame from the position on, further buffers included.
-    #[inline(always)]
-    pub(crate) const fn remaining(&self) -> u32 {
-        self.frame_octets.saturating_sub(self.offset)
+    /// Octets of the frame up to the last one that was read: what follows is payload.
+    #[must_use]
+    pub const fn headers_octets(&self) -> u32 {
+        self.read
     }
 
-    /// The outcome of a frame that ended inside a header: `reason`, unless the header goes on in a
-    /// further buffer of the frame.
+    /// Whether the frame goes on for `octets` from the position on, further buffers included.
     #[inline(always)]
-    pub(crate) const fn ended(&self, reason: Outcome) -> Outcome {
-        if self.continues { Outcome::HeaderNotLinear } else { reason }
+    pub(crate) fn holds(&mut self, octets: u32) -> bool {
+        self.offset + octets <= self.known || octets <= self.remaining()
+    }
+
+    /// Octets of the frame from the position on, further buffers included. Asks the frame.
+    #[inline(always)]
+    pub(crate) fn remaining(&mut self) -> u32 {
+        self.frame_octets().saturating_sub(self.offset)
+    }
+
+    /// Octets of the whole frame, further buffers included. Asks the frame.
+    #[inline(always)]
+    pub fn frame_octets(&mut self) -> u32 {
+        self.known = self.frame.octets();
+        self.known
+    }
+
+    /// Octets of the frame, of the first buffer alone if the walk needed to know no more.
+    #[inline(always)]
+    #[must_use]
+    pub const fn known_octets(&self) -> u32 {
+        self.known
+    }
+
+    /// How a frame ends at which a room stopped: what ends in the first buffer may go on in a further
+    /// one. Asks the frame.
+    #[inline(always)]
+    pub fn outcome(&mut self, stop: Stop) -> Outcome {
+        let first_octets = (self.end as usize - self.start as usize) as u32;
+        let continues = self.frame_octets() > first_octets;
+        match stop {
+            Stop::Ended(_) if continues => Outcome::HeaderNotLinear,
+            Stop::Ended(outcome) | Stop::Found(outcome) => outcome,
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{Cursor, Header};
+    use super::{Cursor, Header, Split, Stop};
     use minimizer_common::outcome::Outcome;
 
     #[derive(Clone, Copy)]
@@ -153,7 +304,7 @@ mod tests {
 
     #[test]
     fn a_skip_beyond_the_end_makes_reads_fail() {
-        let mut cursor = Cursor::over(&[0; 4]);
+        let mut cursor = Cursor::over(&[0; 4][..]);
         cursor.skip(60);
         assert!(cursor.read::<Three>().is_none());
         assert!(cursor.peek_nibble().is_none());
@@ -161,11 +312,11 @@ mod tests {
 
     #[test]
     fn a_header_in_a_further_buffer_is_not_a_truncated_frame() {
-        let linear = [0_u8; 4];
-        let range = linear.as_ptr_range();
-        // SAFETY: the range is that of `linear`, which outlives the cursor.
-        let cursor = unsafe { Cursor::between(range.start, range.end, 9000) };
-        assert_eq!(cursor.ended(Outcome::Ipv4Truncated), Outcome::HeaderNotLinear);
-        assert_eq!(Cursor::over(&linear).ended(Outcome::Ipv4Truncated), Outcome::Ipv4Truncated);
+        let first = &[0; 4][..];
+        let mut cursor = Cursor::over(Split { first, octets: 9000 });
+        assert_eq!(cursor.known_octets(), 4);
+        assert_eq!(cursor.outcome(Stop::Ended(Outcome::Ipv4Truncated)), Outcome::HeaderNotLinear);
+        assert_eq!(cursor.known_octets(), 9000);
+        assert_eq!(Cursor::over(first).outcome(Stop::Ended(Outcome::Ipv4Truncated)), Outcome::Ipv4Truncated);
     }
 }

@@ -1,6 +1,6 @@
 //! DCCP (RFC 4340): the ports of the generic header in its shorter form.
 
-use crate::cursor::{Cursor, Header};
+use crate::cursor::{Cursor, Frame, Header};
 
 /// Protocol number.
 pub(crate) const PROTOCOL: u8 = 33;
@@ -22,7 +22,7 @@ unsafe impl Header for DccpHeader {}
 
 /// Reads the ports; `None` when the frame ends first.
 #[inline(always)]
-pub(crate) fn read(cursor: &mut Cursor<'_>) -> Option<(u16, u16)> {
+pub(crate) fn read(cursor: &mut Cursor<impl Frame>) -> Option<(u16, u16)> {
     let header = cursor.read::<DccpHeader>()?;
     Some((u16::from_be_bytes(header.source_port), u16::from_be_bytes(header.destination_port)))
 }

@@ -2,7 +2,7 @@
 
 use minimizer_common::outcome::Outcome;
 
-use crate::cursor::{Cursor, Header};
+use crate::cursor::{Cursor, Frame, Header, Stop};
 
 #[derive(Clone, Copy)]
 #[repr(C)]
@@ -15,10 +15,10 @@ unsafe impl Header for EthernetHeader {}
 
 /// Reads the header and returns the EtherType, or the length field of an 802.3 frame.
 #[inline(always)]
-pub(crate) fn read(cursor: &mut Cursor<'_>) -> Result<u16, Outcome> {
+pub(crate) fn read(cursor: &mut Cursor<impl Frame>) -> Result<u16, Stop> {
     match cursor.read::<EthernetHeader>() {
         Some(header) => Ok(u16::from_be_bytes(header.ether_type)),
-        None => Err(cursor.ended(Outcome::EthernetTruncated)),
+        None => Err(Stop::Ended(Outcome::EthernetTruncated)),
     }
 }
 

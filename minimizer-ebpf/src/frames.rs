@@ -3,8 +3,9 @@
 use std::vec::Vec;
 
 use minimizer_common::outcome::Outcome;
+use minimizer_common::tunnel::Tunnels;
 
-use crate::cursor::Cursor;
+use crate::cursor::{Cursor, Split};
 use crate::walk::{self, Packet};
 
 pub(crate) const IPV4: u16 = 0x0800;
@@ -12,7 +13,7 @@ pub(crate) const IPV6: u16 = 0x86dd;
 const FRAGMENT: u8 = 44;
 
 pub(crate) fn walk(frame: &[u8]) -> Result<Packet, Outcome> {
-    walk::walk(&mut Cursor::over(frame))
+    walk::walk(&mut Cursor::over(frame), Tunnels::NONE)
 }
 
 pub(crate) fn ethernet(ether_type: u16, rest: &[u8]) -> Vec<u8> {
@@ -99,8 +100,6 @@ pub(crate) fn check_transport(
 
 /// Walks a frame of which only the first `linear` octets are in the first buffer.
 pub(crate) fn walk_split(frame: &[u8], linear: usize) -> Result<Packet, Outcome> {
-    let range = frame[..linear].as_ptr_range();
     let octets = u32::try_from(frame.len()).expect("fits");
-    // SAFETY: the range is the start of `frame`, which outlives the cursor.
-    walk::walk(&mut unsafe { Cursor::between(range.start, range.end, octets) })
+    walk::walk(&mut Cursor::over(Split { first: &frame[..linear], octets }), Tunnels::NONE)
 }

@@ -1,6 +1,6 @@
 //! ICMP (RFC 792) and ICMPv6 (RFC 4443): type and code. A quoted packet is payload.
 
-use crate::cursor::{Cursor, Header};
+use crate::cursor::{Cursor, Frame, Header};
 
 /// Protocol number of ICMP.
 pub(crate) const PROTOCOL: u8 = 1;
@@ -21,7 +21,7 @@ unsafe impl Header for IcmpHeader {}
 
 /// Reads type and code; `None` when the frame ends first.
 #[inline(always)]
-pub(crate) fn read(cursor: &mut Cursor<'_>) -> Option<(u16, u16)> {
+pub(crate) fn read(cursor: &mut Cursor<impl Frame>) -> Option<(u16, u16)> {
     let header = cursor.read::<IcmpHeader>()?;
     Some((u16::from(header.message_type), u16::from(header.code)))
 }

@@ -2,16 +2,19 @@
 
 use minimizer_common::outcome::Outcome;
 
-use crate::cursor::{Cursor, Header};
+use crate::cursor::{Cursor, Frame, Header, Stop};
 
 /// EtherType.
 pub(crate) const ETHER_TYPE: u16 = 0x0800;
+/// Protocol number inside of an outer packet.
+pub(crate) const PROTOCOL: u8 = 4;
 /// Version field, and first nibble below an MPLS stack.
 pub(crate) const VERSION: u8 = 4;
 
 const HEADER_OCTETS: u32 = size_of::<Ipv4Header>() as u32;
 /// The 13 bits of the fragment offset.
 const FRAGMENT_OFFSET: u16 = 0x1fff;
+const MORE_FRAGMENTS: u16 = 0x2000;
 
 #[derive(Clone, Copy)]
 #[repr(C)]
@@ -41,28 +44,30 @@ pub(crate) struct Ipv4 {
     /// Octets of this packet behind the header in which a transport header may lie: 0 in a
     /// non-first fragment.
     pub transport_octets: u32,
+    /// Whether this is all of the packet, and no fragment.
+    pub is_whole: bool,
 }
 
 /// Reads the header and advances behind its options.
 #[inline(always)]
-pub(crate) fn read(cursor: &mut Cursor<'_>) -> Result<Ipv4, Outcome> {
-    let available = cursor.remaining();
+pub(crate) fn read(cursor: &mut Cursor<impl Frame>) -> Result<Ipv4, Stop> {
     let Some(header) = cursor.read::<Ipv4Header>() else {
-        return Err(cursor.ended(Outcome::Ipv4Truncated));
+        return Err(Stop::Ended(Outcome::Ipv4Truncated));
     };
     if header.version_header_length >> 4 != VERSION {
-        return Err(Outcome::Ipv4Version);
+        return Err(Stop::Found(Outcome::Ipv4Version));
     }
     let header_octets = u32::from(header.version_header_length & 0x0f) * 4;
     if header_octets < HEADER_OCTETS {
-        return Err(Outcome::Ipv4HeaderLength);
+        return Err(Stop::Found(Outcome::Ipv4HeaderLength));
     }
     let total_length = u32::from(u16::from_be_bytes(header.total_length));
-    if total_length < header_octets || total_length > available {
-        return Err(Outcome::Ipv4TotalLength);
+    if total_length < header_octets || !cursor.holds(total_length - HEADER_OCTETS) {
+        return Err(Stop::Found(Outcome::Ipv4TotalLength));
     }
     cursor.skip(header_octets - HEADER_OCTETS);
-    let is_first = u16::from_be_bytes(header.flags_fragment_offset) & FRAGMENT_OFFSET == 0;
+    let fragment = u16::from_be_bytes(header.flags_fragment_offset);
+    let is_first = fragment & FRAGMENT_OFFSET == 0;
     Ok(Ipv4 {
         addresses: u64::from(u32::from_ne_bytes(header.source))
             | u64::from(u32::from_ne_bytes(header.destination)) << 32,
@@ -70,6 +75,7 @@ pub(crate) fn read(cursor: &mut Cursor<'_>) -> Result<Ipv4, Outcome> {
         type_of_service: header.type_of_service,
         length_octets: total_length,
         transport_octets: if is_first { total_length - header_octets } else { 0 },
+        is_whole: fragment & (FRAGMENT_OFFSET | MORE_FRAGMENTS) == 0,
     })
 }
 

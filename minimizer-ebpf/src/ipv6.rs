@@ -2,10 +2,12 @@
 
 use minimizer_common::outcome::Outcome;
 
-use crate::cursor::{Cursor, Header};
+use crate::cursor::{Cursor, Frame, Header, Stop};
 
 /// EtherType.
 pub(crate) const ETHER_TYPE: u16 = 0x86dd;
+/// Protocol number inside of an outer packet.
+pub(crate) const PROTOCOL: u8 = 41;
 /// Version field, and first nibble below an MPLS stack.
 pub(crate) const VERSION: u8 = 6;
 /// Extension headers in one packet.
@@ -60,6 +62,7 @@ static EXTENSIONS: [Extension; 256] = {
 
 /// The 13 bits of the fragment offset, in the upper bits of their field.
 const FRAGMENT_OFFSET: u16 = 0xfff8;
+const MORE_FRAGMENTS: u16 = 0x0001;
 /// Type and length of the jumbo payload option.
 const JUMBO_PAYLOAD: [u8; 2] = [0xc2, 4];
 
@@ -100,57 +103,61 @@ pub(crate) struct Ipv6 {
     pub length_octets: u32,
     /// Octets of this packet in which a transport header may lie: 0 in a non-first fragment.
     pub transport_octets: u32,
+    /// Whether this is all of the packet, and no fragment.
+    pub is_whole: bool,
 }
 
 /// Reads the header and walks the extension headers.
 #[inline(always)]
-pub(crate) fn read(cursor: &mut Cursor<'_>) -> Result<Ipv6, Outcome> {
-    let available = cursor.remaining();
+pub(crate) fn read(cursor: &mut Cursor<impl Frame>) -> Result<Ipv6, Stop> {
     let Some(header) = cursor.read::<Ipv6Header>() else {
-        return Err(cursor.ended(Outcome::Ipv6Truncated));
+        return Err(Stop::Ended(Outcome::Ipv6Truncated));
     };
     let [version_class, class_flow, ..] = header.version_class_flow;
     if version_class >> 4 != VERSION {
-        return Err(Outcome::Ipv6Version);
+        return Err(Stop::Found(Outcome::Ipv6Version));
     }
-    let mut length_octets = u32::from(u16::from_be_bytes(header.payload_length)) + HEADER_OCTETS;
-    if length_octets > available {
-        return Err(Outcome::Ipv6PayloadLength);
+    let mut left = u32::from(u16::from_be_bytes(header.payload_length));
+    if !cursor.holds(left) {
+        return Err(Stop::Found(Outcome::Ipv6PayloadLength));
     }
-    if length_octets == HEADER_OCTETS && header.next_header == HOP_BY_HOP {
+    if left == 0 && header.next_header == HOP_BY_HOP {
         check_jumbogram(cursor)?;
-        length_octets = available;
+        left = cursor.remaining();
     }
-
-    let mut left = length_octets - HEADER_OCTETS;
+    let length_octets = HEADER_OCTETS + left;
     let mut protocol = header.next_header;
     let mut walked = 0;
+    let mut fragment = 0;
     loop {
         let kind = EXTENSIONS[protocol as usize];
         if kind.units == 0 {
             break;
         }
         if walked == EXTENSION_HEADERS_MAX {
-            return Err(Outcome::Ipv6ExtensionDepth);
+            return Err(Stop::Found(Outcome::Ipv6ExtensionDepth));
         }
         walked += 1;
         if left < EXTENSION_OCTETS_MIN {
-            return Err(Outcome::Ipv6ExtensionHeader);
+            return Err(Stop::Found(Outcome::Ipv6ExtensionHeader));
         }
         let Some(extension) = cursor.read::<ExtensionHeader>() else {
-            return Err(cursor.ended(Outcome::Ipv6ExtensionHeader));
+            return Err(Stop::Ended(Outcome::Ipv6ExtensionHeader));
         };
         let units = u32::from(extension.length & kind.length_mask) + u32::from(kind.units);
         let octets = units << (kind.unit_shift & 3);
         if left < octets {
-            return Err(Outcome::Ipv6ExtensionHeader);
+            return Err(Stop::Found(Outcome::Ipv6ExtensionHeader));
         }
         left -= octets;
         cursor.skip(octets - EXTENSION_OCTETS_MIN);
         protocol = extension.next_header;
-        if kind.is_fragment != 0 && u16::from_be_bytes(extension.specific) & FRAGMENT_OFFSET != 0 {
-            left = 0;
-            break;
+        if kind.is_fragment != 0 {
+            fragment |= u16::from_be_bytes(extension.specific);
+            if fragment & FRAGMENT_OFFSET != 0 {
+                left = 0;
+                break;
+            }
         }
     }
 
@@ -167,20 +174,21 @@ pub(crate) fn read(cursor: &mut Cursor<'_>) -> Result<Ipv6, Outcome> {
         traffic_class: version_class << 4 | class_flow >> 4,
         length_octets,
         transport_octets: left,
+        is_whole: fragment & (FRAGMENT_OFFSET | MORE_FRAGMENTS) == 0,
     })
 }
 
 /// A packet of payload length 0 with a hop-by-hop header is a jumbogram if the jumbo payload option
 /// comes first in it, as it does in those that Linux sends; else no header fits in its length.
 #[inline(always)]
-fn check_jumbogram(cursor: &Cursor<'_>) -> Result<(), Outcome> {
+fn check_jumbogram(cursor: &mut Cursor<impl Frame>) -> Result<(), Stop> {
     if cursor.remaining() < EXTENSION_OCTETS_MIN {
-        return Err(Outcome::Ipv6ExtensionHeader);
+        return Err(Stop::Found(Outcome::Ipv6ExtensionHeader));
     }
     match cursor.peek::<ExtensionHeader>() {
         Some(first) if first.specific == JUMBO_PAYLOAD => Ok(()),
-        Some(_) => Err(Outcome::Ipv6ExtensionHeader),
-        None => Err(cursor.ended(Outcome::Ipv6ExtensionHeader)),
+        Some(_) => Err(Stop::Found(Outcome::Ipv6ExtensionHeader)),
+        None => Err(Stop::Ended(Outcome::Ipv6ExtensionHeader)),
     }
 }
 

@@ -21,6 +21,8 @@ mod dccp;
 mod ethernet;
 #[cfg(test)]
 mod frames;
+mod gre;
+mod gtp_u;
 mod icmp;
 mod ipv4;
 mod ipv6;
@@ -30,6 +32,7 @@ mod sctp;
 mod tcp;
 mod udp;
 mod vlan;
+mod vxlan;
 
 /// The same number, by a way that the verifier does not trace back: what is loaded as a part of what
 /// was stored. Whatever is added to a pointer it traces back to everything the number was computed

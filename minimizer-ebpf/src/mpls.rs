@@ -2,7 +2,7 @@
 
 use minimizer_common::outcome::Outcome;
 
-use crate::cursor::{Cursor, Header};
+use crate::cursor::{Cursor, Frame, Header, Stop};
 
 /// EtherType of unicast MPLS.
 pub(crate) const UNICAST: u16 = 0x8847;
@@ -25,17 +25,17 @@ unsafe impl Header for MplsLabel {}
 
 /// Reads the stack and returns the first nibble behind it: 4 for IPv4, 6 for IPv6.
 #[inline(always)]
-pub(crate) fn read(cursor: &mut Cursor<'_>) -> Result<u8, Outcome> {
+pub(crate) fn read(cursor: &mut Cursor<impl Frame>) -> Result<u8, Stop> {
     for _ in 0..LABELS_MAX {
         let Some(label) = cursor.read::<MplsLabel>() else {
-            return Err(cursor.ended(Outcome::MplsTruncated));
+            return Err(Stop::Ended(Outcome::MplsTruncated));
         };
         if label.label_class_bottom & BOTTOM_OF_STACK != 0 {
             cursor.forget(u16::from_be_bytes(label.label));
-            return cursor.peek_nibble().ok_or(cursor.ended(Outcome::NonIp));
+            return cursor.peek_nibble().ok_or(Stop::Ended(Outcome::NonIp));
         }
     }
-    Err(Outcome::MplsDepth)
+    Err(Stop::Found(Outcome::MplsDepth))
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use minimizer_common::outcome::Outcome;
 
-use crate::cursor::{Cursor, Header};
+use crate::cursor::{Cursor, Frame, Header, Stop};
 
 /// EtherType of the session stage.
 pub(crate) const SESSION: u16 = 0x8864;
@@ -29,12 +29,12 @@ unsafe impl Header for PppoeHeader {}
 
 /// Reads both headers and returns the PPP protocol number.
 #[inline(always)]
-pub(crate) fn read(cursor: &mut Cursor<'_>) -> Result<u16, Outcome> {
+pub(crate) fn read(cursor: &mut Cursor<impl Frame>) -> Result<u16, Stop> {
     let Some(header) = cursor.read::<PppoeHeader>() else {
-        return Err(cursor.ended(Outcome::PppoeTruncated));
+        return Err(Stop::Ended(Outcome::PppoeTruncated));
     };
     if header.version_type != VERSION_TYPE || header.code != CODE_SESSION {
-        return Err(Outcome::PppoeHeader);
+        return Err(Stop::Found(Outcome::PppoeHeader));
     }
     cursor.forget(u16::from_be_bytes(header.session_id));
     Ok(u16::from_be_bytes(header.ppp_protocol))

@@ -1,6 +1,6 @@
 //! TCP (RFC 9293): ports and control bits.
 
-use crate::cursor::{Cursor, Header};
+use crate::cursor::{Cursor, Frame, Header};
 
 /// Protocol number.
 pub(crate) const PROTOCOL: u8 = 6;
@@ -27,7 +27,7 @@ unsafe impl Header for TcpHeader {}
 
 /// Reads ports and control bits; `None` when the frame ends first.
 #[inline(always)]
-pub(crate) fn read(cursor: &mut Cursor<'_>) -> Option<((u16, u16), u16)> {
+pub(crate) fn read(cursor: &mut Cursor<impl Frame>) -> Option<((u16, u16), u16)> {
     let header = cursor.read::<TcpHeader>()?;
     Some((
         (u16::from_be_bytes(header.source_port), u16::from_be_bytes(header.destination_port)),

@@ -1,6 +1,6 @@
 //! UDP (RFC 768) and UDP-Lite (RFC 3828), whose ports lie alike.
 
-use crate::cursor::{Cursor, Header};
+use crate::cursor::{Cursor, Frame, Header};
 
 /// Protocol number of UDP.
 pub(crate) const PROTOCOL: u8 = 17;
@@ -22,7 +22,7 @@ unsafe impl Header for UdpHeader {}
 
 /// Reads the ports; `None` when the frame ends first.
 #[inline(always)]
-pub(crate) fn read(cursor: &mut Cursor<'_>) -> Option<(u16, u16)> {
+pub(crate) fn read(cursor: &mut Cursor<impl Frame>) -> Option<(u16, u16)> {
     let header = cursor.read::<UdpHeader>()?;
     Some((u16::from_be_bytes(header.source_port), u16::from_be_bytes(header.destination_port)))
 }

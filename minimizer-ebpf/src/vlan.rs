@@ -3,7 +3,7 @@
 use minimizer_common::outcome::Outcome;
 use minimizer_common::tuple::Tags;
 
-use crate::cursor::{Cursor, Header};
+use crate::cursor::{Cursor, Frame, Header, Stop};
 
 /// Customer tag.
 pub(crate) const C_TAG: u16 = 0x8100;
@@ -32,7 +32,7 @@ pub(crate) const fn is_tag(ether_type: u16) -> bool {
 /// Reads the stack of tags that the tag type `ether_type` announces; returns the tags and the
 /// EtherType behind them.
 #[inline(always)]
-pub(crate) fn read(cursor: &mut Cursor<'_>, ether_type: u16) -> Result<(Tags, u16), Outcome> {
+pub(crate) fn read(cursor: &mut Cursor<impl Frame>, ether_type: u16) -> Result<(Tags, u16), Stop> {
     let mut tags = Tags::NONE;
     let mut ether_type = ether_type;
     let mut control = 0;
@@ -41,14 +41,14 @@ pub(crate) fn read(cursor: &mut Cursor<'_>, ether_type: u16) -> Result<(Tags, u1
             break;
         }
         let Some(tag) = cursor.read::<VlanTag>() else {
-            return Err(cursor.ended(Outcome::VlanTruncated));
+            return Err(Stop::Ended(Outcome::VlanTruncated));
         };
         control = u16::from_be_bytes(tag.control);
         tags = tags.with_vlan(control);
         ether_type = u16::from_be_bytes(tag.ether_type);
     }
     if is_tag(ether_type) {
-        return Err(Outcome::VlanDepth);
+        return Err(Stop::Found(Outcome::VlanDepth));
     }
     cursor.forget(control);
     Ok((tags, ether_type))

@@ -1,10 +1,12 @@
-//! The corridor between the rooms: link, then network, then transport.
+//! The corridor between the rooms: link, then network, then transport, and through one listed tunnel
+//! to the network and transport inside.
 
 use minimizer_common::outcome::Outcome;
+use minimizer_common::tunnel::{Tunnel, Tunnels};
 use minimizer_common::tuple::Tags;
 
-use crate::cursor::Cursor;
-use crate::{dccp, ethernet, icmp, ipv4, ipv6, mpls, pppoe, sctp, tcp, udp, vlan};
+use crate::cursor::{Cursor, Frame, Stop, Within};
+use crate::{dccp, ethernet, gre, gtp_u, icmp, ipv4, ipv6, mpls, pppoe, sctp, tcp, udp, vlan, vxlan};
 
 /// What the walk found in a frame: the tuple's parts, and what is counted for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,16 +36,44 @@ pub enum Version {
     V6,
 }
 
-/// Reads the headers of a frame.
+/// Where a packet lies that a listed tunnel carries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Inside {
+    /// The tunnel.
+    pub tunnel: Tunnel,
+    /// Position of the tunnel's header in the frame; of the inner IP header where it has none.
+    pub offset: u32,
+    /// Octets of the outer packet from there on.
+    pub octets: u32,
+}
+
+/// Reads the headers of a frame, of the inner packet where a tunnel of `listed` carries one.
 ///
 /// # Errors
 /// The outcome of a frame that has no IP packet in it or whose headers do not add up.
 #[inline(always)]
-pub fn walk(cursor: &mut Cursor<'_>) -> Result<Packet, Outcome> {
-    let (tags, version) = walk_link(cursor)?;
-    match version {
-        Version::V4 => walk_ipv4(cursor, tags),
-        Version::V6 => walk_ipv6(cursor, tags),
+pub fn walk<F: Frame + Copy>(cursor: &mut Cursor<F>, listed: Tunnels) -> Result<Packet, Outcome> {
+    let walked = walk_link(cursor).and_then(|(tags, version)| {
+        let (packet, inside) = match version {
+            Version::V4 => walk_ipv4(cursor, tags, listed),
+            Version::V6 => walk_ipv6(cursor, tags, listed),
+        }?;
+        Ok((tags, packet, inside))
+    });
+    let (tags, outer, inside) = walked.map_err(|stop| cursor.outcome(stop))?;
+    let Some(inside) = inside else { return Ok(outer) };
+    let mut inner = cursor.enter(inside.offset, inside.octets);
+    let walked = walk_tunnel(&mut inner, inside.tunnel).and_then(|version| match version {
+        Version::V4 => walk_ipv4(&mut inner, tags, Tunnels::NONE),
+        Version::V6 => walk_ipv6(&mut inner, tags, Tunnels::NONE),
+    });
+    cursor.follow(&inner);
+    match walked {
+        Ok((packet, _)) => Ok(packet),
+        Err(stop) => match inner.outcome(stop) {
+            Outcome::NonIp => Ok(outer),
+            outcome => Err(outcome),
+        },
     }
 }
 
@@ -52,7 +82,7 @@ pub fn walk(cursor: &mut Cursor<'_>) -> Result<Packet, Outcome> {
 /// # Errors
 /// The outcome of a frame that has no IP packet in it or whose link headers do not add up.
 #[inline(always)]
-pub fn walk_link(cursor: &mut Cursor<'_>) -> Result<(Tags, Version), Outcome> {
+pub fn walk_link(cursor: &mut Cursor<impl Frame>) -> Result<(Tags, Version), Stop> {
     let ether_type = ethernet::read(cursor)?;
     let (tags, ether_type) =
         if vlan::is_tag(ether_type) { vlan::read(cursor, ether_type)? } else { (Tags::NONE, ether_type) };
@@ -62,27 +92,35 @@ pub fn walk_link(cursor: &mut Cursor<'_>) -> Result<(Tags, Version), Outcome> {
         mpls::UNICAST | mpls::UPSTREAM => match mpls::read(cursor)? {
             ipv4::VERSION => Version::V4,
             ipv6::VERSION => Version::V6,
-            _ => return Err(Outcome::NonIp),
+            _ => return Err(Stop::Found(Outcome::NonIp)),
         },
         pppoe::SESSION => match pppoe::read(cursor)? {
             pppoe::PPP_IPV4 => Version::V4,
             pppoe::PPP_IPV6 => Version::V6,
-            _ => return Err(Outcome::NonIp),
+            _ => return Err(Stop::Found(Outcome::NonIp)),
         },
-        _ => return Err(Outcome::NonIp),
+        _ => return Err(Stop::Found(Outcome::NonIp)),
     };
     Ok((tags, version))
 }
 
-/// Reads an IPv4 packet from its IP header on.
+/// Reads an IPv4 packet from its IP header on, and says whether a tunnel of `listed` begins behind it.
 ///
 /// # Errors
 /// The outcome of a packet whose headers do not add up.
 #[inline(always)]
-pub fn walk_ipv4(cursor: &mut Cursor<'_>, tags: Tags) -> Result<Packet, Outcome> {
+pub fn walk_ipv4(
+    cursor: &mut Cursor<impl Frame>,
+    tags: Tags,
+    listed: Tunnels,
+) -> Result<(Packet, Option<Inside>), Stop> {
     let ip = ipv4::read(cursor)?;
-    let transport = walk_transport(cursor, ip.protocol, ip.transport_octets)?;
-    Ok(Packet {
+    // The IP length was found within the frame: a header within it that cannot be read lies in a
+    // further buffer.
+    let Some(transport) = walk_transport(cursor, ip.protocol, ip.transport_octets) else {
+        return Err(Stop::Found(Outcome::HeaderNotLinear));
+    };
+    let packet = Packet {
         addresses: [ip.addresses, 0, 0, 0],
         ports: transport.ports,
         tags,
@@ -90,18 +128,32 @@ pub fn walk_ipv4(cursor: &mut Cursor<'_>, tags: Tags) -> Result<Packet, Outcome>
         traffic_class: ip.type_of_service,
         control_bits: transport.control_bits,
         length_octets: ip.length_octets,
-    })
+    };
+    let inside = if listed.is_empty() || !ip.is_whole {
+        None
+    } else {
+        inside(cursor, Version::V4, &packet, ip.transport_octets, listed)
+    };
+    Ok((packet, inside))
 }
 
-/// Reads an IPv6 packet from its IP header on.
+/// Reads an IPv6 packet from its IP header on, and says whether a tunnel of `listed` begins behind it.
 ///
 /// # Errors
 /// The outcome of a packet whose headers do not add up.
 #[inline(always)]
-pub fn walk_ipv6(cursor: &mut Cursor<'_>, tags: Tags) -> Result<Packet, Outcome> {
+pub fn walk_ipv6(
+    cursor: &mut Cursor<impl Frame>,
+    tags: Tags,
+    listed: Tunnels,
+) -> Result<(Packet, Option<Inside>), Stop> {
     let ip = ipv6::read(cursor)?;
-    let transport = walk_transport(cursor, ip.protocol, ip.transport_octets)?;
-    Ok(Packet {
+    // The IP length was found within the frame: a header within it that cannot be read lies in a
+    // further buffer.
+    let Some(transport) = walk_transport(cursor, ip.protocol, ip.transport_octets) else {
+        return Err(Stop::Found(Outcome::HeaderNotLinear));
+    };
+    let packet = Packet {
         addresses: ip.addresses,
         ports: transport.ports,
         tags: tags.with_ipv6(),
@@ -109,7 +161,66 @@ pub fn walk_ipv6(cursor: &mut Cursor<'_>, tags: Tags) -> Result<Packet, Outcome>
         traffic_class: ip.traffic_class,
         control_bits: transport.control_bits,
         length_octets: ip.length_octets,
-    })
+    };
+    let inside = if listed.is_empty() || !ip.is_whole {
+        None
+    } else {
+        inside(cursor, Version::V6, &packet, ip.transport_octets, listed)
+    };
+    Ok((packet, inside))
+}
+
+/// The tunnel of `listed` that begins at the position behind the headers of a whole packet, if any.
+#[inline(always)]
+fn inside(
+    cursor: &Cursor<impl Frame>,
+    version: Version,
+    packet: &Packet,
+    transport_octets: u32,
+    listed: Tunnels,
+) -> Option<Inside> {
+    let (tunnel, header_octets) = match (packet.protocol, version) {
+        (udp::PROTOCOL, _) => match packet.ports.1 {
+            gtp_u::PORT => (Tunnel::GtpU, udp::HEADER_OCTETS),
+            vxlan::PORT => (Tunnel::Vxlan, udp::HEADER_OCTETS),
+            _ => return None,
+        },
+        (gre::PROTOCOL, _) => (Tunnel::Gre, 0),
+        (ipv4::PROTOCOL, Version::V4) => (Tunnel::IpInIp, 0),
+        (ipv6::PROTOCOL, Version::V4) => (Tunnel::SixInFour, 0),
+        (ipv4::PROTOCOL, Version::V6) => (Tunnel::FourInSix, 0),
+        (ipv6::PROTOCOL, Version::V6) => (Tunnel::SixInSix, 0),
+        _ => return None,
+    };
+    let octets = transport_octets - header_octets;
+    if listed.has(tunnel) { Some(Inside { tunnel, offset: cursor.position(), octets }) } else { None }
+}
+
+/// Reads a tunnel's header and whatever lies before the inner IP header.
+///
+/// # Errors
+/// Why there is no inner packet: `NonIp` when the tunnel carries something else here, so that the outer
+/// packet is what is counted.
+#[inline(always)]
+pub fn walk_tunnel(cursor: &mut Cursor<Within<impl Frame>>, tunnel: Tunnel) -> Result<Version, Stop> {
+    let content = match tunnel {
+        Tunnel::GtpU => match gtp_u::read(cursor)? {
+            ipv4::VERSION => ipv4::ETHER_TYPE,
+            ipv6::VERSION => ipv6::ETHER_TYPE,
+            _ => return Err(Stop::Found(Outcome::NonIp)),
+        },
+        Tunnel::Vxlan => vxlan::read(cursor).map(|()| gre::ETHERNET)?,
+        Tunnel::Gre => gre::read(cursor)?,
+        Tunnel::IpInIp | Tunnel::FourInSix => ipv4::ETHER_TYPE,
+        Tunnel::SixInFour | Tunnel::SixInSix => ipv6::ETHER_TYPE,
+    };
+    match content {
+        ipv4::ETHER_TYPE => Ok(Version::V4),
+        ipv6::ETHER_TYPE => Ok(Version::V6),
+        // The VLAN identifiers of a record are those of the frame on the wire.
+        gre::ETHERNET => walk_link(cursor).map(|(_, version)| version),
+        _ => Err(Stop::Found(Outcome::NonIp)),
+    }
 }
 
 /// What is kept of a transport header.
@@ -119,9 +230,9 @@ struct Transport {
 }
 
 /// Reads the transport header if it lies within the `octets` of the IP packet that are left. Where it
-/// does not, the packet counts with ports 0 and no control bits.
+/// does not, the packet counts with ports 0 and no control bits. `None` when it is not in this buffer.
 #[inline(always)]
-fn walk_transport(cursor: &mut Cursor<'_>, protocol: u8, octets: u32) -> Result<Transport, Outcome> {
+fn walk_transport(cursor: &mut Cursor<impl Frame>, protocol: u8, octets: u32) -> Option<Transport> {
     let mut control_bits = 0;
     let ports = match protocol {
         tcp::PROTOCOL if octets >= tcp::HEADER_OCTETS => tcp::read(cursor).map(|(ports, bits)| {
@@ -134,8 +245,5 @@ fn walk_transport(cursor: &mut Cursor<'_>, protocol: u8, octets: u32) -> Result<
         dccp::PROTOCOL if octets >= dccp::HEADER_OCTETS => dccp::read(cursor),
         _ => Some((0, 0)),
     };
-    // The IP length was found within the frame: a header within it that cannot be read lies in a
-    // further buffer.
-    let ports = ports.ok_or(Outcome::HeaderNotLinear)?;
-    Ok(Transport { ports, control_bits })
+    Some(Transport { ports: ports?, control_bits })
 }

@@ -4,7 +4,7 @@ use anyhow::Result;
 use minimizer::program::{Clock, Options, Program, object_digest};
 
 fn main() -> Result<()> {
-    let program = Program::load(&Options { flows_per_cpu: 1, clock: Clock::Control, hash_keys: None })?;
+    let program = Program::load(&Options { flows_per_cpu: 1, clock: Clock::Control, ..Options::default() })?;
     println!("{} {:016x}", object_digest(), program.info()?.tag());
     Ok(())
 }

@@ -4,7 +4,9 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use minimizer_common::tunnel::Tunnel;
 
 use crate::program::Mode;
 use crate::report::Output;
@@ -88,6 +90,17 @@ pub struct PolicyOption {
     /// Policy file, or the name of a built-in policy.
     #[arg(long, value_name = "POLICY", default_value = "full-record")]
     pub policy: String,
+    /// Tunnel whose inner packets are counted in place of the outer ones; may be given several times.
+    #[arg(long = "tunnel", value_name = "TUNNEL", value_parser = tunnel())]
+    pub tunnels: Vec<Tunnel>,
+}
+
+/// Parses the name of a tunnel.
+fn tunnel() -> impl TypedValueParser<Value = Tunnel> {
+    let names = Tunnel::ALL.iter().map(|tunnel| PossibleValue::new(tunnel.name()).help(tunnel.description()));
+    PossibleValuesParser::new(names).map(|name| {
+        *Tunnel::ALL.iter().find(|tunnel| tunnel.name() == name).expect("only these names are possible")
+    })
 }
 
 /// Options of `replay`.

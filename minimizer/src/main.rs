@@ -54,9 +54,9 @@ fn demo(args: &cli::Demo) -> anyhow::Result<()> {
 }
 
 fn replay(args: &cli::Replay) -> anyhow::Result<()> {
-    Policy::named(&args.policy.policy)?;
+    let policy = Policy::named(&args.policy.policy, &args.policy.tunnels)?;
     privilege::check(Task::Replay)?;
-    let replayed = replay::replay(&args.capture)?;
+    let replayed = replay::replay(&args.capture, policy)?;
     let mut out = BufWriter::new(io::stdout().lock());
     match args.output {
         Output::Json => report::json_lines(&mut out, &replayed.records)?,

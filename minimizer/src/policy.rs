@@ -1,12 +1,14 @@
-//! The policy in force. So far there is one: every field exact but time, no scope gate, no tunnels.
+//! The policy in force. So far there is one: every field exact but time, no scope gate, and the tunnels
+//! that are listed beside it.
 
+use minimizer_common::tunnel::{Tunnel, Tunnels};
 use thiserror::Error;
 
-/// A policy that this build knows.
+/// What the policy `full-record` leaves open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Policy {
-    /// Every field exact but time, which is coarsened to 1 s.
-    FullRecord,
+pub struct Policy {
+    /// Tunnels whose inner packets are counted.
+    pub tunnels: Tunnels,
 }
 
 /// A policy that cannot be used.
@@ -15,13 +17,16 @@ pub enum Policy {
 pub struct PolicyError(String);
 
 impl Policy {
-    /// The built-in policy of that name.
+    /// The built-in policy of that name, with a list of tunnels.
     ///
     /// # Errors
     /// When there is none.
-    pub fn named(name: &str) -> Result<Self, PolicyError> {
+    pub fn named(name: &str, tunnels: &[Tunnel]) -> Result<Self, PolicyError> {
         match name {
-            "full-record" => Ok(Self::FullRecord),
+            "full-record" => {
+                let tunnels = tunnels.iter().fold(Tunnels::NONE, |set, tunnel| set.with(*tunnel));
+                Ok(Self { tunnels })
+            }
             _ => Err(PolicyError(name.to_owned())),
         }
     }

@@ -15,6 +15,7 @@ use minimizer_common::settings::{
     ACTION_PASS, BLOCKS_PLACEHOLDER, CLOCK_CONTROL, CLOCK_TICK, CONTROL_MAP, GENERATION_MAP, HASH_KEYS,
     LENGTH_BUFFER, LENGTH_LINEAR, PROGRAM, SETTINGS_SYMBOL, Settings,
 };
+use minimizer_common::tunnel::Tunnels;
 use object::{Object as _, ObjectSection as _};
 use sha2::{Digest as _, Sha256};
 use thiserror::Error;
@@ -147,6 +148,15 @@ pub struct Options {
     pub clock: Clock,
     /// Keys of the table's hash; drawn at random when `None`, as they must be on a live link.
     pub hash_keys: Option<[u64; HASH_KEYS]>,
+    /// Tunnels whose inner packets are counted.
+    pub tunnels: Tunnels,
+}
+
+impl Default for Options {
+    /// What `run` takes when nothing else is said.
+    fn default() -> Self {
+        Self { flows_per_cpu: 65_536, clock: Clock::Tick, hash_keys: None, tunnels: Tunnels::NONE }
+    }
 }
 
 /// The time units that a program stores: a distance in [`FULL_RECORD_UNIT_NS`] from a base.
@@ -205,6 +215,8 @@ impl Program {
             action: ACTION_PASS,
             clock,
             frame_length: if has_multi_buffer_length() { LENGTH_BUFFER } else { LENGTH_LINEAR },
+            tunnels: options.tunnels.0,
+            reserved: 0,
         };
         let object = sized_object(object, shape.blocks())?;
         let mut ebpf = EbpfLoader::new()

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use minimizer_common::outcome::Outcome;
+use minimizer_common::tunnel::Tunnels;
 use minimizer_ebpf::cursor::Cursor;
 use minimizer_ebpf::walk::walk;
 use thiserror::Error;
@@ -10,6 +11,7 @@ use thiserror::Error;
 use crate::drain::{Records, drain};
 use crate::ledger::Ledger;
 use crate::pcap::{Capture, CaptureError, Frame};
+use crate::policy::Policy;
 use crate::program::{Clock, FULL_RECORD_UNIT_NS, Options, Program, ProgramError};
 use crate::record::Record;
 
@@ -52,9 +54,9 @@ pub struct Replayed {
 /// # Errors
 /// When it does not begin: the capture does not open or the program does not load. What happens
 /// later is in [`Replayed::error`].
-pub fn replay(path: &Path) -> Result<Replayed, ReplayError> {
+pub fn replay(path: &Path, policy: Policy) -> Result<Replayed, ReplayError> {
     let capture = Capture::open(path)?;
-    let mut replay = Replay::new()?;
+    let mut replay = Replay::new(policy)?;
     let error = replay.frames(capture).err();
     replay.drain()?;
     let mut records = replay.records.take();
@@ -72,8 +74,13 @@ struct Replay {
 }
 
 impl Replay {
-    fn new() -> Result<Self, ReplayError> {
-        let options = Options { flows_per_cpu: FRAMES_PER_DRAIN, clock: Clock::Control, hash_keys: None };
+    fn new(policy: Policy) -> Result<Self, ReplayError> {
+        let options = Options {
+            flows_per_cpu: FRAMES_PER_DRAIN,
+            clock: Clock::Control,
+            tunnels: policy.tunnels,
+            ..Options::default()
+        };
         let mut program = Program::load(&options)?;
         program.watch(IF_INDEX, 0)?;
         let ledger = Ledger::new(vec![INTERFACE.to_owned()]);
@@ -96,7 +103,8 @@ impl Replay {
         if octets.len() < KERNEL_OCTETS_MIN {
             // The kernel refuses to run on less than an Ethernet header; the same walk says what
             // such a frame is.
-            let outcome = walk(&mut Cursor::over(octets)).err().unwrap_or(Outcome::EthernetTruncated);
+            let outcome =
+                walk(&mut Cursor::over(octets), Tunnels::NONE).err().unwrap_or(Outcome::EthernetTruncated);
             self.ledger.add_outcome(0, outcome, u64::from(frame.original_octets));
             return Ok(());
         }

@@ -18,7 +18,7 @@ use crate::live::Live;
 use crate::metrics::{Published, Snapshot};
 use crate::policy::{Policy, PolicyError};
 use crate::privilege::{self, PrivilegeError, Task};
-use crate::program::{Clock, Options, Program, ProgramError};
+use crate::program::{Options, Program, ProgramError};
 use crate::report::{self, Output};
 
 /// Records that an interval shows in a table.
@@ -75,12 +75,12 @@ pub enum RunError {
 /// # Errors
 /// See [`RunError`]. Nothing is left attached.
 pub fn run(args: &cli::Run) -> Result<(), RunError> {
-    let _policy = Policy::named(&args.policy.policy)?;
+    let policy = Policy::named(&args.policy.policy, &args.policy.tunnels)?;
     let interfaces = interfaces(&args.interfaces)?;
     privilege::check(Task::Run)?;
     let listener = Listener::bind(args.listen)?;
     let runtime = Runtime::new().map_err(RunError::Signals)?;
-    let mut program = load(args.table.flows_per_cpu)?;
+    let mut program = load(args.table.flows_per_cpu, policy)?;
     let options = AgentOptions { interfaces, mode: args.mode.into(), interval: args.interval };
     let published = Published::new(Snapshot::starting(&mut program, &options)?);
     let observed = published.clone();
@@ -114,8 +114,9 @@ pub fn run(args: &cli::Run) -> Result<(), RunError> {
 ///
 /// # Errors
 /// See [`ProgramError`].
-pub fn load(flows_per_cpu: u32) -> Result<Program, ProgramError> {
-    let mut program = Program::load(&Options { flows_per_cpu, clock: Clock::Tick, hash_keys: None })?;
+pub fn load(flows_per_cpu: u32, policy: Policy) -> Result<Program, ProgramError> {
+    let mut program =
+        Program::load(&Options { flows_per_cpu, tunnels: policy.tunnels, ..Options::default() })?;
     let Shape { cpus, .. } = program.generations().shape();
     let bytes = program.generations().shape().bytes() * 2;
     eprintln!(

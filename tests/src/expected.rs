@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use minimizer_common::generation::Residual;
 use minimizer_common::outcome::Outcome;
+use minimizer_common::tunnel::Tunnels;
 use minimizer_common::tuple::Tuple;
 use minimizer_ebpf::cursor::Cursor;
 use minimizer_ebpf::walk::walk;
@@ -44,7 +45,7 @@ impl Expected {
         if times == 0 {
             return;
         }
-        let outcome = match walk(&mut Cursor::over(frame)) {
+        let outcome = match walk(&mut Cursor::over(frame), Tunnels::NONE) {
             Ok(packet) => {
                 let tuple = Tuple::new(
                     packet.addresses,

@@ -8,6 +8,7 @@ use minimizer::drain::{Records, drain};
 use minimizer::program::{Clock, Options, Program};
 use minimizer_common::outcome::Outcome;
 use minimizer_common::settings::{CONTROL_MAP, Control, GENERATION_MAP, HASH_KEYS, Settings};
+use minimizer_common::tunnel::Tunnels;
 use minimizer_ebpf::cursor::Cursor;
 use minimizer_ebpf::walk::walk;
 use rand::rngs::ChaCha8Rng;
@@ -46,7 +47,8 @@ impl Alteration {
 /// A program with the same secret, clock and sizes as all others.
 fn program() -> Program {
     let keys = std::array::from_fn::<u64, HASH_KEYS, _>(|index| 0x9e37_79b9_7f4a_7c15 ^ (index as u64) << 7);
-    let options = Options { flows_per_cpu: 64, clock: Clock::Control, hash_keys: Some(keys) };
+    let options =
+        Options { flows_per_cpu: 64, clock: Clock::Control, hash_keys: Some(keys), ..Options::default() };
     let mut program = Program::load(&options).expect("the program loads");
     program.watch(1, 0).expect("slot 0 exists");
     program.set_time(1_700_000_000);
@@ -200,7 +202,7 @@ fn octets_of_the_headers_change_the_maps() {
         let Ok(expected) = packet.expected else { continue };
         let mut frame = packet.octets.clone();
         frame[packet.headers_octets - 1] ^= 1;
-        let walked = walk(&mut Cursor::over(&frame));
+        let walked = walk(&mut Cursor::over(frame.as_slice()), Tunnels::NONE);
         if walked == Ok(expected) {
             continue;
         }

@@ -10,8 +10,9 @@ use minimizer::program::{Clock, Options, Program};
 use minimizer_common::generation::InterfaceCounters;
 use minimizer_common::outcome::Outcome;
 use minimizer_common::settings::HASH_KEYS;
+use minimizer_common::tunnel::Tunnels;
 use minimizer_common::tuple::Tuple;
-use minimizer_ebpf::cursor::Cursor;
+use minimizer_ebpf::cursor::{Cursor, Split};
 use minimizer_ebpf::walk::{Packet, walk};
 use rand::RngExt;
 use tests::packets::{Generator, mutations};
@@ -46,8 +47,8 @@ struct Counts {
 }
 
 impl Model {
-    fn add(&mut self, octets: usize, walked: Result<Packet, Outcome>, units: u64) {
-        self.seen_octets += octets as u64;
+    fn add(&mut self, seen_octets: u64, walked: Result<Packet, Outcome>, units: u64) {
+        self.seen_octets += seen_octets;
         self.outcomes[walked.err().unwrap_or(Outcome::Counted) as usize] += 1;
         let Ok(packet) = walked else { return };
         let Packet { addresses, ports, tags, protocol, traffic_class, .. } = packet;
@@ -75,7 +76,7 @@ struct Bench {
 
 impl Bench {
     fn new(flows_per_cpu: u32, hash_keys: Option<[u64; HASH_KEYS]>) -> Self {
-        let options = Options { flows_per_cpu, clock: Clock::Control, hash_keys };
+        let options = Options { flows_per_cpu, clock: Clock::Control, hash_keys, ..Options::default() };
         let mut program = Program::load(&options).expect("the program loads");
         program.watch(INTERFACE_INDEX, 0).expect("slot 0 exists");
         program.set_time(START_UNITS);
@@ -107,7 +108,7 @@ impl Bench {
 
     /// The same, with the frame's first `linear_octets` in the first buffer.
     fn check_split(&mut self, frame: &[u8], linear_octets: usize) {
-        let walked = walk_first_buffer(frame, linear_octets);
+        let (walked, seen_octets) = walk_first_buffer(frame, linear_octets);
         if frame.len() < KERNEL_OCTETS_MIN {
             assert_eq!(walked, Err(Outcome::EthernetTruncated));
             return;
@@ -121,12 +122,12 @@ impl Bench {
         self.frames += 1;
         let mut expected = self.counters.clone();
         expected.seen_packets += 1;
-        expected.seen_octets += frame.len() as u64;
+        expected.seen_octets += seen_octets;
         expected.octets_counted += walked.map_or(0, |packet| u64::from(packet.length_octets));
         expected.outcomes[walked.err().unwrap_or(Outcome::Counted) as usize] += 1;
         self.counters = self.counters();
         assert_eq!(self.counters, expected, "{walked:?}, {} octets: {frame:02x?}", frame.len());
-        self.model.add(frame.len(), walked, self.units);
+        self.model.add(seen_octets, walked, self.units);
     }
 
     fn advance_time(&mut self) {
@@ -169,14 +170,16 @@ impl Bench {
     }
 }
 
-/// The host's view of a frame of which the kernel's program sees the first buffer.
-fn walk_first_buffer(frame: &[u8], linear_octets: usize) -> Result<Packet, Outcome> {
+/// The host's view of a frame of which the kernel's program sees the first buffer, and how long it
+/// takes the frame to be: what lies behind a packet that ends in the first buffer is not asked for.
+fn walk_first_buffer(frame: &[u8], linear_octets: usize) -> (Result<Packet, Outcome>, u64) {
     // A copy, so that tools that watch memory see a read beyond the buffer.
     let linear = frame[..frame.len().min(linear_octets)].to_vec().into_boxed_slice();
-    let range = linear.as_ptr_range();
     let octets = u32::try_from(frame.len()).expect("shorter than 4 GiB");
-    // SAFETY: the range is that of `linear`, which outlives the cursor.
-    walk(&mut unsafe { Cursor::between(range.start, range.end, octets) })
+    let mut cursor = Cursor::over(Split { first: &linear, octets });
+    let walked = walk(&mut cursor, Tunnels::NONE);
+    let seen_octets = if walked.is_ok() { cursor.known_octets() } else { octets };
+    (walked, seen_octets.into())
 }
 
 /// Runs a frame of which the first `linear_octets` are in the first buffer.
@@ -225,7 +228,7 @@ fn frames_beyond_a_page_are_the_same_in_the_kernel() {
     let mut jumbograms = 0;
     while bench.frames < 20_000 {
         let packet = generator.large_recipe().build();
-        let walked = walk_first_buffer(&packet.octets, LINEAR_OCTETS);
+        let (walked, _) = walk_first_buffer(&packet.octets, LINEAR_OCTETS);
         not_linear += u32::from(walked == Err(Outcome::HeaderNotLinear));
         jumbograms += u32::from(walked.is_ok_and(|packet| packet.length_octets > 65_575));
         bench.check(&packet.octets);

@@ -87,7 +87,7 @@ fn with_capabilities<T: Send>(capabilities: &[Capability], act: impl FnOnce() ->
 }
 
 fn load() -> Result<Program> {
-    Ok(Program::load(&Options { flows_per_cpu: 64, clock: Clock::Control, hash_keys: None })?)
+    Ok(Program::load(&Options { flows_per_cpu: 64, clock: Clock::Control, ..Options::default() })?)
 }
 
 #[test]

@@ -18,7 +18,7 @@ fn syn(source_port: u16) -> Vec<u8> {
 
 #[test]
 fn what_the_kernel_counts_is_what_the_drain_finds() {
-    let options = Options { flows_per_cpu: 64, clock: Clock::Control, hash_keys: None };
+    let options = Options { flows_per_cpu: 64, clock: Clock::Control, ..Options::default() };
     let mut program = Program::load(&options).expect("the program loads");
     program.watch(1, 0).expect("slot 0 exists");
     program.set_time(1_700_000_000);

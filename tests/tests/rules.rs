@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use minimizer_common::outcome::Outcome;
-use minimizer_ebpf::cursor::Cursor;
+use minimizer_common::tunnel::Tunnels;
+use minimizer_ebpf::cursor::{Cursor, Split};
 use minimizer_ebpf::walk::walk;
 use rand::Rng;
 use tests::packets::{Generator, Packet};
@@ -17,7 +18,7 @@ fn generated_frames_end_as_the_rules_say() {
     for index in 0..PACKETS {
         let recipe = generator.recipe();
         let packet = recipe.build();
-        let walked = walk(&mut Cursor::over(&packet.octets));
+        let walked = walk(&mut Cursor::over(packet.octets.as_slice()), Tunnels::NONE);
         assert_eq!(walked, packet.expected, "frame {index}: {recipe:#?}");
         *outcomes.entry(walked.err().unwrap_or(Outcome::Counted)).or_default() += 1;
     }
@@ -40,11 +41,9 @@ fn nothing_behind_the_headers_is_read() {
         let packet = generator.packet();
         // Memory that ends where the headers end: a read beyond would be refused by the cursor.
         let headers = packet.octets[..packet.headers_octets].to_vec().into_boxed_slice();
-        let range = headers.as_ptr_range();
-        let frame_octets = u32::try_from(packet.octets.len()).expect("short");
-        // SAFETY: the range is that of `headers`, which outlives the cursor.
-        let mut cursor = unsafe { Cursor::between(range.start, range.end, frame_octets) };
-        assert_eq!(walk(&mut cursor), packet.expected, "frame {index}: {packet:?}");
+        let octets = u32::try_from(packet.octets.len()).expect("short");
+        let mut cursor = Cursor::over(Split { first: &headers, octets });
+        assert_eq!(walk(&mut cursor, Tunnels::NONE), packet.expected, "frame {index}: {packet:?}");
     }
 }
 
@@ -54,7 +53,11 @@ fn other_octets_behind_the_headers_change_nothing() {
     for index in 0..PACKETS {
         let Packet { mut octets, headers_octets, expected, .. } = generator.packet();
         generator.random().fill_bytes(&mut octets[headers_octets..]);
-        assert_eq!(walk(&mut Cursor::over(&octets)), expected, "frame {index}: {octets:02x?}");
+        assert_eq!(
+            walk(&mut Cursor::over(octets.as_slice()), Tunnels::NONE),
+            expected,
+            "frame {index}: {octets:02x?}"
+        );
     }
 }
 
@@ -65,7 +68,7 @@ fn a_frame_cut_inside_its_headers_is_never_counted_with_its_ports() {
         let packet = generator.packet();
         let Ok(expected) = packet.expected else { continue };
         for length in 0..packet.headers_octets {
-            match walk(&mut Cursor::over(&packet.octets[..length])) {
+            match walk(&mut Cursor::over(&packet.octets[..length]), Tunnels::NONE) {
                 Err(outcome) => assert!(
                     matches!(outcome.name(), "malformed") || outcome == Outcome::NonIp,
                     "frame {index}, {length} octets: {outcome:?}"

@@ -7,6 +7,7 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use minimizer::pcap::{Capture, Frame};
+use minimizer::policy::Policy;
 use minimizer::replay::replay;
 use rand::RngExt as _;
 use serde_json::{Map, Value, json};
@@ -169,7 +170,8 @@ fn check(capture: &Path, read: &[Frame], origins: &[String]) -> Compared {
     }
     assert!(unexplained.is_empty(), "{name}:\n  {}", unexplained.join("\n  "));
 
-    let replayed = replay(capture).unwrap_or_else(|error| panic!("{name}: {error}"));
+    let policy = Policy::named("full-record", &[]).expect("is built in");
+    let replayed = replay(capture, policy).unwrap_or_else(|error| panic!("{name}: {error}"));
     assert!(replayed.error.is_none(), "{name}: {:?}", replayed.error);
     let records = replayed.records.iter().map(|record| match serde_json::to_value(record) {
         Ok(Value::Object(fields)) => sorted(fields),

@@ -12,7 +12,7 @@ use minimizer::demo::sender::Handed;
 use minimizer::drain::{Occupancy, Records, Totals, drain};
 use minimizer::ledger::Ledger;
 use minimizer::netlink::Netlink;
-use minimizer::program::{Clock, Mode, Options, Program};
+use minimizer::program::{Mode, Options, Program};
 use minimizer_common::generation::Residual;
 use minimizer_common::outcome::Outcome;
 use minimizer_common::tuple::Tuple;
@@ -101,7 +101,7 @@ impl Watched {
     fn new(flows_per_cpu: u32) -> Self {
         let network = Network::new(INTERFACES, 1500).expect("a private network can be made");
         let if_indices: Vec<u32> = network.cables().iter().map(|cable| cable.receiver.index).collect();
-        let options = Options { flows_per_cpu, clock: Clock::Tick, hash_keys: None };
+        let options = Options { flows_per_cpu, ..Options::default() };
         let mut program = Program::load(&options).expect("the program loads");
         for (slot, &if_index) in (0..).zip(&if_indices) {
             program.watch(if_index, slot).expect("the slot exists");

@@ -326,6 +326,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     use minimizer_common::outcome::Outcome;
+    use minimizer_common::tunnel::Tunnels;
     use minimizer_ebpf::cursor::Cursor;
     use minimizer_ebpf::walk::walk;
 
@@ -337,7 +338,7 @@ mod tests {
         let mut kinds = BTreeSet::new();
         let mut outcomes = BTreeSet::new();
         for frame in traffic.round() {
-            match walk(&mut Cursor::over(frame)) {
+            match walk(&mut Cursor::over(&frame[..]), Tunnels::NONE) {
                 Ok(packet) => {
                     let has_ports = packet.ports != (0, 0);
                     kinds.insert((

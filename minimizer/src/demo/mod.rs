@@ -96,7 +96,7 @@ pub enum DemoError {
 /// # Errors
 /// See [`DemoError`]. However it ends, nothing is left behind: network and program go with the process.
 pub fn demo(args: &cli::Demo) -> Result<(), DemoError> {
-    let _policy = Policy::named(&args.policy.policy)?;
+    let policy = Policy::named(&args.policy.policy, &args.policy.tunnels)?;
     let (traffic, damage) = match &args.pcap {
         Some(path) => capture(path)?,
         None => (Traffic::mixed(SEED), None),
@@ -110,7 +110,7 @@ pub fn demo(args: &cli::Demo) -> Result<(), DemoError> {
     let mtu_octets = if args.pcap.is_some() { CAPTURE_MTU_OCTETS } else { MTU_OCTETS };
     let cable = Cable::lay(&mut netlink, SENDER, RECEIVER, mtu_octets)?;
 
-    let summary = measure(args, Arc::new(traffic), &cable, netlink)?;
+    let summary = measure(args, policy, Arc::new(traffic), &cable, netlink)?;
     match args.output {
         Output::Table => screen::print(&summary, &host_interfaces),
         Output::Json => screen::print_json(&summary, &host_interfaces),
@@ -151,13 +151,14 @@ fn capture(path: &Path) -> Result<(Traffic, Option<CaptureError>), DemoError> {
 /// Sends and counts until the time is over, and collects what there is to tell.
 fn measure(
     args: &cli::Demo,
+    policy: Policy,
     traffic: Arc<Traffic>,
     cable: &Cable,
     netlink: Netlink,
 ) -> Result<Summary, DemoError> {
     let runtime = Runtime::new().map_err(RunError::Signals)?;
     let signals = Signals::catch(&runtime)?;
-    let program = run::load(args.table.flows_per_cpu)?;
+    let program = run::load(args.table.flows_per_cpu, policy)?;
     let meter = Meter::start(&program)?;
     let receiver = Interface { name: cable.receiver.name.clone(), index: cable.receiver.index };
     let options = AgentOptions { interfaces: vec![receiver], mode: Mode::Native, interval: args.interval };
@@ -197,7 +198,7 @@ fn measure(
         unsendable: conducted.handed.unsendable,
         elapsed: conducted.elapsed,
         cost: conducted.cost,
-        payload_check: payload_check::check(traffic.frames())?,
+        payload_check: payload_check::check(traffic.frames(), policy.tunnels)?,
     })
 }
 

@@ -3,7 +3,7 @@
 use std::ops::{Range, RangeInclusive};
 use std::thread;
 
-use minimizer_common::outcome::Outcome;
+use minimizer_common::tunnel::Tunnels;
 use minimizer_ebpf::cursor::Cursor;
 use minimizer_ebpf::walk::walk;
 use rustix::thread::{CpuSet, sched_getcpu, sched_setaffinity};
@@ -52,8 +52,8 @@ pub struct PayloadCheck {
 ///
 /// # Errors
 /// See [`PayloadCheckError`].
-pub fn check(frames: &[Vec<u8>]) -> Result<PayloadCheck, PayloadCheckError> {
-    compare(frames, |frame| headers_octets(frame)..frame.len())
+pub fn check(frames: &[Vec<u8>], tunnels: Tunnels) -> Result<PayloadCheck, PayloadCheckError> {
+    compare(frames, tunnels, |frame| headers_octets(frame, tunnels)..frame.len())
 }
 
 /// As [`check`], with the part of each frame inverted that `part` selects.
@@ -62,6 +62,7 @@ pub fn check(frames: &[Vec<u8>]) -> Result<PayloadCheck, PayloadCheckError> {
 /// See [`PayloadCheckError`].
 pub fn compare(
     frames: &[Vec<u8>],
+    tunnels: Tunnels,
     part: impl Fn(&[u8]) -> Range<usize> + Sync,
 ) -> Result<PayloadCheck, PayloadCheckError> {
     // A thread of its own, because it is pinned: every CPU has its own table.
@@ -70,7 +71,7 @@ pub fn compare(
             let mut cpu = CpuSet::new();
             cpu.set(sched_getcpu());
             sched_setaffinity(None, &cpu)?;
-            compare_here(frames, &part)
+            compare_here(frames, tunnels, &part)
         });
         check.map_err(|_| PayloadCheckError::Thread)?.join().unwrap_or(Err(PayloadCheckError::Thread))
     })
@@ -78,10 +79,11 @@ pub fn compare(
 
 fn compare_here(
     frames: &[Vec<u8>],
+    tunnels: Tunnels,
     part: impl Fn(&[u8]) -> Range<usize>,
 ) -> Result<PayloadCheck, PayloadCheckError> {
-    let mut plain = load()?;
-    let mut inverted = load()?;
+    let mut plain = load(tunnels)?;
+    let mut inverted = load(tunnels)?;
     let mut check = PayloadCheck { frames: 0, inverted_octets: 0, map_octets: 0, passed: true };
     for frame in frames.iter().filter(|frame| KERNEL_OCTETS.contains(&frame.len())).take(FRAMES_MAX) {
         let mut altered = frame.clone();
@@ -98,25 +100,25 @@ fn compare_here(
     Ok(check)
 }
 
-fn load() -> Result<Program, ProgramError> {
+fn load(tunnels: Tunnels) -> Result<Program, ProgramError> {
     // Equal keys, so that equal tuples lie in equal places. These tables see no traffic of others.
     let mut key = 0x9e37_79b9_7f4a_7c15_u64;
     let hash_keys = std::array::from_fn(|_| {
         key = key.rotate_left(5);
         key | 1
     });
-    let options = Options { flows_per_cpu: FLOWS_PER_CPU, clock: Clock::Control, hash_keys: Some(hash_keys) };
+    let options =
+        Options { flows_per_cpu: FLOWS_PER_CPU, clock: Clock::Control, hash_keys: Some(hash_keys), tunnels };
     let mut program = Program::load(&options)?;
     program.watch(IF_INDEX, 0)?;
     program.set_time(1);
     Ok(program)
 }
 
-/// Octets of the headers that the parser reads. What follows an MPLS stack is told by its first
-/// nibble, which counts as header.
-fn headers_octets(frame: &[u8]) -> usize {
+/// Octets of the headers that the parser reads.
+fn headers_octets(frame: &[u8], tunnels: Tunnels) -> usize {
     let mut cursor = Cursor::over(frame);
-    let outcome = walk(&mut cursor);
-    let peeked = u32::from(outcome == Err(Outcome::NonIp));
-    usize::try_from(cursor.position().saturating_add(peeked)).unwrap_or(usize::MAX)
+    // However the walk ends: what it read before is header.
+    let _ = walk(&mut cursor, tunnels);
+    usize::try_from(cursor.headers_octets()).unwrap_or(usize::MAX)
 }

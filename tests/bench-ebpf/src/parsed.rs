@@ -1,12 +1,16 @@
 //! The parser alone: walks the headers with the rooms of the real program, and folds what they found into one counter.
 
+use core::hint::black_box;
+
 use aya_ebpf::bindings::xdp_action::{XDP_ABORTED, XDP_PASS};
+use aya_ebpf::bindings::xdp_md;
 use aya_ebpf::btf_maps::PerCpuArray;
 use aya_ebpf::helpers::generated::bpf_ktime_get_ns;
 use aya_ebpf::macros::{btf_map, xdp};
 use aya_ebpf::programs::XdpContext;
 use bench_ebpf::{Key, Line};
-use minimizer_ebpf::cursor::Cursor;
+use minimizer_common::tunnel::Tunnels;
+use minimizer_ebpf::cursor::{Cursor, Frame};
 use minimizer_ebpf::walk::{Packet, walk};
 
 #[btf_map]
@@ -35,10 +39,31 @@ fn count(context: &XdpContext) -> Option<()> {
 /// The walk of the real program.
 #[inline(always)]
 pub(crate) fn parse(context: &XdpContext) -> Option<Packet> {
-    let (start, end) = (context.data(), context.data_end());
-    // SAFETY: the kernel keeps `data..data_end` readable while the program runs.
-    let mut cursor = unsafe { Cursor::between(start as *const u8, end as *const u8, (end - start) as u32) };
-    walk(&mut cursor).ok()
+    walk(&mut Cursor::over(FirstBuffer(context.ctx)), Tunnels::NONE).ok()
+}
+
+/// The frame, which is never longer than its first buffer here.
+#[derive(Clone, Copy)]
+struct FirstBuffer(*mut xdp_md);
+
+// SAFETY: the kernel keeps `data..data_end` readable while the program runs.
+unsafe impl Frame for FirstBuffer {
+    #[inline(always)]
+    fn start(&self) -> *const u8 {
+        // SAFETY: reads a field of the context.
+        unsafe { (*self.0).data as usize as *const u8 }
+    }
+
+    #[inline(always)]
+    fn end(&self) -> *const u8 {
+        // SAFETY: reads a field of the context.
+        unsafe { (*self.0).data_end as usize as *const u8 }
+    }
+
+    #[inline(always)]
+    fn octets(&self) -> u32 {
+        (self.end() as usize - self.start() as usize) as u32
+    }
 }
 
 /// The parsed fields in one word, each of which changes it.
@@ -56,8 +81,10 @@ pub(crate) fn fold(packet: &Packet) -> u64 {
 /// The key under which both hash tables count the packet.
 #[inline(always)]
 pub(crate) fn key(packet: &Packet) -> Key {
+    // Whole words, from here on: a part of one that is stored alone may be misaligned on the stack.
+    let addresses = packet.addresses.map(black_box);
     Key {
-        addresses: packet.addresses,
+        addresses,
         ports: u32::from(packet.ports.0) | u32::from(packet.ports.1) << 16,
         vlan_id: (packet.tags.0 & 0xfff) as u16,
         protocol: packet.protocol,

@@ -7,7 +7,7 @@ use aya::util::nr_cpus;
 use aya::{Ebpf, EbpfLoader, include_bytes_aligned};
 use bench_ebpf::{Key, Line, PerCpuValue, SCHEDULE_ENTRIES, SharedValue};
 use minimizer::drain::{Records, Totals, drain};
-use minimizer::program::{Clock, Options, Program};
+use minimizer::program::{Options, Program};
 use minimizer::sys::Mapping;
 use minimizer_common::outcome::Outcome;
 use minimizer_common::settings::ACTION_PASS;
@@ -116,7 +116,7 @@ impl Contenders {
             all.push(Contender::new(kind, program)?);
         }
         let mut real = Vec::new();
-        let options = Options { flows_per_cpu: flows, clock: Clock::Tick, hash_keys: None };
+        let options = Options { flows_per_cpu: flows, ..Options::default() };
         let objects = [(Kind::Minimizer, Some(minimizer::program::OBJECT)), (Kind::Beside, beside)];
         for (kind, object) in objects {
             let Some(object) = object else { continue };

@@ -115,6 +115,7 @@ impl SplitMix {
 mod tests {
     use super::{Family, Schedule};
     use bench_ebpf::{IPV4, IPV6, Layout, SCHEDULE_ENTRIES};
+    use minimizer_common::tunnel::Tunnels;
     use minimizer_ebpf::cursor::Cursor;
     use minimizer_ebpf::walk::walk;
     use std::collections::BTreeSet;
@@ -124,8 +125,10 @@ mod tests {
         for (family, layout) in [(Family::Ipv4, IPV4), (Family::Ipv6, IPV6)] {
             let before = family.frame();
             let after = varied(&before, layout, 0x5678_1234_0403_0201);
-            let before = walk(&mut Cursor::over(&before)).expect("the frame is well-formed");
-            let after = walk(&mut Cursor::over(&after)).expect("so is the varied one");
+            let before =
+                walk(&mut Cursor::over(before.as_slice()), Tunnels::NONE).expect("the frame is well-formed");
+            let after =
+                walk(&mut Cursor::over(after.as_slice()), Tunnels::NONE).expect("so is the varied one");
             assert_eq!(u64::from(before.length_octets), family.octets());
             assert_ne!(before.addresses, after.addresses);
             assert_eq!(after.ports, (0x3412, 0x7856));
