@@ -18,6 +18,10 @@ pub const GENERATION_MAP: &str = "GENERATION";
 pub const CONTROL_MAP: &str = "CONTROL";
 /// Name of the program.
 pub const PROGRAM: &str = "minimizer";
+/// Name of the program that looks into tunnels.
+pub const PROGRAM_INNER: &str = "minimizer_inner";
+/// Every program in the object.
+pub const PROGRAMS: [&str; 2] = [PROGRAM, PROGRAM_INNER];
 
 /// Constants of the program, in its read-only data: the verifier removes what they rule out.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]

@@ -17,9 +17,9 @@ use minimizer_common::outcome::Outcome;
 use minimizer_common::settings::{
     BLOCKS_PLACEHOLDER, CLOCK_CONTROL, Control, LENGTH_BUFFER, Settings, interface_position,
 };
-use minimizer_common::tunnel::Tunnels;
+use minimizer_common::tunnel::{Tunnel, Tunnels};
 use minimizer_common::tuple::{Tags, Tuple};
-use minimizer_ebpf::cursor::{Cursor, Frame, Stop};
+use minimizer_ebpf::cursor::{Cursor, Frame};
 use minimizer_ebpf::table::{self, Count};
 use minimizer_ebpf::walk::{Inside, Packet, Version, walk_ipv4, walk_ipv6, walk_link, walk_tunnel};
 use minimizer_ebpf::{hash, untraced};
@@ -92,10 +92,12 @@ unsafe impl Frame for XdpFrame {
     }
 }
 
-/// Counts a frame and returns how it ended. Does nothing only if the agent left a map empty, which it
-/// never does.
+/// Counts a frame, or the packet inside of it where a listed tunnel carries one, and returns how it
+/// ended. Does nothing only if the agent left a map empty, which it never does.
+///
+/// `TUNNELS` makes two programs: the one without has everything in line.
 #[inline(always)]
-pub fn account(context: &XdpContext) -> Option<Outcome> {
+pub fn account<const TUNNELS: bool>(context: &XdpContext) -> Option<Outcome> {
     let run = Run::of_this_cpu()?;
     let control = CONTROL.get(0)?;
     // SAFETY: reads a field of the context.
@@ -109,87 +111,128 @@ pub fn account(context: &XdpContext) -> Option<Outcome> {
     counters.seen_packets += 1;
 
     let frame = XdpFrame(context.ctx);
-    let mut cursor = Cursor::over(frame);
     let place = Place { run, interface, time };
-    let outcome = match walk_and_count(frame, &mut cursor, counters, &place) {
-        Ok(outcome) => outcome?,
-        Err(stop) => {
-            // The headers do not tell where the frame ends: only the kernel knows.
-            let outcome = cursor.outcome(stop);
-            counters.seen_octets += u64::from(cursor.known_octets());
-            outcome
-        }
+    let outcome = if TUNNELS {
+        count_inner_or_outer(frame, &place)?
+    } else {
+        count(frame, counters, &place, Tunnels::NONE, &mut Carried::NONE)?
     };
     // An index would be checked with a panic behind it, which is no BPF.
     *counters.outcomes.get_mut(outcome as usize)? += 1;
     Some(outcome)
 }
 
-/// The two IP versions stay apart to the end: what they have in common is less than what either would
-/// carry along for the other.
-#[inline(always)]
-fn walk_and_count(
-    frame: XdpFrame,
-    cursor: &mut Cursor<XdpFrame>,
-    counters: &mut InterfaceCounters,
-    place: &Place,
-) -> Result<Option<Outcome>, Stop> {
-    let listed = Tunnels(setting!(tunnels));
-    let (tags, version) = walk_link(cursor)?;
-    match version {
-        Version::V4 => {
-            let (packet, inside) = walk_ipv4(cursor, tags, listed)?;
-            counters.seen_octets += u64::from(cursor.known_octets());
-            if let Some(inside) = inside {
-                let carried = count_carried(frame, place, &Carried { tags, inside });
-                if carried.is_some() {
-                    return Ok(carried);
-                }
-            }
-            Ok(place.count::<false>(counters, &packet))
-        }
-        Version::V6 => {
-            let (packet, inside) = walk_ipv6(cursor, tags, listed)?;
-            counters.seen_octets += u64::from(cursor.known_octets());
-            if let Some(inside) = inside {
-                let carried = count_carried(frame, place, &Carried { tags, inside });
-                if carried.is_some() {
-                    return Ok(carried);
-                }
-            }
-            Ok(place.count::<true>(counters, &packet))
-        }
+/// What leads to a packet in a tunnel.
+#[derive(Clone, Copy)]
+#[repr(C)]
+struct Carried {
+    inside: Inside,
+    tags: Tags,
+    frame_octets: u32,
+}
+
+impl Carried {
+    const NONE: Self = Self {
+        inside: Inside { offset: 0, octets: 0, tunnel: Tunnel::GtpU },
+        tags: Tags::NONE,
+        frame_octets: 0,
+    };
+
+    /// Keeps what was found. Whole numbers: the compiler would store them in misaligned parts.
+    #[inline(always)]
+    fn set(&mut self, inside: Inside, tags: Tags, frame_octets: u32) -> Option<Outcome> {
+        self.inside.offset = untraced(inside.offset);
+        self.inside.octets = untraced(inside.octets);
+        self.inside.tunnel = inside.tunnel;
+        self.tags = Tags(untraced(tags.0));
+        self.frame_octets = frame_octets;
+        None
     }
 }
 
-/// What leads to a packet in a tunnel.
-struct Carried {
-    tags: Tags,
-    inside: Inside,
-}
-
-/// Counts the packet that a tunnel carries; `None` when it carries none. A function of its own: all
-/// other packets would pay for its registers.
-#[inline(never)]
-fn count_carried(frame: XdpFrame, place: &Place, carried: &Carried) -> Option<Outcome> {
-    let Carried { tags, inside } = *carried;
-    let counters = place.run.interface(place.interface)?;
-    let mut cursor = Cursor::within(frame, untraced(inside.offset), untraced(inside.octets));
-    let stop = match walk_tunnel(&mut cursor, inside.tunnel) {
-        Ok(Version::V4) => match walk_ipv4(&mut cursor, tags, Tunnels::NONE) {
-            Ok((packet, _)) => return place.count::<false>(counters, &packet),
+/// Walks a frame and counts its packet; `None` when a tunnel of `listed` begins behind its headers. The two
+/// IP versions stay apart to the end: what they have in common is less than what either would carry
+/// along for the other.
+#[inline(always)]
+fn count(
+    frame: XdpFrame,
+    counters: &mut InterfaceCounters,
+    place: &Place,
+    listed: Tunnels,
+    carried: &mut Carried,
+) -> Option<Outcome> {
+    let mut cursor = Cursor::over(frame);
+    let cursor = &mut cursor;
+    let stop = match walk_link(cursor) {
+        Ok((tags, Version::V4)) => match walk_ipv4(cursor, tags, listed) {
+            Ok((_, Some(inside))) => return carried.set(inside, tags, cursor.known_octets()),
+            Ok((packet, None)) => {
+                counters.seen_octets += u64::from(cursor.known_octets());
+                return place.count::<false>(counters, &packet);
+            }
             Err(stop) => stop,
         },
-        Ok(Version::V6) => match walk_ipv6(&mut cursor, tags, Tunnels::NONE) {
-            Ok((packet, _)) => return place.count::<true>(counters, &packet),
+        Ok((tags, Version::V6)) => match walk_ipv6(cursor, tags, listed) {
+            Ok((_, Some(inside))) => return carried.set(inside, tags, cursor.known_octets()),
+            Ok((packet, None)) => {
+                counters.seen_octets += u64::from(cursor.known_octets());
+                return place.count::<true>(counters, &packet);
+            }
             Err(stop) => stop,
         },
         Err(stop) => stop,
     };
-    match cursor.outcome(stop) {
-        Outcome::NonIp => None,
-        outcome => Some(outcome),
+    // The headers do not tell where the frame ends: only the kernel knows.
+    let outcome = cursor.outcome(stop);
+    counters.seen_octets += u64::from(cursor.known_octets());
+    Some(outcome)
+}
+
+/// Counts the packet that a tunnel carries, or the outer one where it carries none. Three functions that
+/// do not call each other, so that their stacks do not add up.
+#[inline(always)]
+fn count_inner_or_outer(frame: XdpFrame, place: &Place) -> Option<Outcome> {
+    let mut carried = Carried::NONE;
+    let outer = count_outer(frame, place, Tunnels(setting!(tunnels)), &mut carried);
+    if outer.is_some() {
+        return outer;
     }
+    let inner = count_carried(frame, place, &carried);
+    if inner.is_some() {
+        return inner;
+    }
+    count_outer(frame, place, Tunnels::NONE, &mut carried)
+}
+
+/// Counts the outer packet, or says in `carried` which tunnel begins behind its headers.
+#[inline(never)]
+fn count_outer(frame: XdpFrame, place: &Place, listed: Tunnels, carried: &mut Carried) -> Option<Outcome> {
+    let counters = place.run.interface(place.interface)?;
+    count(frame, counters, place, listed, carried)
+}
+
+/// Counts the packet that a tunnel carries; `None` when it carries none.
+#[inline(never)]
+fn count_carried(frame: XdpFrame, place: &Place, carried: &Carried) -> Option<Outcome> {
+    let Carried { tags, inside, frame_octets } = *carried;
+    let counters = place.run.interface(place.interface)?;
+    let mut cursor = Cursor::within(frame, inside.offset, inside.octets);
+    let outcome = match walk_tunnel(&mut cursor, inside.tunnel) {
+        Ok(Version::V4) => match walk_ipv4(&mut cursor, tags, Tunnels::NONE) {
+            Ok((packet, _)) => place.count::<false>(counters, &packet)?,
+            Err(stop) => cursor.outcome(stop),
+        },
+        Ok(Version::V6) => match walk_ipv6(&mut cursor, tags, Tunnels::NONE) {
+            Ok((packet, _)) => place.count::<true>(counters, &packet)?,
+            Err(stop) => cursor.outcome(stop),
+        },
+        Err(stop) => match cursor.outcome(stop) {
+            Outcome::NonIp => return None,
+            outcome => outcome,
+        },
+    };
+    counters.seen_octets += u64::from(frame_octets);
+    Some(outcome)
 }
 
 /// The time unit of a packet, relative to the base. It is computed from the precise clock once per

@@ -14,11 +14,22 @@ use aya_ebpf::programs::XdpContext;
 /// Counts the packet and lets it pass (or, on a declared tap, drops it). Never alters it.
 #[xdp(frags)]
 fn minimizer(context: XdpContext) -> u32 {
-    let _outcome = accounting::account(&context);
+    run::<false>(&context)
+}
+
+/// The same where a policy lists tunnels: counts the packet inside of them.
+#[xdp(frags)]
+fn minimizer_inner(context: XdpContext) -> u32 {
+    run::<true>(&context)
+}
+
+#[inline(always)]
+fn run<const TUNNELS: bool>(context: &XdpContext) -> u32 {
+    let _outcome = accounting::account::<TUNNELS>(context);
     // For development only: a shipped object has no buffer to write this to.
     #[cfg(feature = "log")]
     if let Some(outcome) = _outcome {
-        aya_log_ebpf::debug!(&context, "outcome {}", outcome as u8);
+        aya_log_ebpf::debug!(context, "outcome {}", outcome as u8);
     }
     accounting::setting!(action)
 }

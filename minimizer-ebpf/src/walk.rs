@@ -36,15 +36,17 @@ pub enum Version {
     V6,
 }
 
-/// Where a packet lies that a listed tunnel carries.
+/// Where a packet lies that a listed tunnel carries. The compiler stores it by whole words, which the
+/// verifier wants aligned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C, align(8))]
 pub struct Inside {
-    /// The tunnel.
-    pub tunnel: Tunnel,
     /// Position of the tunnel's header in the frame; of the inner IP header where it has none.
     pub offset: u32,
     /// Octets of the outer packet from there on.
     pub octets: u32,
+    /// The tunnel.
+    pub tunnel: Tunnel,
 }
 
 /// Reads the headers of a frame, of the inner packet where a tunnel of `listed` carries one.

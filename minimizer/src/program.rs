@@ -13,7 +13,7 @@ use aya::{Ebpf, EbpfError, EbpfLoader};
 use minimizer_common::generation::{INTERFACES_MAX, Shape};
 use minimizer_common::settings::{
     ACTION_PASS, BLOCKS_PLACEHOLDER, CLOCK_CONTROL, CLOCK_TICK, CONTROL_MAP, GENERATION_MAP, HASH_KEYS,
-    LENGTH_BUFFER, LENGTH_LINEAR, PROGRAM, SETTINGS_SYMBOL, Settings,
+    LENGTH_BUFFER, LENGTH_LINEAR, PROGRAM, PROGRAM_INNER, SETTINGS_SYMBOL, Settings,
 };
 use minimizer_common::tunnel::Tunnels;
 use object::{Object as _, ObjectSection as _};
@@ -176,6 +176,7 @@ impl TimeUnits {
 /// The loaded program with its maps and attachments. Dropping it detaches and frees everything.
 pub struct Program {
     ebpf: Ebpf,
+    name: &'static str,
     control: ControlPage,
     generations: Generations,
     links: BTreeMap<u32, FdLink>,
@@ -225,7 +226,8 @@ impl Program {
             .map_err(|source| ProgramError::Load(Box::new(source)))?;
         #[cfg(feature = "kernel-log")]
         crate::kernel_log::follow(&mut ebpf);
-        xdp_mut(&mut ebpf)?.load().map_err(|source| ProgramError::Verify(Box::new(source)))?;
+        let name = if options.tunnels.is_empty() { PROGRAM } else { PROGRAM_INNER };
+        xdp_mut(&mut ebpf, name)?.load().map_err(|source| ProgramError::Verify(Box::new(source)))?;
         let outer = take_map(&mut ebpf, GENERATION_MAP)?;
         let outer = ArrayOfMaps::try_from(outer)
             .map_err(|source| ProgramError::Map { map: GENERATION_MAP, source })?;
@@ -234,7 +236,7 @@ impl Program {
             Map::Array(map) => ControlPage::new(&map).map_err(ProgramError::Control)?,
             _ => return Err(ProgramError::Object("CONTROL is not an array")),
         };
-        let mut program = Self { ebpf, control, generations, links: BTreeMap::new(), time_base_units };
+        let mut program = Self { ebpf, name, control, generations, links: BTreeMap::new(), time_base_units };
         program.control.set_realtime_offset(clock::realtime_offset_ns());
         Ok(program)
     }
@@ -257,7 +259,7 @@ impl Program {
             Mode::Native => XdpMode::Driver,
             Mode::Skb => XdpMode::Skb,
         };
-        let xdp = xdp_mut(&mut self.ebpf)?;
+        let xdp = xdp_mut(&mut self.ebpf, self.name)?;
         let id = xdp.attach_to_if_index(if_index, mode).map_err(|error| attach_error(if_index, error))?;
         let link = xdp.take_link(id).map_err(|error| attach_error(if_index, error))?;
         // aya falls back to netlink when the kernel answers EINVAL; dropping that link detaches it.
@@ -319,15 +321,15 @@ impl Program {
     /// # Errors
     /// When the object has none, which a build cannot make.
     pub fn xdp(&self) -> Result<&Xdp, ProgramError> {
-        match self.ebpf.program(PROGRAM) {
+        match self.ebpf.program(self.name) {
             Some(AyaProgram::Xdp(xdp)) => Ok(xdp),
             _ => Err(ProgramError::Object("there is no XDP program in it")),
         }
     }
 }
 
-fn xdp_mut(ebpf: &mut Ebpf) -> Result<&mut Xdp, ProgramError> {
-    ebpf.program_mut(PROGRAM)
+fn xdp_mut<'ebpf>(ebpf: &'ebpf mut Ebpf, name: &str) -> Result<&'ebpf mut Xdp, ProgramError> {
+    ebpf.program_mut(name)
         .and_then(|program| <&mut Xdp>::try_from(program).ok())
         .ok_or(ProgramError::Object("there is no XDP program in it"))
 }

@@ -4,6 +4,7 @@ mod build;
 mod generator;
 mod mutate;
 mod recipe;
+mod tunnel;
 
 use std::ops::Range;
 
@@ -13,7 +14,8 @@ use minimizer_ebpf::walk;
 pub use generator::Generator;
 pub use mutate::mutations;
 pub use recipe::{
-    Carrier, Extension, Header, Ipv4, Ipv6, Network, OptionsHeader, Other, Recipe, Transport, Vlan,
+    Carrier, Encapsulation, Extension, Header, Inner, Ipv4, Ipv6, Network, OptionsHeader, Other, Recipe,
+    Transport, Vlan,
 };
 
 /// A frame, and what the rules say about it.
@@ -25,6 +27,17 @@ pub struct Packet {
     pub headers_octets: usize,
     /// Where each field of each header lies, payload and padding excluded.
     pub fields: Vec<Range<usize>>,
+    /// How the frame ends, and with which tuple when it is counted.
+    pub expected: Result<walk::Packet, Outcome>,
+    /// The same when every tunnel is listed.
+    pub listed: Listed,
+}
+
+/// What the rules say about a frame when every tunnel is listed.
+#[derive(Clone, Debug)]
+pub struct Listed {
+    /// Octets up to the end of the last header that the rules allow to be read.
+    pub headers_octets: usize,
     /// How the frame ends, and with which tuple when it is counted.
     pub expected: Result<walk::Packet, Outcome>,
 }

@@ -65,6 +65,7 @@ impl Model {
 /// The program in the kernel beside the model.
 struct Bench {
     program: Program,
+    tunnels: Tunnels,
     model: Model,
     counters: InterfaceTotals,
     units: u64,
@@ -75,13 +76,23 @@ struct Bench {
 }
 
 impl Bench {
-    fn new(flows_per_cpu: u32, hash_keys: Option<[u64; HASH_KEYS]>) -> Self {
-        let options = Options { flows_per_cpu, clock: Clock::Control, hash_keys, ..Options::default() };
+    fn new(flows_per_cpu: u32, tunnels: Tunnels, hash_keys: Option<[u64; HASH_KEYS]>) -> Self {
+        let options = Options { flows_per_cpu, clock: Clock::Control, hash_keys, tunnels };
         let mut program = Program::load(&options).expect("the program loads");
         program.watch(INTERFACE_INDEX, 0).expect("slot 0 exists");
         program.set_time(START_UNITS);
         let (model, counters) = (Model::default(), InterfaceTotals::ZERO);
-        Self { program, model, counters, units: START_UNITS, frames: 0, drains: 0, records: 0, spilled: 0 }
+        Self {
+            program,
+            tunnels,
+            model,
+            counters,
+            units: START_UNITS,
+            frames: 0,
+            drains: 0,
+            records: 0,
+            spilled: 0,
+        }
     }
 
     /// Counters of the interface, over all CPUs.
@@ -108,7 +119,7 @@ impl Bench {
 
     /// The same, with the frame's first `linear_octets` in the first buffer.
     fn check_split(&mut self, frame: &[u8], linear_octets: usize) {
-        let (walked, seen_octets) = walk_first_buffer(frame, linear_octets);
+        let (walked, seen_octets) = walk_first_buffer(frame, linear_octets, self.tunnels);
         if frame.len() < KERNEL_OCTETS_MIN {
             assert_eq!(walked, Err(Outcome::EthernetTruncated));
             return;
@@ -172,14 +183,13 @@ impl Bench {
 
 /// The host's view of a frame of which the kernel's program sees the first buffer, and how long it
 /// takes the frame to be: what lies behind a packet that ends in the first buffer is not asked for.
-fn walk_first_buffer(frame: &[u8], linear_octets: usize) -> (Result<Packet, Outcome>, u64) {
+fn walk_first_buffer(frame: &[u8], linear_octets: usize, tunnels: Tunnels) -> (Result<Packet, Outcome>, u64) {
     // A copy, so that tools that watch memory see a read beyond the buffer.
     let linear = frame[..frame.len().min(linear_octets)].to_vec().into_boxed_slice();
     let octets = u32::try_from(frame.len()).expect("shorter than 4 GiB");
     let mut cursor = Cursor::over(Split { first: &linear, octets });
-    let walked = walk(&mut cursor, Tunnels::NONE);
-    let seen_octets = if walked.is_ok() { cursor.known_octets() } else { octets };
-    (walked, seen_octets.into())
+    let walked = walk(&mut cursor, tunnels);
+    (walked, cursor.known_octets().into())
 }
 
 /// Runs a frame of which the first `linear_octets` are in the first buffer.
@@ -198,23 +208,25 @@ fn mutated_frames_are_the_same_in_the_kernel() {
     if !can_use_kernel() {
         return;
     }
-    let mut bench = Bench::new(65_536, None);
-    let mut generator = Generator::new(11);
-    let mut last_drain = 0;
-    while bench.frames < 250_000 {
-        let packet = generator.packet();
-        bench.check(&packet.octets);
-        for frame in mutations(&packet, generator.random()) {
-            bench.check(&frame);
+    for tunnels in [Tunnels::NONE, Tunnels::ALL] {
+        let mut bench = Bench::new(65_536, tunnels, None);
+        let mut generator = Generator::new(11);
+        let mut last_drain = 0;
+        while bench.frames < 150_000 {
+            let packet = generator.packet();
+            bench.check(&packet.octets);
+            for frame in mutations(&packet, generator.random()) {
+                bench.check(&frame);
+            }
+            bench.advance_time();
+            if bench.frames - last_drain > generator.random().random_range(1000..20_000) {
+                last_drain = bench.frames;
+                bench.drain();
+            }
         }
-        bench.advance_time();
-        if bench.frames - last_drain > generator.random().random_range(1000..20_000) {
-            last_drain = bench.frames;
-            bench.drain();
-        }
+        bench.drain();
+        bench.report();
     }
-    bench.drain();
-    bench.report();
 }
 
 #[test]
@@ -222,28 +234,30 @@ fn frames_beyond_a_page_are_the_same_in_the_kernel() {
     if !can_use_kernel() {
         return;
     }
-    let mut bench = Bench::new(65_536, None);
-    let mut generator = Generator::new(12);
-    let mut not_linear = 0;
-    let mut jumbograms = 0;
-    while bench.frames < 20_000 {
-        let packet = generator.large_recipe().build();
-        let (walked, _) = walk_first_buffer(&packet.octets, LINEAR_OCTETS);
-        not_linear += u32::from(walked == Err(Outcome::HeaderNotLinear));
-        jumbograms += u32::from(walked.is_ok_and(|packet| packet.length_octets > 65_575));
-        bench.check(&packet.octets);
-        // Ends of the first buffer and of the frame at every distance from each other.
-        let length = generator.random().random_range(KERNEL_OCTETS_MIN..=packet.octets.len());
-        bench.check(&packet.octets[..length]);
-        if bench.frames.is_multiple_of(2000) {
-            bench.advance_time();
-            bench.drain();
+    for tunnels in [Tunnels::NONE, Tunnels::ALL] {
+        let mut bench = Bench::new(65_536, tunnels, None);
+        let mut generator = Generator::new(12);
+        let mut not_linear = 0;
+        let mut jumbograms = 0;
+        while bench.frames < 20_000 {
+            let packet = generator.large_recipe().build();
+            let (walked, _) = walk_first_buffer(&packet.octets, LINEAR_OCTETS, bench.tunnels);
+            not_linear += u32::from(walked == Err(Outcome::HeaderNotLinear));
+            jumbograms += u32::from(walked.is_ok_and(|packet| packet.length_octets > 65_575));
+            bench.check(&packet.octets);
+            // Ends of the first buffer and of the frame at every distance from each other.
+            let length = generator.random().random_range(KERNEL_OCTETS_MIN..=packet.octets.len());
+            bench.check(&packet.octets[..length]);
+            if bench.frames.is_multiple_of(2000) {
+                bench.advance_time();
+                bench.drain();
+            }
         }
+        bench.drain();
+        assert!(not_linear > 1000 && jumbograms > 100, "{not_linear} {jumbograms}");
+        println!("{not_linear} frames with a header in a further buffer, {jumbograms} jumbograms");
+        bench.report();
     }
-    bench.drain();
-    assert!(not_linear > 1000 && jumbograms > 100, "{not_linear} {jumbograms}");
-    println!("{not_linear} frames with a header in a further buffer, {jumbograms} jumbograms");
-    bench.report();
 }
 
 #[test]
@@ -256,19 +270,21 @@ fn frames_split_at_every_octet_are_the_same_in_the_kernel() {
         eprintln!("not run: {version:?} cannot be told where to split a frame, 6.18 and later can");
         return;
     }
-    let mut bench = Bench::new(65_536, None);
-    let mut generator = Generator::new(14);
-    while bench.frames < 50_000 {
-        let packet = generator.packet();
-        for linear_octets in KERNEL_OCTETS_MIN..packet.octets.len() {
-            bench.check_split(&packet.octets, linear_octets);
+    for tunnels in [Tunnels::NONE, Tunnels::ALL] {
+        let mut bench = Bench::new(65_536, tunnels, None);
+        let mut generator = Generator::new(14);
+        while bench.frames < 30_000 {
+            let packet = generator.packet();
+            for linear_octets in KERNEL_OCTETS_MIN..packet.octets.len() {
+                bench.check_split(&packet.octets, linear_octets);
+            }
+            if generator.random().random_range(0..20) == 0 {
+                bench.drain();
+            }
         }
-        if generator.random().random_range(0..20) == 0 {
-            bench.drain();
-        }
+        bench.drain();
+        bench.report();
     }
-    bench.drain();
-    bench.report();
 }
 
 #[test]
@@ -280,17 +296,19 @@ fn a_table_too_small_changes_no_record() {
     let keys = std::array::from_fn(|index| {
         0x9e37_79b9_7f4a_7c15_u64.rotate_left(5 * u32::try_from(index).expect("small"))
     });
-    let mut bench = Bench::new(64, Some(keys));
-    let mut generator = Generator::new(13);
-    for _ in 0..20 {
-        for _ in 0..100 {
-            let frame = generator.packet().octets;
-            bench.check(&frame);
-            bench.check(&frame);
+    for tunnels in [Tunnels::NONE, Tunnels::ALL] {
+        let mut bench = Bench::new(64, tunnels, Some(keys));
+        let mut generator = Generator::new(13);
+        for _ in 0..20 {
+            for _ in 0..100 {
+                let frame = generator.packet().octets;
+                bench.check(&frame);
+                bench.check(&frame);
+            }
+            bench.advance_time();
+            bench.drain();
         }
-        bench.advance_time();
-        bench.drain();
+        assert!(bench.spilled > 0, "the log was used");
+        bench.report();
     }
-    assert!(bench.spilled > 0, "the log was used");
-    bench.report();
 }

@@ -15,11 +15,15 @@ const PACKETS: usize = 100_000;
 fn generated_frames_end_as_the_rules_say() {
     let mut generator = Generator::new(1);
     let mut outcomes = BTreeMap::<Outcome, usize>::new();
+    let mut listed = BTreeMap::<Outcome, usize>::new();
     for index in 0..PACKETS {
         let recipe = generator.recipe();
         let packet = recipe.build();
         let walked = walk(&mut Cursor::over(packet.octets.as_slice()), Tunnels::NONE);
         assert_eq!(walked, packet.expected, "frame {index}: {recipe:#?}");
+        let inner = walk(&mut Cursor::over(packet.octets.as_slice()), Tunnels::ALL);
+        assert_eq!(inner, packet.listed.expected, "frame {index}: {recipe:#?}");
+        *listed.entry(inner.err().unwrap_or(Outcome::Counted)).or_default() += 1;
         *outcomes.entry(walked.err().unwrap_or(Outcome::Counted)).or_default() += 1;
     }
     for outcome in [
@@ -31,7 +35,10 @@ fn generated_frames_end_as_the_rules_say() {
     ] {
         assert!(outcomes.get(&outcome).is_some_and(|count| *count > 100), "{outcome:?}: {outcomes:?}");
     }
-    println!("{PACKETS} frames: {outcomes:?}");
+    for outcome in [Outcome::GreRouting, Outcome::GtpUExtensionDepth, Outcome::GtpUExtensionHeader] {
+        assert!(listed.get(&outcome).is_some_and(|count| *count > 20), "{outcome:?}: {listed:?}");
+    }
+    println!("{PACKETS} frames: {outcomes:?}; with every tunnel listed: {listed:?}");
 }
 
 #[test]
@@ -40,10 +47,13 @@ fn nothing_behind_the_headers_is_read() {
     for index in 0..PACKETS {
         let packet = generator.packet();
         // Memory that ends where the headers end: a read beyond would be refused by the cursor.
-        let headers = packet.octets[..packet.headers_octets].to_vec().into_boxed_slice();
         let octets = u32::try_from(packet.octets.len()).expect("short");
-        let mut cursor = Cursor::over(Split { first: &headers, octets });
+        let first = packet.octets[..packet.headers_octets].to_vec().into_boxed_slice();
+        let mut cursor = Cursor::over(Split { first: &first, octets });
         assert_eq!(walk(&mut cursor, Tunnels::NONE), packet.expected, "frame {index}: {packet:?}");
+        let first = packet.octets[..packet.listed.headers_octets].to_vec().into_boxed_slice();
+        let mut cursor = Cursor::over(Split { first: &first, octets });
+        assert_eq!(walk(&mut cursor, Tunnels::ALL), packet.listed.expected, "frame {index}: {packet:?}");
     }
 }
 
@@ -51,13 +61,16 @@ fn nothing_behind_the_headers_is_read() {
 fn other_octets_behind_the_headers_change_nothing() {
     let mut generator = Generator::new(3);
     for index in 0..PACKETS {
-        let Packet { mut octets, headers_octets, expected, .. } = generator.packet();
-        generator.random().fill_bytes(&mut octets[headers_octets..]);
-        assert_eq!(
-            walk(&mut Cursor::over(octets.as_slice()), Tunnels::NONE),
-            expected,
-            "frame {index}: {octets:02x?}"
-        );
+        let Packet { octets, headers_octets, expected, listed, .. } = generator.packet();
+        for (tunnels, headers_octets, expected) in [
+            (Tunnels::NONE, headers_octets, expected),
+            (Tunnels::ALL, listed.headers_octets, listed.expected),
+        ] {
+            let mut octets = octets.clone();
+            generator.random().fill_bytes(&mut octets[headers_octets..]);
+            let walked = walk(&mut Cursor::over(octets.as_slice()), tunnels);
+            assert_eq!(walked, expected, "frame {index}: {octets:02x?}");
+        }
     }
 }
 

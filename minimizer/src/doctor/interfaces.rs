@@ -2,7 +2,7 @@
 
 use aya::programs::loaded_programs;
 use aya::util::KernelVersion;
-use minimizer_common::settings::PROGRAM;
+use minimizer_common::settings::PROGRAMS;
 
 use super::drivers::has_native_xdp;
 use super::{Check, Verdict};
@@ -97,7 +97,7 @@ fn programs(link: &Link, name_of: impl Fn(u32) -> Option<String>) -> Vec<Check> 
     let program = |attached: &AttachedXdp| {
         let (id, mode) = (attached.program_id, attached.mode.name());
         match name_of(id) {
-            Some(program) if program == PROGRAM => {
+            Some(program) if PROGRAMS.contains(&program.as_str()) => {
                 Check::pass(name, check, format!("{program}, id {id}, {mode}: an agent is at work"))
             }
             Some(program) => {

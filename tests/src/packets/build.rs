@@ -4,11 +4,14 @@ use minimizer_common::outcome::Outcome;
 use minimizer_common::tuple::Tags;
 use minimizer_ebpf::walk;
 
-use super::Packet;
-use super::recipe::{Carrier, Extension, Header, Ipv4, Ipv6, Network, OptionsHeader, Recipe, Transport};
+use super::recipe::{
+    Carrier, Extension, Header, Ipv4, Ipv6, Network, OptionsHeader, Recipe, Transport, Vlan,
+};
+use super::tunnel::Carried;
+use super::{Listed, Packet};
 
-const IPV4: u16 = 0x0800;
-const IPV6: u16 = 0x86dd;
+pub(super) const IPV4: u16 = 0x0800;
+pub(super) const IPV6: u16 = 0x86dd;
 const PPPOE_SESSION: u16 = 0x8864;
 const PPP_IPV4: u16 = 0x0021;
 const PPP_IPV6: u16 = 0x0057;
@@ -50,8 +53,18 @@ impl Recipe {
             (Some(outcome), _) => Err(outcome),
             (None, counted) => Ok(counted.expect("a frame that is not counted has an outcome")),
         };
-        let Frame { octets, fields, headers_octets, .. } = frame;
-        Packet { octets, headers_octets, fields, expected }
+        let Frame { octets, fields, headers_octets, carried, .. } = frame;
+        let listed = match (expected, carried) {
+            (Ok(_), Some(carried)) => Listed {
+                headers_octets: carried.headers_octets,
+                expected: match carried.expected {
+                    Err(Outcome::NonIp) => expected,
+                    inner => inner,
+                },
+            },
+            _ => Listed { headers_octets, expected },
+        };
+        Packet { octets, headers_octets, fields, expected, listed }
     }
 
     /// The number that announces the network layer, in the place where `carrier` has it.
@@ -68,35 +81,38 @@ impl Recipe {
 
 /// A frame that is being built.
 #[derive(Default)]
-struct Frame {
-    octets: Vec<u8>,
-    fields: Vec<std::ops::Range<usize>>,
-    headers_octets: usize,
+pub(super) struct Frame {
+    pub octets: Vec<u8>,
+    pub fields: Vec<std::ops::Range<usize>>,
+    pub headers_octets: usize,
     pppoe_length_at: Option<usize>,
+    pub gtp_u_length_at: Option<usize>,
     /// Set where the rules stop reading; what follows is not read any more.
-    outcome: Option<Outcome>,
+    pub outcome: Option<Outcome>,
+    /// What a tunnel behind the transport header carries, with octets counted from the frame's start.
+    carried: Option<Carried>,
 }
 
 impl Frame {
-    fn field(&mut self, octets: impl AsRef<[u8]>) {
+    pub fn field(&mut self, octets: impl AsRef<[u8]>) {
         let start = self.octets.len();
         self.octets.extend(octets.as_ref());
         self.fields.push(start..self.octets.len());
     }
 
     /// A header that may be read ends here.
-    fn header_ends(&mut self) {
+    pub fn header_ends(&mut self) {
         if self.outcome.is_none() {
             self.headers_octets = self.octets.len();
         }
     }
 
-    fn ends_as(&mut self, outcome: Outcome) {
+    pub fn ends_as(&mut self, outcome: Outcome) {
         self.outcome.get_or_insert(outcome);
     }
 
     /// Replaces a 16-bit field that was written as a placeholder.
-    fn patch(&mut self, at: usize, number: usize) {
+    pub fn patch(&mut self, at: usize, number: usize) {
         let number = u16::try_from(number).expect("the packet fits its length field");
         self.octets[at..at + 2].copy_from_slice(&number.to_be_bytes());
     }
@@ -108,20 +124,7 @@ impl Frame {
             Carrier::Mpls { ether_type, .. } => ether_type,
             Carrier::Pppoe => PPPOE_SESSION,
         };
-        let ether_types = recipe.vlans.iter().map(|vlan| vlan.ether_type).chain([carrier_type]);
-        let mut ether_types = ether_types.map(u16::to_be_bytes);
-        self.field(ether_types.next().expect("the carrier's is the last"));
-        self.header_ends();
-        let mut tags = Tags::NONE;
-        for (index, vlan) in recipe.vlans.iter().enumerate() {
-            if index == VLAN_TAGS_MAX {
-                self.ends_as(Outcome::VlanDepth);
-            }
-            tags = tags.with_vlan(vlan.control & 0xfff);
-            self.field(vlan.control.to_be_bytes());
-            self.field(ether_types.next().expect("one per tag and the carrier's"));
-            self.header_ends();
-        }
+        let tags = self.tags(&recipe.vlans, carrier_type);
         match recipe.carrier {
             Carrier::Ethernet => {}
             Carrier::Mpls { labels, .. } => {
@@ -148,7 +151,26 @@ impl Frame {
         tags
     }
 
-    fn ipv4(&mut self, ip: &Ipv4, tags: Tags) -> Option<walk::Packet> {
+    /// The EtherType of an Ethernet header and the tags behind it.
+    pub fn tags(&mut self, vlans: &[Vlan], carrier_type: u16) -> Tags {
+        let ether_types = vlans.iter().map(|vlan| vlan.ether_type).chain([carrier_type]);
+        let mut ether_types = ether_types.map(u16::to_be_bytes);
+        self.field(ether_types.next().expect("the carrier's is the last"));
+        self.header_ends();
+        let mut tags = Tags::NONE;
+        for (index, vlan) in vlans.iter().enumerate() {
+            if index == VLAN_TAGS_MAX {
+                self.ends_as(Outcome::VlanDepth);
+            }
+            tags = tags.with_vlan(vlan.control & 0xfff);
+            self.field(vlan.control.to_be_bytes());
+            self.field(ether_types.next().expect("one per tag and the carrier's"));
+            self.header_ends();
+        }
+        tags
+    }
+
+    pub fn ipv4(&mut self, ip: &Ipv4, tags: Tags) -> Option<walk::Packet> {
         let start = self.octets.len();
         let header_words = 5 + ip.options.len() / 4;
         self.field([0x40 | u8::try_from(header_words).expect("60 octets at most")]);
@@ -165,7 +187,8 @@ impl Frame {
             self.field(&ip.options);
         }
         self.header_ends();
-        let transport = self.transport(&ip.transport, ip.fragment_offset == 0);
+        let is_whole = ip.fragment_offset == 0 && !ip.more_fragments;
+        let transport = self.transport(&ip.transport, ip.fragment_offset == 0, is_whole, tags);
         let length = self.octets.len() - start;
         self.patch(start + 2, length);
         let [a, b, c, d] = ip.source;
@@ -181,7 +204,7 @@ impl Frame {
         })
     }
 
-    fn ipv6(&mut self, ip: &Ipv6, tags: Tags, padding_octets: usize) -> Option<walk::Packet> {
+    pub fn ipv6(&mut self, ip: &Ipv6, tags: Tags, padding_octets: usize) -> Option<walk::Packet> {
         let start = self.octets.len();
         let first_word = 6 << 28 | u32::from(ip.traffic_class) << 20 | ip.flow_label & 0xf_ffff;
         let jumbo = ip.is_jumbogram.then_some(OptionsHeader::HopByHop as u8);
@@ -207,6 +230,7 @@ impl Frame {
             self.header_ends();
         }
         let mut is_first = true;
+        let mut is_whole = true;
         let walked = ip.extensions.iter().enumerate();
         for (index, extension) in
             walked.map(|(index, extension)| (index + usize::from(ip.is_jumbogram), extension))
@@ -220,11 +244,12 @@ impl Frame {
                 protocol = next;
                 self.header_ends();
             }
-            if let Extension::Fragment { offset, .. } = extension {
+            if let Extension::Fragment { offset, more } = extension {
                 is_first &= *offset == 0;
+                is_whole &= *offset == 0 && !more;
             }
         }
-        let transport = self.transport(&ip.transport, is_first);
+        let transport = self.transport(&ip.transport, is_first, is_whole, tags);
         let payload = self.octets.len() - start - 40;
         let length = if ip.is_jumbogram {
             let payload = u32::try_from(payload).expect("far below 4 GiB");
@@ -279,7 +304,13 @@ impl Frame {
     }
 
     /// Ports (or type and code) and control bits, as far as the rules let them be read.
-    fn transport(&mut self, transport: &Transport, is_first: bool) -> ((u16, u16), u16) {
+    fn transport(
+        &mut self,
+        transport: &Transport,
+        is_first: bool,
+        is_whole: bool,
+        tags: Tags,
+    ) -> ((u16, u16), u16) {
         let start = self.octets.len();
         let fields = self.fields.len();
         let mut octets = Self::default();
@@ -287,7 +318,15 @@ impl Frame {
         for field in &octets.fields {
             self.field(&octets.octets[field.clone()]);
         }
-        self.octets.extend(&transport.payload);
+        match &transport.inner {
+            None => self.octets.extend(&transport.payload),
+            Some(inner) => {
+                let tunnel_start = self.octets.len();
+                let mut carried = self.tunnel(inner, tags);
+                carried.headers_octets += tunnel_start;
+                self.carried = is_whole.then_some(carried);
+            }
+        }
         let end = start + transport.cut.unwrap_or(usize::MAX).min(self.octets.len() - start);
         self.octets.truncate(end);
         let kept = self.fields.split_off(fields);

@@ -6,11 +6,13 @@ use rand::{Rng, RngExt, SeedableRng};
 
 use super::Packet;
 use super::recipe::{
-    Carrier, Extension, Header, Ipv4, Ipv6, Network, OptionsHeader, Other, Recipe, Transport, Vlan,
+    Carrier, Encapsulation, Extension, Header, Inner, Ipv4, Ipv6, Network, OptionsHeader, Other, Recipe,
+    Transport, Vlan,
 };
 
-/// Protocols of which no header is read, in IPv4 and in IPv6 (where none is an extension header).
-const OTHER_PROTOCOLS: [u8; 12] = [2, 4, 41, 46, 47, 50, 59, 89, 103, 112, 253, 255];
+/// Protocols of which no header is read, in IPv4 and in IPv6 (where none is an extension header), and
+/// which are no tunnels.
+const OTHER_PROTOCOLS: [u8; 9] = [2, 46, 50, 59, 89, 103, 112, 253, 255];
 /// Extension headers of IPv6 that mean nothing special to IPv4.
 const IPV6_ONLY_PROTOCOLS: [u8; 8] = [0, 43, 44, 51, 60, 135, 139, 140];
 const OPTIONS_HEADERS: [OptionsHeader; 6] = [
@@ -64,11 +66,7 @@ impl Generator {
             1 => Carrier::Pppoe,
             _ => Carrier::Ethernet,
         };
-        let network = match self.random.random_range(0..16) {
-            0 => Network::Other(self.other(carrier)),
-            1..=7 => Network::Ipv4(self.ipv4()),
-            _ => Network::Ipv6(self.ipv6()),
-        };
+        let network = self.network(carrier, true);
         let is_jumbogram = matches!(&network, Network::Ipv6(ip) if ip.is_jumbogram);
         let padding = match self.random.random_range(0..4) {
             // A jumbogram's length is that of its frame: padding would be part of it.
@@ -85,7 +83,7 @@ impl Generator {
         let mut recipe = self.recipe();
         recipe.padding.clear();
         match &mut recipe.network {
-            Network::Ipv4(ip) => ip.transport.payload.resize(9000, 0x77),
+            Network::Ipv4(ip) => enlarge(&mut ip.transport, 9000),
             Network::Ipv6(ip) => {
                 for extension in &mut ip.extensions {
                     match extension {
@@ -96,12 +94,20 @@ impl Generator {
                         Extension::Fragment { .. } => {}
                     }
                 }
-                ip.transport.payload.resize(if ip.is_jumbogram { 66_000 } else { 9000 }, 0x77);
+                enlarge(&mut ip.transport, if ip.is_jumbogram { 66_000 } else { 9000 });
                 ip.transport.cut = None;
             }
             Network::Other(other) => other.data.resize(9000, 0x77),
         }
         recipe
+    }
+
+    fn network(&mut self, carrier: Carrier, is_outer: bool) -> Network {
+        match self.random.random_range(0..16) {
+            0 => Network::Other(self.other(carrier)),
+            1..=7 => Network::Ipv4(self.ipv4(is_outer)),
+            _ => Network::Ipv6(self.ipv6(is_outer)),
+        }
     }
 
     fn other(&mut self, carrier: Carrier) -> Other {
@@ -121,7 +127,7 @@ impl Generator {
         Other { protocol, data }
     }
 
-    fn ipv4(&mut self) -> Ipv4 {
+    fn ipv4(&mut self, is_outer: bool) -> Ipv4 {
         let options = *self.choose(&[0, 0, 0, 1, 2, 5, 10]);
         let (fragment_offset, more_fragments) = *self.choose(&[
             (0, false),
@@ -140,11 +146,11 @@ impl Generator {
             source: [10, 0, 0, source],
             destination: [192, 0, 2, destination],
             options: self.octets(options * 4),
-            transport: self.transport(false),
+            transport: self.transport(false, is_outer),
         }
     }
 
-    fn ipv6(&mut self) -> Ipv6 {
+    fn ipv6(&mut self, is_outer: bool) -> Ipv6 {
         let extensions = *self.choose(&[0, 0, 0, 1, 1, 2, 3, 7, 8, 9]);
         let mut address = [0x20, 0x01, 0x0d, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
         let (source, destination) = (self.host(), self.host());
@@ -158,8 +164,9 @@ impl Generator {
             source,
             destination: address,
             extensions: (0..extensions).map(|_| self.extension()).collect(),
-            is_jumbogram: self.random.random_range(0..16) == 0,
-            transport: self.transport(true),
+            // An inner jumbogram would be longer than its frame says.
+            is_jumbogram: is_outer && self.random.random_range(0..16) == 0,
+            transport: self.transport(true, is_outer),
         }
     }
 
@@ -177,8 +184,11 @@ impl Generator {
         }
     }
 
-    fn transport(&mut self, is_ipv6: bool) -> Transport {
-        let ports = (*self.choose(&[53, 443, 49152, 65535]), *self.choose(&[53, 80, 443, 2152, 4789]));
+    fn transport(&mut self, is_ipv6: bool, is_outer: bool) -> Transport {
+        if is_outer && self.random.random_range(0..4) == 0 {
+            return self.tunnel();
+        }
+        let ports = (*self.choose(&[53, 443, 49152, 65535]), *self.choose(&[53, 80, 443, 8080]));
         let message_type = *self.choose(&[0, 3, 8, 11, 128, 135]);
         let code = *self.choose(&[0, 1, 3, 0xff]);
         let header = match self.random.random_range(0..9) {
@@ -200,7 +210,52 @@ impl Generator {
         };
         let octets = self.random.random_range(0..=PAYLOAD_OCTETS_MAX);
         let cut = (self.random.random_range(0..8) == 0).then(|| self.random.random_range(0..=21));
-        Transport { header, payload: self.octets(octets), cut }
+        Transport { header, payload: self.octets(octets), inner: None, cut }
+    }
+
+    /// A tunnel, now and then one that carries no packet or has a header that is not walked.
+    fn tunnel(&mut self) -> Transport {
+        let mut network = self.network(Carrier::Mpls { ether_type: 0, labels: 1 }, false);
+        let source = *self.choose(&[53, 2152, 49152]);
+        let (header, encapsulation, has_link) = match self.random.random_range(0..6) {
+            0 | 1 => (Header::Udp { ports: (source, 2152) }, self.gtp_u(), false),
+            2 => {
+                let flags = *self.choose(&[0x08, 0x08, 0x08, 0xff, 0x00, 0xf7]);
+                (Header::Udp { ports: (source, 4789) }, Encapsulation::Vxlan { flags }, true)
+            }
+            3 | 4 => {
+                let options = *self.choose(&[0, 0, 0x2000, 0x1000, 0x8000, 0x3000, 0xb000]);
+                let odd = *self.choose(&[0, 0, 0, 0, 0, 0x4000, 0x0001, 0x0880]);
+                let encapsulation = Encapsulation::Gre { flags_version: options | odd };
+                (Header::Other { protocol: 47 }, encapsulation, self.random.random())
+            }
+            _ => {
+                if matches!(network, Network::Other(_)) {
+                    network = Network::Ipv4(self.ipv4(false));
+                }
+                let protocol = if matches!(network, Network::Ipv4(_)) { 4 } else { 41 };
+                (Header::Other { protocol }, Encapsulation::None, false)
+            }
+        };
+        let vlans = *self.choose(&[0, 0, 0, 1, 2, 4, 5]);
+        let vlans = has_link.then(|| {
+            (0..vlans)
+                .map(|_| Vlan { ether_type: *self.choose(&TAG_TYPES), control: self.random.random() })
+                .collect()
+        });
+        let inner = Box::new(Inner { encapsulation, vlans, network });
+        Transport { header, payload: Vec::new(), inner: Some(inner), cut: None }
+    }
+
+    fn gtp_u(&mut self) -> Encapsulation {
+        let extensions = *self.choose(&[0, 1, 1, 2, 7, 8, 9]);
+        let extensions = (0..extensions).map(|_| *self.choose(&[1, 1, 1, 1, 1, 2, 3, 0])).collect::<Vec<_>>();
+        Encapsulation::GtpU {
+            version_type: *self.choose(&[0x30, 0x30, 0x30, 0x30, 0x30, 0x20, 0x50]),
+            flags: *self.choose(&[0, 0, 1, 2, 3, 4, 4, 6, 7]),
+            message_type: *self.choose(&[255, 255, 255, 255, 255, 1, 254]),
+            extensions,
+        }
     }
 
     fn host(&mut self) -> u8 {
@@ -215,5 +270,17 @@ impl Generator {
 
     fn choose<'a, T>(&mut self, among: &'a [T]) -> &'a T {
         among.choose(&mut self.random).expect("there is something to choose from")
+    }
+}
+
+/// Makes a packet long, or the packet inside of it.
+fn enlarge(transport: &mut Transport, octets: usize) {
+    match &mut transport.inner {
+        None => transport.payload.resize(octets, 0x77),
+        Some(inner) => match &mut inner.network {
+            Network::Ipv4(ip) => enlarge(&mut ip.transport, octets.min(9000)),
+            Network::Ipv6(ip) => enlarge(&mut ip.transport, octets.min(9000)),
+            Network::Other(other) => other.data.resize(octets.min(9000), 0x77),
+        },
     }
 }

@@ -143,8 +143,10 @@ pub enum OptionsHeader {
 pub struct Transport {
     /// The header.
     pub header: Header,
-    /// What follows the header.
+    /// What follows the header, if there is no tunnel.
     pub payload: Vec<u8>,
+    /// The tunnel that begins behind the header.
+    pub inner: Option<Box<Inner>>,
     /// Octets of header and payload that are in the IP packet, when that is not all of them.
     pub cut: Option<usize>,
 }
@@ -202,4 +204,43 @@ pub enum Header {
         /// Its number.
         protocol: u8,
     },
+}
+
+/// What a tunnel carries.
+#[derive(Clone, Debug)]
+pub struct Inner {
+    /// The tunnel's header.
+    pub encapsulation: Encapsulation,
+    /// The tags of the Ethernet frame that is carried, if one is and not a bare packet.
+    pub vlans: Option<Vec<Vlan>>,
+    /// The packet.
+    pub network: Network,
+}
+
+/// A tunnel's header.
+#[derive(Clone, Debug)]
+pub enum Encapsulation {
+    /// GTP-U (3GPP TS 29.281).
+    GtpU {
+        /// Version and protocol type, in the upper four bits.
+        version_type: u8,
+        /// E, S and PN.
+        flags: u8,
+        /// 255 when a packet is carried.
+        message_type: u8,
+        /// Length fields of the extension headers, which are there when E is set.
+        extensions: Vec<u8>,
+    },
+    /// VXLAN (RFC 7348).
+    Vxlan {
+        /// Of which 0x08 says that it is VXLAN.
+        flags: u8,
+    },
+    /// GRE (RFC 2784, RFC 2890).
+    Gre {
+        /// Checksum, routing, key and sequence flags, and the version.
+        flags_version: u16,
+    },
+    /// None: IP in IP.
+    None,
 }
