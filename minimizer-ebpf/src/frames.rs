@@ -16,6 +16,66 @@ pub(crate) fn walk(frame: &[u8]) -> Result<Packet, Outcome> {
     walk::walk(&mut Cursor::over(frame), Tunnels::NONE)
 }
 
+/// Walks a frame with every tunnel listed.
+pub(crate) fn walk_listed(frame: &[u8]) -> Result<Packet, Outcome> {
+    walk::walk(&mut Cursor::over(frame), Tunnels::ALL)
+}
+
+/// UDP to a port.
+pub(crate) fn udp(port: u16, content: &[u8]) -> Vec<u8> {
+    [&[0x13, 0x88], &port.to_be_bytes()[..], &[0, 8, 0, 0], content].concat()
+}
+
+/// What a tunnel's room must hold: with the tunnel listed the packet in `outer` is `inner`, without it
+/// the outer one. The outer packet ends at any length between the tunnel's header and the inner packet
+/// with one of `reasons`, in the frame and in a further buffer; padding behind it is never read; and a
+/// fragment of it counts as what it is.
+pub(crate) fn check_tunnel(protocol: u8, content: &[u8], header_octets: usize, reasons: &[Outcome]) {
+    let inner = walk_listed(&ethernet(IPV4, &ipv4(protocol, content))).expect("is counted");
+    assert_eq!((inner.ports, inner.protocol), ((1000, 2000), 17), "the inner packet's");
+    let walk_outer = |frame: &[u8]| walk(frame).expect("is counted");
+    for (ether_type, packet) in [(IPV4, ipv4 as fn(u8, &[u8]) -> Vec<u8>), (IPV6, ipv6)] {
+        let frame = ethernet(ether_type, &packet(protocol, content));
+        assert_eq!(walk_listed(&frame), Ok(inner));
+        assert_eq!(walk_outer(&frame).protocol, protocol, "not listed");
+        let start = frame.len() - content.len();
+        for octets in 0..content.len() {
+            // The outer packet ends early; what would follow lies behind it, as padding.
+            let cut = ethernet(ether_type, &packet(protocol, &content[..octets]));
+            let padded = [&cut[..], &content[octets..]].concat();
+            let found = walk_listed(&cut);
+            assert_eq!(found, walk_listed(&padded), "{octets} octets");
+            if octets < header_octets {
+                assert!(matches!(found, Err(reason) if reasons.contains(&reason)), "{octets}: {found:?}");
+            } else {
+                let is_malformed = matches!(found, Err(reason) if reason.name() == "malformed");
+                assert!(is_malformed || found == Ok(walk_outer(&cut)), "{octets} octets: {found:?}");
+            }
+            // The first buffer ends early. The inner packet's own headers are those of its room.
+            if octets < header_octets {
+                let octets_in_frame = u32::try_from(frame.len()).expect("fits");
+                let split = Split { first: &frame[..start + octets], octets: octets_in_frame };
+                let found = walk::walk(&mut Cursor::over(split), Tunnels::ALL).map(drop);
+                assert_eq!(found, Err(Outcome::HeaderNotLinear), "{octets} octets");
+            }
+        }
+    }
+    for flags_offset in [0x2000, 0x2001, 0x0001] {
+        let frame = ethernet(IPV4, &ipv4_fragment(protocol, flags_offset, content));
+        assert_eq!(walk_listed(&frame), Ok(walk_outer(&frame)), "fragment {flags_offset:#06x}");
+    }
+    for specific in [[0, 1], [0, 8], [0, 9]] {
+        let fragment = [&[protocol, 0, specific[0], specific[1], 0, 0, 0, 9], content].concat();
+        let frame = ethernet(IPV6, &ipv6(FRAGMENT, &fragment));
+        assert_eq!(walk_listed(&frame), Ok(walk_outer(&frame)), "fragment {specific:?}");
+    }
+}
+
+/// The packet that the tunnels of [`check_tunnel`] carry.
+pub(crate) fn carried() -> Vec<u8> {
+    ipv4(17, &[0x03, 0xe8, 0x07, 0xd0, 0, 8, 0, 0, 1, 2, 3, 4])
+}
+
 pub(crate) fn ethernet(ether_type: u16, rest: &[u8]) -> Vec<u8> {
     [&[2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2], &ether_type.to_be_bytes()[..], rest].concat()
 }

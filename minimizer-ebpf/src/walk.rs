@@ -249,3 +249,61 @@ fn walk_transport(cursor: &mut Cursor<impl Frame>, protocol: u8, octets: u32) ->
     };
     Some(Transport { ports: ports?, control_bits })
 }
+
+#[cfg(test)]
+mod tests {
+    use minimizer_common::outcome::Outcome;
+    use minimizer_common::tunnel::{Tunnel, Tunnels};
+
+    use super::walk;
+    use crate::cursor::Cursor;
+    use crate::frames::{IPV4, IPV6, carried, ethernet, ipv4, ipv6, udp, walk_listed};
+
+    #[test]
+    fn ip_in_ip_in_all_four_ways() {
+        let six = ipv6(17, &udp(2000, &[]));
+        for (outer, protocol, inner, is_ipv6, tunnel) in [
+            (ethernet(IPV4, &ipv4(4, &carried())), 4, (1000, 2000), false, Tunnel::IpInIp),
+            (ethernet(IPV4, &ipv4(41, &six)), 41, (5000, 2000), true, Tunnel::SixInFour),
+            (ethernet(IPV6, &ipv6(4, &carried())), 4, (1000, 2000), false, Tunnel::FourInSix),
+            (ethernet(IPV6, &ipv6(41, &six)), 41, (5000, 2000), true, Tunnel::SixInSix),
+        ] {
+            let walked = walk_listed(&outer).expect("is counted");
+            assert_eq!((walked.ports, walked.protocol, walked.tags.is_ipv6()), (inner, 17, is_ipv6));
+            // Only this tunnel is what it takes.
+            for listed in Tunnel::ALL {
+                let set = Tunnels::NONE.with(*listed);
+                let walked = walk(&mut Cursor::over(outer.as_slice()), set).expect("is counted");
+                assert_eq!(walked.protocol == protocol, *listed != tunnel, "{listed:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_other_version_inside_is_malformed() {
+        assert_eq!(walk_listed(&ethernet(IPV4, &ipv4(41, &carried()))), Err(Outcome::Ipv6Truncated));
+        let long = ipv4(17, &udp(2000, &[0; 40]));
+        assert_eq!(walk_listed(&ethernet(IPV4, &ipv4(41, &long))), Err(Outcome::Ipv6Version));
+        let six = ipv6(17, &udp(2000, &[]));
+        assert_eq!(walk_listed(&ethernet(IPV4, &ipv4(4, &six))), Err(Outcome::Ipv4Version));
+    }
+
+    #[test]
+    fn an_inner_packet_ends_where_the_outer_one_ends() {
+        let whole = ipv4(4, &carried());
+        for octets in 0..carried().len() {
+            let cut = ipv4(4, &carried()[..octets]);
+            let padded = [&cut[..], &carried()[octets..]].concat();
+            let expected = if octets < 20 { Outcome::Ipv4Truncated } else { Outcome::Ipv4TotalLength };
+            assert_eq!(walk_listed(&ethernet(IPV4, &padded)), Err(expected), "{octets} octets");
+        }
+        assert!(walk_listed(&ethernet(IPV4, &whole)).is_ok());
+    }
+
+    #[test]
+    fn one_level_only() {
+        let twice = ipv4(4, &ipv4(4, &carried()));
+        let walked = walk_listed(&ethernet(IPV4, &twice)).expect("is counted");
+        assert_eq!((walked.protocol, walked.ports, walked.length_octets), (4, (0, 0), 52));
+    }
+}
