@@ -92,12 +92,12 @@ unsafe impl Frame for XdpFrame {
     }
 }
 
-/// Counts a frame, or the packet inside of it where a listed tunnel carries one, and returns how it
-/// ended. Does nothing only if the agent left a map empty, which it never does.
+/// Counts a frame, or the packet inside of it where a listed tunnel carries one, and returns the number of
+/// its outcome. Does nothing only if the agent left a map empty, which it never does.
 ///
 /// `TUNNELS` makes two programs: the one without has everything in line.
 #[inline(always)]
-pub fn account<const TUNNELS: bool>(context: &XdpContext) -> Option<Outcome> {
+pub fn account<const TUNNELS: bool>(context: &XdpContext) -> Option<u8> {
     let run = Run::of_this_cpu()?;
     let control = CONTROL.get(0)?;
     // SAFETY: reads a field of the context.
@@ -112,71 +112,97 @@ pub fn account<const TUNNELS: bool>(context: &XdpContext) -> Option<Outcome> {
 
     let frame = XdpFrame(context.ctx);
     let place = Place { run, interface, time };
-    let outcome = if TUNNELS {
-        count_inner_or_outer(frame, &place)?
+    let ended = if TUNNELS {
+        count_inner_or_outer(frame, &place)
     } else {
-        count(frame, counters, &place, Tunnels::NONE, &mut Carried::NONE)?
+        count(frame, counters, &place, Tunnels::NONE, true)
     };
     // An index would be checked with a panic behind it, which is no BPF.
-    *counters.outcomes.get_mut(outcome as usize)? += 1;
-    Some(outcome)
+    *counters.outcomes.get_mut(ended.0 as usize)? += 1;
+    Some(ended.0 as u8)
 }
 
-/// What leads to a packet in a tunnel.
+/// How the walk of a frame ended, in one word, since a function of the kernel returns no more: the
+/// number of an outcome, or a tunnel.
 #[derive(Clone, Copy)]
-#[repr(C)]
-struct Carried {
-    inside: Inside,
-    tags: Tags,
-    frame_octets: u32,
-}
+struct Ended(u64);
 
-impl Carried {
-    const NONE: Self = Self {
-        inside: Inside { offset: 0, octets: 0, tunnel: Tunnel::GtpU },
-        tags: Tags::NONE,
-        frame_octets: 0,
-    };
+impl Ended {
+    const TUNNEL: u64 = 1 << 63;
+    const TUNNEL_SHIFT: u32 = 59;
+    const OCTETS_SHIFT: u32 = 41;
+    const OCTETS_MASK: u64 = (1 << 18) - 1;
+    const OFFSET_SHIFT: u32 = 26;
+    const OFFSET_MASK: u64 = (1 << 15) - 1;
+    const TAGS_MASK: u64 = (1 << 26) - 1;
 
-    /// Keeps what was found. Whole numbers: the compiler would store them in misaligned parts.
+    /// With an outcome; without, which never happens, when a map is empty.
     #[inline(always)]
-    fn set(&mut self, inside: Inside, tags: Tags, frame_octets: u32) -> Option<Outcome> {
-        self.inside.offset = untraced(inside.offset);
-        self.inside.octets = untraced(inside.octets);
-        self.inside.tunnel = inside.tunnel;
-        self.tags = Tags(untraced(tags.0));
-        self.frame_octets = frame_octets;
-        None
+    fn with(outcome: Option<Outcome>) -> Self {
+        Self(outcome.map_or(!Self::TUNNEL, |outcome| outcome as u64))
+    }
+
+    /// At a tunnel, with nothing counted yet. An offset has 15 bits, no frame is as long as 2^18 octets,
+    /// and the link leaves IP version and interface out of the tags.
+    #[inline(always)]
+    fn at(inside: &Inside, tags: Tags) -> Self {
+        Self(
+            Self::TUNNEL
+                | (inside.tunnel as u64) << Self::TUNNEL_SHIFT
+                | (u64::from(inside.octets) & Self::OCTETS_MASK) << Self::OCTETS_SHIFT
+                | (u64::from(inside.offset) & Self::OFFSET_MASK) << Self::OFFSET_SHIFT
+                | u64::from(tags.0) & Self::TAGS_MASK,
+        )
+    }
+
+    /// The tunnel, if it ended at one.
+    #[inline(always)]
+    fn tunnel(self) -> Option<(Inside, Tags)> {
+        if self.0 & Self::TUNNEL == 0 {
+            return None;
+        }
+        let inside = Inside {
+            offset: (self.0 >> Self::OFFSET_SHIFT & Self::OFFSET_MASK) as u32,
+            octets: (self.0 >> Self::OCTETS_SHIFT & Self::OCTETS_MASK) as u32,
+            tunnel: Tunnel::numbered((self.0 >> Self::TUNNEL_SHIFT) as u8 & 7)?,
+        };
+        Some((inside, Tags((self.0 & Self::TAGS_MASK) as u32)))
     }
 }
 
-/// Walks a frame and counts its packet; `None` when a tunnel of `listed` begins behind its headers. The two
-/// IP versions stay apart to the end: what they have in common is less than what either would carry
-/// along for the other.
+/// Walks a frame and counts its packet, unless a tunnel of `listed` begins behind its headers. `is_seen`
+/// says that its octets are to be counted as seen.
+///
+/// The two IP versions stay apart to the end: what they have in common is less than what either would
+/// carry along for the other.
 #[inline(always)]
 fn count(
     frame: XdpFrame,
     counters: &mut InterfaceCounters,
     place: &Place,
     listed: Tunnels,
-    carried: &mut Carried,
-) -> Option<Outcome> {
+    is_seen: bool,
+) -> Ended {
     let mut cursor = Cursor::over(frame);
     let cursor = &mut cursor;
     let stop = match walk_link(cursor) {
         Ok((tags, Version::V4)) => match walk_ipv4(cursor, tags, listed) {
-            Ok((_, Some(inside))) => return carried.set(inside, tags, cursor.known_octets()),
-            Ok((packet, None)) => {
-                counters.seen_octets += u64::from(cursor.known_octets());
-                return place.count::<false>(counters, &packet);
+            Ok((packet, inside)) => {
+                counters.seen_octets += if is_seen { u64::from(cursor.known_octets()) } else { 0 };
+                return match inside {
+                    None => Ended::with(place.count::<false>(counters, &packet)),
+                    Some(inside) => Ended::at(&inside, tags),
+                };
             }
             Err(stop) => stop,
         },
         Ok((tags, Version::V6)) => match walk_ipv6(cursor, tags, listed) {
-            Ok((_, Some(inside))) => return carried.set(inside, tags, cursor.known_octets()),
-            Ok((packet, None)) => {
-                counters.seen_octets += u64::from(cursor.known_octets());
-                return place.count::<true>(counters, &packet);
+            Ok((packet, inside)) => {
+                counters.seen_octets += if is_seen { u64::from(cursor.known_octets()) } else { 0 };
+                return match inside {
+                    None => Ended::with(place.count::<true>(counters, &packet)),
+                    Some(inside) => Ended::at(&inside, tags),
+                };
             }
             Err(stop) => stop,
         },
@@ -184,55 +210,53 @@ fn count(
     };
     // The headers do not tell where the frame ends: only the kernel knows.
     let outcome = cursor.outcome(stop);
-    counters.seen_octets += u64::from(cursor.known_octets());
-    Some(outcome)
+    counters.seen_octets += if is_seen { u64::from(cursor.known_octets()) } else { 0 };
+    Ended::with(Some(outcome))
 }
 
-/// Counts the packet that a tunnel carries, or the outer one where it carries none. Three functions that
-/// do not call each other, so that their stacks do not add up.
+/// Counts the packet that a tunnel carries, or the outer one where it carries none. Three calls that are
+/// not within each other, so that their stacks do not add up.
 #[inline(always)]
-fn count_inner_or_outer(frame: XdpFrame, place: &Place) -> Option<Outcome> {
-    let mut carried = Carried::NONE;
-    let outer = count_outer(frame, place, Tunnels(setting!(tunnels)), &mut carried);
-    if outer.is_some() {
+fn count_inner_or_outer(frame: XdpFrame, place: &Place) -> Ended {
+    let outer = count_outer(frame, place, Tunnels(setting!(tunnels)));
+    if outer.tunnel().is_none() {
         return outer;
     }
-    let inner = count_carried(frame, place, &carried);
-    if inner.is_some() {
+    let inner = count_inner(frame, place, outer);
+    if inner.0 != Outcome::NonIp as u64 {
         return inner;
     }
-    count_outer(frame, place, Tunnels::NONE, &mut carried)
+    count_outer(frame, place, Tunnels::NONE)
 }
 
-/// Counts the outer packet, or says in `carried` which tunnel begins behind its headers.
+/// Counts the outer packet, if no tunnel of `listed` begins behind its headers. With none listed, the
+/// frame was seen before.
 #[inline(never)]
-fn count_outer(frame: XdpFrame, place: &Place, listed: Tunnels, carried: &mut Carried) -> Option<Outcome> {
-    let counters = place.run.interface(place.interface)?;
-    count(frame, counters, place, listed, carried)
+fn count_outer(frame: XdpFrame, place: &Place, listed: Tunnels) -> Ended {
+    match place.run.interface(place.interface) {
+        Some(counters) => count(frame, counters, place, listed, !listed.is_empty()),
+        None => Ended::with(None),
+    }
 }
 
-/// Counts the packet that a tunnel carries; `None` when it carries none.
+/// Counts the packet that a tunnel carries; `NonIp` when it carries none.
 #[inline(never)]
-fn count_carried(frame: XdpFrame, place: &Place, carried: &Carried) -> Option<Outcome> {
-    let Carried { tags, inside, frame_octets } = *carried;
-    let counters = place.run.interface(place.interface)?;
+fn count_inner(frame: XdpFrame, place: &Place, outer: Ended) -> Ended {
+    let Some(counters) = place.run.interface(place.interface) else { return Ended::with(None) };
+    let Some((inside, tags)) = outer.tunnel() else { return Ended::with(None) };
     let mut cursor = Cursor::within(frame, inside.offset, inside.octets);
-    let outcome = match walk_tunnel(&mut cursor, inside.tunnel) {
+    let stop = match walk_tunnel(&mut cursor, inside.tunnel) {
         Ok(Version::V4) => match walk_ipv4(&mut cursor, tags, Tunnels::NONE) {
-            Ok((packet, _)) => place.count::<false>(counters, &packet)?,
-            Err(stop) => cursor.outcome(stop),
+            Ok((packet, _)) => return Ended::with(place.count::<false>(counters, &packet)),
+            Err(stop) => stop,
         },
         Ok(Version::V6) => match walk_ipv6(&mut cursor, tags, Tunnels::NONE) {
-            Ok((packet, _)) => place.count::<true>(counters, &packet)?,
-            Err(stop) => cursor.outcome(stop),
+            Ok((packet, _)) => return Ended::with(place.count::<true>(counters, &packet)),
+            Err(stop) => stop,
         },
-        Err(stop) => match cursor.outcome(stop) {
-            Outcome::NonIp => return None,
-            outcome => outcome,
-        },
+        Err(stop) => stop,
     };
-    counters.seen_octets += u64::from(frame_octets);
-    Some(outcome)
+    Ended::with(Some(cursor.outcome(stop)))
 }
 
 /// The time unit of a packet, relative to the base. It is computed from the precise clock once per

@@ -29,7 +29,7 @@ fn run<const TUNNELS: bool>(context: &XdpContext) -> u32 {
     // For development only: a shipped object has no buffer to write this to.
     #[cfg(feature = "log")]
     if let Some(outcome) = _outcome {
-        aya_log_ebpf::debug!(context, "outcome {}", outcome as u8);
+        aya_log_ebpf::debug!(context, "outcome {}", outcome);
     }
     accounting::setting!(action)
 }

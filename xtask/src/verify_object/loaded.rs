@@ -1,5 +1,6 @@
-//! Asks the kernel about the program that the agent's own loader loads.
+//! Asks the kernel about the programs that the agent's own loader loads.
 
+use std::collections::BTreeMap;
 use std::process::Stdio;
 
 use anyhow::{Context, Result, bail};
@@ -10,11 +11,11 @@ use crate::{command, test, workspace};
 pub struct Loaded {
     /// SHA-256 of the object that was loaded, in hexadecimal.
     pub object_digest: String,
-    /// Tag of the program in the kernel, in hexadecimal.
-    pub tag: String,
+    /// Tag of each program in the kernel, in hexadecimal, by the program's name.
+    pub tags: BTreeMap<String, String>,
 }
 
-/// Loads the program with the agent's loader, asks and unloads.
+/// Loads the programs with the agent's loader, asks and unloads.
 pub fn ask() -> Result<Loaded> {
     let mut ask = workspace::cargo(["run", "--quiet", "--release", "--package", "minimizer", "--example"]);
     ask.arg("loaded").stderr(Stdio::inherit());
@@ -25,9 +26,14 @@ pub fn ask() -> Result<Loaded> {
         bail!("the program cannot be loaded: {}", output.status);
     }
     let text = String::from_utf8(output.stdout).context("the answer is not text")?;
-    let mut words = text.split_whitespace().map(str::to_owned);
-    let (Some(object_digest), Some(tag), None) = (words.next(), words.next(), words.next()) else {
-        bail!("not a digest and a tag: {text:?}");
-    };
-    Ok(Loaded { object_digest, tag })
+    let mut lines = text.lines();
+    let object_digest = lines.next().context("the answer is empty")?.to_owned();
+    let tags = lines
+        .map(|line| {
+            let (program, tag) = line.split_once(' ')?;
+            Some((program.to_owned(), tag.to_owned()))
+        })
+        .collect::<Option<_>>()
+        .with_context(|| format!("not a digest, names and tags: {text:?}"))?;
+    Ok(Loaded { object_digest, tags })
 }

@@ -1,4 +1,4 @@
-//! Reads an object file: its one program with map references resolved, its maps, its licence.
+//! Reads an object file: its programs with map references resolved, its maps, its licence.
 
 use std::collections::BTreeMap;
 
@@ -7,8 +7,8 @@ use aya_obj::maps::Map;
 use object::elf::{FileHeader64, SHF_EXECINSTR};
 use object::read::elf::{ElfFile, ElfSymbol};
 use object::{
-    Endianness, Object as _, ObjectSection as _, ObjectSymbol as _, RelocationTarget, SectionFlags,
-    SectionIndex, SymbolKind,
+    Endianness, Object as _, ObjectSection as _, ObjectSymbol as _, Relocation, RelocationTarget,
+    SectionFlags, SectionIndex, SymbolKind,
 };
 
 use super::instruction::{Call, INSTRUCTION_BYTES, Instruction, LOAD_IMMEDIATE_64};
@@ -127,12 +127,20 @@ fn programs(elf: &Elf<'_>) -> Result<Vec<Program>> {
         if sh_flags & u64::from(SHF_EXECINSTR) == 0 {
             bail!("function {} lies in section {name}, which is not code", symbol.name()?);
         }
-        if symbol.address() != 0 || symbol.size() != section.size() {
-            bail!("section {name} holds more than function {}", symbol.name()?);
+        let functions = elf
+            .symbols()
+            .filter(|other| other.kind() == SymbolKind::Text && other.section_index() == Some(index));
+        if functions.map(|function| function.size()).sum::<u64>() != section.size() {
+            bail!("section {name} holds more than its functions, of which {} is one", symbol.name()?);
         }
         let (name, section) = (symbol.name()?.to_owned(), name.to_owned());
         let mut program = Program { name, section, instructions: Vec::new(), references: BTreeMap::new() };
-        Linker { elf, starts: BTreeMap::new() }.append(&mut program, index, 0, symbol.size())?;
+        Linker { elf, starts: BTreeMap::new() }.append(
+            &mut program,
+            index,
+            symbol.address(),
+            symbol.size(),
+        )?;
         programs.push(program);
     }
     Ok(programs)
@@ -163,16 +171,24 @@ impl<'elf, 'bytes> Linker<'elf, 'bytes> {
         }
         let first = program.instructions.len();
         program.instructions.extend(slots.iter().map(|slot| Instruction::from_bytes(*slot)));
-        for (offset, relocation) in
-            code.relocations().filter(|(at, _)| (address..address + size).contains(at))
-        {
-            let at = first + usize::try_from(offset - address)? / INSTRUCTION_BYTES;
-            let RelocationTarget::Symbol(symbol) = relocation.target() else {
-                bail!("instruction {at} refers to something that has no name");
+        let relocations = code.relocations().collect::<BTreeMap<_, _>>();
+        for at in first..program.instructions.len() {
+            let offset = address + u64::try_from((at - first) * INSTRUCTION_BYTES)?;
+            let symbol = match relocations.get(&offset).map(Relocation::target) {
+                None => None,
+                Some(RelocationTarget::Symbol(symbol)) => Some(self.elf.symbol_by_index(symbol)?),
+                Some(_) => bail!("instruction {at} refers to something that has no name"),
             };
-            let symbol = self.elf.symbol_by_index(symbol)?;
-            if program.instructions[at].call() == Some(Call::Function) {
-                let callee = self.callee(&symbol, program.instructions[at].immediate)?;
+            let instruction = program.instructions[at];
+            if instruction.call() == Some(Call::Function) {
+                let callee = match symbol {
+                    Some(symbol) => self.callee_of(&symbol, instruction.immediate)?,
+                    // Within a section a call names the distance.
+                    None => {
+                        let distance = (i64::from(instruction.immediate) + 1) * INSTRUCTION_BYTES as i64;
+                        self.function(section, offset.checked_add_signed(distance))?
+                    }
+                };
                 let target = match self.starts.get(&callee.address()) {
                     Some(known) => *known,
                     None => {
@@ -182,8 +198,8 @@ impl<'elf, 'bytes> Linker<'elf, 'bytes> {
                     }
                 };
                 program.instructions[at].immediate = i32::try_from(target)? - i32::try_from(at)? - 1;
-            } else {
-                let reference = reference(self.elf, &symbol, at, program.instructions[at])?;
+            } else if let Some(symbol) = symbol {
+                let reference = reference(self.elf, &symbol, at, instruction)?;
                 program.references.insert(at, reference);
             }
         }
@@ -191,13 +207,17 @@ impl<'elf, 'bytes> Linker<'elf, 'bytes> {
     }
 
     /// The function that a call names: itself, or by its distance from the start of the section.
-    fn callee(&self, symbol: &Symbol<'_, '_>, immediate: i32) -> Result<Symbol<'bytes, 'elf>> {
+    fn callee_of(&self, symbol: &Symbol<'_, '_>, immediate: i32) -> Result<Symbol<'bytes, 'elf>> {
         let distance = if symbol.kind() == SymbolKind::Section { i64::from(immediate) + 1 } else { 0 };
-        let address = symbol.address() + u64::try_from(distance)? * INSTRUCTION_BYTES as u64;
+        let address = symbol.address().checked_add_signed(distance * INSTRUCTION_BYTES as i64);
+        self.function(symbol.section_index().context("a call of another file")?, address)
+    }
+
+    fn function(&self, section: SectionIndex, address: Option<u64>) -> Result<Symbol<'bytes, 'elf>> {
         let is_callee = |other: &Symbol<'_, '_>| {
             other.kind() == SymbolKind::Text
-                && other.address() == address
-                && other.section_index() == symbol.section_index()
+                && Some(other.address()) == address
+                && other.section_index() == Some(section)
         };
         self.elf.symbols().find(is_callee).context("a call that leads to no function")
     }

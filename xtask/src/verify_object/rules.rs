@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::mem::{offset_of, size_of};
 
 use minimizer_common::generation::BLOCK_BYTES;
-use minimizer_common::settings::{CONTROL_MAP, Control, GENERATION_MAP, PROGRAM, SETTINGS_SYMBOL, Settings};
+use minimizer_common::settings::{CONTROL_MAP, Control, GENERATION_MAP, PROGRAMS, SETTINGS_SYMBOL, Settings};
 
 use super::flow::{self, Flow};
 use super::instruction::Call;
@@ -63,8 +63,8 @@ const MAPS: &[Permitted] = &[
 pub struct Findings {
     /// Calls by helper number.
     pub helpers: BTreeMap<i32, usize>,
-    /// What was seen on the program's paths; `None` when they cannot be followed.
-    pub flow: Option<Flow>,
+    /// What was seen on each program's paths, of those that can be followed, by its name.
+    pub flows: BTreeMap<String, Flow>,
     /// What is not permitted, as sentences. Empty when all is well.
     pub violations: Vec<String>,
 }
@@ -83,12 +83,13 @@ pub fn check(object: &KernelObject) -> Findings {
             findings.violation(format!("map {name} is missing"));
         }
     }
-    match object.programs.as_slice() {
-        [program] => findings.check_program(object, program),
-        programs => {
-            let names: Vec<_> = programs.iter().map(|program| program.name.as_str()).collect();
-            findings.violation(format!("there is not exactly one program, but: {}", names.join(", ")));
-        }
+    let names: Vec<_> = object.programs.iter().map(|program| program.name.as_str()).collect();
+    if names.len() != PROGRAMS.len() || PROGRAMS.iter().any(|program| !names.contains(program)) {
+        let (are, must) = (names.join(", "), PROGRAMS.join(", "));
+        findings.violation(format!("the programs are {are} and must be {must}"));
+    }
+    for program in &object.programs {
+        findings.check_program(object, program);
     }
     findings
 }
@@ -125,9 +126,9 @@ impl Findings {
     }
 
     fn check_program(&mut self, object: &KernelObject, program: &Program) {
-        if (program.name.as_str(), program.section.as_str()) != (PROGRAM, SECTION) {
+        if program.section != SECTION {
             let Program { name, section, .. } = program;
-            self.violation(format!("the program is {name} in {section}, not {PROGRAM} in {SECTION}"));
+            self.violation(format!("program {name} is in {section}, not in {SECTION}"));
         }
         self.check_calls(program);
         let Some(settings) = object.constants.get(SETTINGS_SYMBOL) else {
@@ -139,7 +140,7 @@ impl Findings {
             Ok(flow) => {
                 self.violations.extend(flow.foreign_stores.iter().cloned());
                 self.violations.extend(flow.foreign_returns.iter().cloned());
-                self.flow = Some(flow);
+                self.flows.insert(program.name.clone(), flow);
             }
             Err(error) => self.violation(format!("the program cannot be followed: {error:#}")),
         }

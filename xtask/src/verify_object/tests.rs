@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use minimizer::program::OBJECT;
 use minimizer_common::generation::BLOCK_BYTES;
-use minimizer_common::settings::Control;
+use minimizer_common::settings::{Control, PROGRAMS};
 use object::{Object as _, ObjectSection as _};
 
 use super::instruction::{INSTRUCTION_BYTES, Instruction, LOAD_IMMEDIATE_64, class, operation};
@@ -92,12 +92,13 @@ fn patch_map_number(bytes: &mut [u8], from: u32, to: u32) {
 #[test]
 fn the_built_object_keeps_the_rules() {
     let Some(bytes) = object() else { return };
-    let Findings { helpers, flow, violations } = findings(&bytes);
+    let Findings { helpers, flows, violations } = findings(&bytes);
     assert_eq!(violations, Vec::<String>::new());
     let called: Vec<_> = helpers.keys().copied().collect();
     let permitted: Vec<_> = rules::HELPERS.iter().map(|(number, ..)| *number).collect();
     assert_eq!(called, permitted, "a permission that nothing uses is one too many");
-    assert!(flow.expect("the program can be followed").packet_loads > 10);
+    assert_eq!(flows.len(), PROGRAMS.len(), "each program can be followed");
+    assert!(flows.values().all(|flow| flow.packet_loads > 10));
 }
 
 #[test]
@@ -188,13 +189,15 @@ fn a_second_program_is_refused() {
     let name = b".text\0";
     let at = names.clone().find(|at| bytes[*at..].starts_with(name)).expect("the section has a name");
     bytes[at..at + 5].copy_from_slice(b"xdp\0\0");
-    let Err(error) = KernelObject::parse(&bytes) else { panic!("a second program was not noticed") };
-    assert!(error.to_string().contains("section xdp holds more than function"), "{error}");
+    assert_refused(&bytes, " and must be minimizer, minimizer_inner");
 
     let mut twice = KernelObject::parse(OBJECT).expect("parses");
     twice.programs.push(Program { name: "other".into(), ..twice.programs[0].clone() });
     let violations = rules::check(&twice).violations;
-    assert_eq!(violations, ["there is not exactly one program, but: minimizer, other"]);
+    assert_eq!(
+        violations,
+        ["the programs are minimizer, minimizer_inner, other and must be minimizer, minimizer_inner"]
+    );
 }
 
 #[test]
