@@ -325,6 +325,9 @@ impl Frame {
                 let mut carried = self.tunnel(inner, tags);
                 carried.headers_octets += tunnel_start;
                 self.carried = is_whole.then_some(carried);
+                if let Header::Udp { .. } = transport.header {
+                    self.patch(start + 4, self.octets.len() - start);
+                }
             }
         }
         let end = start + transport.cut.unwrap_or(usize::MAX).min(self.octets.len() - start);

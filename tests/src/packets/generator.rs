@@ -216,7 +216,7 @@ impl Generator {
     /// A tunnel, now and then one that carries no packet or has a header that is not walked.
     fn tunnel(&mut self) -> Transport {
         let mut network = self.network(Carrier::Mpls { ether_type: 0, labels: 1 }, false);
-        let source = *self.choose(&[53, 2152, 49152]);
+        let source = *self.choose(&[49152, 50000, 65535]);
         let (header, encapsulation, has_link) = match self.random.random_range(0..6) {
             0 | 1 => (Header::Udp { ports: (source, 2152) }, self.gtp_u(), false),
             2 => {
