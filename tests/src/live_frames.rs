@@ -21,7 +21,20 @@ impl LiveFrames {
     /// # Errors
     /// When the kernel refuses it.
     pub fn to(if_index: u32) -> Result<Self> {
-        let mut ebpf = EbpfLoader::new().load(&redirect(if_index)?)?;
+        Self::load(&redirect(if_index))
+    }
+
+    /// The same, with a random source address and random ports in each packet, which is IPv4 without
+    /// options and without tags: 64 bits in which no two of ten million are the same.
+    ///
+    /// # Errors
+    /// When the kernel refuses it.
+    pub fn flood(if_index: u32) -> Result<Self> {
+        Self::load(&[randomize(), redirect(if_index)].concat())
+    }
+
+    fn load(code: &[[u8; 8]]) -> Result<Self> {
+        let mut ebpf = EbpfLoader::new().load(&object(code)?)?;
         let program: &mut Xdp = ebpf.program_mut(PROGRAM).context("the program is in it")?.try_into()?;
         program.load()?;
         Ok(Self { ebpf })
@@ -47,23 +60,46 @@ impl LiveFrames {
     }
 }
 
-/// An object file with `return bpf_redirect(if_index, 0)`.
-fn redirect(if_index: u32) -> Result<Vec<u8>> {
-    let instruction = |code: u8, register: u8, immediate: u32| {
-        let mut octets = [0; 8];
-        octets[0] = code;
-        octets[1] = register;
-        octets[4..].copy_from_slice(&immediate.to_le_bytes());
-        octets
-    };
+/// An instruction: code, destination in the lower and source register in the upper half, offset, number.
+fn instruction(code: u8, registers: u8, offset: i16, immediate: u32) -> [u8; 8] {
+    let [low, high] = offset.to_le_bytes();
+    let [a, b, c, d] = immediate.to_le_bytes();
+    [code, registers, low, high, a, b, c, d]
+}
+
+/// `return bpf_redirect(if_index, 0)`.
+fn redirect(if_index: u32) -> Vec<[u8; 8]> {
     let (move_immediate, call, exit, bpf_redirect) = (0xb7, 0x85, 0x95, 23);
-    let code = [
-        instruction(move_immediate, 1, if_index),
-        instruction(move_immediate, 2, 0),
-        instruction(call, 0, bpf_redirect),
-        instruction(exit, 0, 0),
+    vec![
+        instruction(move_immediate, 1, 0, if_index),
+        instruction(move_immediate, 2, 0, 0),
+        instruction(call, 0, 0, bpf_redirect),
+        instruction(exit, 0, 0, 0),
     ]
-    .concat();
+}
+
+/// Writes random numbers over the source address and the ports, in a frame that has them.
+fn randomize() -> Vec<[u8; 8]> {
+    let (move_register, add_immediate, load_word, store_word) = (0xbf, 0x07, 0x61, 0x63);
+    let (jump_greater, call, bpf_get_prandom_u32) = (0x2d, 0x85, 7);
+    let (source, ports, ports_end) = (14 + 12, 14 + 20, 14 + 24);
+    vec![
+        // r6 = data, r3 = data_end, r2 = r6 + ports_end
+        instruction(load_word, 0x16, 0, 0),
+        instruction(load_word, 0x13, 4, 0),
+        instruction(move_register, 0x62, 0, 0),
+        instruction(add_immediate, 0x02, 0, ports_end),
+        instruction(jump_greater, 0x32, 4, 0),
+        instruction(call, 0, 0, bpf_get_prandom_u32),
+        instruction(store_word, 0x06, source, 0),
+        instruction(call, 0, 0, bpf_get_prandom_u32),
+        instruction(store_word, 0x06, ports, 0),
+    ]
+}
+
+/// An object file with one program.
+fn object(code: &[[u8; 8]]) -> Result<Vec<u8>> {
+    let code = code.concat();
     let mut file = Object::new(BinaryFormat::Elf, Architecture::Bpf, Endianness::Little);
     let license = file.add_section(Vec::new(), b"license".to_vec(), SectionKind::Data);
     file.append_section_data(license, b"Dual MIT/GPL\0", 1);
