@@ -155,7 +155,9 @@ impl<F: Frame> Cursor<F> {
     where
         F: Copy,
     {
-        Cursor::within(self.frame, offset, octets)
+        let mut inner = Cursor::within(self.frame, offset, octets);
+        inner.read = self.read;
+        inner
     }
 
     /// Moves to where a cursor that entered this frame has come to.
