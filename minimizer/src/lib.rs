@@ -11,6 +11,7 @@ pub mod drain;
 pub mod generation;
 pub mod http;
 pub mod interface;
+pub mod kernel;
 #[cfg(feature = "kernel-log")]
 mod kernel_log;
 pub mod ledger;
