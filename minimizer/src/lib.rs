@@ -29,3 +29,4 @@ pub mod report;
 pub mod run;
 pub mod status;
 pub mod sys;
+pub mod verified;
