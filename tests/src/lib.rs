@@ -5,6 +5,7 @@ pub mod captures;
 pub mod command;
 pub mod expected;
 pub mod foreign;
+pub mod guest;
 pub mod leftovers;
 pub mod live_frames;
 pub mod network;
