@@ -10,8 +10,8 @@ use aya_ebpf::helpers::generated::{
 use aya_ebpf::macros::btf_map;
 use aya_ebpf::programs::XdpContext;
 use minimizer_common::generation::{
-    Block, CPU_STATE_BLOCK, CpuState, Group, InterfaceCounters, RESIDUAL_BLOCK, RESIDUALS_PER_BLOCK,
-    Residual, SPILL_BLOCK, WAYS, residual_index,
+    BLOCK_BYTES, Block, CPU_STATE_BLOCK, CpuState, Group, InterfaceCounters, RESIDUAL_BLOCK,
+    RESIDUALS_PER_BLOCK, Residual, SPILL_BLOCK, WAYS, residual_index,
 };
 use minimizer_common::outcome::Outcome;
 use minimizer_common::settings::{
@@ -26,7 +26,9 @@ use minimizer_ebpf::{hash, untraced};
 
 const MMAPABLE: usize = 1 << 10;
 
-type Generation = Array<Block, BLOCKS_PLACEHOLDER, MMAPABLE>;
+/// Words, and not [`Block`]: kernels from 5.15 to 6.1 take no other map for one whose values are structs
+/// by its type information, unless that has type information too.
+type Generation = Array<[u64; BLOCK_BYTES / size_of::<u64>()], BLOCKS_PLACEHOLDER, MMAPABLE>;
 
 /// The generation that is written. Replacing the slot waits until no program uses the old one.
 #[btf_map]
@@ -339,7 +341,7 @@ impl Run {
 
     #[inline(always)]
     fn block(&self, index: u32) -> Option<*mut Block> {
-        self.generation.get_ptr_mut(self.first_block + index)
+        Some(self.generation.get_ptr_mut(self.first_block + index)?.cast())
     }
 
     #[inline(always)]

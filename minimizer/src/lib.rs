@@ -11,6 +11,7 @@ pub mod drain;
 pub mod generation;
 pub mod http;
 pub mod interface;
+pub mod kernel;
 #[cfg(feature = "kernel-log")]
 mod kernel_log;
 pub mod ledger;
@@ -28,3 +29,4 @@ pub mod report;
 pub mod run;
 pub mod status;
 pub mod sys;
+pub mod verified;

@@ -8,8 +8,7 @@ use aya::programs::links::FdLink;
 use aya::programs::{
     Program as AyaProgram, ProgramError as AyaError, TestRun as _, TestRunOptions, Xdp, XdpMode,
 };
-use aya::util::KernelVersion;
-use aya::{Ebpf, EbpfError, EbpfLoader};
+use aya::{Ebpf, EbpfError, EbpfLoader, VerifierLogLevel};
 use minimizer_common::generation::{INTERFACES_MAX, Shape};
 use minimizer_common::settings::{
     ACTION_PASS, BLOCKS_PLACEHOLDER, CLOCK_CONTROL, CLOCK_TICK, CONTROL_MAP, GENERATION_MAP, HASH_KEYS,
@@ -24,6 +23,7 @@ use zerocopy::IntoBytes as _;
 use crate::clock;
 use crate::control::ControlPage;
 use crate::generation::{GenerationError, Generations};
+use crate::kernel::Kernel;
 
 /// The kernel program as it was built, before sizes and settings are put in. Empty in a build
 /// without bpf-linker.
@@ -192,41 +192,27 @@ impl Program {
         Self::load_object(OBJECT, options)
     }
 
+    /// Loads the program as for a kernel that lacks what `kernel` lacks.
+    ///
+    /// # Errors
+    /// See [`ProgramError`].
+    pub fn load_for(kernel: Kernel, options: &Options) -> Result<Self, ProgramError> {
+        Self::load_object_for(kernel, OBJECT, options)
+    }
+
     /// Loads the program from another build's object, to compare the two.
     ///
     /// # Errors
     /// See [`ProgramError`].
     pub fn load_object(object: &[u8], options: &Options) -> Result<Self, ProgramError> {
-        let cpus = possible_cpus()?;
-        let flows_per_cpu = options.flows_per_cpu;
-        let shape =
-            Shape::for_flows(cpus, flows_per_cpu).ok_or(ProgramError::Size { flows_per_cpu, cpus })?;
-        let (clock, time_base_units) = match options.clock {
-            Clock::Tick => (CLOCK_TICK, clock::realtime_ns() / FULL_RECORD_UNIT_NS),
-            Clock::Control => (CLOCK_CONTROL, 0),
-        };
-        let settings = Settings {
-            hash_keys: options.hash_keys.map_or_else(random_keys, Ok)?,
-            time_unit_ns: FULL_RECORD_UNIT_NS,
-            time_base_units,
-            tick_ns: clock::tick_ns(),
-            run_blocks: shape.run_blocks(),
-            spill_blocks: shape.spill_blocks,
-            group_mask: shape.groups - 1,
-            action: ACTION_PASS,
-            clock,
-            frame_length: if has_multi_buffer_length() { LENGTH_BUFFER } else { LENGTH_LINEAR },
-            tunnels: options.tunnels.0,
-            reserved: 0,
-        };
-        let object = sized_object(object, shape.blocks())?;
-        let mut ebpf = EbpfLoader::new()
-            .override_global(SETTINGS_SYMBOL, settings.as_bytes(), true)
-            .load(&object)
-            .map_err(|source| ProgramError::Load(Box::new(source)))?;
+        Self::load_object_for(Kernel::detect(), object, options)
+    }
+
+    fn load_object_for(kernel: Kernel, object: &[u8], options: &Options) -> Result<Self, ProgramError> {
+        let Prepared { mut ebpf, name, shape, time_base_units } =
+            Prepared::new(kernel, object, options, VerifierLogLevel::default())?;
         #[cfg(feature = "kernel-log")]
         crate::kernel_log::follow(&mut ebpf);
-        let name = if options.tunnels.is_empty() { PROGRAM } else { PROGRAM_INNER };
         xdp_mut(&mut ebpf, name)?.load().map_err(|source| ProgramError::Verify(Box::new(source)))?;
         let outer = take_map(&mut ebpf, GENERATION_MAP)?;
         let outer = ArrayOfMaps::try_from(outer)
@@ -328,7 +314,57 @@ impl Program {
     }
 }
 
-fn xdp_mut<'ebpf>(ebpf: &'ebpf mut Ebpf, name: &str) -> Result<&'ebpf mut Xdp, ProgramError> {
+/// The program and its maps, before the verifier saw it.
+pub(crate) struct Prepared {
+    pub(crate) ebpf: Ebpf,
+    /// Name of the program in the object that does what the options ask for.
+    pub(crate) name: &'static str,
+    shape: Shape,
+    time_base_units: u64,
+}
+
+impl Prepared {
+    pub(crate) fn new(
+        kernel: Kernel,
+        object: &[u8],
+        options: &Options,
+        log: VerifierLogLevel,
+    ) -> Result<Self, ProgramError> {
+        let cpus = possible_cpus()?;
+        let flows_per_cpu = options.flows_per_cpu;
+        let shape =
+            Shape::for_flows(cpus, flows_per_cpu).ok_or(ProgramError::Size { flows_per_cpu, cpus })?;
+        let (clock, time_base_units) = match options.clock {
+            Clock::Tick => (CLOCK_TICK, clock::realtime_ns() / FULL_RECORD_UNIT_NS),
+            Clock::Control => (CLOCK_CONTROL, 0),
+        };
+        let settings = Settings {
+            hash_keys: options.hash_keys.map_or_else(random_keys, Ok)?,
+            time_unit_ns: FULL_RECORD_UNIT_NS,
+            time_base_units,
+            tick_ns: clock::tick_ns(),
+            run_blocks: shape.run_blocks(),
+            spill_blocks: shape.spill_blocks,
+            group_mask: shape.groups - 1,
+            action: ACTION_PASS,
+            clock,
+            frame_length: if kernel.multi_buffer { LENGTH_BUFFER } else { LENGTH_LINEAR },
+            tunnels: options.tunnels.0,
+            reserved: 0,
+        };
+        let mut object = sized_object(object, shape.blocks())?;
+        kernel.adapt(&mut object);
+        let ebpf = EbpfLoader::new()
+            .verifier_log_level(log)
+            .override_global(SETTINGS_SYMBOL, settings.as_bytes(), true)
+            .load(&object)
+            .map_err(|source| ProgramError::Load(Box::new(source)))?;
+        let name = if options.tunnels.is_empty() { PROGRAM } else { PROGRAM_INNER };
+        Ok(Self { ebpf, name, shape, time_base_units })
+    }
+}
+
+pub(crate) fn xdp_mut<'ebpf>(ebpf: &'ebpf mut Ebpf, name: &str) -> Result<&'ebpf mut Xdp, ProgramError> {
     ebpf.program_mut(name)
         .and_then(|program| <&mut Xdp>::try_from(program).ok())
         .ok_or(ProgramError::Object("there is no XDP program in it"))
@@ -380,11 +416,6 @@ fn random_keys() -> Result<[u64; HASH_KEYS], ProgramError> {
 fn possible_cpus() -> Result<u32, ProgramError> {
     let cpus = aya::util::nr_cpus().map_err(|(path, source)| ProgramError::Cpus { path, source })?;
     Ok(u32::try_from(cpus).unwrap_or(u32::MAX))
-}
-
-/// Whether the kernel has `bpf_xdp_get_buff_len`, and with it multi-buffer XDP.
-fn has_multi_buffer_length() -> bool {
-    KernelVersion::current().is_ok_and(|version| version >= KernelVersion::new(5, 18, 0))
 }
 
 fn attach_error(if_index: u32, error: AyaError) -> ProgramError {

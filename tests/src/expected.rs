@@ -16,16 +16,24 @@ pub struct Expected {
     pub outcomes: Vec<u64>,
     /// Packets and octets by tuple.
     pub flows: HashMap<Tuple, Residual>,
+    /// Tunnels whose inner packets count.
+    tunnels: Tunnels,
 }
 
 impl Default for Expected {
     /// What no frame at all must give.
     fn default() -> Self {
-        Self { outcomes: vec![0; Outcome::COUNT], flows: HashMap::new() }
+        Self { outcomes: vec![0; Outcome::COUNT], flows: HashMap::new(), tunnels: Tunnels::NONE }
     }
 }
 
 impl Expected {
+    /// What no frame at all must give, with tunnels listed.
+    #[must_use]
+    pub fn with(tunnels: Tunnels) -> Self {
+        Self { tunnels, ..Self::default() }
+    }
+
     /// What the first `count` frames of an endlessly repeated `round` must give on the interface in
     /// `slot`.
     #[must_use]
@@ -45,7 +53,7 @@ impl Expected {
         if times == 0 {
             return;
         }
-        let outcome = match walk(&mut Cursor::over(frame), Tunnels::NONE) {
+        let outcome = match walk(&mut Cursor::over(frame), self.tunnels) {
             Ok(packet) => {
                 let tuple = Tuple::new(
                     packet.addresses,

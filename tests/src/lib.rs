@@ -6,6 +6,7 @@ pub mod command;
 pub mod expected;
 pub mod foreign;
 pub mod fuzz;
+pub mod guest;
 pub mod leftovers;
 pub mod live_frames;
 pub mod network;

@@ -1,21 +1,38 @@
 //! The closing table of a run of many steps.
 
+use std::iter::Sum;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
-/// How many checks of a step passed and failed.
+/// How the checks of a step ended.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tally {
     /// Checks that passed.
     pub passed: u64,
     /// Checks that failed.
     pub failed: u64,
+    /// Checks that could not be made; why was said when it turned out.
+    pub skipped: u64,
 }
 
 impl Tally {
     /// A step that is one check, and passed.
-    pub const ONE: Self = Self { passed: 1, failed: 0 };
+    pub const ONE: Self = Self { passed: 1, failed: 0, skipped: 0 };
+    /// A check that failed.
+    pub const FAILED: Self = Self { passed: 0, failed: 1, skipped: 0 };
+    /// A check that could not be made.
+    pub const SKIPPED: Self = Self { passed: 0, failed: 0, skipped: 1 };
+}
+
+impl Sum for Tally {
+    fn sum<I: Iterator<Item = Self>>(tallies: I) -> Self {
+        tallies.fold(Self::default(), |sum, tally| Self {
+            passed: sum.passed + tally.passed,
+            failed: sum.failed + tally.failed,
+            skipped: sum.skipped + tally.skipped,
+        })
+    }
 }
 
 /// Steps that were run, with their results and durations.
@@ -38,17 +55,14 @@ impl Report {
         let start = Instant::now();
         let tally = step().unwrap_or_else(|error| {
             eprintln!("{name}: {error:#}");
-            Tally { passed: 0, failed: 1 }
+            Tally::FAILED
         });
         self.steps.push(Step { name, tally, took: start.elapsed() });
     }
 
     /// All steps together.
     pub fn total(&self) -> Tally {
-        self.steps.iter().fold(Tally::default(), |sum, step| Tally {
-            passed: sum.passed + step.tally.passed,
-            failed: sum.failed + step.tally.failed,
-        })
+        self.steps.iter().map(|step| step.tally).sum()
     }
 
     /// The table, and as the last line the sums.
@@ -58,8 +72,12 @@ impl Report {
             let seconds = took.as_secs_f64();
             table += &format!("{name:<16} {:>7} {:>7} {seconds:>7.1} s\n", tally.passed, tally.failed);
         }
-        let Tally { passed, failed } = self.total();
-        table + &format!("\n{passed} passed, {failed} failed")
+        let Tally { passed, failed, skipped } = self.total();
+        table += &format!("\n{passed} passed, {failed} failed");
+        if skipped > 0 {
+            table += &format!(", {skipped} skipped: see above");
+        }
+        table
     }
 }
 
@@ -72,10 +90,12 @@ mod tests {
     #[test]
     fn the_last_line_sums_up_and_an_error_is_a_failure() {
         let mut report = Report::default();
-        report.step("tests", || Ok(Tally { passed: 40, failed: 2 }));
+        report.step("tests", || Ok(Tally { passed: 40, failed: 2, skipped: 0 }));
         report.step("formatting", || Ok(Tally::ONE));
         report.step("lints", || bail!("as expected by this test"));
-        assert_eq!(report.total(), Tally { passed: 41, failed: 3 });
+        assert_eq!(report.total(), Tally { passed: 41, failed: 3, skipped: 0 });
         assert_eq!(report.table().lines().last(), Some("41 passed, 3 failed"));
+        report.step("kernels", || Ok(Tally::SKIPPED));
+        assert_eq!(report.table().lines().last(), Some("41 passed, 3 failed, 1 skipped: see above"));
     }
 }

@@ -25,15 +25,29 @@ pub struct Arguments {
     dry_run: bool,
 }
 
-/// What a machine is prepared for; each includes those before it.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
+/// What a machine is prepared for.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Purpose {
     /// Building the agent and the kernel program.
     Build,
     /// Running the demo.
     Demo,
-    /// Running every check and test.
+    /// Running every check and test on the kernel that runs.
     Test,
+    /// Running the checks of other kernels in emulated machines.
+    Kernels,
+}
+
+impl Purpose {
+    /// Whether who prepares for this one prepares for the other too.
+    fn includes(self, other: Self) -> bool {
+        match self {
+            Self::Build => other == Self::Build,
+            Self::Demo => matches!(other, Self::Build | Self::Demo),
+            Self::Test => other != Self::Kernels,
+            Self::Kernels => matches!(other, Self::Build | Self::Kernels),
+        }
+    }
 }
 
 /// Runs the verb.

@@ -8,7 +8,7 @@ use clap::ValueEnum;
 
 use crate::report::{Report, Tally};
 use crate::setup::{self, Purpose};
-use crate::{build, command, verify_object, workspace};
+use crate::{build, command, kernels, verify_object, workspace};
 
 /// Command line of the verb.
 #[derive(clap::Args)]
@@ -16,6 +16,9 @@ pub struct Arguments {
     /// Only these steps, separated by commas.
     #[arg(long, value_enum, value_delimiter = ',')]
     only: Vec<Step>,
+    /// Only the checks on other kernels, in emulated machines; the same as `--only kernels`.
+    #[arg(long)]
+    kernels: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -36,6 +39,8 @@ enum Step {
     Release,
     /// The checks of `cargo xtask verify-object`.
     Object,
+    /// The program on older and newer kernels, in emulated machines.
+    Kernels,
 }
 
 impl Step {
@@ -49,6 +54,7 @@ impl Step {
             Self::Tests => "tests",
             Self::Release => "release build",
             Self::Object => "kernel object",
+            Self::Kernels => "kernels",
         }
     }
 
@@ -69,6 +75,7 @@ impl Step {
             Self::Tests => tests(),
             Self::Release => build::release().map(|()| Tally::ONE),
             Self::Object => verify_object::agent(),
+            Self::Kernels => kernels::run(),
         }
     }
 }
@@ -76,9 +83,16 @@ impl Step {
 /// Runs the steps asked for, all of them by default; fails when anything failed.
 pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     let mut report = Report::default();
-    report.step("setup", || setup::ensure(Purpose::Test).map(|()| Tally::ONE));
+    let mut steps = arguments.only.clone();
+    if arguments.kernels {
+        steps.push(Step::Kernels);
+    }
+    // Emulated machines are prepared for by their own step, which may be skipped where they cannot be had.
+    if steps != [Step::Kernels] {
+        report.step("setup", || setup::ensure(Purpose::Test).map(|()| Tally::ONE));
+    }
     for step in Step::value_variants() {
-        if arguments.only.is_empty() || arguments.only.contains(step) {
+        if steps.is_empty() || steps.contains(step) {
             report.step(step.name(), || step.run());
         }
     }
@@ -112,9 +126,7 @@ fn tests() -> Result<Tally> {
     for line in BufReader::new(output).lines() {
         let line = line.context("cannot read what cargo prints")?;
         println!("{line}");
-        if let Some(Tally { passed, failed }) = result_line(&line) {
-            tally = Tally { passed: tally.passed + passed, failed: tally.failed + failed };
-        }
+        tally = [tally].into_iter().chain(result_line(&line)).sum();
     }
     let status = running.wait().context("cannot wait for cargo")?;
     if !status.success() && tally.failed == 0 {
@@ -129,7 +141,7 @@ fn result_line(line: &str) -> Option<Tally> {
     let count = |word: &str| {
         counts.split(';').find_map(|count| count.trim().strip_suffix(word)?.trim().parse::<u64>().ok())
     };
-    Some(Tally { passed: count("passed")?, failed: count("failed")? })
+    Some(Tally { passed: count("passed")?, failed: count("failed")?, skipped: 0 })
 }
 
 /// Lets cargo start the programs it built through sudo, unless this is root anyway: the programs
@@ -159,9 +171,9 @@ mod tests {
     fn results_of_test_programs_are_read() {
         let line =
             "test result: ok. 12 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.00s";
-        assert_eq!(result_line(line), Some(Tally { passed: 12, failed: 0 }));
+        assert_eq!(result_line(line), Some(Tally { passed: 12, failed: 0, skipped: 0 }));
         let line = "test result: FAILED. 3 passed; 2 failed; 0 ignored; 0 measured; 0 filtered out";
-        assert_eq!(result_line(line), Some(Tally { passed: 3, failed: 2 }));
+        assert_eq!(result_line(line), Some(Tally { passed: 3, failed: 2, skipped: 0 }));
         assert_eq!(result_line("test cases ... ok"), None);
     }
 }

@@ -8,13 +8,12 @@ use procfs::ProcResult;
 use procfs::process::{LimitValue, Process};
 
 use super::Check;
+use crate::kernel::Kernel;
 use crate::privilege::{self, PrivilegeError, Task};
 
 const HOST: &str = "host";
 /// Oldest kernel on which the program loads.
 const KERNEL_MIN: KernelVersion = KernelVersion::new(5, 10, 0);
-/// First kernel with multi-buffer XDP and the helper that tells a whole frame's length.
-const KERNEL_MULTI_BUFFER: KernelVersion = KernelVersion::new(5, 18, 0);
 /// First kernel that charges BPF memory to the control group instead of RLIMIT_MEMLOCK.
 const KERNEL_CGROUP_CHARGE: KernelVersion = KernelVersion::new(5, 11, 0);
 /// Flows per CPU for which memory is judged: the default of `run`.
@@ -28,6 +27,7 @@ pub fn checks() -> Vec<Check> {
     let cpus = Cpus::read();
     vec![
         kernel_version(kernel),
+        multi_buffer(Kernel::detect()),
         type_information(),
         jit(fs::read_to_string("/proc/sys/net/core/bpf_jit_enable").ok().as_deref()),
         capabilities(),
@@ -47,12 +47,18 @@ fn kernel_version(kernel: Option<KernelVersion>) -> Check {
         Some(version) if version < KERNEL_MIN => {
             Check::fail(HOST, check, evidence + ": the program needs 5.10", fix)
         }
-        Some(version) if version < KERNEL_MULTI_BUFFER => {
-            let lack = ": interfaces with jumbo frames do not take the program";
-            Check::warn(HOST, check, evidence + lack, fix)
-        }
         Some(_) => Check::pass(HOST, check, evidence),
     }
+}
+
+fn multi_buffer(kernel: Kernel) -> Check {
+    let check = "multi-buffer xdp";
+    if kernel.multi_buffer {
+        return Check::pass(HOST, check, "frames in several buffers are counted by their whole length");
+    }
+    let evidence = "the kernel has none: the program takes frames in one buffer, \
+                    and interfaces with jumbo frames do not take the program";
+    Check::warn(HOST, check, evidence, "run Linux 5.18 or later")
 }
 
 fn type_information() -> Check {
@@ -222,15 +228,13 @@ fn file_system() -> Check {
 #[cfg(test)]
 mod tests {
     use super::super::Verdict;
-    use super::{Cpus, KernelVersion, cpu_check, cpu_count, jit, kernel_version};
+    use super::{Cpus, Kernel, KernelVersion, cpu_check, cpu_count, jit, kernel_version, multi_buffer};
 
     #[test]
     fn kernels_are_judged_by_what_they_lack() {
         let cases = [
             (Some(KernelVersion::new(5, 9, 16)), Verdict::Fail),
-            (Some(KernelVersion::new(5, 10, 0)), Verdict::Warn),
-            (Some(KernelVersion::new(5, 17, 255)), Verdict::Warn),
-            (Some(KernelVersion::new(5, 18, 0)), Verdict::Pass),
+            (Some(KernelVersion::new(5, 10, 0)), Verdict::Pass),
             (Some(KernelVersion::new(6, 18, 44)), Verdict::Pass),
             (None, Verdict::Fail),
         ];
@@ -241,6 +245,13 @@ mod tests {
                 (verdict, verdict != Verdict::Pass),
                 "{version:?}"
             );
+        }
+    }
+
+    #[test]
+    fn frames_in_one_buffer_only_are_a_drawback() {
+        for (has, verdict) in [(true, Verdict::Pass), (false, Verdict::Warn)] {
+            assert_eq!(multi_buffer(Kernel { multi_buffer: has }).verdict, verdict);
         }
     }
 

@@ -62,7 +62,7 @@ const CARGO_TOOLS: &[CargoTool] = &[
 
 /// Tools that the purpose needs and that are absent, do not run or have another version.
 pub fn missing(purpose: Purpose) -> Vec<&'static CargoTool> {
-    CARGO_TOOLS.iter().filter(|tool| purpose >= tool.purpose).filter(|tool| !tool.is_there()).collect()
+    CARGO_TOOLS.iter().filter(|tool| purpose.includes(tool.purpose)).filter(|tool| !tool.is_there()).collect()
 }
 
 impl CargoTool {

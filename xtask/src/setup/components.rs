@@ -50,7 +50,7 @@ const COMPONENTS: &[Component] = &[
 pub fn missing(purpose: Purpose) -> Vec<&'static Component> {
     COMPONENTS
         .iter()
-        .filter(|component| purpose >= component.purpose)
+        .filter(|component| purpose.includes(component.purpose))
         .filter(|component| !component.is_there())
         .collect()
 }

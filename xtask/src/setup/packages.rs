@@ -76,6 +76,18 @@ const PACKAGES: &[Package] = &[
         need: Need::For(Purpose::Test),
         probe: Probe::Program("tshark"),
     },
+    Package {
+        name: "qemu-system-x86",
+        reason: "other kernels run in emulated machines",
+        need: Need::For(Purpose::Kernels),
+        probe: Probe::Program("qemu-system-x86_64"),
+    },
+    Package {
+        name: "xz-utils",
+        reason: "newer kernels come with compressed modules",
+        need: Need::For(Purpose::Kernels),
+        probe: Probe::Program("xz"),
+    },
 ];
 
 impl Package {
@@ -92,7 +104,7 @@ impl Package {
 pub fn missing(purpose: Purpose, linker: bool) -> Vec<&'static Package> {
     let needed = |package: &&Package| match package.need {
         Need::Linker => linker,
-        Need::For(least) => purpose >= least,
+        Need::For(other) => purpose.includes(other),
     };
     PACKAGES.iter().filter(needed).filter(|package| package.is_missing()).collect()
 }

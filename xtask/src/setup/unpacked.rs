@@ -30,7 +30,7 @@ pub fn missing(purpose: Purpose) -> Vec<&'static Unpacked> {
     let is_missing = |unpacked: &&Unpacked| {
         unpacked.programs.iter().any(|program| workspace::find_program(program).is_none())
     };
-    UNPACKED.iter().filter(|unpacked| purpose >= unpacked.purpose).filter(is_missing).collect()
+    UNPACKED.iter().filter(|unpacked| purpose.includes(unpacked.purpose)).filter(is_missing).collect()
 }
 
 impl Unpacked {

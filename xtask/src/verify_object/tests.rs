@@ -162,15 +162,14 @@ fn a_map_that_nobody_listed_is_refused() {
 fn larger_values_are_refused() {
     let Some(bytes) = object() else { return };
     let control = u32::try_from(size_of::<Control>()).expect("small");
-    let block = u32::try_from(BLOCK_BYTES).expect("small");
-    const STRUCT: u32 = 4 << 24;
-    for (fields, size, words) in
-        [(5, control, "a value of map CONTROL has"), (1, block, "a value of map within GENERATION has")]
-    {
-        let mut bytes = bytes.clone();
-        patch_types(&mut bytes, [STRUCT | fields, size], [STRUCT | fields, size + 8]);
-        assert_refused(&bytes, words);
-    }
+    const STRUCT_OF_FIVE: u32 = 4 << 24 | 5;
+    let mut larger = bytes.clone();
+    patch_types(&mut larger, [STRUCT_OF_FIVE, control], [STRUCT_OF_FIVE, control + 8]);
+    assert_refused(&larger, "a value of map CONTROL has");
+    let block_words = u32::try_from(BLOCK_BYTES / size_of::<u64>()).expect("small");
+    let mut larger = bytes;
+    patch_map_number(&mut larger, block_words, block_words + 1);
+    assert_refused(&larger, "a value of map within GENERATION has");
 }
 
 #[test]

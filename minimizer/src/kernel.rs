@@ -1,0 +1,62 @@
+//! What the running kernel lacks, and what takes its place in the program.
+
+use aya::programs::ProgramType;
+use aya::sys::{BpfHelper, is_helper_supported};
+use aya::util::KernelVersion;
+
+/// First kernel with multi-buffer XDP and the helper that tells the length of such a frame.
+pub const MULTI_BUFFER_VERSION: KernelVersion = KernelVersion::new(5, 18, 0);
+
+/// Name of the program's section: the loader asks for frames in several buffers because of it.
+const MULTI_BUFFER_SECTION: &[u8] = b"xdp.frags\0";
+/// Name of the section of a program for frames in one buffer, which is the beginning of the other.
+const SINGLE_BUFFER_SECTION: &[u8] = b"xdp\0";
+
+/// What differs between the kernels that the program runs on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Kernel {
+    /// Whether a frame may lie in several buffers, and the kernel tells its whole length. Without,
+    /// the program is one for frames in one buffer, and drivers refuse it on interfaces with jumbo frames.
+    pub multi_buffer: bool,
+}
+
+impl Kernel {
+    /// Finds out by asking for the helper, since distributions bring it to older versions; the version
+    /// decides where this process may not ask.
+    #[must_use]
+    pub fn detect() -> Self {
+        let by_version = || KernelVersion::current().is_ok_and(|version| version >= MULTI_BUFFER_VERSION);
+        let helper = is_helper_supported(ProgramType::Xdp, BpfHelper::BPF_FUNC_xdp_get_buff_len);
+        Self { multi_buffer: helper.unwrap_or_else(|_| by_version()) }
+    }
+
+    /// Makes of an object one that this kernel loads.
+    pub(crate) fn adapt(self, object: &mut [u8]) {
+        if self.multi_buffer {
+            return;
+        }
+        // The name stands in the table of sections and in the type information, which refers to it.
+        let octets = MULTI_BUFFER_SECTION.len();
+        for start in 0..(object.len() + 1).saturating_sub(octets) {
+            let name = &mut object[start..start + octets];
+            if name == MULTI_BUFFER_SECTION {
+                name[..SINGLE_BUFFER_SECTION.len()].copy_from_slice(SINGLE_BUFFER_SECTION);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Kernel;
+
+    #[test]
+    fn only_a_kernel_without_several_buffers_gets_another_section() {
+        let object = *b"\0.relxdp.frags\0.text\0xdp.frags\0";
+        let mut adapted = object;
+        Kernel { multi_buffer: true }.adapt(&mut adapted);
+        assert_eq!(adapted, object);
+        Kernel { multi_buffer: false }.adapt(&mut adapted);
+        assert_eq!(&adapted, b"\0.relxdp\0frags\0.text\0xdp\0frags\0");
+    }
+}

@@ -1,0 +1,84 @@
+//! What is checked on a kernel that is booted for it: that the program loads in every variant, parses
+//! as on the host, counts live frames exactly, and that `doctor` says what the kernel lacks.
+//!
+//! `cargo xtask test --kernels` reads the lines that are printed here.
+
+mod cable;
+mod diagnosis;
+mod machine;
+mod parse;
+mod variants;
+
+use std::panic::{self, AssertUnwindSafe};
+use std::sync::Arc;
+use std::time::Instant;
+
+use anyhow::{Context as _, Result, anyhow};
+use minimizer::demo::generator::Traffic;
+use minimizer::kernel::Kernel;
+use minimizer::verified;
+
+pub use cable::attach_until_killed;
+
+/// Seed of the frames: the same on every kernel.
+const SEED: u64 = 21;
+
+/// Runs all checks and restarts the machine, which ends the emulation.
+///
+/// # Errors
+/// When the machine cannot be prepared or restarted.
+pub fn run() -> Result<()> {
+    machine::prepare()?;
+    let kernel = Kernel::detect();
+    let mut checks = Checks::default();
+    println!("kernel {}", machine::kernel_release()?);
+    // Before a program is loaded: then older kernels have been asked for more locked memory.
+    checks.check("doctor", || diagnosis::check(kernel));
+    let corpus = parse::corpus();
+    let traffic = Arc::new(Traffic::mixed(SEED));
+    for variant in variants::all(kernel) {
+        let name = &variant.name;
+        checks.check(&format!("load {name}"), || {
+            let count = verified::instructions(variant.kernel, &variant.options)?;
+            Ok(format!("verified {} instructions", count.context("the kernel does not tell how many")?))
+        });
+        checks.check(&format!("parse {name}"), || parse::check(&variant, &corpus));
+        checks.check(&format!("cable {name}"), || cable::ledger(&variant, &traffic));
+    }
+    checks.check("detach", cable::detachment);
+    checks.conclude();
+    machine::restart()
+}
+
+/// How the checks ended so far.
+#[derive(Default)]
+struct Checks {
+    passed: u32,
+    failed: u32,
+}
+
+impl Checks {
+    /// Runs a check, in which a panic is a failure too, and prints a line about it.
+    fn check(&mut self, name: &str, check: impl FnOnce() -> Result<String>) {
+        let start = Instant::now();
+        let result = panic::catch_unwind(AssertUnwindSafe(check))
+            .unwrap_or_else(|_| Err(anyhow!("it panicked, see above")));
+        let seconds = start.elapsed().as_secs_f64();
+        match result {
+            Ok(found) => {
+                self.passed += 1;
+                println!("passed {name}: {found} ({seconds:.1} s)");
+            }
+            Err(error) => {
+                self.failed += 1;
+                println!("failed {name}: {error:#} ({seconds:.1} s)");
+            }
+        }
+    }
+
+    /// Prints the last line, which is missing when the machine does not get there.
+    fn conclude(&self) {
+        let Self { passed, failed } = self;
+        println!("guest: {passed} passed, {failed} failed");
+    }
+}

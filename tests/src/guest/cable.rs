@@ -1,0 +1,129 @@
+//! Live frames on a virtual cable: every frame is counted once, and nothing stays attached.
+
+use std::collections::HashMap;
+use std::env;
+use std::io::{BufRead as _, BufReader};
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::thread;
+
+use anyhow::{Context as _, Result, anyhow, ensure};
+use minimizer::demo::generator::Traffic;
+use minimizer::drain::{Records, drain};
+use minimizer::ledger::Ledger;
+use minimizer::program::{Clock, Mode, Options, Program};
+use minimizer_common::generation::Residual;
+use minimizer_common::tuple::Tuple;
+
+use super::variants::Variant;
+use crate::expected::Expected;
+use crate::network::Network;
+
+const FRAMES: u64 = 10_000;
+/// Flips under traffic at least.
+const FLIPS_MIN: u32 = 10;
+/// What a process says when it has attached the program.
+const ATTACHED: &str = "attached";
+
+/// What was drained so far.
+struct Drained {
+    ledger: Ledger,
+    flows: HashMap<Tuple, Residual>,
+}
+
+impl Drained {
+    fn drain(&mut self, program: &mut Program, if_index: u32) -> Result<()> {
+        let mut records = Records::new(vec![if_index]);
+        let mut quiet = program.generations().flip()?;
+        let totals = drain(&mut quiet, &mut records, u64::from);
+        ensure!(totals.residuals.is_empty(), "the table was too small");
+        self.ledger.add(&totals);
+        self.ledger.add_exported(totals.recorded);
+        ensure!(self.ledger.is_balanced(), "not balanced: {:?}", self.ledger);
+        for record in records.take() {
+            let flow = self.flows.entry(record.tuple).or_default();
+            flow.packets += record.packets;
+            flow.octets += record.octets;
+        }
+        Ok(())
+    }
+}
+
+/// Sends frames through a packet socket while generations flip: sent is seen is the sum of all
+/// outcomes, and each is the one that the parser on the host finds.
+///
+/// # Errors
+/// What differs.
+pub fn ledger(variant: &Variant, traffic: &Arc<Traffic>) -> Result<String> {
+    in_a_thread(|| {
+        let mut network = Network::new(1, 1500)?;
+        let if_index = network.cables()[0].receiver.index;
+        let mut program = variant.load()?;
+        program.watch(if_index, 0)?;
+        program.attach(if_index, Mode::Native)?;
+        ensure!(network.is_attached(0)?, "the program is not attached");
+
+        let mut drained = Drained { ledger: Ledger::new(vec!["cable".to_owned()]), flows: HashMap::new() };
+        let sender = network.send(0, traffic, Some(FRAMES))?;
+        let mut flips = 0;
+        while !sender.is_finished() || flips < FLIPS_MIN {
+            drained.drain(&mut program, if_index)?;
+            flips += 1;
+        }
+        let sent = network.settle(0, sender.wait()?)?;
+        program.detach_all();
+        ensure!(!network.is_attached(0)?, "the program is still attached");
+        drained.drain(&mut program, if_index)?;
+
+        let expected = Expected::of(traffic.round(), sent, 0);
+        let (_, interface) = drained.ledger.interfaces().next().context("the ledger has an interface")?;
+        ensure!(interface.seen_packets == sent, "{sent} sent, {} seen", interface.seen_packets);
+        ensure!(interface.outcomes[..] == expected.outcomes, "outcomes differ");
+        ensure!(interface.octets_counted == expected.octets(), "octets differ");
+        ensure!(drained.flows == expected.flows, "tuples, packets or octets differ");
+        Ok(format!("{sent} frames, {flips} flips, {} octets in records", expected.octets()))
+    })
+}
+
+/// A process that is killed leaves nothing attached.
+///
+/// # Errors
+/// When it does.
+pub fn detachment() -> Result<String> {
+    in_a_thread(|| {
+        let mut network = Network::new(1, 1500)?;
+        let if_index = network.cables()[0].receiver.index;
+        let mut process = Command::new(env::current_exe()?)
+            .arg(if_index.to_string())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()?;
+        let mut line = String::new();
+        BufReader::new(process.stdout.take().context("it is piped")?).read_line(&mut line)?;
+        ensure!(line.trim_end() == ATTACHED, "the process ended: {}", process.wait()?);
+        ensure!(network.is_attached(0)?, "the program is not attached");
+        process.kill()?;
+        process.wait()?;
+        ensure!(!network.is_attached(0)?, "the program outlives its process");
+        Ok("gone with the process that was killed".to_owned())
+    })
+}
+
+/// Attaches the program, says so, and waits for its end.
+///
+/// # Errors
+/// When it cannot be attached.
+pub fn attach_until_killed(if_index: u32) -> Result<()> {
+    let mut program = Program::load(&Options { flows_per_cpu: 64, ..Options::default() })?;
+    program.watch(if_index, 0)?;
+    program.attach(if_index, Mode::Native)?;
+    println!("{ATTACHED}");
+    // Ends when whoever started this process does.
+    std::io::stdin().lines().for_each(drop);
+    Ok(())
+}
+
+/// Runs a check in a thread of its own, which may move to another network namespace.
+fn in_a_thread(check: impl FnOnce() -> Result<String> + Send) -> Result<String> {
+    thread::scope(|scope| scope.spawn(check).join().unwrap_or_else(|_| Err(anyhow!("it panicked"))))
+}

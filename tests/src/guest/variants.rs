@@ -1,0 +1,46 @@
+//! Every way in which the program can be loaded: the one table of them.
+
+use minimizer::kernel::Kernel;
+use minimizer::program::{Clock, Options, Program, ProgramError};
+use minimizer_common::tunnel::Tunnels;
+
+/// Large enough for every corpus here, small enough for the machine.
+const FLOWS_PER_CPU: u32 = 8192;
+
+/// One way to load the program.
+pub struct Variant {
+    /// Its name in the report.
+    pub name: String,
+    /// What is chosen.
+    pub options: Options,
+    /// What is taken for granted of the kernel.
+    pub kernel: Kernel,
+}
+
+impl Variant {
+    /// Loads it as the agent would.
+    pub fn load(&self) -> Result<Program, ProgramError> {
+        Program::load_for(self.kernel, &self.options)
+    }
+}
+
+/// All variants that a kernel can run: the one for single buffers everywhere, since it has to work
+/// where nothing else does.
+pub fn all(kernel: Kernel) -> Vec<Variant> {
+    let kernels = [Kernel { multi_buffer: false }, Kernel { multi_buffer: true }];
+    let kernels = kernels.into_iter().filter(|lesser| kernel.multi_buffer || !lesser.multi_buffer);
+    let choices =
+        [(Clock::Tick, Tunnels::NONE), (Clock::Control, Tunnels::NONE), (Clock::Tick, Tunnels::ALL)];
+    kernels.flat_map(|kernel| choices.map(|(clock, tunnels)| variant(kernel, clock, tunnels))).collect()
+}
+
+fn variant(kernel: Kernel, clock: Clock, tunnels: Tunnels) -> Variant {
+    let length = if kernel.multi_buffer { "buffers" } else { "buffer" };
+    let time = match clock {
+        Clock::Tick => "tick",
+        Clock::Control => "control",
+    };
+    let inner = if tunnels.is_empty() { "" } else { "/tunnels" };
+    let options = Options { flows_per_cpu: FLOWS_PER_CPU, clock, tunnels, ..Options::default() };
+    Variant { name: format!("{length}/{time}{inner}"), options, kernel }
+}
