@@ -7,9 +7,8 @@ use std::time::{Duration, Instant};
 use thiserror::Error;
 
 use crate::drain::{Records, Totals, drain};
-use crate::interface::Interface;
 use crate::ledger::Ledger;
-use crate::netlink::Netlink;
+use crate::netlink::{Link, Netlink, NetlinkError};
 use crate::program::{Mode, Program, ProgramError};
 use crate::queue::Queue;
 use crate::record::Record;
@@ -25,6 +24,9 @@ pub enum AgentError {
     /// The program cannot be loaded, attached or drained.
     #[error(transparent)]
     Program(#[from] ProgramError),
+    /// The kernel does not list its interfaces.
+    #[error(transparent)]
+    Netlink(#[from] NetlinkError),
     /// The program does not attach to an interface.
     #[error("{name}: {source}")]
     Attach {
@@ -59,7 +61,7 @@ pub enum AgentError {
 #[derive(Clone, Debug)]
 pub struct AgentOptions {
     /// The interfaces to watch.
-    pub interfaces: Vec<Interface>,
+    pub interfaces: Vec<Link>,
     /// How the program is attached.
     pub mode: Mode,
     /// Time between drains.
@@ -222,7 +224,7 @@ impl Shared {
 }
 
 /// Why the program is not attached; for an interface that is taken, with what takes it.
-fn not_attached(interface: &Interface, source: ProgramError) -> AgentError {
+fn not_attached(interface: &Link, source: ProgramError) -> AgentError {
     let name = interface.name.clone();
     if !matches!(source, ProgramError::Busy { .. }) {
         return AgentError::Attach { name, source };
@@ -238,7 +240,7 @@ fn not_attached(interface: &Interface, source: ProgramError) -> AgentError {
 
 struct Worker<F> {
     program: Program,
-    interfaces: Vec<Interface>,
+    interfaces: Vec<Link>,
     attached: Vec<bool>,
     records: Records,
     interval: Duration,
@@ -293,8 +295,9 @@ impl<F: FnMut(&Progress<'_>)> Worker<F> {
 
     /// Notices interfaces that are gone; the agent goes on with those that are left.
     fn watch_interfaces(&mut self) -> Result<(), AgentError> {
+        let present = Netlink::open().and_then(|mut netlink| netlink.links())?;
         for (interface, attached) in self.interfaces.iter().zip(&mut self.attached) {
-            if *attached && matches!(interface.exists(), Ok(false)) {
+            if *attached && present.iter().all(|link| link.index != interface.index) {
                 *attached = false;
                 self.program.detach(interface.index);
                 eprintln!("minimizer: {} is gone; what it saw until then is counted", interface.name);

@@ -10,7 +10,6 @@ pub mod doctor;
 pub mod drain;
 pub mod generation;
 pub mod http;
-pub mod interface;
 #[cfg(feature = "kernel-log")]
 mod kernel_log;
 pub mod ledger;

@@ -12,10 +12,10 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use crate::agent::{Agent, AgentError, AgentOptions, Batch, Outlet};
 use crate::cli;
 use crate::http::{ListenError, Listener, Server};
-use crate::interface::{Interface, InterfaceError};
 use crate::ledger::Ledger;
 use crate::live::Live;
 use crate::metrics::{Published, Snapshot};
+use crate::netlink::{Link, Netlink, NetlinkError};
 use crate::policy::{Policy, PolicyError};
 use crate::privilege::{self, PrivilegeError, Task};
 use crate::program::{Clock, Options, Program, ProgramError};
@@ -32,7 +32,7 @@ pub enum RunError {
     Policy(#[from] PolicyError),
     /// An interface cannot be found.
     #[error(transparent)]
-    Interface(#[from] InterfaceError),
+    Netlink(#[from] NetlinkError),
     /// The same interface twice.
     #[error("interface {0} is given twice")]
     Twice(String),
@@ -101,11 +101,11 @@ pub fn run(args: &cli::Run) -> Result<(), RunError> {
         outlet.dropped(&batch);
     }
     let ledger = outlet.ledger();
-    print_ledger(&ledger, args.output).map_err(RunError::Output)?;
+    // The file first: a standard output that is closed must not cost it.
     if let Some(path) = &args.ledger {
         write_ledger(path, &ledger)?;
     }
-    printed.map_err(RunError::Output)?;
+    printed.and_then(|()| print_ledger(&ledger, args.output)).map_err(RunError::Output)?;
     ended?;
     if ledger.is_balanced() { Ok(()) } else { Err(RunError::Unbalanced) }
 }
@@ -176,10 +176,11 @@ pub fn write_ledger(path: &Path, ledger: &Ledger) -> Result<(), RunError> {
     write().map_err(|source| RunError::Ledger { path: path.to_owned(), source })
 }
 
-fn interfaces(names: &[String]) -> Result<Vec<Interface>, RunError> {
-    let mut interfaces: Vec<Interface> = Vec::new();
+fn interfaces(names: &[String]) -> Result<Vec<Link>, RunError> {
+    let mut netlink = Netlink::open()?;
+    let mut interfaces: Vec<Link> = Vec::new();
     for name in names {
-        let interface = Interface::by_name(name)?;
+        let interface = netlink.link(name)?;
         if interfaces.iter().any(|known| known.index == interface.index) {
             return Err(RunError::Twice(name.clone()));
         }

@@ -18,7 +18,6 @@ use tokio::runtime::Runtime;
 
 use crate::agent::{Agent, AgentError, AgentOptions, Outlet};
 use crate::cli;
-use crate::interface::Interface;
 use crate::live::Live;
 use crate::netlink::{Netlink, NetlinkError};
 use crate::pcap::{Capture, CaptureError};
@@ -159,8 +158,11 @@ fn measure(
     let signals = Signals::catch(&runtime)?;
     let program = run::load(args.table.flows_per_cpu)?;
     let meter = Meter::start(&program)?;
-    let receiver = Interface { name: cable.receiver.name.clone(), index: cable.receiver.index };
-    let options = AgentOptions { interfaces: vec![receiver], mode: Mode::Native, interval: args.interval };
+    let options = AgentOptions {
+        interfaces: vec![cable.receiver.clone()],
+        mode: Mode::Native,
+        interval: args.interval,
+    };
     let agent = Agent::start(program, options, |_| {})?;
     let end = Arc::new(Queue::<()>::new(1));
     signals.stop(&runtime, {
