@@ -16,8 +16,10 @@ pub const SETTINGS_SYMBOL: &str = "SETTINGS";
 pub const GENERATION_MAP: &str = "GENERATION";
 /// Name of the map that holds [`Control`].
 pub const CONTROL_MAP: &str = "CONTROL";
-/// Name of the program.
+/// Name of the program that lets packets pass.
 pub const PROGRAM: &str = "minimizer";
+/// Name of the program that drops packets after it has counted them.
+pub const TAP_PROGRAM: &str = "minimizer_tap";
 
 /// Constants of the program, in its read-only data: the verifier removes what they rule out.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -37,8 +39,8 @@ pub struct Settings {
     pub spill_blocks: u32,
     /// Groups in a run, minus one.
     pub group_mask: u32,
-    /// What the program returns: [`ACTION_PASS`] or [`ACTION_DROP`].
-    pub action: u32,
+    /// Unused, zero.
+    pub reserved: u32,
     /// [`CLOCK_TICK`] or [`CLOCK_CONTROL`].
     pub clock: u32,
     /// [`LENGTH_LINEAR`] or [`LENGTH_BUFFER`].

@@ -44,7 +44,7 @@ pub static SETTINGS: Settings = Settings {
     run_blocks: 0,
     spill_blocks: 0,
     group_mask: 0,
-    action: 0,
+    reserved: 0,
     clock: 0,
     frame_length: 0,
 };
@@ -53,10 +53,9 @@ pub static SETTINGS: Settings = Settings {
 macro_rules! setting {
     ($($field:tt)+) => {
         // SAFETY: reads a constant of this program.
-        unsafe { ::core::ptr::read_volatile(&raw const $crate::accounting::SETTINGS.$($field)+) }
+        unsafe { ::core::ptr::read_volatile(&raw const SETTINGS.$($field)+) }
     };
 }
-pub(crate) use setting;
 
 /// Counts a frame and returns how it ended. Does nothing only if the agent left a map empty, which it
 /// never does.

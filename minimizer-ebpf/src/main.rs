@@ -10,17 +10,31 @@ mod accounting;
 
 use aya_ebpf::macros::xdp;
 use aya_ebpf::programs::XdpContext;
+use minimizer_common::settings::{ACTION_DROP, ACTION_PASS};
 
-/// Counts the packet and lets it pass (or, on a declared tap, drops it). Never alters it.
+/// Counts the packet and lets it pass. Never alters it.
 #[xdp(frags)]
 fn minimizer(context: XdpContext) -> u32 {
-    let _outcome = accounting::account(&context);
+    count(&context);
+    ACTION_PASS
+}
+
+/// Counts the packet and drops it, on an interface that the operator declared a tap. A program of its own:
+/// what is attached to any other interface has no instruction that drops.
+#[xdp(frags)]
+fn minimizer_tap(context: XdpContext) -> u32 {
+    count(&context);
+    ACTION_DROP
+}
+
+#[inline(always)]
+fn count(context: &XdpContext) {
+    let _outcome = accounting::account(context);
     // For development only: a shipped object has no buffer to write this to.
     #[cfg(feature = "log")]
     if let Some(outcome) = _outcome {
-        aya_log_ebpf::debug!(&context, "outcome {}", outcome as u8);
+        aya_log_ebpf::debug!(context, "outcome {}", outcome as u8);
     }
-    accounting::setting!(action)
 }
 
 #[panic_handler]

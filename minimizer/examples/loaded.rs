@@ -1,10 +1,14 @@
-//! Loads the kernel program and prints the digest of its object and the tag that the kernel gave it.
+//! Loads the kernel programs and prints the digest of their object and the tags that the kernel gave them.
 
 use anyhow::Result;
-use minimizer::program::{Clock, Options, Program, object_digest};
+use minimizer::program::{Action, Clock, Options, Program, object_digest};
 
 fn main() -> Result<()> {
-    let program = Program::load(&Options { flows_per_cpu: 1, clock: Clock::Control, hash_keys: None })?;
-    println!("{} {:016x}", object_digest(), program.info()?.tag());
+    let mut program = Program::load(&Options { flows_per_cpu: 1, clock: Clock::Control, hash_keys: None })?;
+    program.load_tap()?;
+    println!("{}", object_digest());
+    for action in [Action::Pass, Action::Drop] {
+        println!("{} {:016x}", action.program(), program.info_of(action)?.tag());
+    }
     Ok(())
 }

@@ -9,7 +9,7 @@ use thiserror::Error;
 use crate::drain::{Records, Totals, drain};
 use crate::ledger::Ledger;
 use crate::netlink::{Link, Netlink, NetlinkError};
-use crate::program::{Mode, Program, ProgramError};
+use crate::program::{Action, Mode, Program, ProgramError};
 use crate::queue::Queue;
 use crate::record::Record;
 
@@ -60,8 +60,8 @@ pub enum AgentError {
 /// What to attach to, and how.
 #[derive(Clone, Debug)]
 pub struct AgentOptions {
-    /// The interfaces to watch.
-    pub interfaces: Vec<Link>,
+    /// The interfaces to watch, and what becomes of their frames.
+    pub interfaces: Vec<(Link, Action)>,
     /// How the program is attached.
     pub mode: Mode,
     /// Time between drains.
@@ -122,15 +122,15 @@ impl Agent {
         options: AgentOptions,
         observe: impl FnMut(&Progress<'_>) + Send + 'static,
     ) -> Result<Self, AgentError> {
-        for (slot, interface) in (0..).zip(&options.interfaces) {
+        for (slot, (interface, _)) in (0..).zip(&options.interfaces) {
             program.watch(interface.index, slot)?;
         }
-        for interface in &options.interfaces {
+        for (interface, action) in &options.interfaces {
             program
-                .attach(interface.index, options.mode)
+                .attach_for(*action, interface.index, options.mode)
                 .map_err(|source| not_attached(interface, source))?;
         }
-        let names = options.interfaces.iter().map(|interface| interface.name.clone()).collect();
+        let names = options.interfaces.iter().map(|(interface, _)| interface.name.clone()).collect();
         let shared = Arc::new(Shared {
             ledger: Mutex::new(Ledger::new(names)),
             queue: Queue::new(BATCHES_QUEUED_MAX),
@@ -138,9 +138,9 @@ impl Agent {
         });
         let worker = Worker {
             attached: vec![true; options.interfaces.len()],
-            records: Records::new(options.interfaces.iter().map(|interface| interface.index).collect()),
+            records: Records::new(options.interfaces.iter().map(|(interface, _)| interface.index).collect()),
             program,
-            interfaces: options.interfaces,
+            interfaces: options.interfaces.into_iter().map(|(interface, _)| interface).collect(),
             interval: options.interval,
             shared: Arc::clone(&shared),
             observe,

@@ -46,8 +46,15 @@ pub enum Verb {
 #[derive(Args, Debug)]
 pub struct Run {
     /// Interface to watch; may be given several times.
-    #[arg(short, long = "interface", value_name = "IFACE", required = true)]
+    #[arg(short, long = "interface", value_name = "IFACE", required_unless_present = "taps")]
     pub interfaces: Vec<String>,
+    /// Interface to watch and to drop every frame of once it is counted: a mirror port. May be given
+    /// several times; refused where this host's own traffic arrives.
+    #[arg(long = "tap", value_name = "IFACE")]
+    pub taps: Vec<String>,
+    /// Accept taps that carry addresses or default routes of this host, and cut it off there.
+    #[arg(long)]
+    pub force_tap: bool,
     /// Time between drains, from 100ms to 60s.
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = interval)]
     pub interval: Duration,

@@ -27,3 +27,4 @@ pub mod report;
 pub mod run;
 pub mod status;
 pub mod sys;
+pub mod tap;

@@ -1,5 +1,6 @@
 //! Network interfaces through rtnetlink: what there is, and the veth pairs of private networks.
 
+mod addresses;
 mod exchange;
 mod features;
 mod link;
@@ -14,6 +15,7 @@ use netlink_packet_route::link::{
 use netlink_sys::protocols::NETLINK_ROUTE;
 use thiserror::Error;
 
+pub use addresses::Address;
 use exchange::{Exchange, ExchangeError};
 pub use features::XdpFeatures;
 pub use link::{AttachedXdp, Link, LinkCounters, XdpMode};

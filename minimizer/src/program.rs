@@ -12,8 +12,8 @@ use aya::util::KernelVersion;
 use aya::{Ebpf, EbpfError, EbpfLoader};
 use minimizer_common::generation::{INTERFACES_MAX, Shape};
 use minimizer_common::settings::{
-    ACTION_PASS, BLOCKS_PLACEHOLDER, CLOCK_CONTROL, CLOCK_TICK, CONTROL_MAP, GENERATION_MAP, HASH_KEYS,
-    LENGTH_BUFFER, LENGTH_LINEAR, PROGRAM, SETTINGS_SYMBOL, Settings,
+    BLOCKS_PLACEHOLDER, CLOCK_CONTROL, CLOCK_TICK, CONTROL_MAP, GENERATION_MAP, HASH_KEYS, LENGTH_BUFFER,
+    LENGTH_LINEAR, PROGRAM, SETTINGS_SYMBOL, Settings, TAP_PROGRAM,
 };
 use object::{Object as _, ObjectSection as _};
 use sha2::{Digest as _, Sha256};
@@ -129,6 +129,26 @@ impl Mode {
     }
 }
 
+/// What becomes of a frame once it is counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// The network stack gets it.
+    Pass,
+    /// Nobody gets it: the interface is a tap.
+    Drop,
+}
+
+impl Action {
+    /// Name of the program that does this, and nothing else.
+    #[must_use]
+    pub const fn program(self) -> &'static str {
+        match self {
+            Self::Pass => PROGRAM,
+            Self::Drop => TAP_PROGRAM,
+        }
+    }
+}
+
 /// Where the time of a packet comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Clock {
@@ -163,7 +183,7 @@ impl TimeUnits {
     }
 }
 
-/// The loaded program with its maps and attachments. Dropping it detaches and frees everything.
+/// The loaded programs with their maps and attachments. Dropping it detaches and frees everything.
 pub struct Program {
     ebpf: Ebpf,
     control: ControlPage,
@@ -202,7 +222,7 @@ impl Program {
             run_blocks: shape.run_blocks(),
             spill_blocks: shape.spill_blocks,
             group_mask: shape.groups - 1,
-            action: ACTION_PASS,
+            reserved: 0,
             clock,
             frame_length: if has_multi_buffer_length() { LENGTH_BUFFER } else { LENGTH_LINEAR },
         };
@@ -213,13 +233,14 @@ impl Program {
             .map_err(|source| ProgramError::Load(Box::new(source)))?;
         #[cfg(feature = "kernel-log")]
         crate::kernel_log::follow(&mut ebpf);
-        xdp_mut(&mut ebpf)?.load().map_err(|source| ProgramError::Verify(Box::new(source)))?;
+        xdp_mut(&mut ebpf, Action::Pass)?.load().map_err(|source| ProgramError::Verify(Box::new(source)))?;
         let outer = take_map(&mut ebpf, GENERATION_MAP)?;
         let outer = ArrayOfMaps::try_from(outer)
             .map_err(|source| ProgramError::Map { map: GENERATION_MAP, source })?;
         let generations = Generations::new(outer, shape)?;
-        let control = match take_map(&mut ebpf, CONTROL_MAP)? {
-            Map::Array(map) => ControlPage::new(&map).map_err(ProgramError::Control)?,
+        // Both maps stay open: the program for taps may be loaded later, and is to find them.
+        let control = match ebpf.map(CONTROL_MAP).ok_or(ProgramError::Object("a map is missing"))? {
+            Map::Array(map) => ControlPage::new(map).map_err(ProgramError::Control)?,
             _ => return Err(ProgramError::Object("CONTROL is not an array")),
         };
         let mut program = Self { ebpf, control, generations, links: BTreeMap::new(), time_base_units };
@@ -241,16 +262,40 @@ impl Program {
     /// # Errors
     /// See [`ProgramError`]; then nothing is attached.
     pub fn attach(&mut self, if_index: u32, mode: Mode) -> Result<(), ProgramError> {
+        self.attach_for(Action::Pass, if_index, mode)
+    }
+
+    /// As [`Self::attach`], but for `action`: [`Action::Drop`] takes every frame from the network stack.
+    ///
+    /// # Errors
+    /// See [`ProgramError`]; then nothing is attached.
+    pub fn attach_for(&mut self, action: Action, if_index: u32, mode: Mode) -> Result<(), ProgramError> {
+        if action == Action::Drop {
+            self.load_tap()?;
+        }
         let mode = match mode {
             Mode::Native => XdpMode::Driver,
             Mode::Skb => XdpMode::Skb,
         };
-        let xdp = xdp_mut(&mut self.ebpf)?;
+        let xdp = xdp_mut(&mut self.ebpf, action)?;
         let id = xdp.attach_to_if_index(if_index, mode).map_err(|error| attach_error(if_index, error))?;
         let link = xdp.take_link(id).map_err(|error| attach_error(if_index, error))?;
         // aya falls back to netlink when the kernel answers EINVAL; dropping that link detaches it.
         let link = FdLink::try_from(link).map_err(|_| ProgramError::NoLink)?;
         self.links.insert(if_index, link);
+        Ok(())
+    }
+
+    /// Loads the program for taps, which shares every map with the other. It is loaded only where there
+    /// are taps.
+    ///
+    /// # Errors
+    /// When the verifier refuses it.
+    pub fn load_tap(&mut self) -> Result<(), ProgramError> {
+        let tap = xdp_mut(&mut self.ebpf, Action::Drop)?;
+        if tap.fd().is_err() {
+            tap.load().map_err(|source| ProgramError::Verify(Box::new(source)))?;
+        }
         Ok(())
     }
 
@@ -299,7 +344,15 @@ impl Program {
     /// # Errors
     /// When the kernel does not tell.
     pub fn info(&self) -> Result<aya::programs::ProgramInfo, ProgramError> {
-        self.xdp()?.info().map_err(|source| ProgramError::Verify(Box::new(source)))
+        self.info_of(Action::Pass)
+    }
+
+    /// The program for `action` as the kernel knows it.
+    ///
+    /// # Errors
+    /// When the kernel does not tell, or the program is not loaded.
+    pub fn info_of(&self, action: Action) -> Result<aya::programs::ProgramInfo, ProgramError> {
+        self.xdp_of(action)?.info().map_err(|source| ProgramError::Verify(Box::new(source)))
     }
 
     /// The loaded XDP program.
@@ -307,15 +360,19 @@ impl Program {
     /// # Errors
     /// When the object has none, which a build cannot make.
     pub fn xdp(&self) -> Result<&Xdp, ProgramError> {
-        match self.ebpf.program(PROGRAM) {
+        self.xdp_of(Action::Pass)
+    }
+
+    fn xdp_of(&self, action: Action) -> Result<&Xdp, ProgramError> {
+        match self.ebpf.program(action.program()) {
             Some(AyaProgram::Xdp(xdp)) => Ok(xdp),
             _ => Err(ProgramError::Object("there is no XDP program in it")),
         }
     }
 }
 
-fn xdp_mut(ebpf: &mut Ebpf) -> Result<&mut Xdp, ProgramError> {
-    ebpf.program_mut(PROGRAM)
+fn xdp_mut(ebpf: &mut Ebpf, action: Action) -> Result<&mut Xdp, ProgramError> {
+    ebpf.program_mut(action.program())
         .and_then(|program| <&mut Xdp>::try_from(program).ok())
         .ok_or(ProgramError::Object("there is no XDP program in it"))
 }

@@ -18,8 +18,9 @@ use crate::metrics::{Published, Snapshot};
 use crate::netlink::{Link, Netlink, NetlinkError};
 use crate::policy::{Policy, PolicyError};
 use crate::privilege::{self, PrivilegeError, Task};
-use crate::program::{Clock, Options, Program, ProgramError};
+use crate::program::{Action, Clock, Options, Program, ProgramError};
 use crate::report::{self, Output};
+use crate::tap::{HostTraffic, TapRefused};
 
 /// Records that an interval shows in a table.
 const ROWS_MAX: usize = 20;
@@ -36,6 +37,9 @@ pub enum RunError {
     /// The same interface twice.
     #[error("interface {0} is given twice")]
     Twice(String),
+    /// A tap would cut this host off.
+    #[error(transparent)]
+    Tap(#[from] TapRefused),
     /// Capabilities are missing.
     #[error(transparent)]
     Privilege(#[from] PrivilegeError),
@@ -76,7 +80,7 @@ pub enum RunError {
 /// See [`RunError`]. Nothing is left attached.
 pub fn run(args: &cli::Run) -> Result<(), RunError> {
     let _policy = Policy::named(&args.policy.policy)?;
-    let interfaces = interfaces(&args.interfaces)?;
+    let interfaces = interfaces(args)?;
     privilege::check(Task::Run)?;
     let listener = Listener::bind(args.listen)?;
     let runtime = Runtime::new().map_err(RunError::Signals)?;
@@ -176,15 +180,20 @@ pub fn write_ledger(path: &Path, ledger: &Ledger) -> Result<(), RunError> {
     write().map_err(|source| RunError::Ledger { path: path.to_owned(), source })
 }
 
-fn interfaces(names: &[String]) -> Result<Vec<Link>, RunError> {
+fn interfaces(args: &cli::Run) -> Result<Vec<(Link, Action)>, RunError> {
     let mut netlink = Netlink::open()?;
-    let mut interfaces: Vec<Link> = Vec::new();
-    for name in names {
+    let host = HostTraffic::read(&mut netlink)?;
+    let passing = args.interfaces.iter().map(|name| (name, Action::Pass));
+    let mut interfaces: Vec<(Link, Action)> = Vec::new();
+    for (name, action) in passing.chain(args.taps.iter().map(|name| (name, Action::Drop))) {
         let interface = netlink.link(name)?;
-        if interfaces.iter().any(|known| known.index == interface.index) {
+        if interfaces.iter().any(|(known, _)| known.index == interface.index) {
             return Err(RunError::Twice(name.clone()));
         }
-        interfaces.push(interface);
+        if action == Action::Drop && !args.force_tap {
+            host.permit(&interface)?;
+        }
+        interfaces.push((interface, action));
     }
     Ok(interfaces)
 }

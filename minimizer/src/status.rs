@@ -9,6 +9,7 @@ use serde_json::Value;
 use thiserror::Error;
 
 use crate::metrics::Snapshot;
+use crate::program::Action;
 
 /// Longest time to wait for an agent on this host.
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -53,6 +54,9 @@ pub struct InterfaceReport {
     /// `native`, `skb`, or absent when nothing is attached (any more).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mode: Option<String>,
+    /// Whether every frame is dropped once it is counted.
+    #[serde(default)]
+    pub tap: bool,
 }
 
 /// How full the flow table was at the last drain.
@@ -110,6 +114,7 @@ impl Report {
                 .map(|attachment| InterfaceReport {
                     name: attachment.interface.clone(),
                     mode: attachment.mode.map(|mode| mode.name().to_owned()),
+                    tap: attachment.action == Action::Drop,
                 })
                 .collect(),
             table: TableReport {
@@ -158,7 +163,8 @@ impl Report {
             ),
         );
         for interface in &self.interfaces {
-            let mode = interface.mode.as_deref().unwrap_or("not attached");
+            let tap = if interface.tap { ", tap" } else { "" };
+            let mode = interface.mode.as_deref().unwrap_or("not attached").to_owned() + tap;
             let totals = &self.ledger["interfaces"][&interface.name];
             let mut outcomes = String::new();
             for (name, count) in totals["outcomes"].as_object().into_iter().flatten() {

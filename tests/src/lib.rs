@@ -6,6 +6,7 @@ pub mod command;
 pub mod expected;
 pub mod foreign;
 pub mod leftovers;
+pub mod listener;
 pub mod live_frames;
 pub mod network;
 pub mod packets;

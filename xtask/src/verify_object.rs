@@ -124,16 +124,20 @@ fn same_bytes(bytes: &[u8], fresh: &[u8], path: &Path) -> Result<()> {
 
 /// Lets the agent's loader load its object, and compares what the kernel says of it.
 fn loaded_is(bytes: &[u8], object: &KernelObject) -> Result<()> {
-    let program = object.programs.first().context("there is no program")?;
-    let Loaded { object_digest, tag } = loaded::ask()?;
+    let Loaded { object_digest, tags } = loaded::ask()?;
     let digest = hexadecimal(&Sha256::digest(bytes));
     if object_digest != digest {
         bail!("the agent loads the object with digest {object_digest}, this one has {digest}");
     }
-    let Tags { sha256, sha1 } = Tags::of(program);
-    // Which of the two is the kernel's choice; both cover every instruction.
-    if tag != hexadecimal(&sha256) && tag != hexadecimal(&sha1) {
-        bail!("the kernel's tag is {tag}, the object's {} or {}", hexadecimal(&sha256), hexadecimal(&sha1));
+    for program in &object.programs {
+        let name = &program.name;
+        let tag = tags.get(name).with_context(|| format!("the agent does not load program {name}"))?;
+        let Tags { sha256, sha1 } = Tags::of(program);
+        // Which of the two is the kernel's choice; both cover every instruction.
+        let (sha256, sha1) = (hexadecimal(&sha256), hexadecimal(&sha1));
+        if *tag != sha256 && *tag != sha1 {
+            bail!("the kernel's tag of {name} is {tag}, the object's {sha256} or {sha1}");
+        }
     }
     Ok(())
 }
@@ -164,9 +168,9 @@ fn print(bytes: &[u8], object: &KernelObject, findings: &Findings) {
         });
         println!("map           {name:<12} {kind}, {} x {} bytes{inner}", map.entries, map.value_bytes);
     }
-    if let Some(flow) = &findings.flow {
+    for (name, flow) in &findings.flows {
         let (loads, stores) = (flow.packet_loads, flow.foreign_stores.len());
-        println!("packet        {loads} loads of header fields");
-        println!("stores        {stores} to anything but the stack and map values");
+        println!("{name:<13} {loads} loads of header fields");
+        println!("{:<13} {stores} stores to anything but the stack and map values", "");
     }
 }

@@ -22,7 +22,7 @@ use crate::live::Live;
 use crate::netlink::{Netlink, NetlinkError};
 use crate::pcap::{Capture, CaptureError};
 use crate::policy::{Policy, PolicyError};
-use crate::program::{Mode, ProgramError};
+use crate::program::{Action, Mode, ProgramError};
 use crate::queue::Queue;
 use crate::report::Output;
 use crate::run::{self, RunError, Signals};
@@ -159,7 +159,7 @@ fn measure(
     let program = run::load(args.table.flows_per_cpu)?;
     let meter = Meter::start(&program)?;
     let options = AgentOptions {
-        interfaces: vec![cable.receiver.clone()],
+        interfaces: vec![(cable.receiver.clone(), Action::Pass)],
         mode: Mode::Native,
         interval: args.interval,
     };

@@ -9,7 +9,7 @@ use minimizer_common::generation::WAYS;
 use crate::agent::{AgentOptions, Progress};
 use crate::drain::Occupancy;
 use crate::ledger::Ledger;
-use crate::program::{Mode, Program, ProgramError, object_digest};
+use crate::program::{Action, Mode, Program, ProgramError, object_digest};
 
 /// State of the agent after a drain.
 #[derive(Clone, Debug)]
@@ -52,6 +52,8 @@ pub struct Attachment {
     pub interface: String,
     /// Where the program is attached; `None` when it is not, because the interface vanished.
     pub mode: Option<Mode>,
+    /// What becomes of its frames.
+    pub action: Action,
 }
 
 /// Upper bounds of the histogram of drain durations, in seconds.
@@ -116,7 +118,7 @@ impl Snapshot {
     pub fn starting(program: &mut Program, options: &AgentOptions) -> Result<Self, ProgramError> {
         let program_tag = format!("{:016x}", program.info()?.tag());
         let shape = program.generations().shape();
-        let names = || options.interfaces.iter().map(|interface| interface.name.clone());
+        let names = || options.interfaces.iter().map(|(interface, _)| interface.name.clone());
         let cpus = u64::from(shape.cpus);
         let occupancy = Occupancy {
             slots: cpus * shape.slots_per_cpu(),
@@ -127,8 +129,14 @@ impl Snapshot {
             build: Build { version: env!("CARGO_PKG_VERSION"), object_digest: object_digest(), program_tag },
             started: SystemTime::now(),
             interval: options.interval,
-            attachments: names()
-                .map(|interface| Attachment { interface, mode: Some(options.mode) })
+            attachments: options
+                .interfaces
+                .iter()
+                .map(|(interface, action)| Attachment {
+                    interface: interface.name.clone(),
+                    mode: Some(options.mode),
+                    action: *action,
+                })
                 .collect(),
             ledger: Ledger::new(names().collect()),
             exported_records: 0,
@@ -231,7 +239,7 @@ pub(crate) mod tests {
     use super::{Attachment, Build, DURATION_BOUNDS, Drains, NotReady, Snapshot};
     use crate::drain::{InterfaceTotals, Occupancy, ResidualTotals, Totals};
     use crate::ledger::Ledger;
-    use crate::program::Mode;
+    use crate::program::{Action, Mode};
 
     /// A snapshot in which every number is different, and the ledger balances.
     pub(crate) fn example() -> Snapshot {
@@ -260,14 +268,18 @@ pub(crate) mod tests {
         ledger.add_exported(Residual { packets: packets - 3, octets: 69_000 });
         ledger.add_dropped(Residual { packets: 1, octets: 600 });
         assert!(ledger.is_balanced());
-        let attachment = |interface: &str, mode| Attachment { interface: interface.to_owned(), mode };
+        let attachment =
+            |interface: &str, mode, action| Attachment { interface: interface.to_owned(), mode, action };
         let mut drains = Drains::default();
         drains.succeeded(Duration::from_millis(3));
         Snapshot {
             build: Build { version: "1.2.3", object_digest: "ab".repeat(32), program_tag: "cd".repeat(8) },
             started: SystemTime::UNIX_EPOCH + Duration::from_millis(1_700_000_000_250),
             interval: Duration::from_millis(2500),
-            attachments: vec![attachment("eth\"0\\", Some(Mode::Native)), attachment("gone", None)],
+            attachments: vec![
+                attachment("eth\"0\\", Some(Mode::Native), Action::Pass),
+                attachment("gone", None, Action::Drop),
+            ],
             ledger,
             exported_records: 42,
             occupancy,

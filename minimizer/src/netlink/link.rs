@@ -76,6 +76,10 @@ pub struct Link {
     pub carrier: bool,
     /// Whether it is a loopback interface.
     pub loopback: bool,
+    /// Index of the bridge or bond that it is a port of.
+    pub controller: Option<u32>,
+    /// Index of the interface below it in this namespace: of a VLAN the trunk, of a veth its other end.
+    pub lower: Option<u32>,
     /// Its XDP programs.
     pub xdp: Vec<AttachedXdp>,
     /// What the driver says about XDP; `None` unless [`Link::with_features`] asked a kernel that tells.
@@ -103,23 +107,42 @@ impl Link {
         named.unwrap_or(if self.loopback { "loopback" } else { "unknown" })
     }
 
+    /// Whether it is one end of a virtual cable.
+    #[must_use]
+    pub fn is_veth(&self) -> bool {
+        self.kind.as_deref() == Some("veth")
+    }
+
+    /// An interface of which nothing more is known.
+    pub(crate) fn named(index: u32, name: &str) -> Self {
+        Self {
+            index,
+            name: name.to_owned(),
+            mtu_octets: 0,
+            kind: None,
+            driver: None,
+            up: false,
+            carrier: false,
+            loopback: false,
+            controller: None,
+            lower: None,
+            xdp: Vec::new(),
+            features: None,
+            counters: LinkCounters::default(),
+        }
+    }
+
     /// Reads a link. An attribute that cannot be read is passed over: new kernels and rare drivers send
     /// forms that the library does not know, and none of them may hide the interface.
     pub(super) fn parse(payload: &[u8]) -> Result<Self, DecodeError> {
         let header = LinkHeader::parse(payload)?;
         let mut link = Self {
-            index: header.index,
-            name: String::new(),
-            mtu_octets: 0,
-            kind: None,
-            driver: None,
             up: header.flags.contains(LinkFlags::Up),
             carrier: header.flags.contains(LinkFlags::Up | LinkFlags::LowerUp),
             loopback: header.flags.contains(LinkFlags::Loopback),
-            xdp: Vec::new(),
-            features: None,
-            counters: LinkCounters::default(),
+            ..Self::named(header.index, "")
         };
+        let mut elsewhere = false;
         let attributes = NlasIterator::new(payload.get(LINK_HEADER_OCTETS..).unwrap_or(&[]))
             .filter_map(Result::ok)
             .filter_map(|nla| LinkAttribute::parse_with_param(&nla, header.interface_family).ok());
@@ -128,6 +151,9 @@ impl Link {
                 LinkAttribute::IfName(name) => link.name = name,
                 LinkAttribute::Mtu(octets) => link.mtu_octets = octets,
                 LinkAttribute::LinkInfo(infos) => link.kind = kind(&infos),
+                LinkAttribute::Controller(index) => link.controller = Some(index),
+                LinkAttribute::Link(index) => link.lower = Some(index),
+                LinkAttribute::LinkNetNsId(_) => elsewhere = true,
                 LinkAttribute::Xdp(attributes) => link.xdp = attached(&attributes),
                 LinkAttribute::Stats64(counters) => {
                     link.counters = LinkCounters {
@@ -139,6 +165,9 @@ impl Link {
                 }
                 _ => {}
             }
+        }
+        if elsewhere {
+            link.lower = None;
         }
         link.driver = driver(&link.name);
         Ok(link)

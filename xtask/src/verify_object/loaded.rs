@@ -1,5 +1,6 @@
-//! Asks the kernel about the program that the agent's own loader loads.
+//! Asks the kernel about the programs that the agent's own loader loads.
 
+use std::collections::BTreeMap;
 use std::process::Stdio;
 
 use anyhow::{Context, Result, bail};
@@ -10,8 +11,8 @@ use crate::{command, test, workspace};
 pub struct Loaded {
     /// SHA-256 of the object that was loaded, in hexadecimal.
     pub object_digest: String,
-    /// Tag of the program in the kernel, in hexadecimal.
-    pub tag: String,
+    /// Tags of the programs in the kernel by name, in hexadecimal.
+    pub tags: BTreeMap<String, String>,
 }
 
 /// Loads the program with the agent's loader, asks and unloads.
@@ -25,9 +26,10 @@ pub fn ask() -> Result<Loaded> {
         bail!("the program cannot be loaded: {}", output.status);
     }
     let text = String::from_utf8(output.stdout).context("the answer is not text")?;
-    let mut words = text.split_whitespace().map(str::to_owned);
-    let (Some(object_digest), Some(tag), None) = (words.next(), words.next(), words.next()) else {
-        bail!("not a digest and a tag: {text:?}");
-    };
-    Ok(Loaded { object_digest, tag })
+    let mut lines = text.lines();
+    let object_digest = lines.next().context("no digest")?.to_owned();
+    let tag = |line: &str| line.split_once(' ').map(|(name, tag)| (name.to_owned(), tag.to_owned()));
+    let tags =
+        lines.map(tag).collect::<Option<_>>().with_context(|| format!("not names and tags: {text:?}"))?;
+    Ok(Loaded { object_digest, tags })
 }

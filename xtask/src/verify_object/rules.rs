@@ -1,10 +1,12 @@
 //! What the kernel program may be: every permission is listed here with its reason.
 
 use std::collections::BTreeMap;
-use std::mem::{offset_of, size_of};
+use std::mem::size_of;
 
 use minimizer_common::generation::BLOCK_BYTES;
-use minimizer_common::settings::{CONTROL_MAP, Control, GENERATION_MAP, PROGRAM, SETTINGS_SYMBOL, Settings};
+use minimizer_common::settings::{
+    ACTION_DROP, ACTION_PASS, CONTROL_MAP, Control, GENERATION_MAP, PROGRAM, Settings, TAP_PROGRAM,
+};
 
 use super::flow::{self, Flow};
 use super::instruction::Call;
@@ -17,6 +19,14 @@ pub const HELPERS: &[(i32, &str, &str)] = &[
     (8, "get_smp_processor_id", "every CPU has tables of its own"),
     (118, "jiffies64", "coarse time of every packet"),
     (188, "xdp_get_buff_len", "length of frames of many buffers"),
+];
+
+/// Programs that must be there, and the one verdict that each may return.
+const PROGRAMS: [(&str, u32); 2] = [
+    // Attached to every interface but taps.
+    (PROGRAM, ACTION_PASS),
+    // Attached to what the operator declared a tap.
+    (TAP_PROGRAM, ACTION_DROP),
 ];
 
 /// Licence under which the kernel runs the program.
@@ -63,8 +73,8 @@ const MAPS: &[Permitted] = &[
 pub struct Findings {
     /// Calls by helper number.
     pub helpers: BTreeMap<i32, usize>,
-    /// What was seen on the program's paths; `None` when they cannot be followed.
-    pub flow: Option<Flow>,
+    /// What was seen on the paths of each program that can be followed.
+    pub flows: BTreeMap<String, Flow>,
     /// What is not permitted, as sentences. Empty when all is well.
     pub violations: Vec<String>,
 }
@@ -83,11 +93,13 @@ pub fn check(object: &KernelObject) -> Findings {
             findings.violation(format!("map {name} is missing"));
         }
     }
-    match object.programs.as_slice() {
-        [program] => findings.check_program(object, program),
-        programs => {
-            let names: Vec<_> = programs.iter().map(|program| program.name.as_str()).collect();
-            findings.violation(format!("there is not exactly one program, but: {}", names.join(", ")));
+    for program in &object.programs {
+        findings.check_program(program);
+    }
+    for (name, _) in PROGRAMS {
+        let count = object.programs.iter().filter(|program| program.name == name).count();
+        if count != 1 {
+            findings.violation(format!("there are {count} programs {name}, not one"));
         }
     }
     findings
@@ -124,24 +136,23 @@ impl Findings {
         }
     }
 
-    fn check_program(&mut self, object: &KernelObject, program: &Program) {
-        if (program.name.as_str(), program.section.as_str()) != (PROGRAM, SECTION) {
-            let Program { name, section, .. } = program;
-            self.violation(format!("the program is {name} in {section}, not {PROGRAM} in {SECTION}"));
-        }
-        self.check_calls(program);
-        let Some(settings) = object.constants.get(SETTINGS_SYMBOL) else {
-            self.violation(format!("there is no constant {SETTINGS_SYMBOL}"));
+    fn check_program(&mut self, program: &Program) {
+        let Program { name, section, .. } = program;
+        let Some((_, action)) = PROGRAMS.into_iter().find(|(permitted, _)| permitted == name) else {
+            self.violation(format!("program {name} in {section} is not permitted"));
             return;
         };
-        let action = i64::try_from(offset_of!(Settings, action)).expect("settings are small");
-        match flow::follow(program, settings + action) {
+        if section != SECTION {
+            self.violation(format!("program {name} is in {section}, not in {SECTION}"));
+        }
+        self.check_calls(program);
+        match flow::follow(program, action.cast_signed()) {
             Ok(flow) => {
-                self.violations.extend(flow.foreign_stores.iter().cloned());
-                self.violations.extend(flow.foreign_returns.iter().cloned());
-                self.flow = Some(flow);
+                let found = flow.foreign_stores.iter().chain(&flow.foreign_returns);
+                self.violations.extend(found.map(|text| format!("{name}: {text}")));
+                self.flows.insert(name.clone(), flow);
             }
-            Err(error) => self.violation(format!("the program cannot be followed: {error:#}")),
+            Err(error) => self.violation(format!("program {name} cannot be followed: {error:#}")),
         }
     }
 
