@@ -45,7 +45,7 @@ pub enum Verb {
 /// Options of `run`.
 #[derive(Args, Debug)]
 pub struct Run {
-    /// Interface to watch; may be given several times.
+    /// Interface to watch, by its name or by a pattern like 'eth*'; may be given several times.
     #[arg(short, long = "interface", value_name = "IFACE", required_unless_present = "taps")]
     pub interfaces: Vec<String>,
     /// Interface to watch and to drop every frame of once it is counted: a mirror port. May be given

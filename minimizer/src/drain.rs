@@ -35,6 +35,16 @@ impl InterfaceTotals {
         self.outcomes[outcome as usize]
     }
 
+    /// Adds the totals of another batch.
+    pub fn add_all(&mut self, other: &Self) {
+        self.seen_packets += other.seen_packets;
+        self.seen_octets += other.seen_octets;
+        self.octets_counted += other.octets_counted;
+        for (total, counter) in self.outcomes.iter_mut().zip(other.outcomes) {
+            *total += counter;
+        }
+    }
+
     fn add(&mut self, counters: &InterfaceCounters) {
         self.seen_packets += counters.seen_packets;
         self.seen_octets += counters.seen_octets;
@@ -176,6 +186,12 @@ impl Records {
     #[must_use]
     pub fn new(if_indices: Vec<u32>) -> Self {
         Self { records: Vec::new(), positions: HashTable::new(), hasher: RandomState::new(), if_indices }
+    }
+
+    /// Says which interface indices the slot numbers stand for from now on.
+    pub fn set_if_indices(&mut self, if_indices: impl Iterator<Item = u32>) {
+        self.if_indices.clear();
+        self.if_indices.extend(if_indices);
     }
 
     /// Takes the records out, one for each distinct tuple, in no particular order.

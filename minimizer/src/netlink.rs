@@ -4,6 +4,7 @@ mod addresses;
 mod exchange;
 mod features;
 mod link;
+mod notifications;
 
 use std::io;
 
@@ -19,6 +20,7 @@ pub use addresses::Address;
 use exchange::{Exchange, ExchangeError};
 pub use features::XdpFeatures;
 pub use link::{AttachedXdp, Link, LinkCounters, XdpMode};
+pub use notifications::LinkNotifications;
 
 /// Why the kernel's list of interfaces could not be read or changed.
 #[derive(Debug, Error)]
@@ -45,6 +47,15 @@ pub enum NetlinkError {
         /// The names there are.
         present: String,
     },
+}
+
+impl NetlinkError {
+    /// None of `links` has this name.
+    #[must_use]
+    pub fn no_such_link(name: &str, links: &[Link]) -> Self {
+        let present: Vec<_> = links.iter().map(|link| link.name.as_str()).collect();
+        Self::NoSuchLink { name: name.to_owned(), present: present.join(", ") }
+    }
 }
 
 /// A socket to the kernel's list of interfaces, of the network namespace in which it was opened.
@@ -81,10 +92,7 @@ impl Netlink {
         let mut links = self.links()?;
         match links.iter().position(|link| link.name == name) {
             Some(position) => Ok(links.swap_remove(position)),
-            None => {
-                let present: Vec<_> = links.into_iter().map(|link| link.name).collect();
-                Err(NetlinkError::NoSuchLink { name: name.to_owned(), present: present.join(", ") })
-            }
+            None => Err(NetlinkError::no_such_link(name, &links)),
         }
     }
 

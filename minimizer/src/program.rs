@@ -253,7 +253,26 @@ impl Program {
     /// # Errors
     /// When the slot number is out of range.
     pub fn watch(&mut self, if_index: u32, slot: u32) -> Result<(), ProgramError> {
-        self.control.watch(if_index, slot).ok_or(ProgramError::TooManyInterfaces)
+        self.watch_all(&[(if_index, slot)])
+    }
+
+    /// The same for several interfaces at once.
+    ///
+    /// # Errors
+    /// When a slot number is out of range.
+    pub fn watch_all(&mut self, pairs: &[(u32, u32)]) -> Result<(), ProgramError> {
+        self.control.watch(pairs).ok_or(ProgramError::TooManyInterfaces)
+    }
+
+    /// Whether a flip should come before the next [`Self::watch`].
+    #[must_use]
+    pub fn is_unsettled(&self) -> bool {
+        self.control.is_unsettled()
+    }
+
+    /// A flip has returned since the latest [`Self::watch`].
+    pub fn settled(&mut self) {
+        self.control.settled();
     }
 
     /// Attaches the program to an interface that [`Self::watch`] knows, through a link that ends with

@@ -15,12 +15,12 @@ use crate::http::{ListenError, Listener, Server};
 use crate::ledger::Ledger;
 use crate::live::Live;
 use crate::metrics::{Published, Snapshot};
-use crate::netlink::{Link, Netlink, NetlinkError};
+use crate::netlink::{Netlink, NetlinkError};
 use crate::policy::{Policy, PolicyError};
 use crate::privilege::{self, PrivilegeError, Task};
-use crate::program::{Action, Clock, Options, Program, ProgramError};
+use crate::program::{Clock, Options, Program, ProgramError};
 use crate::report::{self, Output};
-use crate::tap::{HostTraffic, TapRefused};
+use crate::selection::{Selection, SelectionError};
 
 /// Records that an interval shows in a table.
 const ROWS_MAX: usize = 20;
@@ -34,12 +34,9 @@ pub enum RunError {
     /// An interface cannot be found.
     #[error(transparent)]
     Netlink(#[from] NetlinkError),
-    /// The same interface twice.
-    #[error("interface {0} is given twice")]
-    Twice(String),
-    /// A tap would cut this host off.
+    /// The selection of interfaces cannot be used.
     #[error(transparent)]
-    Tap(#[from] TapRefused),
+    Selection(#[from] SelectionError),
     /// Capabilities are missing.
     #[error(transparent)]
     Privilege(#[from] PrivilegeError),
@@ -80,17 +77,22 @@ pub enum RunError {
 /// See [`RunError`]. Nothing is left attached.
 pub fn run(args: &cli::Run) -> Result<(), RunError> {
     let _policy = Policy::named(&args.policy.policy)?;
-    let interfaces = interfaces(args)?;
+    let selection = select(args)?;
     privilege::check(Task::Run)?;
     let listener = Listener::bind(args.listen)?;
     let runtime = Runtime::new().map_err(RunError::Signals)?;
     let mut program = load(args.table.flows_per_cpu)?;
-    let options = AgentOptions { interfaces, mode: args.mode.into(), interval: args.interval };
+    let options = AgentOptions {
+        selection,
+        force_tap: args.force_tap,
+        mode: args.mode.into(),
+        interval: args.interval,
+    };
     let published = Published::new(Snapshot::starting(&mut program, &options)?);
     let observed = published.clone();
     // Before anything is attached: a signal at any later moment ends with a last drain.
     let signals = Signals::catch(&runtime)?;
-    let agent = Agent::start(program, options, move |progress| observed.drained(progress))?;
+    let agent = Agent::start(program, options, move |progress| observed.progressed(progress))?;
     let stopper = agent.stopper();
     signals.stop(&runtime, move || stopper.stop());
     let server = Server::start(listener, published.clone()).map_err(RunError::Server)?;
@@ -180,32 +182,26 @@ pub fn write_ledger(path: &Path, ledger: &Ledger) -> Result<(), RunError> {
     write().map_err(|source| RunError::Ledger { path: path.to_owned(), source })
 }
 
-fn interfaces(args: &cli::Run) -> Result<Vec<(Link, Action)>, RunError> {
-    let mut netlink = Netlink::open()?;
-    let host = HostTraffic::read(&mut netlink)?;
-    let passing = args.interfaces.iter().map(|name| (name, Action::Pass));
-    let mut interfaces: Vec<(Link, Action)> = Vec::new();
-    for (name, action) in passing.chain(args.taps.iter().map(|name| (name, Action::Drop))) {
-        let interface = netlink.link(name)?;
-        if interfaces.iter().any(|(known, _)| known.index == interface.index) {
-            return Err(RunError::Twice(name.clone()));
-        }
-        if action == Action::Drop && !args.force_tap {
-            host.permit(&interface)?;
-        }
-        interfaces.push((interface, action));
+/// The interfaces that are meant. A name must be there; a pattern may match nothing yet.
+fn select(args: &cli::Run) -> Result<Selection, RunError> {
+    let selection = Selection::new(&args.interfaces, &args.taps)?;
+    let links = Netlink::open()?.links()?;
+    for pattern in selection.check(&links)? {
+        eprintln!("minimizer: no interface matches {pattern} yet; those that appear are watched");
     }
-    Ok(interfaces)
+    Ok(selection)
 }
 
 /// Prints batches until there are no more. When writing fails, the batch is lost.
 fn print(outlet: &Outlet, published: &Published, output: Output) -> io::Result<()> {
     let mut live = (output == Output::Table).then(Live::new).filter(Live::is_terminal);
-    let names: Vec<_> = outlet.ledger().interfaces().map(|(name, _)| name.to_owned()).collect();
-    let title = format!("{}  Ctrl-C ends", names.join(", "));
     while let Some(batch) = outlet.next() {
         let result = match &mut live {
-            Some(live) => live.show(&title, &batch, &outlet.ledger()),
+            Some(live) => {
+                let ledger = outlet.ledger();
+                let names: Vec<_> = ledger.interfaces().map(|(name, _)| name).collect();
+                live.show(&format!("{}  Ctrl-C ends", names.join(", ")), &batch, &ledger)
+            }
             None => print_batch(&batch, output),
         };
         match result {

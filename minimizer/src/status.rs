@@ -57,6 +57,18 @@ pub struct InterfaceReport {
     /// Whether every frame is dropped once it is counted.
     #[serde(default)]
     pub tap: bool,
+    /// Whether the interface is up.
+    #[serde(default)]
+    pub up: bool,
+    /// The kernel's number of the interface, when it is attached.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub if_index: Option<u32>,
+    /// The kernel's number of the program, when it is attached.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub program_id: Option<u32>,
+    /// Why it is not attached.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
 }
 
 /// How full the flow table was at the last drain.
@@ -109,12 +121,16 @@ impl Report {
             ready: not_ready.is_none(),
             not_ready,
             interfaces: snapshot
-                .attachments
+                .watched
                 .iter()
-                .map(|attachment| InterfaceReport {
-                    name: attachment.interface.clone(),
-                    mode: attachment.mode.map(|mode| mode.name().to_owned()),
-                    tap: attachment.action == Action::Drop,
+                .map(|watched| InterfaceReport {
+                    name: watched.name.clone(),
+                    mode: watched.attached.map(|attached| attached.mode.name().to_owned()),
+                    tap: watched.action == Action::Drop,
+                    up: watched.up,
+                    if_index: watched.attached.map(|attached| attached.if_index),
+                    program_id: watched.attached.map(|attached| attached.program_id),
+                    reason: watched.reason.clone(),
                 })
                 .collect(),
             table: TableReport {
@@ -173,7 +189,16 @@ impl Report {
                     write!(outcomes, ", {name} {packets}").unwrap_or_default();
                 }
             }
-            row(&interface.name, format!("{mode}, seen {}{outcomes}", packets(&totals["seen"])));
+            let state = if interface.up || interface.mode.is_none() { "" } else { ", down" };
+            let unwatched = totals["unwatched_times"].as_u64().map_or(String::new(), |times| {
+                let seconds = totals["unwatched_seconds"].as_f64().unwrap_or(0.0);
+                format!(", unwatched {times} times for {seconds:.1} s")
+            });
+            let seen = packets(&totals["seen"]);
+            row(&interface.name, format!("{mode}{state}, seen {seen}{outcomes}{unwatched}"));
+            if let Some(reason) = &interface.reason {
+                row("", format!("not attached: {reason}"));
+            }
         }
         let [exported, overflow] = ["exported", "overflow"].map(|name| {
             let counts = &self.ledger[name];
@@ -285,7 +310,8 @@ mod tests {
             "eth\"0\\",
             "native, seen 2453, counted 101",
             "malformed 1456",
-            "not attached, seen 0",
+            "not attached, tap, seen 0, unwatched 7 times for 2.8 s",
+            "not attached: there is no such interface",
             "ledger       balanced",
         ] {
             assert!(table.contains(part), "{part} is missing in\n{table}");

@@ -3,7 +3,6 @@
 use std::io;
 use std::process::{Command, Output};
 use std::sync::Arc;
-use std::thread;
 
 use anyhow::{Result, ensure};
 use minimizer::demo::generator::Traffic;
@@ -35,11 +34,7 @@ fn a_tap_counts_every_frame_and_lets_none_through() -> Result<()> {
     let traffic = Arc::new(Traffic::mixed(1));
     let mut sent = Vec::new();
     for cable in 0..2 {
-        let sender = network.send(cable, &traffic, Some(FRAMES))?;
-        while !sender.is_finished() {
-            thread::yield_now();
-        }
-        sent.push(network.settle(cable, sender.finish()?)?);
+        sent.push(network.send_all(cable, &traffic, FRAMES)?);
     }
     let (_, _, status) = agent.get("/status", "")?;
     let (ended, said) = agent.stop()?;

@@ -22,10 +22,11 @@ use crate::live::Live;
 use crate::netlink::{Netlink, NetlinkError};
 use crate::pcap::{Capture, CaptureError};
 use crate::policy::{Policy, PolicyError};
-use crate::program::{Action, Mode, ProgramError};
+use crate::program::{Mode, ProgramError};
 use crate::queue::Queue;
 use crate::report::Output;
 use crate::run::{self, RunError, Signals};
+use crate::selection::Selection;
 use cost::{Cost, Meter};
 use generator::Traffic;
 use network::{Cable, NetworkError};
@@ -159,7 +160,8 @@ fn measure(
     let program = run::load(args.table.flows_per_cpu)?;
     let meter = Meter::start(&program)?;
     let options = AgentOptions {
-        interfaces: vec![(cable.receiver.clone(), Action::Pass)],
+        selection: Selection::one(&cable.receiver.name),
+        force_tap: false,
         mode: Mode::Native,
         interval: args.interval,
     };

@@ -9,7 +9,8 @@ use minimizer_common::generation::WAYS;
 use crate::agent::{AgentOptions, Progress};
 use crate::drain::Occupancy;
 use crate::ledger::Ledger;
-use crate::program::{Action, Mode, Program, ProgramError, object_digest};
+use crate::program::{Program, ProgramError, object_digest};
+use crate::watch::Watched;
 
 /// State of the agent after a drain.
 #[derive(Clone, Debug)]
@@ -21,7 +22,9 @@ pub struct Snapshot {
     /// Time between drains.
     pub interval: Duration,
     /// The watched interfaces, in the order of the ledger's.
-    pub attachments: Vec<Attachment>,
+    pub watched: Vec<Watched>,
+    /// Interfaces that are selected and find no slot.
+    pub refused: usize,
     /// Totals since the start.
     pub ledger: Ledger,
     /// Records that were handed over since the start.
@@ -43,17 +46,6 @@ pub struct Build {
     pub object_digest: String,
     /// The kernel's own digest of the loaded program, in hexadecimal.
     pub program_tag: String,
-}
-
-/// A watched interface.
-#[derive(Clone, Debug)]
-pub struct Attachment {
-    /// Name.
-    pub interface: String,
-    /// Where the program is attached; `None` when it is not, because the interface vanished.
-    pub mode: Option<Mode>,
-    /// What becomes of its frames.
-    pub action: Action,
 }
 
 /// Upper bounds of the histogram of drain durations, in seconds.
@@ -118,7 +110,6 @@ impl Snapshot {
     pub fn starting(program: &mut Program, options: &AgentOptions) -> Result<Self, ProgramError> {
         let program_tag = format!("{:016x}", program.info()?.tag());
         let shape = program.generations().shape();
-        let names = || options.interfaces.iter().map(|(interface, _)| interface.name.clone());
         let cpus = u64::from(shape.cpus);
         let occupancy = Occupancy {
             slots: cpus * shape.slots_per_cpu(),
@@ -129,16 +120,9 @@ impl Snapshot {
             build: Build { version: env!("CARGO_PKG_VERSION"), object_digest: object_digest(), program_tag },
             started: SystemTime::now(),
             interval: options.interval,
-            attachments: options
-                .interfaces
-                .iter()
-                .map(|(interface, action)| Attachment {
-                    interface: interface.name.clone(),
-                    mode: Some(options.mode),
-                    action: *action,
-                })
-                .collect(),
-            ledger: Ledger::new(names().collect()),
+            watched: Vec::new(),
+            refused: 0,
+            ledger: Ledger::new(Vec::new()),
             exported_records: 0,
             occupancy,
             table_bytes: shape.bytes() * 2,
@@ -146,13 +130,14 @@ impl Snapshot {
         })
     }
 
-    /// Takes what a drain found.
-    fn drained(&mut self, ledger: &Ledger, occupancy: Occupancy, duration: Duration, attached: &[bool]) {
-        self.advance(ledger);
-        self.occupancy = occupancy;
-        self.drains.succeeded(duration);
-        for (attachment, attached) in self.attachments.iter_mut().zip(attached) {
-            attachment.mode = attachment.mode.filter(|_| *attached);
+    /// Takes what a drain found, or what has changed of the interfaces.
+    fn progressed(&mut self, progress: &Progress<'_>) {
+        self.advance(progress.ledger);
+        self.watched.clone_from(&progress.watched);
+        self.refused = progress.refused;
+        if let Some((totals, duration)) = progress.drained {
+            self.occupancy = totals.occupancy;
+            self.drains.succeeded(duration);
         }
     }
 
@@ -163,13 +148,9 @@ impl Snapshot {
     }
 
     /// Replaces the ledger by a later one. Drain and export run side by side, and whoever publishes
-    /// last need not have the later ledger; both of these sums only ever grow.
+    /// last need not have the later ledger.
     fn advance(&mut self, ledger: &Ledger) {
-        let age = |ledger: &Ledger| {
-            let seen: u64 = ledger.interfaces().map(|(_, totals)| totals.seen_packets).sum();
-            seen + ledger.exported().packets + ledger.dropped().packets
-        };
-        if age(ledger) >= age(&self.ledger) {
+        if ledger.revision() >= self.ledger.revision() {
             self.ledger = ledger.clone();
         }
     }
@@ -196,10 +177,9 @@ impl Published {
         Self(Arc::new(ArcSwap::from_pointee(first)))
     }
 
-    /// Publishes what a drain found. Called on the drain's thread: it waits for nobody.
-    pub fn drained(&self, progress: &Progress<'_>) {
-        let &Progress { ledger, totals, duration, attached } = progress;
-        self.update(|snapshot| snapshot.drained(ledger, totals.occupancy, duration, attached));
+    /// Publishes the agent's progress. Called on the drain's thread: it waits for nobody.
+    pub fn progressed(&self, progress: &Progress<'_>) {
+        self.update(|snapshot| snapshot.progressed(progress));
     }
 
     /// Publishes that `records` were handed over, after which the ledger stands so.
@@ -236,10 +216,12 @@ pub(crate) mod tests {
     use minimizer_common::generation::Residual;
     use minimizer_common::outcome::Outcome;
 
-    use super::{Attachment, Build, DURATION_BOUNDS, Drains, NotReady, Snapshot};
+    use super::{Build, DURATION_BOUNDS, Drains, NotReady, Snapshot};
+    use crate::agent::Progress;
     use crate::drain::{InterfaceTotals, Occupancy, ResidualTotals, Totals};
-    use crate::ledger::Ledger;
+    use crate::ledger::{Ledger, Unwatched};
     use crate::program::{Action, Mode};
+    use crate::watch::{Attached, Watched};
 
     /// A snapshot in which every number is different, and the ledger balances.
     pub(crate) fn example() -> Snapshot {
@@ -268,18 +250,32 @@ pub(crate) mod tests {
         ledger.add_exported(Residual { packets: packets - 3, octets: 69_000 });
         ledger.add_dropped(Residual { packets: 1, octets: 600 });
         assert!(ledger.is_balanced());
-        let attachment =
-            |interface: &str, mode, action| Attachment { interface: interface.to_owned(), mode, action };
+        let unwatched = Unwatched { times: 7, time: Duration::from_millis(2750) };
+        ledger.enter(1, "gone", unwatched);
+        let watched = vec![
+            Watched {
+                name: "eth\"0\\".to_owned(),
+                action: Action::Pass,
+                attached: Some(Attached { if_index: 13, mode: Mode::Native, program_id: 4711 }),
+                reason: None,
+                up: true,
+            },
+            Watched {
+                name: "gone".to_owned(),
+                action: Action::Drop,
+                attached: None,
+                reason: Some("there is no such interface".to_owned()),
+                up: false,
+            },
+        ];
         let mut drains = Drains::default();
         drains.succeeded(Duration::from_millis(3));
         Snapshot {
             build: Build { version: "1.2.3", object_digest: "ab".repeat(32), program_tag: "cd".repeat(8) },
             started: SystemTime::UNIX_EPOCH + Duration::from_millis(1_700_000_000_250),
             interval: Duration::from_millis(2500),
-            attachments: vec![
-                attachment("eth\"0\\", Some(Mode::Native), Action::Pass),
-                attachment("gone", None, Action::Drop),
-            ],
+            watched,
+            refused: 8,
             ledger,
             exported_records: 42,
             occupancy,
@@ -308,17 +304,11 @@ pub(crate) mod tests {
         let mut later = older.clone();
         later.add_exported(Residual { packets: 2, octets: 400 });
         snapshot.exported(&later, 1);
-        snapshot.drained(&older, Occupancy::default(), Duration::ZERO, &[true, false]);
+        let progress = Progress { ledger: &older, watched: Vec::new(), refused: 0, drained: None };
+        snapshot.progressed(&progress);
         assert_eq!(snapshot.ledger.exported().packets, 100);
         assert_eq!(snapshot.exported_records, 43);
-    }
-
-    #[test]
-    fn an_interface_that_vanished_is_not_attached() {
-        let mut snapshot = example();
-        let ledger = snapshot.ledger.clone();
-        snapshot.drained(&ledger, Occupancy::default(), Duration::ZERO, &[false, false]);
-        assert_eq!(snapshot.attachments[0].mode, None);
+        assert!(snapshot.watched.is_empty());
     }
 
     #[test]
