@@ -84,6 +84,9 @@ pub const DEFAULT_LISTEN: &str = "127.0.0.1:14739";
 /// Size of the flow table.
 #[derive(Args, Debug)]
 pub struct Table {
+    /// Flows per interval, over all CPUs, for which the tables are sized: each CPU's for twice its share.
+    #[arg(long, value_name = "FLOWS", conflicts_with = "flows_per_cpu", value_parser = clap::value_parser!(u32).range(1..))]
+    pub flows: Option<u32>,
     /// Flows per CPU and interval for which the table is sized; it has twice as many slots.
     #[arg(long, value_name = "FLOWS", default_value_t = 65_536, value_parser = clap::value_parser!(u32).range(1..))]
     pub flows_per_cpu: u32,

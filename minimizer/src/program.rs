@@ -22,7 +22,9 @@ use zerocopy::IntoBytes as _;
 
 use crate::clock;
 use crate::control::ControlPage;
+use crate::cpus;
 use crate::generation::{GenerationError, Generations};
+use crate::size::TooLarge;
 
 /// The kernel program as it was built, before sizes and settings are put in. Empty in a build
 /// without bpf-linker.
@@ -40,6 +42,9 @@ pub enum ProgramError {
     /// The object is not what the build makes.
     #[error("the kernel program in this agent is damaged: {0}")]
     Object(&'static str),
+    /// The tables do not fit into memory.
+    #[error(transparent)]
+    Memory(#[from] TooLarge),
     /// The table's blocks cannot be numbered.
     #[error("--flows-per-cpu {flows_per_cpu} is too large for {cpus} CPUs")]
     Size {
@@ -438,10 +443,9 @@ fn random_keys() -> Result<[u64; HASH_KEYS], ProgramError> {
     Ok(keys)
 }
 
-/// CPUs that may ever run the program, online or not.
+/// Numbers of CPUs that may ever run the program, online or not.
 fn possible_cpus() -> Result<u32, ProgramError> {
-    let cpus = aya::util::nr_cpus().map_err(|(path, source)| ProgramError::Cpus { path, source })?;
-    Ok(u32::try_from(cpus).unwrap_or(u32::MAX))
+    cpus::numbers().map_err(|(path, source)| ProgramError::Cpus { path, source })
 }
 
 /// Whether the kernel has `bpf_xdp_get_buff_len`, and with it multi-buffer XDP.

@@ -4,7 +4,6 @@ use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
-use minimizer_common::generation::Shape;
 use thiserror::Error;
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -21,6 +20,7 @@ use crate::privilege::{self, PrivilegeError, Task};
 use crate::program::{Clock, Options, Program, ProgramError};
 use crate::report::{self, Output};
 use crate::selection::{Selection, SelectionError};
+use crate::size;
 
 /// Records that an interval shows in a table.
 const ROWS_MAX: usize = 20;
@@ -81,7 +81,7 @@ pub fn run(args: &cli::Run) -> Result<(), RunError> {
     privilege::check(Task::Run)?;
     let listener = Listener::bind(args.listen)?;
     let runtime = Runtime::new().map_err(RunError::Signals)?;
-    let mut program = load(args.table.flows_per_cpu)?;
+    let mut program = load(&args.table)?;
     let options = AgentOptions {
         selection,
         force_tap: args.force_tap,
@@ -116,19 +116,13 @@ pub fn run(args: &cli::Run) -> Result<(), RunError> {
     if ledger.is_balanced() { Ok(()) } else { Err(RunError::Unbalanced) }
 }
 
-/// Loads the program for live interfaces and says how much memory its tables take.
+/// Loads the program for live interfaces, once it has said how much memory its tables take.
 ///
 /// # Errors
 /// See [`ProgramError`].
-pub fn load(flows_per_cpu: u32) -> Result<Program, ProgramError> {
-    let mut program = Program::load(&Options { flows_per_cpu, clock: Clock::Tick, hash_keys: None })?;
-    let Shape { cpus, .. } = program.generations().shape();
-    let bytes = program.generations().shape().bytes() * 2;
-    eprintln!(
-        "minimizer: flow tables take {:.1} MiB: {flows_per_cpu} flows on each of {cpus} CPUs, two generations",
-        bytes as f64 / f64::from(1 << 20)
-    );
-    Ok(program)
+pub fn load(table: &cli::Table) -> Result<Program, ProgramError> {
+    let flows_per_cpu = size::decide(table)?;
+    Program::load(&Options { flows_per_cpu, clock: Clock::Tick, hash_keys: None })
 }
 
 /// SIGINT and SIGTERM, from now on caught and remembered.

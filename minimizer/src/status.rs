@@ -78,6 +78,12 @@ pub struct TableReport {
     pub slots: u64,
     /// Slots in use.
     pub slots_used: u64,
+    /// Slots of one CPU.
+    #[serde(default)]
+    pub cpu_slots: u64,
+    /// Slots in use on the CPU that used most.
+    #[serde(default)]
+    pub cpu_slots_used_max: u64,
     /// Spill log entries, all CPUs.
     pub spill_entries: u64,
     /// Spill log entries in use.
@@ -136,6 +142,8 @@ impl Report {
             table: TableReport {
                 slots: occupancy.slots,
                 slots_used: occupancy.slots_used,
+                cpu_slots: occupancy.slots_per_cpu,
+                cpu_slots_used_max: occupancy.slots_used_max,
                 spill_entries: occupancy.spill,
                 spill_entries_used: occupancy.spill_used,
                 memory_bytes: snapshot.table_bytes,
@@ -170,9 +178,11 @@ impl Report {
         row(
             "flow table",
             format!(
-                "{} of {} slots, {} of {} spill entries, {} MiB",
+                "{} of {} slots, on the fullest CPU {} of {}, {} of {} spill entries, {} MiB",
                 self.table.slots_used,
                 self.table.slots,
+                self.table.cpu_slots_used_max,
+                self.table.cpu_slots,
                 self.table.spill_entries_used,
                 self.table.spill_entries,
                 self.table.memory_bytes >> 20

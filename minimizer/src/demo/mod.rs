@@ -157,7 +157,7 @@ fn measure(
 ) -> Result<Summary, DemoError> {
     let runtime = Runtime::new().map_err(RunError::Signals)?;
     let signals = Signals::catch(&runtime)?;
-    let program = run::load(args.table.flows_per_cpu)?;
+    let program = run::load(&args.table)?;
     let meter = Meter::start(&program)?;
     let options = AgentOptions {
         selection: Selection::one(&cable.receiver.name),

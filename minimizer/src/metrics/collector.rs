@@ -186,6 +186,27 @@ impl Families<'_> {
             &format!("Spill log entries {used}"),
             occupancy.spill_used,
         )?;
+        let used_max = "in use when the last generation was drained, on the CPU that used most";
+        self.gauge(
+            "minimizer_table_cpu_slots",
+            "Slots of the flow table of one CPU",
+            occupancy.slots_per_cpu,
+        )?;
+        self.gauge(
+            "minimizer_table_cpu_slots_used_max",
+            &format!("Slots {used_max}"),
+            occupancy.slots_used_max,
+        )?;
+        self.gauge(
+            "minimizer_table_cpu_spill_entries",
+            "Entries of the spill log of one CPU",
+            occupancy.spill_per_cpu,
+        )?;
+        self.gauge(
+            "minimizer_table_cpu_spill_entries_used_max",
+            &format!("Spill log entries {used_max}"),
+            occupancy.spill_used_max,
+        )?;
         self.gauge(
             "minimizer_table_memory_bytes",
             "Memory of the flow tables, all CPUs and generations",

@@ -4,12 +4,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::ArcSwap;
-use minimizer_common::generation::WAYS;
 
 use crate::agent::{AgentOptions, Progress};
 use crate::drain::Occupancy;
 use crate::ledger::Ledger;
 use crate::program::{Program, ProgramError, object_digest};
+use crate::size;
 use crate::watch::Watched;
 
 /// State of the agent after a drain.
@@ -110,12 +110,6 @@ impl Snapshot {
     pub fn starting(program: &mut Program, options: &AgentOptions) -> Result<Self, ProgramError> {
         let program_tag = format!("{:016x}", program.info()?.tag());
         let shape = program.generations().shape();
-        let cpus = u64::from(shape.cpus);
-        let occupancy = Occupancy {
-            slots: cpus * shape.slots_per_cpu(),
-            spill: cpus * u64::from(shape.spill_blocks) * WAYS as u64,
-            ..Occupancy::default()
-        };
         Ok(Self {
             build: Build { version: env!("CARGO_PKG_VERSION"), object_digest: object_digest(), program_tag },
             started: SystemTime::now(),
@@ -124,8 +118,8 @@ impl Snapshot {
             refused: 0,
             ledger: Ledger::new(Vec::new()),
             exported_records: 0,
-            occupancy,
-            table_bytes: shape.bytes() * 2,
+            occupancy: Occupancy::empty(shape),
+            table_bytes: size::bytes(&shape),
             drains: Drains::default(),
         })
     }
@@ -238,7 +232,16 @@ pub(crate) mod tests {
         let overflow = totals.outcome(Outcome::Overflow);
         let residual =
             ResidualTotals { interface: 0, ipv6: false, protocol: 17, packets: overflow, octets: 2 };
-        let occupancy = Occupancy { slots_used: 11, slots: 262_144, spill_used: 12, spill: 32_768 };
+        let occupancy = Occupancy {
+            slots_used: 11,
+            slots: 262_144,
+            spill_used: 12,
+            spill: 32_768,
+            slots_per_cpu: 131_072,
+            slots_used_max: 9,
+            spill_per_cpu: 16_384,
+            spill_used_max: 10,
+        };
         let mut ledger = Ledger::new(vec!["eth\"0\\".to_owned(), "gone".to_owned()]);
         let packets = totals.outcome(Outcome::Counted);
         ledger.add(&Totals {
