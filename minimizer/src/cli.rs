@@ -129,6 +129,9 @@ pub struct Demo {
     /// Send the frames of this capture, over and over, instead of generated ones.
     #[arg(long, value_name = "FILE")]
     pub pcap: Option<PathBuf>,
+    /// Serve /metrics and the status page meanwhile, on this host and not in the private network.
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub listen: Option<SocketAddr>,
     /// Exit with 1 unless the ledger balances, every frame sent was seen, and no payload byte matters.
     #[arg(long)]
     pub check: bool,

@@ -46,7 +46,7 @@ fn a_tap_counts_every_frame_and_lets_none_through() -> Result<()> {
 
     let ledger: Value = serde_json::from_slice(&std::fs::read(file)?)?;
     assert_eq!(ledger["balanced"], true, "{ledger}");
-    for (link, sent) in [tapped, passing].iter().zip(sent) {
+    for (link, sent) in [&tapped, &passing].into_iter().zip(sent) {
         let interface = &ledger["interfaces"][&link.name];
         assert_eq!(interface["seen"].as_u64(), Some(sent), "{}", link.name);
         let expected = Expected::of(traffic.round(), sent, 0);
