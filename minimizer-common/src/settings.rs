@@ -16,12 +16,21 @@ pub const SETTINGS_SYMBOL: &str = "SETTINGS";
 pub const GENERATION_MAP: &str = "GENERATION";
 /// Name of the map that holds [`Control`].
 pub const CONTROL_MAP: &str = "CONTROL";
-/// Name of the program.
+/// Name of the program that lets packets pass.
 pub const PROGRAM: &str = "minimizer";
-/// Name of the program that looks into tunnels.
+/// Name of the program that drops packets after it has counted them.
+pub const PROGRAM_TAP: &str = "minimizer_tap";
+/// Name of the program that looks into tunnels and lets packets pass.
 pub const PROGRAM_INNER: &str = "minimizer_inner";
-/// Every program in the object.
-pub const PROGRAMS: [&str; 2] = [PROGRAM, PROGRAM_INNER];
+/// Name of the program that looks into tunnels and drops packets. The kernel keeps 15 characters.
+pub const PROGRAM_INNER_TAP: &str = "minimizer_intap";
+/// Every program in the object, and the only verdict that it returns.
+pub const PROGRAMS: [(&str, u32); 4] = [
+    (PROGRAM, ACTION_PASS),
+    (PROGRAM_TAP, ACTION_DROP),
+    (PROGRAM_INNER, ACTION_PASS),
+    (PROGRAM_INNER_TAP, ACTION_DROP),
+];
 
 /// Constants of the program, in its read-only data: the verifier removes what they rule out.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -41,16 +50,12 @@ pub struct Settings {
     pub spill_blocks: u32,
     /// Groups in a run, minus one.
     pub group_mask: u32,
-    /// What the program returns: [`ACTION_PASS`] or [`ACTION_DROP`].
-    pub action: u32,
     /// [`CLOCK_TICK`] or [`CLOCK_CONTROL`].
     pub clock: u32,
     /// [`LENGTH_LINEAR`] or [`LENGTH_BUFFER`].
     pub frame_length: u32,
     /// Tunnels whose inner packet is counted: a [`crate::tunnel::Tunnels`].
     pub tunnels: u32,
-    /// Unused, zero.
-    pub reserved: u32,
 }
 
 /// `XDP_PASS`: hand the packet to the network stack, unaltered.
@@ -92,5 +97,5 @@ pub const fn interface_position(if_index: u32, multiplier: u32) -> usize {
     (if_index.wrapping_mul(multiplier) >> 24) as usize
 }
 
-const _: () = assert!(size_of::<Settings>() == HASH_KEYS * 8 + 3 * 8 + 8 * 4);
+const _: () = assert!(size_of::<Settings>() == HASH_KEYS * 8 + 3 * 8 + 6 * 4);
 const _: () = assert!(size_of::<Control>() == 24 + INTERFACE_POSITIONS);

@@ -48,21 +48,18 @@ pub static SETTINGS: Settings = Settings {
     run_blocks: 0,
     spill_blocks: 0,
     group_mask: 0,
-    action: 0,
     clock: 0,
     frame_length: 0,
     tunnels: 0,
-    reserved: 0,
 };
 
 /// Reads one constant, volatile so that the compiler does not assume the value in this file.
 macro_rules! setting {
     ($($field:tt)+) => {
         // SAFETY: reads a constant of this program.
-        unsafe { ::core::ptr::read_volatile(&raw const $crate::accounting::SETTINGS.$($field)+) }
+        unsafe { ::core::ptr::read_volatile(&raw const SETTINGS.$($field)+) }
     };
 }
-pub(crate) use setting;
 
 /// The frame that the program runs on.
 #[derive(Clone, Copy)]

@@ -10,28 +10,45 @@ mod accounting;
 
 use aya_ebpf::macros::xdp;
 use aya_ebpf::programs::XdpContext;
+use minimizer_common::settings::{ACTION_DROP, ACTION_PASS};
 
-/// Counts the packet and lets it pass (or, on a declared tap, drops it). Never alters it.
+/// Counts the packet and lets it pass. Never alters it.
 #[xdp(frags)]
 fn minimizer(context: XdpContext) -> u32 {
-    run::<false>(&context)
+    count::<false>(&context);
+    ACTION_PASS
 }
 
-/// The same where a policy lists tunnels: counts the packet inside of them.
+/// Counts the packet and drops it, on an interface that the operator declared a tap. A program of its own:
+/// what is attached to any other interface has no instruction that drops.
+#[xdp(frags)]
+fn minimizer_tap(context: XdpContext) -> u32 {
+    count::<false>(&context);
+    ACTION_DROP
+}
+
+/// As [`minimizer`], where a policy lists tunnels: counts the packet inside of them.
 #[xdp(frags)]
 fn minimizer_inner(context: XdpContext) -> u32 {
-    run::<true>(&context)
+    count::<true>(&context);
+    ACTION_PASS
+}
+
+/// As [`minimizer_tap`], where a policy lists tunnels.
+#[xdp(frags)]
+fn minimizer_intap(context: XdpContext) -> u32 {
+    count::<true>(&context);
+    ACTION_DROP
 }
 
 #[inline(always)]
-fn run<const TUNNELS: bool>(context: &XdpContext) -> u32 {
+fn count<const TUNNELS: bool>(context: &XdpContext) {
     let _outcome = accounting::account::<TUNNELS>(context);
     // For development only: a shipped object has no buffer to write this to.
     #[cfg(feature = "log")]
     if let Some(outcome) = _outcome {
         aya_log_ebpf::debug!(context, "outcome {}", outcome);
     }
-    accounting::setting!(action)
 }
 
 #[panic_handler]

@@ -1,4 +1,4 @@
-//! The agent at work: attached interfaces, the thread that drains them, and the way out for records.
+//! The agent at work: the thread that drains and follows the interfaces, and the way out for records.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
@@ -7,17 +7,18 @@ use std::time::{Duration, Instant};
 use thiserror::Error;
 
 use crate::drain::{Records, Totals, drain};
-use crate::interface::Interface;
+use crate::events::{Event, Events, Stop};
 use crate::ledger::Ledger;
-use crate::netlink::Netlink;
+use crate::netlink::{LinkNotifications, NetlinkError};
 use crate::program::{Mode, Program, ProgramError};
 use crate::queue::Queue;
 use crate::record::Record;
+use crate::selection::Selection;
+use crate::tap::TapRefused;
+use crate::watch::{Watch, Watched};
 
 /// Batches that wait while the exporter is busy; with more the oldest gives way.
 const BATCHES_QUEUED_MAX: usize = 2;
-/// How often a missing interface is noticed at the latest.
-const WATCH_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Why the agent does not start, or stopped.
 #[derive(Debug, Error)]
@@ -25,6 +26,9 @@ pub enum AgentError {
     /// The program cannot be loaded, attached or drained.
     #[error(transparent)]
     Program(#[from] ProgramError),
+    /// The kernel does not list its interfaces.
+    #[error(transparent)]
+    Netlink(#[from] NetlinkError),
     /// The program does not attach to an interface.
     #[error("{name}: {source}")]
     Attach {
@@ -47,9 +51,12 @@ pub enum AgentError {
     /// No thread for the drain.
     #[error("cannot start the drain thread: {0}")]
     Thread(std::io::Error),
-    /// The last interface is gone.
-    #[error("{0} is gone: the kernel has no such interface any more; start again when it is back")]
-    Vanished(String),
+    /// A tap would cut this host off.
+    #[error(transparent)]
+    Tap(#[from] TapRefused),
+    /// The drain thread cannot wait.
+    #[error("cannot wait for stop, interfaces and time: {0}")]
+    Wait(std::io::Error),
     /// The drain thread panicked.
     #[error("the drain thread ended unexpectedly")]
     Panicked,
@@ -58,8 +65,10 @@ pub enum AgentError {
 /// What to attach to, and how.
 #[derive(Clone, Debug)]
 pub struct AgentOptions {
-    /// The interfaces to watch.
-    pub interfaces: Vec<Interface>,
+    /// The interfaces to watch, and what becomes of their frames.
+    pub selection: Selection,
+    /// Whether interfaces through which this host is reached may be taps.
+    pub force_tap: bool,
     /// How the program is attached.
     pub mode: Mode,
     /// Time between drains.
@@ -75,24 +84,25 @@ pub struct Batch {
     pub totals: Totals,
 }
 
-/// What is known after each drain.
+/// What is known after each drain, and when interfaces have changed.
 #[derive(Debug)]
 pub struct Progress<'drain> {
     /// Totals since the start.
     pub ledger: &'drain Ledger,
-    /// What this drain found beside the records.
-    pub totals: &'drain Totals,
-    /// How long flip, copy, zeroing and merge took.
-    pub duration: Duration,
-    /// By interface slot, whether the program is attached.
-    pub attached: &'drain [bool],
+    /// The watched interfaces, in the order of the ledger's.
+    pub watched: Vec<Watched>,
+    /// Interfaces that are selected and find no slot.
+    pub refused: usize,
+    /// What the drain found beside the records, and how long flip, copy, zeroing and merge took; `None`
+    /// when there was none.
+    pub drained: Option<(&'drain Totals, Duration)>,
 }
 
 /// State that the drain, the exporter and whoever asks share.
 struct Shared {
     ledger: Mutex<Ledger>,
     queue: Queue<Batch>,
-    stop: Queue<()>,
+    stop: Stop,
 }
 
 /// The running agent. It ends as [`Stopper::stop`] says, also when it is dropped.
@@ -110,39 +120,34 @@ pub struct Outlet(Arc<Shared>);
 pub struct Stopper(Arc<Shared>);
 
 impl Agent {
-    /// Attaches the program to all interfaces and starts to drain. `observe` is called after every
-    /// drain, on the drain's thread: it must not wait for anything.
+    /// Attaches the program to the interfaces and starts to drain. `observe` is called after every drain
+    /// and whenever interfaces have changed, on the drain's thread: it must not wait for anything.
     ///
     /// # Errors
     /// See [`AgentError`]; then nothing is left attached.
     pub fn start(
-        mut program: Program,
+        program: Program,
         options: AgentOptions,
         observe: impl FnMut(&Progress<'_>) + Send + 'static,
     ) -> Result<Self, AgentError> {
-        for (slot, interface) in (0..).zip(&options.interfaces) {
-            program.watch(interface.index, slot)?;
-        }
-        for interface in &options.interfaces {
-            program
-                .attach(interface.index, options.mode)
-                .map_err(|source| not_attached(interface, source))?;
-        }
-        let names = options.interfaces.iter().map(|interface| interface.name.clone()).collect();
+        // Before the interfaces are listed: what changes meanwhile is notified.
+        let notifications = LinkNotifications::subscribe()?;
+        let (events, stop) = Events::new(notifications).map_err(AgentError::Wait)?;
         let shared = Arc::new(Shared {
-            ledger: Mutex::new(Ledger::new(names)),
+            ledger: Mutex::new(Ledger::new(Vec::new())),
             queue: Queue::new(BATCHES_QUEUED_MAX),
-            stop: Queue::new(1),
+            stop,
         });
-        let worker = Worker {
-            attached: vec![true; options.interfaces.len()],
-            records: Records::new(options.interfaces.iter().map(|interface| interface.index).collect()),
+        let mut worker = Worker {
             program,
-            interfaces: options.interfaces,
+            watch: Watch::new(options.selection, options.mode, options.force_tap)?,
+            events,
+            records: Records::new(Vec::new()),
             interval: options.interval,
             shared: Arc::clone(&shared),
             observe,
         };
+        worker.follow_interfaces(Instant::now(), true)?;
         let drain = thread::Builder::new()
             .name("drain".to_owned())
             .spawn(move || worker.work())
@@ -177,7 +182,7 @@ impl Agent {
 
 impl Drop for Agent {
     fn drop(&mut self) {
-        self.shared.stop.close();
+        self.shared.stop.stop();
         // An error that nobody waited for has nobody to go to.
         let _unheard = self.join();
     }
@@ -186,7 +191,7 @@ impl Drop for Agent {
 impl Stopper {
     /// Asks the agent to detach, drain once more and end. Batches still wait in the outlet.
     pub fn stop(&self) {
-        self.0.stop.close();
+        self.0.stop.stop();
     }
 }
 
@@ -221,25 +226,10 @@ impl Shared {
     }
 }
 
-/// Why the program is not attached; for an interface that is taken, with what takes it.
-fn not_attached(interface: &Interface, source: ProgramError) -> AgentError {
-    let name = interface.name.clone();
-    if !matches!(source, ProgramError::Busy { .. }) {
-        return AgentError::Attach { name, source };
-    }
-    let attached = Netlink::open().and_then(|mut netlink| netlink.link(&name)).map(|link| link.xdp);
-    let programs: Vec<_> = attached
-        .unwrap_or_default()
-        .iter()
-        .map(|program| format!("id {}, {}", program.program_id, program.mode.name()))
-        .collect();
-    AgentError::Busy { name, programs: programs.join("; ") }
-}
-
 struct Worker<F> {
     program: Program,
-    interfaces: Vec<Interface>,
-    attached: Vec<bool>,
+    watch: Watch,
+    events: Events,
     records: Records,
     interval: Duration,
     shared: Arc<Shared>,
@@ -253,18 +243,23 @@ impl<F: FnMut(&Progress<'_>)> Worker<F> {
         // Packets that were in the program when it was detached end before the flip returns.
         let last = self.drain();
         self.shared.queue.close();
-        self.shared.stop.close();
         result.and(last)
     }
 
     fn drain_until_stopped(&mut self) -> Result<(), AgentError> {
         let mut next = Instant::now() + self.interval;
         loop {
-            let left = next.saturating_duration_since(Instant::now());
-            if self.shared.stop.wait_closed(left.min(WATCH_INTERVAL)) {
-                return Ok(());
+            let deadline = self.watch.next_look().map_or(next, |look| look.min(next));
+            match self.events.wait(deadline).map_err(AgentError::Wait)? {
+                Event::Stop => return Ok(()),
+                Event::Links(since) => self.follow_interfaces(since, false)?,
+                Event::Deadline => {
+                    let now = Instant::now();
+                    if self.watch.next_look().is_some_and(|look| look <= now) {
+                        self.follow_interfaces(now, false)?;
+                    }
+                }
             }
-            self.watch_interfaces()?;
             if Instant::now() >= next {
                 self.drain()?;
                 // After a stall the next drain is a whole interval away, not several at once.
@@ -278,32 +273,51 @@ impl<F: FnMut(&Progress<'_>)> Worker<F> {
         let time = self.program.time();
         let mut quiet = self.program.generations().flip().map_err(ProgramError::from)?;
         let totals = drain(&mut quiet, &mut self.records, |units| time.milliseconds(units));
+        self.program.settled();
+        self.watch.drained();
         let batch = Batch { records: self.records.take(), totals };
-        let mut ledger = self.shared.ledger();
+        let shared = Arc::clone(&self.shared);
+        let mut ledger = shared.ledger();
+        self.watch.write(&mut ledger);
         ledger.add(&batch.totals);
         let totals = batch.totals.clone();
-        if let Some(oldest) = self.shared.queue.push(batch) {
+        if let Some(oldest) = shared.queue.push(batch) {
             ledger.add_dropped(oldest.totals.recorded);
         }
         let ledger = ledger.clone();
-        let duration = start.elapsed();
-        (self.observe)(&Progress { ledger: &ledger, totals: &totals, duration, attached: &self.attached });
+        self.report(&ledger, Some((&totals, start.elapsed())));
         Ok(())
     }
 
-    /// Notices interfaces that are gone; the agent goes on with those that are left.
-    fn watch_interfaces(&mut self) -> Result<(), AgentError> {
-        for (interface, attached) in self.interfaces.iter().zip(&mut self.attached) {
-            if *attached && matches!(interface.exists(), Ok(false)) {
-                *attached = false;
-                self.program.detach(interface.index);
-                eprintln!("minimizer: {} is gone; what it saw until then is counted", interface.name);
+    /// Attaches to what appeared, and detaches from what is gone. At the start an interface that was named
+    /// must be there and take the program; later only the drain can fail.
+    fn follow_interfaces(&mut self, since: Instant, is_start: bool) -> Result<(), AgentError> {
+        let candidates = match self.watch.look(&mut self.program, since) {
+            Ok(candidates) => candidates,
+            Err(error) if is_start => return Err(error.into()),
+            Err(error) => {
+                eprintln!("minimizer: {error}; asked again in a second");
+                return Ok(());
             }
+        };
+        if is_start && self.watch.refused() > 0 {
+            return Err(ProgramError::TooManyInterfaces.into());
         }
-        if self.attached.contains(&true) {
-            return Ok(());
+        if self.watch.needs_drain(&self.program, &candidates) {
+            self.drain()?;
         }
-        let names: Vec<_> = self.interfaces.iter().map(|interface| interface.name.as_str()).collect();
-        Err(AgentError::Vanished(names.join(", ")))
+        let shared = Arc::clone(&self.shared);
+        let mut ledger = shared.ledger();
+        self.watch.attach(&mut self.program, &mut ledger, candidates, is_start)?;
+        self.records.set_if_indices(self.watch.if_indices());
+        self.watch.write(&mut ledger);
+        let ledger = ledger.clone();
+        self.report(&ledger, None);
+        Ok(())
+    }
+
+    fn report(&mut self, ledger: &Ledger, drained: Option<(&Totals, Duration)>) {
+        let (watched, refused) = (self.watch.watched(), self.watch.refused());
+        (self.observe)(&Progress { ledger, watched, refused, drained });
     }
 }

@@ -47,9 +47,16 @@ pub enum Verb {
 /// Options of `run`.
 #[derive(Args, Debug)]
 pub struct Run {
-    /// Interface to watch; may be given several times.
-    #[arg(short, long = "interface", value_name = "IFACE", required = true)]
+    /// Interface to watch, by its name or by a pattern like 'eth*'; may be given several times.
+    #[arg(short, long = "interface", value_name = "IFACE", required_unless_present = "taps")]
     pub interfaces: Vec<String>,
+    /// Interface to watch and to drop every frame of once it is counted: a mirror port. May be given
+    /// several times; refused where this host's own traffic arrives.
+    #[arg(long = "tap", value_name = "IFACE")]
+    pub taps: Vec<String>,
+    /// Accept taps that carry addresses or default routes of this host, and cut it off there.
+    #[arg(long)]
+    pub force_tap: bool,
     /// Time between drains, from 100ms to 60s.
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = interval)]
     pub interval: Duration,
@@ -79,6 +86,9 @@ pub const DEFAULT_LISTEN: &str = "127.0.0.1:14739";
 /// Size of the flow table.
 #[derive(Args, Debug)]
 pub struct Table {
+    /// Flows per interval, over all CPUs, for which the tables are sized: each CPU's for twice its share.
+    #[arg(long, value_name = "FLOWS", conflicts_with = "flows_per_cpu", value_parser = clap::value_parser!(u32).range(1..))]
+    pub flows: Option<u32>,
     /// Flows per CPU and interval for which the table is sized; it has twice as many slots.
     #[arg(long, value_name = "FLOWS", default_value_t = 65_536, value_parser = clap::value_parser!(u32).range(1..))]
     pub flows_per_cpu: u32,
@@ -132,6 +142,9 @@ pub struct Demo {
     /// Send the frames of this capture, over and over, instead of generated ones.
     #[arg(long, value_name = "FILE")]
     pub pcap: Option<PathBuf>,
+    /// Serve /metrics and the status page meanwhile, on this host and not in the private network.
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub listen: Option<SocketAddr>,
     /// Exit with 1 unless the ledger balances, every frame sent was seen, and no payload byte matters.
     #[arg(long)]
     pub check: bool,

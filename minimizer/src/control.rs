@@ -2,18 +2,18 @@
 
 use std::io;
 use std::mem::offset_of;
+use std::sync::atomic::{Ordering, fence};
 
 use aya::maps::MapData;
-use minimizer_common::generation::INTERFACES_MAX;
-use minimizer_common::settings::{Control, INTERFACE_POSITIONS, interface_position};
+use minimizer_common::settings::Control;
 
+use crate::positions::Positions;
 use crate::sys::Mapping;
 
 /// The memory-mapped [`Control`] of a loaded program.
 pub struct ControlPage {
     mapping: Mapping,
-    /// Watched interface indices with their slots.
-    watched: Vec<(u32, u32)>,
+    positions: Positions,
 }
 
 impl ControlPage {
@@ -22,28 +22,35 @@ impl ControlPage {
     /// # Errors
     /// What `mmap(2)` answers.
     pub fn new(map: &MapData) -> io::Result<Self> {
-        Ok(Self { mapping: Mapping::new(map.fd(), size_of::<Control>())?, watched: Vec::new() })
+        Ok(Self { mapping: Mapping::new(map.fd(), size_of::<Control>())?, positions: Positions::default() })
     }
 
-    /// Gives an interface index a slot number; `None` when the number is out of range.
+    /// Gives interface indices slot numbers; `None` when a number is out of range, or when there have been
+    /// too many changes since the latest grace period.
     ///
     /// Must be called before the program is attached to the interface. Interfaces that are already
-    /// attached keep their slots at every moment unless all positions have to move, which happens
-    /// when no free position is left for the new index under the present multiplier.
-    pub fn watch(&mut self, if_index: u32, slot: u32) -> Option<()> {
-        let number = u8::try_from(slot).ok().filter(|slot| usize::from(*slot) < INTERFACES_MAX)?;
-        self.watched.retain(|(index, watched)| *index != if_index && *watched != slot);
-        self.watched.push((if_index, slot));
-        let multiplier = self.multiplier();
-        if multiplier == self.mapping.read::<u32>(offset_of!(Control, interface_multiplier)) {
-            self.place(if_index, multiplier, number);
-            return Some(());
+    /// attached keep their slots at every moment.
+    pub fn watch(&mut self, pairs: &[(u32, u32)]) -> Option<()> {
+        let change = self.positions.watch(pairs)?;
+        for (position, slot) in change.slots {
+            self.mapping.write(offset_of!(Control, interface_slots) + position, slot);
         }
-        for (index, slot) in self.watched.clone() {
-            self.place(index, multiplier, u8::try_from(slot).unwrap_or(0));
+        if let Some(multiplier) = change.multiplier {
+            // Whoever reads the new multiplier reads the new positions.
+            fence(Ordering::Release);
+            self.mapping.write(offset_of!(Control, interface_multiplier), multiplier);
         }
-        self.mapping.write(offset_of!(Control, interface_multiplier), multiplier);
         Some(())
+    }
+
+    /// Whether a grace period should pass before the next change.
+    pub fn is_unsettled(&self) -> bool {
+        self.positions.is_unsettled()
+    }
+
+    /// A grace period has passed since the latest change: no program uses earlier positions.
+    pub fn settled(&mut self) {
+        self.positions.settled();
     }
 
     /// Sets the time unit of the packets to come.
@@ -54,29 +61,5 @@ impl ControlPage {
     /// Sets the distance of the wall clock from the monotonic clock.
     pub fn set_realtime_offset(&mut self, offset_ns: u64) {
         self.mapping.write(offset_of!(Control, realtime_offset_ns), offset_ns);
-    }
-
-    fn place(&mut self, if_index: u32, multiplier: u32, slot: u8) {
-        let position = interface_position(if_index, multiplier);
-        self.mapping.write(offset_of!(Control, interface_slots) + position, slot);
-    }
-
-    /// A multiplier under which no two watched interfaces share a position: the present one if it
-    /// will do.
-    fn multiplier(&self) -> u32 {
-        let present: u32 = self.mapping.read(offset_of!(Control, interface_multiplier));
-        let distinct = |multiplier: &u32| {
-            let mut taken = [false; INTERFACE_POSITIONS];
-            self.watched.iter().all(|(index, _)| {
-                !std::mem::replace(&mut taken[interface_position(*index, *multiplier)], true)
-            })
-        };
-        // Odd multiples of the golden ratio; one in a few spreads 32 interfaces over 256 positions.
-        const SPREAD: u32 = 0x9e37_79b1;
-        std::iter::once(present)
-            .filter(|multiplier| *multiplier != 0)
-            .chain((0..u32::MAX).map(|step| SPREAD.wrapping_mul(2 * step + 1)))
-            .find(distinct)
-            .unwrap_or(SPREAD)
     }
 }

@@ -9,6 +9,7 @@ use std::io::{self, Write};
 use serde::Serialize;
 
 use crate::netlink::{Link, Netlink, NetlinkError};
+use crate::tap::HostTraffic;
 
 /// How a check ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -83,8 +84,10 @@ pub struct Diagnosis {
 /// When the kernel does not list its interfaces.
 pub fn examine(names: &[String]) -> Result<Diagnosis, NetlinkError> {
     let mut checks = host::checks();
-    let links = Link::with_features(Netlink::open()?.links()?);
-    checks.extend(interfaces::checks(names, &links));
+    let mut netlink = Netlink::open()?;
+    let links = Link::with_features(netlink.links()?);
+    let host = HostTraffic::read(&mut netlink)?;
+    checks.extend(interfaces::checks(names, &links, &host));
     let verdict = checks.iter().map(|check| check.verdict).max().unwrap_or(Verdict::Pass);
     Ok(Diagnosis { verdict, checks })
 }

@@ -4,7 +4,7 @@ use std::hash::{BuildHasher as _, RandomState};
 
 use hashbrown::HashTable;
 use hashbrown::hash_table::Entry;
-use minimizer_common::generation::{INTERFACES_MAX, InterfaceCounters, Residual, WAYS};
+use minimizer_common::generation::{INTERFACES_MAX, InterfaceCounters, Residual, Shape, WAYS};
 use minimizer_common::outcome::Outcome;
 use minimizer_common::tuple::{Slot, Tuple};
 
@@ -33,6 +33,16 @@ impl InterfaceTotals {
     #[must_use]
     pub const fn outcome(&self, outcome: Outcome) -> u64 {
         self.outcomes[outcome as usize]
+    }
+
+    /// Adds the totals of another batch.
+    pub fn add_all(&mut self, other: &Self) {
+        self.seen_packets += other.seen_packets;
+        self.seen_octets += other.seen_octets;
+        self.octets_counted += other.octets_counted;
+        for (total, counter) in self.outcomes.iter_mut().zip(other.outcomes) {
+            *total += counter;
+        }
     }
 
     fn add(&mut self, counters: &InterfaceCounters) {
@@ -71,6 +81,38 @@ pub struct Occupancy {
     pub spill_used: u64,
     /// Spill log entries there are.
     pub spill: u64,
+    /// Slots of one CPU.
+    pub slots_per_cpu: u64,
+    /// Slots in use on the CPU that used most.
+    pub slots_used_max: u64,
+    /// Spill log entries of one CPU.
+    pub spill_per_cpu: u64,
+    /// Spill log entries in use on the CPU that used most.
+    pub spill_used_max: u64,
+}
+
+impl Occupancy {
+    /// An empty generation of this shape.
+    #[must_use]
+    pub fn empty(shape: Shape) -> Self {
+        let cpus = u64::from(shape.cpus);
+        let slots_per_cpu = shape.slots_per_cpu();
+        let spill_per_cpu = u64::from(shape.spill_blocks) * WAYS as u64;
+        Self {
+            slots: cpus * slots_per_cpu,
+            spill: cpus * spill_per_cpu,
+            slots_per_cpu,
+            spill_per_cpu,
+            ..Self::default()
+        }
+    }
+
+    fn add_cpu(&mut self, slots_used: u64, spill_used: u64) {
+        self.slots_used += slots_used;
+        self.spill_used += spill_used;
+        self.slots_used_max = self.slots_used_max.max(slots_used);
+        self.spill_used_max = self.spill_used_max.max(spill_used);
+    }
 }
 
 /// What one drain found beside the records.
@@ -105,7 +147,7 @@ pub fn drain(quiet: &mut Quiet<'_>, records: &mut Records, milliseconds: impl Fn
     let mut interfaces = vec![InterfaceTotals::ZERO; records.if_indices.len()];
     let mut recorded = Residual::default();
     let mut residuals = Vec::new();
-    let mut occupancy = Occupancy::default();
+    let mut occupancy = Occupancy::empty(shape);
     let mut take = |slot: &mut Slot| {
         recorded.packets += u64::from(slot.packets());
         recorded.octets += slot.octets;
@@ -124,20 +166,19 @@ pub fn drain(quiet: &mut Quiet<'_>, records: &mut Records, milliseconds: impl Fn
                 *counters = zerocopy::FromZeros::new_zeroed();
             }
         }
-        occupancy.slots += shape.slots_per_cpu();
-        occupancy.spill += u64::from(shape.spill_blocks) * WAYS as u64;
         if seen == 0 {
             continue;
         }
         if overflowed != 0 {
             take_residuals(quiet.residuals(cpu), &mut residuals);
         }
+        let mut slots_used = 0;
         for slot in quiet.slots(cpu).iter_mut().filter(|slot| slot.packets() != 0) {
-            occupancy.slots_used += 1;
+            slots_used += 1;
             take(slot);
         }
         let spilled = std::mem::take(&mut quiet.state(cpu).spilled);
-        occupancy.spill_used += spilled;
+        occupancy.add_cpu(slots_used, spilled);
         let spilled = usize::try_from(spilled).unwrap_or(usize::MAX);
         quiet.spill(cpu).iter_mut().take(spilled).for_each(&mut take);
     }
@@ -176,6 +217,12 @@ impl Records {
     #[must_use]
     pub fn new(if_indices: Vec<u32>) -> Self {
         Self { records: Vec::new(), positions: HashTable::new(), hasher: RandomState::new(), if_indices }
+    }
+
+    /// Says which interface indices the slot numbers stand for from now on.
+    pub fn set_if_indices(&mut self, if_indices: impl Iterator<Item = u32>) {
+        self.if_indices.clear();
+        self.if_indices.extend(if_indices);
     }
 
     /// Takes the records out, one for each distinct tuple, in no particular order.

@@ -1,16 +1,42 @@
 //! The ledger: where every packet went, and whether it adds up.
 
+use std::time::Duration;
+
 use minimizer_common::generation::Residual;
 use minimizer_common::outcome::Outcome;
 use serde::ser::{Serialize, SerializeMap as _, SerializeStruct as _, Serializer};
 
 use crate::drain::{InterfaceTotals, Totals};
 
+/// Name of the entry for interfaces whose slots were given to others. No interface has a space in its name.
+pub const FORMER: &str = "former interfaces";
+
+/// How often and how long nobody watched an interface, from its first attachment on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Unwatched {
+    /// How often.
+    pub times: u64,
+    /// How long, altogether.
+    pub time: Duration,
+}
+
+/// One interface.
+#[derive(Clone, Debug)]
+struct Entry {
+    name: String,
+    totals: InterfaceTotals,
+    unwatched: Unwatched,
+}
+
 /// Totals since the start, over all batches.
 #[derive(Clone, Debug)]
 pub struct Ledger {
-    names: Vec<String>,
-    interfaces: Vec<InterfaceTotals>,
+    /// By slot number.
+    entries: Vec<Entry>,
+    /// Interfaces that had a slot which another one has now.
+    former: Option<InterfaceTotals>,
+    /// Grows with every change.
+    revision: u64,
     /// Packets and octets in records that were handed over.
     exported: Residual,
     /// Packets and octets in records that were lost on the way out.
@@ -24,20 +50,50 @@ impl Ledger {
     /// An empty ledger for interfaces with these names, by slot number.
     #[must_use]
     pub fn new(names: Vec<String>) -> Self {
-        let interfaces = vec![InterfaceTotals::ZERO; names.len()];
+        let entry = |name| Entry { name, totals: InterfaceTotals::ZERO, unwatched: Unwatched::default() };
+        let entries = names.into_iter().map(entry).collect();
         let (exported, dropped, queued, overflow) = Default::default();
-        Self { names, interfaces, exported, dropped, queued, overflow }
+        Self { entries, former: None, revision: 0, exported, dropped, queued, overflow }
+    }
+
+    /// Enters the present name of the interface in a slot, and how long nobody watched it; a slot beyond
+    /// the last is a new one.
+    pub fn enter(&mut self, slot: usize, name: &str, unwatched: Unwatched) {
+        self.revision += 1;
+        while self.entries.len() <= slot {
+            let (name, totals) = (name.to_owned(), InterfaceTotals::ZERO);
+            self.entries.push(Entry { name, totals, unwatched });
+        }
+        name.clone_into(&mut self.entries[slot].name);
+        self.entries[slot].unwatched = unwatched;
+    }
+
+    /// Moves what the interface in a slot saw to [`FORMER`]: another one gets the slot. All packets of the
+    /// first must have been entered.
+    pub fn retire(&mut self, slot: usize) {
+        self.revision += 1;
+        if let Some(entry) = self.entries.get_mut(slot) {
+            let totals = std::mem::replace(&mut entry.totals, InterfaceTotals::ZERO);
+            self.former.get_or_insert(InterfaceTotals::ZERO).add_all(&totals);
+        }
+    }
+
+    /// A number that grows with every change.
+    #[must_use]
+    pub const fn revision(&self) -> u64 {
+        self.revision
+    }
+
+    /// Names of the interfaces that have slots, and how often and how long nobody watched them.
+    pub fn unwatched(&self) -> impl Iterator<Item = (&str, Unwatched)> {
+        self.entries.iter().map(|entry| (entry.name.as_str(), entry.unwatched))
     }
 
     /// Adds what a drain found. Its records wait until they are exported or dropped.
     pub fn add(&mut self, drained: &Totals) {
-        for (total, batch) in self.interfaces.iter_mut().zip(&drained.interfaces) {
-            total.seen_packets += batch.seen_packets;
-            total.seen_octets += batch.seen_octets;
-            total.octets_counted += batch.octets_counted;
-            for (total, batch) in total.outcomes.iter_mut().zip(batch.outcomes) {
-                *total += batch;
-            }
+        self.revision += 1;
+        for (entry, batch) in self.entries.iter_mut().zip(&drained.interfaces) {
+            entry.totals.add_all(batch);
         }
         add(&mut self.queued, drained.recorded);
         add(&mut self.overflow, drained.overflow());
@@ -45,6 +101,7 @@ impl Ledger {
 
     /// Enters records that were handed over.
     pub fn add_exported(&mut self, counts: Residual) {
+        self.revision += 1;
         self.queued.packets -= counts.packets;
         self.queued.octets -= counts.octets;
         add(&mut self.exported, counts);
@@ -52,6 +109,7 @@ impl Ledger {
 
     /// Enters records that were lost on the way out.
     pub fn add_dropped(&mut self, counts: Residual) {
+        self.revision += 1;
         self.queued.packets -= counts.packets;
         self.queued.octets -= counts.octets;
         add(&mut self.dropped, counts);
@@ -59,16 +117,17 @@ impl Ledger {
 
     /// Enters a packet that could not be given to the kernel program but has a known outcome.
     pub fn add_outcome(&mut self, interface: usize, outcome: Outcome, frame_octets: u64) {
-        if let Some(total) = self.interfaces.get_mut(interface) {
+        if let Some(total) = self.entries.get_mut(interface).map(|entry| &mut entry.totals) {
             total.seen_packets += 1;
             total.seen_octets += frame_octets;
             total.outcomes[outcome as usize] += 1;
         }
     }
 
-    /// Names and totals of the interfaces.
+    /// Names and totals of the interfaces, by slot number; then [`FORMER`] ones, if there are any.
     pub fn interfaces(&self) -> impl Iterator<Item = (&str, &InterfaceTotals)> {
-        self.names.iter().map(String::as_str).zip(&self.interfaces)
+        let present = self.entries.iter().map(|entry| (entry.name.as_str(), &entry.totals));
+        present.chain(self.former.iter().map(|totals| (FORMER, totals)))
     }
 
     /// Packets and octets in records that were handed over.
@@ -99,9 +158,11 @@ impl Ledger {
     /// the packets and octets that the interfaces counted.
     #[must_use]
     pub fn is_balanced(&self) -> bool {
-        let sum = |part: fn(&InterfaceTotals) -> u64| self.interfaces.iter().map(part).sum::<u64>();
+        let sum = |part: fn(&InterfaceTotals) -> u64| {
+            self.interfaces().map(|(_, totals)| part(totals)).sum::<u64>()
+        };
         let every_packet_has_an_outcome =
-            self.interfaces.iter().all(|totals| totals.seen_packets == totals.outcomes.iter().sum::<u64>());
+            self.interfaces().all(|(_, totals)| totals.seen_packets == totals.outcomes.iter().sum::<u64>());
         let recorded =
             |part: fn(&Residual) -> u64| part(&self.exported) + part(&self.dropped) + part(&self.queued);
         every_packet_has_an_outcome
@@ -133,23 +194,34 @@ struct Interfaces<'ledger>(&'ledger Ledger);
 
 impl Serialize for Interfaces<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut map = serializer.serialize_map(Some(self.0.names.len()))?;
-        for (name, totals) in self.0.interfaces() {
-            map.serialize_entry(name, &Interface(totals))?;
+        let mut map = serializer.serialize_map(None)?;
+        let unwatched = self.0.unwatched().map(|(_, unwatched)| unwatched);
+        let unwatched = unwatched.chain(std::iter::once(Unwatched::default()));
+        for ((name, totals), unwatched) in self.0.interfaces().zip(unwatched) {
+            map.serialize_entry(name, &Interface { totals, unwatched })?;
         }
         map.end()
     }
 }
 
-struct Interface<'ledger>(&'ledger InterfaceTotals);
+struct Interface<'ledger> {
+    totals: &'ledger InterfaceTotals,
+    unwatched: Unwatched,
+}
 
 impl Serialize for Interface<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut interface = serializer.serialize_struct("Interface", 4)?;
-        interface.serialize_field("seen", &self.0.seen_packets)?;
-        interface.serialize_field("seen_octets", &self.0.seen_octets)?;
-        interface.serialize_field("outcomes", &Outcomes(self.0))?;
-        interface.serialize_field("octets_counted", &self.0.octets_counted)?;
+        let Self { totals, unwatched: Unwatched { times, time } } = *self;
+        let fields = if times == 0 { 4 } else { 6 };
+        let mut interface = serializer.serialize_struct("Interface", fields)?;
+        interface.serialize_field("seen", &totals.seen_packets)?;
+        interface.serialize_field("seen_octets", &totals.seen_octets)?;
+        interface.serialize_field("outcomes", &Outcomes(totals))?;
+        interface.serialize_field("octets_counted", &totals.octets_counted)?;
+        if times != 0 {
+            interface.serialize_field("unwatched_times", &times)?;
+            interface.serialize_field("unwatched_seconds", &time.as_secs_f64())?;
+        }
         interface.end()
     }
 }
@@ -187,5 +259,54 @@ impl Serialize for Counts {
         counts.serialize_field("packets", &self.0.packets)?;
         counts.serialize_field("octets", &self.0.octets)?;
         counts.end()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use minimizer_common::generation::Residual;
+    use minimizer_common::outcome::Outcome;
+
+    use super::{FORMER, Ledger, Unwatched};
+    use crate::drain::{InterfaceTotals, Occupancy, Totals};
+
+    fn drained(packets: &[u64]) -> Totals {
+        let interface = |packets: &u64| {
+            let mut totals = InterfaceTotals {
+                seen_packets: *packets,
+                octets_counted: packets * 40,
+                ..InterfaceTotals::ZERO
+            };
+            totals.outcomes[Outcome::Counted as usize] = *packets;
+            totals
+        };
+        let sum = packets.iter().sum();
+        Totals {
+            interfaces: packets.iter().map(interface).collect(),
+            recorded: Residual { packets: sum, octets: sum * 40 },
+            residuals: Vec::new(),
+            occupancy: Occupancy::default(),
+        }
+    }
+
+    #[test]
+    fn a_slot_that_changes_hands_leaves_its_packets_in_the_ledger() {
+        let mut ledger = Ledger::new(vec!["eth0".to_owned()]);
+        ledger.add(&drained(&[3]));
+        ledger.enter(1, "eth1", Unwatched::default());
+        ledger.add(&drained(&[4, 5]));
+        ledger.retire(1);
+        ledger.enter(1, "eth2", Unwatched { times: 2, time: Duration::from_millis(1500) });
+        ledger.add(&drained(&[0, 6]));
+        let seen: Vec<_> = ledger.interfaces().map(|(name, totals)| (name, totals.seen_packets)).collect();
+        assert_eq!(seen, [("eth0", 7), ("eth2", 6), (FORMER, 5)]);
+        assert!(ledger.is_balanced());
+        let json = serde_json::to_value(&ledger).expect("a ledger is JSON");
+        assert_eq!(json["interfaces"]["eth2"]["unwatched_times"], 2);
+        assert_eq!(json["interfaces"]["eth2"]["unwatched_seconds"], 1.5);
+        assert_eq!(json["interfaces"]["eth0"].get("unwatched_times"), None);
+        assert_eq!(json["interfaces"][FORMER]["seen"], 5);
     }
 }

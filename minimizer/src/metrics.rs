@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use prometheus_client::registry::Registry;
 
-pub use snapshot::{Attachment, Build, DURATION_BOUNDS, Drains, NotReady, Published, Snapshot};
+pub use snapshot::{Build, DURATION_BOUNDS, Drains, NotReady, Published, Snapshot};
 
 /// A text format that Prometheus reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,6 +99,15 @@ pub(crate) mod tests {
             r#"minimizer_seen_packets_total{interface="gone"} 0"#,
             r#"minimizer_interface_attached{interface="eth\"0\\",mode="native"} 1"#,
             r#"minimizer_interface_attached{interface="gone",mode="none"} 0"#,
+            r#"minimizer_interface_info{interface="eth\"0\\",mode="native",tap="false",if_index="13",program_id="4711"} 1"#,
+            r#"minimizer_interface_up{interface="eth\"0\\"} 1"#,
+            r#"minimizer_interface_up{interface="gone"} 0"#,
+            r#"minimizer_interface_tap{interface="eth\"0\\"} 0"#,
+            r#"minimizer_interface_tap{interface="gone"} 1"#,
+            r#"minimizer_interface_unwatched_times_total{interface="gone"} 7"#,
+            r#"minimizer_interface_unwatched_seconds_total{interface="gone"} 2.75"#,
+            r#"minimizer_interface_unwatched_times_total{interface="eth\"0\\"} 0"#,
+            "minimizer_interfaces_refused 8",
             "minimizer_exported_records_total 42",
             "minimizer_exported_packets_total 98",
             "minimizer_exported_octets_total 69000",
@@ -113,6 +122,10 @@ pub(crate) mod tests {
             "minimizer_table_slots_used 11",
             "minimizer_table_spill_entries 32768",
             "minimizer_table_spill_entries_used 12",
+            "minimizer_table_cpu_slots 131072",
+            "minimizer_table_cpu_slots_used_max 9",
+            "minimizer_table_cpu_spill_entries 16384",
+            "minimizer_table_cpu_spill_entries_used_max 10",
             "minimizer_table_memory_bytes 9000000",
             r#"minimizer_drain_duration_seconds_bucket{le="0.0025"} 0"#,
             r#"minimizer_drain_duration_seconds_bucket{le="0.005"} 1"#,

@@ -11,8 +11,8 @@ use aya::programs::{
 use aya::{Ebpf, EbpfError, EbpfLoader, VerifierLogLevel};
 use minimizer_common::generation::{INTERFACES_MAX, Shape};
 use minimizer_common::settings::{
-    ACTION_PASS, BLOCKS_PLACEHOLDER, CLOCK_CONTROL, CLOCK_TICK, CONTROL_MAP, GENERATION_MAP, HASH_KEYS,
-    LENGTH_BUFFER, LENGTH_LINEAR, PROGRAM, PROGRAM_INNER, SETTINGS_SYMBOL, Settings,
+    BLOCKS_PLACEHOLDER, CLOCK_CONTROL, CLOCK_TICK, CONTROL_MAP, GENERATION_MAP, HASH_KEYS, LENGTH_BUFFER,
+    LENGTH_LINEAR, PROGRAM, PROGRAM_INNER, PROGRAM_INNER_TAP, PROGRAM_TAP, SETTINGS_SYMBOL, Settings,
 };
 use minimizer_common::tunnel::Tunnels;
 use object::{Object as _, ObjectSection as _};
@@ -22,8 +22,10 @@ use zerocopy::IntoBytes as _;
 
 use crate::clock;
 use crate::control::ControlPage;
+use crate::cpus;
 use crate::generation::{GenerationError, Generations};
 use crate::kernel::Kernel;
+use crate::size::TooLarge;
 
 /// The kernel program as it was built, before sizes and settings are put in. Empty in a build
 /// without bpf-linker.
@@ -41,6 +43,9 @@ pub enum ProgramError {
     /// The object is not what the build makes.
     #[error("the kernel program in this agent is damaged: {0}")]
     Object(&'static str),
+    /// The tables do not fit into memory.
+    #[error(transparent)]
+    Memory(#[from] TooLarge),
     /// The table's blocks cannot be numbered.
     #[error("--flows-per-cpu {flows_per_cpu} is too large for {cpus} CPUs")]
     Size {
@@ -130,6 +135,28 @@ impl Mode {
     }
 }
 
+/// What becomes of a frame once it is counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// The network stack gets it.
+    Pass,
+    /// Nobody gets it: the interface is a tap.
+    Drop,
+}
+
+impl Action {
+    /// Name of the program that does this, and nothing else.
+    #[must_use]
+    pub const fn program(self, tunnels: Tunnels) -> &'static str {
+        match (self, tunnels.is_empty()) {
+            (Self::Pass, true) => PROGRAM,
+            (Self::Drop, true) => PROGRAM_TAP,
+            (Self::Pass, false) => PROGRAM_INNER,
+            (Self::Drop, false) => PROGRAM_INNER_TAP,
+        }
+    }
+}
+
 /// Where the time of a packet comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Clock {
@@ -173,10 +200,10 @@ impl TimeUnits {
     }
 }
 
-/// The loaded program with its maps and attachments. Dropping it detaches and frees everything.
+/// The loaded programs with their maps and attachments. Dropping it detaches and frees everything.
 pub struct Program {
     ebpf: Ebpf,
-    name: &'static str,
+    tunnels: Tunnels,
     control: ControlPage,
     generations: Generations,
     links: BTreeMap<u32, FdLink>,
@@ -209,20 +236,30 @@ impl Program {
     }
 
     fn load_object_for(kernel: Kernel, object: &[u8], options: &Options) -> Result<Self, ProgramError> {
-        let Prepared { mut ebpf, name, shape, time_base_units } =
+        let Prepared { mut ebpf, shape, time_base_units } =
             Prepared::new(kernel, object, options, VerifierLogLevel::default())?;
         #[cfg(feature = "kernel-log")]
         crate::kernel_log::follow(&mut ebpf);
-        xdp_mut(&mut ebpf, name)?.load().map_err(|source| ProgramError::Verify(Box::new(source)))?;
+        xdp_mut(&mut ebpf, Action::Pass.program(options.tunnels))?
+            .load()
+            .map_err(|source| ProgramError::Verify(Box::new(source)))?;
         let outer = take_map(&mut ebpf, GENERATION_MAP)?;
         let outer = ArrayOfMaps::try_from(outer)
             .map_err(|source| ProgramError::Map { map: GENERATION_MAP, source })?;
         let generations = Generations::new(outer, shape)?;
-        let control = match take_map(&mut ebpf, CONTROL_MAP)? {
-            Map::Array(map) => ControlPage::new(&map).map_err(ProgramError::Control)?,
+        // Both maps stay open: the program for taps may be loaded later, and is to find them.
+        let control = match ebpf.map(CONTROL_MAP).ok_or(ProgramError::Object("a map is missing"))? {
+            Map::Array(map) => ControlPage::new(map).map_err(ProgramError::Control)?,
             _ => return Err(ProgramError::Object("CONTROL is not an array")),
         };
-        let mut program = Self { ebpf, name, control, generations, links: BTreeMap::new(), time_base_units };
+        let mut program = Self {
+            ebpf,
+            tunnels: options.tunnels,
+            control,
+            generations,
+            links: BTreeMap::new(),
+            time_base_units,
+        };
         program.control.set_realtime_offset(clock::realtime_offset_ns());
         Ok(program)
     }
@@ -232,7 +269,26 @@ impl Program {
     /// # Errors
     /// When the slot number is out of range.
     pub fn watch(&mut self, if_index: u32, slot: u32) -> Result<(), ProgramError> {
-        self.control.watch(if_index, slot).ok_or(ProgramError::TooManyInterfaces)
+        self.watch_all(&[(if_index, slot)])
+    }
+
+    /// The same for several interfaces at once.
+    ///
+    /// # Errors
+    /// When a slot number is out of range.
+    pub fn watch_all(&mut self, pairs: &[(u32, u32)]) -> Result<(), ProgramError> {
+        self.control.watch(pairs).ok_or(ProgramError::TooManyInterfaces)
+    }
+
+    /// Whether a flip should come before the next [`Self::watch`].
+    #[must_use]
+    pub fn is_unsettled(&self) -> bool {
+        self.control.is_unsettled()
+    }
+
+    /// A flip has returned since the latest [`Self::watch`].
+    pub fn settled(&mut self) {
+        self.control.settled();
     }
 
     /// Attaches the program to an interface that [`Self::watch`] knows, through a link that ends with
@@ -241,16 +297,40 @@ impl Program {
     /// # Errors
     /// See [`ProgramError`]; then nothing is attached.
     pub fn attach(&mut self, if_index: u32, mode: Mode) -> Result<(), ProgramError> {
+        self.attach_for(Action::Pass, if_index, mode)
+    }
+
+    /// As [`Self::attach`], but for `action`: [`Action::Drop`] takes every frame from the network stack.
+    ///
+    /// # Errors
+    /// See [`ProgramError`]; then nothing is attached.
+    pub fn attach_for(&mut self, action: Action, if_index: u32, mode: Mode) -> Result<(), ProgramError> {
+        if action == Action::Drop {
+            self.load_tap()?;
+        }
         let mode = match mode {
             Mode::Native => XdpMode::Driver,
             Mode::Skb => XdpMode::Skb,
         };
-        let xdp = xdp_mut(&mut self.ebpf, self.name)?;
+        let xdp = xdp_mut(&mut self.ebpf, action.program(self.tunnels))?;
         let id = xdp.attach_to_if_index(if_index, mode).map_err(|error| attach_error(if_index, error))?;
         let link = xdp.take_link(id).map_err(|error| attach_error(if_index, error))?;
         // aya falls back to netlink when the kernel answers EINVAL; dropping that link detaches it.
         let link = FdLink::try_from(link).map_err(|_| ProgramError::NoLink)?;
         self.links.insert(if_index, link);
+        Ok(())
+    }
+
+    /// Loads the program for taps, which shares every map with the other. It is loaded only where there
+    /// are taps.
+    ///
+    /// # Errors
+    /// When the verifier refuses it.
+    pub fn load_tap(&mut self) -> Result<(), ProgramError> {
+        let tap = xdp_mut(&mut self.ebpf, Action::Drop.program(self.tunnels))?;
+        if tap.fd().is_err() {
+            tap.load().map_err(|source| ProgramError::Verify(Box::new(source)))?;
+        }
         Ok(())
     }
 
@@ -299,7 +379,15 @@ impl Program {
     /// # Errors
     /// When the kernel does not tell.
     pub fn info(&self) -> Result<aya::programs::ProgramInfo, ProgramError> {
-        self.xdp()?.info().map_err(|source| ProgramError::Verify(Box::new(source)))
+        self.info_of(Action::Pass)
+    }
+
+    /// The program for `action` as the kernel knows it.
+    ///
+    /// # Errors
+    /// When the kernel does not tell, or the program is not loaded.
+    pub fn info_of(&self, action: Action) -> Result<aya::programs::ProgramInfo, ProgramError> {
+        self.xdp_of(action)?.info().map_err(|source| ProgramError::Verify(Box::new(source)))
     }
 
     /// The loaded XDP program.
@@ -307,7 +395,11 @@ impl Program {
     /// # Errors
     /// When the object has none, which a build cannot make.
     pub fn xdp(&self) -> Result<&Xdp, ProgramError> {
-        match self.ebpf.program(self.name) {
+        self.xdp_of(Action::Pass)
+    }
+
+    fn xdp_of(&self, action: Action) -> Result<&Xdp, ProgramError> {
+        match self.ebpf.program(action.program(self.tunnels)) {
             Some(AyaProgram::Xdp(xdp)) => Ok(xdp),
             _ => Err(ProgramError::Object("there is no XDP program in it")),
         }
@@ -317,8 +409,6 @@ impl Program {
 /// The program and its maps, before the verifier saw it.
 pub(crate) struct Prepared {
     pub(crate) ebpf: Ebpf,
-    /// Name of the program in the object that does what the options ask for.
-    pub(crate) name: &'static str,
     shape: Shape,
     time_base_units: u64,
 }
@@ -346,11 +436,9 @@ impl Prepared {
             run_blocks: shape.run_blocks(),
             spill_blocks: shape.spill_blocks,
             group_mask: shape.groups - 1,
-            action: ACTION_PASS,
             clock,
             frame_length: if kernel.multi_buffer { LENGTH_BUFFER } else { LENGTH_LINEAR },
             tunnels: options.tunnels.0,
-            reserved: 0,
         };
         let mut object = sized_object(object, shape.blocks())?;
         kernel.adapt(&mut object);
@@ -359,8 +447,7 @@ impl Prepared {
             .override_global(SETTINGS_SYMBOL, settings.as_bytes(), true)
             .load(&object)
             .map_err(|source| ProgramError::Load(Box::new(source)))?;
-        let name = if options.tunnels.is_empty() { PROGRAM } else { PROGRAM_INNER };
-        Ok(Self { ebpf, name, shape, time_base_units })
+        Ok(Self { ebpf, shape, time_base_units })
     }
 }
 
@@ -412,10 +499,9 @@ fn random_keys() -> Result<[u64; HASH_KEYS], ProgramError> {
     Ok(keys)
 }
 
-/// CPUs that may ever run the program, online or not.
+/// Numbers of CPUs that may ever run the program, online or not.
 fn possible_cpus() -> Result<u32, ProgramError> {
-    let cpus = aya::util::nr_cpus().map_err(|(path, source)| ProgramError::Cpus { path, source })?;
-    Ok(u32::try_from(cpus).unwrap_or(u32::MAX))
+    cpus::numbers().map_err(|(path, source)| ProgramError::Cpus { path, source })
 }
 
 fn attach_error(if_index: u32, error: AyaError) -> ProgramError {

@@ -137,6 +137,10 @@ pub fn ledger(out: &mut impl Write, ledger: &Ledger) -> io::Result<()> {
             writeln!(out, "    {label:<30} {:>15}", totals.outcome(*outcome))?;
         }
     }
+    for (name, unwatched) in ledger.unwatched().filter(|(_, unwatched)| unwatched.times != 0) {
+        let (times, seconds) = (unwatched.times, unwatched.time.as_secs_f64());
+        writeln!(out, "  {name:<32} {times:>15} times unwatched, {seconds:.1} s altogether")?;
+    }
     let lines = [
         ("in records", ledger.exported()),
         ("in records that were dropped", ledger.dropped()),

@@ -4,7 +4,6 @@ use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
-use minimizer_common::generation::Shape;
 use thiserror::Error;
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -12,14 +11,16 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use crate::agent::{Agent, AgentError, AgentOptions, Batch, Outlet};
 use crate::cli;
 use crate::http::{ListenError, Listener, Server};
-use crate::interface::{Interface, InterfaceError};
 use crate::ledger::Ledger;
 use crate::live::Live;
 use crate::metrics::{Published, Snapshot};
+use crate::netlink::{Netlink, NetlinkError};
 use crate::policy::{Policy, PolicyError};
 use crate::privilege::{self, PrivilegeError, Task};
 use crate::program::{Options, Program, ProgramError};
 use crate::report::{self, Output};
+use crate::selection::{Selection, SelectionError};
+use crate::size;
 
 /// Records that an interval shows in a table.
 const ROWS_MAX: usize = 20;
@@ -32,10 +33,10 @@ pub enum RunError {
     Policy(#[from] PolicyError),
     /// An interface cannot be found.
     #[error(transparent)]
-    Interface(#[from] InterfaceError),
-    /// The same interface twice.
-    #[error("interface {0} is given twice")]
-    Twice(String),
+    Netlink(#[from] NetlinkError),
+    /// The selection of interfaces cannot be used.
+    #[error(transparent)]
+    Selection(#[from] SelectionError),
     /// Capabilities are missing.
     #[error(transparent)]
     Privilege(#[from] PrivilegeError),
@@ -76,17 +77,22 @@ pub enum RunError {
 /// See [`RunError`]. Nothing is left attached.
 pub fn run(args: &cli::Run) -> Result<(), RunError> {
     let policy = Policy::named(&args.policy.policy, &args.policy.tunnels)?;
-    let interfaces = interfaces(&args.interfaces)?;
+    let selection = select(args)?;
     privilege::check(Task::Run)?;
     let listener = Listener::bind(args.listen)?;
     let runtime = Runtime::new().map_err(RunError::Signals)?;
-    let mut program = load(args.table.flows_per_cpu, policy)?;
-    let options = AgentOptions { interfaces, mode: args.mode.into(), interval: args.interval };
+    let mut program = load(&args.table, policy)?;
+    let options = AgentOptions {
+        selection,
+        force_tap: args.force_tap,
+        mode: args.mode.into(),
+        interval: args.interval,
+    };
     let published = Published::new(Snapshot::starting(&mut program, &options)?);
     let observed = published.clone();
     // Before anything is attached: a signal at any later moment ends with a last drain.
     let signals = Signals::catch(&runtime)?;
-    let agent = Agent::start(program, options, move |progress| observed.drained(progress))?;
+    let agent = Agent::start(program, options, move |progress| observed.progressed(progress))?;
     let stopper = agent.stopper();
     signals.stop(&runtime, move || stopper.stop());
     let server = Server::start(listener, published.clone()).map_err(RunError::Server)?;
@@ -101,29 +107,22 @@ pub fn run(args: &cli::Run) -> Result<(), RunError> {
         outlet.dropped(&batch);
     }
     let ledger = outlet.ledger();
-    print_ledger(&ledger, args.output).map_err(RunError::Output)?;
+    // The file first: a standard output that is closed must not cost it.
     if let Some(path) = &args.ledger {
         write_ledger(path, &ledger)?;
     }
-    printed.map_err(RunError::Output)?;
+    printed.and_then(|()| print_ledger(&ledger, args.output)).map_err(RunError::Output)?;
     ended?;
     if ledger.is_balanced() { Ok(()) } else { Err(RunError::Unbalanced) }
 }
 
-/// Loads the program for live interfaces and says how much memory its tables take.
+/// Loads the program for live interfaces, once it has said how much memory its tables take.
 ///
 /// # Errors
 /// See [`ProgramError`].
-pub fn load(flows_per_cpu: u32, policy: Policy) -> Result<Program, ProgramError> {
-    let mut program =
-        Program::load(&Options { flows_per_cpu, tunnels: policy.tunnels, ..Options::default() })?;
-    let Shape { cpus, .. } = program.generations().shape();
-    let bytes = program.generations().shape().bytes() * 2;
-    eprintln!(
-        "minimizer: flow tables take {:.1} MiB: {flows_per_cpu} flows on each of {cpus} CPUs, two generations",
-        bytes as f64 / f64::from(1 << 20)
-    );
-    Ok(program)
+pub fn load(table: &cli::Table, policy: Policy) -> Result<Program, ProgramError> {
+    let flows_per_cpu = size::decide(table)?;
+    Program::load(&Options { flows_per_cpu, tunnels: policy.tunnels, ..Options::default() })
 }
 
 /// SIGINT and SIGTERM, from now on caught and remembered.
@@ -177,26 +176,26 @@ pub fn write_ledger(path: &Path, ledger: &Ledger) -> Result<(), RunError> {
     write().map_err(|source| RunError::Ledger { path: path.to_owned(), source })
 }
 
-fn interfaces(names: &[String]) -> Result<Vec<Interface>, RunError> {
-    let mut interfaces: Vec<Interface> = Vec::new();
-    for name in names {
-        let interface = Interface::by_name(name)?;
-        if interfaces.iter().any(|known| known.index == interface.index) {
-            return Err(RunError::Twice(name.clone()));
-        }
-        interfaces.push(interface);
+/// The interfaces that are meant. A name must be there; a pattern may match nothing yet.
+fn select(args: &cli::Run) -> Result<Selection, RunError> {
+    let selection = Selection::new(&args.interfaces, &args.taps)?;
+    let links = Netlink::open()?.links()?;
+    for pattern in selection.check(&links)? {
+        eprintln!("minimizer: no interface matches {pattern} yet; those that appear are watched");
     }
-    Ok(interfaces)
+    Ok(selection)
 }
 
 /// Prints batches until there are no more. When writing fails, the batch is lost.
 fn print(outlet: &Outlet, published: &Published, output: Output) -> io::Result<()> {
     let mut live = (output == Output::Table).then(Live::new).filter(Live::is_terminal);
-    let names: Vec<_> = outlet.ledger().interfaces().map(|(name, _)| name.to_owned()).collect();
-    let title = format!("{}  Ctrl-C ends", names.join(", "));
     while let Some(batch) = outlet.next() {
         let result = match &mut live {
-            Some(live) => live.show(&title, &batch, &outlet.ledger()),
+            Some(live) => {
+                let ledger = outlet.ledger();
+                let names: Vec<_> = ledger.interfaces().map(|(name, _)| name).collect();
+                live.show(&format!("{}  Ctrl-C ends", names.join(", ")), &batch, &ledger)
+            }
             None => print_batch(&batch, output),
         };
         match result {

@@ -9,6 +9,7 @@ use serde_json::Value;
 use thiserror::Error;
 
 use crate::metrics::Snapshot;
+use crate::program::Action;
 
 /// Longest time to wait for an agent on this host.
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -53,6 +54,21 @@ pub struct InterfaceReport {
     /// `native`, `skb`, or absent when nothing is attached (any more).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mode: Option<String>,
+    /// Whether every frame is dropped once it is counted.
+    #[serde(default)]
+    pub tap: bool,
+    /// Whether the interface is up.
+    #[serde(default)]
+    pub up: bool,
+    /// The kernel's number of the interface, when it is attached.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub if_index: Option<u32>,
+    /// The kernel's number of the program, when it is attached.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub program_id: Option<u32>,
+    /// Why it is not attached.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
 }
 
 /// How full the flow table was at the last drain.
@@ -62,6 +78,12 @@ pub struct TableReport {
     pub slots: u64,
     /// Slots in use.
     pub slots_used: u64,
+    /// Slots of one CPU.
+    #[serde(default)]
+    pub cpu_slots: u64,
+    /// Slots in use on the CPU that used most.
+    #[serde(default)]
+    pub cpu_slots_used_max: u64,
     /// Spill log entries, all CPUs.
     pub spill_entries: u64,
     /// Spill log entries in use.
@@ -105,16 +127,23 @@ impl Report {
             ready: not_ready.is_none(),
             not_ready,
             interfaces: snapshot
-                .attachments
+                .watched
                 .iter()
-                .map(|attachment| InterfaceReport {
-                    name: attachment.interface.clone(),
-                    mode: attachment.mode.map(|mode| mode.name().to_owned()),
+                .map(|watched| InterfaceReport {
+                    name: watched.name.clone(),
+                    mode: watched.attached.map(|attached| attached.mode.name().to_owned()),
+                    tap: watched.action == Action::Drop,
+                    up: watched.up,
+                    if_index: watched.attached.map(|attached| attached.if_index),
+                    program_id: watched.attached.map(|attached| attached.program_id),
+                    reason: watched.reason.clone(),
                 })
                 .collect(),
             table: TableReport {
                 slots: occupancy.slots,
                 slots_used: occupancy.slots_used,
+                cpu_slots: occupancy.slots_per_cpu,
+                cpu_slots_used_max: occupancy.slots_used_max,
                 spill_entries: occupancy.spill,
                 spill_entries_used: occupancy.spill_used,
                 memory_bytes: snapshot.table_bytes,
@@ -149,16 +178,19 @@ impl Report {
         row(
             "flow table",
             format!(
-                "{} of {} slots, {} of {} spill entries, {} MiB",
+                "{} of {} slots, on the fullest CPU {} of {}, {} of {} spill entries, {} MiB",
                 self.table.slots_used,
                 self.table.slots,
+                self.table.cpu_slots_used_max,
+                self.table.cpu_slots,
                 self.table.spill_entries_used,
                 self.table.spill_entries,
                 self.table.memory_bytes >> 20
             ),
         );
         for interface in &self.interfaces {
-            let mode = interface.mode.as_deref().unwrap_or("not attached");
+            let tap = if interface.tap { ", tap" } else { "" };
+            let mode = interface.mode.as_deref().unwrap_or("not attached").to_owned() + tap;
             let totals = &self.ledger["interfaces"][&interface.name];
             let mut outcomes = String::new();
             for (name, count) in totals["outcomes"].as_object().into_iter().flatten() {
@@ -167,7 +199,16 @@ impl Report {
                     write!(outcomes, ", {name} {packets}").unwrap_or_default();
                 }
             }
-            row(&interface.name, format!("{mode}, seen {}{outcomes}", packets(&totals["seen"])));
+            let state = if interface.up || interface.mode.is_none() { "" } else { ", down" };
+            let unwatched = totals["unwatched_times"].as_u64().map_or(String::new(), |times| {
+                let seconds = totals["unwatched_seconds"].as_f64().unwrap_or(0.0);
+                format!(", unwatched {times} times for {seconds:.1} s")
+            });
+            let seen = packets(&totals["seen"]);
+            row(&interface.name, format!("{mode}{state}, seen {seen}{outcomes}{unwatched}"));
+            if let Some(reason) = &interface.reason {
+                row("", format!("not attached: {reason}"));
+            }
         }
         let [exported, overflow] = ["exported", "overflow"].map(|name| {
             let counts = &self.ledger[name];
@@ -279,7 +320,8 @@ mod tests {
             "eth\"0\\",
             "native, seen 2453, counted 101",
             "malformed 1456",
-            "not attached, seen 0",
+            "not attached, tap, seen 0, unwatched 7 times for 2.8 s",
+            "not attached: there is no such interface",
             "ledger       balanced",
         ] {
             assert!(table.contains(part), "{part} is missing in\n{table}");

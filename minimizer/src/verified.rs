@@ -8,7 +8,7 @@ use aya::programs::ProgramError as AyaError;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::kernel::Kernel;
-use crate::program::{OBJECT, Options, Prepared, Program, ProgramError, xdp_mut};
+use crate::program::{Action, OBJECT, Options, Prepared, Program, ProgramError, xdp_mut};
 
 /// Loads the program as [`Program::load_for`] does and returns the count, if the kernel tells.
 ///
@@ -24,8 +24,8 @@ pub fn instructions(kernel: Kernel, options: &Options) -> Result<Option<u32>, Pr
 /// Kernels before 5.16 tell only in the verifier's log, which the loader keeps only of programs that
 /// do not load. A verified program does not when there is no number left for its descriptor.
 fn from_log(kernel: Kernel, options: &Options) -> Result<Option<u32>, ProgramError> {
-    let Prepared { mut ebpf, name, .. } = Prepared::new(kernel, OBJECT, options, VerifierLogLevel::STATS)?;
-    let xdp = xdp_mut(&mut ebpf, name)?;
+    let Prepared { mut ebpf, .. } = Prepared::new(kernel, OBJECT, options, VerifierLogLevel::STATS)?;
+    let xdp = xdp_mut(&mut ebpf, Action::Pass.program(options.tunnels))?;
     let before = getrlimit(Resource::Nofile);
     let Ok(next) = File::open("/dev/null").map(|file| file.as_raw_fd().unsigned_abs()) else {
         return Ok(None);

@@ -6,9 +6,15 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
 use std::sync::OnceLock;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+
+/// Longest wait for what must come; beyond, something is stuck.
+const WAIT_LIMIT: Duration = Duration::from_secs(60);
 
 /// The binary, built with the profile of this test. Cargo does not build it for tests of another package.
 ///
@@ -50,7 +56,15 @@ impl Agent {
     /// # Errors
     /// When it ends before.
     pub fn start(command: &mut Command) -> Result<Self> {
-        let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn()?;
+        Self::start_into(command, Stdio::null())
+    }
+
+    /// The same with its standard output going somewhere.
+    ///
+    /// # Errors
+    /// When it ends before.
+    pub fn start_into(command: &mut Command, stdout: impl Into<Stdio>) -> Result<Self> {
+        let mut child = command.stdin(Stdio::null()).stdout(stdout).stderr(Stdio::piped()).spawn()?;
         let mut stderr = BufReader::new(child.stderr.take().context("stderr is piped")?);
         let mut said = String::new();
         let address = loop {
@@ -78,6 +92,23 @@ impl Agent {
     /// When it does not answer.
     pub fn get(&self, path: &str, accept: &str) -> Result<(u16, String, String)> {
         get(&format!("http://{}{path}", self.address), accept)
+    }
+
+    /// Asks for the status until it is as wanted, and returns it.
+    ///
+    /// # Errors
+    /// When it does not get so, with the last one.
+    pub fn wait_for(&self, is_wanted: impl Fn(&Value) -> bool) -> Result<Value> {
+        let begin = Instant::now();
+        loop {
+            let status: Value = serde_json::from_str(&self.get("/status", "")?.2)?;
+            if is_wanted(&status) {
+                return Ok(status);
+            }
+            ensure!(begin.elapsed() < WAIT_LIMIT, "the last status was {status:#}");
+            // Paces questions; nothing depends on it.
+            thread::park_timeout(Duration::from_millis(10));
+        }
     }
 
     /// Stops it as an operator does; returns how it ended and what it said since the start.

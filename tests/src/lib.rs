@@ -8,6 +8,7 @@ pub mod foreign;
 pub mod fuzz;
 pub mod guest;
 pub mod leftovers;
+pub mod listener;
 pub mod live_frames;
 pub mod network;
 pub mod packets;

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::thread;
 
 use anyhow::Result;
 use minimizer::demo::generator::Traffic;
@@ -33,6 +34,27 @@ impl Network {
             })
             .collect::<Result<_, _>>()?;
         Ok(Self { netlink, cables })
+    }
+
+    /// Lays one more cable, with this name of its receiving end; the other is called `s-` and the same.
+    ///
+    /// # Errors
+    /// The kernel's answer.
+    pub fn lay(&mut self, receiver: &str) -> Result<usize> {
+        self.cables.push(Cable::lay(&mut self.netlink, &format!("s-{receiver}"), receiver, 1500)?);
+        Ok(self.cables.len() - 1)
+    }
+
+    /// Sends `frames` into a cable and returns how many the receiving end took.
+    ///
+    /// # Errors
+    /// When sending fails, or frames stay in the cable.
+    pub fn send_all(&mut self, cable: usize, traffic: &Arc<Traffic>, frames: u64) -> Result<u64> {
+        let sender = self.send(cable, traffic, Some(frames))?;
+        while !sender.is_finished() {
+            thread::yield_now();
+        }
+        self.settle(cable, sender.finish()?)
     }
 
     /// The cables.

@@ -89,6 +89,29 @@ fn a_port_in_use_is_named_and_nothing_is_attached() -> Result<()> {
 }
 
 #[test]
+fn tables_beyond_the_memory_are_refused_with_what_would_fit() -> Result<()> {
+    if !can_use_kernel() {
+        return Ok(());
+    }
+    let _veth = Veth::new()?;
+    for option in ["--flows", "--flows-per-cpu"] {
+        let output = run(&["run", "-i", RECEIVER, "--listen", "127.0.0.1:0", option, "4294967295"])?;
+        let text = said(&output);
+        assert_eq!(output.status.code(), Some(1), "{text}");
+        let (_, fits) = text.split_once(&format!("'{option} ")).with_context(|| text.clone())?;
+        let fits: u32 = fits.split('\'').next().context("a number")?.parse()?;
+        assert!(fits > 1000 && text.contains("are available (MemAvailable"), "{text}");
+    }
+    let output = run(&["run", "-i", RECEIVER, "--flows", "1000", "--flows-per-cpu", "1000"])?;
+    assert_eq!(output.status.code(), Some(2), "{}", said(&output));
+    let mut command = Command::new(minimizer());
+    command.args(["run", "-i", RECEIVER, "--listen", "127.0.0.1:0", "--flows", "1000"]);
+    let (ended, text) = Agent::start(&mut command)?.stop()?;
+    ensure!(ended.success(), "{text}");
+    Ok(())
+}
+
+#[test]
 fn bash_accepts_its_completions_and_man_its_page() -> Result<()> {
     for (arguments, checker) in [
         (&["completions", "bash"][..], &["bash", "-n"][..]),

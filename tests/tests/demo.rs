@@ -13,7 +13,7 @@ use minimizer::netlink::Netlink;
 use minimizer_common::tunnel::Tunnels;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
-use tests::command::minimizer;
+use tests::command::{Agent, minimizer};
 use tests::leftovers::{Holdings, host_interfaces};
 use tests::privilege::can_use_kernel;
 
@@ -258,4 +258,21 @@ fn a_kill_leaves_nothing() {
 fn an_unknown_policy_is_bad_configuration() {
     let output = demo(&["--policy", "absent"]);
     assert_eq!(output.status.code(), Some(78), "{}", text(&output.stderr));
+}
+
+#[test]
+fn its_metrics_are_served_outside_of_the_private_network() {
+    if !can_use_kernel() {
+        return;
+    }
+    let mut command = Command::new(minimizer());
+    command.args(["demo", "--duration", "1h", "--interval", "100ms", "--output", "json"]);
+    let agent = Agent::start(command.args(["--listen", "127.0.0.1:0"])).expect("it serves on this host");
+    let status = agent.wait_for(|status| status["ledger"]["exported"]["packets"].as_u64() > Some(0));
+    let status = status.expect("it counts");
+    assert_eq!(status["interfaces"][0]["name"], RECEIVER, "{status}");
+    let metrics = agent.get("/metrics", "").expect("it answers").2;
+    assert!(metrics.contains("minimizer_ledger_balanced 1\n"), "{metrics}");
+    let (ended, said) = agent.stop().expect("it ends");
+    assert!(ended.success(), "{said}");
 }

@@ -1,5 +1,6 @@
 //! `minimizer run` interrupted: the ledger it prints balances, and holds all that it printed.
 
+use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -142,5 +143,34 @@ fn an_interrupt_after_traffic_leaves_a_ledger_of_all_that_was_sent() {
         assert_eq!(interface["seen"].as_u64(), Some(sent));
         let expected = Expected::of(traffic.round(), sent, 0);
         assert_eq!(interface["octets_counted"].as_u64(), Some(expected.octets()));
+    }
+}
+
+#[test]
+fn a_closed_standard_output_does_not_cost_the_ledger_file() {
+    if !can_use_kernel() {
+        return;
+    }
+    let network = Network::new(1, 1500).expect("a private network can be made");
+    let name = &network.cables()[0].receiver.name;
+    let folder = tempfile::tempdir().expect("a folder");
+    for output in ["table", "json"] {
+        let file = folder.path().join(output);
+        let mut command = Command::new(minimizer());
+        command.args(["run", "-i", name, "--interval", "100ms", "--listen", "127.0.0.1:0"]);
+        command.args(["--flows-per-cpu", "1024", "--output", output, "--ledger"]).arg(&file);
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it starts");
+        drop(child.stdout.take());
+        // A table has a header; in JSON nothing is written before there is a record.
+        let sender = network.send(0, &Arc::new(Traffic::mixed(1)), None).expect("sending starts");
+        let mut said = String::new();
+        child.stderr.take().expect("stderr is piped").read_to_string(&mut said).expect("it is UTF-8");
+        assert_eq!(child.wait().expect("it ends").code(), Some(1), "{said}");
+        sender.finish().expect("sending works");
+        assert!(said.contains("cannot write to the standard output"), "{said}");
+        let ledger = fs::read(&file).expect("the ledger is written");
+        let ledger: Value = serde_json::from_slice(&ledger).expect("the ledger is JSON");
+        assert_eq!(ledger["balanced"], true, "{ledger}");
+        assert!(output == "table" || ledger["dropped"]["packets"].as_u64() > Some(0), "{ledger}");
     }
 }

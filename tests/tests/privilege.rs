@@ -8,7 +8,7 @@ use std::thread;
 
 use anyhow::{Context as _, Result, anyhow, ensure};
 use caps::{CapSet, Capability};
-use minimizer::interface::Interface;
+use minimizer::netlink::Netlink;
 use minimizer::privilege::Task;
 use minimizer::program::{Clock, Mode, Options, Program};
 use nix::sched::{CloneFlags, unshare};
@@ -176,7 +176,7 @@ fn the_kernel_needs_each_capability_and_no_other() -> Result<()> {
     })??;
 
     let _veth = Veth::new()?;
-    let if_index = Interface::by_name(RECEIVER)?.index;
+    let if_index = Netlink::open()?.link(RECEIVER)?.index;
     with_capabilities(Task::Run.needs(), || -> Result<()> {
         let mut program = load()?;
         program.watch(if_index, 0)?;

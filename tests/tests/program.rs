@@ -3,6 +3,7 @@
 use minimizer::drain::{Records, drain};
 use minimizer::ledger::Ledger;
 use minimizer::program::{Clock, Options, Program};
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
 const PASS: u32 = 2;
 
@@ -55,4 +56,36 @@ fn what_the_kernel_counts_is_what_the_drain_finds() {
     let mut quiet = program.generations().flip().expect("the kernel flips");
     drain(&mut quiet, &mut records, u64::from);
     assert!(records.take().is_empty());
+}
+
+/// A CPU that comes online later has a number that is possible now, and every possible number has a run.
+#[test]
+fn every_cpu_counts_in_a_run_of_its_own() {
+    let options = Options { flows_per_cpu: 64, clock: Clock::Control, ..Options::default() };
+    let mut program = Program::load(&options).expect("the program loads");
+    program.watch(1, 0).expect("slot 0 exists");
+    let runs = program.generations().shape().cpus;
+    let possible = std::fs::read_to_string("/sys/devices/system/cpu/possible").expect("sysfs");
+    let highest = possible.trim().rsplit(['-', ',']).next().and_then(|number| number.parse::<u32>().ok());
+    assert_eq!(highest.map(|number| number + 1), Some(runs), "{possible}");
+    let allowed = sched_getaffinity(None).expect("this thread has CPUs");
+    let cpus: Vec<u32> =
+        (0..runs).filter(|cpu| usize::try_from(*cpu).is_ok_and(|cpu| allowed.is_set(cpu))).collect();
+    for cpu in &cpus {
+        let mut only = CpuSet::new();
+        only.set(usize::try_from(*cpu).expect("small"));
+        sched_setaffinity(None, &only).expect("the CPU is online");
+        for port in 0..=u16::try_from(*cpu).expect("small") {
+            program.run(&syn(port)).expect("the kernel runs it");
+        }
+    }
+    sched_setaffinity(None, &allowed).expect("as it was");
+    let mut quiet = program.generations().flip().expect("the kernel flips");
+    for cpu in &cpus {
+        assert_eq!(quiet.counters(*cpu, 0).seen_packets, u64::from(*cpu) + 1, "CPU {cpu}");
+    }
+    let totals = drain(&mut quiet, &mut Records::new(vec![1]), u64::from);
+    let flows: u64 = cpus.iter().map(|cpu| u64::from(*cpu) + 1).sum();
+    assert_eq!(totals.occupancy.slots_used, flows);
+    assert_eq!(totals.occupancy.slots_used_max, cpus.iter().max().map_or(0, |cpu| u64::from(*cpu) + 1));
 }

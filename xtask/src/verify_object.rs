@@ -131,12 +131,10 @@ fn loaded_is(bytes: &[u8], object: &KernelObject) -> Result<()> {
     }
     for program in &object.programs {
         let name = &program.name;
-        let tag = tags.get(name).with_context(|| format!("the agent's loader does not load {name}"))?;
-        let (sha256, sha1) = {
-            let Tags { sha256, sha1 } = Tags::of(program);
-            (hexadecimal(&sha256), hexadecimal(&sha1))
-        };
+        let tag = tags.get(name).with_context(|| format!("the agent does not load program {name}"))?;
+        let Tags { sha256, sha1 } = Tags::of(program);
         // Which of the two is the kernel's choice; both cover every instruction.
+        let (sha256, sha1) = (hexadecimal(&sha256), hexadecimal(&sha1));
         if *tag != sha256 && *tag != sha1 {
             bail!("the kernel's tag of {name} is {tag}, the object's {sha256} or {sha1}");
         }
@@ -170,9 +168,9 @@ fn print(bytes: &[u8], object: &KernelObject, findings: &Findings) {
         });
         println!("map           {name:<12} {kind}, {} x {} bytes{inner}", map.entries, map.value_bytes);
     }
-    for (program, flow) in &findings.flows {
+    for (name, flow) in &findings.flows {
         let (loads, stores) = (flow.packet_loads, flow.foreign_stores.len());
-        println!("packet        {loads} loads of header fields by {program}");
-        println!("stores        {stores} to anything but the stack and map values by {program}");
+        println!("{name:<13} {loads} loads of header fields");
+        println!("{:<13} {stores} stores to anything but the stack and map values", "");
     }
 }

@@ -18,8 +18,9 @@ use tokio::runtime::Runtime;
 
 use crate::agent::{Agent, AgentError, AgentOptions, Outlet};
 use crate::cli;
-use crate::interface::Interface;
+use crate::http::{ListenError, Listener, Server};
 use crate::live::Live;
+use crate::metrics::{Published, Snapshot};
 use crate::netlink::{Netlink, NetlinkError};
 use crate::pcap::{Capture, CaptureError};
 use crate::policy::{Policy, PolicyError};
@@ -27,6 +28,7 @@ use crate::program::{Mode, ProgramError};
 use crate::queue::Queue;
 use crate::report::Output;
 use crate::run::{self, RunError, Signals};
+use crate::selection::Selection;
 use cost::{Cost, Meter};
 use generator::Traffic;
 use network::{Cable, NetworkError};
@@ -65,6 +67,9 @@ pub enum DemoError {
     /// The agent does not start, or stopped.
     #[error(transparent)]
     Agent(#[from] AgentError),
+    /// The address for the web server cannot be had.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
     /// No signals, or no output.
     #[error(transparent)]
     Run(#[from] RunError),
@@ -105,12 +110,14 @@ pub fn demo(args: &cli::Demo) -> Result<(), DemoError> {
         eprintln!("minimizer: {damage}; the frames before are sent");
     }
     let host_interfaces = screen::host_interfaces(&Netlink::open()?.links()?);
+    // A socket belongs to the network in which it was made: this one to the host's.
+    let listener = args.listen.map(Listener::bind).transpose()?;
     network::enter_private_namespace()?;
     let mut netlink = Netlink::open()?;
     let mtu_octets = if args.pcap.is_some() { CAPTURE_MTU_OCTETS } else { MTU_OCTETS };
     let cable = Cable::lay(&mut netlink, SENDER, RECEIVER, mtu_octets)?;
 
-    let summary = measure(args, policy, Arc::new(traffic), &cable, netlink)?;
+    let summary = measure(args, policy, Arc::new(traffic), &cable, netlink, listener)?;
     match args.output {
         Output::Table => screen::print(&summary, &host_interfaces),
         Output::Json => screen::print_json(&summary, &host_interfaces),
@@ -155,14 +162,26 @@ fn measure(
     traffic: Arc<Traffic>,
     cable: &Cable,
     netlink: Netlink,
+    listener: Option<Listener>,
 ) -> Result<Summary, DemoError> {
     let runtime = Runtime::new().map_err(RunError::Signals)?;
     let signals = Signals::catch(&runtime)?;
-    let program = run::load(args.table.flows_per_cpu, policy)?;
+    let mut program = run::load(&args.table, policy)?;
     let meter = Meter::start(&program)?;
-    let receiver = Interface { name: cable.receiver.name.clone(), index: cable.receiver.index };
-    let options = AgentOptions { interfaces: vec![receiver], mode: Mode::Native, interval: args.interval };
-    let agent = Agent::start(program, options, |_| {})?;
+    let options = AgentOptions {
+        selection: Selection::one(&cable.receiver.name),
+        force_tap: false,
+        mode: Mode::Native,
+        interval: args.interval,
+    };
+    let published = Published::new(Snapshot::starting(&mut program, &options)?);
+    let observed = published.clone();
+    let agent = Agent::start(program, options, move |progress| observed.progressed(progress))?;
+    let server = listener.map(|listener| Server::start(listener, published.clone())).transpose();
+    let server = server.map_err(RunError::Server)?;
+    if let Some(server) = &server {
+        eprintln!("minimizer: serving http://{}/", server.address());
+    }
     let end = Arc::new(Queue::<()>::new(1));
     signals.stop(&runtime, {
         let end = Arc::clone(&end);
@@ -185,7 +204,7 @@ fn measure(
         })
         .map_err(AgentError::Thread)?;
     let outlet = agent.outlet();
-    let shown = show(&outlet, &end, args);
+    let shown = show(&outlet, &published, &end, args);
     end.close();
     let conducted = conductor.join().map_err(|_| AgentError::Panicked)?;
     agent.wait()?;
@@ -203,7 +222,7 @@ fn measure(
 }
 
 /// Shows every batch until there are no more, and sums up records by protocol.
-fn show(outlet: &Outlet, end: &Queue<()>, args: &cli::Demo) -> io::Result<Protocols> {
+fn show(outlet: &Outlet, published: &Published, end: &Queue<()>, args: &cli::Demo) -> io::Result<Protocols> {
     let mut live = Live::new();
     let mut protocols = Protocols::default();
     let title = format!("demo on {RECEIVER}, {} s, Ctrl-C ends", args.duration.as_secs_f64());
@@ -211,6 +230,7 @@ fn show(outlet: &Outlet, end: &Queue<()>, args: &cli::Demo) -> io::Result<Protoc
         protocols.add(&batch.records);
         // This demo is where its records go.
         outlet.exported(&batch);
+        published.exported(&outlet.ledger(), batch.records.len());
         // What is left at the end is a fraction of an interval, and no rate to leave on a terminal.
         let is_rest = live.is_terminal() && end.wait_closed(Duration::ZERO);
         if args.output == Output::Table && !is_rest {

@@ -205,22 +205,16 @@ pub fn print_json(summary: &Summary, host_interfaces: &[String]) -> io::Result<(
 #[cfg(test)]
 mod tests {
     use super::host_interfaces;
-    use crate::netlink::{Link, LinkCounters};
+    use crate::netlink::Link;
 
     #[test]
     fn devices_that_are_up_come_first() {
         let link = |name: &str, driver: Option<&str>, up, loopback| Link {
-            index: 1,
-            name: name.to_owned(),
-            mtu_octets: 1500,
-            kind: None,
             driver: driver.map(str::to_owned),
             up,
             carrier: up,
             loopback,
-            xdp: Vec::new(),
-            features: None,
-            counters: LinkCounters::default(),
+            ..Link::named(1, name)
         };
         let links = [
             link("lo", None, true, true),

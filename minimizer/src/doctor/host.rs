@@ -8,8 +8,10 @@ use procfs::ProcResult;
 use procfs::process::{LimitValue, Process};
 
 use super::Check;
+use crate::cpus;
 use crate::kernel::Kernel;
 use crate::privilege::{self, PrivilegeError, Task};
+use crate::size::{self, AGENT_BYTES};
 
 const HOST: &str = "host";
 /// Oldest kernel on which the program loads.
@@ -18,8 +20,6 @@ const KERNEL_MIN: KernelVersion = KernelVersion::new(5, 10, 0);
 const KERNEL_CGROUP_CHARGE: KernelVersion = KernelVersion::new(5, 11, 0);
 /// Flows per CPU for which memory is judged: the default of `run`.
 const FLOWS_PER_CPU: u32 = 65_536;
-/// Memory of the agent beside its tables.
-const AGENT_BYTES: u64 = 64 << 20;
 
 /// All checks of the host.
 pub fn checks() -> Vec<Check> {
@@ -107,7 +107,7 @@ fn capabilities() -> Check {
     }
 }
 
-/// CPUs that could ever be there, and those that run.
+/// Numbers that CPUs could ever have, and CPUs that run.
 struct Cpus {
     possible: Option<u32>,
     online: Option<u32>,
@@ -115,24 +115,13 @@ struct Cpus {
 
 impl Cpus {
     fn read() -> Self {
-        let count =
-            |file: &str| cpu_count(&fs::read_to_string(format!("/sys/devices/system/cpu/{file}")).ok()?);
-        Self { possible: count("possible"), online: count("online") }
+        Self { possible: cpus::numbers().ok(), online: cpus::online().ok() }
     }
 
     /// Memory of the tables at the default size.
     fn table_bytes(&self) -> Option<u64> {
-        Some(Shape::for_flows(self.possible?, FLOWS_PER_CPU)?.bytes() * 2)
+        Some(size::bytes(&Shape::for_flows(self.possible?, FLOWS_PER_CPU)?))
     }
-}
-
-/// Number of CPUs in a list like `0-3,8-11`.
-fn cpu_count(list: &str) -> Option<u32> {
-    list.trim().split(',').try_fold(0, |count, range| {
-        let (first, last) = range.split_once('-').unwrap_or((range, range));
-        let (first, last): (u32, u32) = (first.parse().ok()?, last.parse().ok()?);
-        Some(count + last.checked_sub(first)? + 1)
-    })
 }
 
 fn cpu_check(cpus: &Cpus) -> Check {
@@ -228,7 +217,7 @@ fn file_system() -> Check {
 #[cfg(test)]
 mod tests {
     use super::super::Verdict;
-    use super::{Cpus, Kernel, KernelVersion, cpu_check, cpu_count, jit, kernel_version, multi_buffer};
+    use super::{Cpus, Kernel, KernelVersion, cpu_check, jit, kernel_version, multi_buffer};
 
     #[test]
     fn kernels_are_judged_by_what_they_lack() {
@@ -264,21 +253,6 @@ mod tests {
             (None, Verdict::Warn),
         ] {
             assert_eq!(jit(setting).verdict, verdict, "{setting:?}");
-        }
-    }
-
-    #[test]
-    fn cpu_lists_are_counted() {
-        let cases = [
-            ("0\n", Some(1)),
-            ("0-3,8-11\n", Some(8)),
-            ("", None),
-            ("3-1", None),
-            ("a", None),
-            ("0,2", Some(2)),
-        ];
-        for (list, count) in cases {
-            assert_eq!(cpu_count(list), count, "{list}");
         }
     }
 

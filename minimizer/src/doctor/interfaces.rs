@@ -2,11 +2,12 @@
 
 use aya::programs::loaded_programs;
 use aya::util::KernelVersion;
-use minimizer_common::settings::PROGRAMS;
+use minimizer_common::settings::{ACTION_PASS, PROGRAMS};
 
 use super::drivers::has_native_xdp;
 use super::{Check, Verdict};
 use crate::netlink::{AttachedXdp, Link, XdpFeatures, XdpMode};
+use crate::tap::HostTraffic;
 
 const NATIVE_XDP: &str = "native xdp";
 const MTU: &str = "mtu";
@@ -14,10 +15,11 @@ const MTU: &str = "mtu";
 const MTU_ONE_BUFFER: u32 = 3000;
 
 /// All checks of the named interfaces, or of all but loopback.
-pub fn checks(names: &[String], links: &[Link]) -> Vec<Check> {
+pub fn checks(names: &[String], links: &[Link], host: &HostTraffic) -> Vec<Check> {
     if names.is_empty() {
         // Nobody asked for each of these: what some of them cannot do keeps no agent from working.
-        let mut checks: Vec<Check> = links.iter().filter(|link| !link.loopback).flat_map(interface).collect();
+        let mut checks: Vec<Check> =
+            links.iter().filter(|link| !link.loopback).flat_map(|link| interface(link, host)).collect();
         for check in &mut checks {
             if check.check == NATIVE_XDP || check.check == MTU {
                 check.verdict = check.verdict.min(Verdict::Warn);
@@ -28,7 +30,7 @@ pub fn checks(names: &[String], links: &[Link]) -> Vec<Check> {
     names
         .iter()
         .flat_map(|name| match links.iter().find(|link| link.name == *name) {
-            Some(link) => interface(link),
+            Some(link) => interface(link, host),
             None => vec![unknown(name, links)],
         })
         .collect()
@@ -44,11 +46,12 @@ fn unknown(name: &str, links: &[Link]) -> Check {
     )
 }
 
-fn interface(link: &Link) -> Vec<Check> {
+fn interface(link: &Link, host: &HostTraffic) -> Vec<Check> {
     let kernel = KernelVersion::current().unwrap_or(KernelVersion::new(0, 0, 0));
     let mut checks = vec![state(link), native(link, kernel)];
     checks.extend(programs(link, program_name));
     checks.push(mtu(link));
+    checks.push(tap(link, host));
     checks
 }
 
@@ -94,11 +97,17 @@ fn programs(link: &Link, name_of: impl Fn(u32) -> Option<String>) -> Vec<Check> 
     if link.xdp.is_empty() {
         return vec![Check::pass(name, check, "none attached")];
     }
+    let ours = |name: &str| PROGRAMS.iter().find(|(ours, _)| *ours == name).map(|(_, action)| *action);
     let program = |attached: &AttachedXdp| {
         let (id, mode) = (attached.program_id, attached.mode.name());
         match name_of(id) {
-            Some(program) if PROGRAMS.contains(&program.as_str()) => {
+            Some(program) if ours(&program) == Some(ACTION_PASS) => {
                 Check::pass(name, check, format!("{program}, id {id}, {mode}: an agent is at work"))
+            }
+            Some(program) if ours(&program).is_some() => {
+                let evidence =
+                    format!("{program}, id {id}, {mode}: an agent is at work and drops every frame");
+                Check::pass(name, check, evidence)
             }
             Some(program) => {
                 let evidence = format!("foreign program {program}, id {id}, {mode}: it is never replaced");
@@ -158,27 +167,32 @@ fn mtu(link: &Link) -> Check {
     }
 }
 
+/// Both are as it should be: most interfaces are no taps.
+fn tap(link: &Link, host: &HostTraffic) -> Check {
+    let evidence = match host.through(link.index) {
+        Some(traffic) => format!("refused: {traffic}"),
+        None => format!("'--tap {}' is accepted: this host is not reached through it", link.name),
+    };
+    Check::pass(&link.name, "tap", evidence)
+}
+
 #[cfg(test)]
 mod tests {
     use aya::util::KernelVersion;
 
     use super::super::Verdict;
     use super::{checks, mtu, native, programs, state};
-    use crate::netlink::{AttachedXdp, Link, LinkCounters, XdpFeatures, XdpMode};
+    use crate::netlink::{AttachedXdp, Link, XdpFeatures, XdpMode};
+    use crate::tap::HostTraffic;
 
     fn link() -> Link {
         Link {
-            index: 2,
-            name: "eth0".to_owned(),
-            kind: None,
             driver: Some("ice".to_owned()),
             mtu_octets: 1500,
             up: true,
             carrier: true,
-            loopback: false,
-            xdp: Vec::new(),
-            counters: LinkCounters::default(),
             features: Some(XdpFeatures { native: true, multi_buffer: false }),
+            ..Link::named(2, "eth0")
         }
     }
 
@@ -211,11 +225,14 @@ mod tests {
     fn only_foreign_programs_are_in_the_way() {
         let name_of = |id| match id {
             1 => Some("minimizer".to_owned()),
+            4 => Some("minimizer_tap".to_owned()),
             2 => Some("xdp_dispatcher".to_owned()),
             _ => None,
         };
         assert_eq!(programs(&link(), name_of)[0].verdict, Verdict::Pass);
-        for (program_id, verdict) in [(1, Verdict::Pass), (2, Verdict::Fail), (3, Verdict::Warn)] {
+        for (program_id, verdict) in
+            [(1, Verdict::Pass), (4, Verdict::Pass), (2, Verdict::Fail), (3, Verdict::Warn)]
+        {
             let xdp = vec![AttachedXdp { program_id, mode: XdpMode::Skb }];
             let checks = programs(&Link { xdp, ..link() }, name_of);
             assert_eq!((checks.len(), checks[0].verdict), (1, verdict), "{checks:?}");
@@ -253,10 +270,12 @@ mod tests {
         let features = Some(XdpFeatures { native: false, multi_buffer: false });
         let loopback = Link { name: "lo".to_owned(), loopback: true, features, ..link() };
         let other = Link { name: "ifb0".to_owned(), features, ..link() };
-        assert!(checks(&[], &[other]).iter().all(|check| check.verdict != Verdict::Fail));
+        assert!(
+            checks(&[], &[other], &HostTraffic::default()).iter().all(|check| check.verdict != Verdict::Fail)
+        );
         let links = [loopback, link()];
-        assert!(checks(&[], &links).iter().all(|check| check.subject == "eth0"));
-        let named = checks(&["lo".to_owned(), "eth9".to_owned()], &links);
+        assert!(checks(&[], &links, &HostTraffic::default()).iter().all(|check| check.subject == "eth0"));
+        let named = checks(&["lo".to_owned(), "eth9".to_owned()], &links, &HostTraffic::default());
         assert!(named.iter().any(|check| check.subject == "lo" && check.verdict == Verdict::Fail));
         let unknown = named.last().expect("a check of eth9");
         assert_eq!((unknown.subject.as_str(), unknown.verdict), ("eth9", Verdict::Fail));

@@ -87,7 +87,7 @@ fn write_interfaces(html: &mut String, report: &Report) -> std::fmt::Result {
     writeln!(html, "</tr>")?;
     for interface in &report.interfaces {
         let mode = match &interface.mode {
-            Some(mode) => escape(mode),
+            Some(mode) => escape(mode) + if interface.tap { ", tap" } else { "" },
             None => "<span class=\"bad\">not attached</span>".to_owned(),
         };
         let totals: &Value = &ledger[&interface.name];

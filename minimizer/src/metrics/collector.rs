@@ -7,11 +7,15 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use minimizer_common::LAYOUT_VERSION;
 use minimizer_common::outcome::Outcome;
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeGaugeValue, NoLabelSet};
+use prometheus_client::encoding::{
+    DescriptorEncoder, EncodeCounterValue, EncodeGaugeValue, EncodeLabelValue, NoLabelSet,
+};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Unit;
 
 use super::snapshot::{DURATION_BOUNDS, Snapshot};
+use crate::program::Action;
+use crate::watch::Watched;
 
 /// Encodes one snapshot.
 #[derive(Debug)]
@@ -61,15 +65,66 @@ impl Families<'_> {
             "Octets of the packets in records and residual counters: layer 3, the length that the IP header declares",
             totals().map(|(name, totals)| (vec![("interface", name)], totals.octets_counted)),
         )?;
+        self.attachments(snapshot)
+    }
+
+    fn attachments(&mut self, snapshot: &Snapshot) -> fmt::Result {
+        let watched = || snapshot.watched.iter();
+        let label = |watched: &'_ Watched| ("interface", watched.name.clone());
+        let attached = watched().map(|watched| {
+            let mode = watched.attached.map_or("none", |attached| attached.mode.name()).to_owned();
+            (vec![label(watched), ("mode", mode)], u64::from(watched.attached.is_some()))
+        });
         self.gauges(
             "minimizer_interface_attached",
             "Whether the program is attached to the interface (1) or not (0), and in which mode",
             None,
-            snapshot.attachments.iter().map(|attachment| {
-                let mode = attachment.mode.map_or("none", crate::program::Mode::name);
-                let labels = vec![("interface", attachment.interface.as_str()), ("mode", mode)];
-                (labels, u64::from(attachment.mode.is_some()))
-            }),
+            attached,
+        )?;
+        let infos = watched().filter_map(|watched| {
+            let attached = watched.attached?;
+            let labels = vec![
+                label(watched),
+                ("mode", attached.mode.name().to_owned()),
+                ("tap", (watched.action == Action::Drop).to_string()),
+                ("if_index", attached.if_index.to_string()),
+                ("program_id", attached.program_id.to_string()),
+            ];
+            Some((labels, 1_u64))
+        });
+        self.gauges(
+            "minimizer_interface_info",
+            "How the program is attached to the interface, by the kernel's numbers of both: always 1",
+            None,
+            infos,
+        )?;
+        self.gauges(
+            "minimizer_interface_up",
+            "Whether the interface is up (1) or down or gone (0)",
+            None,
+            watched().map(|watched| (vec![label(watched)], u64::from(watched.up))),
+        )?;
+        self.gauges(
+            "minimizer_interface_tap",
+            "Whether frames of the interface are dropped once they are counted (1) or passed on (0)",
+            None,
+            watched().map(|watched| (vec![label(watched)], u64::from(watched.action == Action::Drop))),
+        )?;
+        let unwatched = || snapshot.ledger.unwatched();
+        self.counters(
+            "minimizer_interface_unwatched_times",
+            "How often the program was not attached to the interface, from its first attachment on",
+            unwatched().map(|(name, unwatched)| (vec![("interface", name)], unwatched.times)),
+        )?;
+        self.counters(
+            "minimizer_interface_unwatched_seconds",
+            "How long the program was not attached to the interface, from its first attachment on",
+            unwatched().map(|(name, unwatched)| (vec![("interface", name)], unwatched.time.as_secs_f64())),
+        )?;
+        self.gauge(
+            "minimizer_interfaces_refused",
+            "Interfaces that are selected and find no slot",
+            u64::try_from(snapshot.refused).unwrap_or(u64::MAX),
         )
     }
 
@@ -131,6 +186,27 @@ impl Families<'_> {
             &format!("Spill log entries {used}"),
             occupancy.spill_used,
         )?;
+        let used_max = "in use when the last generation was drained, on the CPU that used most";
+        self.gauge(
+            "minimizer_table_cpu_slots",
+            "Slots of the flow table of one CPU",
+            occupancy.slots_per_cpu,
+        )?;
+        self.gauge(
+            "minimizer_table_cpu_slots_used_max",
+            &format!("Slots {used_max}"),
+            occupancy.slots_used_max,
+        )?;
+        self.gauge(
+            "minimizer_table_cpu_spill_entries",
+            "Entries of the spill log of one CPU",
+            occupancy.spill_per_cpu,
+        )?;
+        self.gauge(
+            "minimizer_table_cpu_spill_entries_used_max",
+            &format!("Spill log entries {used_max}"),
+            occupancy.spill_used_max,
+        )?;
         self.gauge(
             "minimizer_table_memory_bytes",
             "Memory of the flow tables, all CPUs and generations",
@@ -182,11 +258,11 @@ impl Families<'_> {
         )
     }
 
-    fn counters<'snapshot>(
+    fn counters<'snapshot, Value: EncodeCounterValue>(
         &mut self,
         name: &str,
         help: &str,
-        series: impl IntoIterator<Item = (Labels<'snapshot>, u64)>,
+        series: impl IntoIterator<Item = (Labels<'snapshot>, Value)>,
     ) -> fmt::Result {
         let mut family = self.0.encode_descriptor(name, help, None, MetricType::Counter)?;
         for (labels, value) in series {
@@ -199,12 +275,12 @@ impl Families<'_> {
         Ok(())
     }
 
-    fn gauges<'snapshot, Value: EncodeGaugeValue>(
+    fn gauges<Label: EncodeLabelValue, Value: EncodeGaugeValue>(
         &mut self,
         name: &str,
         help: &str,
         unit: Option<&Unit>,
-        series: impl IntoIterator<Item = (Labels<'snapshot>, Value)>,
+        series: impl IntoIterator<Item = (Vec<(&'static str, Label)>, Value)>,
     ) -> fmt::Result {
         let mut family = self.0.encode_descriptor(name, help, unit, MetricType::Gauge)?;
         for (labels, value) in series {
@@ -218,11 +294,11 @@ impl Families<'_> {
     }
 
     fn gauge(&mut self, name: &str, help: &str, value: u64) -> fmt::Result {
-        self.gauges(name, help, None, [(Vec::new(), value)])
+        self.gauges::<&str, _>(name, help, None, [(Vec::new(), value)])
     }
 
     fn seconds(&mut self, name: &str, help: &str, value: f64) -> fmt::Result {
-        self.gauges(name, help, Some(&Unit::Seconds), [(Vec::new(), value)])
+        self.gauges::<&str, _>(name, help, Some(&Unit::Seconds), [(Vec::new(), value)])
     }
 }
 

@@ -4,12 +4,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::ArcSwap;
-use minimizer_common::generation::WAYS;
 
 use crate::agent::{AgentOptions, Progress};
 use crate::drain::Occupancy;
 use crate::ledger::Ledger;
-use crate::program::{Mode, Program, ProgramError, object_digest};
+use crate::program::{Program, ProgramError, object_digest};
+use crate::size;
+use crate::watch::Watched;
 
 /// State of the agent after a drain.
 #[derive(Clone, Debug)]
@@ -21,7 +22,9 @@ pub struct Snapshot {
     /// Time between drains.
     pub interval: Duration,
     /// The watched interfaces, in the order of the ledger's.
-    pub attachments: Vec<Attachment>,
+    pub watched: Vec<Watched>,
+    /// Interfaces that are selected and find no slot.
+    pub refused: usize,
     /// Totals since the start.
     pub ledger: Ledger,
     /// Records that were handed over since the start.
@@ -43,15 +46,6 @@ pub struct Build {
     pub object_digest: String,
     /// The kernel's own digest of the loaded program, in hexadecimal.
     pub program_tag: String,
-}
-
-/// A watched interface.
-#[derive(Clone, Debug)]
-pub struct Attachment {
-    /// Name.
-    pub interface: String,
-    /// Where the program is attached; `None` when it is not, because the interface vanished.
-    pub mode: Option<Mode>,
 }
 
 /// Upper bounds of the histogram of drain durations, in seconds.
@@ -116,35 +110,28 @@ impl Snapshot {
     pub fn starting(program: &mut Program, options: &AgentOptions) -> Result<Self, ProgramError> {
         let program_tag = format!("{:016x}", program.info()?.tag());
         let shape = program.generations().shape();
-        let names = || options.interfaces.iter().map(|interface| interface.name.clone());
-        let cpus = u64::from(shape.cpus);
-        let occupancy = Occupancy {
-            slots: cpus * shape.slots_per_cpu(),
-            spill: cpus * u64::from(shape.spill_blocks) * WAYS as u64,
-            ..Occupancy::default()
-        };
         Ok(Self {
             build: Build { version: env!("CARGO_PKG_VERSION"), object_digest: object_digest(), program_tag },
             started: SystemTime::now(),
             interval: options.interval,
-            attachments: names()
-                .map(|interface| Attachment { interface, mode: Some(options.mode) })
-                .collect(),
-            ledger: Ledger::new(names().collect()),
+            watched: Vec::new(),
+            refused: 0,
+            ledger: Ledger::new(Vec::new()),
             exported_records: 0,
-            occupancy,
-            table_bytes: shape.bytes() * 2,
+            occupancy: Occupancy::empty(shape),
+            table_bytes: size::bytes(&shape),
             drains: Drains::default(),
         })
     }
 
-    /// Takes what a drain found.
-    fn drained(&mut self, ledger: &Ledger, occupancy: Occupancy, duration: Duration, attached: &[bool]) {
-        self.advance(ledger);
-        self.occupancy = occupancy;
-        self.drains.succeeded(duration);
-        for (attachment, attached) in self.attachments.iter_mut().zip(attached) {
-            attachment.mode = attachment.mode.filter(|_| *attached);
+    /// Takes what a drain found, or what has changed of the interfaces.
+    fn progressed(&mut self, progress: &Progress<'_>) {
+        self.advance(progress.ledger);
+        self.watched.clone_from(&progress.watched);
+        self.refused = progress.refused;
+        if let Some((totals, duration)) = progress.drained {
+            self.occupancy = totals.occupancy;
+            self.drains.succeeded(duration);
         }
     }
 
@@ -155,13 +142,9 @@ impl Snapshot {
     }
 
     /// Replaces the ledger by a later one. Drain and export run side by side, and whoever publishes
-    /// last need not have the later ledger; both of these sums only ever grow.
+    /// last need not have the later ledger.
     fn advance(&mut self, ledger: &Ledger) {
-        let age = |ledger: &Ledger| {
-            let seen: u64 = ledger.interfaces().map(|(_, totals)| totals.seen_packets).sum();
-            seen + ledger.exported().packets + ledger.dropped().packets
-        };
-        if age(ledger) >= age(&self.ledger) {
+        if ledger.revision() >= self.ledger.revision() {
             self.ledger = ledger.clone();
         }
     }
@@ -188,10 +171,9 @@ impl Published {
         Self(Arc::new(ArcSwap::from_pointee(first)))
     }
 
-    /// Publishes what a drain found. Called on the drain's thread: it waits for nobody.
-    pub fn drained(&self, progress: &Progress<'_>) {
-        let &Progress { ledger, totals, duration, attached } = progress;
-        self.update(|snapshot| snapshot.drained(ledger, totals.occupancy, duration, attached));
+    /// Publishes the agent's progress. Called on the drain's thread: it waits for nobody.
+    pub fn progressed(&self, progress: &Progress<'_>) {
+        self.update(|snapshot| snapshot.progressed(progress));
     }
 
     /// Publishes that `records` were handed over, after which the ledger stands so.
@@ -228,10 +210,12 @@ pub(crate) mod tests {
     use minimizer_common::generation::Residual;
     use minimizer_common::outcome::Outcome;
 
-    use super::{Attachment, Build, DURATION_BOUNDS, Drains, NotReady, Snapshot};
+    use super::{Build, DURATION_BOUNDS, Drains, NotReady, Snapshot};
+    use crate::agent::Progress;
     use crate::drain::{InterfaceTotals, Occupancy, ResidualTotals, Totals};
-    use crate::ledger::Ledger;
-    use crate::program::Mode;
+    use crate::ledger::{Ledger, Unwatched};
+    use crate::program::{Action, Mode};
+    use crate::watch::{Attached, Watched};
 
     /// A snapshot in which every number is different, and the ledger balances.
     pub(crate) fn example() -> Snapshot {
@@ -248,7 +232,16 @@ pub(crate) mod tests {
         let overflow = totals.outcome(Outcome::Overflow);
         let residual =
             ResidualTotals { interface: 0, ipv6: false, protocol: 17, packets: overflow, octets: 2 };
-        let occupancy = Occupancy { slots_used: 11, slots: 262_144, spill_used: 12, spill: 32_768 };
+        let occupancy = Occupancy {
+            slots_used: 11,
+            slots: 262_144,
+            spill_used: 12,
+            spill: 32_768,
+            slots_per_cpu: 131_072,
+            slots_used_max: 9,
+            spill_per_cpu: 16_384,
+            spill_used_max: 10,
+        };
         let mut ledger = Ledger::new(vec!["eth\"0\\".to_owned(), "gone".to_owned()]);
         let packets = totals.outcome(Outcome::Counted);
         ledger.add(&Totals {
@@ -260,14 +253,32 @@ pub(crate) mod tests {
         ledger.add_exported(Residual { packets: packets - 3, octets: 69_000 });
         ledger.add_dropped(Residual { packets: 1, octets: 600 });
         assert!(ledger.is_balanced());
-        let attachment = |interface: &str, mode| Attachment { interface: interface.to_owned(), mode };
+        let unwatched = Unwatched { times: 7, time: Duration::from_millis(2750) };
+        ledger.enter(1, "gone", unwatched);
+        let watched = vec![
+            Watched {
+                name: "eth\"0\\".to_owned(),
+                action: Action::Pass,
+                attached: Some(Attached { if_index: 13, mode: Mode::Native, program_id: 4711 }),
+                reason: None,
+                up: true,
+            },
+            Watched {
+                name: "gone".to_owned(),
+                action: Action::Drop,
+                attached: None,
+                reason: Some("there is no such interface".to_owned()),
+                up: false,
+            },
+        ];
         let mut drains = Drains::default();
         drains.succeeded(Duration::from_millis(3));
         Snapshot {
             build: Build { version: "1.2.3", object_digest: "ab".repeat(32), program_tag: "cd".repeat(8) },
             started: SystemTime::UNIX_EPOCH + Duration::from_millis(1_700_000_000_250),
             interval: Duration::from_millis(2500),
-            attachments: vec![attachment("eth\"0\\", Some(Mode::Native)), attachment("gone", None)],
+            watched,
+            refused: 8,
             ledger,
             exported_records: 42,
             occupancy,
@@ -296,17 +307,11 @@ pub(crate) mod tests {
         let mut later = older.clone();
         later.add_exported(Residual { packets: 2, octets: 400 });
         snapshot.exported(&later, 1);
-        snapshot.drained(&older, Occupancy::default(), Duration::ZERO, &[true, false]);
+        let progress = Progress { ledger: &older, watched: Vec::new(), refused: 0, drained: None };
+        snapshot.progressed(&progress);
         assert_eq!(snapshot.ledger.exported().packets, 100);
         assert_eq!(snapshot.exported_records, 43);
-    }
-
-    #[test]
-    fn an_interface_that_vanished_is_not_attached() {
-        let mut snapshot = example();
-        let ledger = snapshot.ledger.clone();
-        snapshot.drained(&ledger, Occupancy::default(), Duration::ZERO, &[false, false]);
-        assert_eq!(snapshot.attachments[0].mode, None);
+        assert!(snapshot.watched.is_empty());
     }
 
     #[test]

@@ -1,20 +1,25 @@
 //! What drivers say about their XDP support: the kernel's generic netlink family `netdev` (6.3 and later).
 
 use std::collections::BTreeMap;
-use std::io;
 
-use netlink_packet_core::{
-    DecodeError, DefaultNla, Emitable, Nla as _, NlasIterator, Parseable as _, ParseableParametrized,
-    parse_u32, parse_u64,
-};
-use netlink_packet_generic::ctrl::nlas::GenlCtrlAttrs;
-use netlink_packet_generic::ctrl::{GenlCtrl, GenlCtrlCmd};
-use netlink_packet_generic::{GenlFamily, GenlHeader, GenlMessage};
+use netlink_packet_core::{NLM_F_DUMP, NetlinkSerializable, NlasIterator, parse_u32, parse_u64};
 use netlink_sys::protocols::NETLINK_GENERIC;
 
-use super::dump::dump;
+use super::exchange::{Exchange, ExchangeError};
 
-/// `NETDEV_CMD_DEV_GET` of `linux/netdev.h`.
+/// Octets of `struct genlmsghdr`, which stands before the attributes.
+const HEADER_OCTETS: usize = 4;
+/// `GENL_ID_CTRL` of `linux/genetlink.h`: the family that knows the others.
+const CONTROLLER: u16 = 0x10;
+/// `CTRL_CMD_GETFAMILY`.
+const GET_FAMILY: u8 = 3;
+/// `CTRL_ATTR_FAMILY_ID`.
+const FAMILY_ID: u16 = 1;
+/// `CTRL_ATTR_FAMILY_NAME`.
+const FAMILY_NAME: u16 = 2;
+/// `NETDEV_FAMILY_NAME` of `linux/netdev.h`, as a C string.
+const NETDEV: &[u8] = b"netdev\0";
+/// `NETDEV_CMD_DEV_GET`.
 const DEV_GET: u8 = 1;
 /// `NETDEV_A_DEV_IFINDEX`.
 const IF_INDEX: u16 = 1;
@@ -38,78 +43,49 @@ pub struct XdpFeatures {
 ///
 /// # Errors
 /// What the netlink socket reports.
-pub fn xdp_features() -> io::Result<Option<BTreeMap<u32, XdpFeatures>>> {
-    let Some(family) = family_id()? else { return Ok(None) };
-    let mut request = GenlMessage::from_payload(Device { attributes: Vec::new() });
-    request.set_resolved_family_id(family);
-    let answers = dump(NETLINK_GENERIC, request)?;
-    Ok(Some(answers.into_iter().filter_map(|answer| answer.payload.features()).collect()))
+pub fn xdp_features() -> Result<Option<BTreeMap<u32, XdpFeatures>>, ExchangeError> {
+    let mut exchange = Exchange::open(NETLINK_GENERIC)?;
+    let families = exchange.request(&Request { family: CONTROLLER, command: GET_FAMILY }, NLM_F_DUMP)?;
+    let netdev = families.iter().find(|family| attribute(family, FAMILY_NAME).as_deref() == Some(NETDEV));
+    let id =
+        netdev.and_then(|family| u16::from_ne_bytes(attribute(family, FAMILY_ID)?.try_into().ok()?).into());
+    let Some(family) = id else { return Ok(None) };
+    let devices = exchange.request(&Request { family, command: DEV_GET }, NLM_F_DUMP)?;
+    Ok(Some(devices.iter().filter_map(|device| features(device)).collect()))
 }
 
-/// Number of the family `netdev` on this kernel.
-fn family_id() -> io::Result<Option<u16>> {
-    let request = GenlMessage::from_payload(GenlCtrl { cmd: GenlCtrlCmd::GetFamily, nlas: Vec::new() });
-    for family in dump(NETLINK_GENERIC, request)? {
-        let attributes = &family.payload.nlas;
-        let is_ours = |attribute: &GenlCtrlAttrs| matches!(attribute, GenlCtrlAttrs::FamilyName(name) if name == Device::family_name());
-        if attributes.iter().any(is_ours) {
-            return Ok(attributes.iter().find_map(|attribute| match attribute {
-                GenlCtrlAttrs::FamilyId(id) => Some(*id),
-                _ => None,
-            }));
-        }
-    }
-    Ok(None)
+fn features(device: &[u8]) -> Option<(u32, XdpFeatures)> {
+    let if_index = parse_u32(&attribute(device, IF_INDEX)?).ok()?;
+    let bits = parse_u64(&attribute(device, XDP_FEATURES)?).ok()?;
+    Some((if_index, XdpFeatures { native: bits & BASIC != 0, multi_buffer: bits & MULTI_BUFFER != 0 }))
 }
 
-/// A message of the family.
-#[derive(Clone, Debug)]
-struct Device {
-    attributes: Vec<DefaultNla>,
+/// The value of an attribute of a generic netlink message.
+fn attribute(message: &[u8], kind: u16) -> Option<Vec<u8>> {
+    let attributes = NlasIterator::new(message.get(HEADER_OCTETS..)?).filter_map(Result::ok);
+    let found =
+        attributes.filter(|attribute| attribute.kind() == kind).map(|attribute| attribute.value().to_vec());
+    found.last()
 }
 
-impl Device {
-    fn features(&self) -> Option<(u32, XdpFeatures)> {
-        let value = |kind| {
-            let attribute = self.attributes.iter().find(|attribute| attribute.kind() == kind)?;
-            let mut value = vec![0; attribute.value_len()];
-            attribute.emit_value(&mut value);
-            Some(value)
-        };
-        let if_index = parse_u32(&value(IF_INDEX)?).ok()?;
-        let bits = parse_u64(&value(XDP_FEATURES)?).ok()?;
-        let features = XdpFeatures { native: bits & BASIC != 0, multi_buffer: bits & MULTI_BUFFER != 0 };
-        Some((if_index, features))
-    }
+/// A request without attributes to a generic netlink family.
+#[derive(Clone)]
+struct Request {
+    family: u16,
+    command: u8,
 }
 
-impl GenlFamily for Device {
-    fn family_name() -> &'static str {
-        "netdev"
+impl NetlinkSerializable for Request {
+    fn message_type(&self) -> u16 {
+        self.family
     }
 
-    fn command(&self) -> u8 {
-        DEV_GET
-    }
-
-    fn version(&self) -> u8 {
-        1
-    }
-}
-
-impl Emitable for Device {
     fn buffer_len(&self) -> usize {
-        self.attributes.as_slice().buffer_len()
+        HEADER_OCTETS
     }
 
-    fn emit(&self, buffer: &mut [u8]) {
-        self.attributes.as_slice().emit(buffer);
-    }
-}
-
-impl ParseableParametrized<[u8], GenlHeader> for Device {
-    fn parse_with_param(buffer: &[u8], _: GenlHeader) -> Result<Self, DecodeError> {
-        let attributes = NlasIterator::new(buffer).map(|attribute| DefaultNla::parse(&attribute?));
-        Ok(Self { attributes: attributes.collect::<Result<_, _>>()? })
+    fn serialize(&self, buffer: &mut [u8]) {
+        let version = 1;
+        buffer[..HEADER_OCTETS].copy_from_slice(&[self.command, version, 0, 0]);
     }
 }

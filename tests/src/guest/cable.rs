@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result, anyhow, ensure};
 use minimizer::demo::generator::Traffic;
 use minimizer::drain::{Records, drain};
 use minimizer::ledger::Ledger;
-use minimizer::program::{Clock, Mode, Options, Program};
+use minimizer::program::{Mode, Options, Program};
 use minimizer_common::generation::Residual;
 use minimizer_common::tuple::Tuple;
 

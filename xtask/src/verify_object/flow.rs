@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use anyhow::{Context, Result, bail};
 
 use super::instruction::{
-    Call, Instruction, LOAD_IMMEDIATE_64, MODE_ATOMIC, MODE_MEMORY, SIZE_4, SIZE_8, class, operation,
+    Call, Instruction, LOAD_IMMEDIATE_64, MODE_ATOMIC, MODE_MEMORY, SIZE_8, class, operation,
 };
 use super::object::{Program, Reference};
 
@@ -20,7 +20,7 @@ pub struct Flow {
     pub packet_loads: usize,
     /// Stores to anything but the stack and map values, as sentences.
     pub foreign_stores: Vec<String>,
-    /// Exits that return anything but the constant, as sentences.
+    /// Exits that return anything but the verdict, as sentences.
     pub foreign_returns: Vec<String>,
 }
 
@@ -30,7 +30,7 @@ struct Kinds(u16);
 
 impl Kinds {
     const NUMBER: Self = Self(1);
-    /// The constant that the program may return.
+    /// The verdict that the program may return, put into a register by a constant of an instruction.
     const ACTION: Self = Self(1 << 1);
     const CONTEXT: Self = Self(1 << 2);
     const PACKET: Self = Self(1 << 3);
@@ -159,12 +159,12 @@ fn stack_slot(offset: i64) -> Option<usize> {
     usize::try_from(from_bottom).ok().map(|bytes| bytes / 8).filter(|slot| *slot < STACK_SLOTS)
 }
 
-/// Follows a program that may return the constant at `action_offset`.
+/// Follows a program that may return `action` and nothing else.
 ///
 /// # Errors
 /// When it has an instruction that this analysis does not know; then nothing is known about it.
-pub fn follow(program: &Program, action_offset: i64) -> Result<Flow> {
-    let analysis = Analysis { program, action_offset };
+pub fn follow(program: &Program, action: i32) -> Result<Flow> {
+    let analysis = Analysis { program, action };
     let mut flow = Flow::default();
     analysis.judge_function(&mut flow, 0, State::start(), 0)?;
     Ok(flow)
@@ -175,7 +175,7 @@ const DEPTH_MAX: usize = 8;
 
 struct Analysis<'program> {
     program: &'program Program,
-    action_offset: i64,
+    action: i32,
 }
 
 impl Analysis<'_> {
@@ -189,7 +189,7 @@ impl Analysis<'_> {
         while let Some(at) = pending.pop() {
             let mut state = states.get(&at).cloned().context("a position without a state")?;
             let instruction = instruction(self.program, at)?;
-            let step = Step { program: self.program, action_offset: self.action_offset, at, instruction };
+            let step = Step { program: self.program, action: self.action, at, instruction };
             match step.function()? {
                 Some(function) => {
                     let returned = self.returned(function, state.called(), depth + 1)?;
@@ -236,7 +236,7 @@ impl Analysis<'_> {
     fn judge_function(&self, flow: &mut Flow, entry: usize, start: State, depth: usize) -> Result<()> {
         for (at, state) in self.explore(entry, start, depth)? {
             let instruction = instruction(self.program, at)?;
-            let step = Step { program: self.program, action_offset: self.action_offset, at, instruction };
+            let step = Step { program: self.program, action: self.action, at, instruction };
             if let Some(function) = step.function()? {
                 self.judge_function(flow, function, state.called(), depth + 1)?;
             }
@@ -285,7 +285,7 @@ fn judge(
 /// One instruction at its position.
 struct Step<'program> {
     program: &'program Program,
-    action_offset: i64,
+    action: i32,
     at: usize,
     instruction: Instruction,
 }
@@ -368,13 +368,6 @@ impl Step<'_> {
         if base.kinds.intersects(Kinds::CALLER_STACK) {
             value = value.union(state.caller_stack);
         }
-        let is_action = base.kinds == Kinds::CONSTANTS
-            && offset == Some(self.action_offset)
-            && self.instruction.size() == SIZE_4
-            && self.instruction.mode() == MODE_MEMORY;
-        if is_action {
-            value.kinds = Kinds::ACTION;
-        }
         state.set(self.instruction.destination, value)
     }
 
@@ -407,7 +400,11 @@ impl Step<'_> {
 
     fn compute(&self, state: &mut State) -> Result<()> {
         let Instruction { destination, source, immediate, offset, .. } = self.instruction;
-        let operand = if self.instruction.takes_register() { state.register(source)? } else { Value::NUMBER };
+        let operand = match self.instruction.takes_register() {
+            true => state.register(source)?,
+            false if immediate == self.action => Value { kinds: Kinds::ACTION, offset: None },
+            false => Value::NUMBER,
+        };
         let constant = (!self.instruction.takes_register()).then_some(i64::from(immediate));
         let old = state.register(destination)?;
         let wide = self.instruction.class() == class::ALU64;

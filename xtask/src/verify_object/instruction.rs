@@ -62,8 +62,6 @@ pub const MODE_MEMORY: u8 = 0x60;
 pub const MODE_ATOMIC: u8 = 0xc0;
 /// Size of 8 bytes.
 pub const SIZE_8: u8 = 0x18;
-/// Size of 4 bytes.
-pub const SIZE_4: u8 = 0x00;
 
 impl Instruction {
     /// Decodes a slot.

@@ -11,7 +11,7 @@ use crate::{command, test, workspace};
 pub struct Loaded {
     /// SHA-256 of the object that was loaded, in hexadecimal.
     pub object_digest: String,
-    /// Tag of each program in the kernel, in hexadecimal, by the program's name.
+    /// Tags of the programs in the kernel by name, in hexadecimal.
     pub tags: BTreeMap<String, String>,
 }
 
@@ -27,13 +27,9 @@ pub fn ask() -> Result<Loaded> {
     }
     let text = String::from_utf8(output.stdout).context("the answer is not text")?;
     let mut lines = text.lines();
-    let object_digest = lines.next().context("the answer is empty")?.to_owned();
-    let tags = lines
-        .map(|line| {
-            let (program, tag) = line.split_once(' ')?;
-            Some((program.to_owned(), tag.to_owned()))
-        })
-        .collect::<Option<_>>()
-        .with_context(|| format!("not a digest, names and tags: {text:?}"))?;
+    let object_digest = lines.next().context("no digest")?.to_owned();
+    let tag = |line: &str| line.split_once(' ').map(|(name, tag)| (name.to_owned(), tag.to_owned()));
+    let tags =
+        lines.map(tag).collect::<Option<_>>().with_context(|| format!("not names and tags: {text:?}"))?;
     Ok(Loaded { object_digest, tags })
 }

@@ -23,12 +23,10 @@ const CONSTANTS: &str = ".rodata";
 
 /// An object file as the kernel and its loader see it.
 pub struct KernelObject {
-    /// Programs by name, with the sections they lie in. There should be one.
+    /// Programs by name, with the sections they lie in. See the rules for which.
     pub programs: Vec<Program>,
     /// Maps that the object defines, the one of its constants included.
     pub maps: BTreeMap<String, MapShape>,
-    /// Byte offsets of the constants by name.
-    pub constants: BTreeMap<String, i64>,
     /// Text of the licence.
     pub licence: String,
 }
@@ -85,7 +83,7 @@ impl KernelObject {
             aya_obj::Object::parse(bytes).map_err(|error| anyhow!("the loader refuses it: {error}"))?;
         let maps = loaded.maps.iter().map(|(name, map)| (name.clone(), MapShape::of(map))).collect();
         let licence = loaded.license.to_string_lossy().into_owned();
-        Ok(Self { programs: programs(&elf)?, maps, constants: constants(&elf)?, licence })
+        Ok(Self { programs: programs(&elf)?, maps, licence })
     }
 }
 
@@ -102,20 +100,10 @@ impl MapShape {
     }
 }
 
-fn constants(elf: &Elf<'_>) -> Result<BTreeMap<String, i64>> {
-    let mut constants = BTreeMap::new();
-    for symbol in elf.symbols().filter(|symbol| symbol.kind() == SymbolKind::Data) {
-        let Some(index) = symbol.section_index() else { continue };
-        if elf.section_by_index(index)?.name()? == CONSTANTS {
-            constants.insert(symbol.name()?.to_owned(), i64::try_from(symbol.address())?);
-        }
-    }
-    Ok(constants)
-}
-
 /// Every function outside the shared section is a program.
 fn programs(elf: &Elf<'_>) -> Result<Vec<Program>> {
     let mut programs = Vec::new();
+    let mut covered: BTreeMap<usize, u64> = BTreeMap::new();
     for symbol in elf.symbols().filter(|symbol| symbol.kind() == SymbolKind::Text) {
         let Some(index) = symbol.section_index() else { continue };
         let section = elf.section_by_index(index)?;
@@ -127,12 +115,7 @@ fn programs(elf: &Elf<'_>) -> Result<Vec<Program>> {
         if sh_flags & u64::from(SHF_EXECINSTR) == 0 {
             bail!("function {} lies in section {name}, which is not code", symbol.name()?);
         }
-        let functions = elf
-            .symbols()
-            .filter(|other| other.kind() == SymbolKind::Text && other.section_index() == Some(index));
-        if functions.map(|function| function.size()).sum::<u64>() != section.size() {
-            bail!("section {name} holds more than its functions, of which {} is one", symbol.name()?);
-        }
+        *covered.entry(index.0).or_default() += symbol.size();
         let (name, section) = (symbol.name()?.to_owned(), name.to_owned());
         let mut program = Program { name, section, instructions: Vec::new(), references: BTreeMap::new() };
         Linker { elf, starts: BTreeMap::new() }.append(
@@ -142,6 +125,12 @@ fn programs(elf: &Elf<'_>) -> Result<Vec<Program>> {
             symbol.size(),
         )?;
         programs.push(program);
+    }
+    for (index, covered) in covered {
+        let section = elf.section_by_index(SectionIndex(index))?;
+        if covered != section.size() {
+            bail!("section {} holds more than its functions", section.name()?);
+        }
     }
     Ok(programs)
 }

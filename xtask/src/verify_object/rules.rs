@@ -1,10 +1,10 @@
 //! What the kernel program may be: every permission is listed here with its reason.
 
 use std::collections::BTreeMap;
-use std::mem::{offset_of, size_of};
+use std::mem::size_of;
 
 use minimizer_common::generation::BLOCK_BYTES;
-use minimizer_common::settings::{CONTROL_MAP, Control, GENERATION_MAP, PROGRAMS, SETTINGS_SYMBOL, Settings};
+use minimizer_common::settings::{CONTROL_MAP, Control, GENERATION_MAP, PROGRAMS, Settings};
 
 use super::flow::{self, Flow};
 use super::instruction::Call;
@@ -63,7 +63,7 @@ const MAPS: &[Permitted] = &[
 pub struct Findings {
     /// Calls by helper number.
     pub helpers: BTreeMap<i32, usize>,
-    /// What was seen on each program's paths, of those that can be followed, by its name.
+    /// What was seen on the paths of each program that can be followed.
     pub flows: BTreeMap<String, Flow>,
     /// What is not permitted, as sentences. Empty when all is well.
     pub violations: Vec<String>,
@@ -83,13 +83,14 @@ pub fn check(object: &KernelObject) -> Findings {
             findings.violation(format!("map {name} is missing"));
         }
     }
-    let names: Vec<_> = object.programs.iter().map(|program| program.name.as_str()).collect();
-    if names.len() != PROGRAMS.len() || PROGRAMS.iter().any(|program| !names.contains(program)) {
-        let (are, must) = (names.join(", "), PROGRAMS.join(", "));
-        findings.violation(format!("the programs are {are} and must be {must}"));
-    }
     for program in &object.programs {
-        findings.check_program(object, program);
+        findings.check_program(program);
+    }
+    for (name, _) in PROGRAMS {
+        let count = object.programs.iter().filter(|program| program.name == name).count();
+        if count != 1 {
+            findings.violation(format!("there are {count} programs {name}, not one"));
+        }
     }
     findings
 }
@@ -125,24 +126,23 @@ impl Findings {
         }
     }
 
-    fn check_program(&mut self, object: &KernelObject, program: &Program) {
-        if program.section != SECTION {
-            let Program { name, section, .. } = program;
+    fn check_program(&mut self, program: &Program) {
+        let Program { name, section, .. } = program;
+        let Some((_, action)) = PROGRAMS.into_iter().find(|(permitted, _)| permitted == name) else {
+            self.violation(format!("program {name} in {section} is not permitted"));
+            return;
+        };
+        if section != SECTION {
             self.violation(format!("program {name} is in {section}, not in {SECTION}"));
         }
         self.check_calls(program);
-        let Some(settings) = object.constants.get(SETTINGS_SYMBOL) else {
-            self.violation(format!("there is no constant {SETTINGS_SYMBOL}"));
-            return;
-        };
-        let action = i64::try_from(offset_of!(Settings, action)).expect("settings are small");
-        match flow::follow(program, settings + action) {
+        match flow::follow(program, action.cast_signed()) {
             Ok(flow) => {
-                self.violations.extend(flow.foreign_stores.iter().cloned());
-                self.violations.extend(flow.foreign_returns.iter().cloned());
-                self.flows.insert(program.name.clone(), flow);
+                let found = flow.foreign_stores.iter().chain(&flow.foreign_returns);
+                self.violations.extend(found.map(|text| format!("{name}: {text}")));
+                self.flows.insert(name.clone(), flow);
             }
-            Err(error) => self.violation(format!("the program cannot be followed: {error:#}")),
+            Err(error) => self.violation(format!("program {name} cannot be followed: {error:#}")),
         }
     }
 

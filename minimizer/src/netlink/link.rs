@@ -1,0 +1,239 @@
+//! One network interface, as rtnetlink describes it.
+
+use std::fs;
+
+use netlink_packet_core::{DecodeError, NlasIterator, ParseableParametrized as _};
+use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkHeader, LinkInfo, LinkXdp, XdpAttached};
+use serde::Serialize;
+
+use super::features::{self, XdpFeatures};
+
+/// Octets of `struct ifinfomsg`, which stands before a link's attributes.
+const LINK_HEADER_OCTETS: usize = 16;
+
+/// Where an XDP program is attached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum XdpMode {
+    /// In the driver.
+    Native,
+    /// In the network stack.
+    Skb,
+    /// On the network card.
+    Hardware,
+}
+
+impl XdpMode {
+    /// The mode as it is printed.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Native => "native",
+            Self::Skb => "skb",
+            Self::Hardware => "hardware",
+        }
+    }
+}
+
+/// An attached XDP program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AttachedXdp {
+    /// Program number in the kernel.
+    pub program_id: u32,
+    /// Where it runs.
+    pub mode: XdpMode,
+}
+
+/// Counters that the driver keeps for an interface, from its creation on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LinkCounters {
+    /// Frames received.
+    pub received_packets: u64,
+    /// Frames that were lost on reception.
+    pub received_dropped: u64,
+    /// Frames transmitted. A veth whose peer has an XDP program counts a frame here when the peer takes it.
+    pub transmitted_packets: u64,
+    /// Frames that were not transmitted.
+    pub transmitted_dropped: u64,
+}
+
+/// One network interface.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Link {
+    /// The kernel's number of the interface.
+    pub index: u32,
+    /// Its name.
+    pub name: String,
+    /// The largest network-layer packet it carries, in octets.
+    pub mtu_octets: u32,
+    /// Kind of a virtual interface: `veth`, `bridge`, `vlan`, …
+    pub kind: Option<String>,
+    /// Driver of a device on a bus: `ixgbe`, `virtio_net`, …
+    pub driver: Option<String>,
+    /// Whether it is administratively up.
+    pub up: bool,
+    /// Whether it is up and has a carrier.
+    pub carrier: bool,
+    /// Whether it is a loopback interface.
+    pub loopback: bool,
+    /// Index of the bridge or bond that it is a port of.
+    pub controller: Option<u32>,
+    /// Index of the interface below it in this namespace: of a VLAN the trunk, of a veth its other end.
+    pub lower: Option<u32>,
+    /// Its XDP programs.
+    pub xdp: Vec<AttachedXdp>,
+    /// What the driver says about XDP; `None` unless [`Link::with_features`] asked a kernel that tells.
+    pub features: Option<XdpFeatures>,
+    /// Its counters.
+    pub counters: LinkCounters,
+}
+
+impl Link {
+    /// Asks the drivers of all these interfaces what they can do with XDP. Kernels before 6.3, and
+    /// namespaces that refuse generic netlink, cannot tell: that is not an error.
+    #[must_use]
+    pub fn with_features(mut links: Vec<Self>) -> Vec<Self> {
+        let features = features::xdp_features().ok().flatten().unwrap_or_default();
+        for link in &mut links {
+            link.features = features.get(&link.index).copied();
+        }
+        links
+    }
+
+    /// Driver of a device, kind of a virtual interface, or `loopback`.
+    #[must_use]
+    pub fn driver_or_kind(&self) -> &str {
+        let named = self.driver.as_deref().or(self.kind.as_deref());
+        named.unwrap_or(if self.loopback { "loopback" } else { "unknown" })
+    }
+
+    /// Whether it is one end of a virtual cable.
+    #[must_use]
+    pub fn is_veth(&self) -> bool {
+        self.kind.as_deref() == Some("veth")
+    }
+
+    /// An interface of which nothing more is known.
+    pub(crate) fn named(index: u32, name: &str) -> Self {
+        Self {
+            index,
+            name: name.to_owned(),
+            mtu_octets: 0,
+            kind: None,
+            driver: None,
+            up: false,
+            carrier: false,
+            loopback: false,
+            controller: None,
+            lower: None,
+            xdp: Vec::new(),
+            features: None,
+            counters: LinkCounters::default(),
+        }
+    }
+
+    /// Reads a link. An attribute that cannot be read is passed over: new kernels and rare drivers send
+    /// forms that the library does not know, and none of them may hide the interface.
+    pub(super) fn parse(payload: &[u8]) -> Result<Self, DecodeError> {
+        let header = LinkHeader::parse(payload)?;
+        let mut link = Self {
+            up: header.flags.contains(LinkFlags::Up),
+            carrier: header.flags.contains(LinkFlags::Up | LinkFlags::LowerUp),
+            loopback: header.flags.contains(LinkFlags::Loopback),
+            ..Self::named(header.index, "")
+        };
+        let mut elsewhere = false;
+        let attributes = NlasIterator::new(payload.get(LINK_HEADER_OCTETS..).unwrap_or(&[]))
+            .filter_map(Result::ok)
+            .filter_map(|nla| LinkAttribute::parse_with_param(&nla, header.interface_family).ok());
+        for attribute in attributes {
+            match attribute {
+                LinkAttribute::IfName(name) => link.name = name,
+                LinkAttribute::Mtu(octets) => link.mtu_octets = octets,
+                LinkAttribute::LinkInfo(infos) => link.kind = kind(&infos),
+                LinkAttribute::Controller(index) => link.controller = Some(index),
+                LinkAttribute::Link(index) => link.lower = Some(index),
+                LinkAttribute::LinkNetNsId(_) => elsewhere = true,
+                LinkAttribute::Xdp(attributes) => link.xdp = attached(&attributes),
+                LinkAttribute::Stats64(counters) => {
+                    link.counters = LinkCounters {
+                        received_packets: counters.rx_packets,
+                        received_dropped: counters.rx_dropped,
+                        transmitted_packets: counters.tx_packets,
+                        transmitted_dropped: counters.tx_dropped,
+                    };
+                }
+                _ => {}
+            }
+        }
+        if elsewhere {
+            link.lower = None;
+        }
+        link.driver = driver(&link.name);
+        Ok(link)
+    }
+}
+
+fn kind(infos: &[LinkInfo]) -> Option<String> {
+    infos.iter().find_map(|info| match info {
+        LinkInfo::Kind(kind) => Some(kind.to_string()),
+        _ => None,
+    })
+}
+
+/// The kernel gives one number per mode, and a total one when there is a single program.
+fn attached(attributes: &[LinkXdp]) -> Vec<AttachedXdp> {
+    let mut programs = Vec::new();
+    let mut single = None;
+    let mut single_mode = XdpMode::Native;
+    for attribute in attributes {
+        let (mode, program_id) = match attribute {
+            LinkXdp::DrvProgId(id) => (XdpMode::Native, *id),
+            LinkXdp::SkbProgId(id) => (XdpMode::Skb, *id),
+            LinkXdp::HwProgId(id) => (XdpMode::Hardware, *id),
+            LinkXdp::ProgId(id) => {
+                single = Some(*id);
+                continue;
+            }
+            LinkXdp::Attached(XdpAttached::SocketBuffer) => {
+                single_mode = XdpMode::Skb;
+                continue;
+            }
+            LinkXdp::Attached(XdpAttached::Hardware) => {
+                single_mode = XdpMode::Hardware;
+                continue;
+            }
+            _ => continue,
+        };
+        programs.push(AttachedXdp { program_id, mode });
+    }
+    if let (true, Some(program_id)) = (programs.is_empty(), single.filter(|id| *id != 0)) {
+        programs.push(AttachedXdp { program_id, mode: single_mode });
+    }
+    programs
+}
+
+/// The driver's name, from the device that sysfs links the interface to. Virtual interfaces have none.
+fn driver(name: &str) -> Option<String> {
+    let driver = fs::read_link(format!("/sys/class/net/{name}/device/driver")).ok()?;
+    Some(driver.file_name()?.to_str()?.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use netlink_packet_route::link::LinkXdp;
+
+    use super::{AttachedXdp, XdpMode, attached};
+
+    #[test]
+    fn programs_of_all_modes_are_found() {
+        let several = [LinkXdp::DrvProgId(7), LinkXdp::SkbProgId(8)];
+        let expected = [
+            AttachedXdp { program_id: 7, mode: XdpMode::Native },
+            AttachedXdp { program_id: 8, mode: XdpMode::Skb },
+        ];
+        assert_eq!(attached(&several), expected);
+        assert_eq!(attached(&[LinkXdp::ProgId(9)]), [AttachedXdp { program_id: 9, mode: XdpMode::Native }]);
+        assert_eq!(attached(&[LinkXdp::ProgId(0)]), []);
+    }
+}
