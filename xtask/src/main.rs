@@ -4,6 +4,7 @@ mod bench;
 mod build;
 mod command;
 mod demo;
+mod fuzz;
 mod kernels;
 mod report;
 mod setup;
@@ -45,6 +46,8 @@ enum Verb {
     Test(test::Arguments),
     /// Checks what the kernel program in the agent can do, and that it is the one that was built.
     VerifyObject(verify_object::Arguments),
+    /// Runs the fuzzers of the parser, with sanitizers.
+    Fuzz(fuzz::Arguments),
     /// Measures: builds the benches in release mode and runs them with the arguments given.
     Bench {
         /// Arguments of the bench.
@@ -60,6 +63,7 @@ fn main() -> Result<ExitCode> {
         Verb::Demo { arguments } => demo::run(&arguments)?,
         Verb::Test(arguments) => return test::run(&arguments),
         Verb::VerifyObject(arguments) => return verify_object::run(&arguments),
+        Verb::Fuzz(arguments) => fuzz::run(&arguments)?,
         Verb::Bench { arguments } => bench::run(&arguments)?,
     }
     Ok(ExitCode::SUCCESS)

@@ -36,6 +36,8 @@ pub enum Purpose {
     Test,
     /// Running the checks of other kernels in emulated machines.
     Kernels,
+    /// Running the fuzzers.
+    Fuzz,
 }
 
 impl Purpose {
@@ -44,8 +46,9 @@ impl Purpose {
         match self {
             Self::Build => other == Self::Build,
             Self::Demo => matches!(other, Self::Build | Self::Demo),
-            Self::Test => other != Self::Kernels,
+            Self::Test => !matches!(other, Self::Kernels | Self::Fuzz),
             Self::Kernels => matches!(other, Self::Build | Self::Kernels),
+            Self::Fuzz => matches!(other, Self::Build | Self::Fuzz),
         }
     }
 }

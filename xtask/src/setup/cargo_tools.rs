@@ -50,6 +50,15 @@ const CARGO_TOOLS: &[CargoTool] = &[
         options: QUICK,
     },
     CargoTool {
+        name: "cargo-fuzz",
+        reason: "builds the fuzzers with sanitizers (about 1 minute)",
+        needs_llvm: false,
+        version: "0.13.2",
+        program: "cargo-fuzz",
+        purpose: Purpose::Fuzz,
+        options: QUICK,
+    },
+    CargoTool {
         name: "typos-cli",
         reason: "checks the spelling (about 2 minutes)",
         needs_llvm: false,
