@@ -20,7 +20,10 @@ pub struct Variant {
 impl Variant {
     /// Loads it as the agent would.
     pub fn load(&self) -> Result<Program, ProgramError> {
-        Program::load_for(self.kernel, &self.options)
+        let mut program = Program::load_for(self.kernel, &self.options)?;
+        // The same code with the other verdict, which is loaded where there is a tap.
+        program.load_tap()?;
+        Ok(program)
     }
 }
 
