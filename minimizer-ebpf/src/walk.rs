@@ -86,6 +86,12 @@ pub fn walk<F: Frame + Copy>(cursor: &mut Cursor<F>, listed: Tunnels) -> Result<
 #[inline(always)]
 pub fn walk_link(cursor: &mut Cursor<impl Frame>) -> Result<(Tags, Version), Stop> {
     let ether_type = ethernet::read(cursor)?;
+    // What most frames are, before what they also may be.
+    match ether_type {
+        ipv4::ETHER_TYPE => return Ok((Tags::NONE, Version::V4)),
+        ipv6::ETHER_TYPE => return Ok((Tags::NONE, Version::V6)),
+        _ => {}
+    }
     let (tags, ether_type) =
         if vlan::is_tag(ether_type) { vlan::read(cursor, ether_type)? } else { (Tags::NONE, ether_type) };
     let version = match ether_type {
