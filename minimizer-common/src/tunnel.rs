@@ -20,16 +20,6 @@ macro_rules! tunnels {
                 match self { $(Self::$variant => $name,)+ }
             }
 
-            /// The tunnel with this number in the list.
-            #[inline(always)]
-            #[must_use]
-            pub const fn numbered(number: u8) -> Option<Self> {
-                match number {
-                    $(number if number == Self::$variant as u8 => Some(Self::$variant),)+
-                    _ => None,
-                }
-            }
-
             /// What it is, in a few words.
             #[must_use]
             pub const fn description(self) -> &'static str {
@@ -86,8 +76,7 @@ mod tests {
 
     #[test]
     fn a_set_has_what_was_put_in() {
-        for (number, tunnel) in (0..).zip(Tunnel::ALL) {
-            assert_eq!(Tunnel::numbered(number), Some(*tunnel));
+        for tunnel in Tunnel::ALL {
             let set = Tunnels::NONE.with(*tunnel);
             for other in Tunnel::ALL {
                 assert_eq!(set.has(*other), tunnel == other);

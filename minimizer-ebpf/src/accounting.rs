@@ -17,11 +17,11 @@ use minimizer_common::outcome::Outcome;
 use minimizer_common::settings::{
     BLOCKS_PLACEHOLDER, CLOCK_CONTROL, Control, LENGTH_BUFFER, Settings, interface_position,
 };
-use minimizer_common::tunnel::{Tunnel, Tunnels};
+use minimizer_common::tunnel::Tunnels;
 use minimizer_common::tuple::{Tags, Tuple};
-use minimizer_ebpf::cursor::{Cursor, Frame};
+use minimizer_ebpf::cursor::{Cursor, Frame, Stop};
 use minimizer_ebpf::table::{self, Count};
-use minimizer_ebpf::walk::{Inside, Packet, Version, walk_ipv4, walk_ipv6, walk_link, walk_tunnel};
+use minimizer_ebpf::walk::{Inner, Packet, Version, enter, walk_ipv4, walk_ipv6, walk_link};
 use minimizer_ebpf::{hash, untraced};
 
 const MMAPABLE: usize = 1 << 10;
@@ -111,24 +111,20 @@ pub fn account<const TUNNELS: bool>(context: &XdpContext) -> Option<u8> {
 
     let frame = XdpFrame(context.ctx);
     let place = Place { run, interface, time };
-    let ended = if TUNNELS {
-        count_inner_or_outer(frame, &place)
-    } else {
-        count(frame, counters, &place, Tunnels::NONE, true)
-    };
+    let ended = if TUNNELS { count_inner_or_outer(frame, &place) } else { count(frame, counters, &place) };
     // An index would be checked with a panic behind it, which is no BPF.
     *counters.outcomes.get_mut(ended.0 as usize)? += 1;
     Some(ended.0 as u8)
 }
 
 /// How the walk of a frame ended, in one word, since a function of the kernel returns no more: the
-/// number of an outcome, or a tunnel.
+/// number of an outcome, or a packet inside of a tunnel.
 #[derive(Clone, Copy)]
 struct Ended(u64);
 
 impl Ended {
-    const TUNNEL: u64 = 1 << 63;
-    const TUNNEL_SHIFT: u32 = 59;
+    const INNER: u64 = 1 << 63;
+    const IPV6: u64 = 1 << 62;
     const OCTETS_SHIFT: u32 = 41;
     const OCTETS_MASK: u64 = (1 << 18) - 1;
     const OFFSET_SHIFT: u32 = 26;
@@ -138,122 +134,120 @@ impl Ended {
     /// With an outcome; without, which never happens, when a map is empty.
     #[inline(always)]
     fn with(outcome: Option<Outcome>) -> Self {
-        Self(outcome.map_or(!Self::TUNNEL, |outcome| outcome as u64))
+        Self(outcome.map_or(!Self::INNER, |outcome| outcome as u64))
     }
 
-    /// At a tunnel, with nothing counted yet. An offset has 15 bits, no frame is as long as 2^18 octets,
-    /// and the link leaves IP version and interface out of the tags.
+    /// At a packet inside, with nothing counted yet. An offset has 15 bits, no frame is as long as 2^18
+    /// octets, and the link leaves IP version and interface out of the tags.
     #[inline(always)]
-    fn at(inside: &Inside, tags: Tags) -> Self {
+    fn at(inner: &Inner, tags: Tags) -> Self {
+        let version = if inner.version == Version::V6 { Self::IPV6 } else { 0 };
         Self(
-            Self::TUNNEL
-                | (inside.tunnel as u64) << Self::TUNNEL_SHIFT
-                | (u64::from(inside.octets) & Self::OCTETS_MASK) << Self::OCTETS_SHIFT
-                | (u64::from(inside.offset) & Self::OFFSET_MASK) << Self::OFFSET_SHIFT
+            Self::INNER
+                | version
+                | (u64::from(inner.octets) & Self::OCTETS_MASK) << Self::OCTETS_SHIFT
+                | (u64::from(inner.offset) & Self::OFFSET_MASK) << Self::OFFSET_SHIFT
                 | u64::from(tags.0) & Self::TAGS_MASK,
         )
     }
 
-    /// The tunnel, if it ended at one.
     #[inline(always)]
-    fn tunnel(self) -> Option<(Inside, Tags)> {
-        if self.0 & Self::TUNNEL == 0 {
-            return None;
-        }
-        let inside = Inside {
+    const fn is_inner(self) -> bool {
+        self.0 & Self::INNER != 0
+    }
+
+    #[inline(always)]
+    const fn inner(self) -> (Inner, Tags) {
+        let inner = Inner {
+            version: if self.0 & Self::IPV6 == 0 { Version::V4 } else { Version::V6 },
             offset: (self.0 >> Self::OFFSET_SHIFT & Self::OFFSET_MASK) as u32,
             octets: (self.0 >> Self::OCTETS_SHIFT & Self::OCTETS_MASK) as u32,
-            tunnel: Tunnel::numbered((self.0 >> Self::TUNNEL_SHIFT) as u8 & 7)?,
         };
-        Some((inside, Tags((self.0 & Self::TAGS_MASK) as u32)))
+        (inner, Tags((self.0 & Self::TAGS_MASK) as u32))
     }
 }
 
-/// Walks a frame and counts its packet, unless a tunnel of `listed` begins behind its headers. `is_seen`
-/// says that its octets are to be counted as seen.
-///
-/// The two IP versions stay apart to the end: what they have in common is less than what either would
-/// carry along for the other.
+/// Walks a frame and counts its packet. The two IP versions stay apart to the end: what they have in
+/// common is less than what either would carry along for the other.
 #[inline(always)]
-fn count(
-    frame: XdpFrame,
-    counters: &mut InterfaceCounters,
-    place: &Place,
-    listed: Tunnels,
-    is_seen: bool,
-) -> Ended {
+fn count(frame: XdpFrame, counters: &mut InterfaceCounters, place: &Place) -> Ended {
     let mut cursor = Cursor::over(frame);
-    let cursor = &mut cursor;
-    let stop = match walk_link(cursor) {
-        Ok((tags, Version::V4)) => match walk_ipv4(cursor, tags, listed) {
-            Ok((packet, inside)) => {
-                counters.seen_octets += if is_seen { u64::from(cursor.known_octets()) } else { 0 };
-                return match inside {
-                    None => Ended::with(place.count::<false>(counters, &packet)),
-                    Some(inside) => Ended::at(&inside, tags),
-                };
+    let stop = match walk_link(&mut cursor) {
+        Ok((tags, Version::V4)) => match walk_ipv4(&mut cursor, tags, Tunnels::NONE) {
+            Ok((packet, _)) => {
+                counters.seen_octets += u64::from(cursor.known_octets());
+                return Ended::with(place.count::<false>(counters, &packet));
             }
             Err(stop) => stop,
         },
-        Ok((tags, Version::V6)) => match walk_ipv6(cursor, tags, listed) {
-            Ok((packet, inside)) => {
-                counters.seen_octets += if is_seen { u64::from(cursor.known_octets()) } else { 0 };
-                return match inside {
-                    None => Ended::with(place.count::<true>(counters, &packet)),
-                    Some(inside) => Ended::at(&inside, tags),
-                };
+        Ok((tags, Version::V6)) => match walk_ipv6(&mut cursor, tags, Tunnels::NONE) {
+            Ok((packet, _)) => {
+                counters.seen_octets += u64::from(cursor.known_octets());
+                return Ended::with(place.count::<true>(counters, &packet));
             }
             Err(stop) => stop,
         },
         Err(stop) => stop,
     };
-    // The headers do not tell where the frame ends: only the kernel knows.
+    count_stop(&mut cursor, counters, stop)
+}
+
+/// The headers of a frame at which the walk stopped do not tell where it ends: only the kernel knows.
+#[inline(always)]
+fn count_stop(cursor: &mut Cursor<XdpFrame>, counters: &mut InterfaceCounters, stop: Stop) -> Ended {
     let outcome = cursor.outcome(stop);
-    counters.seen_octets += if is_seen { u64::from(cursor.known_octets()) } else { 0 };
+    counters.seen_octets += u64::from(cursor.known_octets());
     Ended::with(Some(outcome))
 }
 
-/// Counts the packet that a tunnel carries, or the outer one where it carries none. Three calls that are
-/// not within each other, so that their stacks do not add up.
+/// Counts the packet that a tunnel carries, or the outer one where none carries any. Two calls one after
+/// the other and not within each other, so that their stacks do not add up.
 #[inline(always)]
 fn count_inner_or_outer(frame: XdpFrame, place: &Place) -> Ended {
-    let outer = count_outer(frame, place, Tunnels(setting!(tunnels)));
-    if outer.tunnel().is_none() {
-        return outer;
-    }
-    let inner = count_inner(frame, place, outer);
-    if inner.0 != Outcome::NonIp as u64 {
-        return inner;
-    }
-    count_outer(frame, place, Tunnels::NONE)
+    let outer = count_outer(frame, place);
+    if outer.is_inner() { count_inner(frame, place, outer) } else { outer }
 }
 
-/// Counts the outer packet, if no tunnel of `listed` begins behind its headers. With none listed, the
-/// frame was seen before.
+/// Counts a packet unless a listed tunnel carries one inside of it. Here the IP versions meet where a
+/// tunnel may begin: tunnels are the same in both.
 #[inline(never)]
-fn count_outer(frame: XdpFrame, place: &Place, listed: Tunnels) -> Ended {
-    match place.run.interface(place.interface) {
-        Some(counters) => count(frame, counters, place, listed, !listed.is_empty()),
-        None => Ended::with(None),
+fn count_outer(frame: XdpFrame, place: &Place) -> Ended {
+    let Some(counters) = place.run.interface(place.interface) else { return Ended::with(None) };
+    let listed = Tunnels(setting!(tunnels));
+    let mut cursor = Cursor::over(frame);
+    let walked = match walk_link(&mut cursor) {
+        Ok((tags, Version::V4)) => walk_ipv4(&mut cursor, tags, listed).map(|walked| (tags, walked)),
+        Ok((tags, Version::V6)) => walk_ipv6(&mut cursor, tags, listed).map(|walked| (tags, walked)),
+        Err(stop) => Err(stop),
+    };
+    let (tags, (packet, inside)) = match walked {
+        Ok(walked) => walked,
+        Err(stop) => return count_stop(&mut cursor, counters, stop),
+    };
+    counters.seen_octets += u64::from(cursor.known_octets());
+    let packet = packet.settled();
+    match enter(&mut cursor, inside) {
+        Ok(None) if packet.tags.is_ipv6() => Ended::with(place.count::<true>(counters, &packet)),
+        Ok(None) => Ended::with(place.count::<false>(counters, &packet)),
+        Ok(Some(inner)) => Ended::at(&inner, tags),
+        Err(outcome) => Ended::with(Some(outcome)),
     }
 }
 
-/// Counts the packet that a tunnel carries; `NonIp` when it carries none.
 #[inline(never)]
 fn count_inner(frame: XdpFrame, place: &Place, outer: Ended) -> Ended {
     let Some(counters) = place.run.interface(place.interface) else { return Ended::with(None) };
-    let Some((inside, tags)) = outer.tunnel() else { return Ended::with(None) };
-    let mut cursor = Cursor::within(frame, inside.offset, inside.octets);
-    let stop = match walk_tunnel(&mut cursor, inside.tunnel) {
-        Ok(Version::V4) => match walk_ipv4(&mut cursor, tags, Tunnels::NONE) {
-            Ok((packet, _)) => return Ended::with(place.count::<false>(counters, &packet)),
+    let (Inner { version, offset, octets }, tags) = outer.inner();
+    let mut cursor = Cursor::within(frame, offset, octets);
+    let stop = match version {
+        Version::V4 => match walk_ipv4(&mut cursor, tags, Tunnels::NONE) {
+            Ok((packet, _)) => return Ended::with(place.count::<false>(counters, &packet.settled())),
             Err(stop) => stop,
         },
-        Ok(Version::V6) => match walk_ipv6(&mut cursor, tags, Tunnels::NONE) {
-            Ok((packet, _)) => return Ended::with(place.count::<true>(counters, &packet)),
+        Version::V6 => match walk_ipv6(&mut cursor, tags, Tunnels::NONE) {
+            Ok((packet, _)) => return Ended::with(place.count::<true>(counters, &packet.settled())),
             Err(stop) => stop,
         },
-        Err(stop) => stop,
     };
     Ended::with(Some(cursor.outcome(stop)))
 }

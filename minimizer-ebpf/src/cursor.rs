@@ -4,6 +4,8 @@ use core::ptr;
 
 use minimizer_common::outcome::Outcome;
 
+use crate::untraced;
+
 /// A header as it lies on the wire: bytes and byte arrays only, so that it has no alignment, no
 /// padding and no invalid value.
 ///
@@ -103,6 +105,15 @@ impl<F: Frame> Cursor<Within<F>> {
         cursor.known = end;
         cursor.offset = offset & OFFSET_MASK;
         cursor
+    }
+
+    /// Makes the verifier forget what it knows of position and end, so that it walks what follows once
+    /// and not once for every kind of tunnel.
+    #[inline(always)]
+    pub(crate) fn settle(&mut self) {
+        self.offset = untraced(self.offset) & OFFSET_MASK;
+        self.known = untraced(self.known);
+        self.frame.octets = self.known;
     }
 
     /// Ends the packet `octets` behind the position.

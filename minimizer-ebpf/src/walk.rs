@@ -6,6 +6,7 @@ use minimizer_common::tunnel::{Tunnel, Tunnels};
 use minimizer_common::tuple::Tags;
 
 use crate::cursor::{Cursor, Frame, Stop, Within};
+use crate::untraced;
 use crate::{dccp, ethernet, gre, gtp_u, icmp, ipv4, ipv6, mpls, pppoe, sctp, tcp, udp, vlan, vxlan};
 
 /// What the walk found in a frame: the tuple's parts, and what is counted for it.
@@ -27,6 +28,28 @@ pub struct Packet {
     pub length_octets: u32,
 }
 
+impl Packet {
+    /// The same, of which the verifier knows nothing any more: by what it was told on the way it would
+    /// walk what follows once for every kind of packet.
+    #[inline(always)]
+    #[must_use]
+    pub fn settled(mut self) -> Self {
+        let ports = untraced(u32::from(self.ports.0) | u32::from(self.ports.1) << 16);
+        self.ports = (ports as u16, (ports >> 16) as u16);
+        let kind = untraced(
+            u32::from(self.protocol)
+                | u32::from(self.traffic_class) << 8
+                | u32::from(self.control_bits) << 16,
+        );
+        self.protocol = kind as u8;
+        self.traffic_class = (kind >> 8) as u8;
+        self.control_bits = (kind >> 16) as u16;
+        self.tags = Tags(untraced(self.tags.0));
+        self.length_octets = untraced(self.length_octets);
+        self
+    }
+}
+
 /// IP version of a packet, known once the link headers are read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Version {
@@ -36,17 +59,25 @@ pub enum Version {
     V6,
 }
 
-/// Where a packet lies that a listed tunnel carries. The compiler stores it by whole words, which the
-/// verifier wants aligned.
+/// Where a listed tunnel begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(C, align(8))]
 pub struct Inside {
     /// Position of the tunnel's header in the frame; of the inner IP header where it has none.
-    pub offset: u32,
+    offset: u32,
     /// Octets of the outer packet from there on.
+    octets: u32,
+    tunnel: Tunnel,
+}
+
+/// Where a packet lies that a tunnel carries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Inner {
+    /// Its IP version.
+    pub version: Version,
+    /// Position of its IP header in the frame.
+    pub offset: u32,
+    /// Octets that it may use from there on.
     pub octets: u32,
-    /// The tunnel.
-    pub tunnel: Tunnel,
 }
 
 /// Reads the headers of a frame, of the inner packet where a tunnel of `listed` carries one.
@@ -63,17 +94,34 @@ pub fn walk<F: Frame + Copy>(cursor: &mut Cursor<F>, listed: Tunnels) -> Result<
         Ok((tags, packet, inside))
     });
     let (tags, outer, inside) = walked.map_err(|stop| cursor.outcome(stop))?;
-    let Some(inside) = inside else { return Ok(outer) };
-    let mut inner = cursor.enter(inside.offset, inside.octets);
-    let walked = walk_tunnel(&mut inner, inside.tunnel).and_then(|version| match version {
+    let Some(Inner { version, offset, octets }) = enter(cursor, inside)? else { return Ok(outer) };
+    let mut inner = cursor.enter(offset, octets);
+    let walked = match version {
         Version::V4 => walk_ipv4(&mut inner, tags, Tunnels::NONE),
         Version::V6 => walk_ipv6(&mut inner, tags, Tunnels::NONE),
-    });
+    };
+    cursor.follow(&inner);
+    walked.map(|(packet, _)| packet).map_err(|stop| inner.outcome(stop))
+}
+
+/// Reads the header of a tunnel, if one begins behind the outer packet's headers. Nothing is inside when
+/// it carries no IP packet: then the outer packet is what is counted.
+///
+/// # Errors
+/// The outcome of a tunnel whose headers do not add up.
+#[inline(always)]
+pub fn enter<F: Frame + Copy>(
+    cursor: &mut Cursor<F>,
+    inside: Option<Inside>,
+) -> Result<Option<Inner>, Outcome> {
+    let Some(Inside { offset, octets, tunnel }) = inside else { return Ok(None) };
+    let mut inner = cursor.enter(untraced(offset), untraced(octets));
+    let walked = walk_tunnel(&mut inner, tunnel);
     cursor.follow(&inner);
     match walked {
-        Ok((packet, _)) => Ok(packet),
+        Ok(version) => Ok(Some(Inner { version, offset: inner.position(), octets: inner.remaining() })),
         Err(stop) => match inner.outcome(stop) {
-            Outcome::NonIp => Ok(outer),
+            Outcome::NonIp => Ok(None),
             outcome => Err(outcome),
         },
     }
@@ -210,7 +258,7 @@ fn inside(
 /// Why there is no inner packet: `NonIp` when the tunnel carries something else here, so that the outer
 /// packet is what is counted.
 #[inline(always)]
-pub fn walk_tunnel(cursor: &mut Cursor<Within<impl Frame>>, tunnel: Tunnel) -> Result<Version, Stop> {
+fn walk_tunnel(cursor: &mut Cursor<Within<impl Frame>>, tunnel: Tunnel) -> Result<Version, Stop> {
     let content = match tunnel {
         Tunnel::GtpU => match gtp_u::read(cursor)? {
             ipv4::VERSION => ipv4::ETHER_TYPE,
@@ -222,13 +270,15 @@ pub fn walk_tunnel(cursor: &mut Cursor<Within<impl Frame>>, tunnel: Tunnel) -> R
         Tunnel::IpInIp | Tunnel::FourInSix => ipv4::ETHER_TYPE,
         Tunnel::SixInFour | Tunnel::SixInSix => ipv6::ETHER_TYPE,
     };
-    match content {
-        ipv4::ETHER_TYPE => Ok(Version::V4),
-        ipv6::ETHER_TYPE => Ok(Version::V6),
+    let version = match content {
+        ipv4::ETHER_TYPE => Version::V4,
+        ipv6::ETHER_TYPE => Version::V6,
         // The VLAN identifiers of a record are those of the frame on the wire.
-        gre::ETHERNET => walk_link(cursor).map(|(_, version)| version),
-        _ => Err(Stop::Found(Outcome::NonIp)),
-    }
+        gre::ETHERNET => walk_link(cursor).map(|(_, version)| version)?,
+        _ => return Err(Stop::Found(Outcome::NonIp)),
+    };
+    cursor.settle();
+    Ok(version)
 }
 
 /// What is kept of a transport header.
