@@ -12,8 +12,8 @@ use aya::util::KernelVersion;
 use aya::{Ebpf, EbpfError, EbpfLoader};
 use minimizer_common::generation::{INTERFACES_MAX, Shape};
 use minimizer_common::settings::{
-    ACTION_PASS, BLOCKS_PLACEHOLDER, CLOCK_CONTROL, CLOCK_TICK, CONTROL_MAP, GENERATION_MAP, HASH_KEYS,
-    LENGTH_BUFFER, LENGTH_LINEAR, PROGRAM, PROGRAM_INNER, SETTINGS_SYMBOL, Settings,
+    ACTION_DROP, ACTION_PASS, BLOCKS_PLACEHOLDER, CLOCK_CONTROL, CLOCK_TICK, CONTROL_MAP, GENERATION_MAP,
+    HASH_KEYS, LENGTH_BUFFER, LENGTH_LINEAR, PROGRAM, PROGRAM_INNER, SETTINGS_SYMBOL, Settings,
 };
 use minimizer_common::tunnel::Tunnels;
 use object::{Object as _, ObjectSection as _};
@@ -139,6 +139,15 @@ pub enum Clock {
     Control,
 }
 
+/// What becomes of a frame once it is counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// The network stack gets it.
+    Pass,
+    /// Nobody gets it: the interface is a tap.
+    Drop,
+}
+
 /// What is fixed when the program is loaded.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
@@ -150,12 +159,20 @@ pub struct Options {
     pub hash_keys: Option<[u64; HASH_KEYS]>,
     /// Tunnels whose inner packets are counted.
     pub tunnels: Tunnels,
+    /// What becomes of a frame once it is counted.
+    pub action: Action,
 }
 
 impl Default for Options {
     /// What `run` takes when nothing else is said.
     fn default() -> Self {
-        Self { flows_per_cpu: 65_536, clock: Clock::Tick, hash_keys: None, tunnels: Tunnels::NONE }
+        Self {
+            flows_per_cpu: 65_536,
+            clock: Clock::Tick,
+            hash_keys: None,
+            tunnels: Tunnels::NONE,
+            action: Action::Pass,
+        }
     }
 }
 
@@ -213,7 +230,10 @@ impl Program {
             run_blocks: shape.run_blocks(),
             spill_blocks: shape.spill_blocks,
             group_mask: shape.groups - 1,
-            action: ACTION_PASS,
+            action: match options.action {
+                Action::Pass => ACTION_PASS,
+                Action::Drop => ACTION_DROP,
+            },
             clock,
             frame_length: if has_multi_buffer_length() { LENGTH_BUFFER } else { LENGTH_LINEAR },
             tunnels: options.tunnels.0,

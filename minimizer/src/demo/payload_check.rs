@@ -107,8 +107,13 @@ fn load(tunnels: Tunnels) -> Result<Program, ProgramError> {
         key = key.rotate_left(5);
         key | 1
     });
-    let options =
-        Options { flows_per_cpu: FLOWS_PER_CPU, clock: Clock::Control, hash_keys: Some(hash_keys), tunnels };
+    let options = Options {
+        flows_per_cpu: FLOWS_PER_CPU,
+        clock: Clock::Control,
+        hash_keys: Some(hash_keys),
+        tunnels,
+        ..Options::default()
+    };
     let mut program = Program::load(&options)?;
     program.watch(IF_INDEX, 0)?;
     program.set_time(1);
