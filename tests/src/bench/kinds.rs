@@ -35,7 +35,7 @@ pub struct Figure {
 /// What the kernel answers; packets that were not counted exactly.
 pub fn measure(effort: Effort, flows: u64) -> anyhow::Result<Row> {
     let mut field = Field::default();
-    let schedule = Schedule::drawn(flows, Popularity::Uniform, effort.period);
+    let schedule = Schedule::drawn(flows, Popularity::Uniform, effort.period_for(flows));
     for traffic in Traffic::ALL {
         field.wrappers.push(Wrapper::load(traffic, &schedule)?);
         let size = Size { tunnels: traffic.tunnels(), ..Size::of(effort.table_flows) };
@@ -44,7 +44,7 @@ pub fn measure(effort: Effort, flows: u64) -> anyhow::Result<Row> {
             field.contenders.push(Contender::load(kind, size)?);
         }
     }
-    field.pass(effort.period)?;
+    field.pass(effort.period_for(flows))?;
     let gross = field.rounds(effort)?;
     let net: Vec<Vec<f64>> = gross.chunks_exact(2).map(|pair| difference(&pair[1], &pair[0])).collect();
     let mut figures = Vec::new();

@@ -25,6 +25,11 @@ use super::schedule::{Popularity, Schedule};
 use super::statistics::{Spread, ratio};
 use super::traffic::Traffic;
 
+/// Rounds in which agents take part: they take seconds to start and to stop.
+const AGENT_ROUNDS: usize = 3;
+/// Dropped packets are that much cheaper, and need as many more to be measured as long.
+const DROPPED_FACTOR: u32 = 4;
+
 /// What is at the receiving end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Subject {
@@ -77,7 +82,7 @@ impl Subject {
 pub struct Row {
     /// Flows, drawn uniformly.
     pub flows: u64,
-    /// Packets sent to each in a round.
+    /// Packets sent to each in a round; four times as many where they are dropped.
     pub packets: u32,
     /// By what is at the receiving end.
     pub figures: Vec<Figure>,
@@ -94,6 +99,8 @@ pub struct Figure {
     pub mpps: Spread,
     /// The same as a share of the empty program that does with the packets what this one does.
     pub empty_ratio: Spread,
+    /// Packets sent that the receiving end did not take, as a share: the cable had no room.
+    pub undelivered: Spread,
     /// Packets sent that the subject does not report, as a share; absent where nobody counts.
     pub lost: Option<Spread>,
     #[serde(skip)]
@@ -121,7 +128,7 @@ pub fn measure(effort: Effort, flows: u64) -> anyhow::Result<Row> {
 fn on_cable(effort: Effort, flows: u64) -> anyhow::Result<Row> {
     let traffic = Traffic::Ipv4Udp;
     let mut cable = Cable::lay()?;
-    let schedule = Schedule::drawn(flows, Popularity::Uniform, effort.period);
+    let schedule = Schedule::drawn(flows, Popularity::Uniform, effort.period_for(flows));
     let mut sender = Sender::new(&cable, traffic, &schedule)?;
     let mut absent = Vec::new();
     let mut subjects = Vec::new();
@@ -134,35 +141,51 @@ fn on_cable(effort: Effort, flows: u64) -> anyhow::Result<Row> {
             _ => subjects.push(subject),
         }
     }
-    let mut series = vec![(Vec::new(), Vec::new()); subjects.len()];
-    for _ in 0..effort.runs {
-        for (subject, (rates, lost)) in subjects.iter().zip(&mut series) {
-            let run = run(&mut cable, &mut sender, *subject, effort.live_packets)?;
-            rates.push(run.mpps);
-            lost.extend(run.lost);
+    let mut series = vec![Series::default(); subjects.len()];
+    for round in 0..effort.runs {
+        for (subject, series) in subjects.iter().zip(&mut series) {
+            if matches!(subject, Subject::Agent(_)) && round >= AGENT_ROUNDS {
+                continue;
+            }
+            let factor = if subject.drops() { DROPPED_FACTOR } else { 1 };
+            let run = run(&mut cable, &mut sender, *subject, effort.live_packets * factor)?;
+            series.mpps.push(run.mpps);
+            series.undelivered.push(run.undelivered);
+            series.lost.extend(run.lost);
         }
     }
     let rates = |wanted: Subject| {
         let found = subjects.iter().zip(&series).find(|(subject, _)| **subject == wanted);
-        found.map_or(&[][..], |(_, (rates, _))| rates)
+        found.map_or(&[][..], |(_, series)| &series.mpps)
     };
-    let figure = |subject: &Subject, lost: &[f64]| {
+    let figure = |subject: &Subject, series: &Series| {
         let empty = if subject.drops() { Kind::Discard } else { Kind::Empty };
         Figure {
             name: subject.name(),
             mpps: Spread::of(rates(*subject).iter().copied()),
             empty_ratio: ratio(rates(*subject), rates(Subject::Program(empty))),
-            lost: (!lost.is_empty()).then(|| Spread::of(lost.iter().copied())),
+            undelivered: Spread::of(series.undelivered.iter().copied()),
+            lost: (!series.lost.is_empty()).then(|| Spread::of(series.lost.iter().copied())),
             subject: *subject,
         }
     };
-    let figures = subjects.iter().zip(&series).map(|(subject, (_, lost))| figure(subject, lost)).collect();
+    let figures = subjects.iter().zip(&series).map(|(subject, series)| figure(subject, series)).collect();
     Ok(Row { flows, packets: effort.live_packets, figures, absent })
+}
+
+/// The runs of one subject.
+#[derive(Clone, Default)]
+struct Series {
+    mpps: Vec<f64>,
+    undelivered: Vec<f64>,
+    lost: Vec<f64>,
 }
 
 /// One run of one subject.
 struct Run {
     mpps: f64,
+    /// Share of the packets sent that did not arrive.
+    undelivered: f64,
     /// Share of the packets sent that it does not report, if it reports.
     lost: Option<f64>,
 }
@@ -206,7 +229,8 @@ fn run(cable: &mut Cable, sender: &mut Sender, subject: Subject, packets: u32) -
         }
         Attached::Agent(listening) => Some(listening.reported()?),
     };
-    Ok(Run { mpps, lost: reported.map(|reported| 1.0 - reported as f64 / sent as f64) })
+    let undelivered = 1.0 - arrived as f64 / f64::from(packets);
+    Ok(Run { mpps, undelivered, lost: reported.map(|reported| 1.0 - reported as f64 / sent as f64) })
 }
 
 fn attach(subject: Subject, if_index: u32) -> anyhow::Result<Attached> {

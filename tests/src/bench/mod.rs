@@ -74,6 +74,22 @@ pub fn allowed_cpus() -> anyhow::Result<Vec<u32>> {
     Ok(AT_START.get_or_init(|| cpus).clone())
 }
 
+/// Does something while this thread may use every CPU, as a process that is started in it then may, too.
+///
+/// # Errors
+/// Those of `work`; when the kernel refuses.
+pub fn on_any_cpu<T>(work: impl FnOnce() -> anyhow::Result<T>) -> anyhow::Result<T> {
+    let pinned = sched_getaffinity(None)?;
+    let mut every = CpuSet::new();
+    for cpu in allowed_cpus()? {
+        every.set(usize::try_from(cpu)?);
+    }
+    sched_setaffinity(None, &every)?;
+    let result = work();
+    sched_setaffinity(None, &pinned)?;
+    result
+}
+
 /// Runs `work` and returns what it returned and the CPU time that this thread spent on it: the
 /// neighbours' share of the CPU is not in it.
 ///

@@ -20,7 +20,7 @@ pub struct Row {
     pub flows: u32,
     /// Nanoseconds per packet of a new flow.
     pub new_ns: Spread,
-    /// The same packets once more, in the same order.
+    /// The same packets once more, in another order.
     pub existing_ns: Spread,
     /// The first as a multiple of the second, round by round.
     pub ratio: Spread,
@@ -33,7 +33,9 @@ pub struct Row {
 pub fn measure(effort: Effort) -> anyhow::Result<Vec<Row>> {
     let flows = effort.table_flows;
     let size = Size::of(flows);
-    let mut wrapper = Wrapper::load(Traffic::Ipv4Tcp, &Schedule::each_once(0, u64::from(flows)))?;
+    let schedule = Schedule::each_once(0, u64::from(flows));
+    let mut wrapper = Wrapper::load(Traffic::Ipv4Tcp, &schedule)?;
+    let mut again = Wrapper::load(Traffic::Ipv4Tcp, &schedule.reordered())?;
     let mut empty = Contender::load(Kind::Empty, size)?;
     let mut rows = Vec::new();
     for kind in [Kind::Minimizer, Kind::PerCpuHash] {
@@ -43,8 +45,9 @@ pub fn measure(effort: Effort) -> anyhow::Result<Vec<Row>> {
             wrapper.send(&mut empty, flows)?;
             base.push(cost(&mut wrapper, &mut empty, flows)?);
             wrapper.seek(0)?;
+            again.seek(0)?;
             first.push(cost(&mut wrapper, &mut contender, flows)?);
-            further.push(cost(&mut wrapper, &mut contender, flows)?);
+            further.push(cost(&mut again, &mut contender, flows)?);
             // Empties the table, and a flip gives the real program its other generation.
             let account = contender.account()?;
             let packets = 2 * u64::from(flows);

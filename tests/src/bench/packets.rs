@@ -73,12 +73,14 @@ pub fn measure(
     let kinds = kinds(traffic, beside);
     let table_flows = effort.table_flows.max(u32::try_from(flows)?);
     let size = Size { beside, ..Size::of(table_flows) };
-    let schedule = Schedule::drawn(flows, popularity, effort.period);
+    let schedule = Schedule::drawn(flows, popularity, effort.period_for(flows));
     let contenders = kinds.iter().map(|kind| Contender::load(*kind, size)).collect::<Result<Vec<_>, _>>()?;
     let lanes = (0..contenders.len()).map(|contender| (0, contender)).collect();
-    let mut field = Field { wrappers: vec![Wrapper::load(traffic, &schedule)?], contenders, lanes };
+    let wrappers = vec![Wrapper::load(traffic, &schedule.reordered())?];
+    let mut field = Field { wrappers, contenders, lanes };
     // The first pass makes every flow known.
-    field.pass(effort.period)?;
+    field.pass(effort.period_for(flows))?;
+    field.wrappers[0].follow(&schedule)?;
     let gross = field.rounds(effort)?;
     let base = &gross[0];
     let series = |kind: Kind| {

@@ -13,7 +13,7 @@ pub struct Effort {
     pub runs: usize,
     /// Packets that a program sees in a round, after as many that warm the caches.
     pub packets: u32,
-    /// Packets after which the order of flows repeats.
+    /// Packets after which the order of many flows repeats.
     pub period: u32,
     /// Flows that fill half of every table.
     pub table_flows: u32,
@@ -23,6 +23,16 @@ pub struct Effort {
     pub live_packets: u32,
     /// Whether other flow agents listen to the cable, too.
     pub with_agents: bool,
+}
+
+impl Effort {
+    /// Packets after which the order of so many flows repeats: a power of two, at least 16 a flow where that
+    /// is less than of many.
+    #[must_use]
+    pub fn period_for(&self, flows: u64) -> u32 {
+        let enough = flows.saturating_mul(16).next_power_of_two();
+        u32::try_from(enough).unwrap_or(u32::MAX).clamp(1 << 16, self.period.max(1 << 16))
+    }
 }
 
 /// Wrappers, contenders, and which of them are measured together.

@@ -165,11 +165,13 @@ fn curve(out: &mut Formatter<'_>, rows: &[curve::Row]) -> fmt::Result {
 fn live(out: &mut Formatter<'_>, row: &live::Row) -> fmt::Result {
     writeln!(out, "\nLive frames on a cable, {} flows, {} packets a run", row.flows, row.packets)?;
     let (mpps, ratio, lost) = ("Mpps received", "of an empty program, ×", "not reported, %");
-    writeln!(out, "  {:<16} {mpps:>24}   {ratio:>24}   {lost:>24}", "receiver")?;
+    writeln!(out, "  {:<16} {mpps:>18}   {ratio:>22}   not delivered, %   {lost:>20}", "receiver")?;
     for figure in &row.figures {
-        write!(out, "  {:<16} {:>24.2}   {:>24.2}", figure.name, figure.mpps, figure.empty_ratio)?;
+        let (name, mpps, ratio) = (figure.name, figure.mpps, figure.empty_ratio);
+        let undelivered = figure.undelivered.median * 100.0;
+        write!(out, "  {name:<16} {mpps:>18.2}   {ratio:>22.2}   {undelivered:>16.3}")?;
         match figure.lost {
-            Some(lost) => writeln!(out, "   {:>24.2}", lost.times(100.0))?,
+            Some(lost) => writeln!(out, "   {:>20.3}", lost.times(100.0))?,
             None => writeln!(out)?,
         }
     }

@@ -12,6 +12,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 use super::cable::RECEIVER;
+use crate::bench::on_any_cpu;
 
 /// Longest wait for an agent to start, and to stop.
 const LIMIT: Duration = Duration::from_secs(20);
@@ -60,12 +61,9 @@ impl Agent {
                 command.args(["-c", "src_host,dst_host,src_port,dst_port,proto"]);
             }
         }
-        let child = command
-            .stdin(Stdio::null())
-            .stdout(File::create(place("stdout"))?)
-            .stderr(File::create(place("stderr"))?)
-            .spawn()
-            .with_context(|| self.name())?;
+        command.stdin(Stdio::null());
+        command.stdout(File::create(place("stdout"))?).stderr(File::create(place("stderr"))?);
+        let child = on_any_cpu(|| command.spawn().with_context(|| self.name()))?;
         let mut listening = Listening { agent: self, child, folder };
         let begin = Instant::now();
         while !listening.is_ready()? {
@@ -145,7 +143,7 @@ impl Listening {
             Agent::Softflowd => Ok(self.control("statistics").is_ok()),
             Agent::Pmacctd => Ok(["stdout", "stderr"]
                 .iter()
-                .any(|name| self.read(name).is_ok_and(|text| text.contains("link type is")))),
+                .any(|name| self.read(name).is_ok_and(|text| text.contains("cache entries=")))),
         }
     }
 
