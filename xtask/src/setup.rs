@@ -3,6 +3,7 @@
 mod apt;
 mod cargo_tools;
 mod components;
+pub mod flow_agents;
 mod packages;
 mod unpacked;
 

@@ -1,12 +1,12 @@
 //! The floor: what any table costs that lies in memory, the parser and one cache line read, changed and written.
 
-use aya_ebpf::bindings::xdp_action::{XDP_ABORTED, XDP_PASS};
 use aya_ebpf::btf_maps::Array;
 use aya_ebpf::macros::{btf_map, xdp};
 use aya_ebpf::programs::XdpContext;
 use bench_ebpf::Line;
+use minimizer_ebpf::walk::Packet;
 
-use crate::parsed::{fold, parse};
+use crate::parsed::{each, fold};
 
 const MMAPABLE: usize = 1 << 10;
 /// An odd constant that spreads the folded fields over the upper bits: the cheapest of hashes.
@@ -22,18 +22,14 @@ static LINE_MASK: u32 = 0;
 
 #[xdp(frags)]
 fn floor(context: XdpContext) -> u32 {
-    match count(&context) {
-        Some(()) => XDP_PASS,
-        None => XDP_ABORTED,
-    }
+    each(&context, count)
 }
 
 #[inline(always)]
-fn count(context: &XdpContext) -> Option<()> {
-    let packet = parse(context)?;
+fn count(packet: &Packet) -> Option<()> {
     // SAFETY: reads a constant of this program, volatile so that its value here is not assumed.
     let mask = unsafe { core::ptr::read_volatile(&raw const LINE_MASK) };
-    let index = (fold(&packet).wrapping_mul(SPREAD) >> 32) as u32 & mask;
+    let index = (fold(packet).wrapping_mul(SPREAD) >> 32) as u32 & mask;
     let line = LINES.get_ptr_mut(index)?;
     // SAFETY: the bench runs the program on one CPU.
     let line = unsafe { &mut *line };

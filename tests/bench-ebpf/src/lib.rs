@@ -6,40 +6,44 @@ pub const SCHEDULE_ENTRIES: u32 = 1 << 22;
 
 /// Where a wrapper writes the next flow's source address and ports, and the word around the address.
 ///
-/// It stores eight octets at `address`, of which the source address is the part at `source`, since
+/// It stores eight octets at `address`, of which the source address is the part at `shift`, since
 /// the parsers load eight: a load from a narrower store would wait for the store to leave the core.
+/// Four whole words, because it is a constant of the wrapper that the bench sets.
 #[derive(Clone, Copy)]
+#[repr(C)]
 pub struct Layout {
     /// Offset of the eight octets in the frame.
-    pub address: usize,
+    pub address: u64,
     /// The other four octets of the eight, as a native word with zeroes for the source address.
     pub rest: u64,
     /// Shift of the source address in that word.
-    pub shift: u32,
+    pub shift: u64,
     /// Offset of the ports in the frame.
-    pub ports: usize,
+    pub ports: u64,
 }
 
-/// Destination address of the bench's IPv4 packets.
-pub const IPV4_DESTINATION: [u8; 4] = [198, 51, 100, 7];
-/// Octets 8 to 12 of the source address of the bench's IPv6 packets.
-pub const IPV6_SOURCE_MIDDLE: [u8; 4] = [0x02, 0x00, 0x5e, 0x10];
+impl Layout {
+    /// The words, in the order of the fields.
+    #[must_use]
+    pub const fn words(self) -> [u64; 4] {
+        [self.address, self.rest, self.shift, self.ports]
+    }
 
-/// Ethernet, IPv4 without options, TCP or UDP: source and destination lie together.
-pub const IPV4: Layout = Layout {
-    address: 14 + 12,
-    rest: (u32::from_ne_bytes(IPV4_DESTINATION) as u64) << 32,
-    shift: 0,
-    ports: 14 + 20,
-};
+    /// The layout of which [`Self::words`] are the words.
+    #[inline(always)]
+    #[must_use]
+    pub const fn of(words: [u64; 4]) -> Self {
+        let [address, rest, shift, ports] = words;
+        Self { address, rest, shift, ports }
+    }
 
-/// Ethernet, IPv6 without extension headers, TCP or UDP: the lower half of the source address.
-pub const IPV6: Layout = Layout {
-    address: 14 + 16,
-    rest: u32::from_ne_bytes(IPV6_SOURCE_MIDDLE) as u64,
-    shift: 32,
-    ports: 14 + 40,
-};
+    /// The eight octets at `address` for an entry of the schedule.
+    #[inline(always)]
+    #[must_use]
+    pub const fn address_word(&self, entry: u64) -> u64 {
+        self.rest | (entry & 0xffff_ffff) << (self.shift & 63)
+    }
+}
 
 /// The key of both hash tables.
 #[derive(Clone, Copy)]
@@ -105,9 +109,35 @@ pub struct Line {
     pub reserved: [u64; 5],
 }
 
+/// An IPv4 flow in half a cache line; all zero when free.
+///
+/// What it cannot hold: IPv6; more than 4 GiB in an interval; times of more than 16 bits, which are 18
+/// hours of seconds. A sum of octets beyond its bits would run into the times unnoticed.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct HalfSlot {
+    /// Both addresses.
+    pub addresses: u64,
+    /// As in `minimizer_common::tuple::Tuple`.
+    pub transport: u64,
+    /// As in `minimizer_common::tuple::Slot`.
+    pub counters: u64,
+    /// IP octets in bits 0..32, first and last time in bits 32..48 and 48..64.
+    pub octets_and_times: u64,
+}
+
+/// Slots in a line.
+pub const HALF_WAYS: usize = 2;
+
+/// One cache line of [`HalfSlot`]s.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct HalfLine(pub [HalfSlot; HALF_WAYS]);
+
 const _: () = {
     assert!(size_of::<Key>() == 40);
     assert!(size_of::<PerCpuValue>() == 40);
     assert!(size_of::<SharedValue>() == 40);
     assert!(size_of::<Line>() == 64);
+    assert!(size_of::<HalfLine>() == 64);
 };

@@ -16,29 +16,48 @@ use minimizer_ebpf::walk::{Packet, walk};
 #[btf_map]
 static PARSED: PerCpuArray<Line, 1> = PerCpuArray::new();
 
+/// Packets that found no room in a table.
+#[btf_map]
+static MISSED: PerCpuArray<u64, 1> = PerCpuArray::new();
+
 #[xdp(frags)]
 fn parse_only(context: XdpContext) -> u32 {
-    match count(&context) {
-        Some(()) => XDP_PASS,
-        None => XDP_ABORTED,
-    }
+    each(&context, count)
 }
 
 #[inline(always)]
-fn count(context: &XdpContext) -> Option<()> {
-    let packet = parse(context)?;
+fn count(packet: &Packet) -> Option<()> {
     let line = PARSED.get_ptr_mut(0)?;
     // SAFETY: only this CPU uses this entry.
     let line = unsafe { &mut *line };
     line.packets += 1;
     line.octets += u64::from(packet.length_octets);
-    line.fold = line.fold.wrapping_add(fold(&packet));
+    line.fold = line.fold.wrapping_add(fold(packet));
+    Some(())
+}
+
+/// What the programs have in common: each parses the packet, counts it in its own way and lets it pass.
+#[inline(always)]
+pub(crate) fn each(context: &XdpContext, count: impl FnOnce(&Packet) -> Option<()>) -> u32 {
+    let Some(packet) = parse(context) else { return XDP_ABORTED };
+    match count(&packet) {
+        Some(()) => XDP_PASS,
+        None => XDP_ABORTED,
+    }
+}
+
+/// Counts a packet for which there is no room, so that the account of a full table is exact too.
+#[inline(always)]
+pub(crate) fn missed() -> Option<()> {
+    let missed = MISSED.get_ptr_mut(0)?;
+    // SAFETY: only this CPU uses this entry.
+    unsafe { *missed += 1 };
     Some(())
 }
 
 /// The walk of the real program.
 #[inline(always)]
-pub(crate) fn parse(context: &XdpContext) -> Option<Packet> {
+fn parse(context: &XdpContext) -> Option<Packet> {
     walk(&mut Cursor::over(FirstBuffer(context.ctx)), Tunnels::NONE).ok()
 }
 

@@ -1,13 +1,13 @@
 //! The usual flow table: a per-CPU hash, looked up, updated or inserted, with the precise clock.
 
 use aya_ebpf::bindings::BPF_ANY;
-use aya_ebpf::bindings::xdp_action::{XDP_ABORTED, XDP_PASS};
 use aya_ebpf::btf_maps::PerCpuHashMap;
 use aya_ebpf::macros::{btf_map, xdp};
 use aya_ebpf::programs::XdpContext;
 use bench_ebpf::{Key, PerCpuValue};
+use minimizer_ebpf::walk::Packet;
 
-use crate::parsed::{key, now_ns, parse};
+use crate::parsed::{each, key, missed, now_ns};
 
 /// The bench sets the number of entries.
 #[btf_map]
@@ -15,16 +15,12 @@ static PER_CPU_FLOWS: PerCpuHashMap<Key, PerCpuValue, 1> = PerCpuHashMap::new();
 
 #[xdp(frags)]
 fn per_cpu_hash(context: XdpContext) -> u32 {
-    match count(&context) {
-        Some(()) => XDP_PASS,
-        None => XDP_ABORTED,
-    }
+    each(&context, count)
 }
 
 #[inline(always)]
-fn count(context: &XdpContext) -> Option<()> {
-    let packet = parse(context)?;
-    let key = key(&packet);
+fn count(packet: &Packet) -> Option<()> {
+    let key = key(packet);
     let now_ns = now_ns();
     if let Some(value) = PER_CPU_FLOWS.get_ptr_mut(&key) {
         // SAFETY: only this CPU uses its copy of the value.
@@ -42,5 +38,8 @@ fn count(context: &XdpContext) -> Option<()> {
         last_ns: now_ns,
         control_bits: u64::from(packet.control_bits),
     };
-    PER_CPU_FLOWS.insert(&key, &value, BPF_ANY.into()).ok()
+    match PER_CPU_FLOWS.insert(&key, &value, BPF_ANY.into()) {
+        Ok(()) => Some(()),
+        Err(_) => missed(),
+    }
 }

@@ -1,14 +1,14 @@
 //! The other usual flow table: one hash for all CPUs, a spin lock in each value, the precise clock.
 
-use aya_ebpf::bindings::xdp_action::{XDP_ABORTED, XDP_PASS};
 use aya_ebpf::bindings::{BPF_NOEXIST, bpf_spin_lock};
 use aya_ebpf::btf_maps::HashMap;
 use aya_ebpf::helpers::generated::{bpf_spin_lock as lock, bpf_spin_unlock as unlock};
 use aya_ebpf::macros::{btf_map, xdp};
 use aya_ebpf::programs::XdpContext;
 use bench_ebpf::{Key, SharedValue};
+use minimizer_ebpf::walk::Packet;
 
-use crate::parsed::{key, now_ns, parse};
+use crate::parsed::{each, key, missed, now_ns};
 
 /// [`SharedValue`] with the lock as the kernel's type, which it finds by name.
 #[repr(C)]
@@ -29,16 +29,12 @@ static SHARED_FLOWS: HashMap<Key, Locked, 1> = HashMap::new();
 
 #[xdp(frags)]
 fn shared_hash(context: XdpContext) -> u32 {
-    match count(&context) {
-        Some(()) => XDP_PASS,
-        None => XDP_ABORTED,
-    }
+    each(&context, count)
 }
 
 #[inline(always)]
-fn count(context: &XdpContext) -> Option<()> {
-    let packet = parse(context)?;
-    let key = key(&packet);
+fn count(packet: &Packet) -> Option<()> {
+    let key = key(packet);
     let now_ns = now_ns();
     let octets = u64::from(packet.length_octets);
     let control_bits = u32::from(packet.control_bits);
@@ -63,5 +59,8 @@ fn count(context: &XdpContext) -> Option<()> {
         first_ns: now_ns,
         last_ns: now_ns,
     };
-    SHARED_FLOWS.insert(&key, &value, BPF_NOEXIST.into()).ok()
+    match SHARED_FLOWS.insert(&key, &value, BPF_NOEXIST.into()) {
+        Ok(()) => Some(()),
+        Err(_) => missed(),
+    }
 }

@@ -1,10 +1,10 @@
-//! The wrappers: they write the next flow of the schedule into the packet and tail-call the program under test.
+//! The wrapper: it writes the next flow of the schedule into the packet and tail-calls the program under test.
 
 use aya_ebpf::bindings::xdp_action::XDP_ABORTED;
 use aya_ebpf::btf_maps::{Array, PerCpuArray, ProgramArray};
 use aya_ebpf::macros::{btf_map, xdp};
 use aya_ebpf::programs::XdpContext;
-use bench_ebpf::{IPV4, IPV6, Layout, SCHEDULE_ENTRIES};
+use bench_ebpf::{Layout, SCHEDULE_ENTRIES};
 
 const MMAPABLE: usize = 1 << 10;
 
@@ -20,21 +20,21 @@ static POSITION: PerCpuArray<u64, 1> = PerCpuArray::new();
 #[btf_map]
 static PROGRAM: ProgramArray<1> = ProgramArray::new();
 
-#[xdp(frags)]
-fn vary_ipv4(context: XdpContext) -> u32 {
-    vary(&context, IPV4);
-    XDP_ABORTED
-}
+/// Words of the [`Layout`], set by the bench.
+#[unsafe(no_mangle)]
+static LAYOUT: [u64; 4] = [0; 4];
 
 #[xdp(frags)]
-fn vary_ipv6(context: XdpContext) -> u32 {
-    vary(&context, IPV6);
+fn vary(context: XdpContext) -> u32 {
+    send_next(&context);
     XDP_ABORTED
 }
 
 /// Returns only when something is missing.
 #[inline(always)]
-fn vary(context: &XdpContext, layout: Layout) -> Option<()> {
+fn send_next(context: &XdpContext) -> Option<()> {
+    // SAFETY: reads a constant of this program, volatile so that its value here is not assumed.
+    let layout = Layout::of(unsafe { core::ptr::read_volatile(&raw const LAYOUT) });
     let position = POSITION.get_ptr_mut(0)?;
     // SAFETY: only this CPU uses this entry.
     let index = unsafe { *position };
@@ -42,14 +42,15 @@ fn vary(context: &XdpContext, layout: Layout) -> Option<()> {
     unsafe { *position = index + 1 };
     let entry = *SCHEDULE.get(index as u32 & (SCHEDULE_ENTRIES - 1))?;
     let (start, end) = (context.data(), context.data_end());
-    if start + layout.ports + 4 > end {
+    let ports = start + layout.ports as usize;
+    if ports + 4 > end {
         return None;
     }
-    let address = layout.rest | (entry & 0xffff_ffff) << layout.shift;
+    let address = start + layout.address as usize;
     // SAFETY: eight octets at `address` lie before the ports, which were found within the frame.
-    unsafe { ((start + layout.address) as *mut u64).write_unaligned(address) };
+    unsafe { (address as *mut u64).write_unaligned(layout.address_word(entry)) };
     // SAFETY: the ports were found within the frame.
-    unsafe { ((start + layout.ports) as *mut u32).write_unaligned((entry >> 32) as u32) };
+    unsafe { (ports as *mut u32).write_unaligned((entry >> 32) as u32) };
     // SAFETY: context and map are the kernel's.
     unsafe { PROGRAM.tail_call(context, 0) };
     None

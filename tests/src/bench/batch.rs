@@ -1,4 +1,4 @@
-//! `BPF_MAP_LOOKUP_AND_DELETE_BATCH`, which aya does not have: the bench's one use of unsafe code.
+//! `BPF_MAP_LOOKUP_AND_DELETE_BATCH`, which aya does not have.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd as _};

@@ -1,19 +1,15 @@
-//! The programs that are compared, loaded into this kernel, and the accounts that each must give.
+//! The programs that are compared, loaded into this kernel.
 
 use anyhow::{Context as _, ensure};
-use aya::maps::{Array, IterableMap as _, MapData, PerCpuArray, PerCpuValues, ProgramArray};
-use aya::programs::{ProgramFd, ProgramInfo, TestRun as _, TestRunOptions, Xdp};
+use aya::programs::{ProgramFd, ProgramInfo, Xdp};
 use aya::util::nr_cpus;
 use aya::{Ebpf, EbpfLoader, include_bytes_aligned};
-use bench_ebpf::{Key, Line, PerCpuValue, SCHEDULE_ENTRIES, SharedValue};
-use minimizer::drain::{Records, Totals, drain};
+use bench_ebpf::HALF_WAYS;
 use minimizer::program::{Options, Program};
-use minimizer::sys::Mapping;
-use minimizer_common::outcome::Outcome;
-use minimizer_common::settings::ACTION_PASS;
+use minimizer_common::settings::HASH_KEYS;
+use minimizer_common::tunnel::Tunnels;
 
-use super::batch;
-use super::traffic::{Family, Schedule};
+use super::schedule::mix;
 
 const OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/bench.o"));
 
@@ -25,10 +21,14 @@ pub const TEST_RUN_IF_INDEX: u32 = 1;
 pub enum Kind {
     /// Nothing: what wrapper and test run cost, subtracted from all others.
     Empty,
+    /// Nothing, and the packet is dropped.
+    Discard,
     /// The walk of the real program, and one counter.
     ParseOnly,
     /// The parser and one random cache line of an array as large as the table.
     Floor,
+    /// The parser, the real hash and IPv4 slots of half a line, two to a line.
+    HalfLine,
     /// The usual per-CPU hash with the precise clock.
     PerCpuHash,
     /// The usual shared hash with a spin lock and the precise clock.
@@ -45,216 +45,158 @@ impl Kind {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Empty => "empty",
+            Self::Discard => "discard",
             Self::ParseOnly => "parse_only",
             Self::Floor => "floor",
+            Self::HalfLine => "half_line",
             Self::PerCpuHash => "per_cpu_hash",
             Self::SharedHash => "shared_hash",
             Self::Minimizer => "minimizer",
             Self::Beside => "beside",
         }
     }
+
+    /// The map of its flows, for the bench's own programs that have one.
+    #[must_use]
+    pub const fn map(self) -> Option<&'static str> {
+        match self {
+            Self::Floor => Some("LINES"),
+            Self::HalfLine => Some("HALF_LINES"),
+            Self::PerCpuHash => Some("PER_CPU_FLOWS"),
+            Self::SharedHash => Some("SHARED_FLOWS"),
+            _ => None,
+        }
+    }
 }
 
-/// A loaded program.
+/// What a contender is loaded for.
+#[derive(Clone, Copy)]
+pub struct Size<'object> {
+    /// Flows that fill half of its table.
+    pub flows: u32,
+    /// Tunnels whose inner packets the real program counts.
+    pub tunnels: Tunnels,
+    /// Object of the other build.
+    pub beside: Option<&'object [u8]>,
+}
+
+impl Size<'_> {
+    /// For packets without tunnels, and this build.
+    #[must_use]
+    pub const fn of(flows: u32) -> Self {
+        Self { flows, tunnels: Tunnels::NONE, beside: None }
+    }
+
+    /// Slots of every table.
+    #[must_use]
+    pub const fn slots(&self) -> u32 {
+        self.flows.next_power_of_two() * 2
+    }
+}
+
+/// A loaded program with tables of its own.
 pub struct Contender {
     /// Which.
     pub kind: Kind,
     /// What the kernel tells about it.
     pub info: ProgramInfo,
-    program: ProgramFd,
-    sent: u64,
+    /// Packets sent through it since it was loaded.
+    pub sent: u64,
+    pub(super) program: ProgramFd,
+    pub(super) body: Body,
 }
 
-/// What a program's tables hold.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Account {
-    /// Packets counted.
-    pub packets: u64,
-    /// IP octets counted.
-    pub octets: u64,
-    /// Different flows, where the program keeps them apart.
-    pub flows: Option<u64>,
-}
-
-/// All programs in this kernel, with tables for the same number of flows.
-pub struct Contenders {
-    /// The programs, in the order in which they are shown.
-    pub all: Vec<Contender>,
-    ebpf: Ebpf,
-    real: Vec<(Kind, Program)>,
-    schedule: Mapping,
-    position: PerCpuArray<MapData, u64>,
-    slot: ProgramArray<MapData>,
-    in_slot: Option<Kind>,
-}
-
-impl Contenders {
-    /// Loads everything with room for `flows` flows in half of each table.
-    ///
-    /// # Errors
-    /// What the kernel answers; without the kernel programs in this build, or without privilege.
-    pub fn load(flows: u32, beside: Option<&[u8]>) -> anyhow::Result<Self> {
-        ensure!(
-            !OBJECT.is_empty(),
-            "built without the kernel programs; run `cargo xtask setup` and build again"
-        );
-        let slots = flows.next_power_of_two() * 2;
-        let mask = slots - 1;
-        let mut ebpf = EbpfLoader::new()
-            .map_max_entries("PER_CPU_FLOWS", slots)
-            .map_max_entries("SHARED_FLOWS", slots)
-            .map_max_entries("LINES", slots)
-            .override_global("LINE_MASK", &mask, true)
-            .load(OBJECT)?;
-        for family in [Family::Ipv4, Family::Ipv6] {
-            xdp(&mut ebpf, family.wrapper())?.load()?;
-        }
-        let mut all = Vec::new();
-        for kind in [Kind::Empty, Kind::ParseOnly, Kind::Floor, Kind::PerCpuHash, Kind::SharedHash] {
-            let program = xdp(&mut ebpf, kind.name())?;
-            program.load().with_context(|| format!("the kernel refuses {}", kind.name()))?;
-            all.push(Contender::new(kind, program)?);
-        }
-        let mut real = Vec::new();
-        let options = Options { flows_per_cpu: flows, ..Options::default() };
-        let objects = [(Kind::Minimizer, Some(minimizer::program::OBJECT)), (Kind::Beside, beside)];
-        for (kind, object) in objects {
-            let Some(object) = object else { continue };
-            let mut program = Program::load_object(object, &options)?;
-            program.watch(TEST_RUN_IF_INDEX, 0)?;
-            all.push(Contender::new(kind, program.xdp()?)?);
-            real.push((kind, program));
-        }
-        let schedule: Array<_, u64> = take_map(&mut ebpf, "SCHEDULE")?;
-        let schedule = Mapping::new(schedule.map().fd(), SCHEDULE_ENTRIES as usize * size_of::<u64>())?;
-        let position = take_map(&mut ebpf, "POSITION")?;
-        let slot = take_map(&mut ebpf, "PROGRAM")?;
-        Ok(Self { all, ebpf, real, schedule, position, slot, in_slot: None })
-    }
-
-    /// Sets the order of the flows to come, from its start.
-    ///
-    /// # Errors
-    /// What the kernel answers.
-    pub fn follow(&mut self, schedule: &Schedule) -> anyhow::Result<()> {
-        for (index, entry) in schedule.entries.iter().enumerate() {
-            self.schedule.write(index * size_of::<u64>(), *entry);
-        }
-        let zeroes = PerCpuValues::try_from(vec![0; cpus()?])?;
-        Ok(self.position.set(0, zeroes, 0)?)
-    }
-
-    /// Sends packets through one program.
-    ///
-    /// # Errors
-    /// What the kernel answers; a packet that does not pass.
-    pub fn send(&mut self, kind: Kind, family: Family, packets: u32) -> anyhow::Result<()> {
-        let contender = self.all.iter_mut().find(|contender| contender.kind == kind);
-        let contender = contender.context("the program is not loaded")?;
-        // Replacing the program patches the wrapper's code, which is none of the packet's cost.
-        if self.in_slot != Some(kind) {
-            self.slot.set(0, &contender.program, 0)?;
-            self.in_slot = Some(kind);
-        }
-        let frame = family.frame();
-        let options = TestRunOptions { data_in: Some(&frame), repeat: packets, ..TestRunOptions::default() };
-        let result = xdp(&mut self.ebpf, family.wrapper())?.test_run(options)?;
-        ensure!(result.return_value == ACTION_PASS, "{} returned {}", kind.name(), result.return_value);
-        contender.sent += u64::from(packets);
-        Ok(())
-    }
-
-    /// Packets sent through one program since it was loaded.
-    #[must_use]
-    pub fn sent(&self, kind: Kind) -> u64 {
-        self.all.iter().filter(|contender| contender.kind == kind).map(|contender| contender.sent).sum()
-    }
-
-    /// Flips and drains the real program.
-    ///
-    /// # Errors
-    /// What the kernel answers.
-    pub fn real(&mut self, kind: Kind) -> anyhow::Result<&mut Program> {
-        let program = self.real.iter_mut().find(|(real, _)| *real == kind);
-        Ok(&mut program.context("not the real program")?.1)
-    }
-
-    /// Takes all out of a program's tables and adds it up.
-    ///
-    /// # Errors
-    /// What the kernel answers; a real program whose ledger is not in balance.
-    pub fn account(&mut self, kind: Kind) -> anyhow::Result<Option<Account>> {
-        match kind {
-            Kind::Empty => Ok(None),
-            Kind::ParseOnly => {
-                let parsed: PerCpuArray<_, [u64; size_of::<Line>() / 8]> =
-                    PerCpuArray::try_from(self.ebpf.map("PARSED").context("no map PARSED")?)?;
-                let lines = parsed.get(&0, 0)?;
-                Ok(Some(sum_lines(lines.iter().map(|line| (line[0], line[1])))))
-            }
-            Kind::Floor => {
-                let lines: Array<_, [u64; size_of::<Line>() / 8]> =
-                    Array::try_from(self.ebpf.map("LINES").context("no map LINES")?)?;
-                let count = lines.len() as usize;
-                let lines = Mapping::new(lines.map().fd(), count * size_of::<Line>())?;
-                let line = |index| lines.read::<[u64; 2]>(index * size_of::<Line>());
-                Ok(Some(sum_lines((0..count).map(|index| line(index).into()))))
-            }
-            Kind::PerCpuHash => {
-                let per_cpu = size_of::<PerCpuValue>();
-                self.take_hash("PER_CPU_FLOWS", per_cpu * cpus()?, per_cpu, 0).map(Some)
-            }
-            Kind::SharedHash => {
-                let octets = size_of::<SharedValue>();
-                self.take_hash("SHARED_FLOWS", octets, octets, 1).map(Some)
-            }
-            Kind::Minimizer | Kind::Beside => {
-                let mut quiet = self.real(kind)?.generations().flip()?;
-                let mut records = Records::new(vec![TEST_RUN_IF_INDEX]);
-                let totals = drain(&mut quiet, &mut records, u64::from);
-                balanced(&totals, records.take().len()).map(Some)
-            }
-        }
-    }
-
-    /// Empties a hash; `first` is the word of a value in which the packets are, followed by octets.
-    fn take_hash(
-        &mut self,
-        name: &'static str,
-        value_octets: usize,
-        per_cpu_octets: usize,
-        first: usize,
-    ) -> anyhow::Result<Account> {
-        let mut account = Account { packets: 0, octets: 0, flows: None };
-        let mut flows = 0;
-        let map = self.hash(name)?;
-        batch::take_all(map.fd(), size_of::<Key>(), value_octets, |keys, values| {
-            flows += (keys.len() / size_of::<Key>()) as u64;
-            for value in values.chunks_exact(per_cpu_octets) {
-                account.packets += word(value, first);
-                account.octets += word(value, first + 1);
-            }
-        })?;
-        account.flows = Some(flows);
-        Ok(account)
-    }
-
-    /// The map of a hash.
-    ///
-    /// # Errors
-    /// When there is none of this name.
-    pub fn hash(&self, name: &str) -> anyhow::Result<&MapData> {
-        match self.ebpf.map(name) {
-            Some(aya::maps::Map::PerCpuHashMap(map) | aya::maps::Map::HashMap(map)) => Ok(map),
-            _ => anyhow::bail!("{name} is not a hash"),
-        }
-    }
+/// Programs and maps.
+pub(super) enum Body {
+    Bench(Box<Ebpf>),
+    Real(Box<Program>),
 }
 
 impl Contender {
-    fn new(kind: Kind, program: &Xdp) -> anyhow::Result<Self> {
-        Ok(Self { kind, info: program.info()?, program: program.fd()?.try_clone()?, sent: 0 })
+    /// Loads a program.
+    ///
+    /// # Errors
+    /// What the kernel answers; without the kernel programs in this build, or without privilege.
+    pub fn load(kind: Kind, size: Size<'_>) -> anyhow::Result<Self> {
+        let body = match kind {
+            Kind::Minimizer => real(minimizer::program::OBJECT, size)?,
+            Kind::Beside => real(size.beside.context("--beside names the other build")?, size)?,
+            _ => bench(kind, size).with_context(|| format!("the kernel refuses {}", kind.name()))?,
+        };
+        let (info, program) = match &body {
+            Body::Real(program) => known(program.xdp()?)?,
+            Body::Bench(ebpf) => {
+                let program = ebpf.program(kind.name()).context("the program is in its object")?;
+                known(program.try_into()?)?
+            }
+        };
+        Ok(Self { kind, info, sent: 0, program, body })
     }
+
+    /// The real program.
+    ///
+    /// # Errors
+    /// For the bench's own.
+    pub fn real(&mut self) -> anyhow::Result<&mut Program> {
+        match &mut self.body {
+            Body::Real(program) => Ok(program),
+            Body::Bench(_) => anyhow::bail!("{} is not the real program", self.kind.name()),
+        }
+    }
+
+    /// The bench's own program, to be attached.
+    ///
+    /// # Errors
+    /// For the real one.
+    pub fn own(&mut self) -> anyhow::Result<&mut Xdp> {
+        match &mut self.body {
+            Body::Bench(ebpf) => xdp(ebpf, self.kind.name()),
+            Body::Real(_) => anyhow::bail!("{} is the real program", self.kind.name()),
+        }
+    }
+}
+
+fn known(program: &Xdp) -> anyhow::Result<(ProgramInfo, ProgramFd)> {
+    Ok((program.info()?, program.fd()?.try_clone()?))
+}
+
+fn real(object: &[u8], size: Size<'_>) -> anyhow::Result<Body> {
+    let options = Options { flows_per_cpu: size.flows, tunnels: size.tunnels, ..Options::default() };
+    let mut program = Program::load_object(object, &options)?;
+    program.watch(TEST_RUN_IF_INDEX, 0)?;
+    Ok(Body::Real(Box::new(program)))
+}
+
+fn bench(kind: Kind, size: Size<'_>) -> anyhow::Result<Body> {
+    let slots = size.slots();
+    let (line_mask, half_line_mask) = (slots - 1, slots / HALF_WAYS as u32 - 1);
+    let keys: [u64; HASH_KEYS] = std::array::from_fn(|index| mix(index as u64));
+    let mut loader = EbpfLoader::new();
+    // It belongs to the wrapper, and is large.
+    loader.map_max_entries("SCHEDULE", 1);
+    if let Some(map) = kind.map() {
+        let entries = match kind {
+            Kind::HalfLine => (half_line_mask + 1) * u32::try_from(cpus()?)?,
+            _ => slots,
+        };
+        loader.map_max_entries(map, entries);
+    }
+    let mut ebpf = loader
+        .override_global("LINE_MASK", &line_mask, true)
+        .override_global("HALF_LINE_MASK", &half_line_mask, true)
+        .override_global("KEYS", &keys, true)
+        .load(object()?)?;
+    xdp(&mut ebpf, kind.name())?.load()?;
+    Ok(Body::Bench(Box::new(ebpf)))
+}
+
+/// The bench's object.
+///
+/// # Errors
+/// When there is none in this build.
+pub(super) fn object() -> anyhow::Result<&'static [u8]> {
+    ensure!(!OBJECT.is_empty(), "built without the kernel programs; run `cargo xtask setup` and build again");
+    Ok(OBJECT)
 }
 
 /// Number of CPUs of which per-CPU maps keep values.
@@ -265,45 +207,14 @@ pub fn cpus() -> anyhow::Result<usize> {
     nr_cpus().map_err(|(path, error)| anyhow::anyhow!("{path}: {error}"))
 }
 
-fn balanced(totals: &Totals, records: usize) -> anyhow::Result<Account> {
-    let interface = totals.interfaces.first().context("no interface was watched")?;
-    let recorded = totals.recorded;
-    let outcomes: u64 = interface.outcomes.iter().sum();
-    ensure!(
-        interface.seen_packets == outcomes,
-        "{} packets seen, {outcomes} outcomes",
-        interface.seen_packets
-    );
-    ensure!(
-        interface.outcome(Outcome::Counted) == recorded.packets
-            && interface.octets_counted == recorded.octets,
-        "counters {interface:?} and records {recorded:?} disagree"
-    );
-    ensure!(totals.residuals.is_empty(), "the table overflowed at half its size");
-    Ok(Account { packets: interface.seen_packets, octets: recorded.octets, flows: Some(records as u64) })
-}
-
-fn sum_lines(lines: impl Iterator<Item = (u64, u64)>) -> Account {
-    lines.fold(Account { packets: 0, octets: 0, flows: None }, |sum, (packets, octets)| Account {
-        packets: sum.packets + packets,
-        octets: sum.octets + octets,
-        flows: None,
-    })
-}
-
-fn word(value: &[u8], index: usize) -> u64 {
-    value
-        .chunks_exact(8)
-        .nth(index)
-        .map_or(0, |word| word.iter().rev().fold(0, |number, octet| number << 8 | u64::from(*octet)))
-}
-
-fn xdp<'ebpf>(ebpf: &'ebpf mut Ebpf, name: &str) -> anyhow::Result<&'ebpf mut Xdp> {
+/// The program of this name.
+pub(super) fn xdp<'ebpf>(ebpf: &'ebpf mut Ebpf, name: &str) -> anyhow::Result<&'ebpf mut Xdp> {
     let program = ebpf.program_mut(name).with_context(|| format!("no program {name}"))?;
     Ok(program.try_into()?)
 }
 
-fn take_map<M>(ebpf: &mut Ebpf, name: &str) -> anyhow::Result<M>
+/// The map of this name, which is no longer the object's.
+pub(super) fn take_map<M>(ebpf: &mut Ebpf, name: &str) -> anyhow::Result<M>
 where
     M: TryFrom<aya::maps::Map>,
     M::Error: std::error::Error + Send + Sync + 'static,

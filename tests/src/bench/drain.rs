@@ -8,9 +8,11 @@ use minimizer::drain::{Records, drain};
 use minimizer_common::tuple::Slot;
 use serde::Serialize;
 
-use super::contenders::{Contenders, Kind, TEST_RUN_IF_INDEX, cpus};
-use super::statistics::Spread;
-use super::traffic::{Family, Schedule};
+use super::contenders::{Contender, Kind, Size, TEST_RUN_IF_INDEX, cpus};
+use super::schedule::Schedule;
+use super::statistics::{Spread, ratio};
+use super::traffic::Traffic;
+use super::wrapper::Wrapper;
 use super::{batch, timed};
 
 /// Result for one number of records.
@@ -35,43 +37,46 @@ pub struct Row {
 /// # Errors
 /// What the kernel answers; a way that lost a record.
 pub fn measure(runs: usize, records: u32, table_flows: u32) -> anyhow::Result<Row> {
-    let mut contenders = Contenders::load(table_flows, None)?;
-    contenders.follow(&Schedule::each_once(u64::from(records)))?;
-    let ways: [Way; 3] = [drain_real, copy_real, take_batches];
+    let size = Size::of(table_flows);
+    let mut wrapper = Wrapper::load(Traffic::Ipv4Tcp, &Schedule::each_once(0, u64::from(records)))?;
+    let mut real = Contender::load(Kind::Minimizer, size)?;
+    let mut hash = Contender::load(Kind::PerCpuHash, size)?;
     let mut nanoseconds = [const { Vec::new() }; 3];
     for _ in 0..runs {
-        for (way, series) in ways.iter().zip(&mut nanoseconds) {
-            let (taken, time_ns) = way(&mut contenders, records)?;
+        for ((way, is_real), series) in WAYS.into_iter().zip(&mut nanoseconds) {
+            let contender = if is_real { &mut real } else { &mut hash };
+            wrapper.send(contender, records)?;
+            let (taken, time_ns) = way(contender, records)?;
             ensure!(taken == records as usize, "{taken} of {records} records came out");
             series.push(time_ns / f64::from(records));
         }
     }
     let [drain, copy, batch] = &nanoseconds;
-    let ratio = |ours: &[f64]| Spread::of(ours.iter().zip(batch).map(|(ours, batch)| ours / batch));
     Ok(Row {
         records,
         drain_ns: Spread::of(drain.iter().copied()),
         copy_ns: Spread::of(copy.iter().copied()),
         batch_ns: Spread::of(batch.iter().copied()),
-        copy_ratio: ratio(copy),
-        drain_ratio: ratio(drain),
+        copy_ratio: ratio(copy, batch),
+        drain_ratio: ratio(drain, batch),
     })
 }
 
-/// Fills a table, empties it, and returns the number of records and the time to empty it.
-type Way = fn(&mut Contenders, u32) -> anyhow::Result<(usize, f64)>;
+/// Empties a table, and returns the number of records and the time.
+type Way = fn(&mut Contender, u32) -> anyhow::Result<(usize, f64)>;
 
-fn drain_real(contenders: &mut Contenders, records: u32) -> anyhow::Result<(usize, f64)> {
-    contenders.send(Kind::Minimizer, Family::Ipv4, records)?;
-    let mut quiet = contenders.real(Kind::Minimizer)?.generations().flip()?;
+/// The ways, and whether each is one of the real program.
+const WAYS: [(Way, bool); 3] = [(drain_real, true), (copy_real, true), (take_batches, false)];
+
+fn drain_real(contender: &mut Contender, _: u32) -> anyhow::Result<(usize, f64)> {
+    let mut quiet = contender.real()?.generations().flip()?;
     let mut taken = Records::new(vec![TEST_RUN_IF_INDEX]);
     let (_, time) = timed(|| Ok(drain(&mut quiet, &mut taken, u64::from)))?;
     Ok((taken.take().len(), time.as_secs_f64() * 1e9))
 }
 
-fn copy_real(contenders: &mut Contenders, records: u32) -> anyhow::Result<(usize, f64)> {
-    contenders.send(Kind::Minimizer, Family::Ipv4, records)?;
-    let mut quiet = contenders.real(Kind::Minimizer)?.generations().flip()?;
+fn copy_real(contender: &mut Contender, records: u32) -> anyhow::Result<(usize, f64)> {
+    let mut quiet = contender.real()?.generations().flip()?;
     let mut taken = Vec::with_capacity(records as usize);
     let cpus = quiet.shape().cpus;
     let ((), time) = timed(|| {
@@ -89,10 +94,9 @@ fn copy_real(contenders: &mut Contenders, records: u32) -> anyhow::Result<(usize
     Ok((black_box(taken).len() + rest.take().len(), time.as_secs_f64() * 1e9))
 }
 
-fn take_batches(contenders: &mut Contenders, records: u32) -> anyhow::Result<(usize, f64)> {
-    contenders.send(Kind::PerCpuHash, Family::Ipv4, records)?;
+fn take_batches(contender: &mut Contender, _: u32) -> anyhow::Result<(usize, f64)> {
     let value_octets = size_of::<PerCpuValue>() * cpus()?;
-    let map = contenders.hash("PER_CPU_FLOWS")?;
+    let map = contender.hash()?;
     let mut taken = 0;
     let ((), time) = timed(|| {
         batch::take_all(map.fd(), size_of::<Key>(), value_octets, |keys, values| {

@@ -1,18 +1,36 @@
 //! What a packet costs in the kernel, measured in the kernel.
 //!
-//! A *wrapper* writes the next flow of a [`traffic`] schedule into the packet and tail-calls the
-//! program under test, so that one `BPF_PROG_TEST_RUN` of a million repetitions sees a million
-//! packets of many flows without a system call between them. The same wrapper around an empty
-//! program is the base that is subtracted. [`contenders`] are the programs, [`packets`] alternates
-//! them within each round so that noise hits all alike, [`drain`] measures how records leave.
+//! A [`wrapper`] writes the next flow of a [`schedule`] into a packet of some kind of [`traffic`] and
+//! tail-calls the program under test, so that one `BPF_PROG_TEST_RUN` of a million repetitions sees a
+//! million packets of many flows without a system call between them. The same wrapper around an empty
+//! program is the base that is subtracted. [`contenders`] are the programs; [`rounds`] alternates them
+//! so that noise hits all alike; an [`account`] says whether they counted at all.
+//!
+//! Measured are [`packets`] by number of flows, other [`kinds`] of packets, [`new_flows`], a
+//! [`full_table`], [`two_cpus`], the [`drain`], and [`live`] frames on a virtual cable; the [`curve`] of
+//! overflow is computed. A [`report`] holds all of it, [`targets`] judge it, a [`plot`] shows it.
 
+pub mod account;
 pub mod batch;
 pub mod contenders;
+pub mod curve;
 pub mod drain;
+pub mod full_table;
+pub mod kinds;
+pub mod live;
+pub mod memory;
+pub mod new_flows;
 pub mod packets;
+pub mod plot;
 pub mod report;
+pub mod rounds;
+pub mod schedule;
 pub mod statistics;
+pub mod targets;
+mod text;
 pub mod traffic;
+pub mod two_cpus;
+pub mod wrapper;
 
 use std::time::Duration;
 
@@ -25,13 +43,51 @@ use rustix::time::{ClockId, clock_gettime};
 /// # Errors
 /// When the kernel refuses.
 pub fn pin() -> anyhow::Result<u32> {
-    let allowed = sched_getaffinity(None)?;
-    let cpu = (0..CpuSet::MAX_CPU).rev().find(|cpu| allowed.is_set(*cpu));
+    let cpu = allowed_cpus()?.last().copied();
     let cpu = cpu.ok_or_else(|| anyhow::anyhow!("this thread may run on no CPU"))?;
+    pin_to(cpu)?;
+    Ok(cpu)
+}
+
+/// Pins this thread to one CPU.
+///
+/// # Errors
+/// When the kernel refuses.
+pub fn pin_to(cpu: u32) -> anyhow::Result<()> {
     let mut only = CpuSet::new();
-    only.set(cpu);
-    sched_setaffinity(None, &only)?;
-    Ok(u32::try_from(cpu)?)
+    only.set(usize::try_from(cpu)?);
+    Ok(sched_setaffinity(None, &only)?)
+}
+
+/// CPUs that this process may use: its main thread's when it started.
+///
+/// # Errors
+/// When the kernel does not tell.
+pub fn allowed_cpus() -> anyhow::Result<Vec<u32>> {
+    static AT_START: std::sync::OnceLock<Vec<u32>> = std::sync::OnceLock::new();
+    if let Some(cpus) = AT_START.get() {
+        return Ok(cpus.clone());
+    }
+    let allowed = sched_getaffinity(None)?;
+    let cpus = (0..CpuSet::MAX_CPU).filter(|cpu| allowed.is_set(*cpu)).map(u32::try_from);
+    let cpus = cpus.collect::<Result<Vec<_>, _>>()?;
+    Ok(AT_START.get_or_init(|| cpus).clone())
+}
+
+/// Does something while this thread may use every CPU, as a process that is started in it then may, too.
+///
+/// # Errors
+/// Those of `work`; when the kernel refuses.
+pub fn on_any_cpu<T>(work: impl FnOnce() -> anyhow::Result<T>) -> anyhow::Result<T> {
+    let pinned = sched_getaffinity(None)?;
+    let mut every = CpuSet::new();
+    for cpu in allowed_cpus()? {
+        every.set(usize::try_from(cpu)?);
+    }
+    sched_setaffinity(None, &every)?;
+    let result = work();
+    sched_setaffinity(None, &pinned)?;
+    result
 }
 
 /// Runs `work` and returns what it returned and the CPU time that this thread spent on it: the

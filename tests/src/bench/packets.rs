@@ -1,32 +1,22 @@
 //! Nanoseconds per packet, by program and number of flows.
 
-use anyhow::ensure;
 use serde::Serialize;
 
-use super::contenders::{Contenders, Kind};
-use super::statistics::Spread;
-use super::timed;
-use super::traffic::{Family, Schedule};
+use super::contenders::{Contender, Kind, Size};
+use super::rounds::{Effort, Field};
+use super::schedule::{Popularity, Schedule};
+use super::statistics::{Spread, difference, ratio};
+use super::traffic::Traffic;
+use super::wrapper::Wrapper;
 
-/// How long to measure.
-#[derive(Clone, Copy, Debug)]
-pub struct Effort {
-    /// Rounds, in each of which every program runs once.
-    pub runs: usize,
-    /// Packets that a program sees in a round, after as many that warm the caches.
-    pub packets: u32,
-    /// Packets after which the order of flows repeats.
-    pub period: u32,
-    /// Flows that fill half of every table.
-    pub table_flows: u32,
-}
-
-/// Result for one IP version and number of flows.
+/// Result for one kind of packets and number of flows.
 #[derive(Debug, Serialize)]
 pub struct Row {
-    /// IP version.
-    pub family: Family,
-    /// Flows from which the packets are drawn uniformly.
+    /// The packets.
+    pub traffic: Traffic,
+    /// How often each flow comes.
+    pub popularity: Popularity,
+    /// Flows from which the packets are drawn.
     pub flows: u64,
     /// Wrapper and empty program, ns per packet: what is subtracted.
     pub base_ns: Spread,
@@ -43,6 +33,8 @@ pub struct Figure {
     pub ns: Spread,
     /// What the real program costs as a share of this one, round by round; absent for itself.
     pub minimizer_ratio: Option<Spread>,
+    /// Packets that found no room, as a share of all.
+    pub missed: f64,
     #[serde(skip)]
     kind: Kind,
 }
@@ -55,65 +47,58 @@ impl Row {
     }
 }
 
+/// Programs that are compared on packets of this kind; the first is the base.
+#[must_use]
+pub fn kinds(traffic: Traffic, beside: Option<&[u8]>) -> Vec<Kind> {
+    let mut kinds = vec![Kind::Empty, Kind::ParseOnly, Kind::Floor];
+    if !traffic.is_ipv6() {
+        kinds.push(Kind::HalfLine);
+    }
+    kinds.extend([Kind::PerCpuHash, Kind::SharedHash, Kind::Minimizer]);
+    kinds.extend(beside.map(|_| Kind::Beside));
+    kinds
+}
+
 /// Measures all programs on packets of `flows` flows, and checks that each counted every packet.
 ///
 /// # Errors
 /// What the kernel answers; a program that miscounted.
-pub fn measure(effort: Effort, family: Family, flows: u64, beside: Option<&[u8]>) -> anyhow::Result<Row> {
-    let mut contenders = Contenders::load(effort.table_flows, beside)?;
-    let schedule = Schedule::uniform(flows, effort.period);
-    contenders.follow(&schedule)?;
-    let kinds: Vec<Kind> = contenders.all.iter().map(|contender| contender.kind).collect();
+pub fn measure(
+    effort: Effort,
+    traffic: Traffic,
+    popularity: Popularity,
+    flows: u64,
+    beside: Option<&[u8]>,
+) -> anyhow::Result<Row> {
+    let kinds = kinds(traffic, beside);
+    let table_flows = effort.table_flows.max(u32::try_from(flows)?);
+    let size = Size { beside, ..Size::of(table_flows) };
+    let schedule = Schedule::drawn(flows, popularity, effort.period_for(flows));
+    let contenders = kinds.iter().map(|kind| Contender::load(*kind, size)).collect::<Result<Vec<_>, _>>()?;
+    let lanes = (0..contenders.len()).map(|contender| (0, contender)).collect();
+    let wrappers = vec![Wrapper::load(traffic, &schedule.reordered())?];
+    let mut field = Field { wrappers, contenders, lanes };
     // The first pass makes every flow known.
-    for kind in &kinds {
-        contenders.send(*kind, family, effort.period)?;
-    }
-    let mut nanoseconds = vec![Vec::new(); kinds.len()];
-    for _ in 0..effort.runs {
-        for (kind, series) in kinds.iter().zip(&mut nanoseconds) {
-            // The program before has filled the caches with its own table.
-            contenders.send(*kind, family, effort.packets)?;
-            let ((), time) = timed(|| contenders.send(*kind, family, effort.packets))?;
-            series.push(time.as_secs_f64() * 1e9 / f64::from(effort.packets));
-        }
-    }
-    for kind in &kinds {
-        check(&mut contenders, *kind, family, schedule.distinct)?;
-    }
-    Ok(row(family, flows, &kinds, &nanoseconds))
-}
-
-/// A fast program may simply not have counted.
-fn check(contenders: &mut Contenders, kind: Kind, family: Family, flows: u64) -> anyhow::Result<()> {
-    let Some(account) = contenders.account(kind)? else { return Ok(()) };
-    let sent = contenders.sent(kind);
-    ensure!(
-        account.packets == sent
-            && account.octets == sent * family.octets()
-            && account.flows.is_none_or(|counted| counted == flows),
-        "{} counted {account:?} of {sent} packets of {flows} flows",
-        kind.name()
-    );
-    Ok(())
-}
-
-fn row(family: Family, flows: u64, kinds: &[Kind], nanoseconds: &[Vec<f64>]) -> Row {
-    let series = |wanted: Kind| {
-        kinds.iter().zip(nanoseconds).find(|(kind, _)| **kind == wanted).map_or(&[][..], |(_, series)| series)
+    field.pass(effort.period_for(flows))?;
+    field.wrappers[0].follow(&schedule)?;
+    let gross = field.rounds(effort)?;
+    let base = &gross[0];
+    let series = |kind: Kind| {
+        kinds.iter().zip(&gross).find(|(other, _)| **other == kind).map_or(&[][..], |(_, series)| series)
     };
-    let base = series(Kind::Empty);
-    let net = |kind: Kind| series(kind).iter().zip(base).map(|(gross, base)| gross - base);
-    let figure = |kind: Kind| Figure {
-        name: kind.name(),
-        ns: Spread::of(net(kind)),
-        minimizer_ratio: (kind != Kind::Minimizer)
-            .then(|| Spread::of(net(Kind::Minimizer).zip(net(kind)).map(|(ours, other)| ours / other))),
-        kind,
-    };
-    Row {
-        family,
-        flows,
-        base_ns: Spread::of(base.iter().copied()),
-        programs: kinds.iter().filter(|kind| **kind != Kind::Empty).map(|kind| figure(*kind)).collect(),
+    let ours = difference(series(Kind::Minimizer), base);
+    let mut programs = Vec::new();
+    for (contender, gross) in field.contenders.iter_mut().zip(&gross).skip(1) {
+        let account = contender.check(traffic.octets(), schedule.distinct)?;
+        let net = difference(gross, base);
+        let kind = contender.kind;
+        programs.push(Figure {
+            name: kind.name(),
+            ns: Spread::of(net.iter().copied()),
+            minimizer_ratio: (kind != Kind::Minimizer).then(|| ratio(&ours, &net)),
+            missed: account.missed as f64 / contender.sent as f64,
+            kind,
+        });
     }
+    Ok(Row { traffic, popularity, flows, base_ns: Spread::of(base.iter().copied()), programs })
 }

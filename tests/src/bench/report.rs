@@ -1,42 +1,54 @@
-//! What the bench prints: a table for people, JSON for machines, both with what was measured on what.
+//! Everything that one run of the bench found, on what machine and with what effort.
 
-use std::fmt::{self, Display, Formatter};
 use std::fs;
 
 use serde::Serialize;
 
-use super::contenders::{Contenders, Kind};
-use super::packets::Effort;
-use super::statistics::Spread;
-use super::{drain, packets};
+use super::contenders::{Contender, Size};
+use super::rounds::Effort;
+use super::targets::Target;
+use super::traffic::Traffic;
+use super::{curve, drain, full_table, kinds, live, new_flows, packets, two_cpus};
 
-/// Everything one run of the bench found.
+/// The findings. What was not measured is empty.
 #[derive(Debug, Serialize)]
 pub struct Report {
     /// Kernel release.
     pub kernel: String,
     /// Model name of the CPU.
     pub cpu: String,
-    /// The CPU that everything ran on.
+    /// The CPU that everything ran on that needs but one.
     pub cpu_number: u32,
-    /// Rounds behind each median.
-    pub runs: usize,
-    /// Packets per program and round.
-    pub packets: u32,
-    /// Flows that fill half of every table.
-    pub table_flows: u32,
+    /// How long was measured.
+    pub effort: Effort,
     /// The programs.
     pub programs: Vec<ProgramSize>,
-    /// Nanoseconds per packet.
+    /// Nanoseconds per packet, by program.
     pub per_packet: Vec<packets::Row>,
+    /// Nanoseconds per packet, by kind of packet.
+    pub kinds: Vec<kinds::Row>,
+    /// New flows.
+    pub new_flows: Vec<new_flows::Row>,
+    /// A table without room.
+    pub full_table: Vec<full_table::Row>,
+    /// One flow on two CPUs.
+    pub two_cpus: Vec<two_cpus::Row>,
     /// Nanoseconds per record.
     pub per_record: Vec<drain::Row>,
+    /// Overflow by load.
+    pub curve: Vec<curve::Row>,
+    /// Live frames on a cable.
+    pub live: Vec<live::Row>,
+    /// What was not measured that was asked for, and why.
+    pub left_out: Vec<String>,
+    /// What was aimed at, judged by all of this.
+    pub targets: Vec<Target>,
 }
 
 /// How large a program is.
 #[derive(Debug, Serialize)]
 pub struct ProgramSize {
-    /// See [`Kind::name`].
+    /// See [`super::contenders::Kind::name`].
     pub name: &'static str,
     /// Instructions that the verifier walked.
     pub verified_instructions: Option<u32>,
@@ -45,25 +57,43 @@ pub struct ProgramSize {
 }
 
 impl Report {
-    /// A report without rows, with the programs that are loaded.
+    /// A report without findings.
     #[must_use]
-    pub fn new(effort: Effort, cpu_number: u32, contenders: &Contenders) -> Self {
-        let size = |contender: &super::contenders::Contender| ProgramSize {
-            name: contender.kind.name(),
-            verified_instructions: contender.info.verified_instruction_count(),
-            jited_octets: contender.info.size_jitted(),
-        };
+    pub fn new(effort: Effort, cpu_number: u32) -> Self {
         Self {
             kernel: rustix::system::uname().release().to_string_lossy().into_owned(),
             cpu: cpu_model().unwrap_or_else(|| "unknown".to_owned()),
             cpu_number,
-            runs: effort.runs,
-            packets: effort.packets,
-            table_flows: effort.table_flows,
-            programs: contenders.all.iter().map(size).collect(),
+            effort,
+            programs: Vec::new(),
             per_packet: Vec::new(),
+            kinds: Vec::new(),
+            new_flows: Vec::new(),
+            full_table: Vec::new(),
+            two_cpus: Vec::new(),
             per_record: Vec::new(),
+            curve: Vec::new(),
+            live: Vec::new(),
+            left_out: Vec::new(),
+            targets: Vec::new(),
         }
+    }
+
+    /// Loads every program once, to note its size.
+    ///
+    /// # Errors
+    /// What the kernel answers.
+    pub fn note_programs(&mut self, beside: Option<&[u8]>) -> anyhow::Result<()> {
+        let size = Size { beside, ..Size::of(1 << 10) };
+        for kind in packets::kinds(Traffic::Ipv4Tcp, beside) {
+            let info = Contender::load(kind, size)?.info;
+            self.programs.push(ProgramSize {
+                name: kind.name(),
+                verified_instructions: info.verified_instruction_count(),
+                jited_octets: info.size_jitted(),
+            });
+        }
+        Ok(())
     }
 }
 
@@ -71,75 +101,4 @@ fn cpu_model() -> Option<String> {
     let text = fs::read_to_string("/proc/cpuinfo").ok()?;
     let line = text.lines().find(|line| line.starts_with("model name"))?;
     Some(line.split_once(':')?.1.trim().to_owned())
-}
-
-impl Display for Report {
-    fn fmt(&self, out: &mut Formatter<'_>) -> fmt::Result {
-        writeln!(out, "Kernel {}, {}, CPU {}.", self.kernel, self.cpu, self.cpu_number)?;
-        writeln!(
-            out,
-            "60-byte IPv4 and 74-byte IPv6 frames, TCP, no VLAN; flows drawn uniformly; tables of {} slots. \
-             Median (range) of {} runs of {} packets, wrapper and empty program subtracted.",
-            u64::from(self.table_flows.next_power_of_two()) * 2,
-            self.runs,
-            self.packets,
-        )?;
-        for program in &self.programs {
-            let verified = program.verified_instructions.unwrap_or(0);
-            writeln!(
-                out,
-                "  {:<13} {verified:>6} instructions verified, {:>6} bytes of machine code",
-                program.name, program.jited_octets
-            )?;
-        }
-        for row in &self.per_packet {
-            writeln!(out)?;
-            write_row(out, row)?;
-        }
-        if !self.per_record.is_empty() {
-            writeln!(out, "\nDrain, ns per record")?;
-            write!(out, "  {:>9}  {:>24}  {:>24}", "records", "agent's drain", "copy and clear")?;
-            writeln!(out, "  {:>24}  drain/batch  copy/batch", "lookup_and_delete_batch")?;
-        }
-        for row in &self.per_record {
-            write!(out, "  {:>9}", row.records)?;
-            for spread in [row.drain_ns, row.copy_ns, row.batch_ns] {
-                write!(out, "  {:>24}", nanoseconds(spread))?;
-            }
-            writeln!(out, "  {:>11.3}  {:>10.3}", row.drain_ratio.median, row.copy_ratio.median)?;
-        }
-        Ok(())
-    }
-}
-
-fn write_row(out: &mut Formatter<'_>, row: &packets::Row) -> fmt::Result {
-    writeln!(out, "{:?}, {} flows; ns per packet (base {:.1})", row.family, row.flows, row.base_ns.median)?;
-    writeln!(out, "  {:<13} {:>26}   minimizer is", "program", "median (range)")?;
-    for figure in &row.programs {
-        write!(out, "  {:<13} {:>26}", figure.name, nanoseconds(figure.ns))?;
-        match figure.minimizer_ratio {
-            Some(ratio) => {
-                writeln!(out, "   {:.2}× ({:.2}–{:.2})", ratio.median, ratio.min, ratio.max)?;
-            }
-            None => writeln!(out)?,
-        }
-    }
-    Ok(())
-}
-
-fn nanoseconds(spread: Spread) -> String {
-    format!("{:.1} ({:.1}–{:.1})", spread.median, spread.min, spread.max)
-}
-
-/// What the real program may cost as a share of the per-CPU hash, at every number of flows.
-pub const TARGET: f64 = 0.35;
-
-impl Report {
-    /// Rows in which the real program costs more than [`TARGET`] of the per-CPU hash.
-    pub fn missed(&self) -> impl Iterator<Item = &packets::Row> {
-        self.per_packet.iter().filter(|row| {
-            let ratio = row.figure(Kind::PerCpuHash).and_then(|figure| figure.minimizer_ratio);
-            ratio.is_some_and(|ratio| ratio.median > TARGET)
-        })
-    }
 }

@@ -36,6 +36,13 @@ pub fn install(packages: &[&str]) -> Result<()> {
     command::run(install.arg("--quiet").args(packages)).context(OFFLINE)
 }
 
+/// Whether a package is installed, in whatever version.
+pub fn is_installed(package: &str) -> bool {
+    let mut query = Command::new("dpkg-query");
+    let output = query.args(["--show", "--showformat", "${db:Status-Status}", package]).output();
+    output.is_ok_and(|output| output.stdout == b"installed")
+}
+
 /// What an installation would fetch and occupy, in the words of apt.
 fn simulate(packages: &[&str]) -> Result<String> {
     let mut simulate = Command::new("apt-get");

@@ -25,15 +25,33 @@ const UNPACKED: &[Unpacked] = &[Unpacked {
     programs: &["prometheus", "promtool"],
 }];
 
+/// Flow agents that the bench compares with, where they can be had. Installed, they would start services.
+pub const FLOW_AGENTS: &[Unpacked] = &[
+    Unpacked {
+        package: "softflowd",
+        reason: "the bench listens with it; no service is installed",
+        purpose: Purpose::Test,
+        programs: &["softflowd", "softflowctl"],
+    },
+    Unpacked {
+        package: "pmacct",
+        reason: "the bench listens with it; no service is installed",
+        purpose: Purpose::Test,
+        programs: &["pmacctd"],
+    },
+];
+
 /// Packages that the purpose needs and whose programs are not all there.
 pub fn missing(purpose: Purpose) -> Vec<&'static Unpacked> {
-    let is_missing = |unpacked: &&Unpacked| {
-        unpacked.programs.iter().any(|program| workspace::find_program(program).is_none())
-    };
-    UNPACKED.iter().filter(|unpacked| purpose.includes(unpacked.purpose)).filter(is_missing).collect()
+    UNPACKED.iter().filter(|it| purpose.includes(it.purpose)).filter(|it| it.is_missing()).collect()
 }
 
 impl Unpacked {
+    /// Whether a program is not found.
+    pub fn is_missing(&self) -> bool {
+        self.programs.iter().any(|program| workspace::find_program(program).is_none())
+    }
+
     /// Downloads the package and takes the programs out of it.
     pub fn install(&self) -> Result<()> {
         let folder = workspace::tools().join("packages").join(self.package);
@@ -51,8 +69,9 @@ impl Unpacked {
         command::run(unpack.arg("--extract").arg(&file).arg(&content))?;
         fs::create_dir_all(workspace::tools().join("bin"))?;
         for program in self.programs {
-            let from = content.join("usr/bin").join(program);
-            fs::rename(&from, workspace::tool(program))
+            let from = ["usr/bin", "usr/sbin"].map(|folder| content.join(folder).join(program));
+            let from = from.iter().find(|path| path.is_file()).unwrap_or(&from[0]);
+            fs::rename(from, workspace::tool(program))
                 .with_context(|| format!("{} is not in package {}", from.display(), self.package))?;
         }
         fs::remove_dir_all(&folder).with_context(|| format!("cannot remove {}", folder.display()))

@@ -1,0 +1,86 @@
+//! What a packet costs that finds no room anywhere, and whether the account stays exact.
+
+use anyhow::ensure;
+use serde::Serialize;
+
+use super::contenders::{Contender, Kind, Size};
+use super::rounds::{Effort, Field};
+use super::schedule::Schedule;
+use super::statistics::{Spread, difference, ratio};
+use super::traffic::Traffic;
+use super::wrapper::Wrapper;
+
+/// Result of one program.
+#[derive(Debug, Serialize)]
+pub struct Row {
+    /// See [`Kind::name`].
+    pub name: &'static str,
+    /// Flows that its table was made for.
+    pub flows: u32,
+    /// Nanoseconds per packet of a flood in which no two packets have the same tuple and none has room.
+    pub overflow_ns: Spread,
+    /// Nanoseconds per packet of the flows that were there before the flood, in the same table.
+    pub existing_ns: Spread,
+    /// The first as a multiple of the second, round by round.
+    pub ratio: Spread,
+    /// Packets sent.
+    pub packets: u64,
+    /// Of these, in the table or the spill log.
+    pub counted: u64,
+    /// Of these, counted as overflow. The sum of both is checked.
+    pub overflow: u64,
+}
+
+/// Packets of other flows for each slot, so that no group is left with a free way.
+const FILL_PER_SLOT: u32 = 24;
+/// The numbers of the flows that fill the table, and of those that find it full.
+const FILL: u64 = 1 << 32;
+const FLOOD: u64 = 2 << 32;
+
+/// Fills tables, floods them, and measures the flood and the flows that were there first.
+///
+/// # Errors
+/// What the kernel answers; a program that miscounted; a packet of the flood that found room.
+pub fn measure(effort: Effort) -> anyhow::Result<Vec<Row>> {
+    let flows = effort.full_table_flows;
+    let size = Size::of(flows);
+    let traffic = Traffic::Ipv4Tcp;
+    let every = u64::MAX;
+    let mut field = Field::default();
+    for schedule in [Schedule::each_once(0, u64::from(flows)), Schedule::each_once(FLOOD, every)] {
+        field.wrappers.push(Wrapper::load(traffic, &schedule)?);
+    }
+    let mut fill = Wrapper::load(traffic, &Schedule::each_once(FILL, every))?;
+    for kind in [Kind::Empty, Kind::Minimizer, Kind::PerCpuHash] {
+        let mut contender = Contender::load(kind, size)?;
+        let place = field.contenders.len();
+        field.lanes.extend([(0, place), (1, place)]);
+        field.wrappers[0].send(&mut contender, flows)?;
+        fill.send(&mut contender, size.slots() * FILL_PER_SLOT)?;
+        field.contenders.push(contender);
+    }
+    let flooded = u64::from(effort.packets) * 2 * effort.runs as u64;
+    let gross = field.rounds(effort)?;
+    let net = |lane: usize| difference(&gross[lane], &gross[lane % 2]);
+    let mut rows = Vec::new();
+    for (place, contender) in field.contenders.iter_mut().enumerate().skip(1) {
+        let (name, packets) = (contender.kind.name(), contender.sent);
+        let Some(account) = contender.account()? else { continue };
+        ensure!(
+            account.packets + account.missed == packets && account.missed >= flooded,
+            "{name} counted {account:?} of {packets} packets, of which {flooded} flooded it"
+        );
+        let (existing, overflow) = (net(2 * place), net(2 * place + 1));
+        rows.push(Row {
+            name,
+            flows,
+            overflow_ns: Spread::of(overflow.iter().copied()),
+            existing_ns: Spread::of(existing.iter().copied()),
+            ratio: ratio(&overflow, &existing),
+            packets,
+            counted: account.packets,
+            overflow: account.missed,
+        });
+    }
+    Ok(rows)
+}

@@ -1,0 +1,26 @@
+//! Whether there is memory for the tables, which the kernel takes without asking what else needs it.
+
+use std::fs;
+
+/// Octets for each slot of all tables of a row: the real program's two generations on every CPU, two hashes
+/// with their elements on every CPU, and two arrays.
+const OCTETS_PER_SLOT: u64 = 896;
+
+/// Checks that tables for so many flows leave memory free.
+///
+/// # Errors
+/// Says what is missing.
+pub fn is_enough_for(flows: u64) -> Result<(), String> {
+    let needed = flows.next_power_of_two() * 2 * OCTETS_PER_SLOT;
+    let Some(available) = available() else { return Ok(()) };
+    if needed <= available / 4 * 3 {
+        return Ok(());
+    }
+    Err(format!("it takes some {} MiB of memory, {} MiB are available", needed >> 20, available >> 20))
+}
+
+fn available() -> Option<u64> {
+    let text = fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    line.trim().strip_suffix(" kB")?.parse::<u64>().ok().map(|kilobytes| kilobytes << 10)
+}

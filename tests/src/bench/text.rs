@@ -1,0 +1,179 @@
+//! The report as tables for people.
+
+use std::fmt::{self, Display, Formatter};
+
+use super::curve::{LAYOUTS, Layout, Tuples};
+use super::report::Report;
+use super::{curve, kinds, live, packets};
+
+impl Display for Report {
+    fn fmt(&self, out: &mut Formatter<'_>) -> fmt::Result {
+        writeln!(out, "Kernel {}, {}, CPU {}.", self.kernel, self.cpu, self.cpu_number)?;
+        writeln!(out, "Figures are median (smallest–largest) of {} rounds.", self.effort.runs)?;
+        for program in &self.programs {
+            let verified = program.verified_instructions.unwrap_or(0);
+            let (name, octets) = (program.name, program.jited_octets);
+            writeln!(
+                out,
+                "  {name:<13} {verified:>6} instructions verified, {octets:>6} bytes of machine code"
+            )?;
+        }
+        self.per_packet.iter().try_for_each(|row| packets(out, row))?;
+        self.kinds.iter().try_for_each(|row| kinds(out, row))?;
+        self.new_flows(out)?;
+        self.full_table(out)?;
+        self.two_cpus(out)?;
+        self.drain(out)?;
+        curve(out, &self.curve)?;
+        self.live.iter().try_for_each(|row| live(out, row))?;
+        if !self.targets.is_empty() {
+            writeln!(out, "\nTargets, of minimizer unless another is named")?;
+        }
+        self.targets.iter().try_for_each(|target| writeln!(out, "  {target}"))?;
+        self.left_out.iter().try_for_each(|what| writeln!(out, "not measured: {what}"))
+    }
+}
+
+fn packets(out: &mut Formatter<'_>, row: &packets::Row) -> fmt::Result {
+    let (traffic, popularity, base) = (row.traffic.name(), row.popularity, row.base_ns.median);
+    writeln!(out, "\n{traffic}, {} flows, {popularity}; ns per packet (base {base:.1})", row.flows)?;
+    writeln!(out, "  {:<13} {:>24}   {:>24}", "program", "cost", "minimizer is, ×")?;
+    for figure in &row.programs {
+        write!(out, "  {:<13} {:>24.1}", figure.name, figure.ns)?;
+        if let Some(ratio) = figure.minimizer_ratio {
+            write!(out, "   {ratio:>24.2}")?;
+        }
+        if figure.missed > 0.0 {
+            write!(out, "   {:.1} % of the packets found no slot", figure.missed * 100.0)?;
+        }
+        writeln!(out)?;
+    }
+    Ok(())
+}
+
+fn kinds(out: &mut Formatter<'_>, row: &kinds::Row) -> fmt::Result {
+    writeln!(out, "\nminimizer by kind of packet, {} flows, uniform; ns per packet", row.flows)?;
+    writeln!(out, "  {:<22} {:>24}   {:>24}", "packets", "cost", "of IPv4 TCP, ×")?;
+    for figure in &row.figures {
+        writeln!(out, "  {:<22} {:>24.1}   {:>24.2}", figure.traffic.name(), figure.ns, figure.plain_ratio)?;
+    }
+    Ok(())
+}
+
+impl Report {
+    fn new_flows(&self, out: &mut Formatter<'_>) -> fmt::Result {
+        let Some(first) = self.new_flows.first() else { return Ok(()) };
+        writeln!(out, "\nEvery packet a new flow, {} into an empty table; ns per packet", first.flows)?;
+        writeln!(
+            out,
+            "  {:<13} {:>24}   {:>24}   {:>24}",
+            "program", "new", "existing", "new to existing, ×"
+        )?;
+        for row in &self.new_flows {
+            let (new, existing, ratio) = (row.new_ns, row.existing_ns, row.ratio);
+            writeln!(out, "  {:<13} {new:>24.1}   {existing:>24.1}   {ratio:>24.2}", row.name)?;
+        }
+        Ok(())
+    }
+
+    fn full_table(&self, out: &mut Formatter<'_>) -> fmt::Result {
+        let Some(first) = self.full_table.first() else { return Ok(()) };
+        writeln!(out, "\nA full table for {} flows, every packet another flow; ns per packet", first.flows)?;
+        let (overflow, ratio) = ("overflow", "overflow to existing, ×");
+        writeln!(out, "  {:<13} {overflow:>24}   {:>24}   {ratio:>24}", "program", "existing")?;
+        for row in &self.full_table {
+            let (overflow, existing, ratio) = (row.overflow_ns, row.existing_ns, row.ratio);
+            writeln!(out, "  {:<13} {overflow:>24.1}   {existing:>24.1}   {ratio:>24.2}", row.name)?;
+        }
+        for row in &self.full_table {
+            let (name, counted, overflow, packets) = (row.name, row.counted, row.overflow, row.packets);
+            writeln!(out, "  {name:<13} {counted} counted + {overflow} overflow = {packets} packets sent")?;
+        }
+        Ok(())
+    }
+
+    fn two_cpus(&self, out: &mut Formatter<'_>) -> fmt::Result {
+        if self.two_cpus.is_empty() {
+            return Ok(());
+        }
+        writeln!(out, "\nOne flow on two CPUs; ns per packet")?;
+        let (alone, together, ratio) = ("alone", "both at once", "at once to alone, ×");
+        writeln!(out, "  {:<13} CPU {alone:>24}   {together:>24}   {ratio:>24}", "program")?;
+        for row in &self.two_cpus {
+            let (alone, together, ratio) = (row.alone_ns, row.together_ns, row.ratio);
+            writeln!(
+                out,
+                "  {:<13} {:>3} {alone:>24.1}   {together:>24.1}   {ratio:>24.2}",
+                row.name, row.cpu
+            )?;
+        }
+        Ok(())
+    }
+
+    fn drain(&self, out: &mut Formatter<'_>) -> fmt::Result {
+        if self.per_record.is_empty() {
+            return Ok(());
+        }
+        writeln!(out, "\nDrain, ns per record")?;
+        write!(out, "  {:>9}  {:>24}  {:>24}", "records", "agent's drain", "copy and clear")?;
+        writeln!(out, "  {:>24}  drain/batch  copy/batch", "lookup_and_delete_batch")?;
+        for row in &self.per_record {
+            write!(out, "  {:>9}", row.records)?;
+            for spread in [row.drain_ns, row.copy_ns, row.batch_ns] {
+                write!(out, "  {spread:>24.1}")?;
+            }
+            writeln!(out, "  {:>11.3}  {:>10.3}", row.drain_ratio.median, row.copy_ratio.median)?;
+        }
+        Ok(())
+    }
+}
+
+fn curve(out: &mut Formatter<'_>, rows: &[curve::Row]) -> fmt::Result {
+    for tuples in [Tuples::Random, Tuples::Sequential] {
+        let of = |layout: Layout| rows.iter().filter(move |row| (row.layout, row.tuples) == (layout, tuples));
+        if of(LAYOUTS[0]).next().is_none() {
+            continue;
+        }
+        let name = format!("{tuples:?}").to_lowercase();
+        writeln!(out, "\nOverflow by load, {name} tuples, four packets of each flow; percent")?;
+        writeln!(
+            out,
+            "  {:<6} {:>37} {:>68}",
+            "", "packets, 8 ways and a second choice", "flows without a slot"
+        )?;
+        write!(out, "  {:>6} {:>12} {:>12} {:>12}", "load", "second group", "spill log", "overflow")?;
+        for layout in LAYOUTS {
+            let choice = if layout.second_choice { " + second" } else { "" };
+            write!(out, " {:>16}", format!("{} ways{choice}", layout.ways))?;
+        }
+        writeln!(out)?;
+        for chosen in of(LAYOUTS[0]) {
+            write!(out, "  {:>4} %", chosen.load_percent)?;
+            for share in [chosen.second, chosen.spilled, chosen.overflow] {
+                write!(out, " {:>12.3}", share * 100.0)?;
+            }
+            for layout in LAYOUTS {
+                let row = of(layout).find(|row| row.load_percent == chosen.load_percent);
+                write!(out, " {:>16.3}", row.map_or(f64::NAN, |row| row.flows_without_slot * 100.0))?;
+            }
+            writeln!(out)?;
+        }
+    }
+    Ok(())
+}
+
+fn live(out: &mut Formatter<'_>, row: &live::Row) -> fmt::Result {
+    writeln!(out, "\nLive frames on a cable, {} flows, {} packets a run", row.flows, row.packets)?;
+    let (mpps, ratio, lost) = ("Mpps received", "of an empty program, ×", "not reported, %");
+    writeln!(out, "  {:<16} {mpps:>18}   {ratio:>22}   not delivered, %   {lost:>20}", "receiver")?;
+    for figure in &row.figures {
+        let (name, mpps, ratio) = (figure.name, figure.mpps, figure.empty_ratio);
+        let undelivered = figure.undelivered.median * 100.0;
+        write!(out, "  {name:<16} {mpps:>18.2}   {ratio:>22.2}   {undelivered:>16.3}")?;
+        match figure.lost {
+            Some(lost) => writeln!(out, "   {:>20.3}", lost.times(100.0))?,
+            None => writeln!(out)?,
+        }
+    }
+    row.absent.iter().try_for_each(|what| writeln!(out, "  {what}"))
+}

@@ -1,0 +1,121 @@
+//! The wrapper in the kernel: sends packets of many flows through a contender without a system call between them.
+
+use anyhow::{Context as _, ensure};
+use aya::maps::{Array, IterableMap as _, MapData, PerCpuArray, PerCpuValues, ProgramArray};
+use aya::programs::{ProgramFd, TestRun as _, TestRunAttrs, TestRunOptions};
+use aya::{Ebpf, EbpfLoader};
+use bench_ebpf::SCHEDULE_ENTRIES;
+use minimizer::sys::Mapping;
+use minimizer_common::settings::ACTION_PASS;
+
+use super::contenders::{Contender, cpus, object, take_map, xdp};
+use super::schedule::Schedule;
+use super::traffic::Traffic;
+
+/// Frames that the kernel hands over at a time. The queue of a veth holds 256.
+const BATCH_FRAMES: u32 = 64;
+
+/// A loaded wrapper with a schedule of its own.
+pub struct Wrapper {
+    traffic: Traffic,
+    frame: Vec<u8>,
+    ebpf: Ebpf,
+    schedule: Mapping,
+    position: PerCpuArray<MapData, u64>,
+    slot: ProgramArray<MapData>,
+    /// Identifier of the program that is called.
+    in_slot: Option<u32>,
+}
+
+impl Wrapper {
+    /// Loads a wrapper for one kind of traffic.
+    ///
+    /// # Errors
+    /// What the kernel answers.
+    pub fn load(traffic: Traffic, schedule: &Schedule) -> anyhow::Result<Self> {
+        let layout = traffic.layout().words();
+        let mut ebpf = EbpfLoader::new().override_global("LAYOUT", &layout, true).load(object()?)?;
+        xdp(&mut ebpf, "vary")?.load().context("the kernel refuses the wrapper")?;
+        let array: Array<_, u64> = take_map(&mut ebpf, "SCHEDULE")?;
+        let schedule_map = Mapping::new(array.map().fd(), SCHEDULE_ENTRIES as usize * size_of::<u64>())?;
+        let position = take_map(&mut ebpf, "POSITION")?;
+        let slot = take_map(&mut ebpf, "PROGRAM")?;
+        let frame = traffic.frame();
+        let mut wrapper =
+            Self { traffic, frame, ebpf, schedule: schedule_map, position, slot, in_slot: None };
+        wrapper.follow(schedule)?;
+        Ok(wrapper)
+    }
+
+    /// The kind of packets.
+    #[must_use]
+    pub const fn traffic(&self) -> Traffic {
+        self.traffic
+    }
+
+    /// Sets the order of the flows to come, from its start.
+    ///
+    /// # Errors
+    /// What the kernel answers.
+    pub fn follow(&mut self, schedule: &Schedule) -> anyhow::Result<()> {
+        for (index, entry) in schedule.entries.iter().enumerate() {
+            self.schedule.write(index * size_of::<u64>(), *entry);
+        }
+        self.seek(0)
+    }
+
+    /// Goes to an entry of the schedule.
+    ///
+    /// # Errors
+    /// What the kernel answers.
+    pub fn seek(&mut self, entry: u64) -> anyhow::Result<()> {
+        let everywhere = PerCpuValues::try_from(vec![entry; cpus()?])?;
+        Ok(self.position.set(0, everywhere, 0)?)
+    }
+
+    /// Sends packets through a contender.
+    ///
+    /// # Errors
+    /// What the kernel answers; a packet that does not pass.
+    pub fn send(&mut self, contender: &mut Contender, packets: u32) -> anyhow::Result<()> {
+        self.through(contender.info.id(), &contender.program, packets)
+            .with_context(|| contender.kind.name().to_owned())?;
+        contender.sent += u64::from(packets);
+        Ok(())
+    }
+
+    /// Sends packets through the program of this identifier.
+    ///
+    /// # Errors
+    /// What the kernel answers; a packet that does not pass.
+    pub fn through(&mut self, id: u32, program: &ProgramFd, packets: u32) -> anyhow::Result<()> {
+        self.call(id, program)?;
+        let result = self.run(packets, TestRunAttrs::new())?;
+        ensure!(result == ACTION_PASS, "the program returned {result}");
+        Ok(())
+    }
+
+    /// Has live frames handled by a program, whatever it does with them.
+    ///
+    /// # Errors
+    /// What the kernel answers.
+    pub fn send_live(&mut self, id: u32, program: &ProgramFd, packets: u32) -> anyhow::Result<()> {
+        self.call(id, program)?;
+        self.run(packets, TestRunAttrs::new().xdp_live_frames(BATCH_FRAMES)).map(|_| ())
+    }
+
+    fn call(&mut self, id: u32, program: &ProgramFd) -> anyhow::Result<()> {
+        // Replacing the program patches the wrapper's code, which is none of the packet's cost.
+        if self.in_slot != Some(id) {
+            self.slot.set(0, program, 0)?;
+            self.in_slot = Some(id);
+        }
+        Ok(())
+    }
+
+    fn run(&mut self, packets: u32, attrs: TestRunAttrs) -> anyhow::Result<u32> {
+        let data_in = Some(self.frame.as_slice());
+        let options = TestRunOptions { data_in, repeat: packets, attrs, ..TestRunOptions::default() };
+        Ok(xdp(&mut self.ebpf, "vary")?.test_run(options)?.return_value)
+    }
+}

@@ -1,0 +1,51 @@
+//! What the bench compares with on a cable: flow agents of other people, where they can be had.
+
+use anyhow::Result;
+
+use super::apt;
+use super::unpacked::{FLOW_AGENTS, Unpacked};
+use crate::workspace;
+
+/// What the agents are linked with and a plain system lacks, and what prepares a cable for them.
+const PACKAGES: &[&str] = &[
+    "ethtool",
+    "libjansson4",
+    "libmariadb3",
+    "libmaxminddb0",
+    "libnetfilter-log1",
+    "libpcap0.8",
+    "libpq5",
+    "librabbitmq4",
+    "librdkafka1",
+    "libsqlite3-0",
+    "libzmq5",
+];
+
+/// Says what is missing and installs it. The bench goes on without what cannot be installed.
+pub fn offer() {
+    let missing: Vec<_> = FLOW_AGENTS.iter().filter(|agent| agent.is_missing()).collect();
+    if missing.is_empty() && workspace::find_program("ethtool").is_some() {
+        return;
+    }
+    eprintln!("setup: for `bench --live` this is missing and will be installed:");
+    let absent: Vec<_> = PACKAGES.iter().copied().filter(|package| !apt::is_installed(package)).collect();
+    if !absent.is_empty() {
+        eprintln!("  Debian packages  {}", absent.join(" "));
+    }
+    for Unpacked { package, reason, .. } in &missing {
+        eprintln!("  into target/     {package:<18} {reason}");
+    }
+    if let Err(error) = install(&absent, &missing) {
+        eprintln!("setup: {error:#}");
+        eprintln!("setup: not installed; the bench goes on without");
+    }
+}
+
+fn install(absent: &[&str], missing: &[&Unpacked]) -> Result<()> {
+    apt::refresh_lists(absent)?;
+    // Asked for by name, a package that is there would be upgraded, and with it what depends on it.
+    if !absent.is_empty() {
+        apt::install(absent)?;
+    }
+    missing.iter().try_for_each(|agent| agent.install())
+}
