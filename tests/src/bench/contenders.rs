@@ -169,7 +169,7 @@ fn real(object: &[u8], size: Size<'_>) -> anyhow::Result<Body> {
 
 fn bench(kind: Kind, size: Size<'_>) -> anyhow::Result<Body> {
     let slots = size.slots();
-    let (line_mask, half_line_mask) = (slots - 1, slots / HALF_WAYS as u32 - 1);
+    let (line_mask, half_line_mask) = (slots - 1, slots / u32::try_from(HALF_WAYS)? - 1);
     let keys: [u64; HASH_KEYS] = std::array::from_fn(|index| mix(index as u64));
     let mut loader = EbpfLoader::new();
     // It belongs to the wrapper, and is large.

@@ -3,10 +3,10 @@
 use std::path::Path;
 
 use plotters::backend::SVGBackend;
-use plotters::chart::{ChartBuilder, SeriesLabelPosition};
+use plotters::chart::ChartBuilder;
 use plotters::coord::combinators::IntoLogRange as _;
 use plotters::drawing::IntoDrawingArea as _;
-use plotters::element::{Circle, PathElement};
+use plotters::element::{Circle, PathElement, Text};
 use plotters::series::LineSeries;
 use plotters::style::{Color as _, IntoFont as _, RGBColor, ShapeStyle};
 
@@ -17,6 +17,7 @@ use super::traffic::Traffic;
 
 const WIDTH: u32 = 960;
 const HEIGHT: u32 = 600;
+const KEY_WIDTH: u32 = 170;
 const BLACK: RGBColor = RGBColor(0x22, 0x22, 0x22);
 const GRID: RGBColor = RGBColor(0xe4, 0xe4, 0xe4);
 const WHITE: RGBColor = RGBColor(0xff, 0xff, 0xff);
@@ -59,6 +60,7 @@ pub fn draw(report: &Report, path: &Path) -> anyhow::Result<()> {
 
     let area = SVGBackend::new(path, (WIDTH, HEIGHT)).into_drawing_area();
     area.fill(&WHITE)?;
+    let (area, key) = area.split_horizontally(WIDTH - KEY_WIDTH);
     let title = format!("Cost of a packet: Linux {}, {}", report.kernel, report.cpu);
     let mut chart = ChartBuilder::on(&area)
         .caption(title, ("sans-serif", 22).into_font().color(&BLACK))
@@ -75,7 +77,7 @@ pub fn draw(report: &Report, path: &Path) -> anyhow::Result<()> {
         .x_desc("flows (IPv4, TCP, drawn uniformly)")
         .y_desc("ns per packet: median, range of the rounds")
         .x_label_formatter(&|flows| count(*flows))
-        .y_label_formatter(&|ns| format!("{ns}"))
+        .y_label_formatter(&|ns| count(*ns))
         .draw()?;
     for Line { name, points, colour } in &lines {
         let ours = *name == super::contenders::Kind::Minimizer.name();
@@ -84,9 +86,7 @@ pub fn draw(report: &Report, path: &Path) -> anyhow::Result<()> {
         let thin = ShapeStyle { stroke_width: 1, ..style };
         let at = |ns: f64| ns.max(LEAST_NS);
         chart
-            .draw_series(LineSeries::new(points.iter().map(|(flows, ns)| (*flows, at(ns.median))), style))?
-            .label(*name)
-            .legend(move |(x, y)| PathElement::new([(x, y), (x + 24, y)], style));
+            .draw_series(LineSeries::new(points.iter().map(|(flows, ns)| (*flows, at(ns.median))), style))?;
         chart.draw_series(
             points
                 .iter()
@@ -94,13 +94,14 @@ pub fn draw(report: &Report, path: &Path) -> anyhow::Result<()> {
         )?;
         chart.draw_series(points.iter().map(|(flows, ns)| Circle::new((*flows, at(ns.median)), 4, style)))?;
     }
-    chart
-        .configure_series_labels()
-        .position(SeriesLabelPosition::UpperLeft)
-        .background_style(WHITE)
-        .border_style(GRID)
-        .label_font(("sans-serif", 16).into_font().color(&BLACK))
-        .draw()?;
+    // Beside the chart, in the order in which the lines end.
+    for (place, Line { name, colour, .. }) in (0..).zip(&lines) {
+        let y = 80 + 28 * place;
+        let line = ShapeStyle { color: colour.to_rgba(), filled: true, stroke_width: 4 };
+        key.draw(&PathElement::new([(0, y), (28, y)], line))?;
+        key.draw(&Text::new(*name, (36, y - 8), ("sans-serif", 17).into_font().color(&BLACK)))?;
+    }
+    key.present()?;
     area.present()?;
     Ok(())
 }
@@ -122,6 +123,8 @@ fn lines(report: &Report) -> Vec<Line> {
             lines[place].points.push((row.flows as f64, figure.ns));
         }
     }
+    let last = |line: &Line| line.points.last().map_or(0.0, |(_, ns)| ns.median);
+    lines.sort_by(|one, other| last(other).total_cmp(&last(one)));
     lines
 }
 

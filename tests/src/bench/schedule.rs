@@ -141,7 +141,7 @@ mod tests {
             Schedule::each_once(7, 1000),
         ] {
             assert_eq!(schedule.entries.len(), all as usize);
-            let flows: BTreeSet<u64> = schedule.entries.iter().copied().collect();
+            let flows: BTreeSet<u64> = schedule.entries[..1 << 16].iter().copied().collect();
             assert_eq!(flows.len() as u64, schedule.distinct);
         }
         let reordered = Schedule::drawn(1000, Popularity::Uniform, 1 << 16).reordered();
@@ -154,16 +154,17 @@ mod tests {
 
     #[test]
     fn the_first_of_zipf_comes_twice_as_often_as_the_second() {
-        let schedule = Schedule::drawn(1000, Popularity::Zipf, SCHEDULE_ENTRIES);
+        const PACKETS: u32 = 1 << 18;
+        let schedule = Schedule::drawn(1000, Popularity::Zipf, PACKETS);
         let mut counts = BTreeMap::new();
-        for entry in &schedule.entries {
+        for entry in &schedule.entries[..PACKETS as usize] {
             *counts.entry(*entry).or_insert(0_u32) += 1;
         }
         let count = |rank: u64| f64::from(counts[&mix(rank - 1)]);
         // The sum of 1/1 … 1/1000 is 7.485.
-        assert!((count(1) / f64::from(SCHEDULE_ENTRIES) * 7.485 - 1.0).abs() < 0.01);
-        for rank in [2, 3, 10, 100] {
-            assert!((count(1) / count(rank) / rank as f64 - 1.0).abs() < 0.05, "rank {rank}");
+        assert!((count(1) / f64::from(PACKETS) * 7.485 - 1.0).abs() < 0.02);
+        for rank in [2, 3, 10] {
+            assert!((count(1) / count(rank) / rank as f64 - 1.0).abs() < 0.08, "rank {rank}");
         }
     }
 }

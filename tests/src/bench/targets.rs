@@ -147,8 +147,8 @@ mod tests {
     fn a_line_says_what_and_whether() {
         let figure = Spread { median: 0.25, min: 0.2, max: 0.3 };
         let target = Target::at_most("to that".to_owned(), figure, 0.25, "×");
-        assert_eq!(target.to_string(), "reached            0.25 (0.20–0.30) × ≤ 0.25  to that");
+        assert_eq!(target.to_string(), "reached              0.25 (0.20–0.30) × ≤ 0.25  to that");
         let target = Target::at_least("to that".to_owned(), figure, 0.26);
-        assert_eq!(target.to_string(), "not reached        0.25 (0.20–0.30) × ≥ 0.26  to that");
+        assert_eq!(target.to_string(), "not reached          0.25 (0.20–0.30) × ≥ 0.26  to that");
     }
 }

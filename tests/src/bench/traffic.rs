@@ -167,7 +167,8 @@ mod tests {
     /// What the wrapper does in the kernel.
     fn varied(traffic: Traffic, entry: u64) -> Vec<u8> {
         let (mut frame, layout) = (traffic.frame(), traffic.layout());
-        let (address, ports) = (layout.address as usize, layout.ports as usize);
+        let [address, ports] =
+            [layout.address, layout.ports].map(|offset| usize::try_from(offset).expect("frames are short"));
         frame[address..address + 8].copy_from_slice(&layout.address_word(entry).to_ne_bytes());
         frame[ports..ports + 4].copy_from_slice(&entry.to_ne_bytes()[4..]);
         frame

@@ -1,7 +1,7 @@
 //! What one flow costs each of two CPUs when both run it at once, against one of them alone.
 
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use serde::Serialize;
@@ -12,7 +12,7 @@ use super::schedule::{Popularity, Schedule};
 use super::statistics::{Spread, difference, ratio};
 use super::traffic::Traffic;
 use super::wrapper::Wrapper;
-use super::{allowed_cpus, pin_to};
+use super::{allowed_cpus, pin_to, timed};
 
 /// Result of one program on one CPU.
 #[derive(Debug, Serialize)]
@@ -46,8 +46,7 @@ pub fn measure(effort: Effort) -> anyhow::Result<Vec<Row>> {
 
 fn on(effort: Effort, cpus: [u32; 2]) -> anyhow::Result<Vec<Row>> {
     let schedule = Schedule::drawn(1, Popularity::Uniform, 1);
-    let load = || Wrapper::load(Traffic::Ipv4Tcp, &schedule);
-    let (mut wrapper, mut other) = (load()?, load()?);
+    let mut wrapper = Wrapper::load(Traffic::Ipv4Tcp, &schedule)?;
     let size = Size::of(1 << 10);
     let mut contenders =
         KINDS.iter().map(|kind| Contender::load(*kind, size)).collect::<Result<Vec<_>, _>>()?;
@@ -60,7 +59,7 @@ fn on(effort: Effort, cpus: [u32; 2]) -> anyhow::Result<Vec<Row>> {
                 wrapper.send(contender, effort.packets)?;
                 let [alone, together] = &mut series[number * KINDS.len() + place];
                 alone.push(cost(&mut wrapper, contender, effort.packets)?);
-                let crowded = against(&mut wrapper, &mut other, contender, effort.packets, cpus[1 - number])?;
+                let crowded = against(&mut wrapper, contender, effort.packets, cpus[1 - number])?;
                 together.push(crowded);
             }
         }
@@ -85,35 +84,24 @@ fn on(effort: Effort, cpus: [u32; 2]) -> anyhow::Result<Vec<Row>> {
     Ok(rows)
 }
 
-/// The cost on this CPU while another CPU runs the same program without a pause.
-fn against(
-    wrapper: &mut Wrapper,
-    other: &mut Wrapper,
-    contender: &mut Contender,
-    packets: u32,
-    cpu: u32,
-) -> anyhow::Result<f64> {
-    /// Packets between two looks at whether to stop.
-    const BURST: u32 = 1 << 14;
-    let (stop, bursts) = (AtomicBool::new(false), AtomicU32::new(0));
-    let (id, program) = (contender.info.id(), contender.program.try_clone()?);
-    let measured = thread::scope(|scope| {
-        let neighbour = scope.spawn(|| {
+/// The cost on this CPU while another CPU runs the same program.
+fn against(wrapper: &mut Wrapper, contender: &mut Contender, packets: u32, cpu: u32) -> anyhow::Result<f64> {
+    /// So many times longer does the other CPU run.
+    const LONGER: u32 = 6;
+    /// By then it has begun, after a grace period.
+    const AHEAD: Duration = Duration::from_millis(60);
+    let aimed = wrapper.aim(contender.info.id(), &contender.program)?;
+    let aimed = &aimed;
+    let time = thread::scope(|scope| {
+        let neighbour = scope.spawn(move || {
             pin_to(cpu)?;
-            while !stop.load(Ordering::Relaxed) {
-                other.through(id, &program, BURST)?;
-                bursts.fetch_add(1, Ordering::Relaxed);
-            }
-            anyhow::Ok(())
+            aimed.send(packets.saturating_mul(LONGER))
         });
-        while bursts.load(Ordering::Relaxed) == 0 && !neighbour.is_finished() {
-            thread::yield_now();
-        }
-        let measured = cost(wrapper, contender, packets);
-        stop.store(true, Ordering::Relaxed);
+        thread::park_timeout(AHEAD);
+        let measured = timed(|| aimed.send(packets));
         neighbour.join().ok().context("the neighbour panicked")??;
-        measured
-    });
-    contender.sent += u64::from(bursts.into_inner()) * u64::from(BURST);
-    measured
+        measured.map(|((), time)| time)
+    })?;
+    contender.sent += u64::from(packets) * u64::from(LONGER + 1);
+    Ok(time.as_secs_f64() * 1e9 / f64::from(packets))
 }

@@ -2,7 +2,7 @@
 
 use anyhow::{Context as _, ensure};
 use aya::maps::{Array, IterableMap as _, MapData, PerCpuArray, PerCpuValues, ProgramArray};
-use aya::programs::{ProgramFd, TestRun as _, TestRunAttrs, TestRunOptions};
+use aya::programs::{ProgramFd, TestRun as _, TestRunAttrs, TestRunOptions, Xdp};
 use aya::{Ebpf, EbpfLoader};
 use bench_ebpf::SCHEDULE_ENTRIES;
 use minimizer::sys::Mapping;
@@ -78,20 +78,9 @@ impl Wrapper {
     /// # Errors
     /// What the kernel answers; a packet that does not pass.
     pub fn send(&mut self, contender: &mut Contender, packets: u32) -> anyhow::Result<()> {
-        self.through(contender.info.id(), &contender.program, packets)
-            .with_context(|| contender.kind.name().to_owned())?;
+        let aimed = self.aim(contender.info.id(), &contender.program)?;
+        aimed.send(packets).with_context(|| contender.kind.name().to_owned())?;
         contender.sent += u64::from(packets);
-        Ok(())
-    }
-
-    /// Sends packets through the program of this identifier.
-    ///
-    /// # Errors
-    /// What the kernel answers; a packet that does not pass.
-    pub fn through(&mut self, id: u32, program: &ProgramFd, packets: u32) -> anyhow::Result<()> {
-        self.call(id, program)?;
-        let result = self.run(packets, TestRunAttrs::new())?;
-        ensure!(result == ACTION_PASS, "the program returned {result}");
         Ok(())
     }
 
@@ -100,22 +89,45 @@ impl Wrapper {
     /// # Errors
     /// What the kernel answers.
     pub fn send_live(&mut self, id: u32, program: &ProgramFd, packets: u32) -> anyhow::Result<()> {
-        self.call(id, program)?;
-        self.run(packets, TestRunAttrs::new().xdp_live_frames(BATCH_FRAMES)).map(|_| ())
+        let attrs = TestRunAttrs::new().xdp_live_frames(BATCH_FRAMES);
+        self.aim(id, program)?.run(packets, attrs).map(|_| ())
     }
 
-    fn call(&mut self, id: u32, program: &ProgramFd) -> anyhow::Result<()> {
+    /// Makes the program of this identifier the one that is called.
+    ///
+    /// # Errors
+    /// What the kernel answers.
+    pub fn aim(&mut self, id: u32, program: &ProgramFd) -> anyhow::Result<Aimed<'_>> {
         // Replacing the program patches the wrapper's code, which is none of the packet's cost.
         if self.in_slot != Some(id) {
             self.slot.set(0, program, 0)?;
             self.in_slot = Some(id);
         }
+        Ok(Aimed { wrapper: xdp(&mut self.ebpf, "vary")?, frame: &self.frame })
+    }
+}
+
+/// A wrapper that calls a certain program. Several threads may run it at once, without waiting for each
+/// other: the kernel makes a test run wait for a grace period only when no other runs the same program.
+pub struct Aimed<'wrapper> {
+    wrapper: &'wrapper Xdp,
+    frame: &'wrapper [u8],
+}
+
+impl Aimed<'_> {
+    /// Sends packets.
+    ///
+    /// # Errors
+    /// What the kernel answers; a packet that does not pass.
+    pub fn send(&self, packets: u32) -> anyhow::Result<()> {
+        let result = self.run(packets, TestRunAttrs::new())?;
+        ensure!(result == ACTION_PASS, "the program returned {result}");
         Ok(())
     }
 
-    fn run(&mut self, packets: u32, attrs: TestRunAttrs) -> anyhow::Result<u32> {
-        let data_in = Some(self.frame.as_slice());
+    fn run(&self, packets: u32, attrs: TestRunAttrs) -> anyhow::Result<u32> {
+        let data_in = Some(self.frame);
         let options = TestRunOptions { data_in, repeat: packets, attrs, ..TestRunOptions::default() };
-        Ok(xdp(&mut self.ebpf, "vary")?.test_run(options)?.return_value)
+        Ok(self.wrapper.test_run(options)?.return_value)
     }
 }

@@ -95,18 +95,20 @@ impl Listening {
         }
     }
 
-    /// Asked until the number stays the same.
+    /// Asked until the number stays the same for longer than packets may wait in its buffer.
     fn softflowd(&mut self) -> anyhow::Result<u64> {
-        let mut latest = None;
+        const QUIET: Duration = Duration::from_millis(500);
+        let (mut latest, mut since) = (None, Instant::now());
         loop {
             let text = self.control("statistics")?;
             let line = text.lines().find_map(|line| line.strip_prefix("Packets processed: "));
             let packets: u64 = line.context("softflowd reports no packets")?.trim().parse()?;
-            if latest == Some(packets) {
+            if latest != Some(packets) {
+                (latest, since) = (Some(packets), Instant::now());
+            } else if since.elapsed() > QUIET {
                 return Ok(packets);
             }
-            latest = Some(packets);
-            thread::park_timeout(Duration::from_millis(200));
+            thread::park_timeout(Duration::from_millis(100));
         }
     }
 
