@@ -338,7 +338,7 @@ mod tests {
         let mut kinds = BTreeSet::new();
         let mut outcomes = BTreeSet::new();
         for frame in traffic.round() {
-            match walk(&mut Cursor::over(&frame[..]), Tunnels::NONE) {
+            match walk(&mut Cursor::over(frame), Tunnels::NONE) {
                 Ok(packet) => {
                     let has_ports = packet.ports != (0, 0);
                     kinds.insert((
