@@ -35,10 +35,10 @@ pub struct InterfaceCounters {
     pub seen_octets: u64,
     /// IP octets of the packets that a record or a residual counter holds.
     pub octets_counted: u64,
-    /// Tick count at which `clock_units` must be computed anew.
+    /// Tick count at which `clock` must be computed anew.
     pub clock_until_tick: u64,
-    /// Time unit of the latest packet; see [`crate::settings::Settings::time_unit_ns`].
-    pub clock_units: u64,
+    /// Time of the latest packet; see [`crate::settings::clock`].
+    pub clock: u64,
     /// Packets by [`Outcome`].
     pub outcomes: [u64; OUTCOMES_MAX],
 }
@@ -52,8 +52,11 @@ pub const OUTCOMES_MAX: usize = 59;
 pub struct CpuState {
     /// Slots used in the spill log.
     pub spilled: u64,
+    /// Key of the pseudonyms of this generation's addresses; zero when there are none. The agent puts it in before
+    /// the kernel gets the generation and zeroes it when the generation is drained.
+    pub pseudonym_key: [u64; 2],
     /// Unused, zero.
-    pub reserved: [u64; 63],
+    pub reserved: [u64; 61],
 }
 
 /// Packets that found neither slot nor spill room, by interface, IP version and protocol.

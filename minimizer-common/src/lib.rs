@@ -2,7 +2,7 @@
 //!
 //! [`outcome`] lists how a packet can end, [`tuple`] is the key and the slot of the flow table,
 //! [`generation`] is the memory one generation occupies, [`settings`] is what the agent tells the
-//! program, [`tunnel`] names the tunnels it can look into. A change to any layout here bumps [`LAYOUT_VERSION`].
+//! program, [`plan`] and [`tables`] what the policy makes of it, [`tunnel`] names the tunnels it can look into. A change to any layout here bumps [`LAYOUT_VERSION`].
 #![no_std]
 #![allow(
     clippy::cast_possible_truncation,
@@ -11,9 +11,11 @@
 
 pub mod generation;
 pub mod outcome;
+pub mod plan;
 pub mod settings;
+pub mod tables;
 pub mod tunnel;
 pub mod tuple;
 
 /// Version of every layout in this crate, as shown by `minimizer status` and `/metrics`.
-pub const LAYOUT_VERSION: u32 = 2;
+pub const LAYOUT_VERSION: u32 = 3;

@@ -2,6 +2,8 @@
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
+use crate::plan::Plan;
+
 /// Secret 64-bit keys of the table's hash.
 pub const HASH_KEYS: usize = 12;
 
@@ -14,6 +16,8 @@ pub const BLOCKS_PLACEHOLDER: usize = 0x4d49_4e58;
 pub const SETTINGS_SYMBOL: &str = "SETTINGS";
 /// Name of the outer map, whose only slot holds the generation that is written.
 pub const GENERATION_MAP: &str = "GENERATION";
+/// Name of the map that holds the tables of the policy: [`crate::tables`].
+pub const TABLES_MAP: &str = "TABLES";
 /// Name of the map that holds [`Control`].
 pub const CONTROL_MAP: &str = "CONTROL";
 /// Name of the program that lets packets pass.
@@ -38,6 +42,8 @@ pub const PROGRAMS: [(&str, u32); 4] = [
 pub struct Settings {
     /// Keys of the hash, drawn anew at every start.
     pub hash_keys: [u64; HASH_KEYS],
+    /// What the policy in force leaves of a packet.
+    pub plan: Plan,
     /// Nanoseconds in a time unit: the finest time that any record can have.
     pub time_unit_ns: u64,
     /// Time unit, counted from 1970, that a slot stores as 0.
@@ -64,12 +70,19 @@ pub const ACTION_PASS: u32 = 2;
 pub const ACTION_DROP: u32 = 1;
 /// Time comes from the kernel's tick.
 pub const CLOCK_TICK: u32 = 0;
-/// Time comes from [`Control::clock_units`]: captures are replayed with their own time.
+/// Time comes from [`Control::clock`]: captures are replayed with their own time.
 pub const CLOCK_CONTROL: u32 = 1;
 /// Frame length is the length of the linear buffer (kernels without multi-buffer XDP).
 pub const LENGTH_LINEAR: u32 = 0;
 /// Frame length is asked of the kernel, multi-buffer frames included (5.18 and later).
 pub const LENGTH_BUFFER: u32 = 1;
+
+/// A time in one word: the time unit that a slot stores, and seconds since 1970.
+#[inline(always)]
+#[must_use]
+pub const fn clock(units: u32, seconds: u32) -> u64 {
+    units as u64 | (seconds as u64) << 32
+}
 
 /// What may change while the program runs, in one memory-mapped page.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -77,8 +90,8 @@ pub const LENGTH_BUFFER: u32 = 1;
 pub struct Control {
     /// Wall clock minus monotonic clock, in nanoseconds.
     pub realtime_offset_ns: u64,
-    /// The time unit to store when [`Settings::clock`] is [`CLOCK_CONTROL`].
-    pub clock_units: u64,
+    /// The time of packets when [`Settings::clock`] is [`CLOCK_CONTROL`]: see [`clock`].
+    pub clock: u64,
     /// Spreads interface indices over [`Control::interface_slots`] without a collision.
     pub interface_multiplier: u32,
     /// Unused, zero.
@@ -97,5 +110,5 @@ pub const fn interface_position(if_index: u32, multiplier: u32) -> usize {
     (if_index.wrapping_mul(multiplier) >> 24) as usize
 }
 
-const _: () = assert!(size_of::<Settings>() == HASH_KEYS * 8 + 3 * 8 + 6 * 4);
+const _: () = assert!(size_of::<Settings>() == HASH_KEYS * 8 + size_of::<Plan>() + 3 * 8 + 6 * 4);
 const _: () = assert!(size_of::<Control>() == 24 + INTERFACE_POSITIONS);

@@ -3,6 +3,7 @@
 use core::ptr;
 
 use minimizer_common::outcome::Outcome;
+use minimizer_common::plan::Steps;
 
 use crate::untraced;
 
@@ -25,6 +26,11 @@ pub unsafe trait Frame {
     /// Octets of the whole frame, further buffers included. In the kernel this is a call, made only
     /// for a frame that the first buffer does not explain.
     fn octets(&self) -> u32;
+    /// Whether nobody wants what one of these steps leaves out, so that it is not read.
+    #[inline(always)]
+    fn omits(&self, _steps: Steps) -> bool {
+        false
+    }
     /// Whether [`Self::octets`] may end before the buffer does, so that reads must heed it.
     const ENDS_EARLY: bool = false;
 }
@@ -93,6 +99,11 @@ unsafe impl<F: Frame> Frame for Within<F> {
     fn octets(&self) -> u32 {
         self.octets
     }
+
+    #[inline(always)]
+    fn omits(&self, steps: Steps) -> bool {
+        self.frame.omits(steps)
+    }
 }
 
 impl<F: Frame> Cursor<Within<F>> {
@@ -121,6 +132,19 @@ impl<F: Frame> Cursor<Within<F>> {
     pub(crate) fn limit(&mut self, octets: u32) {
         self.frame.octets = self.offset + octets;
         self.known = self.frame.octets;
+    }
+}
+
+/// A header that was found within its frame, to be copied in part.
+#[derive(Clone, Copy)]
+pub(crate) struct Passed<H>(*const H);
+
+impl<H: Header> Passed<H> {
+    /// Copies the header. Where only some fields of the copy are used, only they are loaded, and only where they are.
+    #[inline(always)]
+    pub(crate) fn copy(self) -> H {
+        // SAFETY: `Cursor::pass` found the header within the frame, and `H` is plain bytes.
+        unsafe { ptr::read_unaligned(self.0) }
     }
 }
 
@@ -186,6 +210,23 @@ impl<F: Frame> Cursor<F> {
         Some(header)
     }
 
+    /// Finds the header at the position within the frame and advances behind it; `None` when the frame ends first.
+    /// Of what is not copied from it then, no load is in the program.
+    #[inline(always)]
+    pub(crate) fn pass<H: Header>(&mut self) -> Option<Passed<H>> {
+        let octets = size_of::<H>() as u32;
+        if self.is_behind(octets) {
+            return None;
+        }
+        let at = self.start.wrapping_add(self.offset as usize);
+        if at.wrapping_add(size_of::<H>()) > self.end {
+            return None;
+        }
+        self.offset += octets;
+        self.read = self.offset;
+        Some(Passed(at.cast::<H>()))
+    }
+
     /// Copies the header at the position, without advancing; `None` when the frame ends first.
     #[inline(always)]
     pub(crate) fn peek<H: Header>(&mut self) -> Option<H> {
@@ -199,6 +240,12 @@ impl<F: Frame> Cursor<F> {
         self.read = self.offset + size_of::<H>() as u32;
         // SAFETY: `at + size_of::<H>()` was found within the frame just above, and `H` is plain bytes.
         Some(unsafe { ptr::read_unaligned(at.cast::<H>()) })
+    }
+
+    /// Whether nobody wants what one of these steps leaves out.
+    #[inline(always)]
+    pub(crate) fn omits(&self, steps: Steps) -> bool {
+        self.frame.omits(steps)
     }
 
     /// The first nibble at the position, without advancing; `None` at the end of the frame.

@@ -1,5 +1,7 @@
 //! DCCP (RFC 4340): the ports of the generic header in its shorter form.
 
+use minimizer_common::plan::Steps;
+
 use crate::cursor::{Cursor, Frame, Header};
 
 /// Protocol number.
@@ -23,7 +25,11 @@ unsafe impl Header for DccpHeader {}
 /// Reads the ports; `None` when the frame ends first.
 #[inline(always)]
 pub(crate) fn read(cursor: &mut Cursor<impl Frame>) -> Option<(u16, u16)> {
-    let header = cursor.read::<DccpHeader>()?;
+    let passed = cursor.pass::<DccpHeader>()?;
+    if cursor.omits(Steps::NO_PORTS) {
+        return Some((0, 0));
+    }
+    let header = passed.copy();
     Some((u16::from_be_bytes(header.source_port), u16::from_be_bytes(header.destination_port)))
 }
 

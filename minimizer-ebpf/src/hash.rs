@@ -13,23 +13,27 @@ use core::ptr;
 use minimizer_common::settings::HASH_KEYS;
 use minimizer_common::tuple::Tuple;
 
+use crate::table::Parts;
 use crate::untraced;
 
 /// Where an IPv4 tuple lies: its low bits name the group, its top bits the first way to look at.
 #[inline(always)]
 #[must_use]
-pub fn ipv4(keys: &[u64; HASH_KEYS], tuple: &Tuple) -> u32 {
-    upper_half(sum_ipv4(keys, tuple))
+pub fn ipv4(keys: &[u64; HASH_KEYS], tuple: &Tuple, parts: Parts) -> u32 {
+    upper_half(sum_ipv4(keys, tuple, parts))
 }
 
 /// Where an IPv6 tuple lies; see [`ipv4`].
 #[inline(always)]
 #[must_use]
-pub fn ipv6(keys: &[u64; HASH_KEYS], tuple: &Tuple) -> u32 {
-    let sum = sum_ipv4(keys, tuple)
-        .wrapping_add(pair(keys, 5, tuple.addresses[1]))
-        .wrapping_add(pair(keys, 7, tuple.addresses[2]))
-        .wrapping_add(pair(keys, 9, tuple.addresses[3]));
+pub fn ipv6(keys: &[u64; HASH_KEYS], tuple: &Tuple, parts: Parts) -> u32 {
+    let mut sum = sum_ipv4(keys, tuple, parts);
+    if parts.addresses {
+        sum = sum
+            .wrapping_add(pair(keys, 5, tuple.addresses[1]))
+            .wrapping_add(pair(keys, 7, tuple.addresses[2]))
+            .wrapping_add(pair(keys, 9, tuple.addresses[3]));
+    }
     upper_half(sum)
 }
 
@@ -53,10 +57,15 @@ fn upper_half(sum: u64) -> u32 {
 }
 
 #[inline(always)]
-fn sum_ipv4(keys: &[u64; HASH_KEYS], tuple: &Tuple) -> u64 {
-    pair(keys, 0, tuple.addresses[0])
-        .wrapping_add(pair(keys, 2, tuple.transport))
-        .wrapping_add(single(keys, 4, tuple.kind))
+fn sum_ipv4(keys: &[u64; HASH_KEYS], tuple: &Tuple, parts: Parts) -> u64 {
+    let mut sum = single(keys, 4, tuple.kind);
+    if parts.addresses {
+        sum = sum.wrapping_add(pair(keys, 0, tuple.addresses[0]));
+    }
+    if parts.transport {
+        sum = sum.wrapping_add(pair(keys, 2, tuple.transport));
+    }
+    sum
 }
 
 #[inline(always)]
@@ -86,7 +95,16 @@ mod tests {
     use minimizer_common::settings::HASH_KEYS;
     use minimizer_common::tuple::{Tags, Tuple};
 
-    use super::{ipv4, ipv6, second};
+    use super::second;
+    use crate::table::Parts;
+
+    fn ipv4(keys: &[u64; HASH_KEYS], tuple: &Tuple) -> u32 {
+        super::ipv4(keys, tuple, Parts::ALL)
+    }
+
+    fn ipv6(keys: &[u64; HASH_KEYS], tuple: &Tuple) -> u32 {
+        super::ipv6(keys, tuple, Parts::ALL)
+    }
 
     /// SplitMix64: keys that look random and are the same in every run.
     fn keys(seed: u64) -> [u64; HASH_KEYS] {

@@ -1,5 +1,7 @@
 //! ICMP (RFC 792) and ICMPv6 (RFC 4443): type and code. A quoted packet is payload.
 
+use minimizer_common::plan::Steps;
+
 use crate::cursor::{Cursor, Frame, Header};
 
 /// Protocol number of ICMP.
@@ -22,7 +24,11 @@ unsafe impl Header for IcmpHeader {}
 /// Reads type and code; `None` when the frame ends first.
 #[inline(always)]
 pub(crate) fn read(cursor: &mut Cursor<impl Frame>) -> Option<(u16, u16)> {
-    let header = cursor.read::<IcmpHeader>()?;
+    let passed = cursor.pass::<IcmpHeader>()?;
+    if cursor.omits(Steps::NO_PORTS) {
+        return Some((0, 0));
+    }
+    let header = passed.copy();
     Some((u16::from(header.message_type), u16::from(header.code)))
 }
 

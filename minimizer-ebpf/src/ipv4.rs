@@ -1,6 +1,7 @@
 //! IPv4 (RFC 791): addresses, protocol, type of service, lengths, and whether a transport header follows.
 
 use minimizer_common::outcome::Outcome;
+use minimizer_common::plan::Steps;
 
 use crate::cursor::{Cursor, Frame, Header, Stop};
 
@@ -51,9 +52,18 @@ pub(crate) struct Ipv4 {
 /// Reads the header and advances behind its options.
 #[inline(always)]
 pub(crate) fn read(cursor: &mut Cursor<impl Frame>) -> Result<Ipv4, Stop> {
-    let Some(header) = cursor.read::<Ipv4Header>() else {
+    let Some(passed) = cursor.pass::<Ipv4Header>() else {
         return Err(Stop::Ended(Outcome::Ipv4Truncated));
     };
+    let header = passed.copy();
+    let addresses = if cursor.omits(Steps::NO_IPV4) {
+        0
+    } else {
+        let Ipv4Header { source, destination, .. } = passed.copy();
+        u64::from(u32::from_ne_bytes(source)) | u64::from(u32::from_ne_bytes(destination)) << 32
+    };
+    let type_of_service =
+        if cursor.omits(Steps::NO_TRAFFIC_CLASS) { 0 } else { passed.copy().type_of_service };
     if header.version_header_length >> 4 != VERSION {
         return Err(Stop::Found(Outcome::Ipv4Version));
     }
@@ -69,10 +79,9 @@ pub(crate) fn read(cursor: &mut Cursor<impl Frame>) -> Result<Ipv4, Stop> {
     let fragment = u16::from_be_bytes(header.flags_fragment_offset);
     let is_first = fragment & FRAGMENT_OFFSET == 0;
     Ok(Ipv4 {
-        addresses: u64::from(u32::from_ne_bytes(header.source))
-            | u64::from(u32::from_ne_bytes(header.destination)) << 32,
+        addresses,
         protocol: header.protocol,
-        type_of_service: header.type_of_service,
+        type_of_service,
         length_octets: total_length,
         transport_octets: if is_first { total_length - header_octets } else { 0 },
         is_whole: fragment & (FRAGMENT_OFFSET | MORE_FRAGMENTS) == 0,

@@ -1,6 +1,7 @@
 //! IPv6 (RFC 8200) with its extension headers, jumbograms (RFC 2675) included.
 
 use minimizer_common::outcome::Outcome;
+use minimizer_common::plan::Steps;
 
 use crate::cursor::{Cursor, Frame, Header, Stop};
 
@@ -110,10 +111,24 @@ pub(crate) struct Ipv6 {
 /// Reads the header and walks the extension headers.
 #[inline(always)]
 pub(crate) fn read(cursor: &mut Cursor<impl Frame>) -> Result<Ipv6, Stop> {
-    let Some(header) = cursor.read::<Ipv6Header>() else {
+    let Some(passed) = cursor.pass::<Ipv6Header>() else {
         return Err(Stop::Ended(Outcome::Ipv6Truncated));
     };
-    let [version_class, class_flow, ..] = header.version_class_flow;
+    let header = passed.copy();
+    let addresses = if cursor.omits(Steps::NO_IPV6) {
+        [0; 4]
+    } else {
+        let Ipv6Header { source, destination, .. } = passed.copy();
+        let ([source_high, source_low], [destination_high, destination_low]) = (source, destination);
+        [source_high, source_low, destination_high, destination_low].map(u64::from_ne_bytes)
+    };
+    let [version_class, ..] = header.version_class_flow;
+    let traffic_class = if cursor.omits(Steps::NO_TRAFFIC_CLASS) {
+        0
+    } else {
+        let [version_class, class_flow, ..] = passed.copy().version_class_flow;
+        version_class << 4 | class_flow >> 4
+    };
     if version_class >> 4 != VERSION {
         return Err(Stop::Found(Outcome::Ipv6Version));
     }
@@ -161,17 +176,10 @@ pub(crate) fn read(cursor: &mut Cursor<impl Frame>) -> Result<Ipv6, Stop> {
         }
     }
 
-    let [source_high, source_low] = header.source;
-    let [destination_high, destination_low] = header.destination;
     Ok(Ipv6 {
-        addresses: [
-            u64::from_ne_bytes(source_high),
-            u64::from_ne_bytes(source_low),
-            u64::from_ne_bytes(destination_high),
-            u64::from_ne_bytes(destination_low),
-        ],
+        addresses,
         protocol,
-        traffic_class: version_class << 4 | class_flow >> 4,
+        traffic_class,
         length_octets,
         transport_octets: left,
         is_whole: fragment & (FRAGMENT_OFFSET | MORE_FRAGMENTS) == 0,

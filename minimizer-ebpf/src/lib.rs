@@ -1,7 +1,7 @@
 //! The parser and the flow table of the kernel program, free of anything that ties them to a kernel.
 //!
 //! Each protocol is a room: one file with its header layout and one `read` over a [`cursor::Cursor`].
-//! Rooms do not import each other; [`walk`] is the only corridor. [`table`] and [`hash`] are what the
+//! Rooms do not import each other; [`walk`] is the only corridor. [`table`], [`hash`] and [`siphash`] are what the
 //! program does with a walked packet. All of it builds and is tested on the host.
 #![no_std]
 #![allow(
@@ -14,6 +14,12 @@ extern crate std;
 
 pub mod cursor;
 pub mod hash;
+pub mod hosts;
+pub mod judge;
+pub mod lists;
+pub mod minimize;
+pub mod prefixes;
+pub mod siphash;
 pub mod table;
 pub mod walk;
 

@@ -7,6 +7,9 @@
 )]
 
 mod accounting;
+mod clock;
+mod constants;
+mod memory;
 
 use aya_ebpf::macros::xdp;
 use aya_ebpf::programs::XdpContext;
@@ -14,6 +17,7 @@ use minimizer_common::settings::{ACTION_DROP, ACTION_PASS};
 
 /// Counts the packet and lets it pass. Never alters it.
 #[xdp(frags)]
+#[inline(always)]
 fn minimizer(context: XdpContext) -> u32 {
     count::<false>(&context);
     ACTION_PASS
@@ -22,6 +26,7 @@ fn minimizer(context: XdpContext) -> u32 {
 /// Counts the packet and drops it, on an interface that the operator declared a tap. A program of its own:
 /// what is attached to any other interface has no instruction that drops.
 #[xdp(frags)]
+#[inline(always)]
 fn minimizer_tap(context: XdpContext) -> u32 {
     count::<false>(&context);
     ACTION_DROP
@@ -29,6 +34,7 @@ fn minimizer_tap(context: XdpContext) -> u32 {
 
 /// As [`minimizer`], where a policy lists tunnels: counts the packet inside of them.
 #[xdp(frags)]
+#[inline(always)]
 fn minimizer_inner(context: XdpContext) -> u32 {
     count::<true>(&context);
     ACTION_PASS
@@ -36,6 +42,7 @@ fn minimizer_inner(context: XdpContext) -> u32 {
 
 /// As [`minimizer_tap`], where a policy lists tunnels.
 #[xdp(frags)]
+#[inline(always)]
 fn minimizer_intap(context: XdpContext) -> u32 {
     count::<true>(&context);
     ACTION_DROP

@@ -1,5 +1,7 @@
 //! SCTP (RFC 9260): the ports of the common header.
 
+use minimizer_common::plan::Steps;
+
 use crate::cursor::{Cursor, Frame, Header};
 
 /// Protocol number.
@@ -21,7 +23,11 @@ unsafe impl Header for SctpHeader {}
 /// Reads the ports; `None` when the frame ends first.
 #[inline(always)]
 pub(crate) fn read(cursor: &mut Cursor<impl Frame>) -> Option<(u16, u16)> {
-    let header = cursor.read::<SctpHeader>()?;
+    let passed = cursor.pass::<SctpHeader>()?;
+    if cursor.omits(Steps::NO_PORTS) {
+        return Some((0, 0));
+    }
+    let header = passed.copy();
     Some((u16::from_be_bytes(header.source_port), u16::from_be_bytes(header.destination_port)))
 }
 

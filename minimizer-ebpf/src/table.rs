@@ -10,8 +10,26 @@ pub struct Count {
     pub octets: u64,
     /// TCP control bits.
     pub control_bits: u16,
-    /// Time unit of the packet.
-    pub time: u32,
+    /// Time unit of the packet, for a flow that begins; 0 where it is not kept.
+    pub first: u32,
+    /// The same, for a flow that may end; 0 where it is not kept.
+    pub last: u32,
+}
+
+/// Parts of a tuple in which flows can differ: of the others all are zero in every slot.
+#[derive(Clone, Copy)]
+pub struct Parts {
+    /// [`Tuple::addresses`].
+    pub addresses: bool,
+    /// [`Tuple::transport`].
+    pub transport: bool,
+    /// [`Tuple::selector`].
+    pub selector: bool,
+}
+
+impl Parts {
+    /// Everything.
+    pub const ALL: Self = Self { addresses: true, transport: true, selector: true };
 }
 
 /// The slot of the tuple, or the free slot that is to be its own; `None` when all ways hold other
@@ -29,13 +47,14 @@ pub unsafe fn find<'group, const IPV6: bool>(
     group: *mut Group,
     position: u32,
     tuple: &Tuple,
+    parts: Parts,
 ) -> Option<&'group mut Slot> {
     let start = (position >> 29) as usize;
     for step in 0..WAYS {
         let way = (start + step) % WAYS;
         // SAFETY: `way` is below `WAYS` and the caller owns the group.
         let slot = unsafe { &mut (*group).0[way] };
-        if slot.packets() == 0 || matches::<IPV6>(slot, tuple) {
+        if slot.packets() == 0 || matches::<IPV6>(slot, tuple, parts) {
             return Some(slot);
         }
     }
@@ -54,29 +73,37 @@ pub fn count<const IPV6: bool>(slot: &mut Slot, tuple: &Tuple, count: Count) {
             slot.addresses[0] = tuple.addresses[0];
         }
         slot.transport = tuple.transport;
-        slot.times = u64::from(count.time);
+        slot.times = u64::from(count.first);
+        slot.volume = u64::from(tuple.selector) << Slot::SELECTOR_SHIFT;
     }
     // In a slot that is not free the tuple's kind is there already.
     let marks = u64::from(tuple.kind) | u64::from(count.control_bits) << Slot::CONTROL_BITS_SHIFT;
     slot.counters = (slot.counters | marks) + Slot::ONE_PACKET;
-    slot.octets += count.octets;
+    slot.volume += count.octets;
     // Most packets fall into the time unit of the one before, and need no store.
-    if slot.times >> 32 != u64::from(count.time) {
-        slot.times = slot.times & 0xffff_ffff | u64::from(count.time) << 32;
+    if slot.times >> 32 != u64::from(count.last) {
+        slot.times = slot.times & 0xffff_ffff | u64::from(count.last) << 32;
     }
 }
 
 /// Whether the slot is that of the tuple. The IP version is part of `transport`, and the unused
 /// words of an IPv4 tuple are zero in every slot, so that they need no comparison.
 #[inline(always)]
-fn matches<const IPV6: bool>(slot: &Slot, tuple: &Tuple) -> bool {
-    let mut differs = (slot.addresses[0] ^ tuple.addresses[0])
-        | (slot.transport ^ tuple.transport)
-        | (slot.counters ^ u64::from(tuple.kind)) & 0xffff;
-    if IPV6 {
-        differs |= (slot.addresses[1] ^ tuple.addresses[1])
-            | (slot.addresses[2] ^ tuple.addresses[2])
-            | (slot.addresses[3] ^ tuple.addresses[3]);
+fn matches<const IPV6: bool>(slot: &Slot, tuple: &Tuple, parts: Parts) -> bool {
+    let mut differs = (slot.counters ^ u64::from(tuple.kind)) & 0xffff;
+    if parts.transport {
+        differs |= slot.transport ^ tuple.transport;
+    }
+    if parts.addresses {
+        differs |= slot.addresses[0] ^ tuple.addresses[0];
+        if IPV6 {
+            differs |= (slot.addresses[1] ^ tuple.addresses[1])
+                | (slot.addresses[2] ^ tuple.addresses[2])
+                | (slot.addresses[3] ^ tuple.addresses[3]);
+        }
+    }
+    if parts.selector {
+        differs |= u64::from(slot.selector() ^ tuple.selector);
     }
     differs == 0
 }
@@ -86,19 +113,19 @@ mod tests {
     use minimizer_common::generation::{Group, WAYS};
     use minimizer_common::tuple::{Slot, Tags, Tuple};
 
-    use super::{Count, count, find};
+    use super::{Count, Parts, count, find};
 
     const EMPTY: Group =
-        Group([Slot { addresses: [0; 4], transport: 0, counters: 0, octets: 0, times: 0 }; WAYS]);
+        Group([Slot { addresses: [0; 4], transport: 0, counters: 0, volume: 0, times: 0 }; WAYS]);
 
     fn add(group: &mut Group, position: u32, tuple: &Tuple, counted: Count) -> bool {
         if tuple.tags().is_ipv6() {
             // SAFETY: the group is borrowed exclusively.
-            let slot = unsafe { find::<true>(group, position, tuple) };
+            let slot = unsafe { find::<true>(group, position, tuple, Parts::ALL) };
             slot.map(|slot| count::<true>(slot, tuple, counted)).is_some()
         } else {
             // SAFETY: as above.
-            let slot = unsafe { find::<false>(group, position, tuple) };
+            let slot = unsafe { find::<false>(group, position, tuple, Parts::ALL) };
             slot.map(|slot| count::<false>(slot, tuple, counted)).is_some()
         }
     }
@@ -111,7 +138,7 @@ mod tests {
         Tuple::new(addresses, (1, 2), Tags::NONE.with_ipv6(), 6, 0x2e)
     }
 
-    const ONE: Count = Count { octets: 100, control_bits: 0x002, time: 7 };
+    const ONE: Count = Count { octets: 100, control_bits: 0x002, first: 7, last: 7 };
 
     fn used(group: &Group) -> usize {
         group.0.iter().filter(|slot| slot.packets() != 0).count()
@@ -125,7 +152,7 @@ mod tests {
             assert_eq!(used(&group), 1);
             let slot = group.0[way];
             assert_eq!(slot.tuple(), ipv4(5));
-            assert_eq!((slot.packets(), slot.octets, slot.control_bits()), (1, 100, 0x002));
+            assert_eq!((slot.packets(), slot.octets(), slot.control_bits()), (1, 100, 0x002));
             assert_eq!((slot.first(), slot.last()), (7, 7));
         }
     }
@@ -134,20 +161,20 @@ mod tests {
     fn further_packets_add_up() {
         let mut group = EMPTY;
         add(&mut group, 0, &ipv4(5), ONE);
-        add(&mut group, 0, &ipv4(5), Count { octets: 65_535, control_bits: 0xf10, time: 7 });
-        add(&mut group, 0, &ipv4(5), Count { octets: 20, control_bits: 0, time: 9 });
+        add(&mut group, 0, &ipv4(5), Count { octets: 65_535, control_bits: 0xf10, first: 7, last: 7 });
+        add(&mut group, 0, &ipv4(5), Count { octets: 20, control_bits: 0, first: 9, last: 9 });
         assert_eq!(used(&group), 1);
         let slot = group.0[0];
         assert_eq!(slot.tuple(), ipv4(5), "control bits and packets do not run into the key");
-        assert_eq!((slot.packets(), slot.octets, slot.control_bits()), (3, 65_655, 0xf12));
+        assert_eq!((slot.packets(), slot.octets(), slot.control_bits()), (3, 65_655, 0xf12));
         assert_eq!((slot.first(), slot.last()), (7, 9));
     }
 
     #[test]
     fn times_at_their_ends() {
         let mut group = EMPTY;
-        add(&mut group, 0, &ipv4(5), Count { time: 0, ..ONE });
-        add(&mut group, 0, &ipv4(5), Count { time: u32::MAX, ..ONE });
+        add(&mut group, 0, &ipv4(5), Count { first: 0, last: 0, ..ONE });
+        add(&mut group, 0, &ipv4(5), Count { first: u32::MAX, last: u32::MAX, ..ONE });
         assert_eq!((group.0[0].first(), group.0[0].last()), (0, u32::MAX));
     }
 
@@ -157,7 +184,7 @@ mod tests {
         for _ in 0..3 {
             add(&mut group, 0, &ipv4(5), Count { octets: u64::from(u32::MAX), ..ONE });
         }
-        assert_eq!(group.0[0].octets, 3 * u64::from(u32::MAX));
+        assert_eq!(group.0[0].octets(), 3 * u64::from(u32::MAX));
     }
 
     #[test]
@@ -214,6 +241,8 @@ mod tests {
             Tuple::new([1, 2, 3, 4], (1, 2), base.tags().with_interface(1), 6, 0x2e),
             Tuple::new([1, 2, 3, 4], (1, 2), base.tags(), 17, 0x2e),
             Tuple::new([1, 2, 3, 4], (1, 2), base.tags(), 6, 0),
+            Tuple { selector: 1, ..base },
+            Tuple { selector: 0xf_ffff, ..base },
         ];
         for other in others {
             let mut group = EMPTY;

@@ -1,5 +1,7 @@
 //! TCP (RFC 9293): ports and control bits.
 
+use minimizer_common::plan::Steps;
+
 use crate::cursor::{Cursor, Frame, Header};
 
 /// Protocol number.
@@ -28,11 +30,19 @@ unsafe impl Header for TcpHeader {}
 /// Reads ports and control bits; `None` when the frame ends first.
 #[inline(always)]
 pub(crate) fn read(cursor: &mut Cursor<impl Frame>) -> Option<((u16, u16), u16)> {
-    let header = cursor.read::<TcpHeader>()?;
-    Some((
-        (u16::from_be_bytes(header.source_port), u16::from_be_bytes(header.destination_port)),
-        u16::from_be_bytes(header.offset_control_bits) & CONTROL_BITS,
-    ))
+    let passed = cursor.pass::<TcpHeader>()?;
+    let ports = if cursor.omits(Steps::NO_PORTS) {
+        (0, 0)
+    } else {
+        let TcpHeader { source_port, destination_port, .. } = passed.copy();
+        (u16::from_be_bytes(source_port), u16::from_be_bytes(destination_port))
+    };
+    let control_bits = if cursor.omits(Steps::NO_CONTROL_BITS) {
+        0
+    } else {
+        u16::from_be_bytes(passed.copy().offset_control_bits) & CONTROL_BITS
+    };
+    Some((ports, control_bits))
 }
 
 #[cfg(test)]

@@ -1,5 +1,7 @@
 //! UDP (RFC 768) and UDP-Lite (RFC 3828), whose ports lie alike.
 
+use minimizer_common::plan::Steps;
+
 use crate::cursor::{Cursor, Frame, Header};
 
 /// Protocol number of UDP.
@@ -23,7 +25,11 @@ unsafe impl Header for UdpHeader {}
 /// Reads the ports; `None` when the frame ends first.
 #[inline(always)]
 pub(crate) fn read(cursor: &mut Cursor<impl Frame>) -> Option<(u16, u16)> {
-    let header = cursor.read::<UdpHeader>()?;
+    let passed = cursor.pass::<UdpHeader>()?;
+    if cursor.omits(Steps::NO_PORTS) {
+        return Some((0, 0));
+    }
+    let header = passed.copy();
     Some((u16::from_be_bytes(header.source_port), u16::from_be_bytes(header.destination_port)))
 }
 

@@ -10,7 +10,10 @@ use crate::untraced;
 use crate::{dccp, ethernet, gre, gtp_u, icmp, ipv4, ipv6, mpls, pppoe, sctp, tcp, udp, vlan, vxlan};
 
 /// What the walk found in a frame: the tuple's parts, and what is counted for it.
+///
+/// In this order, so that no copy of a part of it is at an odd place: of the kernel's stack words are stored whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C, align(8))]
 pub struct Packet {
     /// See [`minimizer_common::tuple::Tuple::addresses`].
     pub addresses: [u64; 4],
@@ -18,14 +21,14 @@ pub struct Packet {
     pub ports: (u16, u16),
     /// VLAN identifiers and IP version; the interface is not known here.
     pub tags: Tags,
+    /// IP length that the header declares.
+    pub length_octets: u32,
+    /// TCP control bits; zero for other protocols.
+    pub control_bits: u16,
     /// Protocol number.
     pub protocol: u8,
     /// IPv4 type of service or IPv6 traffic class.
     pub traffic_class: u8,
-    /// TCP control bits; zero for other protocols.
-    pub control_bits: u16,
-    /// IP length that the header declares.
-    pub length_octets: u32,
 }
 
 impl Packet {

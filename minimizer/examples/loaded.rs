@@ -2,13 +2,15 @@
 //! gave each.
 
 use anyhow::Result;
+use minimizer::plan::Enforced;
 use minimizer::program::{Action, Clock, Options, Program, object_digest};
 use minimizer_common::tunnel::Tunnels;
 
 fn main() -> Result<()> {
     println!("{}", object_digest());
     for tunnels in [Tunnels::NONE, Tunnels::ALL] {
-        let options = Options { flows_per_cpu: 1, clock: Clock::Control, tunnels, ..Options::default() };
+        let enforced = Enforced::full_record(tunnels);
+        let options = Options { flows_per_cpu: 1, clock: Clock::Control, enforced, ..Options::default() };
         let mut program = Program::load(&options)?;
         program.load_tap()?;
         for action in [Action::Pass, Action::Drop] {

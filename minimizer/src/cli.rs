@@ -1,6 +1,9 @@
 //! The command line: verbs and their options.
 
+mod policy;
+
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -8,8 +11,10 @@ use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use minimizer_common::tunnel::Tunnel;
 
+use crate::config::Flows;
 use crate::program::Mode;
 use crate::report::Output;
+pub use policy::{Format, PolicyVerb, SchemaOf};
 
 /// Turns live traffic into minimized records: header tuples are counted in the kernel, payload is
 /// never read, and every packet is accounted for.
@@ -32,8 +37,13 @@ pub enum Verb {
     Replay(Replay),
     /// Say what a running agent does: interfaces, drains, flow table, ledger.
     Status(Status),
+    /// Have a running agent put its policy in force as the file says now, without a packet missed.
+    Reload(Reload),
     /// Say what this host lacks for the agent, and how to get it.
     Doctor(Doctor),
+    /// Check, explain, compare and sign policies.
+    #[command(subcommand)]
+    Policy(PolicyVerb),
     /// Print the completion script of a shell.
     Completions {
         /// The shell.
@@ -47,8 +57,11 @@ pub enum Verb {
 /// Options of `run`.
 #[derive(Args, Debug)]
 pub struct Run {
+    /// File with what is not said here (agent.toml): what is said here wins.
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
     /// Interface to watch, by its name or by a pattern like 'eth*'; may be given several times.
-    #[arg(short, long = "interface", value_name = "IFACE", required_unless_present = "taps")]
+    #[arg(short, long = "interface", value_name = "IFACE")]
     pub interfaces: Vec<String>,
     /// Interface to watch and to drop every frame of once it is counted: a mirror port. May be given
     /// several times; refused where this host's own traffic arrives.
@@ -57,15 +70,15 @@ pub struct Run {
     /// Accept taps that carry addresses or default routes of this host, and cut it off there.
     #[arg(long)]
     pub force_tap: bool,
-    /// Time between drains, from 100ms to 60s.
-    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = interval)]
-    pub interval: Duration,
-    /// How the program is attached: in the driver, or in the network stack for drivers without XDP.
-    #[arg(long, value_enum, default_value_t = AttachMode::Native)]
-    pub mode: AttachMode,
-    /// Where /metrics and the status page are served.
-    #[arg(long, value_name = "ADDRESS:PORT", default_value = DEFAULT_LISTEN)]
-    pub listen: SocketAddr,
+    /// Time between drains, from 100ms to 60s [default: 10s].
+    #[arg(long, value_name = "TIME", value_parser = interval)]
+    pub interval: Option<Duration>,
+    /// How the program is attached: in the driver, or in the network stack for drivers without XDP [default: native].
+    #[arg(long, value_enum)]
+    pub mode: Option<AttachMode>,
+    /// Where /metrics and the status page are served [default: 127.0.0.1:14739].
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub listen: Option<SocketAddr>,
     /// How records are printed.
     #[arg(long, value_enum, default_value_t = Output::Table)]
     pub output: Output,
@@ -83,23 +96,50 @@ pub struct Run {
 /// Where `run` serves and `status` asks when nothing else is said.
 pub const DEFAULT_LISTEN: &str = "127.0.0.1:14739";
 
+/// The port of [`DEFAULT_LISTEN`].
+pub const DEFAULT_PORT: u16 = 14_739;
+
+/// The time between drains when nothing else is said.
+pub const DEFAULT_INTERVAL: Duration = Duration::from_secs(10);
+
+/// The policy that is in force when none is named.
+pub const DEFAULT_POLICY: &str = "carrier-default";
+
 /// Size of the flow table.
 #[derive(Args, Debug)]
 pub struct Table {
     /// Flows per interval, over all CPUs, for which the tables are sized: each CPU's for twice its share.
-    #[arg(long, value_name = "FLOWS", conflicts_with = "flows_per_cpu", value_parser = clap::value_parser!(u32).range(1..))]
-    pub flows: Option<u32>,
-    /// Flows per CPU and interval for which the table is sized; it has twice as many slots.
-    #[arg(long, value_name = "FLOWS", default_value_t = 65_536, value_parser = clap::value_parser!(u32).range(1..))]
-    pub flows_per_cpu: u32,
+    #[arg(long, value_name = "FLOWS", conflicts_with = "flows_per_cpu")]
+    pub flows: Option<NonZeroU32>,
+    /// Flows per CPU and interval for which the table is sized; it has twice as many slots [default: 65536].
+    #[arg(long, value_name = "FLOWS")]
+    pub flows_per_cpu: Option<NonZeroU32>,
+}
+
+impl Table {
+    /// What is said of it.
+    #[must_use]
+    pub fn flows(&self) -> Option<Flows> {
+        self.flows.map(Flows::All).or(self.flows_per_cpu.map(Flows::PerCpu))
+    }
 }
 
 /// The policy in force.
-#[derive(Args, Debug)]
+#[derive(Args, Clone, Debug, Default)]
 pub struct PolicyOption {
-    /// Policy file, or the name of a built-in policy.
-    #[arg(long, value_name = "POLICY", default_value = "full-record")]
-    pub policy: String,
+    /// Policy file, or the name of a built-in policy: full-record, carrier-default [default: carrier-default].
+    #[arg(long, value_name = "POLICY")]
+    pub policy: Option<String>,
+    /// Verifier key, or file with one, whose holder must have signed the policy; without a signature nothing starts.
+    #[arg(long, value_name = "KEY")]
+    pub require_signature: Option<String>,
+    /// File with the secret of pseudonyms and of what preserves prefixes; without, and without a systemd credential
+    /// minimizer.key, the secret ends with the process.
+    #[arg(long, value_name = "FILE")]
+    pub keys: Option<PathBuf>,
+    /// Recipient whose view is printed; the policy's first when none is named.
+    #[arg(long, value_name = "NAME")]
+    pub recipient: Option<String>,
     /// Tunnel whose inner packets are counted in place of the outer ones; may be given several times.
     #[arg(long = "tunnel", value_name = "TUNNEL", value_parser = tunnel())]
     pub tunnels: Vec<Tunnel>,
@@ -170,6 +210,14 @@ pub struct Status {
     pub output: Output,
 }
 
+/// Options of `reload`.
+#[derive(Args, Debug)]
+pub struct Reload {
+    /// Where the agent serves.
+    #[arg(long, value_name = "ADDRESS:PORT", default_value = DEFAULT_LISTEN)]
+    pub listen: SocketAddr,
+}
+
 /// Options of `doctor`.
 #[derive(Args, Debug)]
 pub struct Doctor {
@@ -182,7 +230,8 @@ pub struct Doctor {
 }
 
 /// How the program is attached.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, serde::Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "lowercase")]
 pub enum AttachMode {
     /// In the driver.
     Native,
@@ -201,7 +250,7 @@ impl From<AttachMode> for Mode {
 
 /// Parses a drain interval. A slot counts packets in 32 bits: at 30 million packets per second, more
 /// than one CPU can process, that is enough for 143 seconds.
-fn interval(text: &str) -> Result<Duration, String> {
+pub(crate) fn interval(text: &str) -> Result<Duration, String> {
     let interval = humantime::parse_duration(text).map_err(|error| error.to_string())?;
     let allowed = Duration::from_millis(100)..=Duration::from_secs(60);
     if allowed.contains(&interval) { Ok(interval) } else { Err("allowed are 100ms to 60s".to_owned()) }

@@ -25,14 +25,23 @@ pub fn man(mut command: Command, out: &mut impl Write) -> io::Result<()> {
     command.build();
     clap_mangen::Man::new(command.clone()).render(out)?;
     for verb in command.get_subcommands().filter(|verb| verb.get_name() != "help") {
-        let name = verb.get_name().to_uppercase();
-        writeln!(out, ".SH \"{} {name}\"", command.get_name().to_uppercase())?;
-        let page = clap_mangen::Man::new(verb.clone());
-        page.render_description_section(out)?;
-        page.render_synopsis_section(out)?;
-        page.render_options_section(out)?;
+        section(command.get_name(), verb, out)?;
     }
     Ok(())
+}
+
+/// The section of a verb, or one for each of the verbs below it.
+fn section(path: &str, verb: &Command, out: &mut impl Write) -> io::Result<()> {
+    let path = format!("{path} {}", verb.get_name());
+    if verb.has_subcommands() {
+        let mut verbs = verb.get_subcommands().filter(|verb| verb.get_name() != "help");
+        return verbs.try_for_each(|verb| section(&path, verb, out));
+    }
+    writeln!(out, ".SH \"{}\"", path.to_uppercase())?;
+    let page = clap_mangen::Man::new(verb.clone());
+    page.render_description_section(out)?;
+    page.render_synopsis_section(out)?;
+    page.render_options_section(out)
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::mem::offset_of;
 use std::sync::atomic::{Ordering, fence};
 
 use aya::maps::MapData;
-use minimizer_common::settings::Control;
+use minimizer_common::settings::{Control, clock};
 
 use crate::positions::Positions;
 use crate::sys::Mapping;
@@ -53,9 +53,9 @@ impl ControlPage {
         self.positions.settled();
     }
 
-    /// Sets the time unit of the packets to come.
-    pub fn set_time(&mut self, units: u64) {
-        self.mapping.write(offset_of!(Control, clock_units), units);
+    /// Sets the time of the packets to come: units since the base, and seconds since 1970.
+    pub fn set_time(&mut self, units: u32, seconds: u32) {
+        self.mapping.write(offset_of!(Control, clock), clock(units, seconds));
     }
 
     /// Sets the distance of the wall clock from the monotonic clock.

@@ -1,14 +1,11 @@
 //! Empties a quiet generation: copies what was counted, zeroes it, merges the CPUs.
 
-use std::hash::{BuildHasher as _, RandomState};
-
-use hashbrown::HashTable;
-use hashbrown::hash_table::Entry;
 use minimizer_common::generation::{INTERFACES_MAX, InterfaceCounters, Residual, Shape, WAYS};
 use minimizer_common::outcome::Outcome;
-use minimizer_common::tuple::{Slot, Tuple};
+use minimizer_common::tuple::Slot;
 
 use crate::generation::Quiet;
+use crate::merge::Merge;
 use crate::record::Record;
 
 /// What one interface saw in one generation, over all CPUs.
@@ -150,11 +147,12 @@ pub fn drain(quiet: &mut Quiet<'_>, records: &mut Records, milliseconds: impl Fn
     let mut occupancy = Occupancy::empty(shape);
     let mut take = |slot: &mut Slot| {
         recorded.packets += u64::from(slot.packets());
-        recorded.octets += slot.octets;
+        recorded.octets += slot.octets();
         records.add(slot, &milliseconds);
         *slot = Slot::default();
     };
     for cpu in 0..shape.cpus {
+        quiet.state(cpu).pseudonym_key = [0; 2];
         let mut seen = 0;
         let mut overflowed = 0;
         for (slot, totals) in (0..).zip(&mut interfaces) {
@@ -205,10 +203,7 @@ fn take_residuals(counters: &mut [Residual], totals: &mut Vec<ResidualTotals>) {
 /// Records by tuple: one flow may be in the tables of several CPUs and many times in a spill log.
 #[derive(Debug)]
 pub struct Records {
-    records: Vec<Record>,
-    /// Positions in `records`, by the hash of the tuple.
-    positions: HashTable<usize>,
-    hasher: RandomState,
+    merge: Merge,
     if_indices: Vec<u32>,
 }
 
@@ -216,7 +211,7 @@ impl Records {
     /// No records yet; `if_indices` gives the interface index of each slot number in use.
     #[must_use]
     pub fn new(if_indices: Vec<u32>) -> Self {
-        Self { records: Vec::new(), positions: HashTable::new(), hasher: RandomState::new(), if_indices }
+        Self { merge: Merge::default(), if_indices }
     }
 
     /// Says which interface indices the slot numbers stand for from now on.
@@ -227,42 +222,21 @@ impl Records {
 
     /// Takes the records out, one for each distinct tuple, in no particular order.
     pub fn take(&mut self) -> Vec<Record> {
-        self.positions.clear();
-        std::mem::take(&mut self.records)
+        self.merge.take()
     }
 
     fn add(&mut self, slot: &Slot, milliseconds: impl Fn(u32) -> u64) {
         let tuple = slot.tuple();
         let interface = usize::try_from(tuple.tags().interface()).unwrap_or(usize::MAX);
-        let record = Record {
+        self.merge.add(Record {
             tuple,
             ingress_interface: self.if_indices.get(interface).copied().unwrap_or(0),
             control_bits: slot.control_bits(),
             packets: u64::from(slot.packets()),
-            octets: slot.octets,
+            octets: slot.octets(),
             start_ms: milliseconds(slot.first()),
             end_ms: milliseconds(slot.last()),
-        };
-        let Self { records, positions, hasher, .. } = self;
-        let hash = |tuple: &Tuple| hasher.hash_one(tuple);
-        let found = positions.entry(
-            hash(&tuple),
-            |position| records[*position].tuple == tuple,
-            |position| hash(&records[*position].tuple),
-        );
-        match found {
-            Entry::Occupied(position) => {
-                let known = &mut records[*position.get()];
-                known.control_bits |= record.control_bits;
-                known.packets += record.packets;
-                known.octets += record.octets;
-                known.start_ms = known.start_ms.min(record.start_ms);
-                known.end_ms = known.end_ms.max(record.end_ms);
-            }
-            Entry::Vacant(place) => {
-                place.insert(records.len());
-                records.push(record);
-            }
-        }
+            selector_id: slot.selector().into(),
+        });
     }
 }

@@ -1,6 +1,7 @@
 //! The two generations: one is written by the kernel, the other is quiet and belongs to the agent.
 
 use std::io;
+use std::mem::offset_of;
 
 use aya::maps::{Array, ArrayOfMaps, IterableMap as _, MapData, MapError};
 use minimizer_common::generation::{
@@ -9,6 +10,7 @@ use minimizer_common::generation::{
 };
 use minimizer_common::tuple::Slot;
 use thiserror::Error;
+use zeroize::Zeroizing;
 
 use crate::sys::Mapping;
 
@@ -53,6 +55,8 @@ pub struct Generations {
     /// Index in `pair` of the generation that the kernel writes.
     written: usize,
     shape: Shape,
+    /// Key of the pseudonyms of the generations to come.
+    pseudonym_key: Zeroizing<[u64; 2]>,
 }
 
 impl Generations {
@@ -73,7 +77,8 @@ impl Generations {
                 .map_err(|source| GenerationError::Map { bytes, source })?;
             Ok(Generation { array, mapping })
         };
-        let mut generations = Self { outer, pair: [make()?, make()?], written: 0, shape };
+        let pseudonym_key = Zeroizing::new([0; 2]);
+        let mut generations = Self { outer, pair: [make()?, make()?], written: 0, shape, pseudonym_key };
         generations.outer.set(0, &generations.pair[0].array, 0)?;
         Ok(generations)
     }
@@ -84,6 +89,26 @@ impl Generations {
         self.shape
     }
 
+    /// From the next flip on, addresses become pseudonyms under this key. A key leaves the memory of the kernel when
+    /// the last generation that has it is drained.
+    pub fn set_pseudonym_key(&mut self, key: &[u64; 2]) {
+        *self.pseudonym_key = *key;
+    }
+
+    /// The same, also for the generation that is written. For programs that are not attached yet: no packet must
+    /// be on its way.
+    pub fn set_first_pseudonym_key(&mut self, key: &[u64; 2]) {
+        self.set_pseudonym_key(key);
+        self.put_key(self.written);
+    }
+
+    fn put_key(&mut self, index: usize) {
+        for cpu in 0..self.shape.cpus {
+            let offset = block_offset(self.shape, cpu, CPU_STATE_BLOCK) + offset_of!(CpuState, pseudonym_key);
+            self.pair[index].mapping.write(offset, *self.pseudonym_key);
+        }
+    }
+
     /// Hands the other generation to the kernel, waits until no program uses the one it wrote, and
     /// returns that one. The kernel waits for the grace period before the call returns.
     ///
@@ -91,6 +116,7 @@ impl Generations {
     /// When the kernel refuses; then nothing has changed and no count is lost.
     pub fn flip(&mut self) -> Result<Quiet<'_>, GenerationError> {
         let next = 1 - self.written;
+        self.put_key(next);
         self.outer.set(0, &self.pair[next].array, 0)?;
         let quiet = self.written;
         self.written = next;

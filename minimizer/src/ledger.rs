@@ -43,6 +43,8 @@ pub struct Ledger {
     dropped: Residual,
     /// Packets and octets in records that wait to be handed over.
     queued: Residual,
+    /// Packets and octets that the policy keeps from the recipient: too few sources made their records.
+    suppressed: Residual,
     overflow: Residual,
 }
 
@@ -52,8 +54,8 @@ impl Ledger {
     pub fn new(names: Vec<String>) -> Self {
         let entry = |name| Entry { name, totals: InterfaceTotals::ZERO, unwatched: Unwatched::default() };
         let entries = names.into_iter().map(entry).collect();
-        let (exported, dropped, queued, overflow) = Default::default();
-        Self { entries, former: None, revision: 0, exported, dropped, queued, overflow }
+        let (exported, dropped, queued, suppressed, overflow) = Default::default();
+        Self { entries, former: None, revision: 0, exported, dropped, queued, suppressed, overflow }
     }
 
     /// Enters the present name of the interface in a slot, and how long nobody watched it; a slot beyond
@@ -99,12 +101,14 @@ impl Ledger {
         add(&mut self.overflow, drained.overflow());
     }
 
-    /// Enters records that were handed over.
-    pub fn add_exported(&mut self, counts: Residual) {
+    /// Enters records that were handed over; `suppressed` of their packets without their keys.
+    pub fn add_exported(&mut self, counts: Residual, suppressed: Residual) {
         self.revision += 1;
         self.queued.packets -= counts.packets;
         self.queued.octets -= counts.octets;
-        add(&mut self.exported, counts);
+        self.exported.packets += counts.packets - suppressed.packets;
+        self.exported.octets += counts.octets - suppressed.octets;
+        add(&mut self.suppressed, suppressed);
     }
 
     /// Enters records that were lost on the way out.
@@ -148,6 +152,12 @@ impl Ledger {
         self.queued
     }
 
+    /// Packets and octets that were handed over in sums without keys, because too few sources made their records.
+    #[must_use]
+    pub const fn suppressed(&self) -> Residual {
+        self.suppressed
+    }
+
     /// Packets and octets in residual counters.
     #[must_use]
     pub const fn overflow(&self) -> Residual {
@@ -163,8 +173,8 @@ impl Ledger {
         };
         let every_packet_has_an_outcome =
             self.interfaces().all(|(_, totals)| totals.seen_packets == totals.outcomes.iter().sum::<u64>());
-        let recorded =
-            |part: fn(&Residual) -> u64| part(&self.exported) + part(&self.dropped) + part(&self.queued);
+        let parts = [self.exported, self.dropped, self.queued, self.suppressed];
+        let recorded = |part: fn(&Residual) -> u64| parts.iter().map(part).sum::<u64>();
         every_packet_has_an_outcome
             && sum(|totals| totals.outcome(Outcome::Counted)) == recorded(|counts| counts.packets)
             && sum(|totals| totals.outcome(Outcome::Overflow)) == self.overflow.packets
@@ -179,11 +189,12 @@ fn add(total: &mut Residual, counts: Residual) {
 
 impl Serialize for Ledger {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut ledger = serializer.serialize_struct("Ledger", 6)?;
+        let mut ledger = serializer.serialize_struct("Ledger", 7)?;
         ledger.serialize_field("interfaces", &Interfaces(self))?;
         ledger.serialize_field("exported", &Counts(self.exported))?;
         ledger.serialize_field("dropped", &Counts(self.dropped))?;
         ledger.serialize_field("queued", &Counts(self.queued))?;
+        ledger.serialize_field("suppressed", &Counts(self.suppressed))?;
         ledger.serialize_field("overflow", &Counts(self.overflow))?;
         ledger.serialize_field("balanced", &self.is_balanced())?;
         ledger.end()

@@ -8,8 +8,9 @@ use std::time::{Duration, Instant};
 use minimizer_common::outcome::Outcome;
 use rustix::termios::tcgetwinsize;
 
-use crate::agent::Batch;
+use crate::drain::Totals;
 use crate::ledger::Ledger;
+use crate::policy::field::Fields;
 use crate::record::Record;
 use crate::report;
 
@@ -27,6 +28,17 @@ pub struct Live {
     lines_drawn: usize,
     start: Instant,
     latest: Instant,
+}
+
+/// What one interval shows.
+#[derive(Clone, Copy, Debug)]
+pub struct Interval<'batch> {
+    /// What the drain found beside the records.
+    pub totals: &'batch Totals,
+    /// The records as a recipient sees them.
+    pub records: &'batch [Record],
+    /// Their fields.
+    pub fields: Fields,
 }
 
 /// Rates of an interval.
@@ -53,16 +65,20 @@ impl Live {
     ///
     /// # Errors
     /// What writing to the standard output answers.
-    pub fn show(&mut self, title: &str, batch: &Batch, ledger: &Ledger) -> io::Result<()> {
+    pub fn show(&mut self, title: &str, interval: &Interval<'_>, ledger: &Ledger) -> io::Result<()> {
         let now = Instant::now();
-        let rates = Rates::of(batch, now - self.latest);
+        let rates = Rates::of(interval.totals, now - self.latest);
         self.latest = now;
         let elapsed = now - self.start;
         if !self.is_terminal {
-            return writeln!(io::stdout().lock(), "{}", line(elapsed, &rates, batch, ledger));
+            return writeln!(
+                io::stdout().lock(),
+                "{}",
+                line(elapsed, &rates, interval.records.len(), ledger)
+            );
         }
         let (rows, columns) = terminal_size();
-        let screen = screen(title, elapsed, &rates, batch, ledger, rows);
+        let screen = screen(title, elapsed, &rates, interval, ledger, rows);
         let mut out = io::stdout().lock();
         let mut text = String::new();
         if self.lines_drawn > 0 {
@@ -86,10 +102,10 @@ impl Default for Live {
 }
 
 impl Rates {
-    fn of(batch: &Batch, interval: Duration) -> Self {
+    fn of(totals: &Totals, interval: Duration) -> Self {
         let seconds = interval.as_secs_f64().max(f64::MIN_POSITIVE);
-        let packets: u64 = batch.totals.interfaces.iter().map(|totals| totals.seen_packets).sum();
-        let octets: u64 = batch.totals.interfaces.iter().map(|totals| totals.octets_counted).sum();
+        let packets: u64 = totals.interfaces.iter().map(|totals| totals.seen_packets).sum();
+        let octets: u64 = totals.interfaces.iter().map(|totals| totals.octets_counted).sum();
         Self {
             packets_per_second: packets as f64 / seconds,
             ip_bits_per_second: octets as f64 * 8.0 / seconds,
@@ -123,14 +139,14 @@ fn seen(ledger: &Ledger) -> u64 {
 }
 
 /// One interval in one line, for logs and pipes.
-fn line(elapsed: Duration, rates: &Rates, batch: &Batch, ledger: &Ledger) -> String {
+fn line(elapsed: Duration, rates: &Rates, records: usize, ledger: &Ledger) -> String {
     let mut line = format!(
         "{:>6.1} s  {:>12} packets seen, {}packets/s, {}bit/s of IP, {} records",
         elapsed.as_secs_f64(),
         seen(ledger),
         scaled(rates.packets_per_second),
         scaled(rates.ip_bits_per_second),
-        batch.records.len()
+        records
     );
     for (name, packets) in outcomes(ledger) {
         let _infallible = write!(line, ", {name} {packets}");
@@ -142,19 +158,19 @@ fn screen(
     title: &str,
     elapsed: Duration,
     rates: &Rates,
-    batch: &Batch,
+    interval: &Interval<'_>,
     ledger: &Ledger,
     rows: usize,
 ) -> Vec<String> {
     let seen = seen(ledger);
-    let occupancy = &batch.totals.occupancy;
+    let occupancy = &interval.totals.occupancy;
     let mut lines = vec![
         format!("minimizer  {title}  ({:.0} s so far)", elapsed.as_secs_f64()),
         format!(
             "{}packets/s  {}bit/s of IP  {} records  table {:.1} % full",
             scaled(rates.packets_per_second),
             scaled(rates.ip_bits_per_second),
-            batch.records.len(),
+            interval.records.len(),
             share(occupancy.slots_used, occupancy.slots)
         ),
         String::new(),
@@ -172,7 +188,7 @@ fn screen(
     ));
     // One line stays free for the cursor.
     let room = rows.saturating_sub(lines.len() + 1).clamp(FLOWS_MIN, FLOWS_MAX);
-    lines.extend(top(&batch.records, room).into_iter().map(flow));
+    lines.extend(top(interval.records, room).into_iter().map(|record| flow(record, interval.fields)));
     lines
 }
 
@@ -188,13 +204,12 @@ fn top(records: &[Record], count: usize) -> Vec<&Record> {
     top
 }
 
-fn flow(record: &Record) -> String {
-    let tags = record.tuple.tags();
-    let (source, destination) = report::endpoints(record);
-    let vlan = tags.vlan_id().map_or_else(String::new, |vlan_id| vlan_id.to_string());
+fn flow(record: &Record, fields: Fields) -> String {
+    let (source, destination) = report::endpoints(record, fields);
+    let vlan = record.tuple.tags().vlan_id().map_or_else(String::new, |vlan_id| vlan_id.to_string());
     format!(
         "{:<10} {vlan:>5} {:>9} {:>12}  {source:<40} {destination:<40}",
-        report::protocol_name(record.tuple.protocol(), tags.is_ipv6()),
+        report::protocol(record, fields),
         record.packets,
         record.octets
     )
@@ -258,6 +273,7 @@ mod tests {
             octets,
             start_ms: 0,
             end_ms: 0,
+            selector_id: 0,
         };
         let records: Vec<_> = (0..100).map(|port| record(port, u64::from(port * 37 % 100))).collect();
         let octets = |count| top(&records, count).iter().map(|record| record.octets).collect::<Vec<_>>();

@@ -5,14 +5,22 @@ use std::process::ExitCode;
 
 use anyhow::bail;
 use clap::{CommandFactory as _, Parser as _};
+use minimizer::agent::AgentError;
+use minimizer::chosen::Chosen;
 use minimizer::cli::{self, Cli, Verb};
 use minimizer::demo::DemoError;
-use minimizer::policy::{Policy, PolicyError};
+use minimizer::ledger_file::Origin;
+use minimizer::policy;
+use minimizer::policy::verb::PolicyVerbError;
 use minimizer::privilege::{self, PrivilegeError, Task};
+use minimizer::reload::ReloadError;
 use minimizer::report::{self, Output};
-use minimizer::run::{RunError, write_ledger};
-use minimizer::{cli_docs, demo, doctor, replay, run, status};
+use minimizer::run::RunError;
+use minimizer::settings::SettingsError;
+use minimizer::{cli_docs, demo, doctor, ledger_file, reload, replay, run, status};
 
+/// Wrong usage, as clap says it.
+const EXIT_USAGE: u8 = 2;
 /// Bad configuration (`EX_CONFIG` of sysexits.h).
 const EXIT_CONFIGURATION: u8 = 78;
 
@@ -22,7 +30,9 @@ fn main() -> ExitCode {
         Verb::Demo(args) => demo(&args),
         Verb::Replay(args) => replay(&args),
         Verb::Status(args) => status(&args),
+        Verb::Reload(args) => reload(&args),
         Verb::Doctor(args) => doctor(&args),
+        Verb::Policy(verb) => policy::verb::policy(&verb, &mut io::stdout().lock()).map_err(Into::into),
         Verb::Completions { shell } => {
             cli_docs::completions(Cli::command(), shell, &mut io::stdout().lock()).map_err(Into::into)
         }
@@ -37,15 +47,31 @@ fn main() -> ExitCode {
     }
 }
 
-/// 1 at run time, 77 without privilege, 78 for bad configuration; clap exits with 2 by itself.
+/// 1 at run time, 2 for wrong usage, 77 without privilege, 78 for bad configuration.
 fn exit_code(error: &anyhow::Error) -> u8 {
-    if error.is::<PrivilegeError>() || matches!(error.downcast_ref(), Some(RunError::Privilege(_))) {
+    let run_error = match error.downcast_ref() {
+        Some(DemoError::Run(error)) => Some(error),
+        Some(DemoError::Agent(AgentError::Mandate(_))) => return EXIT_CONFIGURATION,
+        _ => error.downcast_ref(),
+    };
+    match run_error {
+        Some(RunError::Privilege(_)) => return PrivilegeError::EXIT_CODE,
+        Some(RunError::Settings(SettingsError::NoInterface)) => return EXIT_USAGE,
+        Some(
+            RunError::Settings(_)
+            | RunError::Policy(_)
+            | RunError::Key(_)
+            | RunError::Mandate(_)
+            | RunError::Agent(AgentError::Mandate(_)),
+        ) => return EXIT_CONFIGURATION,
+        _ => {}
+    }
+    if error.is::<PrivilegeError>() {
         return PrivilegeError::EXIT_CODE;
     }
-    let is_policy = error.is::<PolicyError>()
-        || matches!(error.downcast_ref(), Some(RunError::Policy(_)))
-        || matches!(error.downcast_ref(), Some(DemoError::Policy(_)));
-    if is_policy { EXIT_CONFIGURATION } else { 1 }
+    let is_policy = error.downcast_ref().is_some_and(PolicyVerbError::is_configuration);
+    let is_refused = matches!(error.downcast_ref(), Some(ReloadError::Refused { .. }));
+    if is_policy || is_refused { EXIT_CONFIGURATION } else { 1 }
 }
 
 fn demo(args: &cli::Demo) -> anyhow::Result<()> {
@@ -54,21 +80,29 @@ fn demo(args: &cli::Demo) -> anyhow::Result<()> {
 }
 
 fn replay(args: &cli::Replay) -> anyhow::Result<()> {
-    let policy = Policy::named(&args.policy.policy, &args.policy.tunnels)?;
+    let chosen = Chosen::new(&args.policy, None).map_err(RunError::Policy)?;
+    let enforced = chosen.enforce().map_err(RunError::Policy)?;
+    let keyring = chosen.keyring().map_err(RunError::Key)?;
     privilege::check(Task::Replay)?;
-    let replayed = replay::replay(&args.capture, policy)?;
+    let replayed = replay::replay(&args.capture, &enforced, keyring, chosen.recipient())?;
     let mut out = BufWriter::new(io::stdout().lock());
     match args.output {
-        Output::Json => report::json_lines(&mut out, &replayed.records)?,
+        Output::Json => {
+            report::json_lines(&mut out, &replayed.records, replayed.fields)?;
+            if let Some((residual, fields)) = replayed.residual {
+                report::json_lines(&mut out, &[residual], fields)?;
+            }
+        }
         Output::Table => {
-            report::table(&mut out, &replayed.records)?;
+            report::table(&mut out, &replayed.records, replayed.fields)?;
             writeln!(out)?;
             report::ledger(&mut out, &replayed.ledger)?;
         }
     }
     out.flush()?;
     if let Some(path) = &args.ledger {
-        write_ledger(path, &replayed.ledger)?;
+        let origin = Origin::new(&enforced.policy, replayed.program_tag);
+        ledger_file::write(path, &origin, &replayed.ledger)?;
     }
     match replayed.error {
         Some(error) => Err(error.into()),
@@ -84,6 +118,12 @@ fn status(args: &cli::Status) -> anyhow::Result<()> {
         Output::Json => writeln!(out, "{}", serde_json::to_string_pretty(&report)?)?,
         Output::Table => out.write_all(report.table().as_bytes())?,
     }
+    Ok(())
+}
+
+fn reload(args: &cli::Reload) -> anyhow::Result<()> {
+    let in_force = reload::reload(args.listen)?;
+    writeln!(io::stdout().lock(), "in force: {}", in_force.line())?;
     Ok(())
 }
 

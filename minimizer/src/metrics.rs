@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use prometheus_client::registry::Registry;
 
-pub use snapshot::{Build, DURATION_BOUNDS, Drains, NotReady, Published, Snapshot};
+pub use snapshot::{Build, DURATION_BOUNDS, Drains, InForce, NotReady, Published, Reloads, Snapshot};
 
 /// A text format that Prometheus reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,10 +106,19 @@ pub(crate) mod tests {
             r#"minimizer_interface_unwatched_times_total{interface="gone"} 7"#,
             r#"minimizer_interface_unwatched_seconds_total{interface="gone"} 2.75"#,
             r#"minimizer_interface_unwatched_times_total{interface="eth\"0\\"} 0"#,
+            &format!(r#"minimizer_policy_info{{name="example",sha256="{}",mandate="NCO-7"}} 1"#, "ef".repeat(32)),
+            "minimizer_policy_prefixes 31",
+            "minimizer_policy_indicators 32",
+            "minimizer_policy_reloads_total 33",
+            "minimizer_policy_reload_failures_total 34",
+            "minimizer_mandate_valid_from_timestamp_seconds 1690000001.0",
+            "minimizer_mandate_valid_until_timestamp_seconds 1710000002.0",
+            "minimizer_suppressed_packets_total 4",
+            "minimizer_suppressed_octets_total 300",
             "minimizer_interfaces_refused 8",
             "minimizer_exported_records_total 42",
-            "minimizer_exported_packets_total 98",
-            "minimizer_exported_octets_total 69000",
+            "minimizer_exported_packets_total 94",
+            "minimizer_exported_octets_total 68700",
             "minimizer_dropped_packets_total 1",
             "minimizer_dropped_octets_total 600",
             "minimizer_queued_packets 2",

@@ -4,12 +4,12 @@ mod prepared;
 
 use std::collections::BTreeMap;
 use std::io;
+use std::os::fd::{AsFd as _, BorrowedFd};
+use std::sync::{Arc, LazyLock};
 
 use aya::maps::{ArrayOfMaps, Map, MapError};
-use aya::programs::links::FdLink;
-use aya::programs::{
-    Program as AyaProgram, ProgramError as AyaError, TestRun as _, TestRunOptions, Xdp, XdpMode,
-};
+use aya::programs::{Program as AyaProgram, ProgramError as AyaError, TestRun as _, TestRunOptions, Xdp};
+use aya::util::KernelVersion;
 use aya::{Ebpf, EbpfError, VerifierLogLevel};
 use minimizer_common::generation::INTERFACES_MAX;
 use minimizer_common::settings::{
@@ -23,7 +23,9 @@ use crate::clock;
 use crate::control::ControlPage;
 use crate::generation::{GenerationError, Generations};
 use crate::kernel::Kernel;
+use crate::plan::Enforced;
 use crate::size::TooLarge;
+use crate::sys::bpf::{self, XdpLink};
 
 pub(crate) use prepared::Prepared;
 
@@ -31,8 +33,8 @@ pub(crate) use prepared::Prepared;
 /// without bpf-linker.
 pub const OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/minimizer.o"));
 
-/// Time unit of the `full-record` policy.
-pub const FULL_RECORD_UNIT_NS: u64 = 1_000_000_000;
+/// First kernel that attaches XDP programs through links.
+const LINK_VERSION: KernelVersion = KernelVersion::new(5, 9, 0);
 
 /// Why the program could not be loaded, attached or run.
 #[derive(Debug, Error)]
@@ -46,6 +48,9 @@ pub enum ProgramError {
     /// The tables do not fit into memory.
     #[error(transparent)]
     Memory(#[from] TooLarge),
+    /// The policy's tables cannot be numbered.
+    #[error("the policy's prefixes and indicators are too many for one table")]
+    Tables,
     /// The table's blocks cannot be numbered.
     #[error("--flows-per-cpu {flows_per_cpu} is too large for {cpus} CPUs")]
     Size {
@@ -105,6 +110,17 @@ pub enum ProgramError {
     /// The kernel has no XDP links, and an attachment that outlives a crash is not wanted.
     #[error("this kernel cannot attach XDP through a link (5.9 or later can); nothing was left attached")]
     NoLink,
+    /// Another program cannot take the place of this one.
+    #[error("interface {if_index} keeps its program: {source}")]
+    Replace {
+        /// Index of the interface.
+        if_index: u32,
+        /// What the kernel answered.
+        source: io::Error,
+    },
+    /// The instructions of the loaded program cannot be read.
+    #[error("the kernel does not show the program's instructions: {0}")]
+    Instructions(#[source] io::Error),
     /// The kernel did not run the program on a given frame.
     #[error("the kernel does not run a frame of {octets} bytes: {source}")]
     Run {
@@ -131,6 +147,14 @@ impl Mode {
         match self {
             Self::Native => "native",
             Self::Skb => "skb",
+        }
+    }
+
+    /// `XDP_FLAGS_SKB_MODE` or `XDP_FLAGS_DRV_MODE`.
+    const fn flags(self) -> u32 {
+        match self {
+            Self::Native => 1 << 2,
+            Self::Skb => 1 << 1,
         }
     }
 }
@@ -167,7 +191,7 @@ pub enum Clock {
 }
 
 /// What is fixed when the program is loaded.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Options {
     /// Flows per CPU and interval that fill half of the slots.
     pub flows_per_cpu: u32,
@@ -175,39 +199,49 @@ pub struct Options {
     pub clock: Clock,
     /// Keys of the table's hash; drawn at random when `None`, as they must be on a live link.
     pub hash_keys: Option<[u64; HASH_KEYS]>,
-    /// Tunnels whose inner packets are counted.
-    pub tunnels: Tunnels,
+    /// What is left of a packet.
+    pub enforced: Arc<Enforced>,
 }
 
 impl Default for Options {
-    /// What `run` takes when nothing else is said.
+    /// The policy `full-record` without tunnels, in tables of the usual size.
     fn default() -> Self {
-        Self { flows_per_cpu: 65_536, clock: Clock::Tick, hash_keys: None, tunnels: Tunnels::NONE }
+        static FULL_RECORD: LazyLock<Arc<Enforced>> = LazyLock::new(|| Enforced::full_record(Tunnels::NONE));
+        Self {
+            flows_per_cpu: 65_536,
+            clock: Clock::Tick,
+            hash_keys: None,
+            enforced: Arc::clone(&FULL_RECORD),
+        }
     }
 }
 
-/// The time units that a program stores: a distance in [`FULL_RECORD_UNIT_NS`] from a base.
+/// The time units that a program stores: a distance from a base.
 #[derive(Clone, Copy, Debug)]
 pub struct TimeUnits {
-    base: u64,
+    /// Time unit, counted from 1970, that a slot stores as 0.
+    pub base: u64,
+    /// Length of a unit.
+    pub unit_ms: u64,
 }
 
 impl TimeUnits {
     /// Milliseconds since 1970 at which a stored time unit begins.
     #[must_use]
     pub const fn milliseconds(self, units: u32) -> u64 {
-        (self.base + units as u64) * (FULL_RECORD_UNIT_NS / 1_000_000)
+        (self.base + units as u64) * self.unit_ms
     }
 }
 
 /// The loaded programs with their maps and attachments. Dropping it detaches and frees everything.
 pub struct Program {
     ebpf: Ebpf,
-    tunnels: Tunnels,
+    enforced: Arc<Enforced>,
     control: ControlPage,
     generations: Generations,
-    links: BTreeMap<u32, FdLink>,
-    time_base_units: u64,
+    /// Attachments, each with what becomes of the frames, by interface index.
+    links: BTreeMap<u32, (XdpLink, Action)>,
+    time: TimeUnits,
 }
 
 impl Program {
@@ -240,7 +274,7 @@ impl Program {
             Prepared::new(kernel, object, options, VerifierLogLevel::default())?;
         #[cfg(feature = "kernel-log")]
         crate::kernel_log::follow(&mut ebpf);
-        xdp_mut(&mut ebpf, Action::Pass.program(options.tunnels))?
+        xdp_mut(&mut ebpf, Action::Pass.program(options.enforced.policy.tunnels))?
             .load()
             .map_err(|source| ProgramError::Verify(Box::new(source)))?;
         let outer = take_map(&mut ebpf, GENERATION_MAP)?;
@@ -252,13 +286,14 @@ impl Program {
             Map::Array(map) => ControlPage::new(map).map_err(ProgramError::Control)?,
             _ => return Err(ProgramError::Object("CONTROL is not an array")),
         };
+        let unit_ms = u64::try_from(options.enforced.time_unit.as_millis()).unwrap_or(u64::MAX);
         let mut program = Self {
             ebpf,
-            tunnels: options.tunnels,
+            enforced: Arc::clone(&options.enforced),
             control,
             generations,
             links: BTreeMap::new(),
-            time_base_units,
+            time: TimeUnits { base: time_base_units, unit_ms },
         };
         program.control.set_realtime_offset(clock::realtime_offset_ns());
         Ok(program)
@@ -308,17 +343,39 @@ impl Program {
         if action == Action::Drop {
             self.load_tap()?;
         }
-        let mode = match mode {
-            Mode::Native => XdpMode::Driver,
-            Mode::Skb => XdpMode::Skb,
-        };
-        let xdp = xdp_mut(&mut self.ebpf, action.program(self.tunnels))?;
-        let id = xdp.attach_to_if_index(if_index, mode).map_err(|error| attach_error(if_index, error))?;
-        let link = xdp.take_link(id).map_err(|error| attach_error(if_index, error))?;
-        // aya falls back to netlink when the kernel answers EINVAL; dropping that link detaches it.
-        let link = FdLink::try_from(link).map_err(|_| ProgramError::NoLink)?;
-        self.links.insert(if_index, link);
+        let link = XdpLink::create(self.descriptor(action)?, if_index, mode.flags())
+            .map_err(|error| attach_error(if_index, error))?;
+        self.links.insert(if_index, (link, action));
         Ok(())
+    }
+
+    /// Takes the place of another program on every interface that it is attached to. No packet is missed and none
+    /// runs through both. Those that are in the other program end before its next flip returns.
+    ///
+    /// Returns the interfaces that are gone meanwhile.
+    ///
+    /// # Errors
+    /// When the programs for taps or the positions cannot be made; then nothing has changed. When the kernel
+    /// refuses an interface, it and those after it keep the other program.
+    pub fn replace(&mut self, other: &mut Self, slots: &[(u32, u32)]) -> Result<Vec<u32>, ProgramError> {
+        if other.links.values().any(|(_, action)| *action == Action::Drop) {
+            self.load_tap()?;
+        }
+        self.watch_all(slots)?;
+        let mut gone = Vec::new();
+        while let Some((if_index, (link, action))) = other.links.pop_first() {
+            match link.update(self.descriptor(action)?, other.descriptor(action)?) {
+                Ok(()) => {
+                    self.links.insert(if_index, (link, action));
+                }
+                Err(error) if error.raw_os_error() == Some(libc::ENOLINK) => gone.push(if_index),
+                Err(source) => {
+                    other.links.insert(if_index, (link, action));
+                    return Err(ProgramError::Replace { if_index, source });
+                }
+            }
+        }
+        Ok(gone)
     }
 
     /// Loads the program for taps, which shares every map with the other. It is loaded only where there
@@ -327,7 +384,7 @@ impl Program {
     /// # Errors
     /// When the verifier refuses it.
     pub fn load_tap(&mut self) -> Result<(), ProgramError> {
-        let tap = xdp_mut(&mut self.ebpf, Action::Drop.program(self.tunnels))?;
+        let tap = xdp_mut(&mut self.ebpf, Action::Drop.program(self.enforced.policy.tunnels))?;
         if tap.fd().is_err() {
             tap.load().map_err(|source| ProgramError::Verify(Box::new(source)))?;
         }
@@ -356,9 +413,25 @@ impl Program {
         Ok(result.return_value)
     }
 
-    /// Sets the time of the packets to come, in time units since 1970, for [`Clock::Control`].
-    pub fn set_time(&mut self, units: u64) {
-        self.control.set_time(units);
+    /// Sets the time of the packets to come, in milliseconds since 1970, for [`Clock::Control`]. Times before the
+    /// base count as the base, times that do not fit as the last that does.
+    pub fn set_time(&mut self, milliseconds: u64) {
+        let units = (milliseconds / self.time.unit_ms.max(1)).saturating_sub(self.time.base);
+        let seconds = milliseconds / 1000;
+        self.control
+            .set_time(u32::try_from(units).unwrap_or(u32::MAX), u32::try_from(seconds).unwrap_or(u32::MAX));
+    }
+
+    /// Makes a time, in milliseconds since 1970, the first that can be stored, for [`Clock::Control`]. What was
+    /// counted before must be drained.
+    pub fn set_time_base(&mut self, milliseconds: u64) {
+        self.time.base = milliseconds / self.time.unit_ms.max(1);
+    }
+
+    /// What is left of a packet.
+    #[must_use]
+    pub const fn enforced(&self) -> &Arc<Enforced> {
+        &self.enforced
     }
 
     /// The generations, to be flipped and drained.
@@ -371,7 +444,7 @@ impl Program {
     /// How the time units in slots are to be read.
     #[must_use]
     pub const fn time(&self) -> TimeUnits {
-        TimeUnits { base: self.time_base_units }
+        self.time
     }
 
     /// The program as the kernel knows it.
@@ -390,6 +463,14 @@ impl Program {
         self.xdp_of(action)?.info().map_err(|source| ProgramError::Verify(Box::new(source)))
     }
 
+    /// The kernel's digest of the program, in hexadecimal.
+    ///
+    /// # Errors
+    /// When the kernel does not tell.
+    pub fn tag(&self) -> Result<String, ProgramError> {
+        Ok(format!("{:016x}", self.info()?.tag()))
+    }
+
     /// The loaded XDP program.
     ///
     /// # Errors
@@ -398,8 +479,21 @@ impl Program {
         self.xdp_of(Action::Pass)
     }
 
+    /// The instructions of the loaded program, without those that the verifier removed: eight octets each.
+    ///
+    /// # Errors
+    /// When the kernel does not show them.
+    pub fn instructions(&self) -> Result<Vec<u8>, ProgramError> {
+        bpf::instructions(self.descriptor(Action::Pass)?).map_err(ProgramError::Instructions)
+    }
+
+    fn descriptor(&self, action: Action) -> Result<BorrowedFd<'_>, ProgramError> {
+        let fd = self.xdp_of(action)?.fd().map_err(|source| ProgramError::Verify(Box::new(source)))?;
+        Ok(fd.as_fd())
+    }
+
     fn xdp_of(&self, action: Action) -> Result<&Xdp, ProgramError> {
-        match self.ebpf.program(action.program(self.tunnels)) {
+        match self.ebpf.program(action.program(self.enforced.policy.tunnels)) {
             Some(AyaProgram::Xdp(xdp)) => Ok(xdp),
             _ => Err(ProgramError::Object("there is no XDP program in it")),
         }
@@ -422,13 +516,12 @@ fn take_map(ebpf: &mut Ebpf, name: &'static str) -> Result<Map, ProgramError> {
     ebpf.take_map(name).ok_or(ProgramError::Object("a map is missing"))
 }
 
-fn attach_error(if_index: u32, error: AyaError) -> ProgramError {
-    match error {
-        AyaError::SyscallError(error) if error.io_error.raw_os_error() == Some(libc::EBUSY) => {
-            ProgramError::Busy { if_index }
+fn attach_error(if_index: u32, source: io::Error) -> ProgramError {
+    match source.raw_os_error() {
+        Some(libc::EBUSY) => ProgramError::Busy { if_index },
+        Some(libc::EINVAL) if KernelVersion::current().is_ok_and(|version| version < LINK_VERSION) => {
+            ProgramError::NoLink
         }
-        AyaError::SyscallError(error) => ProgramError::Attach { if_index, source: error.io_error },
-        AyaError::XdpError(error) => ProgramError::Attach { if_index, source: io::Error::other(error) },
-        other => ProgramError::Attach { if_index, source: io::Error::other(other) },
+        _ => ProgramError::Attach { if_index, source },
     }
 }

@@ -5,6 +5,8 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use minimizer_common::tuple::Tuple;
 use serde::ser::{Serialize, SerializeMap as _, Serializer};
 
+use crate::policy::field::{Field, Fields};
+
 /// Counts of one flow in one interval.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Record {
@@ -22,6 +24,8 @@ pub struct Record {
     pub start_ms: u64,
     /// Begin of the time unit of the last packet, milliseconds since 1970.
     pub end_ms: u64,
+    /// Number of the indicator that selected the packets; 0 when there is none.
+    pub selector_id: u64,
 }
 
 /// How the two port fields of a tuple are to be read.
@@ -53,52 +57,78 @@ impl Transport {
     }
 }
 
-/// Serializes with the names of the IANA IPFIX registry as keys; see docs/RECORD.md.
-impl Serialize for Record {
+impl Record {
+    /// The record with these fields and no other, to be serialized with the names of the IANA IPFIX registry
+    /// as keys; see docs/RECORD.md. A field that the packets do not have is absent.
+    #[must_use]
+    pub const fn with(&self, fields: Fields) -> Shown<'_> {
+        Shown { record: self, fields }
+    }
+}
+
+/// The fields of a record that may be shown.
+#[derive(Clone, Copy, Debug)]
+pub struct Shown<'record> {
+    record: &'record Record,
+    fields: Fields,
+}
+
+impl Serialize for Shown<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let tuple = &self.tuple;
+        let Self { record, fields } = *self;
+        let tuple = &record.tuple;
         let tags = tuple.tags();
         let mut map = serializer.serialize_map(None)?;
+        macro_rules! entry {
+            ($field:ident, $value:expr) => {
+                if fields.has(Field::$field) {
+                    map.serialize_entry(Field::$field.name(), &$value)?;
+                }
+            };
+        }
         if tags.is_ipv6() {
             let (source, destination) = tuple.ipv6();
-            map.serialize_entry("sourceIPv6Address", &Ipv6Addr::from(source))?;
-            map.serialize_entry("destinationIPv6Address", &Ipv6Addr::from(destination))?;
+            entry!(SourceIPv6Address, Ipv6Addr::from(source));
+            entry!(DestinationIPv6Address, Ipv6Addr::from(destination));
         } else {
             let (source, destination) = tuple.ipv4();
-            map.serialize_entry("sourceIPv4Address", &Ipv4Addr::from(source))?;
-            map.serialize_entry("destinationIPv4Address", &Ipv4Addr::from(destination))?;
+            entry!(SourceIPv4Address, Ipv4Addr::from(source));
+            entry!(DestinationIPv4Address, Ipv4Addr::from(destination));
         }
         let (first, second) = (tuple.source_port(), tuple.destination_port());
         let transport = Transport::of(tuple.protocol());
         if matches!(transport, Transport::Tcp | Transport::Ports) {
-            map.serialize_entry("sourceTransportPort", &first)?;
-            map.serialize_entry("destinationTransportPort", &second)?;
+            entry!(SourceTransportPort, first);
+            entry!(DestinationTransportPort, second);
         }
-        map.serialize_entry("protocolIdentifier", &tuple.protocol())?;
-        map.serialize_entry("ipClassOfService", &tuple.traffic_class())?;
+        entry!(ProtocolIdentifier, tuple.protocol());
+        entry!(IpClassOfService, tuple.traffic_class());
         match transport {
-            Transport::Tcp => map.serialize_entry("tcpControlBits", &self.control_bits)?,
+            Transport::Tcp => entry!(TcpControlBits, record.control_bits),
             Transport::Icmp => {
-                map.serialize_entry("icmpTypeIPv4", &first)?;
-                map.serialize_entry("icmpCodeIPv4", &second)?;
+                entry!(IcmpTypeIPv4, first);
+                entry!(IcmpCodeIPv4, second);
             }
             Transport::IcmpV6 => {
-                map.serialize_entry("icmpTypeIPv6", &first)?;
-                map.serialize_entry("icmpCodeIPv6", &second)?;
+                entry!(IcmpTypeIPv6, first);
+                entry!(IcmpCodeIPv6, second);
             }
             Transport::Ports | Transport::Other => {}
         }
         if let Some(vlan_id) = tags.vlan_id() {
-            map.serialize_entry("vlanId", &vlan_id)?;
+            entry!(VlanId, vlan_id);
         }
         if let Some(vlan_id) = tags.customer_vlan_id() {
-            map.serialize_entry("dot1qCustomerVlanId", &vlan_id)?;
+            entry!(Dot1qCustomerVlanId, vlan_id);
         }
-        map.serialize_entry("ingressInterface", &self.ingress_interface)?;
-        map.serialize_entry("packetDeltaCount", &self.packets)?;
-        map.serialize_entry("octetDeltaCount", &self.octets)?;
-        map.serialize_entry("flowStartMilliseconds", &self.start_ms)?;
-        map.serialize_entry("flowEndMilliseconds", &self.end_ms)?;
+        entry!(IngressInterface, record.ingress_interface);
+        if record.selector_id != 0 {
+            entry!(SelectorId, record.selector_id);
+        }
+        entry!(PacketDeltaCount, record.packets);
+        entry!(OctetDeltaCount, record.octets);
+        entry!(FlowStartMilliseconds, record.start_ms);
+        entry!(FlowEndMilliseconds, record.end_ms);
         map.end()
     }
 }

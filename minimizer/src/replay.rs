@@ -1,7 +1,10 @@
 //! `replay`: every frame of a capture through the program in the kernel, and its records.
 
 use std::path::Path;
+use std::sync::Arc;
 
+use jiff::Timestamp;
+use minimizer_common::generation::Residual;
 use minimizer_common::outcome::Outcome;
 use minimizer_common::tunnel::Tunnels;
 use minimizer_ebpf::cursor::Cursor;
@@ -9,11 +12,14 @@ use minimizer_ebpf::walk::walk;
 use thiserror::Error;
 
 use crate::drain::{Records, drain};
+use crate::keys::KeyError;
 use crate::ledger::Ledger;
 use crate::pcap::{Capture, CaptureError, Frame};
-use crate::policy::Policy;
-use crate::program::{Clock, FULL_RECORD_UNIT_NS, Options, Program, ProgramError};
+use crate::plan::Enforced;
+use crate::policy::field::Fields;
+use crate::program::{Clock, Options, Program, ProgramError};
 use crate::record::Record;
+use crate::terms::{Keyring, NoRecipient, Terms};
 
 /// Name of the only interface in the ledger of a replay.
 pub const INTERFACE: &str = "replay";
@@ -36,55 +42,94 @@ pub enum ReplayError {
     /// The program cannot be loaded or run.
     #[error(transparent)]
     Program(#[from] ProgramError),
+    /// No key for pseudonyms.
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    /// The policy has no such recipient.
+    #[error(transparent)]
+    Recipient(#[from] NoRecipient),
 }
 
 /// What a replay yields.
 #[derive(Debug)]
 pub struct Replayed {
-    /// One record for each distinct tuple, by time and tuple.
+    /// One record for each distinct tuple that the recipient sees, by time and tuple.
     pub records: Vec<Record>,
+    /// Their fields.
+    pub fields: Fields,
+    /// The sum of what too few sources made, and its fields.
+    pub residual: Option<(Record, Fields)>,
     /// Where every frame went.
     pub ledger: Ledger,
+    /// The kernel's digest of the program that they ran through, in hexadecimal.
+    pub program_tag: String,
     /// What ended the replay before the end of the capture.
     pub error: Option<ReplayError>,
 }
 
-/// Replays a capture.
+/// Replays a capture and shows what `recipient` would see of it; the first recipient when none is named.
 ///
 /// # Errors
 /// When it does not begin: the capture does not open or the program does not load. What happens
 /// later is in [`Replayed::error`].
-pub fn replay(path: &Path, policy: Policy) -> Result<Replayed, ReplayError> {
+pub fn replay(
+    path: &Path,
+    enforced: &Arc<Enforced>,
+    mut keyring: Keyring,
+    recipient: Option<&str>,
+) -> Result<Replayed, ReplayError> {
     let capture = Capture::open(path)?;
-    let mut replay = Replay::new(policy)?;
+    let terms = keyring.terms(enforced, Timestamp::now())?;
+    let view = terms.view(recipient)?;
+    let mut replay = Replay::new(&terms)?;
     let error = replay.frames(capture).err();
     replay.drain()?;
     let mut records = replay.records.take();
-    records.sort_unstable_by_key(|record| (record.start_ms, record.tuple));
-    Ok(Replayed { records, ledger: replay.ledger, error })
+    enforced.finish(&mut records);
+    let viewed = view.of(&records);
+    let mut shown = viewed.records.into_owned();
+    shown.sort_unstable_by_key(|record| (record.start_ms, record.tuple));
+    replay.ledger.add_exported(replay.recorded, viewed.suppressed);
+    let residual = viewed.residual.map(|record| (record, view.residual_fields()));
+    let program_tag = replay.program.tag()?;
+    Ok(Replayed {
+        records: shown,
+        fields: view.fields(),
+        residual,
+        ledger: replay.ledger,
+        program_tag,
+        error,
+    })
 }
 
 struct Replay {
     program: Program,
     records: Records,
     ledger: Ledger,
+    /// Packets and octets in the records.
+    recorded: Residual,
     since_drain: u32,
-    /// Time unit of the latest frame.
-    units: u64,
+    /// Time of the latest frame, in milliseconds since 1970; `None` before the first.
+    latest_ms: Option<u64>,
 }
 
 impl Replay {
-    fn new(policy: Policy) -> Result<Self, ReplayError> {
+    fn new(terms: &Terms) -> Result<Self, ReplayError> {
         let options = Options {
             flows_per_cpu: FRAMES_PER_DRAIN,
             clock: Clock::Control,
-            tunnels: policy.tunnels,
-            ..Options::default()
+            hash_keys: None,
+            enforced: Arc::clone(&terms.enforced),
         };
         let mut program = Program::load(&options)?;
         program.watch(IF_INDEX, 0)?;
+        if let Some(key) = terms.pseudonym_key() {
+            program.generations().set_first_pseudonym_key(key);
+        }
         let ledger = Ledger::new(vec![INTERFACE.to_owned()]);
-        Ok(Self { program, records: Records::new(vec![IF_INDEX]), ledger, since_drain: 0, units: 0 })
+        let recorded = Residual::default();
+        let records = Records::new(vec![IF_INDEX]);
+        Ok(Self { program, records, ledger, recorded, since_drain: 0, latest_ms: None })
     }
 
     fn frames(&mut self, capture: Capture) -> Result<(), ReplayError> {
@@ -108,15 +153,22 @@ impl Replay {
             self.ledger.add_outcome(0, outcome, u64::from(frame.original_octets));
             return Ok(());
         }
-        // A slot stores 32 bits; a capture may claim any time, and one that wrapped would seem early.
-        let units = (frame.time_ns / FULL_RECORD_UNIT_NS).min(u64::from(u32::MAX));
-        if units < self.units {
-            // A slot takes its latest packet for its last: merged captures go back in time.
-            self.drain()?;
-        }
-        self.units = units;
-        self.program.set_time(units);
+        self.set_time(frame.time_ns / 1_000_000)?;
         self.program.run(octets)?;
+        Ok(())
+    }
+
+    /// A slot takes its latest packet for its last, and stores 32 bits of time: captures that were merged go back in
+    /// time, and one may claim any.
+    fn set_time(&mut self, time_ms: u64) -> Result<(), ReplayError> {
+        let time = self.program.time();
+        let is_storable = time_ms / time.unit_ms <= time.base + u64::from(u32::MAX);
+        if self.latest_ms.is_none_or(|latest_ms| time_ms < latest_ms || !is_storable) {
+            self.drain()?;
+            self.program.set_time_base(time_ms);
+        }
+        self.latest_ms = Some(time_ms);
+        self.program.set_time(time_ms);
         Ok(())
     }
 
@@ -126,7 +178,8 @@ impl Replay {
         let mut quiet = self.program.generations().flip().map_err(ProgramError::from)?;
         let totals = drain(&mut quiet, &mut self.records, |units| time.milliseconds(units));
         self.ledger.add(&totals);
-        self.ledger.add_exported(totals.recorded);
+        self.recorded.packets += totals.recorded.packets;
+        self.recorded.octets += totals.recorded.octets;
         self.since_drain = 0;
         Ok(())
     }

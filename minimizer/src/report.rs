@@ -1,13 +1,15 @@
 //! Records and the ledger as people and programs read them.
 
 use std::io::{self, Write};
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 
 use clap::ValueEnum;
 use minimizer_common::outcome::Outcome;
 
 use crate::ledger::Ledger;
+use crate::policy::field::{Field, Fields};
 use crate::record::{Record, Transport};
+use crate::view::{View, Viewed};
 
 /// How data is printed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -22,21 +24,31 @@ pub enum Output {
 ///
 /// # Errors
 /// What writing answers.
-pub fn json_lines(out: &mut impl Write, records: &[Record]) -> io::Result<()> {
+pub fn json_lines(out: &mut impl Write, records: &[Record], fields: Fields) -> io::Result<()> {
     for record in records {
-        serde_json::to_writer(&mut *out, record)?;
+        serde_json::to_writer(&mut *out, &record.with(fields))?;
         out.write_all(b"\n")?;
     }
     Ok(())
 }
 
-/// Writes records as columns, with a header.
+/// Writes what a recipient gets of a batch, one JSON object a line; last the sum of what too few sources made.
+///
+/// # Errors
+/// What writing answers.
+pub fn viewed_lines(out: &mut impl Write, view: &View, viewed: &Viewed<'_>) -> io::Result<()> {
+    json_lines(out, &viewed.records, view.fields())?;
+    json_lines(out, viewed.residual.as_slice(), view.residual_fields())
+}
+
+/// Writes these fields of records as columns, with a header; `-` stands for what the policy omits.
 ///
 /// # Errors
 /// What writing answers.
 pub fn table<'records>(
     out: &mut impl Write,
     records: impl IntoIterator<Item = &'records Record>,
+    fields: Fields,
 ) -> io::Result<()> {
     writeln!(
         out,
@@ -44,40 +56,65 @@ pub fn table<'records>(
         "PROTOCOL", "VLAN", "SOURCE", "DESTINATION", "PACKETS", "OCTETS", "FLAGS"
     )?;
     for record in records {
-        let (source, destination) = endpoints(record);
-        let vlan = record.tuple.tags().vlan_id().map_or_else(String::new, |vlan_id| vlan_id.to_string());
+        let (source, destination) = endpoints(record, fields);
+        let vlan = record.tuple.tags().vlan_id().filter(|_| fields.has(Field::VlanId));
+        let vlan = vlan.map_or_else(String::new, |vlan_id| vlan_id.to_string());
+        let count =
+            |field, count: u64| if fields.has(field) { count.to_string() } else { OMITTED.to_owned() };
         writeln!(
             out,
             "{:<10} {vlan:>5} {source:<46} {destination:<46} {:>10} {:>14} {:<9}",
-            protocol_name(record.tuple.protocol(), record.tuple.tags().is_ipv6()),
-            record.packets,
-            record.octets,
-            control_bits(record)
+            protocol(record, fields),
+            count(Field::PacketDeltaCount, record.packets),
+            count(Field::OctetDeltaCount, record.octets),
+            control_bits(record, fields)
         )?;
     }
     Ok(())
 }
 
+/// Stands for a value that the policy omits.
+const OMITTED: &str = "-";
+
+/// Name of a record's protocol.
+#[must_use]
+pub fn protocol(record: &Record, fields: Fields) -> String {
+    if fields.has(Field::ProtocolIdentifier) {
+        protocol_name(record.tuple.protocol(), record.tuple.tags().is_ipv6())
+    } else {
+        OMITTED.to_owned()
+    }
+}
+
 /// Source and destination as text, with ports where the protocol has them.
 #[must_use]
-pub fn endpoints(record: &Record) -> (String, String) {
+pub fn endpoints(record: &Record, fields: Fields) -> (String, String) {
     let tuple = &record.tuple;
     let has_ports = matches!(Transport::of(tuple.protocol()), Transport::Tcp | Transport::Ports);
-    let ports = has_ports.then(|| (tuple.source_port(), tuple.destination_port()));
+    let port = |field, port: u16| (has_ports && fields.has(field)).then_some(port);
+    let ports = (
+        port(Field::SourceTransportPort, tuple.source_port()),
+        port(Field::DestinationTransportPort, tuple.destination_port()),
+    );
+    let text = |field, address: IpAddr, port: Option<u16>| match (fields.has(field), address, port) {
+        (false, _, None) => OMITTED.to_owned(),
+        (false, _, Some(port)) => format!("{OMITTED}:{port}"),
+        (true, IpAddr::V6(address), Some(port)) => format!("[{address}]:{port}"),
+        (true, address, Some(port)) => format!("{address}:{port}"),
+        (true, address, None) => address.to_string(),
+    };
     if tuple.tags().is_ipv6() {
         let (source, destination) = tuple.ipv6();
-        let text = |address: [u8; 16], port: Option<u16>| {
-            let address = Ipv6Addr::from(address);
-            port.map_or_else(|| address.to_string(), |port| format!("[{address}]:{port}"))
-        };
-        (text(source, ports.map(|ports| ports.0)), text(destination, ports.map(|ports| ports.1)))
+        (
+            text(Field::SourceIPv6Address, source.into(), ports.0),
+            text(Field::DestinationIPv6Address, destination.into(), ports.1),
+        )
     } else {
         let (source, destination) = tuple.ipv4();
-        let text = |address: [u8; 4], port: Option<u16>| {
-            let address = Ipv4Addr::from(address);
-            port.map_or_else(|| address.to_string(), |port| format!("{address}:{port}"))
-        };
-        (text(source, ports.map(|ports| ports.0)), text(destination, ports.map(|ports| ports.1)))
+        (
+            text(Field::SourceIPv4Address, source.into(), ports.0),
+            text(Field::DestinationIPv4Address, destination.into(), ports.1),
+        )
     }
 }
 
@@ -108,17 +145,20 @@ pub fn protocol_name(protocol: u8, ipv6: bool) -> String {
 
 /// TCP control bits by their letters, or ICMP type and code.
 #[must_use]
-pub fn control_bits(record: &Record) -> String {
+pub fn control_bits(record: &Record, fields: Fields) -> String {
+    let icmp = |kind, code| {
+        let part = |field, value: u16| if fields.has(field) { value.to_string() } else { OMITTED.to_owned() };
+        format!("{}/{}", part(kind, record.tuple.source_port()), part(code, record.tuple.destination_port()))
+    };
     match Transport::of(record.tuple.protocol()) {
-        Transport::Tcp => ["F", "S", "R", "P", "A", "U", "E", "C"]
+        Transport::Tcp if fields.has(Field::TcpControlBits) => ["F", "S", "R", "P", "A", "U", "E", "C"]
             .iter()
             .enumerate()
             .map(|(bit, letter)| if record.control_bits >> bit & 1 == 1 { letter } else { "." })
             .collect(),
-        Transport::Icmp | Transport::IcmpV6 => {
-            format!("{}/{}", record.tuple.source_port(), record.tuple.destination_port())
-        }
-        Transport::Ports | Transport::Other => String::new(),
+        Transport::Icmp => icmp(Field::IcmpTypeIPv4, Field::IcmpCodeIPv4),
+        Transport::IcmpV6 => icmp(Field::IcmpTypeIPv6, Field::IcmpCodeIPv6),
+        Transport::Tcp | Transport::Ports | Transport::Other => String::new(),
     }
 }
 
@@ -145,6 +185,7 @@ pub fn ledger(out: &mut impl Write, ledger: &Ledger) -> io::Result<()> {
         ("in records", ledger.exported()),
         ("in records that were dropped", ledger.dropped()),
         ("in records not yet handed over", ledger.queued()),
+        ("in sums (suppressed)", ledger.suppressed()),
         ("in residual counters (overflow)", ledger.overflow()),
     ];
     for (index, (label, counts)) in lines.iter().enumerate() {

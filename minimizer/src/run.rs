@@ -1,26 +1,35 @@
 //! `run`: the agent on live interfaces until it is told to stop.
 
-use std::fs::File;
-use std::io::{self, BufWriter, Write};
-use std::path::{Path, PathBuf};
+mod hangup;
 
+use std::io::{self, BufWriter, Write};
+use std::sync::Arc;
+
+use jiff::Timestamp;
 use thiserror::Error;
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use crate::agent::{Agent, AgentError, AgentOptions, Batch, Outlet};
+use crate::agent::{Agent, AgentError, AgentOptions, Outlet};
+use crate::chosen::ChosenError;
 use crate::cli;
 use crate::http::{ListenError, Listener, Server};
+use crate::keys::KeyError;
 use crate::ledger::Ledger;
-use crate::live::Live;
+use crate::ledger_file::{self, LedgerFileError, Origin};
+use crate::live::{Interval, Live};
+use crate::mandate::MandateError;
 use crate::metrics::{Published, Snapshot};
 use crate::netlink::{Netlink, NetlinkError};
-use crate::policy::{Policy, PolicyError};
+use crate::plan::Enforced;
 use crate::privilege::{self, PrivilegeError, Task};
 use crate::program::{Options, Program, ProgramError};
 use crate::report::{self, Output};
 use crate::selection::{Selection, SelectionError};
+use crate::settings::{Settings, SettingsError};
 use crate::size;
+use crate::view::{View, Viewed};
+use hangup::{Hangups, Reload};
 
 /// Records that an interval shows in a table.
 const ROWS_MAX: usize = 20;
@@ -28,9 +37,18 @@ const ROWS_MAX: usize = 20;
 /// Why `run` does not start, or ended.
 #[derive(Debug, Error)]
 pub enum RunError {
+    /// What to do is not known.
+    #[error(transparent)]
+    Settings(#[from] SettingsError),
     /// The policy cannot be used.
     #[error(transparent)]
-    Policy(#[from] PolicyError),
+    Policy(#[from] ChosenError),
+    /// The file of the secret cannot be used.
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    /// The mandate does not permit collection now.
+    #[error(transparent)]
+    Mandate(#[from] MandateError),
     /// An interface cannot be found.
     #[error(transparent)]
     Netlink(#[from] NetlinkError),
@@ -59,13 +77,8 @@ pub enum RunError {
     #[error("cannot write to the standard output: {0}; records from then on are counted as dropped")]
     Output(#[source] io::Error),
     /// The ledger cannot be written.
-    #[error("cannot write the ledger to {}: {source}", path.display())]
-    Ledger {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
+    #[error(transparent)]
+    Ledger(#[from] LedgerFileError),
     /// Something is not accounted for.
     #[error("the ledger does not balance: this is a defect, please report it with the ledger")]
     Unbalanced,
@@ -76,29 +89,36 @@ pub enum RunError {
 /// # Errors
 /// See [`RunError`]. Nothing is left attached.
 pub fn run(args: &cli::Run) -> Result<(), RunError> {
-    let policy = Policy::named(&args.policy.policy, &args.policy.tunnels)?;
-    let selection = select(args)?;
+    let settings = Settings::new(args)?;
+    let chosen = settings.chosen;
+    let (enforced, keyring) = (chosen.enforce()?, chosen.keyring()?);
+    permit(&enforced)?;
+    let selection = select(&settings.interfaces, &settings.taps)?;
     privilege::check(Task::Run)?;
-    let listener = Listener::bind(args.listen)?;
+    let listener = Listener::bind(settings.listen)?;
     let runtime = Runtime::new().map_err(RunError::Signals)?;
-    let mut program = load(&args.table, policy)?;
+    let flows_per_cpu = size::decide(settings.flows)?;
+    let mut program = load(flows_per_cpu, &enforced)?;
     let options = AgentOptions {
         selection,
-        force_tap: args.force_tap,
-        mode: args.mode.into(),
-        interval: args.interval,
+        force_tap: settings.force_tap,
+        mode: settings.mode.into(),
+        interval: settings.interval,
     };
     let published = Published::new(Snapshot::starting(&mut program, &options)?);
     let observed = published.clone();
     // Before anything is attached: a signal at any later moment ends with a last drain.
     let signals = Signals::catch(&runtime)?;
-    let agent = Agent::start(program, options, move |progress| observed.progressed(progress))?;
+    let hangups = Hangups::catch(&runtime)?;
+    let agent = Agent::start(program, keyring, options, move |progress| observed.progressed(progress))?;
     let stopper = agent.stopper();
     signals.stop(&runtime, move || stopper.stop());
+    let (replacer, recipient) = (agent.replacer(), chosen.recipient().map(str::to_owned));
+    hangups.follow(&runtime, Reload { chosen, flows_per_cpu, replacer, published: published.clone() });
     let server = Server::start(listener, published.clone()).map_err(RunError::Server)?;
     eprintln!("minimizer: serving http://{}/", server.address());
     let outlet = agent.outlet();
-    let printed = print(&outlet, &published, args.output);
+    let printed = print(&outlet, &published, args.output, recipient.as_deref());
     // Without an output there is nothing to run for.
     agent.stopper().stop();
     let ended = agent.wait();
@@ -108,21 +128,28 @@ pub fn run(args: &cli::Run) -> Result<(), RunError> {
     }
     let ledger = outlet.ledger();
     // The file first: a standard output that is closed must not cost it.
-    if let Some(path) = &args.ledger {
-        write_ledger(path, &ledger)?;
+    if let Some(path) = &settings.ledger {
+        ledger_file::write(path, &Origin::of(&published.latest()), &ledger)?;
     }
     printed.and_then(|()| print_ledger(&ledger, args.output)).map_err(RunError::Output)?;
     ended?;
     if ledger.is_balanced() { Ok(()) } else { Err(RunError::Unbalanced) }
 }
 
-/// Loads the program for live interfaces, once it has said how much memory its tables take.
+/// Whether the policy's mandate permits collection now.
+///
+/// # Errors
+/// Why it does not.
+pub fn permit(enforced: &Enforced) -> Result<(), MandateError> {
+    enforced.policy.mandate.as_ref().map_or(Ok(()), |mandate| mandate.permits(Timestamp::now()))
+}
+
+/// Loads the program for live interfaces.
 ///
 /// # Errors
 /// See [`ProgramError`].
-pub fn load(table: &cli::Table, policy: Policy) -> Result<Program, ProgramError> {
-    let flows_per_cpu = size::decide(table)?;
-    Program::load(&Options { flows_per_cpu, tunnels: policy.tunnels, ..Options::default() })
+pub fn load(flows_per_cpu: u32, enforced: &Arc<Enforced>) -> Result<Program, ProgramError> {
+    Program::load(&Options { flows_per_cpu, enforced: Arc::clone(enforced), ..Options::default() })
 }
 
 /// SIGINT and SIGTERM, from now on caught and remembered.
@@ -162,23 +189,9 @@ impl Signals {
     }
 }
 
-/// Writes the ledger as JSON.
-///
-/// # Errors
-/// When the file cannot be written.
-pub fn write_ledger(path: &Path, ledger: &Ledger) -> Result<(), RunError> {
-    let write = || -> io::Result<()> {
-        let mut file = BufWriter::new(File::create(path)?);
-        serde_json::to_writer_pretty(&mut file, ledger)?;
-        file.write_all(b"\n")?;
-        file.flush()
-    };
-    write().map_err(|source| RunError::Ledger { path: path.to_owned(), source })
-}
-
 /// The interfaces that are meant. A name must be there; a pattern may match nothing yet.
-fn select(args: &cli::Run) -> Result<Selection, RunError> {
-    let selection = Selection::new(&args.interfaces, &args.taps)?;
+fn select(interfaces: &[String], taps: &[String]) -> Result<Selection, RunError> {
+    let selection = Selection::new(interfaces, taps)?;
     let links = Netlink::open()?.links()?;
     for pattern in selection.check(&links)? {
         eprintln!("minimizer: no interface matches {pattern} yet; those that appear are watched");
@@ -187,21 +200,30 @@ fn select(args: &cli::Run) -> Result<Selection, RunError> {
 }
 
 /// Prints batches until there are no more. When writing fails, the batch is lost.
-fn print(outlet: &Outlet, published: &Published, output: Output) -> io::Result<()> {
+fn print(outlet: &Outlet, published: &Published, output: Output, recipient: Option<&str>) -> io::Result<()> {
     let mut live = (output == Output::Table).then(Live::new).filter(Live::is_terminal);
     while let Some(batch) = outlet.next() {
+        // After a reload the policy may have other recipients: the one that was named is looked for at the start, and
+        // for a batch without it nobody is to see anything.
+        let Ok(view) = batch.terms.view(recipient) else {
+            outlet.dropped(&batch);
+            published.dropped(&outlet.ledger());
+            continue;
+        };
+        let viewed = view.of(&batch.records);
+        let interval = Interval { totals: &batch.totals, records: &viewed.records, fields: view.fields() };
         let result = match &mut live {
             Some(live) => {
                 let ledger = outlet.ledger();
                 let names: Vec<_> = ledger.interfaces().map(|(name, _)| name).collect();
-                live.show(&format!("{}  Ctrl-C ends", names.join(", ")), &batch, &ledger)
+                live.show(&format!("{}  Ctrl-C ends", names.join(", ")), &interval, &ledger)
             }
-            None => print_batch(&batch, output),
+            None => print_interval(&interval, view, &viewed, output),
         };
         match result {
             Ok(()) => {
-                outlet.exported(&batch);
-                published.exported(&outlet.ledger(), batch.records.len());
+                outlet.exported(&batch, viewed.suppressed);
+                published.exported(&outlet.ledger(), viewed.records.len());
             }
             Err(_) => {
                 outlet.dropped(&batch);
@@ -213,20 +235,26 @@ fn print(outlet: &Outlet, published: &Published, output: Output) -> io::Result<(
     Ok(())
 }
 
-fn print_batch(batch: &Batch, output: Output) -> io::Result<()> {
+fn print_interval(
+    interval: &Interval<'_>,
+    view: &View,
+    viewed: &Viewed<'_>,
+    output: Output,
+) -> io::Result<()> {
+    let Interval { totals, records, fields } = *interval;
     let mut out = BufWriter::new(io::stdout().lock());
     match output {
-        Output::Json => report::json_lines(&mut out, &batch.records)?,
+        Output::Json => report::viewed_lines(&mut out, view, viewed)?,
         Output::Table => {
-            let mut top: Vec<_> = batch.records.iter().collect();
+            let mut top: Vec<_> = records.iter().collect();
             top.sort_unstable_by_key(|record| (std::cmp::Reverse(record.octets), record.tuple));
-            report::table(&mut out, top.iter().copied().take(ROWS_MAX))?;
+            report::table(&mut out, top.iter().copied().take(ROWS_MAX), fields)?;
             let more = top.len().saturating_sub(ROWS_MAX);
             writeln!(
                 out,
                 "{} records, {} packets ({more} more records)\n",
                 top.len(),
-                batch.totals.recorded.packets
+                totals.recorded.packets
             )?;
         }
     }

@@ -4,7 +4,7 @@ use minimizer_common::generation::{Shape, WAYS};
 use procfs::{Current as _, Meminfo};
 use thiserror::Error;
 
-use crate::cli;
+use crate::config::Flows;
 use crate::cpus;
 use crate::program::ProgramError;
 
@@ -38,9 +38,9 @@ pub fn flows_per_cpu(flows: u32, online: u32) -> u32 {
 }
 
 /// The most flows in total of which each CPU's share is within `flows_per_cpu`.
-fn flows(flows_per_cpu: u32, online: u32) -> u32 {
-    let total = u64::from(flows_per_cpu) * u64::from(online) / 2;
-    u32::try_from(total).unwrap_or(u32::MAX).max(flows_per_cpu)
+fn total(flows_per_cpu: u32, online: u32) -> u32 {
+    let most = u64::from(flows_per_cpu) * u64::from(online) / 2;
+    u32::try_from(most).unwrap_or(u32::MAX).max(flows_per_cpu)
 }
 
 /// Memory of all generations.
@@ -64,19 +64,22 @@ fn largest(cpus: u32, available: u64) -> Option<u32> {
 ///
 /// # Errors
 /// When the memory is not available.
-pub fn decide(table: &cli::Table) -> Result<u32, ProgramError> {
+pub fn decide(flows: Flows) -> Result<u32, ProgramError> {
     let cpus_unknown = |(path, source)| ProgramError::Cpus { path, source };
     let cpus = cpus::numbers().map_err(cpus_unknown)?;
     let online = cpus::online().map_err(cpus_unknown)?;
-    let per_cpu = table.flows.map_or(table.flows_per_cpu, |flows| flows_per_cpu(flows, online));
+    let per_cpu = match flows {
+        Flows::All(flows) => flows_per_cpu(flows.get(), online),
+        Flows::PerCpu(flows) => flows.get(),
+    };
     let shape = Shape::for_flows(cpus, per_cpu);
     // A size that cannot even be numbered is larger than any memory.
     let needed = shape.map_or(u64::MAX / 2, |shape| bytes(&shape));
     let available = Meminfo::current().ok().and_then(|memory| memory.mem_available).unwrap_or(u64::MAX);
     if needed.saturating_add(AGENT_BYTES) > available {
-        let fits = largest(cpus, available).map(|largest| match table.flows {
-            Some(_) => format!("--flows {}", flows(largest, online)),
-            None => format!("--flows-per-cpu {largest}"),
+        let fits = largest(cpus, available).map(|largest| match flows {
+            Flows::All(_) => format!("--flows {}", total(largest, online)),
+            Flows::PerCpu(_) => format!("--flows-per-cpu {largest}"),
         });
         return Err(TooLarge { needed, available, fits }.into());
     }
@@ -91,11 +94,11 @@ pub fn decide(table: &cli::Table) -> Result<u32, ProgramError> {
 mod tests {
     use minimizer_common::generation::Shape;
 
-    use super::{AGENT_BYTES, TooLarge, bytes, flows, flows_per_cpu, largest};
+    use super::{AGENT_BYTES, TooLarge, bytes, flows_per_cpu, largest, total};
 
     #[test]
     fn a_cpu_has_room_for_twice_its_share_and_for_no_more_than_all() {
-        for (total, online, expected) in [
+        for (flows, online, expected) in [
             (65_536, 1, 65_536),
             (65_536, 2, 65_536),
             (65_536, 4, 32_768),
@@ -104,7 +107,7 @@ mod tests {
             (u32::MAX, 2, u32::MAX),
             (10, 3, 7),
         ] {
-            assert_eq!(flows_per_cpu(total, online), expected, "{total} on {online}");
+            assert_eq!(flows_per_cpu(flows, online), expected, "{flows} on {online}");
         }
     }
 
@@ -119,8 +122,8 @@ mod tests {
                 let bytes = |flows| Shape::for_flows(cpus, flows).map(|shape| bytes(&shape) + AGENT_BYTES);
                 assert!(bytes(largest) <= Some(available));
                 assert!(largest.checked_mul(2).and_then(bytes).is_none_or(|bytes| bytes > available));
-                let total = flows(largest, cpus);
-                assert!(flows_per_cpu(total, cpus) <= largest, "{total} on {cpus}");
+                let most = total(largest, cpus);
+                assert!(flows_per_cpu(most, cpus) <= largest, "{most} on {cpus}");
             }
         }
         assert_eq!(largest(1, 1 << 20), None);

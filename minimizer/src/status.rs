@@ -4,11 +4,12 @@ use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use thiserror::Error;
 
-use crate::metrics::Snapshot;
+use crate::metrics::{InForce, Reloads, Snapshot};
 use crate::program::Action;
 
 /// Longest time to wait for an agent on this host.
@@ -25,6 +26,10 @@ pub struct Report {
     pub object_sha256: String,
     /// The kernel's digest of the loaded program, in hexadecimal.
     pub program_tag: String,
+    /// Number of the agent's process.
+    pub process: u32,
+    /// The policy in force.
+    pub policy: PolicyReport,
     /// When the agent started, in milliseconds since 1970.
     pub started_milliseconds: u64,
     /// Time since then.
@@ -44,6 +49,66 @@ pub struct Report {
     pub exported_records: u64,
     /// The ledger, in the format of a ledger file.
     pub ledger: Value,
+}
+
+/// The policy in force.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct PolicyReport {
+    /// Its name.
+    pub name: String,
+    /// SHA-256 of its text, in hexadecimal.
+    pub sha256: String,
+    /// Names of its recipients.
+    pub recipients: Vec<String>,
+    /// Number of its mandate.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mandate: Option<String>,
+    /// When the mandate begins.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub valid_from: Option<Timestamp>,
+    /// When the mandate ends, and the agent with it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub valid_until: Option<Timestamp>,
+    /// Prefixes of its scope.
+    pub prefixes: usize,
+    /// Indicators, expired ones included.
+    pub indicators: usize,
+    /// How often another policy was put in force.
+    pub reloads: u64,
+    /// How often a policy could not be put in force and the one before stayed.
+    pub reload_failures: u64,
+    /// Why the latest reload failed; absent when it did not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reload_error: Option<String>,
+}
+
+impl PolicyReport {
+    fn new(policy: &InForce, reloads: &Reloads) -> Self {
+        let mandate = policy.mandate.as_ref();
+        Self {
+            name: policy.name.clone(),
+            sha256: policy.digest.clone(),
+            recipients: policy.recipients.clone(),
+            mandate: mandate.map(|mandate| mandate.id.clone()),
+            valid_from: mandate.map(|mandate| mandate.valid_from),
+            valid_until: mandate.map(|mandate| mandate.valid_until),
+            prefixes: policy.prefixes,
+            indicators: policy.indicators,
+            reloads: reloads.succeeded,
+            reload_failures: reloads.failed,
+            reload_error: reloads.error.clone(),
+        }
+    }
+
+    /// In one line.
+    #[must_use]
+    pub fn line(&self) -> String {
+        let mut line = format!("{}, sha256 {}, for {}", self.name, self.sha256, self.recipients.join(", "));
+        if let (Some(mandate), Some(until)) = (&self.mandate, self.valid_until) {
+            line += &format!(", mandate {mandate} until {until}");
+        }
+        line
+    }
 }
 
 /// A watched interface.
@@ -122,6 +187,8 @@ impl Report {
             version: snapshot.build.version.to_owned(),
             object_sha256: snapshot.build.object_digest.clone(),
             program_tag: snapshot.build.program_tag.clone(),
+            process: std::process::id(),
+            policy: PolicyReport::new(&snapshot.policy, &snapshot.reloads),
             started_milliseconds: milliseconds(started),
             uptime_milliseconds: milliseconds(wall.duration_since(snapshot.started).unwrap_or_default()),
             ready: not_ready.is_none(),
@@ -169,6 +236,10 @@ impl Report {
         };
         row("agent", format!("minimizer {}, up {}", self.version, span(self.uptime_milliseconds)));
         row("program", format!("tag {}, object sha256 {}", self.program_tag, self.object_sha256));
+        row("policy", self.policy.line());
+        if let Some(error) = &self.policy.reload_error {
+            row("", format!("the latest reload failed, and this policy stays: {error}"));
+        }
         row("ready", self.not_ready.as_ref().map_or("yes".to_owned(), |reason| format!("no: {reason}")));
         let drains = &self.drains;
         let age = drains.last_success_age_milliseconds.map_or("never".to_owned(), |age| span(age) + " ago");
@@ -210,11 +281,12 @@ impl Report {
                 row("", format!("not attached: {reason}"));
             }
         }
-        let [exported, overflow] = ["exported", "overflow"].map(|name| {
+        let [exported, suppressed, overflow] = ["exported", "suppressed", "overflow"].map(|name| {
             let counts = &self.ledger[name];
             format!("{} packets, {} octets", packets(&counts["packets"]), packets(&counts["octets"]))
         });
         row("exported", format!("{} records, {exported}", self.exported_records));
+        row("suppressed", suppressed);
         row("overflow", overflow);
         let balanced = self.ledger["balanced"].as_bool() == Some(true);
         row("ledger", if balanced { "balanced" } else { "NOT BALANCED" }.to_owned());

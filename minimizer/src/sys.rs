@@ -1,6 +1,7 @@
 //! What only the C interface of the kernel offers, memory shared with it and raw frames: the one
 //! module with unsafe code.
 
+pub mod bpf;
 pub mod packet_socket;
 
 use std::io;

@@ -155,6 +155,25 @@ impl Watch {
         self.places.iter().map(|place| place.last_index.unwrap_or(0))
     }
 
+    /// Interface indices and slot numbers of what is attached.
+    pub fn slots(&self) -> Vec<(u32, u32)> {
+        let attached = (0..).zip(&self.places).filter(|(_, place)| place.attached().is_some());
+        attached.filter_map(|(slot, place)| Some((place.last_index?, slot))).collect()
+    }
+
+    /// Another program has taken the place of the one that was attached.
+    ///
+    /// # Errors
+    /// When the kernel does not tell its number.
+    pub fn replaced(&mut self, program: &Program) -> Result<(), ProgramError> {
+        for place in &mut self.places {
+            if place.attached().is_some() {
+                place.set_program(program.info_of(place.action)?.id());
+            }
+        }
+        Ok(())
+    }
+
     /// What is watched, by slot number.
     pub fn watched(&self) -> Vec<Watched> {
         self.places.iter().map(Place::watched).collect()

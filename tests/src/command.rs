@@ -111,12 +111,28 @@ impl Agent {
         }
     }
 
+    /// Asks it to reload its policy.
+    ///
+    /// # Errors
+    /// When it has ended.
+    pub fn hang_up(&self) -> Result<()> {
+        Ok(kill_process(Pid::from_child(&self.child), Signal::HUP)?)
+    }
+
     /// Stops it as an operator does; returns how it ended and what it said since the start.
     ///
     /// # Errors
     /// When it cannot be stopped.
-    pub fn stop(mut self) -> Result<(ExitStatus, String)> {
+    pub fn stop(self) -> Result<(ExitStatus, String)> {
         kill_process(Pid::from_child(&self.child), Signal::TERM)?;
+        self.wait()
+    }
+
+    /// Waits until it ends by itself; returns how it ended and what it said since the start.
+    ///
+    /// # Errors
+    /// When what it says cannot be read.
+    pub fn wait(mut self) -> Result<(ExitStatus, String)> {
         let mut said = String::new();
         self.stderr.read_to_string(&mut said)?;
         Ok((self.child.wait()?, said))

@@ -16,12 +16,22 @@ use std::time::Instant;
 use anyhow::{Context as _, Result, anyhow};
 use minimizer::demo::generator::Traffic;
 use minimizer::kernel::Kernel;
+use minimizer::plan::Enforced;
+use minimizer::program::Options;
 use minimizer::verified;
+
+use crate::minimum::{self, Frame};
 
 pub use cable::attach_until_killed;
 
 /// Seed of the frames: the same on every kernel.
 const SEED: u64 = 21;
+/// Frames that are run under each policy.
+const POLICY_FRAMES: usize = 1000;
+/// Flows for which their tables are sized.
+const POLICY_FLOWS: u32 = 512;
+/// Policies drawn at random.
+const POLICIES_DRAWN: u64 = 4;
 
 /// Runs all checks and restarts the machine, which ends the emulation.
 ///
@@ -44,6 +54,29 @@ pub fn run() -> Result<()> {
         });
         checks.check(&format!("parse {name}"), || parse::check(&variant, &corpus));
         checks.check(&format!("cable {name}"), || cable::ledger(&variant, &traffic));
+    }
+    let frames = Frame::draw(SEED, POLICY_FRAMES);
+    for (name, policy) in variants::policies() {
+        checks.check(&format!("load {name}"), || {
+            let enforced = Arc::new(Enforced::compile(policy.clone())?);
+            let options = Options { flows_per_cpu: POLICY_FLOWS, enforced, ..Options::default() };
+            let count = verified::instructions(kernel, &options)?;
+            Ok(format!("verified {} instructions", count.context("the kernel does not tell how many")?))
+        });
+        checks.check(&format!("policy {name}"), || {
+            let compared = minimum::compare(kernel, policy, &frames, SEED)?;
+            Ok(format!(
+                "{} frames, {} records as the policy leaves them",
+                frames.len(),
+                compared.records.len()
+            ))
+        });
+    }
+    for seed in 0..POLICIES_DRAWN {
+        checks.check(&format!("policy drawn {seed}"), || {
+            let compared = minimum::compare_drawn(kernel, seed, POLICY_FRAMES / 10)?;
+            Ok(format!("{} records as the policy leaves them", compared.records.len()))
+        });
     }
     checks.check("detach", cable::detachment);
     checks.conclude();

@@ -1,5 +1,6 @@
 //! What integration tests and benches share: packets, networks, the agent under test.
 
+pub mod bare;
 pub mod bench;
 pub mod captures;
 pub mod command;
@@ -10,8 +11,11 @@ pub mod guest;
 pub mod leftovers;
 pub mod listener;
 pub mod live_frames;
+pub mod minimum;
 pub mod network;
 pub mod packets;
+pub mod policies;
 pub mod privilege;
+pub mod reference;
 pub mod tshark;
 pub mod veth;

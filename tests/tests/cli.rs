@@ -141,6 +141,7 @@ fn every_verb_has_its_options_in_the_manual() -> Result<()> {
         "MINIMIZER RUN",
         "MINIMIZER REPLAY",
         "MINIMIZER STATUS",
+        "MINIMIZER RELOAD",
         "MINIMIZER DOCTOR",
         "\\-\\-flows\\-per\\-cpu",
     ] {
@@ -155,6 +156,61 @@ fn wrong_usage_is_exit_code_2() -> Result<()> {
         [&["run"][..], &["nonsense"], &["status", "--listen", "nowhere"], &["completions", "csh"]]
     {
         assert_eq!(run(arguments)?.status.code(), Some(2), "{arguments:?}");
+    }
+    Ok(())
+}
+
+#[test]
+fn nothing_to_watch_is_said_with_every_way_to_name_it() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let file = folder.path().join("agent.toml");
+    std::fs::write(&file, "interval = \"1s\"\n")?;
+    let file = file.to_str().context("is UTF-8")?;
+    for (arguments, code) in [(&["run"][..], 2), (&["run", "--config", file], 78)] {
+        let output = run(arguments)?;
+        let text = said(&output);
+        assert_eq!(output.status.code(), Some(code), "{text}");
+        for way in ["'-i IFACE'", "'--tap IFACE'", "`interfaces`"] {
+            assert!(text.contains(way), "{way} is missing in {text}");
+        }
+        assert_eq!(text.lines().count(), 1, "{text}");
+    }
+    std::fs::write(file, "interval = 1\n")?;
+    for arguments in [&["run", "--config", file][..], &["run", "--config", "/nowhere/agent.toml"]] {
+        let output = run(arguments)?;
+        let text = said(&output);
+        assert_eq!(output.status.code(), Some(78), "{text}");
+        assert!(text.contains("agent.toml"), "{text}");
+    }
+    Ok(())
+}
+
+#[test]
+fn the_command_line_wins_over_agent_toml() -> Result<()> {
+    if !can_use_kernel() {
+        return Ok(());
+    }
+    let _veth = Veth::new()?;
+    let folder = tempfile::tempdir()?;
+    let file = folder.path().join("agent.toml");
+    let text = format!(
+        "interfaces = [\"{RECEIVER}\"]\ninterval = \"200ms\"\nflows_per_cpu = 1024\nlisten = \"127.0.0.1:0\"\n\
+         policy = \"full-record\"\nledger = \"ledger\"\n"
+    );
+    std::fs::write(&file, text)?;
+    for (arguments, interval, policy) in [
+        (&[][..], 200, "full-record"),
+        (&["--interval", "300ms", "--policy", "carrier-default"], 300, "carrier-default"),
+    ] {
+        let mut command = Command::new(minimizer());
+        let agent = Agent::start(command.args(["run", "--config"]).arg(&file).args(arguments))?;
+        let status = agent.wait_for(|status| status["interfaces"][0]["mode"] == "native")?;
+        assert_eq!(status["drains"]["interval_milliseconds"], interval, "{status:#}");
+        assert_eq!(status["policy"]["name"], policy, "{status:#}");
+        let (ended, text) = agent.stop()?;
+        ensure!(ended.success(), "{text}");
+        let ledger: Value = serde_json::from_str(&std::fs::read_to_string(folder.path().join("ledger"))?)?;
+        assert_eq!(ledger["policy"]["name"], policy, "{ledger:#}");
     }
     Ok(())
 }

@@ -1,9 +1,15 @@
 //! The documents say what the code says.
 
+use std::path::Path;
+
+use minimizer::config::Config;
+use minimizer::policy::Policy;
+use minimizer::policy::field::Field;
 use minimizer::size::{bytes, flows_per_cpu};
 use minimizer_common::generation::{BLOCK_BYTES, SPILL_BLOCK, Shape};
 use minimizer_common::outcome::Outcome;
 
+const README: &str = include_str!("../../README.md");
 const RECORD: &str = include_str!("../../docs/RECORD.md");
 const OPERATIONS: &str = include_str!("../../docs/OPERATIONS.md");
 
@@ -23,6 +29,39 @@ fn every_outcome_is_documented_and_no_other() {
         })
         .collect();
     assert_eq!(written, listed);
+}
+
+#[test]
+fn every_field_is_documented_with_its_number_and_no_other() {
+    let rows = RECORD.lines().skip_while(|line| !line.starts_with("| field |")).skip(2);
+    let mut written = Vec::new();
+    for row in rows.take_while(|line| line.starts_with('|')) {
+        let mut cells = row.split('|').skip(1).map(|cell| cell.trim().split(", "));
+        let (names, numbers) = cells.next().zip(cells.next()).expect("two cells");
+        let names = names.map(|name| name.trim_matches('`').to_owned());
+        written.extend(names.zip(numbers.map(str::to_owned)));
+    }
+    let mut listed: Vec<_> =
+        Field::ALL.iter().map(|field| (field.name().to_owned(), field.number().to_string())).collect();
+    written.sort();
+    listed.sort();
+    assert_eq!(written, listed);
+}
+
+#[test]
+fn what_leaves_this_host_is_what_explain_prints() {
+    let shown = README.split("minimizer policy explain carrier-default\nPolicy ").nth(1);
+    let shown = shown.and_then(|rest| rest.split("```").next()).expect("it is shown");
+    let policy = Policy::load("carrier-default", &[]).unwrap_or_else(|error| panic!("{error}"));
+    let printed = policy.explain().to_string();
+    let mut left = printed.strip_prefix("Policy ").expect("it says what it is");
+    // A line with nothing but this mark stands for lines that are left out.
+    for (number, part) in shown.split("\n…\n").enumerate() {
+        let (cut, rest) = left.split_once(part).unwrap_or_else(|| panic!("not printed:\n{part}"));
+        assert_eq!(cut.trim().is_empty(), number == 0, "left out before:\n{part}");
+        left = rest;
+    }
+    assert_eq!(left, "", "left out without a mark");
 }
 
 #[test]
@@ -57,4 +96,13 @@ fn the_table_of_hosts_is_as_calculated() {
         );
         assert!(OPERATIONS.contains(&line), "{line}");
     }
+}
+
+#[test]
+fn the_agent_toml_that_is_shown_is_accepted() {
+    let shown = OPERATIONS.split("```toml\n").nth(1).and_then(|rest| rest.split("```").next());
+    let config = Config::parse(shown.expect("there is one"), Path::new("/etc/minimizer/agent.toml"));
+    let config = config.unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!(config.policy.as_deref(), Some("/etc/minimizer/policy.toml"));
+    assert_eq!(config.require_signature.map(|key| key.name().to_owned()).as_deref(), Some("privacy-officer"));
 }

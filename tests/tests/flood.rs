@@ -10,6 +10,7 @@ use minimizer::drain::{Records, Totals, drain};
 use minimizer::ledger::Ledger;
 use minimizer::netlink::Netlink;
 use minimizer::program::{Mode, Options, Program};
+use minimizer_common::generation::Residual;
 use minimizer_common::outcome::Outcome;
 use rustix::thread::{CpuSet, sched_getcpu, sched_setaffinity};
 use tests::live_frames::LiveFrames;
@@ -112,7 +113,7 @@ fn a_flood_of_spoofed_tuples_is_counted_to_the_last_packet() {
         let mut quiet = program.generations().flip().expect("the kernel flips");
         let totals = drain(&mut quiet, &mut records, u64::from);
         ledger.add(&totals);
-        ledger.add_exported(totals.recorded);
+        ledger.add_exported(totals.recorded, Residual::default());
         assert!(ledger.is_balanced(), "{}", serde_json::to_string(&ledger).expect("serializes"));
 
         let interface = &totals.interfaces[0];

@@ -5,9 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use aya::maps::{Array, Map, MapData};
 use minimizer::drain::{Records, drain};
+use minimizer::plan::Enforced;
 use minimizer::program::{Clock, Options, Program};
 use minimizer_common::outcome::Outcome;
-use minimizer_common::settings::{CONTROL_MAP, Control, GENERATION_MAP, HASH_KEYS, Settings};
+use minimizer_common::settings::{CONTROL_MAP, Control, GENERATION_MAP, HASH_KEYS, Settings, TABLES_MAP};
+use minimizer_common::tables::Node;
 use minimizer_common::tunnel::Tunnels;
 use minimizer_ebpf::cursor::Cursor;
 use minimizer_ebpf::walk::walk;
@@ -47,10 +49,11 @@ impl Alteration {
 /// A program with the same secret, clock and sizes as all others.
 fn program(tunnels: Tunnels) -> Program {
     let keys = std::array::from_fn::<u64, HASH_KEYS, _>(|index| 0x9e37_79b9_7f4a_7c15 ^ (index as u64) << 7);
-    let options = Options { flows_per_cpu: 64, clock: Clock::Control, hash_keys: Some(keys), tunnels };
+    let enforced = Enforced::full_record(tunnels);
+    let options = Options { flows_per_cpu: 64, clock: Clock::Control, hash_keys: Some(keys), enforced };
     let mut program = Program::load(&options).expect("the program loads");
     program.watch(1, 0).expect("slot 0 exists");
-    program.set_time(1_700_000_000);
+    program.set_time(1_700_000_000_000);
     program
 }
 
@@ -78,6 +81,7 @@ fn other_maps(program: &Program) -> BTreeMap<String, Vec<u8>> {
         let content = match name.as_str() {
             GENERATION_MAP => Vec::new(),
             CONTROL_MAP => content::<{ size_of::<Control>() }>(data).split_off(size_of::<u64>()),
+            TABLES_MAP => content::<{ size_of::<Node>() }>(data),
             name if name.ends_with(RODATA_MAP) => content::<CONSTANTS_OCTETS>(data),
             other => panic!("what is map {other}?"),
         };

@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use aya::programs::{TestRun as _, TestRunOptions};
 use aya::util::KernelVersion;
 use minimizer::drain::{InterfaceTotals, Records, drain};
+use minimizer::plan::Enforced;
 use minimizer::program::{Clock, Options, Program};
 use minimizer_common::generation::InterfaceCounters;
 use minimizer_common::outcome::Outcome;
@@ -77,10 +78,11 @@ struct Bench {
 
 impl Bench {
     fn new(flows_per_cpu: u32, tunnels: Tunnels, hash_keys: Option<[u64; HASH_KEYS]>) -> Self {
-        let options = Options { flows_per_cpu, clock: Clock::Control, hash_keys, tunnels };
+        let enforced = Enforced::full_record(tunnels);
+        let options = Options { flows_per_cpu, clock: Clock::Control, hash_keys, enforced };
         let mut program = Program::load(&options).expect("the program loads");
         program.watch(INTERFACE_INDEX, 0).expect("slot 0 exists");
-        program.set_time(START_UNITS);
+        program.set_time(START_UNITS * 1000);
         let (model, counters) = (Model::default(), InterfaceTotals::ZERO);
         Self {
             program,
@@ -143,7 +145,7 @@ impl Bench {
 
     fn advance_time(&mut self) {
         self.units += 1;
-        self.program.set_time(self.units);
+        self.program.set_time(self.units * 1000);
     }
 
     /// Drains the kernel and compares all records.

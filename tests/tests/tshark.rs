@@ -6,9 +6,12 @@ use std::fs;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
+use minimizer::keys::Keys;
 use minimizer::pcap::{Capture, Frame};
-use minimizer::policy::Policy;
+use minimizer::plan::Enforced;
 use minimizer::replay::replay;
+use minimizer::terms::Keyring;
+use minimizer_common::tunnel::Tunnels;
 use rand::RngExt as _;
 use serde_json::{Map, Value, json};
 use tests::captures::{Captured, pcap, pcapng};
@@ -21,8 +24,6 @@ const CORPUS: &str = "PCAP_CORPUS";
 /// Captures that are compared at once.
 const BATCH: usize = 64;
 const NANOSECONDS: u64 = 1_000_000_000;
-/// The last second of a record.
-const SECONDS_MAX: u64 = u32::MAX as u64;
 const START_NS: u64 = 1_700_000_000_000_000_000;
 
 /// What was compared.
@@ -57,7 +58,7 @@ impl Expected {
             Reading::Unsupported => "unsupported",
             Reading::Counted { flow, octets, control_bits } => {
                 // The full record's time is exact to the second.
-                let time_ms = (time_ns / NANOSECONDS).min(SECONDS_MAX) * 1000;
+                let time_ms = time_ns / NANOSECONDS * 1000;
                 let counts = self.flows.entry(flow).or_insert(Counts {
                     packets: 0,
                     octets: 0,
@@ -158,9 +159,6 @@ fn check(capture: &Path, read: &[Frame], origins: &[String]) -> Compared {
         match tshark::read(dissected, &frame.data) {
             Ok((reading, rules)) => {
                 expected.add(reading, frame.time_ns);
-                if frame.time_ns / NANOSECONDS > SECONDS_MAX {
-                    *compared.rules.entry(Rule::LateTime).or_default() += 1;
-                }
                 for rule in rules {
                     *compared.rules.entry(rule).or_default() += 1;
                 }
@@ -170,13 +168,16 @@ fn check(capture: &Path, read: &[Frame], origins: &[String]) -> Compared {
     }
     assert!(unexplained.is_empty(), "{name}:\n  {}", unexplained.join("\n  "));
 
-    let policy = Policy::named("full-record", &[]).expect("is built in");
-    let replayed = replay(capture, policy).unwrap_or_else(|error| panic!("{name}: {error}"));
+    let enforced = Enforced::full_record(Tunnels::NONE);
+    let keyring = Keyring::new(Keys::load(None).expect("random numbers"));
+    let replayed =
+        replay(capture, &enforced, keyring, None).unwrap_or_else(|error| panic!("{name}: {error}"));
     assert!(replayed.error.is_none(), "{name}: {:?}", replayed.error);
-    let records = replayed.records.iter().map(|record| match serde_json::to_value(record) {
-        Ok(Value::Object(fields)) => sorted(fields),
-        other => panic!("a record is an object, not {other:?}"),
-    });
+    let records =
+        replayed.records.iter().map(|record| match serde_json::to_value(record.with(replayed.fields)) {
+            Ok(Value::Object(fields)) => sorted(fields),
+            other => panic!("a record is an object, not {other:?}"),
+        });
     let mut records: Vec<_> = records.collect();
     records.sort_unstable();
     compared.records = records.len();

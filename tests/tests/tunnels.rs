@@ -6,8 +6,10 @@ use std::net::IpAddr;
 use std::path::Path;
 use std::process::Command;
 
-use minimizer::policy::Policy;
+use minimizer::keys::Keys;
+use minimizer::plan::Enforced;
 use minimizer::replay::replay;
+use minimizer::terms::Keyring;
 use minimizer_common::tunnel::Tunnel;
 use serde_json::Value;
 use tests::captures::{Captured, pcap};
@@ -123,12 +125,13 @@ fn shown(capture: &Path) -> Counts {
 
 /// What the program in the kernel counts, with these tunnels listed.
 fn counted(capture: &Path, tunnels: &[Tunnel]) -> Counts {
-    let policy = Policy::named("full-record", tunnels).expect("is built in");
-    let replayed = replay(capture, policy).expect("replays");
+    let enforced = Enforced::load("full-record", tunnels).expect("is built in");
+    let keyring = Keyring::new(Keys::load(None).expect("random numbers"));
+    let replayed = replay(capture, &enforced, keyring, None).expect("replays");
     assert!(replayed.error.is_none() && replayed.ledger.is_balanced());
     let mut counts = Counts::new();
     for record in &replayed.records {
-        let record = serde_json::to_value(record).expect("serializes");
+        let record = serde_json::to_value(record.with(replayed.fields)).expect("serializes");
         let field = |names: &[&str]| names.iter().find_map(|name| record.get(name)).cloned();
         let address = |names: [&str; 2]| match field(&names) {
             Some(Value::String(text)) => text.parse::<IpAddr>().expect("an address"),

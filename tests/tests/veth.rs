@@ -45,7 +45,7 @@ impl Found {
         let totals = drain(&mut quiet, &mut records, u64::from);
         let records = records.take();
         self.ledger.add(&totals);
-        self.ledger.add_exported(totals.recorded);
+        self.ledger.add_exported(totals.recorded, Residual::default());
         assert!(self.ledger.is_balanced(), "{}", serde_json::to_string(&self.ledger).expect("serializes"));
         for (slot, interface) in totals.interfaces.iter().enumerate() {
             assert_eq!(interface.seen_packets, interface.outcomes.iter().sum::<u64>());

@@ -344,7 +344,7 @@ mod tests {
                     kinds.insert((
                         packet.protocol,
                         packet.tags.is_ipv6(),
-                        packet.tags.vlan_depth(),
+                        [packet.tags.vlan_id(), packet.tags.customer_vlan_id()].iter().flatten().count(),
                         has_ports,
                     ));
                 }

@@ -17,18 +17,21 @@ use thiserror::Error;
 use tokio::runtime::Runtime;
 
 use crate::agent::{Agent, AgentError, AgentOptions, Outlet};
+use crate::chosen::Chosen;
 use crate::cli;
 use crate::http::{ListenError, Listener, Server};
-use crate::live::Live;
+use crate::live::{Interval, Live};
 use crate::metrics::{Published, Snapshot};
 use crate::netlink::{Netlink, NetlinkError};
 use crate::pcap::{Capture, CaptureError};
-use crate::policy::{Policy, PolicyError};
+use crate::plan::Enforced;
 use crate::program::{Mode, ProgramError};
 use crate::queue::Queue;
 use crate::report::Output;
 use crate::run::{self, RunError, Signals};
 use crate::selection::Selection;
+use crate::size;
+use crate::terms::Keyring;
 use cost::{Cost, Meter};
 use generator::Traffic;
 use network::{Cable, NetworkError};
@@ -52,9 +55,6 @@ const SEED: u64 = 1;
 /// Why the demo does not start, or failed.
 #[derive(Debug, Error)]
 pub enum DemoError {
-    /// The policy cannot be used.
-    #[error(transparent)]
-    Policy(#[from] PolicyError),
     /// No network.
     #[error(transparent)]
     Network(#[from] NetworkError),
@@ -101,7 +101,10 @@ pub enum DemoError {
 /// # Errors
 /// See [`DemoError`]. However it ends, nothing is left behind: network and program go with the process.
 pub fn demo(args: &cli::Demo) -> Result<(), DemoError> {
-    let policy = Policy::named(&args.policy.policy, &args.policy.tunnels)?;
+    let chosen = Chosen::new(&args.policy, None).map_err(RunError::Policy)?;
+    let enforced = chosen.enforce().map_err(RunError::Policy)?;
+    let keyring = chosen.keyring().map_err(RunError::Key)?;
+    run::permit(&enforced).map_err(RunError::Mandate)?;
     let (traffic, damage) = match &args.pcap {
         Some(path) => capture(path)?,
         None => (Traffic::mixed(SEED), None),
@@ -117,7 +120,7 @@ pub fn demo(args: &cli::Demo) -> Result<(), DemoError> {
     let mtu_octets = if args.pcap.is_some() { CAPTURE_MTU_OCTETS } else { MTU_OCTETS };
     let cable = Cable::lay(&mut netlink, SENDER, RECEIVER, mtu_octets)?;
 
-    let summary = measure(args, policy, Arc::new(traffic), &cable, netlink, listener)?;
+    let summary = measure(args, (enforced, keyring), Arc::new(traffic), &cable, netlink, listener)?;
     match args.output {
         Output::Table => screen::print(&summary, &host_interfaces),
         Output::Json => screen::print_json(&summary, &host_interfaces),
@@ -158,7 +161,7 @@ fn capture(path: &Path) -> Result<(Traffic, Option<CaptureError>), DemoError> {
 /// Sends and counts until the time is over, and collects what there is to tell.
 fn measure(
     args: &cli::Demo,
-    policy: Policy,
+    (enforced, keyring): (Arc<Enforced>, Keyring),
     traffic: Arc<Traffic>,
     cable: &Cable,
     netlink: Netlink,
@@ -166,7 +169,7 @@ fn measure(
 ) -> Result<Summary, DemoError> {
     let runtime = Runtime::new().map_err(RunError::Signals)?;
     let signals = Signals::catch(&runtime)?;
-    let mut program = run::load(&args.table, policy)?;
+    let mut program = run::load(size::decide(args.table.flows().unwrap_or_default())?, &enforced)?;
     let meter = Meter::start(&program)?;
     let options = AgentOptions {
         selection: Selection::one(&cable.receiver.name),
@@ -176,7 +179,7 @@ fn measure(
     };
     let published = Published::new(Snapshot::starting(&mut program, &options)?);
     let observed = published.clone();
-    let agent = Agent::start(program, options, move |progress| observed.progressed(progress))?;
+    let agent = Agent::start(program, keyring, options, move |progress| observed.progressed(progress))?;
     let server = listener.map(|listener| Server::start(listener, published.clone())).transpose();
     let server = server.map_err(RunError::Server)?;
     if let Some(server) = &server {
@@ -217,7 +220,7 @@ fn measure(
         unsendable: conducted.handed.unsendable,
         elapsed: conducted.elapsed,
         cost: conducted.cost,
-        payload_check: payload_check::check(traffic.frames(), policy.tunnels)?,
+        payload_check: payload_check::check(traffic.frames(), &enforced)?,
     })
 }
 
@@ -227,14 +230,18 @@ fn show(outlet: &Outlet, published: &Published, end: &Queue<()>, args: &cli::Dem
     let mut protocols = Protocols::default();
     let title = format!("demo on {RECEIVER}, {} s, Ctrl-C ends", args.duration.as_secs_f64());
     while let Some(batch) = outlet.next() {
-        protocols.add(&batch.records);
+        // Whether there is such a recipient was checked at the start, and a demo has one policy.
+        let Ok(view) = batch.terms.view(args.policy.recipient.as_deref()) else { continue };
+        let viewed = view.of(&batch.records);
+        protocols.add(&viewed.records);
         // This demo is where its records go.
-        outlet.exported(&batch);
-        published.exported(&outlet.ledger(), batch.records.len());
+        outlet.exported(&batch, viewed.suppressed);
+        published.exported(&outlet.ledger(), viewed.records.len());
+        let interval = Interval { totals: &batch.totals, records: &viewed.records, fields: view.fields() };
         // What is left at the end is a fraction of an interval, and no rate to leave on a terminal.
         let is_rest = live.is_terminal() && end.wait_closed(Duration::ZERO);
         if args.output == Output::Table && !is_rest {
-            live.show(&title, &batch, &outlet.ledger())?;
+            live.show(&title, &interval, &outlet.ledger())?;
         }
     }
     Ok(protocols)

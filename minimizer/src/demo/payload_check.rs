@@ -1,6 +1,7 @@
 //! Checks, in the kernel, that no byte behind a packet's headers changes anything the program stores.
 
 use std::ops::{Range, RangeInclusive};
+use std::sync::Arc;
 use std::thread;
 
 use minimizer_common::tunnel::Tunnels;
@@ -9,6 +10,7 @@ use minimizer_ebpf::walk::walk;
 use rustix::thread::{CpuSet, sched_getcpu, sched_setaffinity};
 use thiserror::Error;
 
+use crate::plan::Enforced;
 use crate::program::{Clock, Options, Program, ProgramError};
 
 /// Flows for which the tables are sized: enough for every frame of the check.
@@ -52,8 +54,8 @@ pub struct PayloadCheck {
 ///
 /// # Errors
 /// See [`PayloadCheckError`].
-pub fn check(frames: &[Vec<u8>], tunnels: Tunnels) -> Result<PayloadCheck, PayloadCheckError> {
-    compare(frames, tunnels, |frame| headers_octets(frame, tunnels)..frame.len())
+pub fn check(frames: &[Vec<u8>], enforced: &Arc<Enforced>) -> Result<PayloadCheck, PayloadCheckError> {
+    compare(frames, enforced, |frame| headers_octets(frame, enforced.policy.tunnels)..frame.len())
 }
 
 /// As [`check`], with the part of each frame inverted that `part` selects.
@@ -62,7 +64,7 @@ pub fn check(frames: &[Vec<u8>], tunnels: Tunnels) -> Result<PayloadCheck, Paylo
 /// See [`PayloadCheckError`].
 pub fn compare(
     frames: &[Vec<u8>],
-    tunnels: Tunnels,
+    enforced: &Arc<Enforced>,
     part: impl Fn(&[u8]) -> Range<usize> + Sync,
 ) -> Result<PayloadCheck, PayloadCheckError> {
     // A thread of its own, because it is pinned: every CPU has its own table.
@@ -71,7 +73,7 @@ pub fn compare(
             let mut cpu = CpuSet::new();
             cpu.set(sched_getcpu());
             sched_setaffinity(None, &cpu)?;
-            compare_here(frames, tunnels, &part)
+            compare_here(frames, enforced, &part)
         });
         check.map_err(|_| PayloadCheckError::Thread)?.join().unwrap_or(Err(PayloadCheckError::Thread))
     })
@@ -79,11 +81,11 @@ pub fn compare(
 
 fn compare_here(
     frames: &[Vec<u8>],
-    tunnels: Tunnels,
+    enforced: &Arc<Enforced>,
     part: impl Fn(&[u8]) -> Range<usize>,
 ) -> Result<PayloadCheck, PayloadCheckError> {
-    let mut plain = load(tunnels)?;
-    let mut inverted = load(tunnels)?;
+    let mut plain = load(enforced)?;
+    let mut inverted = load(enforced)?;
     let mut check = PayloadCheck { frames: 0, inverted_octets: 0, map_octets: 0, passed: true };
     for frame in frames.iter().filter(|frame| KERNEL_OCTETS.contains(&frame.len())).take(FRAMES_MAX) {
         let mut altered = frame.clone();
@@ -100,18 +102,24 @@ fn compare_here(
     Ok(check)
 }
 
-fn load(tunnels: Tunnels) -> Result<Program, ProgramError> {
+fn load(enforced: &Arc<Enforced>) -> Result<Program, ProgramError> {
     // Equal keys, so that equal tuples lie in equal places. These tables see no traffic of others.
     let mut key = 0x9e37_79b9_7f4a_7c15_u64;
     let hash_keys = std::array::from_fn(|_| {
         key = key.rotate_left(5);
         key | 1
     });
-    let options =
-        Options { flows_per_cpu: FLOWS_PER_CPU, clock: Clock::Control, hash_keys: Some(hash_keys), tunnels };
+    let options = Options {
+        flows_per_cpu: FLOWS_PER_CPU,
+        clock: Clock::Control,
+        hash_keys: Some(hash_keys),
+        enforced: Arc::clone(enforced),
+    };
     let mut program = Program::load(&options)?;
     program.watch(IF_INDEX, 0)?;
-    program.set_time(1);
+    // Both make the same pseudonyms.
+    program.generations().set_first_pseudonym_key(&[1, 2]);
+    program.set_time(1000);
     Ok(program)
 }
 

@@ -51,12 +51,20 @@ fn write_page(html: &mut String, report: &Report) -> std::fmt::Result {
     writeln!(html, "<h2>Ledger: {verdict}</h2>")?;
     write_interfaces(html, report)?;
     writeln!(html, "<table><tr><th></th><th>packets</th><th>IP octets</th></tr>")?;
-    for name in ["exported", "queued", "dropped", "overflow"] {
+    for name in ["exported", "suppressed", "queued", "dropped", "overflow"] {
         let counts = &report.ledger[name];
         let (packets, octets) = (packets(&counts["packets"]), packets(&counts["octets"]));
         writeln!(html, "<tr><td>{name}</td><td>{packets}</td><td>{octets}</td></tr>")?;
     }
     writeln!(html, "</table>")?;
+    writeln!(
+        html,
+        "<h2>Policy</h2><table class=\"text\"><tr><td>in force</td><td>{}</td></tr>\
+         <tr><td>SHA-256</td><td><code>{}</code></td></tr><tr><td>recipients</td><td>{}</td></tr></table>",
+        escape(&report.policy.name),
+        escape(&report.policy.sha256),
+        escape(&report.policy.recipients.join(", "))
+    )?;
     writeln!(
         html,
         "<h2>Program</h2><table class=\"text\"><tr><td>kernel tag</td><td><code>{}</code></td></tr>\

@@ -28,6 +28,7 @@ impl Collector for SnapshotCollector {
         let mut families = Families(encoder);
         families.interfaces(&self.0)?;
         families.records(&self.0)?;
+        families.policy(&self.0)?;
         families.table(&self.0)?;
         families.drains(&self.0)?;
         families.agent(&self.0)
@@ -145,6 +146,16 @@ impl Families<'_> {
                 ledger.dropped().octets,
             ),
             (
+                "minimizer_suppressed_packets",
+                "Packets handed over in sums without keys: fewer sources than the policy's threshold made their records",
+                ledger.suppressed().packets,
+            ),
+            (
+                "minimizer_suppressed_octets",
+                "IP octets handed over in sums without keys",
+                ledger.suppressed().octets,
+            ),
+            (
                 "minimizer_overflow_packets",
                 "Packets in residual counters, because flow table and spill log were full",
                 ledger.overflow().packets,
@@ -171,6 +182,48 @@ impl Families<'_> {
             ),
         ] {
             self.gauge(name, help, value)?;
+        }
+        Ok(())
+    }
+
+    fn policy(&mut self, snapshot: &Snapshot) -> fmt::Result {
+        let (policy, reloads) = (&snapshot.policy, &snapshot.reloads);
+        let mandate = policy.mandate.as_ref();
+        let labels: Labels<'_> = vec![
+            ("name", &policy.name),
+            ("sha256", &policy.digest),
+            ("mandate", mandate.map_or("", |mandate| &mandate.id)),
+        ];
+        self.gauges("minimizer_policy_info", "The policy in force: always 1", None, [(labels, 1u64)])?;
+        let count = |count| u64::try_from(count).unwrap_or(u64::MAX);
+        self.gauge("minimizer_policy_prefixes", "Prefixes of the policy's scope", count(policy.prefixes))?;
+        self.gauge(
+            "minimizer_policy_indicators",
+            "Indicators of the policy, expired ones included",
+            count(policy.indicators),
+        )?;
+        self.counters(
+            "minimizer_policy_reloads",
+            "How often another policy was put in force without a packet missed",
+            [(Vec::new(), reloads.succeeded)],
+        )?;
+        self.counters(
+            "minimizer_policy_reload_failures",
+            "How often a policy could not be put in force and the one before stayed",
+            [(Vec::new(), reloads.failed)],
+        )?;
+        if let Some(mandate) = mandate {
+            let seconds = |time: jiff::Timestamp| time.as_second() as f64;
+            self.seconds(
+                "minimizer_mandate_valid_from_timestamp",
+                "When the mandate begins, since 1970",
+                seconds(mandate.valid_from),
+            )?;
+            self.seconds(
+                "minimizer_mandate_valid_until_timestamp",
+                "When the mandate ends and the agent with it, since 1970",
+                seconds(mandate.valid_until),
+            )?;
         }
         Ok(())
     }

@@ -8,6 +8,7 @@ use arc_swap::ArcSwap;
 use crate::agent::{AgentOptions, Progress};
 use crate::drain::Occupancy;
 use crate::ledger::Ledger;
+use crate::policy::{Mandate, Policy};
 use crate::program::{Program, ProgramError, object_digest};
 use crate::size;
 use crate::watch::Watched;
@@ -17,6 +18,10 @@ use crate::watch::Watched;
 pub struct Snapshot {
     /// What was built and loaded.
     pub build: Build,
+    /// The policy in force.
+    pub policy: InForce,
+    /// How often another policy was asked for.
+    pub reloads: Reloads,
     /// When the agent started.
     pub started: SystemTime,
     /// Time between drains.
@@ -46,6 +51,47 @@ pub struct Build {
     pub object_digest: String,
     /// The kernel's own digest of the loaded program, in hexadecimal.
     pub program_tag: String,
+}
+
+/// What identifies the policy in force.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InForce {
+    /// Its name.
+    pub name: String,
+    /// SHA-256 of its text, in hexadecimal.
+    pub digest: String,
+    /// The names of its recipients.
+    pub recipients: Vec<String>,
+    /// On what authority, and for how long.
+    pub mandate: Option<Mandate>,
+    /// Prefixes of its scope.
+    pub prefixes: usize,
+    /// Indicators of its selectors.
+    pub indicators: usize,
+}
+
+impl InForce {
+    fn of(policy: &Policy) -> Self {
+        Self {
+            name: policy.name.clone(),
+            digest: policy.digest.clone(),
+            recipients: policy.recipients.iter().map(|recipient| recipient.name.clone()).collect(),
+            mandate: policy.mandate.clone(),
+            prefixes: policy.scope.as_ref().map_or(0, |scope| scope.prefixes.len()),
+            indicators: policy.selectors.as_ref().map_or(0, Vec::len),
+        }
+    }
+}
+
+/// How often another policy was asked for, and what came of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Reloads {
+    /// Those after which another program was in force.
+    pub succeeded: u64,
+    /// Those after which the one before stayed.
+    pub failed: u64,
+    /// Why the latest one failed; `None` when it did not.
+    pub error: Option<String>,
 }
 
 /// Upper bounds of the histogram of drain durations, in seconds.
@@ -108,10 +154,12 @@ impl Snapshot {
     /// # Errors
     /// When the kernel does not tell about the loaded program.
     pub fn starting(program: &mut Program, options: &AgentOptions) -> Result<Self, ProgramError> {
-        let program_tag = format!("{:016x}", program.info()?.tag());
+        let program_tag = program.tag()?;
         let shape = program.generations().shape();
         Ok(Self {
             build: Build { version: env!("CARGO_PKG_VERSION"), object_digest: object_digest(), program_tag },
+            policy: InForce::of(&program.enforced().policy),
+            reloads: Reloads::default(),
             started: SystemTime::now(),
             interval: options.interval,
             watched: Vec::new(),
@@ -186,6 +234,24 @@ impl Published {
         self.update(|snapshot| snapshot.advance(ledger));
     }
 
+    /// Publishes that another policy, in a program of this tag, is in force.
+    pub fn reloaded(&self, policy: &Policy, program_tag: &str) {
+        self.update(|snapshot| {
+            snapshot.policy = InForce::of(policy);
+            program_tag.clone_into(&mut snapshot.build.program_tag);
+            snapshot.reloads.succeeded += 1;
+            snapshot.reloads.error = None;
+        });
+    }
+
+    /// Publishes that the policy before stays in force, and why.
+    pub fn reload_failed(&self, error: &str) {
+        self.update(|snapshot| {
+            snapshot.reloads.failed += 1;
+            snapshot.reloads.error = Some(error.to_owned());
+        });
+    }
+
     /// Publishes a changed copy of the snapshot. `change` may run several times, each time on a fresh copy,
     /// when others publish meanwhile.
     pub(crate) fn update(&self, change: impl Fn(&mut Snapshot)) {
@@ -210,10 +276,13 @@ pub(crate) mod tests {
     use minimizer_common::generation::Residual;
     use minimizer_common::outcome::Outcome;
 
-    use super::{Build, DURATION_BOUNDS, Drains, NotReady, Snapshot};
+    use jiff::Timestamp;
+
+    use super::{Build, DURATION_BOUNDS, Drains, InForce, NotReady, Reloads, Snapshot};
     use crate::agent::Progress;
     use crate::drain::{InterfaceTotals, Occupancy, ResidualTotals, Totals};
     use crate::ledger::{Ledger, Unwatched};
+    use crate::policy::Mandate;
     use crate::program::{Action, Mode};
     use crate::watch::{Attached, Watched};
 
@@ -250,7 +319,8 @@ pub(crate) mod tests {
             residuals: vec![residual],
             occupancy,
         });
-        ledger.add_exported(Residual { packets: packets - 3, octets: 69_000 });
+        let suppressed = Residual { packets: 4, octets: 300 };
+        ledger.add_exported(Residual { packets: packets - 3, octets: 69_000 }, suppressed);
         ledger.add_dropped(Residual { packets: 1, octets: 600 });
         assert!(ledger.is_balanced());
         let unwatched = Unwatched { times: 7, time: Duration::from_millis(2750) };
@@ -273,7 +343,23 @@ pub(crate) mod tests {
         ];
         let mut drains = Drains::default();
         drains.succeeded(Duration::from_millis(3));
+        let mandate = Mandate {
+            id: "NCO-7".to_owned(),
+            purpose: "one".to_owned(),
+            legal_basis: "a law".to_owned(),
+            valid_from: Timestamp::from_second(1_690_000_001).expect("a time"),
+            valid_until: Timestamp::from_second(1_710_000_002).expect("a time"),
+        };
         Snapshot {
+            policy: InForce {
+                name: "example".to_owned(),
+                digest: "ef".repeat(32),
+                recipients: vec!["soc".to_owned()],
+                mandate: Some(mandate),
+                prefixes: 31,
+                indicators: 32,
+            },
+            reloads: Reloads { succeeded: 33, failed: 34, error: Some("a reason".to_owned()) },
             build: Build { version: "1.2.3", object_digest: "ab".repeat(32), program_tag: "cd".repeat(8) },
             started: SystemTime::UNIX_EPOCH + Duration::from_millis(1_700_000_000_250),
             interval: Duration::from_millis(2500),
@@ -305,11 +391,11 @@ pub(crate) mod tests {
         let mut snapshot = example();
         let older = snapshot.ledger.clone();
         let mut later = older.clone();
-        later.add_exported(Residual { packets: 2, octets: 400 });
+        later.add_exported(Residual { packets: 2, octets: 400 }, Residual::default());
         snapshot.exported(&later, 1);
         let progress = Progress { ledger: &older, watched: Vec::new(), refused: 0, drained: None };
         snapshot.progressed(&progress);
-        assert_eq!(snapshot.ledger.exported().packets, 100);
+        assert_eq!(snapshot.ledger.exported().packets, 96);
         assert_eq!(snapshot.exported_records, 43);
         assert!(snapshot.watched.is_empty());
     }

@@ -1,16 +1,19 @@
 //! The object with sizes and settings put in, and its maps made, before the verifier sees the program.
 
+use aya::maps::{Array, MapError};
 use aya::{Ebpf, EbpfLoader, VerifierLogLevel};
 use minimizer_common::generation::Shape;
 use minimizer_common::settings::{
     BLOCKS_PLACEHOLDER, CLOCK_CONTROL, CLOCK_TICK, HASH_KEYS, LENGTH_BUFFER, LENGTH_LINEAR, SETTINGS_SYMBOL,
-    Settings,
+    Settings, TABLES_MAP,
 };
+use minimizer_common::tables::Node;
 use object::{Object as _, ObjectSection as _};
 use zerocopy::IntoBytes as _;
 
-use super::{Clock, FULL_RECORD_UNIT_NS, Options, ProgramError};
+use super::{Clock, Options, ProgramError};
 use crate::kernel::Kernel;
+use crate::sys::bpf;
 use crate::{clock, cpus};
 
 /// The program and its maps, before the verifier saw it.
@@ -31,13 +34,16 @@ impl Prepared {
         let flows_per_cpu = options.flows_per_cpu;
         let shape =
             Shape::for_flows(cpus, flows_per_cpu).ok_or(ProgramError::Size { flows_per_cpu, cpus })?;
+        let enforced = &*options.enforced;
+        let time_unit_ns = u64::try_from(enforced.time_unit.as_nanos()).unwrap_or(u64::MAX);
         let (clock, time_base_units) = match options.clock {
-            Clock::Tick => (CLOCK_TICK, clock::realtime_ns() / FULL_RECORD_UNIT_NS),
+            Clock::Tick => (CLOCK_TICK, clock::realtime_ns() / time_unit_ns),
             Clock::Control => (CLOCK_CONTROL, 0),
         };
         let settings = Settings {
             hash_keys: options.hash_keys.map_or_else(random_keys, Ok)?,
-            time_unit_ns: FULL_RECORD_UNIT_NS,
+            plan: enforced.plan,
+            time_unit_ns,
             time_base_units,
             tick_ns: clock::tick_ns(),
             run_blocks: shape.run_blocks(),
@@ -45,17 +51,38 @@ impl Prepared {
             group_mask: shape.groups - 1,
             clock,
             frame_length: if kernel.multi_buffer { LENGTH_BUFFER } else { LENGTH_LINEAR },
-            tunnels: options.tunnels.0,
+            tunnels: enforced.policy.tunnels.0,
         };
         let mut object = sized_object(object, shape.blocks())?;
         kernel.adapt(&mut object);
-        let ebpf = EbpfLoader::new()
+        let nodes = u32::try_from(enforced.nodes.len()).map_err(|_| ProgramError::Tables)?;
+        let mut ebpf = EbpfLoader::new()
             .verifier_log_level(log)
+            .map_max_entries(TABLES_MAP, nodes)
             .override_global(SETTINGS_SYMBOL, settings.as_bytes(), true)
             .load(&object)
             .map_err(|source| ProgramError::Load(Box::new(source)))?;
+        fill_tables(&mut ebpf, &enforced.nodes)?;
         Ok(Self { ebpf, shape, time_base_units })
     }
+}
+
+/// Writes the tables of the policy, which nobody changes from then on.
+fn fill_tables(ebpf: &mut Ebpf, nodes: &[Node]) -> Result<(), ProgramError> {
+    let failed = |source| ProgramError::Map { map: TABLES_MAP, source };
+    let map = ebpf.map_mut(TABLES_MAP).ok_or(ProgramError::Object("a map is missing"))?;
+    let mut tables = Array::<_, Node>::try_from(map).map_err(failed)?;
+    for (index, node) in (0..).zip(nodes) {
+        // The kernel has made the array all zero.
+        if node.iter().any(|word| *word != 0) {
+            tables.set(index, node, 0).map_err(failed)?;
+        }
+    }
+    let map = ebpf.map(TABLES_MAP).ok_or(ProgramError::Object("a map is missing"))?;
+    let aya::maps::Map::Array(data) = map else {
+        return Err(ProgramError::Object("TABLES is not an array"));
+    };
+    bpf::freeze(data.fd()).map_err(|source| failed(MapError::IoError(source)))
 }
 
 /// The object with the number of a generation's blocks put into its type information.

@@ -210,6 +210,13 @@ impl Place {
         }
     }
 
+    /// Enters that another program is attached.
+    pub const fn set_program(&mut self, id: u32) {
+        if let State::Attached(attached) = &mut self.state {
+            attached.program_id = id;
+        }
+    }
+
     /// When to try again.
     pub const fn next_attempt(&self) -> Option<Instant> {
         match self.state {

@@ -10,6 +10,7 @@ use bench_ebpf::{HALF_WAYS, HalfLine};
 use minimizer_common::settings::HASH_KEYS;
 use minimizer_common::tuple::{Slot, Tuple};
 use minimizer_ebpf::hash;
+use minimizer_ebpf::table::Parts;
 use minimizer_ebpf::walk::Packet;
 
 use crate::parsed::{each, missed};
@@ -39,7 +40,7 @@ fn half_line(context: XdpContext) -> u32 {
 fn count(packet: &Packet) -> Option<()> {
     let Packet { addresses, ports, tags, protocol, traffic_class, .. } = *packet;
     let tuple = Tuple::new(addresses, ports, tags, protocol, traffic_class);
-    let position = hash::ipv4(&KEYS, &tuple);
+    let position = hash::ipv4(&KEYS, &tuple, Parts { selector: false, ..Parts::ALL });
     // SAFETY: reads a constant of this program, volatile so that its value here is not assumed.
     let mask = unsafe { core::ptr::read_volatile(&raw const HALF_LINE_MASK) };
     // SAFETY: the helper has no arguments.

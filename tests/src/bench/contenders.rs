@@ -1,10 +1,13 @@
 //! The programs that are compared, loaded into this kernel.
 
+use std::sync::Arc;
+
 use anyhow::{Context as _, ensure};
 use aya::programs::{ProgramFd, ProgramInfo, Xdp};
 use aya::util::nr_cpus;
 use aya::{Ebpf, EbpfLoader, include_bytes_aligned};
 use bench_ebpf::HALF_WAYS;
+use minimizer::plan::Enforced;
 use minimizer::program::{Options, Program};
 use minimizer_common::settings::HASH_KEYS;
 use minimizer_common::tunnel::Tunnels;
@@ -76,6 +79,8 @@ pub struct Size<'object> {
     pub flows: u32,
     /// Tunnels whose inner packets the real program counts.
     pub tunnels: Tunnels,
+    /// The policy of the real program; `full-record` when there is none.
+    pub enforced: Option<&'object Arc<Enforced>>,
     /// Object of the other build.
     pub beside: Option<&'object [u8]>,
 }
@@ -84,7 +89,7 @@ impl Size<'_> {
     /// For packets without tunnels, and this build.
     #[must_use]
     pub const fn of(flows: u32) -> Self {
-        Self { flows, tunnels: Tunnels::NONE, beside: None }
+        Self { flows, tunnels: Tunnels::NONE, enforced: None, beside: None }
     }
 
     /// Slots of every table.
@@ -161,7 +166,8 @@ fn known(program: &Xdp) -> anyhow::Result<(ProgramInfo, ProgramFd)> {
 }
 
 fn real(object: &[u8], size: Size<'_>) -> anyhow::Result<Body> {
-    let options = Options { flows_per_cpu: size.flows, tunnels: size.tunnels, ..Options::default() };
+    let enforced = size.enforced.map_or_else(|| Enforced::full_record(size.tunnels), Arc::clone);
+    let options = Options { flows_per_cpu: size.flows, enforced, ..Options::default() };
     let mut program = Program::load_object(object, &options)?;
     program.watch(TEST_RUN_IF_INDEX, 0)?;
     Ok(Body::Real(Box::new(program)))

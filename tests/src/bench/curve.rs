@@ -7,7 +7,7 @@ use minimizer_common::generation::{Group, Shape, WAYS};
 use minimizer_common::settings::HASH_KEYS;
 use minimizer_common::tuple::{Slot, Tags, Tuple};
 use minimizer_ebpf::hash;
-use minimizer_ebpf::table::{self, Count};
+use minimizer_ebpf::table::{self, Count, Parts};
 use serde::Serialize;
 
 use super::schedule::mix;
@@ -125,9 +125,12 @@ struct Table {
     overflow: u64,
 }
 
+/// No policy has selectors here.
+const PARTS: Parts = Parts { selector: false, ..Parts::ALL };
+
 /// Matches no tuple here: its kind is no protocol's.
 const TAKEN: Slot =
-    Slot { addresses: [0; 4], transport: 0, counters: Slot::ONE_PACKET | 0xffff, octets: 0, times: 0 };
+    Slot { addresses: [0; 4], transport: 0, counters: Slot::ONE_PACKET | 0xffff, volume: 0, times: 0 };
 
 impl Table {
     fn new(shape: Shape, layout: Layout) -> Self {
@@ -146,7 +149,7 @@ impl Table {
     }
 
     fn count(&mut self, tuple: &Tuple) {
-        let position = hash::ipv4(&self.keys, tuple);
+        let position = hash::ipv4(&self.keys, tuple, PARTS);
         if self.count_at(position, tuple) {
             return;
         }
@@ -162,9 +165,9 @@ impl Table {
     fn count_at(&mut self, position: u32, tuple: &Tuple) -> bool {
         let group = position as usize & (self.groups.len() - 1);
         // SAFETY: the group is borrowed exclusively.
-        let slot = unsafe { table::find::<false>(&mut self.groups[group], position, tuple) };
-        slot.map(|slot| table::count::<false>(slot, tuple, Count { octets: 40, control_bits: 0, time: 0 }))
-            .is_some()
+        let slot = unsafe { table::find::<false>(&mut self.groups[group], position, tuple, PARTS) };
+        let count = Count { octets: 40, control_bits: 0, first: 0, last: 0 };
+        slot.map(|slot| table::count::<false>(slot, tuple, count)).is_some()
     }
 
     /// Flows that have a slot.

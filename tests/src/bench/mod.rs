@@ -6,7 +6,7 @@
 //! program is the base that is subtracted. [`contenders`] are the programs; [`rounds`] alternates them
 //! so that noise hits all alike; an [`account`] says whether they counted at all.
 //!
-//! Measured are [`packets`] by number of flows, other [`kinds`] of packets, [`new_flows`], a
+//! Measured are [`packets`] by number of flows, other [`kinds`] of packets, [`policies`], [`new_flows`], a
 //! [`full_table`], [`two_cpus`], the [`drain`], and [`live`] frames on a virtual cable; the [`curve`] of
 //! overflow is computed. A [`report`] holds all of it, [`targets`] judge it, a [`plot`] shows it.
 
@@ -22,6 +22,7 @@ pub mod memory;
 pub mod new_flows;
 pub mod packets;
 pub mod plot;
+pub mod policies;
 pub mod report;
 pub mod rounds;
 pub mod schedule;

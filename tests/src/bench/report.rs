@@ -8,7 +8,7 @@ use super::contenders::{Contender, Size};
 use super::rounds::Effort;
 use super::targets::Target;
 use super::traffic::Traffic;
-use super::{curve, drain, full_table, kinds, live, new_flows, packets, two_cpus};
+use super::{curve, drain, full_table, kinds, live, new_flows, packets, policies, two_cpus};
 
 /// The findings. What was not measured is empty.
 #[derive(Debug, Serialize)]
@@ -27,6 +27,8 @@ pub struct Report {
     pub per_packet: Vec<packets::Row>,
     /// Nanoseconds per packet, by kind of packet.
     pub kinds: Vec<kinds::Row>,
+    /// Nanoseconds per packet, by policy.
+    pub policies: Vec<policies::Row>,
     /// New flows.
     pub new_flows: Vec<new_flows::Row>,
     /// A table without room.
@@ -68,6 +70,7 @@ impl Report {
             programs: Vec::new(),
             per_packet: Vec::new(),
             kinds: Vec::new(),
+            policies: Vec::new(),
             new_flows: Vec::new(),
             full_table: Vec::new(),
             two_cpus: Vec::new(),

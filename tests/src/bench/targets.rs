@@ -7,6 +7,7 @@ use serde::Serialize;
 use super::contenders::Kind;
 use super::live::Subject;
 use super::packets;
+use super::policies;
 use super::report::Report;
 use super::schedule::Popularity;
 use super::statistics::Spread;
@@ -68,6 +69,24 @@ pub fn judge(report: &Report) -> Vec<Target> {
             let name =
                 format!("{} to {}, {} flows", figure.traffic.name(), Traffic::Ipv4Tcp.name(), row.flows);
             targets.push(Target::at_most(name, figure.plain_ratio, limit, "×"));
+        }
+    }
+    for row in &report.policies {
+        let figure = |name| row.figures.iter().find(|figure| figure.name == name);
+        match row.flows {
+            1 => {
+                if let Some(figure) = figure(policies::ACTIVE_CYBERDEFENCE) {
+                    let name = format!("a hot flow under {} to full-record", figure.name);
+                    targets.push(Target::at_most(name, figure.full_record_ratio, 1.6, "×"));
+                }
+            }
+            65_536 => {
+                if let Some(figure) = figure(policies::SCOPE) {
+                    let name = format!("{} flows, added by a {}", row.flows, figure.name);
+                    targets.push(Target::at_most(name, figure.added_ns, 15.0, "ns"));
+                }
+            }
+            _ => {}
         }
     }
     let ours = Kind::Minimizer.name();

@@ -4,7 +4,7 @@ use std::fmt::{self, Display, Formatter};
 
 use super::curve::{LAYOUTS, Layout, Tuples};
 use super::report::Report;
-use super::{curve, kinds, live, packets};
+use super::{curve, kinds, live, packets, policies};
 
 impl Display for Report {
     fn fmt(&self, out: &mut Formatter<'_>) -> fmt::Result {
@@ -20,6 +20,7 @@ impl Display for Report {
         }
         self.per_packet.iter().try_for_each(|row| packets(out, row))?;
         self.kinds.iter().try_for_each(|row| kinds(out, row))?;
+        self.policies.iter().try_for_each(|row| policies(out, row))?;
         self.new_flows(out)?;
         self.full_table(out)?;
         self.two_cpus(out)?;
@@ -56,6 +57,20 @@ fn kinds(out: &mut Formatter<'_>, row: &kinds::Row) -> fmt::Result {
     writeln!(out, "  {:<22} {:>24}   {:>24}", "packets", "cost", "of IPv4 TCP, ×")?;
     for figure in &row.figures {
         writeln!(out, "  {:<22} {:>24.1}   {:>24.2}", figure.traffic.name(), figure.ns, figure.plain_ratio)?;
+    }
+    Ok(())
+}
+
+fn policies(out: &mut Formatter<'_>, row: &policies::Row) -> fmt::Result {
+    writeln!(out, "\nminimizer by policy, IPv4 TCP, {} flows, uniform; ns per packet", row.flows)?;
+    let (cost, ratio, added) = ("cost", "of full-record, ×", "added, ns");
+    writeln!(out, "  {:<34} {cost:>20}   {ratio:>18}   {added:>20}  instructions", "policy")?;
+    for figure in &row.figures {
+        let policies::Figure { name, ns, full_record_ratio, added_ns, instructions } = figure;
+        writeln!(
+            out,
+            "  {name:<34} {ns:>20.1}   {full_record_ratio:>18.2}   {added_ns:>20.1}  {instructions:>12}"
+        )?;
     }
     Ok(())
 }

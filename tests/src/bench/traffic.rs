@@ -24,8 +24,8 @@ pub enum Traffic {
     GtpU,
 }
 
-/// Source, any, and destination; the wrapper writes the source.
-const IPV4_DESTINATION: [u8; 4] = [198, 51, 100, 7];
+/// Where all IPv4 packets go; the wrapper writes the source.
+pub const IPV4_DESTINATION: [u8; 4] = [198, 51, 100, 7];
 /// Octets 8 to 12 of the IPv6 source address, which the wrapper stores together with the last four.
 const IPV6_SOURCE_MIDDLE: [u8; 4] = [0x02, 0x00, 0x5e, 0x10];
 /// Octets of Ethernet, IPv4, UDP and TCP headers.

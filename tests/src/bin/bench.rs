@@ -12,7 +12,7 @@ use tests::bench::rounds::Effort;
 use tests::bench::schedule::Popularity;
 use tests::bench::traffic::Traffic;
 use tests::bench::{
-    curve, drain, full_table, kinds, live, memory, new_flows, packets, pin, plot, targets, two_cpus,
+    curve, drain, full_table, kinds, live, memory, new_flows, packets, pin, plot, policies, targets, two_cpus,
 };
 
 /// Measures the kernel program on this machine's kernel, beside usual flow tables and the floor.
@@ -55,6 +55,8 @@ enum Part {
     Ipv6,
     /// The real program on other kinds of packets: UDP, VLAN, MPLS, GTP-U.
     Kinds,
+    /// The real program under policies of all kinds.
+    Policies,
     /// Every packet a new flow.
     NewFlows,
     /// A table without room.
@@ -97,6 +99,8 @@ const QUICK: Effort = Effort {
 const FLOWS: [u64; 5] = [1, 1000, 65_536, 1_048_576, 4_194_304];
 /// Numbers of flows at which other kinds of packets are measured, if they are at all.
 const KINDS_FLOWS: [u64; 3] = [1000, 65_536, 1_048_576];
+/// Numbers of flows at which policies are measured.
+const POLICIES_FLOWS: [u64; 3] = [1, 1000, 65_536];
 /// The one number of flows of which some come more often than others.
 const ZIPF_FLOWS: u64 = 1_048_576;
 const LIVE_FLOWS: [u64; 2] = [1, 1000];
@@ -161,6 +165,11 @@ impl Bench {
                 let is_asked = |flows: &u64| self.is_quick || KINDS_FLOWS.contains(flows);
                 for flows in self.flows(&FLOWS).into_iter().filter(is_asked) {
                     self.report.kinds.push(kinds::measure(effort, flows)?);
+                }
+            }
+            Part::Policies => {
+                for flows in self.flows(&POLICIES_FLOWS) {
+                    self.report.policies.push(policies::measure(effort, flows)?);
                 }
             }
             Part::NewFlows => self.report.new_flows = new_flows::measure(effort)?,

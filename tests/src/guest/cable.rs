@@ -38,7 +38,7 @@ impl Drained {
         let totals = drain(&mut quiet, &mut records, u64::from);
         ensure!(totals.residuals.is_empty(), "the table was too small");
         self.ledger.add(&totals);
-        self.ledger.add_exported(totals.recorded);
+        self.ledger.add_exported(totals.recorded, Residual::default());
         ensure!(self.ledger.is_balanced(), "not balanced: {:?}", self.ledger);
         for record in records.take() {
             let flow = self.flows.entry(record.tuple).or_default();

@@ -47,9 +47,9 @@ pub fn check(variant: &Variant, corpus: &Corpus) -> Result<String> {
     let frames: Vec<_> = corpus.small.iter().chain(large).collect();
     let mut program = variant.load()?;
     program.watch(INTERFACE_INDEX, 0)?;
-    program.set_time(SECONDS);
+    program.set_time(SECONDS * 1000);
     let start_ms = realtime_ns() / 1_000_000;
-    let mut expected = Expected::with(variant.options.tunnels);
+    let mut expected = Expected::with(variant.options.enforced.policy.tunnels);
     for frame in &frames {
         let verdict = program.run(frame)?;
         ensure!(verdict == ACTION_PASS, "verdict {verdict}: {frame:02x?}");

@@ -1,8 +1,12 @@
 //! Every way in which the program can be loaded: the one table of them.
 
 use minimizer::kernel::Kernel;
+use minimizer::plan::Enforced;
+use minimizer::policy::Policy;
 use minimizer::program::{Clock, Options, Program, ProgramError};
 use minimizer_common::tunnel::Tunnels;
+
+use crate::policies;
 
 /// Large enough for every corpus here, small enough for the machine.
 const FLOWS_PER_CPU: u32 = 8192;
@@ -37,6 +41,16 @@ pub fn all(kernel: Kernel) -> Vec<Variant> {
     kernels.flat_map(|kernel| choices.map(|(clock, tunnels)| variant(kernel, clock, tunnels))).collect()
 }
 
+/// The policies whose programs are loaded and run beside those variants, with the name of each.
+pub fn policies() -> Vec<(String, Policy)> {
+    let carrier_default = Policy::load("carrier-default", &[]).expect("is built in");
+    vec![
+        ("carrier-default".to_owned(), carrier_default),
+        ("everything".to_owned(), policies::everything(Tunnels::NONE)),
+        ("everything/tunnels".to_owned(), policies::everything(Tunnels::ALL)),
+    ]
+}
+
 fn variant(kernel: Kernel, clock: Clock, tunnels: Tunnels) -> Variant {
     let length = if kernel.multi_buffer { "buffers" } else { "buffer" };
     let time = match clock {
@@ -44,6 +58,7 @@ fn variant(kernel: Kernel, clock: Clock, tunnels: Tunnels) -> Variant {
         Clock::Control => "control",
     };
     let inner = if tunnels.is_empty() { "" } else { "/tunnels" };
-    let options = Options { flows_per_cpu: FLOWS_PER_CPU, clock, tunnels, ..Options::default() };
+    let enforced = Enforced::full_record(tunnels);
+    let options = Options { flows_per_cpu: FLOWS_PER_CPU, clock, enforced, ..Options::default() };
     Variant { name: format!("{length}/{time}{inner}"), options, kernel }
 }

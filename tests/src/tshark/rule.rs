@@ -68,8 +68,6 @@ pub enum Rule {
     PppoeHeader,
     /// Wireshark's time overflows for a fraction of more than a second; the agent adds it up.
     DamagedTime,
-    /// tshark shows a time beyond 2106, the last that a record can hold in seconds of 32 bits.
-    LateTime,
     /// tshark does not show a header that the rules read: it takes HIP, Shim6 and mobility headers for
     /// the end of the packet, gives up on options that do not parse, and takes some frames for ISL.
     /// The test reads it from the frame.
@@ -87,7 +85,6 @@ impl Rule {
             Self::IpHeader => "an IP header of another version or below 20 octets is malformed",
             Self::Truncated => "a frame that ends inside a header is malformed",
             Self::DamagedTime => "a fraction of more than a second is added to the seconds",
-            Self::LateTime => "times beyond 32 bits of seconds are kept as the last of them",
             Self::NotShown => "tshark stops in front of a header, which is read from the frame instead",
             Self::CutTransport => "a transport header that is cut by the IP length has no ports",
             Self::Depth => "more than 4 tags, 8 labels or 8 extension headers are unsupported",

@@ -15,7 +15,7 @@ use crate::report::Tally;
 
 const EMULATOR: &str = "qemu-system-x86_64";
 /// A machine that takes longer hangs. It takes half a minute on a machine that has nothing else to do.
-const LIMIT: Duration = Duration::from_secs(180);
+const LIMIT: Duration = Duration::from_secs(300);
 /// Software emulation, which runs everywhere. The emulated CPUs take turns: 5.10 and 6.12 panic in code
 /// that changes itself when each has a thread of the emulator. Without the exchange of 16 octets, since with
 /// it QEMU 7.2 breaks every third boot of 6.12, somewhere behind an allocation.

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::mem::size_of;
 
 use minimizer_common::generation::BLOCK_BYTES;
-use minimizer_common::settings::{CONTROL_MAP, Control, GENERATION_MAP, PROGRAMS, Settings};
+use minimizer_common::settings::{CONTROL_MAP, Control, GENERATION_MAP, PROGRAMS, Settings, TABLES_MAP};
+use minimizer_common::tables::Node;
 
 use super::flow::{self, Flow};
 use super::instruction::Call;
@@ -48,6 +49,8 @@ const MAPS: &[Permitted] = &[
     },
     // What the agent tells the program while it runs.
     Permitted { name: CONTROL_MAP, kind: ARRAY, value_bytes: size_of::<Control>(), inner_value_bytes: None },
+    // What the policy says of addresses and endpoints: frozen before the program is loaded.
+    Permitted { name: TABLES_MAP, kind: ARRAY, value_bytes: size_of::<Node>(), inner_value_bytes: None },
     // What the agent tells the program before it is loaded, and the table of extension headers, four
     // bytes for each protocol number; the kernel makes it read-only.
     Permitted {

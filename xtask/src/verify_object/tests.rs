@@ -1,11 +1,12 @@
 //! Every rule against an object that breaks it: the built one with some bytes changed.
 
+use std::mem::offset_of;
 use std::ops::Range;
 
 use minimizer::program::OBJECT;
 use minimizer_common::generation::BLOCK_BYTES;
-use minimizer_common::settings::Control;
-use object::{Object as _, ObjectSection as _};
+use minimizer_common::settings::{Control, PROGRAM, PROGRAMS, Settings};
+use object::{Object as _, ObjectSection as _, ObjectSymbol as _, SymbolKind};
 
 use super::instruction::{INSTRUCTION_BYTES, Instruction, LOAD_IMMEDIATE_64, class, operation};
 use super::object::{KernelObject, Program};
@@ -205,12 +206,26 @@ fn stores_to_the_packet_are_refused() {
     // The first load from the packet becomes a store to the same place: one byte, from the same register.
     let program = KernelObject::parse(&bytes).expect("parses");
     let code = section(&bytes, "xdp.frags");
-    let own = code.len() / INSTRUCTION_BYTES;
-    let loads = program.programs[0].instructions.iter().take(own).enumerate();
+    // A program that reads packets without the help of functions.
+    let file = object::File::parse(&*bytes).expect("an ELF file");
+    let address = |name: &str| {
+        let symbols =
+            file.symbols().filter(|symbol| symbol.name() == Ok(name) && symbol.kind() == SymbolKind::Text);
+        let addresses: Vec<_> =
+            symbols.map(|symbol| usize::try_from(symbol.address()).expect("fits")).collect();
+        assert_eq!(addresses.len(), 1, "{name}");
+        addresses[0]
+    };
+    let start = address(PROGRAM);
+    let others = PROGRAMS.iter().map(|(name, _)| address(name)).filter(|other| *other > start);
+    let own = (others.min().unwrap_or(code.len()) - start) / INSTRUCTION_BYTES;
+    let first = program.programs.iter().find(|program| program.name == PROGRAM).expect("is in the object");
+    let first = first.instructions.clone();
+    let loads = first.iter().take(own).enumerate();
     let loads = loads.filter(|(_, instruction)| instruction.class() == class::LDX);
     let mut refused = 0;
     for (at, load) in loads {
-        let place = code.start + at * INSTRUCTION_BYTES;
+        let place = code.start + start + at * INSTRUCTION_BYTES;
         let before = bytes[place..place + INSTRUCTION_BYTES].to_vec();
         let store = Instruction {
             opcode: load.opcode & !0x07 | class::STX,
@@ -234,7 +249,8 @@ fn stores_to_the_packet_are_refused() {
 fn stores_to_context_and_constants_are_refused() {
     let Some(bytes) = object() else { return };
     let mut constants = bytes.clone();
-    let is_constant_load = |load: &Instruction| load.opcode == 0x61 && load.offset == 0x78;
+    let run_blocks = i16::try_from(offset_of!(Settings, run_blocks)).expect("the settings are short");
+    let is_constant_load = |load: &Instruction| load.opcode == 0x61 && load.offset == run_blocks;
     patch(&mut constants, is_constant_load, |load| {
         load.opcode = 0x63;
         (load.destination, load.source) = (load.source, load.destination);

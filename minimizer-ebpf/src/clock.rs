@@ -1,0 +1,55 @@
+//! The time of a packet: from the kernel's tick, or from the agent.
+
+use aya_ebpf::helpers::generated::{bpf_jiffies64, bpf_ktime_get_ns};
+use minimizer_common::generation::InterfaceCounters;
+use minimizer_common::plan::Steps;
+use minimizer_common::settings::{CLOCK_CONTROL, Control, clock};
+
+use crate::constants::setting;
+
+const NS_PER_SECOND: u64 = 1_000_000_000;
+
+/// When a packet came in.
+#[derive(Clone, Copy)]
+pub struct Time {
+    /// Time units since the base.
+    pub units: u32,
+    /// Seconds since 1970; known only where indicators expire.
+    pub seconds: u32,
+}
+
+/// The time of a packet. It is computed from the precise clock once per tick at a unit's end and remembered
+/// until the tick that ends the unit, since reading that clock stops the processor from overlapping cache
+/// misses. Where indicators expire it is computed at the end of every second, too.
+#[inline(always)]
+pub fn now(counters: &mut InterfaceCounters, control: &Control, steps: Steps) -> Time {
+    let has_seconds = steps.has(Steps::SELECT);
+    if steps.has(Steps::NO_TIME) && !has_seconds {
+        return Time { units: 0, seconds: 0 };
+    }
+    if setting!(clock) == CLOCK_CONTROL {
+        return read(control.clock);
+    }
+    // SAFETY: the helper has no arguments.
+    let tick = unsafe { bpf_jiffies64() };
+    if tick >= counters.clock_until_tick {
+        // SAFETY: the helper has no arguments.
+        let now_ns = unsafe { bpf_ktime_get_ns() } + control.realtime_offset_ns;
+        let unit_ns = setting!(time_unit_ns);
+        let units = now_ns.checked_div(unit_ns).unwrap_or(0);
+        let mut left_ns = (units + 1) * unit_ns - now_ns;
+        let mut seconds = 0;
+        if has_seconds {
+            seconds = now_ns / NS_PER_SECOND;
+            left_ns = left_ns.min((seconds + 1) * NS_PER_SECOND - now_ns);
+        }
+        counters.clock = clock((units - setting!(time_base_units)) as u32, seconds as u32);
+        counters.clock_until_tick = tick + 1 + left_ns.checked_div(setting!(tick_ns)).unwrap_or(0);
+    }
+    read(counters.clock)
+}
+
+#[inline(always)]
+const fn read(clock: u64) -> Time {
+    Time { units: clock as u32, seconds: (clock >> 32) as u32 }
+}

@@ -1,0 +1,30 @@
+//! The constants that the agent puts into the program before it is loaded.
+
+use minimizer_common::plan::Plan;
+use minimizer_common::settings::Settings;
+
+/// Constants that the agent sets before the program is loaded.
+#[unsafe(no_mangle)]
+pub static SETTINGS: Settings = Settings {
+    hash_keys: [0; _],
+    plan: Plan::EXACT,
+    time_unit_ns: 1,
+    time_base_units: 0,
+    tick_ns: 1,
+    run_blocks: 0,
+    spill_blocks: 0,
+    group_mask: 0,
+    clock: 0,
+    frame_length: 0,
+    tunnels: 0,
+};
+
+/// Reads one constant, volatile so that the compiler does not assume the value in this file.
+macro_rules! setting {
+    ($($field:tt)+) => {
+        // SAFETY: reads a constant of this program.
+        unsafe { ::core::ptr::read_volatile(&raw const $crate::constants::SETTINGS.$($field)+) }
+    };
+}
+
+pub(crate) use setting;

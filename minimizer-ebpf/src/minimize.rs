@@ -1,0 +1,193 @@
+//! What the plan leaves of a packet: the tuple that is stored, and nothing else.
+//!
+//! Each step stands behind its bit of the plan, a constant that the verifier knows: what is not to be done is
+//! not in the loaded program. Nothing here is told apart by packets, so that it is walked once.
+
+use core::ptr;
+
+use minimizer_common::plan::{Plan, Steps};
+use minimizer_common::tuple::{Tags, Tuple};
+
+use crate::siphash;
+use crate::walk::Packet;
+
+/// Protocol number of ICMP (RFC 792).
+const ICMP: u8 = 1;
+/// Protocol number of ICMPv6 (RFC 4443).
+const ICMPV6: u8 = 58;
+/// First registered port (RFC 6335).
+const REGISTERED: u16 = 1024;
+/// First dynamic port (RFC 6335).
+const DYNAMIC: u16 = 49_152;
+
+/// The classes of a packet's addresses: [`minimizer_common::tables::CLASS_FOREIGN`] or
+/// [`minimizer_common::tables::CLASS_DOMESTIC`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Classes {
+    /// Of the source.
+    pub source: u32,
+    /// Of the destination.
+    pub destination: u32,
+}
+
+/// Reads one constant of the plan, volatile so that the compiler does not assume the value in the object.
+macro_rules! constant {
+    ($plan:ident . $($field:tt)+) => {
+        // SAFETY: reads a field of what is borrowed.
+        unsafe { ptr::read_volatile(&raw const $plan.$($field)+) }
+    };
+}
+
+/// The steps of the plan.
+#[inline(always)]
+#[must_use]
+pub fn steps(plan: &Plan) -> Steps {
+    Steps(constant!(plan.steps))
+}
+
+/// What is stored of a packet that came in on the interface of slot number `interface`: its tuple, without
+/// selector, and its control bits. `key` is that of the pseudonyms, asked for only when there are any.
+#[inline(always)]
+pub fn minimize<const IPV6: bool>(
+    plan: &Plan,
+    packet: &Packet,
+    interface: u32,
+    classes: Classes,
+    key: impl FnOnce() -> Option<[u64; 2]>,
+) -> Option<(Tuple, u16)> {
+    let steps = steps(plan);
+    let mut addresses = packet.addresses;
+    let (masks, omits) = if IPV6 { (Steps::IPV6, Steps::NO_IPV6) } else { (Steps::IPV4, Steps::NO_IPV4) };
+    if steps.has(masks) && !steps.has(omits) {
+        let classes = if steps.has(Steps::CLASSES) { classes } else { Classes::default() };
+        addresses =
+            if IPV6 { ipv6(plan, steps, addresses, classes) } else { ipv4(plan, steps, addresses, classes) };
+        if steps.has(Steps::PSEUDONYMS) {
+            let key = key()?;
+            addresses = if IPV6 {
+                ipv6_pseudonyms(plan, packet.addresses, addresses, classes, key)
+            } else {
+                ipv4_pseudonyms(plan, packet.addresses[0], addresses[0], classes, key)
+            };
+        }
+    }
+    let mut ports = packet.ports;
+    if steps.has(Steps::PORTS) && !steps.has(Steps::NO_PORTS) {
+        ports = match packet.protocol {
+            ICMP => masked(ports, constant!(plan.icmp_masks[0])),
+            ICMPV6 => masked(ports, constant!(plan.icmp_masks[1])),
+            _ => (port(plan, 0, ports.0), port(plan, 1, ports.1)),
+        };
+    }
+    let mut tags = packet.tags.with_interface(interface);
+    if steps.has(Steps::NO_TAGS) {
+        tags = Tags::NONE;
+    } else if steps.has(Steps::TAGS) {
+        tags = Tags(tags.0 & constant!(plan.tags_mask));
+    }
+    let mut tuple = Tuple::new(addresses, ports, tags, packet.protocol, packet.traffic_class);
+    let mut control_bits = packet.control_bits;
+    if steps.has(Steps::KIND) {
+        let mask = constant!(plan.kind_mask);
+        tuple.kind &= mask as u16;
+        control_bits &= (mask >> 16) as u16;
+    }
+    Some((tuple, control_bits))
+}
+
+/// The bits that are kept of IPv4 addresses.
+#[inline(always)]
+fn ipv4(plan: &Plan, steps: Steps, addresses: [u64; 4], classes: Classes) -> [u64; 4] {
+    let mut mask = constant!(plan.ipv4_masks[0]);
+    if steps.has(Steps::CLASSES) {
+        let domestic = constant!(plan.ipv4_masks[1]);
+        let sources = u64::from(u32::MAX);
+        mask = either(classes.source, mask, domestic) & sources
+            | either(classes.destination, mask, domestic) & !sources;
+    }
+    [addresses[0] & mask, 0, 0, 0]
+}
+
+/// The bits that are kept of IPv6 addresses.
+#[inline(always)]
+fn ipv6(plan: &Plan, steps: Steps, addresses: [u64; 4], classes: Classes) -> [u64; 4] {
+    let mask = |side: usize, class: u32, word: usize| {
+        let foreign = constant!(plan.ipv6_masks[side][0][word]);
+        if steps.has(Steps::CLASSES) {
+            either(class, foreign, constant!(plan.ipv6_masks[side][1][word]))
+        } else {
+            foreign
+        }
+    };
+    [
+        addresses[0] & mask(0, classes.source, 0),
+        addresses[1] & mask(0, classes.source, 1),
+        addresses[2] & mask(1, classes.destination, 0),
+        addresses[3] & mask(1, classes.destination, 1),
+    ]
+}
+
+/// Puts the pseudonyms of IPv4 addresses where the masks have left nothing.
+#[inline(always)]
+fn ipv4_pseudonyms(plan: &Plan, whole: u64, kept: u64, classes: Classes, [k0, k1]: [u64; 2]) -> [u64; 4] {
+    let chosen = constant!(plan.ipv4_pseudonyms);
+    let mut addresses = kept;
+    if is_chosen(chosen, 0, classes.source) {
+        addresses |= u64::from(siphash::ipv4_pseudonym(k0, k1, whole as u32));
+    }
+    if is_chosen(chosen, 1, classes.destination) {
+        addresses |= u64::from(siphash::ipv4_pseudonym(k0, k1, (whole >> 32) as u32)) << 32;
+    }
+    [addresses, 0, 0, 0]
+}
+
+/// Puts the pseudonyms of IPv6 addresses where the masks have left nothing.
+#[inline(always)]
+fn ipv6_pseudonyms(
+    plan: &Plan,
+    whole: [u64; 4],
+    kept: [u64; 4],
+    classes: Classes,
+    [k0, k1]: [u64; 2],
+) -> [u64; 4] {
+    let chosen = constant!(plan.ipv6_pseudonyms);
+    let [mut first, mut second, mut third, mut fourth] = kept;
+    if is_chosen(chosen, 0, classes.source) {
+        (first, second) = siphash::ipv6_pseudonym(k0, k1, whole[0], whole[1]);
+    }
+    if is_chosen(chosen, 1, classes.destination) {
+        (third, fourth) = siphash::ipv6_pseudonym(k0, k1, whole[2], whole[3]);
+    }
+    [first, second, third, fourth]
+}
+
+/// Whether addresses of a class become pseudonyms on this side.
+#[inline(always)]
+const fn is_chosen(chosen: u32, side: u32, class: u32) -> bool {
+    chosen >> (side * 2 + (class & 1)) & 1 != 0
+}
+
+/// The first word for class 0, the second for class 1, without a branch.
+#[inline(always)]
+const fn either(class: u32, foreign: u64, domestic: u64) -> u64 {
+    foreign ^ (foreign ^ domestic) & ((class & 1) as u64).wrapping_neg()
+}
+
+/// Type and code under a mask.
+#[inline(always)]
+const fn masked(ports: (u16, u16), mask: u32) -> (u16, u16) {
+    (ports.0 & mask as u16, ports.1 & (mask >> 16) as u16)
+}
+
+/// What is left of a port. Protocols without ports have port 0, of which nothing can be left out.
+#[inline(always)]
+fn port(plan: &Plan, side: usize, port: u16) -> u16 {
+    if constant!(plan.port_classes[side]) != 0 {
+        return match port {
+            ..REGISTERED => 0,
+            REGISTERED..DYNAMIC => REGISTERED,
+            DYNAMIC.. => DYNAMIC,
+        };
+    }
+    if u32::from(port) < constant!(plan.ports_below[side]) { port } else { 0 }
+}

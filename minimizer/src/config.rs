@@ -1,0 +1,257 @@
+//! agent.toml: what an engineer sets once in place of options of the command line.
+
+use std::fs;
+use std::io;
+use std::net::SocketAddr;
+use std::num::NonZeroU32;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+use thiserror::Error;
+
+use crate::cli::{self, AttachMode};
+use crate::findings::{At, Document, Findings};
+use crate::policy::builtin::BUILT_IN;
+use crate::signature::VerifierKey;
+use crate::signature::required;
+
+/// The model of agent.toml.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(title = "Minimizer agent")]
+pub struct ConfigFile {
+    /// Interfaces to watch, by name or by a pattern like "eth*".
+    #[serde(default)]
+    pub interfaces: Vec<At<String>>,
+    /// Interfaces to watch and to drop every frame of once it is counted: mirror ports.
+    #[serde(default)]
+    pub taps: Vec<At<String>>,
+    /// Accept taps that carry addresses or default routes of this host, and cut it off there.
+    pub force_tap: Option<bool>,
+    /// How the program is attached.
+    pub mode: Option<AttachMode>,
+    /// Time between drains, like "10s": from "100ms" to "60s".
+    pub interval: Option<At<String>>,
+    /// Flows per interval, over all CPUs, for which the tables are sized.
+    #[schemars(range(min = 1))]
+    pub flows: Option<At<u32>>,
+    /// Flows per CPU and interval for which the table is sized.
+    #[schemars(range(min = 1))]
+    pub flows_per_cpu: Option<At<u32>>,
+    /// Where /metrics and the status page are served, like "127.0.0.1:14739".
+    pub listen: Option<At<String>>,
+    /// Policy file, relative to this file, or the name of a built-in policy.
+    pub policy: Option<String>,
+    /// Verifier key, or file with one relative to this file, whose holder must have signed the policy.
+    pub require_signature: Option<At<String>>,
+    /// File of the keys that pseudonyms are made with, relative to this file.
+    pub keys: Option<PathBuf>,
+    /// File that the ledger is written to when the agent ends, relative to this file.
+    pub ledger: Option<PathBuf>,
+}
+
+/// What agent.toml says; what it does not say is left to the command line and its defaults.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Config {
+    /// Interfaces to watch.
+    pub interfaces: Vec<String>,
+    /// Interfaces to watch as taps.
+    pub taps: Vec<String>,
+    /// Whether taps that this host needs are accepted.
+    pub force_tap: Option<bool>,
+    /// How the program is attached.
+    pub mode: Option<AttachMode>,
+    /// Time between drains.
+    pub interval: Option<Duration>,
+    /// For how many flows the tables are sized.
+    pub flows: Option<Flows>,
+    /// Where the agent serves.
+    pub listen: Option<SocketAddr>,
+    /// Policy file, or the name of a built-in policy.
+    pub policy: Option<String>,
+    /// The key by which the policy must be signed.
+    pub require_signature: Option<VerifierKey>,
+    /// File of the keys.
+    pub keys: Option<PathBuf>,
+    /// File of the ledger.
+    pub ledger: Option<PathBuf>,
+}
+
+/// For how many flows in an interval the tables are sized.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flows {
+    /// Over all CPUs.
+    All(NonZeroU32),
+    /// On each CPU.
+    PerCpu(NonZeroU32),
+}
+
+impl Default for Flows {
+    /// Enough for a busy server, in 18.5 MiB a CPU.
+    fn default() -> Self {
+        Self::PerCpu(NonZeroU32::new(65_536).expect("is not 0"))
+    }
+}
+
+/// Why agent.toml cannot be used.
+#[derive(Debug, Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("cannot read the configuration {}: {source}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// It does not fit the model, or says what cannot be.
+    #[error("the configuration is refused: {0}")]
+    Refused(Findings),
+}
+
+impl Config {
+    /// Reads agent.toml.
+    ///
+    /// # Errors
+    /// See [`ConfigError`].
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let text =
+            fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+        Self::parse(&text, path)
+    }
+
+    /// Reads the text of the file of that path.
+    ///
+    /// # Errors
+    /// [`ConfigError::Refused`] with all that is wrong.
+    pub fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
+        let folder = path.parent().unwrap_or(Path::new(""));
+        let mut document = Document::new(path.display().to_string(), text);
+        let file: ConfigFile = document.read().map_err(ConfigError::Refused)?;
+        let names = |document: &mut Document<'_>, names: &[At<String>]| -> Vec<String> {
+            for name in names.iter().filter(|name| name.get().is_empty()) {
+                document.refuse(name, "an interface has a name: write it, or a pattern like \"eth*\"");
+            }
+            names.iter().map(|name| name.get().clone()).collect()
+        };
+        let config = Self {
+            interfaces: names(&mut document, &file.interfaces),
+            taps: names(&mut document, &file.taps),
+            force_tap: file.force_tap,
+            mode: file.mode,
+            interval: parsed(&mut document, file.interval.as_ref(), |text| {
+                cli::interval(text).map_err(|error| format!("`{text}`: {error}"))
+            }),
+            flows: flows(&mut document, &file),
+            listen: parsed(&mut document, file.listen.as_ref(), |text| {
+                text.parse().map_err(|_| {
+                    format!("`{text}`: allowed are an address and a port, like \"127.0.0.1:14739\"")
+                })
+            }),
+            policy: file.policy.map(|policy| match BUILT_IN.iter().any(|built_in| built_in.name == policy) {
+                true => policy,
+                false => folder.join(policy).display().to_string(),
+            }),
+            require_signature: parsed(&mut document, file.require_signature.as_ref(), |text| {
+                required::key(text, folder).map_err(|error| error.to_string())
+            }),
+            keys: file.keys.map(|keys| folder.join(keys)),
+            ledger: file.ledger.map(|ledger| folder.join(ledger)),
+        };
+        document.finish().map_err(ConfigError::Refused)?;
+        Ok(config)
+    }
+}
+
+/// The value of a text, or a note of what is wrong with it.
+fn parsed<T>(
+    document: &mut Document<'_>,
+    text: Option<&At<String>>,
+    parse: impl Fn(&str) -> Result<T, String>,
+) -> Option<T> {
+    let text = text?;
+    parse(text.get()).map_err(|error| document.refuse(text, error)).ok()
+}
+
+fn flows(document: &mut Document<'_>, file: &ConfigFile) -> Option<Flows> {
+    let mut number = |flows: &At<u32>| {
+        let number = NonZeroU32::new(*flows.get());
+        if number.is_none() {
+            document.refuse(flows, "a table for no flows holds nothing: allowed are 1 and more");
+        }
+        number
+    };
+    match (&file.flows, &file.flows_per_cpu) {
+        (Some(_), Some(per_cpu)) => {
+            document.refuse(per_cpu, "`flows` says it already: keep one of them");
+            None
+        }
+        (Some(flows), None) => number(flows).map(Flows::All),
+        (None, Some(flows)) => number(flows).map(Flows::PerCpu),
+        (None, None) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroU32;
+    use std::path::{Path, PathBuf};
+    use std::time::Duration;
+
+    use super::{Config, Flows};
+    use crate::cli::AttachMode;
+
+    fn parse(text: &str) -> Result<Config, String> {
+        Config::parse(text, Path::new("/etc/minimizer/agent.toml")).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn everything_is_optional() {
+        assert_eq!(parse(""), Ok(Config::default()));
+    }
+
+    #[test]
+    fn everything_can_be_said() {
+        let config = parse(
+            "interfaces = [\"eth*\"]\ntaps = [\"mirror0\"]\nforce_tap = true\nmode = \"skb\"\ninterval = \"5s\"\n\
+             flows = 1000\nlisten = \"[::1]:9\"\npolicy = \"policy.toml\"\nkeys = \"/run/keys\"\nledger = \"l.json\"\n",
+        );
+        let wanted = Config {
+            interfaces: vec!["eth*".to_owned()],
+            taps: vec!["mirror0".to_owned()],
+            force_tap: Some(true),
+            mode: Some(AttachMode::Skb),
+            interval: Some(Duration::from_secs(5)),
+            flows: NonZeroU32::new(1000).map(Flows::All),
+            listen: "[::1]:9".parse().ok(),
+            policy: Some("/etc/minimizer/policy.toml".to_owned()),
+            require_signature: None,
+            keys: Some(PathBuf::from("/run/keys")),
+            ledger: Some(PathBuf::from("/etc/minimizer/l.json")),
+        };
+        assert_eq!(config, Ok(wanted));
+        assert_eq!(
+            parse("policy = \"full-record\"").map(|config| config.policy),
+            Ok(Some("full-record".to_owned()))
+        );
+    }
+
+    #[test]
+    fn what_cannot_be_is_refused_with_its_place() {
+        for (text, part) in [
+            ("interface = \"eth0\"", "agent.toml:1:1: unknown field `interface`"),
+            ("\ninterval = \"1ms\"", "agent.toml:2:12: `1ms`: allowed are 100ms to 60s"),
+            ("mode = \"fast\"", "unknown variant `fast`, expected `native` or `skb`"),
+            ("listen = \"here\"", "an address and a port"),
+            ("flows = 0", "1 and more"),
+            ("flows = 1\nflows_per_cpu = 1", "agent.toml:2:17: `flows` says it already"),
+            ("taps = [\"\"]", "an interface has a name"),
+            ("require_signature = \"absent\"", "agent.toml:1:21: `absent` is neither a verifier key"),
+        ] {
+            let said = parse(text).expect_err(text);
+            assert!(said.contains(part), "{said}");
+        }
+    }
+}

@@ -1,0 +1,198 @@
+//! Values of a TOML file that know where they stand, and what is found wrong with them.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::ops::Range;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use toml::Spanned;
+
+/// Findings that are shown: a list in the wrong format has one in each of its lines.
+const SHOWN_MAX: usize = 20;
+
+/// A value, and where it stands in its file.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(transparent)]
+pub struct At<T>(Spanned<T>);
+
+impl<T> At<T> {
+    /// The value.
+    #[must_use]
+    pub fn get(&self) -> &T {
+        self.0.as_ref()
+    }
+
+    /// Where it stands, in octets from the begin of the text.
+    #[must_use]
+    pub fn span(&self) -> Range<usize> {
+        self.0.span()
+    }
+}
+
+impl<T: JsonSchema> JsonSchema for At<T> {
+    fn inline_schema() -> bool {
+        T::inline_schema()
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        T::schema_name()
+    }
+
+    fn schema_id() -> Cow<'static, str> {
+        T::schema_id()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        T::json_schema(generator)
+    }
+}
+
+/// One thing that is wrong, where, and what would be right.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// The file.
+    pub file: String,
+    /// Line, from 1 on.
+    pub line: usize,
+    /// Column in characters, from 1 on; 0 when it is the whole line.
+    pub column: usize,
+    /// What is wrong, why, and the fix.
+    pub message: String,
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { file, line, column, message } = self;
+        match column {
+            0 => write!(formatter, "{file}:{line}: {message}"),
+            _ => write!(formatter, "{file}:{line}:{column}: {message}"),
+        }
+    }
+}
+
+/// All that is wrong: at least one thing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Findings(pub Vec<Finding>);
+
+impl fmt::Display for Findings {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let [finding] = &*self.0 {
+            return finding.fmt(formatter);
+        }
+        write!(formatter, "{} things are wrong:", self.0.len())?;
+        self.0.iter().take(SHOWN_MAX).try_for_each(|finding| write!(formatter, "\n  {finding}"))?;
+        match self.0.len().saturating_sub(SHOWN_MAX) {
+            0 => Ok(()),
+            more => write!(formatter, "\n  and {more} more"),
+        }
+    }
+}
+
+/// The text of a TOML file, and what was found wrong with it so far.
+#[derive(Debug)]
+pub struct Document<'text> {
+    name: String,
+    text: &'text str,
+    findings: Vec<Finding>,
+}
+
+impl<'text> Document<'text> {
+    /// The text of the file of that name.
+    #[must_use]
+    pub const fn new(name: String, text: &'text str) -> Self {
+        Self { name, text, findings: Vec::new() }
+    }
+
+    /// Reads the text into its model.
+    ///
+    /// # Errors
+    /// When it is no TOML, or a key or the kind of a value is not in the model.
+    pub fn read<T: DeserializeOwned>(&self) -> Result<T, Findings> {
+        toml::from_str(self.text).map_err(|error| {
+            let span = error.span().unwrap_or_default();
+            Findings(vec![self.finding(span.start, error.message().to_owned())])
+        })
+    }
+
+    /// Notes that the value is wrong.
+    pub fn refuse<T>(&mut self, at: &At<T>, message: impl Into<String>) {
+        self.refuse_at(at.span().start, message);
+    }
+
+    /// Notes that what stands there is wrong.
+    pub fn refuse_at(&mut self, offset: usize, message: impl Into<String>) {
+        let finding = self.finding(offset, message.into());
+        self.findings.push(finding);
+    }
+
+    /// Notes what was found in another file.
+    pub fn also(&mut self, finding: Finding) {
+        self.findings.push(finding);
+    }
+
+    /// Ends with all that was found, by place, if there is anything.
+    ///
+    /// # Errors
+    /// When something was found.
+    pub fn finish(mut self) -> Result<(), Findings> {
+        if self.findings.is_empty() {
+            return Ok(());
+        }
+        // What was found in other files comes after.
+        let name = self.name;
+        self.findings.sort_by_key(|finding| (finding.file != name, finding.line, finding.column));
+        self.findings.dedup();
+        Err(Findings(self.findings))
+    }
+
+    fn finding(&self, offset: usize, message: String) -> Finding {
+        let before = self.text.get(..offset).unwrap_or(self.text);
+        let line_begin = before.rfind('\n').map_or(0, |newline| newline + 1);
+        Finding {
+            file: self.name.clone(),
+            line: before.matches('\n').count() + 1,
+            column: before[line_begin..].chars().count() + 1,
+            message,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde::Deserialize;
+
+    use super::{At, Document};
+
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Model {
+        number: At<u8>,
+    }
+
+    #[test]
+    fn a_finding_has_line_and_column_in_characters() {
+        let mut document = Document::new("file".to_owned(), "# ü\n  number = 7");
+        let model: Model = document.read().expect("is of the model");
+        assert_eq!(*model.number.get(), 7);
+        document.refuse(&model.number, "is odd");
+        assert_eq!(document.finish().expect_err("is found").to_string(), "file:2:12: is odd");
+    }
+
+    #[test]
+    fn only_the_first_findings_are_shown() {
+        let mut document = Document::new("file".to_owned(), "number = 7");
+        (0..30).for_each(|offset| document.refuse_at(offset % 10, format!("wrong {offset}")));
+        let said = document.finish().expect_err("is found").to_string();
+        assert!(said.starts_with("30 things are wrong:\n  file:1:1: wrong 0"), "{said}");
+        assert!(said.ends_with("\n  and 10 more") && said.lines().count() == 22, "{said}");
+    }
+
+    #[test]
+    fn an_unknown_key_is_named_with_those_that_are_known() {
+        let findings = Document::new("file".to_owned(), "number = 7\nnummer = 8").read::<Model>().err();
+        let said = findings.expect("is refused").to_string();
+        assert_eq!(said, "file:2:1: unknown field `nummer`, expected `number`");
+    }
+}

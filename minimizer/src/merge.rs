@@ -1,0 +1,107 @@
+//! Merges records of the same flow: sums of counts, OR of control bits, the first and the last time.
+
+use std::hash::{BuildHasher as _, RandomState};
+
+use hashbrown::HashTable;
+use hashbrown::hash_table::Entry;
+use minimizer_common::tuple::Tuple;
+
+use crate::record::Record;
+
+/// Records, one for each distinct tuple and indicator.
+#[derive(Debug, Default)]
+pub struct Merge {
+    records: Vec<Record>,
+    /// Positions in `records`, by the hash of the key.
+    positions: HashTable<usize>,
+    /// Keyed anew in every process: who chooses the flows must not choose where they collide.
+    hasher: RandomState,
+}
+
+impl Merge {
+    /// Nothing yet, with room for so many records: a table that grows hashes all of them again.
+    #[must_use]
+    pub fn with_capacity(records: usize) -> Self {
+        Self {
+            records: Vec::with_capacity(records),
+            positions: HashTable::with_capacity(records),
+            hasher: RandomState::new(),
+        }
+    }
+
+    /// Adds a record to the one with its key, or as a new one, and returns the position of either among all.
+    pub fn add(&mut self, record: Record) -> usize {
+        let Self { records, positions, hasher } = self;
+        let hash = |record: &Record| hasher.hash_one(key(record));
+        let found = positions.entry(
+            hash(&record),
+            |position| key(&records[*position]) == key(&record),
+            |position| hash(&records[*position]),
+        );
+        match found {
+            Entry::Occupied(position) => {
+                let position = *position.get();
+                records[position].absorb(&record);
+                position
+            }
+            Entry::Vacant(place) => {
+                let position = records.len();
+                place.insert(position);
+                records.push(record);
+                position
+            }
+        }
+    }
+
+    /// Takes the records out, by their positions.
+    pub fn take(&mut self) -> Vec<Record> {
+        self.positions.clear();
+        std::mem::take(&mut self.records)
+    }
+}
+
+/// What tells flows apart. The interface of a record follows from its tuple.
+const fn key(record: &Record) -> (&Tuple, u64) {
+    (&record.tuple, record.selector_id)
+}
+
+impl Record {
+    /// Adds what another record of the same flow counted.
+    pub fn absorb(&mut self, other: &Self) {
+        self.control_bits |= other.control_bits;
+        self.packets += other.packets;
+        self.octets += other.octets;
+        self.start_ms = self.start_ms.min(other.start_ms);
+        self.end_ms = self.end_ms.max(other.end_ms);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use minimizer_common::tuple::{Tags, Tuple};
+
+    use super::Merge;
+    use crate::record::Record;
+
+    #[test]
+    fn records_of_one_key_become_one() {
+        let record = |selector_id, control_bits, packets, start_ms| Record {
+            tuple: Tuple::new([1, 0, 0, 0], (1, 2), Tags::NONE, 6, 0),
+            ingress_interface: 1,
+            control_bits,
+            packets,
+            octets: 100 * packets,
+            start_ms,
+            end_ms: start_ms + 10,
+            selector_id,
+        };
+        let mut merge = Merge::default();
+        assert_eq!(merge.add(record(0, 2, 1, 500)), 0);
+        assert_eq!(merge.add(record(7, 1, 1, 500)), 1);
+        assert_eq!(merge.add(record(0, 16, 2, 400)), 0);
+        let mut merged = record(0, 18, 3, 400);
+        merged.end_ms = 510;
+        assert_eq!(merge.take(), [merged, record(7, 1, 1, 500)]);
+        assert_eq!(merge.add(record(0, 2, 1, 500)), 0, "empty again");
+    }
+}

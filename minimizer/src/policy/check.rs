@@ -1,0 +1,204 @@
+//! From the model of a policy file to a policy: whatever it could not keep is refused, with the reason and the fix.
+
+mod inputs;
+mod recipient;
+mod scope;
+mod transform;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use minimizer_common::tunnel::{Tunnel, Tunnels};
+use toml::value::Datetime;
+
+use super::file::{MandateFile, PolicyFile, PseudonymsFile, SelectorsFile};
+use super::{Indicator, Mandate, Policy, indicators};
+use crate::findings::{At, Document, Finding, Findings};
+use inputs::{Inputs, sha256};
+
+/// Digests of the files that a policy names, by the names it gives.
+type Digests = BTreeMap<String, String>;
+
+/// How long a key of pseudonyms is used when the policy does not say.
+const EPOCH_DEFAULT: Duration = Duration::from_hours(24);
+const EPOCH_MIN: Duration = Duration::from_mins(1);
+const EPOCH_MAX: Duration = Duration::from_hours(366 * 24);
+/// Longest name.
+const NAME_CHARACTERS_MAX: usize = 64;
+
+/// Checks the text of a policy, whose files lie relative to `folder`.
+///
+/// # Errors
+/// All that is wrong with it; only the first thing when it does not fit the model.
+pub fn check(text: &str, name: String, folder: &Path) -> Result<Policy, Findings> {
+    let mut document = Document::new(name, text);
+    let file: PolicyFile = document.read()?;
+    let mut inputs = Inputs::new(folder);
+    check_name(&mut document, &file.name, "policy");
+    let mandate = file.mandate.as_ref().and_then(|mandate| check_mandate(&mut document, mandate));
+    let scope = file.scope.as_ref().map(|at| scope::check(&mut document, &mut inputs, at));
+    let selectors = file.selectors.as_ref().map(|at| check_selectors(&mut document, &mut inputs, at));
+    let tunnels = check_tunnels(&mut document, &file.tunnels);
+    let pseudonym_epoch = check_epoch(&mut document, file.pseudonyms.as_ref());
+    let context = recipient::Context { has_scope: scope.is_some(), has_selectors: selectors.is_some() };
+    let recipients = recipient::check(&mut document, &file.recipients, context);
+    document.finish()?;
+    Ok(Policy {
+        name: file.name.get().clone(),
+        description: file.description,
+        mandate,
+        scope,
+        selectors,
+        tunnels,
+        pseudonym_epoch,
+        recipients,
+        digest: sha256(text.as_bytes()),
+        inputs: inputs.digests(),
+    })
+}
+
+/// Names become parts of file names, of metrics and of key domains.
+fn check_name(document: &mut Document<'_>, name: &At<String>, of: &str) {
+    let text = name.get();
+    let is_allowed = |character: char| character.is_ascii_alphanumeric() || "._-".contains(character);
+    if !text.starts_with(|first: char| first.is_ascii_alphanumeric())
+        || !text.chars().all(is_allowed)
+        || text.len() > NAME_CHARACTERS_MAX
+    {
+        document.refuse(
+            name,
+            format!(
+                "`{text}` is no name of a {of}: allowed are up to {NAME_CHARACTERS_MAX} letters, digits, `.`, `_` and \
+                 `-`, with a letter or digit first"
+            ),
+        );
+    }
+}
+
+/// A text that must say something.
+fn check_said(document: &mut Document<'_>, text: &At<String>, key: &str) -> String {
+    if text.get().trim().is_empty() {
+        document.refuse(text, format!("`{key}` says nothing: write it in a few words"));
+    }
+    text.get().trim().to_owned()
+}
+
+fn check_mandate(document: &mut Document<'_>, at: &At<MandateFile>) -> Option<Mandate> {
+    let mandate = at.get();
+    let id = check_said(document, &mandate.id, "id");
+    let purpose = check_said(document, &mandate.purpose, "purpose");
+    let legal_basis = check_said(document, &mandate.legal_basis, "legal_basis");
+    let valid_from = match &mandate.valid_from {
+        Some(moment) => check_moment(document, moment),
+        None => {
+            document.refuse(at, "the mandate does not say from when it is valid: add `valid_from`");
+            None
+        }
+    };
+    let valid_until = match &mandate.valid_until {
+        Some(moment) => check_moment(document, moment),
+        None => {
+            document.refuse(
+                at,
+                "the mandate has no end, and one without would never be looked at again: add `valid_until`",
+            );
+            None
+        }
+    };
+    let (valid_from, valid_until) = (valid_from?, valid_until?);
+    if valid_until <= valid_from {
+        let end = mandate.valid_until.as_ref()?;
+        document.refuse(
+            end,
+            format!("the mandate ends before it begins ({valid_from}): `valid_until` must be later"),
+        );
+        return None;
+    }
+    Some(Mandate { id, purpose, legal_basis, valid_from, valid_until })
+}
+
+fn check_moment(document: &mut Document<'_>, at: &At<Datetime>) -> Option<Timestamp> {
+    let text = at.get().to_string();
+    let moment = at.get().offset.and_then(|_| text.parse().ok());
+    if moment.is_none() {
+        document.refuse(
+            at,
+            format!(
+                "`{text}` is a different moment in each time zone: write a date, a time and the offset from UTC, like \
+                 2026-04-01T00:00:00+09:00"
+            ),
+        );
+    }
+    moment
+}
+
+fn check_selectors(
+    document: &mut Document<'_>,
+    inputs: &mut Inputs<'_>,
+    at: &At<SelectorsFile>,
+) -> Vec<Indicator> {
+    let selectors = at.get();
+    let mut indicators = Vec::new();
+    if selectors.files.is_empty() && selectors.indicators.is_empty() {
+        document.refuse(
+            at,
+            "the selectors name no indicator, so that nothing would be collected: add `files` or `indicators`, or \
+             remove the section to collect every packet in scope",
+        );
+    }
+    for file in &selectors.files {
+        let Some(text) = inputs.read(document, file) else { continue };
+        for (line, indicator) in indicators::lines(&text) {
+            match indicator {
+                Ok(indicator) => indicators.push(indicator),
+                Err(error) => document.also(Finding {
+                    file: inputs.place(file.get()),
+                    line,
+                    column: 0,
+                    message: error.to_string(),
+                }),
+            }
+        }
+    }
+    for text in &selectors.indicators {
+        match Indicator::parse(text.get()) {
+            Ok(indicator) => indicators.push(indicator),
+            Err(error) => document.refuse(text, error.to_string()),
+        }
+    }
+    indicators
+}
+
+fn check_tunnels(document: &mut Document<'_>, names: &[At<String>]) -> Tunnels {
+    names.iter().fold(Tunnels::NONE, |tunnels, name| {
+        match Tunnel::ALL.iter().find(|tunnel| tunnel.name() == name.get()) {
+            Some(tunnel) => tunnels.with(*tunnel),
+            None => {
+                let known: Vec<_> = Tunnel::ALL.iter().map(|tunnel| tunnel.name()).collect();
+                document
+                    .refuse(name, format!("`{}` is no tunnel: allowed are {}", name.get(), known.join(", ")));
+                tunnels
+            }
+        }
+    })
+}
+
+fn check_epoch(document: &mut Document<'_>, pseudonyms: Option<&PseudonymsFile>) -> Duration {
+    let Some(pseudonyms) = pseudonyms else { return EPOCH_DEFAULT };
+    let text = pseudonyms.epoch.get();
+    match humantime::parse_duration(text) {
+        Ok(epoch) if (EPOCH_MIN..=EPOCH_MAX).contains(&epoch) && epoch.subsec_nanos() == 0 => epoch,
+        _ => {
+            document.refuse(
+                &pseudonyms.epoch,
+                format!("`{text}` is no epoch: allowed are whole seconds from \"1m\" to \"366 days\", like \"24h\""),
+            );
+            EPOCH_DEFAULT
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

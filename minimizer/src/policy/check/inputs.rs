@@ -1,0 +1,73 @@
+//! The files that a policy names: read relative to its folder, with their digests.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::Path;
+
+use sha2::{Digest as _, Sha256};
+
+use super::Digests;
+use crate::findings::{At, Document};
+use crate::policy::file::InputFile;
+
+/// Reads the files that a policy names.
+pub struct Inputs<'folder> {
+    folder: &'folder Path,
+    digests: Digests,
+}
+
+impl<'folder> Inputs<'folder> {
+    /// Files lie relative to `folder`.
+    pub const fn new(folder: &'folder Path) -> Self {
+        Self { folder, digests: Digests::new() }
+    }
+
+    /// The text of the file; notes what is wrong with it.
+    pub fn read(&mut self, document: &mut Document<'_>, at: &At<InputFile>) -> Option<String> {
+        let input = at.get();
+        let place = self.place(input);
+        let octets = match fs::read(&place) {
+            Ok(octets) => octets,
+            Err(error) => {
+                document.refuse(
+                    at,
+                    format!("cannot read {place}: {error}; paths are relative to the policy's folder"),
+                );
+                return None;
+            }
+        };
+        let digest = sha256(&octets);
+        if let Some(pin) = input.sha256().filter(|pin| !pin.eq_ignore_ascii_case(&digest)) {
+            document.refuse(
+                at,
+                format!("{place} is not the file that was signed off: its SHA-256 is {digest}, the policy says {pin}"),
+            );
+            return None;
+        }
+        let Ok(text) = String::from_utf8(octets) else {
+            document.refuse(at, format!("{place} is no text in UTF-8"));
+            return None;
+        };
+        self.digests.insert(input.path().to_owned(), digest);
+        Some(text)
+    }
+
+    /// Where the file lies.
+    pub fn place(&self, input: &InputFile) -> String {
+        self.folder.join(input.path()).display().to_string()
+    }
+
+    /// SHA-256 of all that was read.
+    pub fn digests(self) -> Digests {
+        self.digests
+    }
+}
+
+/// SHA-256 in hexadecimal.
+pub fn sha256(octets: &[u8]) -> String {
+    Sha256::digest(octets).iter().fold(String::with_capacity(64), |mut text, octet| {
+        // A string takes everything.
+        write!(text, "{octet:02x}").ok();
+        text
+    })
+}

@@ -1,0 +1,165 @@
+//! One transform: which a field can have, and what its numbers may be.
+
+use std::time::Duration;
+
+use toml::{Table, Value};
+
+use crate::policy::field::{Field, Kind};
+use crate::policy::transform::{AddressTransform, CONTROL_BITS, PrefixScheme, Transform};
+
+/// Shortest unit of time that the program stores.
+pub const UNIT_MIN: Duration = Duration::from_millis(10);
+const UNIT_MAX: Duration = Duration::from_hours(1);
+
+/// Reads the transform of a field, or says which it can have.
+pub fn check(field: Field, value: &Value) -> Result<Transform, String> {
+    let transform = match field.kind() {
+        Kind::Ipv4Address => address(value, 31)?,
+        Kind::Ipv6Address => address(value, 127)?,
+        Kind::Port => port(value)?,
+        Kind::ControlBits => control_bits(value)?,
+        Kind::Number => exact(value),
+        Kind::Count => count(value),
+        Kind::Time => time(value)?,
+    };
+    transform.ok_or_else(|| {
+        let hint = match value {
+            Value::String(name) if name == "omit" => "; to omit a field, do not list it",
+            Value::String(name) if name == "exact" => {
+                "; the program stores no time exactly, the finest is { coarsen = \"10ms\" }"
+            }
+            _ => "",
+        };
+        format!("{field} cannot be {value}: allowed are {}{hint}", allowed(field.kind()))
+    })
+}
+
+/// The transforms of a kind, as they are written.
+#[must_use]
+pub fn allowed(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Ipv4Address => {
+            "\"exact\", \"pseudonym\", \"prefix-preserving\", \"crypto-pan\", { truncate = 1 to 31 } and \
+             { foreign = …, domestic = … } of these or \"omit\""
+        }
+        Kind::Ipv6Address => {
+            "\"exact\", \"pseudonym\", \"prefix-preserving\", \"crypto-pan\", { truncate = 1 to 127 } and \
+             { foreign = …, domestic = … } of these or \"omit\""
+        }
+        Kind::Port => "\"exact\", \"classes\" and { services_below = 1 to 65535 }",
+        Kind::ControlBits => "\"exact\" and { mask = [\"SYN\", …] }",
+        Kind::Number => "\"exact\"",
+        Kind::Count => "\"exact\" and \"log2\"",
+        Kind::Time => "{ coarsen = \"10ms\" to \"1h\" }",
+    }
+}
+
+/// The value of the only key, when it is this one.
+fn only<'value>(value: &'value Value, key: &str) -> Option<&'value Value> {
+    let table = value.as_table()?;
+    table.get(key).filter(|_| table.len() == 1)
+}
+
+fn exact(value: &Value) -> Option<Transform> {
+    (value.as_str() == Some("exact")).then_some(Transform::Exact)
+}
+
+fn address(value: &Value, longest: u8) -> Result<Option<Transform>, String> {
+    let classes = |table: &Table| table.contains_key("foreign") || table.contains_key("domestic");
+    match value {
+        Value::Table(table) if classes(table) => {
+            let of = |class| match table.get(class) {
+                Some(value) => address_of_class(value, longest),
+                None => Err(format!(
+                    "`{class}` is missing: write what becomes of both classes, or one transform for all"
+                )),
+            };
+            if table.len() > 2 {
+                return Ok(None);
+            }
+            match (of("foreign")?, of("domestic")?) {
+                (Some(AddressTransform::Omitted), Some(AddressTransform::Omitted)) => {
+                    Err("both classes are omitted: do not list the field".to_owned())
+                }
+                (Some(AddressTransform::Exact), Some(AddressTransform::Exact)) => Ok(Some(Transform::Exact)),
+                (Some(foreign), Some(domestic)) => Ok(Some(Transform::Address { foreign, domestic })),
+                _ => Ok(None),
+            }
+        }
+        value => {
+            let transform = address_of_class(value, longest)?;
+            // Exact is written in one way only, so that policies can be compared.
+            Ok(transform.filter(|transform| *transform != AddressTransform::Omitted).map(|transform| {
+                if transform == AddressTransform::Exact {
+                    Transform::Exact
+                } else {
+                    Transform::address(transform)
+                }
+            }))
+        }
+    }
+}
+
+fn address_of_class(value: &Value, longest: u8) -> Result<Option<AddressTransform>, String> {
+    Ok(Some(match value.as_str() {
+        Some("omit") => AddressTransform::Omitted,
+        Some("exact") => AddressTransform::Exact,
+        Some("pseudonym") => AddressTransform::Pseudonym,
+        Some("prefix-preserving") => AddressTransform::PrefixPreserving(PrefixScheme::Ipcrypt),
+        Some("crypto-pan") => AddressTransform::PrefixPreserving(PrefixScheme::CryptoPan),
+        Some(_) => return Ok(None),
+        None => {
+            let Some(bits) = only(value, "truncate") else { return Ok(None) };
+            let bits = bits.as_integer().and_then(|bits| u8::try_from(bits).ok());
+            let bits = bits.filter(|bits| (1..=longest).contains(bits));
+            let bits = bits.ok_or_else(|| {
+                format!("`truncate` is the number of first bits that are kept: allowed are 1 to {longest}")
+            })?;
+            AddressTransform::Truncated { bits }
+        }
+    }))
+}
+
+fn port(value: &Value) -> Result<Option<Transform>, String> {
+    if value.as_str() == Some("classes") {
+        return Ok(Some(Transform::PortClasses));
+    }
+    let Some(below) = only(value, "services_below") else { return Ok(exact(value)) };
+    let below = below.as_integer().and_then(|below| u16::try_from(below).ok()).filter(|below| *below > 0);
+    let below = below.ok_or("`services_below` is the first port that is not kept: allowed are 1 to 65535")?;
+    Ok(Some(Transform::ServicePorts { below }))
+}
+
+fn control_bits(value: &Value) -> Result<Option<Transform>, String> {
+    let Some(names) = only(value, "mask") else { return Ok(exact(value)) };
+    let bit = |name: &Value| {
+        let name = name.as_str()?;
+        CONTROL_BITS.iter().find(|(known, _)| *known == name).map(|(_, bit)| *bit)
+    };
+    let bits: Option<Vec<_>> = names.as_array().and_then(|names| names.iter().map(bit).collect());
+    match bits {
+        Some(bits) if !bits.is_empty() => {
+            Ok(Some(Transform::ControlBits { mask: bits.into_iter().fold(0, |mask, bit| mask | bit) }))
+        }
+        _ => {
+            let names = CONTROL_BITS.map(|(name, _)| name).join(", ");
+            Err(format!("`mask` is a list of the bits that are kept: allowed are {names}"))
+        }
+    }
+}
+
+fn count(value: &Value) -> Option<Transform> {
+    if value.as_str() == Some("log2") { Some(Transform::Log2) } else { exact(value) }
+}
+
+fn time(value: &Value) -> Result<Option<Transform>, String> {
+    let Some(unit) = only(value, "coarsen") else { return Ok(None) };
+    let unit = unit.as_str().and_then(|unit| humantime::parse_duration(unit).ok());
+    let is_allowed = |unit: &Duration| {
+        (UNIT_MIN..=UNIT_MAX).contains(unit) && unit.subsec_nanos().is_multiple_of(1_000_000)
+    };
+    let unit = unit.filter(is_allowed).ok_or(
+        "`coarsen` is what times are rounded down to: allowed are whole milliseconds from \"10ms\" to \"1h\", like \"1s\"",
+    )?;
+    Ok(Some(Transform::Coarsened { unit }))
+}

@@ -1,0 +1,180 @@
+//! What another policy would widen or narrow: each difference in a line, and which way it goes.
+
+mod recipients;
+mod scope;
+
+use std::fmt;
+
+use minimizer_common::tunnel::Tunnel;
+use serde::Serialize;
+
+use super::field::Field;
+use super::join::is_derivable;
+use super::{Mandate, Policy, words};
+
+/// Examples that a line gives.
+const EXAMPLES_MAX: usize = 10;
+
+/// Which way a difference goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Way {
+    /// More is collected, handed over, or kept.
+    Wider,
+    /// Less is.
+    Narrower,
+    /// Something else is; which is more cannot be said.
+    Changed,
+}
+
+impl Way {
+    /// The way between two states of which the one before is less or equal, or the one after is.
+    const fn between(was_less: bool, is_less: bool) -> Self {
+        match (was_less, is_less) {
+            (true, false) => Self::Wider,
+            (false, true) => Self::Narrower,
+            _ => Self::Changed,
+        }
+    }
+}
+
+/// One difference.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Difference {
+    /// Which way it goes.
+    pub way: Way,
+    /// What it is about.
+    pub about: String,
+    /// What was, and what would be.
+    pub change: String,
+}
+
+impl fmt::Display for Difference {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mark = match self.way {
+            Way::Wider => "+ WIDER   ",
+            Way::Narrower => "- narrower",
+            Way::Changed => "~ changed ",
+        };
+        write!(formatter, "{mark}  {}: {}", self.about, self.change)
+    }
+}
+
+/// Differences as they are found.
+#[derive(Default)]
+struct Differences(Vec<Difference>);
+
+impl Differences {
+    fn add(&mut self, way: Way, about: impl Into<String>, change: impl Into<String>) {
+        self.0.push(Difference { way, about: about.into(), change: change.into() });
+    }
+
+    /// Something that has no way.
+    fn changed(&mut self, about: impl Into<String>, before: &str, after: &str) {
+        if before != after {
+            self.add(Way::Changed, about, format!("`{before}` -> `{after}`"));
+        }
+    }
+
+    /// Something of which more is wider.
+    fn grown<T: PartialOrd>(
+        &mut self,
+        about: impl Into<String>,
+        before: &T,
+        after: &T,
+        say: impl Fn(&T) -> String,
+    ) {
+        if before != after {
+            let way = Way::between(before < after, after < before);
+            self.add(way, about, format!("{} -> {}", say(before), say(after)));
+        }
+    }
+
+    /// Things that came or went, with the first few of them.
+    fn examples(&mut self, way: Way, about: &str, verb: &str, mut things: Vec<String>) {
+        if things.is_empty() {
+            return;
+        }
+        let number = things.len();
+        things.truncate(EXAMPLES_MAX);
+        let more = number.checked_sub(EXAMPLES_MAX).filter(|more| *more > 0);
+        let more = more.map_or_else(String::new, |more| format!(" and {more} more"));
+        self.add(way, about, format!("{number} {verb} ({}{more})", things.join(", ")));
+    }
+}
+
+impl Policy {
+    /// What `after` would widen or narrow against this policy.
+    #[must_use]
+    pub fn diff(&self, after: &Self) -> Vec<Difference> {
+        let mut differences = Differences::default();
+        differences.changed("name", &self.name, &after.name);
+        differences.changed("description", &self.description, &after.description);
+        mandate(&mut differences, self.mandate.as_ref(), after.mandate.as_ref());
+        scope::diff(&mut differences, self, after);
+        scope::selectors(&mut differences, self.selectors.as_deref(), after.selectors.as_deref());
+        for tunnel in Tunnel::ALL {
+            match (self.tunnels.has(*tunnel), after.tunnels.has(*tunnel)) {
+                (false, true) => {
+                    differences.add(
+                        Way::Wider,
+                        format!("tunnel {}", tunnel.name()),
+                        "its inner headers are read",
+                    );
+                }
+                (true, false) => {
+                    differences.add(
+                        Way::Narrower,
+                        format!("tunnel {}", tunnel.name()),
+                        "is no longer looked into",
+                    );
+                }
+                _ => {}
+            }
+        }
+        differences.grown("pseudonym epoch", &self.pseudonym_epoch, &after.pseudonym_epoch, |epoch| {
+            words::duration(*epoch)
+        });
+        recipients::diff(&mut differences, &self.recipients, &after.recipients);
+        let (before, after) = (self.collected().fields, after.collected().fields);
+        for field in Field::ALL {
+            let (before, after) = (before.get(field).copied(), after.get(field).copied());
+            if before != after {
+                let say =
+                    |transform: Option<_>| transform.map_or_else(|| "nothing".to_owned(), words::remains);
+                let way = Way::between(is_derivable(after, before), is_derivable(before, after));
+                let about = format!("kept in the kernel, {field}");
+                differences.add(way, about, format!("{} -> {}", say(before), say(after)));
+            }
+        }
+        differences.0
+    }
+}
+
+fn mandate(differences: &mut Differences, before: Option<&Mandate>, after: Option<&Mandate>) {
+    match (before, after) {
+        (None, None) => {}
+        (None, Some(mandate)) => {
+            let change = format!("{}, from {} until {}", mandate.id, mandate.valid_from, mandate.valid_until);
+            differences.add(Way::Narrower, "mandate", change);
+        }
+        (Some(mandate), None) => {
+            let change = format!("{} is gone: nothing ends the collection", mandate.id);
+            differences.add(Way::Wider, "mandate", change);
+        }
+        (Some(before), Some(after)) => {
+            differences.changed("mandate, id", &before.id, &after.id);
+            differences.changed("mandate, purpose", &before.purpose, &after.purpose);
+            differences.changed("mandate, legal basis", &before.legal_basis, &after.legal_basis);
+            let from = |from: &std::cmp::Reverse<jiff::Timestamp>| from.0.to_string();
+            let (was, is) = (std::cmp::Reverse(before.valid_from), std::cmp::Reverse(after.valid_from));
+            differences.grown("mandate, valid from", &was, &is, from);
+            differences.grown("mandate, valid until", &before.valid_until, &after.valid_until, |until| {
+                until.to_string()
+            });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

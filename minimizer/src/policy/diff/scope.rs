@@ -1,0 +1,138 @@
+//! Differences in which packets are collected: directions, prefixes, indicators.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::Timestamp;
+
+use super::{Differences, Way};
+use crate::policy::join::is_address_derivable;
+use crate::policy::{Class, Indicator, Policy, Prefix, Scope, words};
+
+/// Finds what changes in the scope.
+pub fn diff(differences: &mut Differences, before: &Policy, after: &Policy) {
+    match (&before.scope, &after.scope) {
+        (None, None) => {}
+        (None, Some(scope)) => {
+            let change = format!("only {} are collected, not everything", directions(scope));
+            differences.add(Way::Narrower, "scope", change);
+        }
+        (Some(scope), None) => {
+            let change = format!("everything is collected, not only {}", directions(scope));
+            differences.add(Way::Wider, "scope", change);
+        }
+        (Some(was), Some(is)) => {
+            for direction in is.directions.iter().filter(|direction| !was.directions.contains(direction)) {
+                differences.add(
+                    Way::Wider,
+                    format!("direction {}", words::direction(*direction)),
+                    "is collected",
+                );
+            }
+            for direction in was.directions.iter().filter(|direction| !is.directions.contains(direction)) {
+                let about = format!("direction {}", words::direction(*direction));
+                differences.add(Way::Narrower, about, "is no longer collected");
+            }
+            prefixes(differences, was, is, domestic_is(after, is));
+        }
+    }
+}
+
+fn directions(scope: &Scope) -> String {
+    words::list(&scope.directions.iter().map(|direction| words::direction(*direction)).collect::<Vec<_>>())
+}
+
+/// What it means for an address to become domestic: fewer directions and less of it, or more of both, or neither.
+fn domestic_is(policy: &Policy, scope: &Scope) -> Way {
+    use Class::{Domestic, Foreign};
+    let allowed = |source, destination| scope.directions.contains(&(source, destination));
+    let moves = [
+        (allowed(Foreign, Foreign), allowed(Domestic, Foreign)),
+        (allowed(Foreign, Domestic), allowed(Domestic, Domestic)),
+        (allowed(Foreign, Foreign), allowed(Foreign, Domestic)),
+        (allowed(Domestic, Foreign), allowed(Domestic, Domestic)),
+    ];
+    let transforms = policy.recipients.iter().flat_map(|recipient| recipient.fields.values());
+    let of_classes: Vec<_> =
+        transforms.map(|transform| (transform.of_class(Foreign), transform.of_class(Domestic))).collect();
+    let narrows = moves.iter().all(|(before, after)| *before || !after)
+        && of_classes.iter().all(|(foreign, domestic)| is_address_derivable(*foreign, *domestic));
+    let widens = moves.iter().all(|(before, after)| *after || !before)
+        && of_classes.iter().all(|(foreign, domestic)| is_address_derivable(*domestic, *foreign));
+    Way::between(widens, narrows)
+}
+
+fn opposite(way: Way) -> Way {
+    match way {
+        Way::Wider => Way::Narrower,
+        Way::Narrower => Way::Wider,
+        Way::Changed => Way::Changed,
+    }
+}
+
+fn prefixes(differences: &mut Differences, before: &Scope, after: &Scope, domestic_is: Way) {
+    for (class, added) in [
+        (Class::Domestic, domestic_is),
+        (Class::Foreign, opposite(domestic_is)),
+        (Class::Never, Way::Narrower),
+    ] {
+        let of = |scope: &Scope| -> BTreeSet<Prefix> {
+            scope.prefixes.iter().filter(|(_, of)| *of == class).map(|(prefix, _)| *prefix).collect()
+        };
+        let (before, after) = (of(before), of(after));
+        let about = format!("{class} prefixes");
+        let names = |prefixes: Vec<&Prefix>| prefixes.into_iter().map(ToString::to_string).collect();
+        differences.examples(added, &about, "added", names(after.difference(&before).collect()));
+        differences.examples(opposite(added), &about, "removed", names(before.difference(&after).collect()));
+    }
+}
+
+/// Finds what changes in what is looked for.
+pub fn selectors(differences: &mut Differences, before: Option<&[Indicator]>, after: Option<&[Indicator]>) {
+    let about = "selectors";
+    match (before, after) {
+        (None, None) => {}
+        (None, Some(indicators)) => {
+            let number = words::count(indicators.len(), "indicator", "indicators");
+            differences.add(Way::Narrower, about, format!("only what matches is collected: {number}"));
+        }
+        (Some(_), None) => {
+            differences.add(
+                Way::Wider,
+                about,
+                "are gone: every packet in scope is collected, whatever it matches",
+            );
+        }
+        (Some(before), Some(after)) => {
+            let (before, after) = (by_what(before), by_what(after));
+            let only = |one: &Expiries, other: &Expiries| -> Vec<String> {
+                one.keys()
+                    .filter(|key| !other.contains_key(*key))
+                    .map(|(id, what)| format!("{id} {what}"))
+                    .collect()
+            };
+            differences.examples(Way::Wider, about, "added", only(&after, &before));
+            differences.examples(Way::Narrower, about, "removed", only(&before, &after));
+            let moved = |is_later: bool| -> Vec<String> {
+                let both = after.iter().filter_map(|(key, is)| Some((key, before.get(key)?, is)));
+                let moved = both.filter(|(_, was, is)| if is_later { was < is } else { is < was });
+                moved.map(|((id, what), ..)| format!("{id} {what}")).collect()
+            };
+            differences.examples(Way::Wider, about, "expire later", moved(true));
+            differences.examples(Way::Narrower, about, "expire earlier", moved(false));
+        }
+    }
+}
+
+/// Latest expiry by number and what is looked for.
+type Expiries = BTreeMap<(u64, String), Timestamp>;
+
+fn by_what(indicators: &[Indicator]) -> Expiries {
+    let mut expiries = Expiries::new();
+    for indicator in indicators {
+        // Never is later than any moment.
+        let expires = indicator.expires.unwrap_or(Timestamp::MAX);
+        let latest = expiries.entry((indicator.id, indicator.what())).or_insert(expires);
+        *latest = expires.max(*latest);
+    }
+    expiries
+}

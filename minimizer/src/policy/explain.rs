@@ -1,0 +1,147 @@
+//! What a policy means, for people who sign it off and who inspect: sentences first, then a table.
+
+mod sentences;
+mod text;
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use super::field::Field;
+use super::transform::Transform;
+use super::{Class, Policy, words};
+
+/// Who keeps what the program stores, in the table.
+const KERNEL: &str = "kept in the kernel";
+/// What the words for a pseudonym are.
+const PSEUDONYM: &str = "pseudonym";
+
+/// What a policy means.
+#[derive(Clone, Debug, Serialize)]
+pub struct Explanation {
+    /// Name of the policy.
+    pub name: String,
+    /// SHA-256 of its text.
+    pub digest: String,
+    /// SHA-256 of each file that it names.
+    pub inputs: BTreeMap<String, String>,
+    /// Sentences, by what they answer.
+    pub sentences: Vec<Section>,
+    /// What is made of each field that is collected.
+    pub fields: Vec<FieldExplained>,
+    /// Fields that are not in any table or record.
+    pub not_collected: Vec<Field>,
+    /// What the words of the table mean.
+    pub notes: Vec<String>,
+}
+
+/// Sentences that answer one question.
+#[derive(Clone, Debug, Serialize)]
+pub struct Section {
+    /// The question, in a word or two.
+    pub title: &'static str,
+    /// The answers.
+    pub sentences: Vec<String>,
+}
+
+/// What is made of one field.
+#[derive(Clone, Debug, Serialize)]
+pub struct FieldExplained {
+    /// The field.
+    pub field: Field,
+    /// The bytes it is made of.
+    pub source: &'static str,
+    /// What remains, and where: the kernel first, then each recipient.
+    pub remains: Vec<Remains>,
+}
+
+/// What remains of a field in one place.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Remains {
+    /// The kernel, or recipients that get the same.
+    #[serde(rename = "where")]
+    pub places: Vec<String>,
+    /// The class of addresses that it is about; of all when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub class: Option<String>,
+    /// What remains.
+    pub what: String,
+    /// The technique by its name in RFC 6235.
+    pub technique: &'static str,
+    /// Who can find the value that it was made of.
+    pub reversible_by: &'static str,
+}
+
+impl Policy {
+    /// What it means.
+    #[must_use]
+    pub fn explain(&self) -> Explanation {
+        let collected = self.collected().fields;
+        let fields = collected.iter().map(|(field, stored)| self.explain_field(*field, *stored)).collect();
+        Explanation {
+            name: self.name.clone(),
+            digest: self.digest.clone(),
+            inputs: self.inputs.clone(),
+            sentences: sentences::sentences(self, &collected),
+            fields,
+            not_collected: Field::ALL
+                .iter()
+                .copied()
+                .filter(|field| !collected.contains_key(field))
+                .collect(),
+            notes: sentences::notes(self, &collected),
+        }
+    }
+
+    fn explain_field(&self, field: Field, stored: Transform) -> FieldExplained {
+        let kernel = (KERNEL.to_owned(), Some(stored));
+        let recipients = self.recipients.iter();
+        let views =
+            recipients.map(|recipient| (recipient.name.clone(), recipient.fields.get(&field).copied()));
+        let mut remains: Vec<Remains> = Vec::new();
+        for (place, transform) in [kernel].into_iter().chain(views) {
+            for mut one in explain_transform(&place, transform) {
+                if place != KERNEL && one.what == PSEUDONYM {
+                    // Recipients that share the line do not share the pseudonyms.
+                    one.what += " under its own key";
+                }
+                // Recipients that get the same share a line; the kernel has its own.
+                let same = remains.iter_mut().skip_while(|other| other.places[0] == KERNEL).find(|other| {
+                    (&other.what, &other.class, other.technique) == (&one.what, &one.class, one.technique)
+                });
+                match same {
+                    Some(same) => same.places.extend(one.places),
+                    None => remains.push(one),
+                }
+            }
+        }
+        FieldExplained { field, source: field.source(), remains }
+    }
+}
+
+/// One line, or one for each class of addresses.
+fn explain_transform(place: &str, transform: Option<Transform>) -> Vec<Remains> {
+    let remains = |class: Option<Class>, transform: Transform| Remains {
+        places: vec![place.to_owned()],
+        class: class.map(|class| class.to_string()),
+        what: words::remains(transform),
+        technique: words::technique(transform),
+        reversible_by: words::reversible_by(transform),
+    };
+    match transform {
+        None => vec![Remains {
+            places: vec![place.to_owned()],
+            class: None,
+            what: "nothing".to_owned(),
+            technique: "black marker",
+            reversible_by: "nobody",
+        }],
+        Some(transform) if transform.is_by_class() => [Class::Foreign, Class::Domestic]
+            .map(|class| remains(Some(class), Transform::address(transform.of_class(class))))
+            .to_vec(),
+        Some(transform) => vec![remains(None, transform)],
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,242 @@
+//! The sentences: why, which packets, what, who, and what the words of the table mean.
+
+use std::collections::BTreeMap;
+
+use minimizer_common::tunnel::Tunnel;
+
+use super::Section;
+use crate::policy::field::Field;
+use crate::policy::transform::{AddressTransform, Transform};
+use crate::policy::{Class, Policy, Recipient, Scope, words};
+
+/// What becomes of each field before it is stored.
+type Stored = BTreeMap<Field, Transform>;
+
+/// All sections, in the order in which they are read.
+pub fn sentences(policy: &Policy, stored: &Stored) -> Vec<Section> {
+    vec![
+        Section { title: "Why", sentences: why(policy) },
+        Section { title: "Which packets", sentences: which(policy) },
+        Section { title: "What", sentences: what(policy, stored) },
+        Section { title: "Who", sentences: policy.recipients.iter().map(who).collect() },
+    ]
+}
+
+fn why(policy: &Policy) -> Vec<String> {
+    let mut said = Vec::new();
+    if !policy.description.is_empty() {
+        said.push(format!("The policy says of itself: {}", sentence(&policy.description)));
+    }
+    match &policy.mandate {
+        Some(mandate) => {
+            said.push(format!("Mandate {}: {}", mandate.id, sentence(&mandate.purpose)));
+            said.push(format!("Legal basis: {}", sentence(&mandate.legal_basis)));
+            said.push(format!(
+                "Valid from {} until {}. Outside of that nothing is attached and nothing is collected.",
+                mandate.valid_from, mandate.valid_until
+            ));
+        }
+        None => said.push("It names no mandate, and does not end by itself.".to_owned()),
+    }
+    said
+}
+
+fn sentence(text: &str) -> String {
+    let text = text.trim();
+    if text.ends_with(['.', '!', '?']) { text.to_owned() } else { format!("{text}.") }
+}
+
+fn which(policy: &Policy) -> Vec<String> {
+    let mut said = match &policy.scope {
+        Some(scope) => in_scope(scope),
+        None => vec![
+            "Packets in every direction. Domestic and foreign parties are not told apart: communications between \
+             domestic parties are collected too."
+                .to_owned(),
+        ],
+    };
+    said.push(match &policy.selectors {
+        None => "There are no selectors: every such packet is collected, whoever sends it.".to_owned(),
+        Some(indicators) => {
+            let mut ids: Vec<_> = indicators.iter().map(|indicator| indicator.id).collect();
+            ids.sort_unstable();
+            ids.dedup();
+            let expiries = indicators.iter().filter_map(|indicator| indicator.expires);
+            let (first, last) = (expiries.clone().min(), expiries.max());
+            let endless = indicators.iter().filter(|indicator| indicator.expires.is_none()).count();
+            let ends = match (first, last) {
+                (Some(first), Some(last)) if first == last => format!("; those that expire do so at {first}"),
+                (Some(first), Some(last)) => format!("; the first expires at {first}, the last at {last}"),
+                _ => String::new(),
+            };
+            let endless = match endless {
+                0 => String::new(),
+                1 => "; 1 line never expires".to_owned(),
+                endless => format!("; {endless} lines never expire"),
+            };
+            format!(
+                "Of these, only packets of which the source or the destination matches an indicator: {} in {}{ends}{endless}.",
+                words::count(ids.len(), "indicator", "indicators"),
+                words::count(indicators.len(), "line", "lines"),
+            )
+        }
+    });
+    let tunnels: Vec<_> = Tunnel::ALL
+        .iter()
+        .filter(|tunnel| policy.tunnels.has(**tunnel))
+        .map(|tunnel| tunnel.name().to_owned())
+        .collect();
+    said.push(if tunnels.is_empty() {
+        "Tunnels are not looked into: what is inside is payload.".to_owned()
+    } else {
+        format!(
+            "Inside of {} the headers of the inner packet are read, and all that is said here is about that packet.",
+            words::list(&tunnels)
+        )
+    });
+    said.push("Of any other packet nothing is stored; it is only counted.".to_owned());
+    said
+}
+
+fn in_scope(scope: &Scope) -> Vec<String> {
+    let number = |class, ipv6| {
+        scope.prefixes.iter().filter(|(prefix, of)| *of == class && prefix.ipv6 == ipv6).count()
+    };
+    let directions: Vec<_> = scope
+        .directions
+        .iter()
+        .map(|(source, destination)| format!("from {source} to {destination}"))
+        .collect();
+    let mut said = vec![format!("Packets {} addresses, and no others.", words::list(&directions))];
+    if scope.directions.contains(&(Class::Domestic, Class::Domestic)) {
+        said.push("Communications between domestic parties are collected.".to_owned());
+    } else if number(Class::Domestic, false) + number(Class::Domestic, true) > 0 {
+        said.push("Communications between domestic parties are not collected.".to_owned());
+    }
+    said.push(format!(
+        "Domestic are {} of IPv4 and {} of IPv6; every other address is foreign.",
+        words::count(number(Class::Domestic, false), "prefix", "prefixes"),
+        words::count(number(Class::Domestic, true), "prefix", "prefixes"),
+    ));
+    for (ipv6, version) in [(false, "IPv4"), (true, "IPv6")] {
+        if number(Class::Domestic, ipv6) == 0 {
+            said.push(format!(
+                "CAUTION: no {version} prefix is domestic, so that every {version} address is foreign."
+            ));
+        }
+    }
+    let exceptions = number(Class::Foreign, false) + number(Class::Foreign, true);
+    if exceptions > 0 {
+        said.push(format!(
+            "Foreign are also, inside of domestic ones, {}.",
+            words::count(exceptions, "prefix", "prefixes")
+        ));
+    }
+    let never = number(Class::Never, false) + number(Class::Never, true);
+    if never > 0 {
+        said.push(format!(
+            "Packets from or to {} are never collected, whatever else covers them.",
+            words::count(never, "prefix", "prefixes")
+        ));
+    }
+    said
+}
+
+fn what(policy: &Policy, stored: &Stored) -> Vec<String> {
+    let mut said = vec![
+        "Payload is never read. Of each packet, the fields in the table are taken from its headers, and nothing else; \
+         what the table says the kernel keeps is all that is ever stored of them."
+            .to_owned(),
+        "At each drain, at most a minute apart, the kernel's tables are emptied: from then on there are only the recipients' \
+         records."
+            .to_owned(),
+        "Packets and octets are always counted exactly in the kernel: with them the ledger proves that no packet \
+         vanished."
+            .to_owned(),
+    ];
+    if policy.scope.is_some() || policy.selectors.is_some() {
+        said.push(
+            "To decide whether a packet is collected, its addresses, protocol and ports are compared with prefixes and \
+             indicators, also where they are not stored."
+                .to_owned(),
+        );
+    }
+    if has(policy, stored, |transform| transform == AddressTransform::Pseudonym) {
+        said.push(format!(
+            "Pseudonyms are made in the kernel, under a key that is used for {}: the same address has the same \
+             pseudonym as long, and another one after. Each recipient's are made again under a key of its own, so \
+             that the records of two recipients cannot be joined by them.",
+            words::duration(policy.pseudonym_epoch)
+        ));
+    }
+    if policy.recipients.iter().any(|recipient| recipient.k_threshold.is_some()) {
+        let source = [Field::SourceIPv4Address, Field::SourceIPv6Address];
+        let kept =
+            source.iter().any(|field| stored.get(field).is_some_and(|stored| *stored == Transform::Exact));
+        said.push(format!(
+            "Source addresses are kept in the kernel {} also to count how many there were, for the threshold of a \
+             recipient who does not receive them.",
+            if kept { "as the table says," } else { "as pseudonyms," }
+        ));
+    }
+    said
+}
+
+/// Whether any address is stored or handed over so.
+fn has(policy: &Policy, stored: &Stored, is_wanted: impl Fn(AddressTransform) -> bool) -> bool {
+    let views = policy.recipients.iter().flat_map(|recipient| recipient.fields.values());
+    stored.values().chain(views).any(|transform| {
+        [Class::Foreign, Class::Domestic].into_iter().any(|class| is_wanted(transform.of_class(class)))
+    })
+}
+
+fn who(recipient: &Recipient) -> String {
+    let mut said = format!("{}: {}", recipient.name, sentence(&recipient.purpose));
+    said += &match recipient.retention {
+        Some(retention) => format!(" May keep records for {}.", words::duration(retention)),
+        None => " The policy sets no limit to how long records are kept.".to_owned(),
+    };
+    if let Some(threshold) = recipient.k_threshold {
+        said += &format!(
+            " Receives no record that fewer than {threshold} different source addresses made: such records are folded \
+             into one that says only how much there was."
+        );
+    }
+    said
+}
+
+/// What the words of the table mean, as far as they occur.
+pub fn notes(policy: &Policy, stored: &Stored) -> Vec<String> {
+    let mut said = Vec::new();
+    let preserves = |transform| matches!(transform, AddressTransform::PrefixPreserving(_));
+    let is_pseudonym = |transform| transform == AddressTransform::Pseudonym;
+    if has(policy, stored, is_pseudonym) {
+        said.push(
+            "pseudonym: SipHash-2-4 of the address under the key of the epoch. It looks like an address that nobody \
+             has: 240.0.0.0/4 for IPv4 (28 bits, so that two addresses can rarely share one), \
+             fd6d:696e:696d:697a::/64 for IPv6 (64 bits)."
+                .to_owned(),
+        );
+    }
+    if has(policy, stored, preserves) {
+        said.push(
+            "common prefixes: another address, which shares with any other as many first bits as the true ones did. \
+             Who knows some of the true addresses learns first bits of others, without any key."
+                .to_owned(),
+        );
+    }
+    if has(policy, stored, is_pseudonym) || has(policy, stored, preserves) {
+        said.push(
+            "holder of the key: if the agent is given a key file, whoever holds that file, by trying addresses, also \
+             later. If it is not, keys are random, known to no person, and zeroed at the end of the epoch: then \
+             nobody can, after it. The kernel and the agent hold the key while the epoch lasts."
+                .to_owned(),
+        );
+    }
+    said.push(
+        "nobody: nobody from these records alone. What is missing in the kernel's tables was never stored; who knows \
+         it from elsewhere still knows it."
+            .to_owned(),
+    );
+    said
+}

@@ -1,0 +1,73 @@
+//! What explanations say, and that they fit a page.
+
+use std::path::Path;
+
+use crate::policy::Policy;
+use crate::policy::builtin::BUILT_IN;
+
+const EXAMPLES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../policies");
+
+fn example(name: &str) -> Policy {
+    let path = format!("{EXAMPLES}/{name}.toml");
+    Policy::load(&path, &[]).unwrap_or_else(|error| panic!("{error}"))
+}
+
+#[test]
+fn all_policies_fit_100_columns_and_have_no_escapes() {
+    let built_in = BUILT_IN.map(|policy| Policy::load(policy.name, &[]).expect(policy.name));
+    for policy in built_in.into_iter().chain(["active-cyberdefence", "recipient-abroad"].map(example)) {
+        let text = policy.explain().to_string();
+        for line in text.lines() {
+            assert!(line.chars().count() <= 100 && !line.contains('\x1b'), "{}: {line}", policy.name);
+            assert_eq!(line, line.trim_end());
+        }
+        assert!(text.contains("Payload is never read."), "{text}");
+        assert!(text.contains(&policy.digest), "{text}");
+    }
+}
+
+#[test]
+fn the_sentences_answer_what_an_inspector_asks() {
+    let text = example("active-cyberdefence").explain().to_string();
+    let flowing = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    for part in [
+        "Mandate EXAMPLE-2026-017: to find and stop attacks on critical infrastructure from abroad.",
+        "Valid from 2026-03-31T15:00:00Z until 2027-03-31T15:00:00Z.",
+        "Packets from foreign to foreign, from foreign to domestic and from domestic to foreign addresses, and no others.",
+        "Communications between domestic parties are not collected.",
+        "Packets from or to 2 prefixes are never collected",
+        "4 indicators in 5 lines; the first expires at 2026-06-30T15:00:00Z, the last at 2026-12-31T00:00:00Z; 1 line never expires.",
+        "Inside of gtp-u the headers of the inner packet are read",
+        "May keep records for 30 days.",
+        "Packets and octets are always counted exactly",
+        "- ipClassOfService, icmpTypeIPv4",
+    ] {
+        assert!(flowing.contains(part), "`{part}` is missing in: {text}");
+    }
+}
+
+#[test]
+fn each_recipient_has_what_remains_and_who_can_turn_it_back() {
+    let text = example("recipient-abroad").explain().to_string();
+    for line in [
+        "  own-soc: foreign             as it is                    none                   is not hidden",
+        "  partner-abroad: foreign      first 24 bits               truncation             nobody",
+        "  statistics                   nothing                     black marker           nobody",
+        "  own-soc, partner-abroad:     pseudonym under its own key permutation            holder of the key",
+        "  kept in the kernel           rounded down to 1 second    precision degradation  nobody",
+    ] {
+        assert!(text.lines().any(|said| said == line), "`{line}` is missing in: {text}");
+    }
+}
+
+#[test]
+fn versions_without_domestic_prefixes_are_cautioned_of() {
+    let text = "name = \"p\"\n[scope]\ndomestic = [\"192.0.2.0/24\"]\ndirections = [\"foreign-domestic\"]\n\
+                [[recipients]]\nname = \"r\"\npurpose = \"x\"\nfields = { vlanId = \"exact\" }\n";
+    let policy = Policy::parse(text, Path::new("p.toml")).expect("is fine");
+    let said = policy.explain().to_string();
+    assert!(
+        said.contains("CAUTION: no IPv6 prefix is domestic, so that every IPv6 address is foreign."),
+        "{said}"
+    );
+}

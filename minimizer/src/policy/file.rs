@@ -1,0 +1,265 @@
+//! The model of a policy file: which keys there are, and of what kind their values; what they may say is checked after.
+
+use std::collections::BTreeMap;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::Deserialize;
+use toml::Spanned;
+use toml::value::Datetime;
+
+use super::Class;
+use super::field::{Field, Kind};
+use crate::findings::At;
+
+/// Who receives what, why, and until when.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(title = "Minimizer policy", extend("required" = ["name", "recipients"]))]
+pub struct PolicyFile {
+    /// Name of the policy: letters, digits, '.', '_' and '-'.
+    pub name: At<String>,
+    /// What it is for, in a sentence.
+    #[serde(default)]
+    pub description: String,
+    /// Tunnels whose inner packets are collected in place of the outer ones.
+    #[serde(default)]
+    #[schemars(schema_with = "schema_of_tunnels")]
+    pub tunnels: Vec<At<String>>,
+    /// On what authority records are collected, and for how long.
+    pub mandate: Option<At<MandateFile>>,
+    /// Which packets may be collected; all when absent.
+    pub scope: Option<At<ScopeFile>>,
+    /// Indicators of which one must match; every packet is collected when absent.
+    pub selectors: Option<At<SelectorsFile>>,
+    /// Keys of pseudonyms.
+    pub pseudonyms: Option<PseudonymsFile>,
+    /// Who receives records, and what is in them.
+    #[serde(default)]
+    #[schemars(length(min = 1))]
+    pub recipients: Vec<At<RecipientFile>>,
+}
+
+/// On what authority records are collected, and for how long.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(rename = "mandate")]
+pub struct MandateFile {
+    /// Its number in somebody's files.
+    pub id: At<String>,
+    /// The one purpose.
+    pub purpose: At<String>,
+    /// The law, and the section of it.
+    pub legal_basis: At<String>,
+    /// Nothing is attached before this moment: a date and time with its offset from UTC.
+    #[schemars(required, schema_with = "schema_of_moment")]
+    pub valid_from: Option<At<Datetime>>,
+    /// Nothing is attached from this moment on: a date and time with its offset from UTC.
+    #[schemars(required, schema_with = "schema_of_moment")]
+    pub valid_until: Option<At<Datetime>>,
+}
+
+/// Which packets may be collected, by prefixes of their addresses.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(rename = "scope", extend("required" = ["directions"]))]
+pub struct ScopeFile {
+    /// Prefixes at home.
+    #[serde(default)]
+    pub domestic: Vec<At<String>>,
+    /// Prefixes inside of domestic ones that are not at home; what no prefix covers is foreign anyway.
+    #[serde(default)]
+    pub foreign: Vec<At<String>>,
+    /// Prefixes that are never collected, whatever else covers them.
+    #[serde(default)]
+    pub never: Vec<At<String>>,
+    /// Files of domestic prefixes.
+    #[serde(default)]
+    pub domestic_files: Vec<At<InputFile>>,
+    /// Files of foreign prefixes.
+    #[serde(default)]
+    pub foreign_files: Vec<At<InputFile>>,
+    /// Files of prefixes that are never collected.
+    #[serde(default)]
+    pub never_files: Vec<At<InputFile>>,
+    /// Directions, class of the source before class of the destination, that may be collected.
+    #[serde(default)]
+    #[schemars(length(min = 1))]
+    pub directions: Vec<At<Direction>>,
+    /// The words without which `domestic-domestic` is refused: "communications between domestic parties are collected".
+    pub domestic_domestic: Option<At<String>>,
+}
+
+/// A direction: class of the source, class of the destination.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Direction {
+    /// From a foreign address to a foreign one.
+    ForeignForeign,
+    /// From a foreign address to a domestic one.
+    ForeignDomestic,
+    /// From a domestic address to a foreign one.
+    DomesticForeign,
+    /// From a domestic address to a domestic one.
+    DomesticDomestic,
+}
+
+impl Direction {
+    /// Class of the source, and of the destination.
+    #[must_use]
+    pub const fn classes(self) -> (Class, Class) {
+        match self {
+            Self::ForeignForeign => (Class::Foreign, Class::Foreign),
+            Self::ForeignDomestic => (Class::Foreign, Class::Domestic),
+            Self::DomesticForeign => (Class::Domestic, Class::Foreign),
+            Self::DomesticDomestic => (Class::Domestic, Class::Domestic),
+        }
+    }
+}
+
+/// A file that a policy names, relative to its own folder: its path, or its path and digest.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(untagged, expecting = "a path, or { path = \"…\", sha256 = \"…\" }")]
+#[schemars(rename = "input")]
+pub enum InputFile {
+    /// The path.
+    Path(String),
+    /// The path, and what the file must be.
+    Pinned(PinnedFile),
+}
+
+/// A file that must have this digest.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(rename = "pinned")]
+pub struct PinnedFile {
+    /// The path.
+    pub path: String,
+    /// SHA-256 of the file, in hexadecimal.
+    #[schemars(regex(pattern = "^[0-9a-fA-F]{64}$"))]
+    pub sha256: String,
+}
+
+impl InputFile {
+    /// The path as it is written.
+    #[must_use]
+    pub fn path(&self) -> &str {
+        match self {
+            Self::Path(path) | Self::Pinned(PinnedFile { path, .. }) => path,
+        }
+    }
+
+    /// The digest that the file must have.
+    #[must_use]
+    pub fn sha256(&self) -> Option<&str> {
+        match self {
+            Self::Path(_) => None,
+            Self::Pinned(file) => Some(&file.sha256),
+        }
+    }
+}
+
+/// Indicators of which one must match.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(rename = "selectors")]
+pub struct SelectorsFile {
+    /// Files with one indicator a line.
+    #[serde(default)]
+    pub files: Vec<At<InputFile>>,
+    /// Indicators: `ID EXPIRY ADDRESS [PROTOCOL[/PORTS]]`.
+    #[serde(default)]
+    pub indicators: Vec<At<String>>,
+}
+
+/// Keys of pseudonyms.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(rename = "pseudonyms")]
+pub struct PseudonymsFile {
+    /// How long a key is used, like "24h": from 1 minute to 366 days.
+    pub epoch: At<String>,
+}
+
+/// Who receives records, and what is in them.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(rename = "recipient", extend("required" = ["name", "purpose", "fields"]))]
+pub struct RecipientFile {
+    /// Name of the recipient: letters, digits, '.', '_' and '-'.
+    pub name: At<String>,
+    /// What it may use the records for.
+    pub purpose: Option<At<String>>,
+    /// How long it may keep them, like "30 days".
+    pub retention: Option<At<String>>,
+    /// Records that fewer distinct source addresses than this made are folded into one without a key.
+    #[schemars(range(min = 2))]
+    pub k_threshold: Option<At<u32>>,
+    /// What becomes of each field that it receives; a field that is not listed is omitted.
+    #[serde(default)]
+    #[schemars(schema_with = "schema_of_fields")]
+    pub fields: FieldsFile,
+}
+
+/// Transforms by the names of fields.
+pub type FieldsFile = BTreeMap<Spanned<String>, At<toml::Value>>;
+
+fn schema_of_tunnels(_: &mut SchemaGenerator) -> Schema {
+    let names: Vec<_> = minimizer_common::tunnel::Tunnel::ALL.iter().map(|tunnel| tunnel.name()).collect();
+    json_schema!({"type": "array", "items": {"type": "string", "enum": names}})
+}
+
+fn schema_of_moment(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({"type": "string", "format": "date-time"})
+}
+
+/// A property for each field, with the transforms that its kind can have.
+fn schema_of_fields(_: &mut SchemaGenerator) -> Schema {
+    let properties: serde_json::Map<_, _> = Field::ALL
+        .iter()
+        .map(|field| {
+            let mut schema = schema_of_transforms(field.kind());
+            schema.insert("description".to_owned(), field.source().into());
+            (field.name().to_owned(), schema.into())
+        })
+        .collect();
+    json_schema!({
+        "type": "object", "properties": properties, "additionalProperties": false, "minProperties": 1,
+    })
+}
+
+fn schema_of_transforms(kind: Kind) -> Schema {
+    let one_key = |key: &str, schema: serde_json::Value| {
+        serde_json::json!({
+            "type": "object", "properties": {key: schema}, "required": [key], "additionalProperties": false,
+        })
+    };
+    match kind {
+        Kind::Ipv4Address | Kind::Ipv6Address => {
+            let longest = if kind == Kind::Ipv4Address { 31 } else { 127 };
+            let truncate =
+                one_key("truncate", serde_json::json!({"type": "integer", "minimum": 1, "maximum": longest}));
+            let names = ["exact", "pseudonym", "prefix-preserving", "crypto-pan"];
+            let of_class = serde_json::json!({
+                "anyOf": [{"enum": ["omit", "exact", "pseudonym", "prefix-preserving", "crypto-pan"]}, truncate],
+            });
+            json_schema!({"anyOf": [{"enum": names}, truncate, {
+                "type": "object", "properties": {"foreign": of_class, "domestic": of_class},
+                "required": ["foreign", "domestic"], "additionalProperties": false,
+            }]})
+        }
+        Kind::Port => json_schema!({"anyOf": [
+            {"enum": ["exact", "classes"]},
+            one_key("services_below", serde_json::json!({"type": "integer", "minimum": 1, "maximum": 65535})),
+        ]}),
+        Kind::ControlBits => {
+            let names: Vec<_> = super::transform::CONTROL_BITS.iter().map(|(name, _)| name).collect();
+            let mask = serde_json::json!({"type": "array", "items": {"enum": names}, "minItems": 1});
+            json_schema!({"anyOf": [{"const": "exact"}, one_key("mask", mask)]})
+        }
+        Kind::Number => json_schema!({"const": "exact"}),
+        Kind::Count => json_schema!({"enum": ["exact", "log2"]}),
+        Kind::Time => {
+            one_key("coarsen", serde_json::json!({"type": "string"})).try_into().unwrap_or_default()
+        }
+    }
+}

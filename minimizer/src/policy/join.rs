@@ -1,0 +1,290 @@
+//! What the program collects: of each field the least that all recipients' transforms can be derived from.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::field::{Field, Kind};
+use super::transform::{AddressTransform, Transform};
+use super::{Class, Policy};
+
+/// What the program stores.
+///
+/// Only what the kernel can do occurs: [`Transform::Exact`], [`Transform::Address`] of omitted, exact, truncated and
+/// pseudonymous addresses, [`Transform::PortClasses`], [`Transform::ServicePorts`], [`Transform::ControlBits`] and
+/// [`Transform::Coarsened`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Collected {
+    /// What becomes of each field before it is stored; a field that is not here is not stored.
+    pub fields: BTreeMap<Field, Transform>,
+}
+
+impl Collected {
+    /// The least that these can be derived from. Packets and octets are always counted: they prove the ledger.
+    #[must_use]
+    pub fn of(needs: impl IntoIterator<Item = (Field, Transform)>) -> Self {
+        let mut fields: BTreeMap<_, _> =
+            [Field::PacketDeltaCount, Field::OctetDeltaCount].map(|field| (field, Transform::Exact)).into();
+        for (field, transform) in needs {
+            let transform = in_kernel(transform);
+            fields
+                .entry(field)
+                .and_modify(|joined| *joined = join(field.kind(), *joined, transform))
+                .or_insert(transform);
+        }
+        let units = fields.values().filter_map(|transform| match transform {
+            Transform::Coarsened { unit } => Some(*unit),
+            _ => None,
+        });
+        // The program has one clock.
+        if let Some(unit) = units.reduce(common_unit) {
+            let times =
+                fields.values_mut().filter(|transform| matches!(transform, Transform::Coarsened { .. }));
+            times.for_each(|transform| *transform = Transform::Coarsened { unit });
+        }
+        Self { fields }
+    }
+}
+
+impl Policy {
+    /// What the program stores under this policy.
+    #[must_use]
+    pub fn collected(&self) -> Collected {
+        let fields = self.recipients.iter().flat_map(|recipient| &recipient.fields);
+        let counted = self.recipients.iter().filter(|recipient| recipient.k_threshold.is_some());
+        // Sources are told apart to be counted.
+        let sources = counted.flat_map(|_| {
+            [Field::SourceIPv4Address, Field::SourceIPv6Address]
+                .map(|field| (field, Transform::address(AddressTransform::Pseudonym)))
+        });
+        let mut collected =
+            Collected::of(fields.map(|(field, transform)| (*field, *transform)).chain(sources));
+        for (field, transform) in &mut collected.fields {
+            let of_recipients = || self.recipients.iter().filter_map(|recipient| recipient.fields.get(field));
+            let all_pseudonyms = Transform::address(AddressTransform::Pseudonym);
+            if *transform == all_pseudonyms && of_recipients().any(|transform| transform.is_by_class()) {
+                // Of a pseudonym nobody can tell the class, which a recipient asks for.
+                *transform = Transform::Exact;
+            }
+        }
+        collected
+    }
+}
+
+/// Whether a recipient's transform can be derived from what is stored.
+#[must_use]
+pub fn is_derivable(stored: Option<Transform>, wanted: Option<Transform>) -> bool {
+    let (Some(stored), Some(wanted)) = (stored, wanted) else { return wanted.is_none() };
+    match (stored, wanted) {
+        (Transform::Address { .. } | Transform::Exact, Transform::Address { .. })
+        | (Transform::Address { .. }, Transform::Exact) => [Class::Foreign, Class::Domestic]
+            .into_iter()
+            .all(|class| is_address_derivable(stored.of_class(class), wanted.of_class(class))),
+        (Transform::Exact, _) => true,
+        (Transform::ServicePorts { below }, Transform::ServicePorts { below: wanted }) => wanted <= below,
+        (Transform::ControlBits { mask }, Transform::ControlBits { mask: wanted }) => mask & wanted == wanted,
+        (Transform::Coarsened { unit }, Transform::Coarsened { unit: wanted }) => {
+            common_unit(unit, wanted) == unit
+        }
+        _ => stored == wanted,
+    }
+}
+
+/// Whether one address can be made of the other.
+#[must_use]
+pub fn is_address_derivable(stored: AddressTransform, wanted: AddressTransform) -> bool {
+    match (stored, wanted) {
+        (AddressTransform::Exact, _) | (_, AddressTransform::Omitted) => true,
+        (AddressTransform::Truncated { bits }, AddressTransform::Truncated { bits: wanted }) => {
+            wanted <= bits
+        }
+        _ => stored == wanted,
+    }
+}
+
+/// Largest unit that both are multiples of, in whole milliseconds.
+#[must_use]
+pub fn common_unit(one: Duration, other: Duration) -> Duration {
+    let (mut one, mut other) = (one.as_millis(), other.as_millis());
+    while other != 0 {
+        (one, other) = (other, one % other);
+    }
+    // As small as the smaller of two durations that come from milliseconds.
+    Duration::from_millis(u64::try_from(one).unwrap_or(u64::MAX))
+}
+
+/// What the kernel must store for a transform, part of which is done later.
+const fn in_kernel(transform: Transform) -> Transform {
+    match transform {
+        Transform::Address { foreign, domestic } => {
+            of_classes(address_in_kernel(foreign), address_in_kernel(domestic))
+        }
+        Transform::Log2 => Transform::Exact,
+        _ => transform,
+    }
+}
+
+const fn address_in_kernel(transform: AddressTransform) -> AddressTransform {
+    match transform {
+        AddressTransform::PrefixPreserving(_) => AddressTransform::Exact,
+        _ => transform,
+    }
+}
+
+/// Exact has one form only.
+const fn of_classes(foreign: AddressTransform, domestic: AddressTransform) -> Transform {
+    match (foreign, domestic) {
+        (AddressTransform::Exact, AddressTransform::Exact) => Transform::Exact,
+        _ => Transform::Address { foreign, domestic },
+    }
+}
+
+fn join(kind: Kind, one: Transform, other: Transform) -> Transform {
+    if matches!(kind, Kind::Ipv4Address | Kind::Ipv6Address) {
+        let of = |class| join_addresses(one.of_class(class), other.of_class(class));
+        return of_classes(of(Class::Foreign), of(Class::Domestic));
+    }
+    match (one, other) {
+        _ if one == other => one,
+        (Transform::ServicePorts { below }, Transform::ServicePorts { below: other }) => {
+            Transform::ServicePorts { below: below.max(other) }
+        }
+        (Transform::ControlBits { mask }, Transform::ControlBits { mask: other }) => {
+            Transform::ControlBits { mask: mask | other }
+        }
+        (Transform::Coarsened { unit }, Transform::Coarsened { unit: other }) => {
+            Transform::Coarsened { unit: common_unit(unit, other) }
+        }
+        _ => Transform::Exact,
+    }
+}
+
+fn join_addresses(one: AddressTransform, other: AddressTransform) -> AddressTransform {
+    match (one, other) {
+        (AddressTransform::Omitted, transform) | (transform, AddressTransform::Omitted) => transform,
+        (AddressTransform::Truncated { bits }, AddressTransform::Truncated { bits: other }) => {
+            AddressTransform::Truncated { bits: bits.max(other) }
+        }
+        _ if one == other => one,
+        _ => AddressTransform::Exact,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::{Collected, is_derivable};
+    use crate::policy::field::{Field, Kind};
+    use crate::policy::transform::{AddressTransform, PrefixScheme, Transform};
+
+    /// Transforms of a kind, all pairs and triples of which are tried.
+    fn transforms(kind: Kind) -> Vec<Transform> {
+        match kind {
+            Kind::Ipv4Address | Kind::Ipv6Address => {
+                let addresses = [
+                    AddressTransform::Omitted,
+                    AddressTransform::Exact,
+                    AddressTransform::Truncated { bits: 8 },
+                    AddressTransform::Truncated { bits: 24 },
+                    AddressTransform::Pseudonym,
+                    AddressTransform::PrefixPreserving(PrefixScheme::Ipcrypt),
+                ];
+                addresses
+                    .iter()
+                    .flat_map(|foreign| {
+                        addresses.map(|domestic| Transform::Address { foreign: *foreign, domestic })
+                    })
+                    .chain([Transform::Exact])
+                    .collect()
+            }
+            Kind::Port => vec![
+                Transform::Exact,
+                Transform::PortClasses,
+                Transform::ServicePorts { below: 1024 },
+                Transform::ServicePorts { below: 49152 },
+            ],
+            Kind::ControlBits => vec![
+                Transform::Exact,
+                Transform::ControlBits { mask: 0x02 },
+                Transform::ControlBits { mask: 0x05 },
+            ],
+            Kind::Number => vec![Transform::Exact],
+            Kind::Count => vec![Transform::Exact, Transform::Log2],
+            Kind::Time => [10, 1000, 1500, 60_000]
+                .map(|unit| Transform::Coarsened { unit: Duration::from_millis(unit) })
+                .to_vec(),
+        }
+    }
+
+    const FIELDS: [Field; 7] = [
+        Field::SourceIPv4Address,
+        Field::DestinationIPv6Address,
+        Field::SourceTransportPort,
+        Field::TcpControlBits,
+        Field::ProtocolIdentifier,
+        Field::PacketDeltaCount,
+        Field::FlowEndMilliseconds,
+    ];
+
+    #[test]
+    fn the_join_is_idempotent_commutative_and_associative() {
+        for field in FIELDS {
+            let of = |transforms: &[Transform]| {
+                Collected::of(transforms.iter().map(|transform| (field, *transform)))
+            };
+            for one in transforms(field.kind()) {
+                assert_eq!(of(&[one]), of(&[one, one]));
+                for other in transforms(field.kind()) {
+                    let joined = of(&[one, other]);
+                    assert_eq!(joined, of(&[other, one]));
+                    for third in transforms(field.kind()) {
+                        assert_eq!(
+                            of(&[joined.fields[&field], third]),
+                            of(&[one, of(&[other, third]).fields[&field]])
+                        );
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn every_recipient_is_derivable_and_nothing_more_is_stored() {
+        for field in FIELDS {
+            for one in transforms(field.kind()) {
+                for other in transforms(field.kind()) {
+                    let joined = Collected::of([(field, one), (field, other)]).fields[&field];
+                    for wanted in [one, other] {
+                        assert!(
+                            is_derivable(Some(joined), Some(wanted)),
+                            "{field}: {wanted:?} from {joined:?}"
+                        );
+                        // When one needs no more than the other, the other alone decides.
+                        if is_derivable(Some(one), Some(other)) {
+                            assert_eq!(joined, Collected::of([(field, one)]).fields[&field]);
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn both_times_have_one_unit() {
+        let coarsened = |milliseconds| Transform::Coarsened { unit: Duration::from_millis(milliseconds) };
+        let collected = Collected::of([
+            (Field::FlowStartMilliseconds, coarsened(1000)),
+            (Field::FlowEndMilliseconds, coarsened(1500)),
+        ]);
+        assert_eq!(collected.fields[&Field::FlowStartMilliseconds], coarsened(500));
+        assert_eq!(collected.fields[&Field::FlowEndMilliseconds], coarsened(500));
+    }
+
+    #[test]
+    fn counts_are_always_collected() {
+        let collected = Collected::of([(Field::PacketDeltaCount, Transform::Log2)]);
+        assert_eq!(collected.fields.len(), 2);
+        assert_eq!(collected.fields[&Field::PacketDeltaCount], Transform::Exact);
+        assert_eq!(collected.fields[&Field::OctetDeltaCount], Transform::Exact);
+    }
+}

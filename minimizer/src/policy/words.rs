@@ -1,0 +1,145 @@
+//! Transforms, times and prefixes in words, for people who decide and inspect.
+
+use std::time::Duration;
+
+use super::transform::{AddressTransform, CONTROL_BITS, PrefixScheme, Transform};
+use super::{Class, Indicator};
+
+/// A duration in the largest unit that divides it.
+#[must_use]
+pub fn duration(duration: Duration) -> String {
+    let milliseconds = duration.as_millis();
+    let units =
+        [("day", 86_400_000), ("hour", 3_600_000), ("minute", 60_000), ("second", 1000), ("millisecond", 1)];
+    let whole = units.iter().find(|(_, unit)| milliseconds >= *unit && milliseconds.is_multiple_of(*unit));
+    match whole {
+        Some((name, unit)) if milliseconds == *unit => format!("1 {name}"),
+        Some((name, unit)) => format!("{} {name}s", milliseconds / unit),
+        None => "0 milliseconds".to_owned(),
+    }
+}
+
+/// A number with its noun.
+#[must_use]
+pub fn count(number: usize, one: &str, many: &str) -> String {
+    match number {
+        0 => format!("no {one}"),
+        1 => format!("1 {one}"),
+        _ => format!("{number} {many}"),
+    }
+}
+
+/// Words with commas and "and" between.
+#[must_use]
+pub fn list(words: &[String]) -> String {
+    match words {
+        [] => String::new(),
+        [word] => word.clone(),
+        [words @ .., last] => format!("{} and {last}", words.join(", ")),
+    }
+}
+
+/// What remains of an address.
+#[must_use]
+pub fn address_remains(transform: AddressTransform) -> String {
+    match transform {
+        AddressTransform::Omitted => "nothing".to_owned(),
+        AddressTransform::Exact => "as it is".to_owned(),
+        AddressTransform::Truncated { bits } => format!("first {bits} bits"),
+        AddressTransform::Pseudonym => "pseudonym".to_owned(),
+        AddressTransform::PrefixPreserving(PrefixScheme::Ipcrypt) => "common prefixes (ipcrypt)".to_owned(),
+        AddressTransform::PrefixPreserving(PrefixScheme::CryptoPan) => {
+            "common prefixes (Crypto-PAn)".to_owned()
+        }
+    }
+}
+
+/// What remains of a field.
+#[must_use]
+pub fn remains(transform: Transform) -> String {
+    match transform {
+        Transform::Exact => "as it is".to_owned(),
+        Transform::Address { foreign, domestic } if foreign == domestic => address_remains(foreign),
+        Transform::Address { foreign, domestic } => {
+            format!("foreign {}, domestic {}", address_remains(foreign), address_remains(domestic))
+        }
+        Transform::PortClasses => "class: 0, 1024 or 49152".to_owned(),
+        Transform::ServicePorts { below } => format!("if below {below}, else 0"),
+        Transform::ControlBits { mask } => {
+            let names: Vec<_> =
+                CONTROL_BITS.iter().filter(|(_, bit)| mask & bit != 0).map(|(name, _)| *name).collect();
+            names.join(", ")
+        }
+        Transform::Coarsened { unit } => format!("rounded down to {}", duration(unit)),
+        Transform::Log2 => "down to a power of two".to_owned(),
+    }
+}
+
+/// The technique by its name in RFC 6235, section 4.
+#[must_use]
+pub const fn technique(transform: Transform) -> &'static str {
+    match transform {
+        Transform::Exact => "none",
+        // Both are the same where this is asked for a class.
+        Transform::Address { foreign, .. } => match foreign {
+            AddressTransform::Omitted => "black marker",
+            AddressTransform::Exact => "none",
+            AddressTransform::Truncated { .. } => "truncation",
+            AddressTransform::Pseudonym => "permutation",
+            AddressTransform::PrefixPreserving(_) => "structured permutation",
+        },
+        Transform::PortClasses | Transform::ServicePorts { .. } | Transform::Log2 => "binning",
+        Transform::ControlBits { .. } | Transform::Coarsened { .. } => "precision degradation",
+    }
+}
+
+/// Who can find the value that it was made of.
+#[must_use]
+pub const fn reversible_by(transform: Transform) -> &'static str {
+    match transform {
+        Transform::Exact | Transform::Address { foreign: AddressTransform::Exact, .. } => "is not hidden",
+        Transform::Address {
+            foreign: AddressTransform::Pseudonym | AddressTransform::PrefixPreserving(_),
+            ..
+        } => "holder of the key",
+        _ => "nobody",
+    }
+}
+
+/// A direction.
+#[must_use]
+pub fn direction((source, destination): (Class, Class)) -> String {
+    format!("{source}-{destination}")
+}
+
+/// When an indicator ends.
+#[must_use]
+pub fn expiry(indicator: &Indicator) -> String {
+    indicator.expires.map_or_else(|| "never".to_owned(), |expires| expires.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    #[test]
+    fn durations_are_in_the_largest_unit_that_divides_them() {
+        for (milliseconds, words) in [
+            (10, "10 milliseconds"),
+            (1000, "1 second"),
+            (90_000, "90 seconds"),
+            (3_600_000, "1 hour"),
+            (30 * 86_400_000, "30 days"),
+        ] {
+            assert_eq!(super::duration(Duration::from_millis(milliseconds)), words);
+        }
+    }
+
+    #[test]
+    fn lists_read_like_sentences() {
+        let list =
+            |words: &[&str]| super::list(&words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>());
+        assert_eq!(list(&["a"]), "a");
+        assert_eq!(list(&["a", "b", "c"]), "a, b and c");
+    }
+}

@@ -1,0 +1,137 @@
+//! Calls of `bpf(2)` that no library offers as they are needed here: links that are updated in place, maps
+//! that are frozen, instructions of loaded programs.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
+
+use zerocopy::{Immutable, IntoBytes};
+
+const OBJ_GET_INFO_BY_FD: libc::c_int = 15;
+const MAP_FREEZE: libc::c_int = 22;
+const LINK_CREATE: libc::c_int = 28;
+const LINK_UPDATE: libc::c_int = 29;
+/// `BPF_XDP` of `enum bpf_attach_type`.
+const ATTACH_XDP: u32 = 37;
+/// `BPF_F_REPLACE`: only when the link still has the program that is expected.
+const REPLACE: u32 = 1 << 2;
+
+/// Attributes of `BPF_LINK_CREATE` for XDP.
+#[derive(IntoBytes, Immutable)]
+#[repr(C)]
+struct LinkCreate {
+    program: RawFd,
+    if_index: u32,
+    attach_type: u32,
+    flags: u32,
+}
+
+/// Attributes of `BPF_LINK_UPDATE`.
+#[derive(IntoBytes, Immutable)]
+#[repr(C)]
+struct LinkUpdate {
+    link: RawFd,
+    new_program: RawFd,
+    flags: u32,
+    old_program: RawFd,
+}
+
+/// Attributes of `BPF_OBJ_GET_INFO_BY_FD`.
+#[derive(IntoBytes, Immutable)]
+#[repr(C)]
+struct ObjectInfo {
+    object: RawFd,
+    info_octets: u32,
+    info: u64,
+}
+
+/// The beginning of `struct bpf_prog_info`.
+#[derive(Default, IntoBytes, Immutable)]
+#[repr(C)]
+struct ProgramInfo {
+    kind: u32,
+    id: u32,
+    tag: [u8; 8],
+    machine_octets: u32,
+    translated_octets: u32,
+    machine: u64,
+    translated: u64,
+}
+
+/// An attachment of a program to an interface, which ends when this is dropped.
+#[derive(Debug)]
+pub struct XdpLink(OwnedFd);
+
+impl XdpLink {
+    /// Attaches a program. `flags` are `XDP_FLAGS_` of `linux/if_link.h`.
+    ///
+    /// # Errors
+    /// `EBUSY` when another program is attached, `EINVAL` before Linux 5.9, and what the driver answers.
+    pub fn create(program: BorrowedFd<'_>, if_index: u32, flags: u32) -> io::Result<Self> {
+        let mut attributes =
+            LinkCreate { program: program.as_raw_fd(), if_index, attach_type: ATTACH_XDP, flags };
+        let fd = bpf(LINK_CREATE, &mut attributes)?;
+        // SAFETY: the kernel has just made this descriptor for us.
+        Ok(Self(unsafe { OwnedFd::from_raw_fd(fd) }))
+    }
+
+    /// Puts another program in the place of `old`: every packet runs through exactly one of them.
+    ///
+    /// # Errors
+    /// `ENOLINK` when the interface is gone, `EPERM` when the link has another program than `old`; then nothing
+    /// has changed.
+    pub fn update(&self, new: BorrowedFd<'_>, old: BorrowedFd<'_>) -> io::Result<()> {
+        let mut attributes = LinkUpdate {
+            link: self.0.as_raw_fd(),
+            new_program: new.as_raw_fd(),
+            flags: REPLACE,
+            old_program: old.as_raw_fd(),
+        };
+        bpf(LINK_UPDATE, &mut attributes).map(drop)
+    }
+}
+
+/// Makes a map one that no process writes any more.
+///
+/// # Errors
+/// What the kernel answers.
+pub fn freeze(map: impl AsFd) -> io::Result<()> {
+    bpf(MAP_FREEZE, &mut map.as_fd().as_raw_fd()).map(drop)
+}
+
+/// The instructions of a loaded program as the kernel runs them, without what its verifier removed: eight octets
+/// each.
+///
+/// # Errors
+/// What the kernel answers; nothing comes where it does not show them.
+pub fn instructions(program: BorrowedFd<'_>) -> io::Result<Vec<u8>> {
+    let mut info = ProgramInfo::default();
+    ask(program, &mut info)?;
+    let mut octets = vec![0; usize::try_from(info.translated_octets).unwrap_or(0)];
+    info = ProgramInfo {
+        translated_octets: info.translated_octets,
+        translated: octets.as_mut_ptr().expose_provenance() as u64,
+        ..ProgramInfo::default()
+    };
+    ask(program, &mut info)?;
+    Ok(octets)
+}
+
+fn ask(program: BorrowedFd<'_>, info: &mut ProgramInfo) -> io::Result<()> {
+    let info_octets = u32::try_from(size_of::<ProgramInfo>()).map_err(io::Error::other)?;
+    let info = std::ptr::from_mut(info).expose_provenance() as u64;
+    bpf(OBJ_GET_INFO_BY_FD, &mut ObjectInfo { object: program.as_raw_fd(), info_octets, info }).map(drop)
+}
+
+fn bpf<Attributes: IntoBytes + Immutable>(
+    command: libc::c_int,
+    attributes: &mut Attributes,
+) -> io::Result<RawFd> {
+    let octets = size_of::<Attributes>();
+    // SAFETY: the attributes are as many octets as is said, and hold descriptors or pointers to memory that the
+    // caller borrows for writing.
+    let result = unsafe { libc::syscall(libc::SYS_bpf, command, std::ptr::from_mut(attributes), octets) };
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    RawFd::try_from(result).map_err(io::Error::other)
+}

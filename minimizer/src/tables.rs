@@ -1,0 +1,202 @@
+//! The tables of a policy, as the kernel program reads them: `minimizer_common::tables` is their layout.
+
+mod any;
+mod hosts;
+mod lists;
+mod selectors;
+#[cfg(test)]
+mod tests;
+mod trie;
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use minimizer_common::plan::Steps;
+use minimizer_common::tables::{
+    CLASS_DOMESTIC, CLASS_FOREIGN, CLASS_NEVER, LIST_ENTRIES_MAX, NODE_WORDS, Node, POINTER, Tables,
+    direction_bit,
+};
+use thiserror::Error;
+
+use crate::policy::{Class, Indicator, Prefix, Scope};
+use lists::Lists;
+use selectors::{Selectors, Target};
+use trie::{Item, Meaning, Trie};
+
+/// Indicators with different numbers at most: what fits into a slot.
+pub const SELECTORS_MAX: u32 = (1 << 20) - 1;
+
+/// Indicators of single IPv4 addresses that are put into the trie: each takes up to two nodes there.
+const TRIE_HOSTS_MAX: usize = 1024;
+
+/// Why a policy's tables cannot be built.
+#[derive(Debug, Error)]
+pub enum TableError {
+    /// More indicators apply to the same endpoint than the kernel program looks at.
+    #[error(
+        "{count} indicators apply to {place}, and at most {LIST_ENTRIES_MAX} can (each range of ports is one): \
+         remove those that others include"
+    )]
+    TooManyApply {
+        /// The endpoint: a prefix, a port or a protocol.
+        place: String,
+        /// How many apply.
+        count: usize,
+    },
+    /// The slot has no room for the number of an indicator.
+    #[error("the selectors have more than {SELECTORS_MAX} different ids")]
+    TooManySelectors,
+    /// An indicator would select every packet.
+    #[error("selector {id} has neither address nor port nor protocol: it would select every packet")]
+    SelectsAll {
+        /// Its number.
+        id: u64,
+    },
+    /// A prefix is said to be at home and abroad.
+    #[error("the scope lists {prefix} as both domestic and foreign")]
+    TwoClasses {
+        /// The prefix.
+        prefix: String,
+    },
+    /// The tables have more nodes than a word can number.
+    #[error("the policy's prefixes and indicators take more memory than the kernel's tables can have")]
+    TooLarge,
+    /// No random number for the hash.
+    #[error("the kernel gives no random numbers for the hash of the selectors: {0}")]
+    Random(getrandom::Error),
+}
+
+/// The tables, ready for the kernel.
+#[derive(Debug)]
+pub struct Built {
+    /// Content of the map: at least one node.
+    pub nodes: Vec<Node>,
+    /// Where everything lies in it.
+    pub tables: Tables,
+    /// What the program has to do to use it, of [`Steps::SCOPE`], [`Steps::SELECT`], [`Steps::TRIE`],
+    /// [`Steps::HOSTS_IPV4`], [`Steps::HOSTS_IPV6`] and [`Steps::ANY`].
+    pub steps: Steps,
+    /// The id of each indicator, by the number that the kernel stores, minus one.
+    pub selector_ids: Vec<u64>,
+}
+
+impl Built {
+    /// Memory of the tables in the kernel.
+    #[must_use]
+    pub fn octets(&self) -> usize {
+        size_of_val(self.nodes.as_slice())
+    }
+}
+
+/// Builds the tables of a policy's scope and selectors.
+///
+/// # Errors
+/// See [`TableError`].
+pub fn build(scope: Option<&Scope>, selectors: Option<&[Indicator]>) -> Result<Built, TableError> {
+    let mut steps = Steps::NONE;
+    let mut tables = Tables::default();
+    let mut items = Vec::new();
+    if let Some(scope) = scope {
+        steps = steps.and(Steps::SCOPE);
+        tables.directions = directions(scope);
+        let classes = scope.prefixes.iter();
+        items.extend(classes.map(|&(prefix, class)| Item { prefix, meaning: Meaning::Class(class) }));
+    }
+    let selectors = match selectors {
+        Some(indicators) => {
+            steps = steps.and(Steps::SELECT);
+            Selectors::new(indicators)?
+        }
+        None => Selectors::default(),
+    };
+    let mut hosts = Vec::new();
+    let mut any = Vec::new();
+    for (position, target) in selectors.targets() {
+        match target {
+            Target::Host(address) => hosts.push((address, position)),
+            Target::Prefix(prefix) => items.push(Item { prefix, meaning: Meaning::Indicator(position) }),
+            Target::Any => any.push(position),
+        }
+    }
+
+    // Where every address is looked up in the trie anyway, a few hosts cost least in it.
+    let (ipv6_hosts, ipv4_hosts): (Vec<_>, Vec<_>) =
+        hosts.into_iter().partition(|(prefix, _): &(Prefix, usize)| prefix.ipv6);
+    let mut hosts = ipv6_hosts;
+    if !items.is_empty() && ipv4_hosts.len() <= TRIE_HOSTS_MAX {
+        let item = |(prefix, position)| Item { prefix, meaning: Meaning::Indicator(position) };
+        items.extend(ipv4_hosts.into_iter().map(item));
+    } else {
+        hosts.extend(ipv4_hosts);
+    }
+
+    let mut lists = Lists::default();
+    let mut trie = Trie::default();
+    if !items.is_empty() {
+        steps = steps.and(Steps::TRIE);
+        (tables.ipv4_root, tables.ipv6_root) = trie.build(items, &selectors, &mut lists)?;
+    }
+    let hosts = hosts::with_lists(hosts, &selectors, &trie, &tables, &mut lists)?;
+    let mut nodes = trie.into_nodes();
+    if !hosts.is_empty() {
+        let has = |ipv6| hosts.iter().any(|host| host.is_ipv6() == ipv6);
+        steps = if has(false) { steps.and(Steps::HOSTS_IPV4) } else { steps };
+        steps = if has(true) { steps.and(Steps::HOSTS_IPV6) } else { steps };
+        hosts::append(&mut nodes, &mut tables, &hosts)?;
+    }
+    if !any.is_empty() {
+        steps = steps.and(Steps::ANY);
+        tables.any = number(nodes.len())?;
+        any::append(&mut nodes, &any, &selectors, &mut lists)?;
+    }
+    if steps.has(Steps::SELECT) {
+        tables.lists = number(nodes.len())?;
+        append_words(&mut nodes, lists.words());
+    }
+    if nodes.is_empty() {
+        nodes.push([0; NODE_WORDS]);
+    }
+    number(nodes.len())?;
+    Ok(Built { nodes, tables, steps, selector_ids: selectors.into_ids() })
+}
+
+/// The directions that may be collected; none with a class that is never collected is among them.
+fn directions(scope: &Scope) -> u32 {
+    let allowed = scope.directions.iter().filter(|(from, to)| *from != Class::Never && *to != Class::Never);
+    allowed.fold(0, |bits, (from, to)| bits | direction_bit(class_number(*from), class_number(*to)))
+}
+
+const fn class_number(class: Class) -> u32 {
+    match class {
+        Class::Foreign => CLASS_FOREIGN,
+        Class::Domestic => CLASS_DOMESTIC,
+        Class::Never => CLASS_NEVER,
+    }
+}
+
+/// The number of a node, which must fit beside [`POINTER`].
+fn number(index: usize) -> Result<u32, TableError> {
+    u32::try_from(index).ok().filter(|number| *number < POINTER).ok_or(TableError::TooLarge)
+}
+
+/// Appends a table, filled up with zeroes to whole nodes.
+fn append_words(nodes: &mut Vec<Node>, words: impl IntoIterator<Item = u32>) {
+    for (position, word) in words.into_iter().enumerate() {
+        if position % NODE_WORDS == 0 {
+            nodes.push([0; NODE_WORDS]);
+        }
+        if let Some(node) = nodes.last_mut() {
+            node[position % NODE_WORDS] = word;
+        }
+    }
+}
+
+/// A prefix as people write it.
+fn written(prefix: &Prefix) -> String {
+    let [a, b, c, d, ..] = prefix.octets;
+    let address = if prefix.ipv6 {
+        IpAddr::V6(Ipv6Addr::from(prefix.octets))
+    } else {
+        IpAddr::V4(Ipv4Addr::new(a, b, c, d))
+    };
+    format!("{address}/{}", prefix.bits)
+}

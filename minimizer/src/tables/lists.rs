@@ -1,0 +1,83 @@
+//! Lists of entries, of which equal ones are stored once.
+
+use std::hash::BuildHasher as _;
+
+use hashbrown::{DefaultHashBuilder, HashTable};
+use minimizer_common::tables::{Entry, LAST, LIST_ENTRIES_MAX, Leaf};
+
+use super::TableError;
+
+/// All lists, one after the other. The number of a list is the position of its first entry.
+pub struct Lists {
+    entries: Vec<Entry>,
+    known: HashTable<u32>,
+    hasher: DefaultHashBuilder,
+}
+
+impl Default for Lists {
+    /// List 0 has one entry, which nothing matches.
+    fn default() -> Self {
+        let nothing = Entry { expires: 1, protocol: LAST, ports: 0, selector: 0 };
+        Self { entries: vec![nothing], known: HashTable::new(), hasher: DefaultHashBuilder::default() }
+    }
+}
+
+impl Lists {
+    /// The number of the list of these entries, then of those of the list `less_specific`; without repetitions.
+    /// `place` says whose list it is.
+    pub fn join(
+        &mut self,
+        more_specific: impl IntoIterator<Item = Entry>,
+        less_specific: u32,
+        place: impl FnOnce() -> String,
+    ) -> Result<u32, TableError> {
+        let mut joined: Vec<Entry> = Vec::new();
+        let mut add = |entry: Entry| {
+            // What is too long already is only counted.
+            if joined.len() > LIST_ENTRIES_MAX || !joined.contains(&entry) {
+                joined.push(entry);
+            }
+        };
+        more_specific.into_iter().for_each(&mut add);
+        for entry in self.list(less_specific) {
+            add(Entry { protocol: entry.protocol & !LAST, ..*entry });
+        }
+        if joined.len() > LIST_ENTRIES_MAX {
+            return Err(TableError::TooManyApply { place: place(), count: joined.len() });
+        }
+        let Some(last) = joined.last_mut() else { return Ok(0) };
+        last.protocol |= LAST;
+        self.store(&joined)
+    }
+
+    fn store(&mut self, list: &[Entry]) -> Result<u32, TableError> {
+        let Self { entries, known, hasher } = self;
+        let hash = |list: &[Entry]| hasher.hash_one(list);
+        let hashed = hash(list);
+        if let Some(number) = known.find(hashed, |number| list_in(entries, *number) == list) {
+            return Ok(*number);
+        }
+        let number = u32::try_from(entries.len()).ok().filter(|number| *number <= Leaf::LIST_MAX);
+        let number = number.ok_or(TableError::TooLarge)?;
+        entries.extend_from_slice(list);
+        known.insert_unique(hashed, number, |number| hash(list_in(entries, *number)));
+        Ok(number)
+    }
+
+    /// The entries of a list; none of list 0.
+    fn list(&self, number: u32) -> &[Entry] {
+        if number == 0 { &[] } else { list_in(&self.entries, number) }
+    }
+
+    /// The lists as the kernel reads them.
+    pub fn words(&self) -> impl Iterator<Item = u32> {
+        self.entries.iter().flat_map(|entry| [entry.expires, entry.protocol, entry.ports, entry.selector])
+    }
+}
+
+fn list_in(entries: &[Entry], number: u32) -> &[Entry] {
+    let from = entries.get(usize::try_from(number).unwrap_or(usize::MAX)..).unwrap_or_default();
+    let entries =
+        from.iter().position(|entry| entry.protocol & LAST != 0).map_or(from.len(), |last| last + 1);
+    &from[..entries]
+}

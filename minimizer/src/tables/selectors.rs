@@ -1,0 +1,100 @@
+//! Indicators as the kernel numbers and compares them.
+
+use hashbrown::HashMap;
+use jiff::Timestamp;
+use minimizer_common::tables::{Entry, PORTS, PROTOCOL_ANY};
+
+use super::{SELECTORS_MAX, TableError};
+use crate::policy::{Indicator, Prefix};
+
+/// By what an indicator is found.
+#[derive(Clone, Copy, Debug)]
+pub enum Target {
+    /// A single address.
+    Host(Prefix),
+    /// A prefix.
+    Prefix(Prefix),
+    /// Its ports or protocol, whatever the address.
+    Any,
+}
+
+/// The indicators of a policy, in their order, with their numbers.
+#[derive(Default)]
+pub struct Selectors<'policy> {
+    indicators: &'policy [Indicator],
+    /// By position of the indicator.
+    numbers: Vec<u32>,
+    /// By number, minus one.
+    ids: Vec<u64>,
+}
+
+impl<'policy> Selectors<'policy> {
+    pub fn new(indicators: &'policy [Indicator]) -> Result<Self, TableError> {
+        let mut known = HashMap::new();
+        let mut ids = Vec::new();
+        let mut numbers = Vec::with_capacity(indicators.len());
+        for Indicator { id, prefix, protocol, ports, .. } in indicators {
+            if prefix.is_none() && protocol.is_none() && ports.is_empty() {
+                return Err(TableError::SelectsAll { id: *id });
+            }
+            let number = *known.entry(*id).or_insert_with(|| {
+                ids.push(*id);
+                ids.len()
+            });
+            let number = u32::try_from(number).ok().filter(|number| *number <= SELECTORS_MAX);
+            numbers.push(number.ok_or(TableError::TooManySelectors)?);
+        }
+        Ok(Self { indicators, numbers, ids })
+    }
+
+    /// Each indicator's position, and by what it is found.
+    pub fn targets(&self) -> impl Iterator<Item = (usize, Target)> {
+        self.indicators.iter().enumerate().map(|(position, indicator)| {
+            let target = match indicator.prefix {
+                Some(prefix) if prefix.bits == if prefix.ipv6 { 128 } else { 32 } => Target::Host(prefix),
+                Some(prefix) => Target::Prefix(prefix),
+                None => Target::Any,
+            };
+            (position, target)
+        })
+    }
+
+    /// The ranges of ports that the indicator at a position asks for; none for any port.
+    pub fn ports(&self, position: usize) -> &'policy [(u16, u16)] {
+        &self.indicators[position].ports
+    }
+
+    /// The protocol that it asks for.
+    pub fn protocol(&self, position: usize) -> Option<u8> {
+        self.indicators[position].protocol
+    }
+
+    /// What the kernel compares for it: an entry for each range of ports.
+    pub fn entries(&self, position: usize) -> impl Iterator<Item = Entry> {
+        let ranges = self.ports(position).iter().map(|range| Some(*range));
+        let any_port = ranges.len() == 0;
+        any_port.then_some(None).into_iter().chain(ranges).map(move |range| self.entry(position, range))
+    }
+
+    /// The entry for one of its ranges, or for any port.
+    pub fn entry(&self, position: usize, range: Option<(u16, u16)>) -> Entry {
+        let Indicator { expires, protocol, .. } = &self.indicators[position];
+        let protocol = protocol.map_or(PROTOCOL_ANY, u32::from);
+        let (protocol, ports) = match range {
+            Some((first, last)) => (protocol | PORTS, u32::from(first) | u32::from(last) << 16),
+            None => (protocol, 0),
+        };
+        Entry { expires: expires.map_or(0, seconds), protocol, ports, selector: self.numbers[position] }
+    }
+
+    /// The ids, by number minus one.
+    pub fn into_ids(self) -> Vec<u64> {
+        self.ids
+    }
+}
+
+/// Whole seconds since 1970: an indicator may end a part of a second early, but not late. 0 would be no end.
+fn seconds(expires: Timestamp) -> u32 {
+    let seconds = expires.as_second().max(1);
+    u32::try_from(seconds).unwrap_or(u32::MAX)
+}

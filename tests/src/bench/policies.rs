@@ -1,0 +1,249 @@
+//! What each part of a policy costs: the real program under one policy after the other, as a multiple of what it
+//! costs under `full-record` in the same rounds.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::ensure;
+use minimizer::plan::Enforced;
+use minimizer::policy::field::Field as RecordField;
+use minimizer::policy::transform::{AddressTransform, Transform};
+use minimizer::policy::{Class, Indicator, Policy, Prefix, Scope};
+use minimizer_common::outcome::Outcome;
+use serde::Serialize;
+
+use super::contenders::{Contender, Kind, Size};
+use super::rounds::{Effort, Field};
+use super::schedule::{Popularity, Schedule, mix};
+use super::statistics::{Spread, difference, ratio};
+use super::traffic::{IPV4_DESTINATION, Traffic};
+use super::wrapper::Wrapper;
+
+/// Prefixes of the scope.
+const PREFIXES: u64 = 10_000;
+/// Indicators of single hosts.
+const INDICATORS: u64 = 100_000;
+/// Flows that fill half of each table.
+const TABLE_FLOWS: u32 = 1 << 17;
+
+/// Result for one number of flows.
+#[derive(Debug, Serialize)]
+pub struct Row {
+    /// Flows from which the packets are drawn uniformly.
+    pub flows: u64,
+    /// By policy; the first is `full-record`.
+    pub figures: Vec<Figure>,
+}
+
+/// Result of one policy.
+#[derive(Debug, Serialize)]
+pub struct Figure {
+    /// What the policy does.
+    pub name: &'static str,
+    /// Nanoseconds per packet, the base of the same round subtracted.
+    pub ns: Spread,
+    /// The same as a multiple of `full-record`, round by round.
+    pub full_record_ratio: Spread,
+    /// Nanoseconds more than `full-record`, round by round.
+    pub added_ns: Spread,
+    /// Instructions of the loaded program, without those that the verifier removed.
+    pub instructions: usize,
+}
+
+/// A policy of the bench.
+struct Case {
+    name: &'static str,
+    policy: Policy,
+    /// How every packet ends.
+    outcome: Outcome,
+}
+
+/// As the example of what a law on active cyber-defence permits: a scope, a few indicators, addresses truncated,
+/// times to the second.
+pub const ACTIVE_CYBERDEFENCE: &str = "scope, selectors, truncation, 1 s";
+/// 10,000 prefixes and nothing else.
+pub const SCOPE: &str = "scope of 10,000 prefixes";
+
+/// Measures all policies with `flows` flows of IPv4 and TCP, each in a table of its own.
+///
+/// # Errors
+/// What the kernel answers; packets that did not end as they must.
+pub fn measure(effort: Effort, flows: u64) -> anyhow::Result<Row> {
+    let traffic = Traffic::Ipv4Tcp;
+    let schedule = Schedule::drawn(flows, Popularity::Uniform, effort.period_for(flows));
+    let mut field = Field { wrappers: vec![Wrapper::load(traffic, &schedule)?], ..Field::default() };
+    let table_flows = effort.table_flows.min(TABLE_FLOWS);
+    field.contenders.push(Contender::load(Kind::Empty, Size::of(table_flows))?);
+    let cases = cases()?;
+    for Case { policy, .. } in &cases {
+        let enforced = Arc::new(Enforced::compile(policy.clone())?);
+        let size = Size { enforced: Some(&enforced), ..Size::of(table_flows) };
+        field.contenders.push(Contender::load(Kind::Minimizer, size)?);
+    }
+    field.lanes = (0..field.contenders.len()).map(|contender| (0, contender)).collect();
+    field.pass(effort.period_for(flows))?;
+    let gross = field.rounds(effort)?;
+    let net: Vec<_> = gross.iter().skip(1).map(|series| difference(series, &gross[0])).collect();
+    let mut figures = Vec::new();
+    for ((case, series), contender) in cases.iter().zip(&net).zip(field.contenders.iter_mut().skip(1)) {
+        let sent = contender.sent;
+        let program = contender.real()?;
+        let cpus = program.generations().shape().cpus;
+        let ended: u64 =
+            (0..cpus).map(|cpu| program.generations().counters(cpu, 0).outcomes[case.outcome as usize]).sum();
+        ensure!(ended == sent, "{}: {ended} of {sent} packets ended as {}", case.name, case.outcome.name());
+        figures.push(Figure {
+            name: case.name,
+            ns: Spread::of(series.iter().copied()),
+            full_record_ratio: ratio(series, &net[0]),
+            added_ns: Spread::of(difference(series, &net[0])),
+            instructions: program.instructions()?.len() / 8,
+        });
+    }
+    Ok(Row { flows, figures })
+}
+
+type Fields = BTreeMap<RecordField, Transform>;
+
+fn cases() -> anyhow::Result<Vec<Case>> {
+    let full = Policy::load("full-record", &[])?;
+    let counted = |name, policy| Case { name, policy, outcome: Outcome::Counted };
+    let changed = |name, change: fn(&mut Fields)| {
+        let mut policy = full.clone();
+        change(&mut policy.recipients[0].fields);
+        counted(name, policy)
+    };
+    let any = scope(&[
+        (Class::Foreign, Class::Foreign),
+        (Class::Foreign, Class::Domestic),
+        (Class::Domestic, Class::Foreign),
+        (Class::Domestic, Class::Domestic),
+    ]);
+    let nothing =
+        Scope { directions: vec![(Class::Domestic, Class::Foreign)], prefixes: any.prefixes.clone() };
+    let none = indicators();
+    let matching = Indicator { protocol: Some(6), ..host(IPV4_DESTINATION, 1) };
+    let one = [none.clone(), vec![matching]].concat();
+
+    let mut truncated = full.clone();
+    truncate(&mut truncated.recipients[0].fields);
+    let mut pseudonyms = full.clone();
+    each_address(&mut pseudonyms.recipients[0].fields, |_| AddressTransform::Pseudonym);
+    let few = one[one.len() - 8..].to_vec();
+    let mut defence = Policy { scope: Some(any.clone()), selectors: Some(few), ..truncated.clone() };
+    defence.recipients[0].fields.insert(RecordField::SelectorId, Transform::Exact);
+    let mut defence_pseudonyms = defence.clone();
+    for field in addresses() {
+        let domestic =
+            Transform::Address { foreign: AddressTransform::Exact, domestic: AddressTransform::Pseudonym };
+        defence_pseudonyms.recipients[0].fields.insert(field, domestic);
+    }
+    let defence_many = Policy { selectors: Some(one.clone()), ..defence.clone() };
+    Ok(vec![
+        counted("full-record", full.clone()),
+        changed("without times", |fields| {
+            fields.remove(&RecordField::FlowStartMilliseconds);
+            fields.remove(&RecordField::FlowEndMilliseconds);
+        }),
+        changed("without addresses", |fields| fields.retain(|field, _| !addresses().contains(field))),
+        changed("without ports", |fields| {
+            fields.remove(&RecordField::SourceTransportPort);
+            fields.remove(&RecordField::DestinationTransportPort);
+        }),
+        changed("counts by protocol only", |fields| {
+            fields.retain(|field, _| *field == RecordField::ProtocolIdentifier);
+        }),
+        changed("addresses truncated, /24 and /48", truncate),
+        changed("ports of services", |fields| {
+            for port in [RecordField::SourceTransportPort, RecordField::DestinationTransportPort] {
+                fields.insert(port, Transform::ServicePorts { below: 49_152 });
+            }
+        }),
+        changed("classes of ports", |fields| {
+            for port in [RecordField::SourceTransportPort, RecordField::DestinationTransportPort] {
+                fields.insert(port, Transform::PortClasses);
+            }
+        }),
+        changed("control bits masked", |fields| {
+            fields.insert(RecordField::TcpControlBits, Transform::ControlBits { mask: 0x17 });
+        }),
+        changed("times to the hour", |fields| {
+            let unit = Duration::from_secs(3600);
+            for time in [RecordField::FlowStartMilliseconds, RecordField::FlowEndMilliseconds] {
+                fields.insert(time, Transform::Coarsened { unit });
+            }
+        }),
+        counted("pseudonyms of both addresses", pseudonyms),
+        counted("carrier-default", Policy::load("carrier-default", &[])?),
+        counted(SCOPE, Policy { scope: Some(any), ..full.clone() }),
+        Case {
+            name: "the same, out of scope",
+            policy: Policy { scope: Some(nothing), ..full.clone() },
+            outcome: Outcome::OutOfScope,
+        },
+        Case {
+            name: "100,000 indicators, none matches",
+            policy: Policy { selectors: Some(none), ..full.clone() },
+            outcome: Outcome::NotSelected,
+        },
+        counted("100,000 indicators, one matches", Policy { selectors: Some(one), ..full }),
+        counted(ACTIVE_CYBERDEFENCE, defence),
+        counted("the same, 100,000 indicators", defence_many),
+        counted("the same with domestic pseudonyms", defence_pseudonyms),
+    ])
+}
+
+const fn addresses() -> [RecordField; 4] {
+    [
+        RecordField::SourceIPv4Address,
+        RecordField::DestinationIPv4Address,
+        RecordField::SourceIPv6Address,
+        RecordField::DestinationIPv6Address,
+    ]
+}
+
+fn truncate(fields: &mut Fields) {
+    each_address(fields, |is_ipv6| AddressTransform::Truncated { bits: if is_ipv6 { 48 } else { 24 } });
+}
+
+fn each_address(fields: &mut Fields, transform: fn(bool) -> AddressTransform) {
+    for (field, is_ipv6) in addresses().into_iter().zip([false, false, true, true]) {
+        fields.insert(field, Transform::address(transform(is_ipv6)));
+    }
+}
+
+/// Domestic prefixes of 12 to 24 bits, among them that of the packets' destination.
+fn scope(directions: &[(Class, Class)]) -> Scope {
+    let drawn = (0..PREFIXES).map(|number| {
+        let random = mix(number);
+        let bits = 12 + u8::try_from(random >> 32 & 0xff).unwrap_or(0) % 13;
+        let [first, second, third, fourth, ..] = random.to_le_bytes();
+        prefix([first, second, third, fourth], bits)
+    });
+    let at_home = prefix(IPV4_DESTINATION, 24);
+    let mut prefixes: Vec<_> = drawn.chain([at_home]).map(|prefix| (prefix, Class::Domestic)).collect();
+    prefixes.sort_unstable();
+    prefixes.dedup();
+    Scope { prefixes, directions: directions.to_vec() }
+}
+
+fn prefix(octets: [u8; 4], bits: u8) -> Prefix {
+    let mut address = [0; 16];
+    let kept = u32::from_be_bytes(octets) & u32::MAX.checked_shl(32 - u32::from(bits)).unwrap_or(0);
+    address[..4].copy_from_slice(&kept.to_be_bytes());
+    Prefix { ipv6: false, octets: address, bits }
+}
+
+/// Hosts in 240.0.0.0/4, and UDP-Lite, which no packet is.
+fn indicators() -> Vec<Indicator> {
+    let host = |number: u64| {
+        let [first, second, third, fourth, ..] = mix(!number).to_le_bytes();
+        Indicator { protocol: Some(136), ..host([0xf0 | first, second, third, fourth], number + 2) }
+    };
+    (0..INDICATORS).map(host).collect()
+}
+
+fn host(octets: [u8; 4], id: u64) -> Indicator {
+    Indicator { id, expires: None, prefix: Some(prefix(octets, 32)), protocol: None, ports: Vec::new() }
+}

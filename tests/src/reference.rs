@@ -1,0 +1,258 @@
+//! What a policy leaves of a packet, said as simply as possible: one address, one prefix, one bit after the other.
+
+use std::hash::Hasher as _;
+
+use minimizer::policy::field::Field;
+use minimizer::policy::join::Collected;
+use minimizer::policy::transform::{AddressTransform, Transform};
+use minimizer::policy::{Class, Indicator, Policy, Prefix, Scope};
+use minimizer::record::Record;
+use minimizer_common::outcome::Outcome;
+use minimizer_ebpf::walk::Packet;
+use siphasher::sip::SipHasher24;
+
+use crate::policies::{endpoints, truncated};
+
+/// What distinguishes one stored record from another.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Key {
+    ipv6: bool,
+    addresses: [[u8; 16]; 2],
+    ports: (u16, u16),
+    protocol: u8,
+    traffic_class: u8,
+    vlan_ids: (Option<u16>, Option<u16>),
+    interface: u32,
+    selector_id: u64,
+}
+
+/// What is stored of one packet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stored {
+    /// Its key.
+    pub key: Key,
+    /// Its TCP control bits.
+    pub control_bits: u16,
+    /// Its time as the time of a first packet, in milliseconds since 1970; 0 when that is not stored.
+    pub start_ms: u64,
+    /// The same as the time of a last packet.
+    pub end_ms: u64,
+}
+
+impl Key {
+    /// The key of a record from the kernel, whose interface is `interface`.
+    #[must_use]
+    pub fn of(record: &Record) -> Self {
+        let (tuple, tags) = (&record.tuple, record.tuple.tags());
+        let addresses = if tags.is_ipv6() {
+            let (source, destination) = tuple.ipv6();
+            [source, destination]
+        } else {
+            assert_eq!(tuple.addresses[1..], [0; 3], "an IPv4 address has four octets");
+            let (source, destination) = tuple.ipv4();
+            [source, destination].map(|octets| {
+                let mut address = [0; 16];
+                address[..4].copy_from_slice(&octets);
+                address
+            })
+        };
+        Self {
+            ipv6: tags.is_ipv6(),
+            addresses,
+            ports: (tuple.source_port(), tuple.destination_port()),
+            protocol: tuple.protocol(),
+            traffic_class: tuple.traffic_class(),
+            vlan_ids: (tags.vlan_id(), tags.customer_vlan_id()),
+            interface: record.ingress_interface,
+            selector_id: record.selector_id,
+        }
+    }
+}
+
+/// What a policy leaves of a packet that came in on `interface` at `time_ms`.
+///
+/// # Errors
+/// The outcome of a packet that is not to be collected.
+pub fn stored(
+    policy: &Policy,
+    collected: &Collected,
+    packet: &Packet,
+    interface: u32,
+    time_ms: u64,
+    pseudonym_key: [u64; 2],
+) -> Result<Stored, Outcome> {
+    let ipv6 = packet.tags.is_ipv6();
+    let addresses = endpoints(packet);
+    let classes = addresses.map(|address| class(policy.scope.as_ref(), ipv6, address));
+    if let Some(scope) = &policy.scope
+        && !scope.directions.contains(&(classes[0], classes[1]))
+    {
+        return Err(Outcome::OutOfScope);
+    }
+    let selector_id = match &policy.selectors {
+        None => 0,
+        Some(indicators) => selector(indicators, packet, time_ms / 1000).ok_or(Outcome::NotSelected)?,
+    };
+    let transform = |field: Field| collected.fields.get(&field).copied();
+    let kept = |field: Field, value: u16| if transform(field).is_some() { value } else { 0 };
+    let address_fields = if ipv6 {
+        [Field::SourceIPv6Address, Field::DestinationIPv6Address]
+    } else {
+        [Field::SourceIPv4Address, Field::DestinationIPv4Address]
+    };
+    let address = |side: usize| {
+        address(transform(address_fields[side]), classes[side], ipv6, addresses[side], pseudonym_key)
+    };
+    let any_address = [
+        Field::SourceIPv4Address,
+        Field::DestinationIPv4Address,
+        Field::SourceIPv6Address,
+        Field::DestinationIPv6Address,
+    ];
+    let (first, second) = packet.ports;
+    let ports = match packet.protocol {
+        1 => (kept(Field::IcmpTypeIPv4, first), kept(Field::IcmpCodeIPv4, second)),
+        58 => (kept(Field::IcmpTypeIPv6, first), kept(Field::IcmpCodeIPv6, second)),
+        _ => (
+            port(transform(Field::SourceTransportPort), first),
+            port(transform(Field::DestinationTransportPort), second),
+        ),
+    };
+    let octet = |field: Field, value: u8| if transform(field).is_some() { value } else { 0 };
+    let key = Key {
+        ipv6: ipv6 && any_address.into_iter().any(|field| transform(field).is_some()),
+        addresses: [address(0), address(1)],
+        ports,
+        protocol: octet(Field::ProtocolIdentifier, packet.protocol),
+        traffic_class: octet(Field::IpClassOfService, packet.traffic_class),
+        vlan_ids: (
+            packet.tags.vlan_id().filter(|_| transform(Field::VlanId).is_some()),
+            packet.tags.customer_vlan_id().filter(|_| transform(Field::Dot1qCustomerVlanId).is_some()),
+        ),
+        interface: if transform(Field::IngressInterface).is_some() { interface } else { 0 },
+        selector_id: if transform(Field::SelectorId).is_some() { selector_id } else { 0 },
+    };
+    let control_bits = match transform(Field::TcpControlBits) {
+        None => 0,
+        Some(Transform::ControlBits { mask }) => packet.control_bits & mask,
+        Some(_) => packet.control_bits,
+    };
+    let time = |field: Field| match transform(field) {
+        Some(Transform::Coarsened { unit }) => {
+            let unit = u64::try_from(unit.as_millis()).expect("at most an hour");
+            time_ms - time_ms % unit
+        }
+        _ => 0,
+    };
+    Ok(Stored {
+        key,
+        control_bits,
+        start_ms: time(Field::FlowStartMilliseconds),
+        end_ms: time(Field::FlowEndMilliseconds),
+    })
+}
+
+/// Whether an address lies in a prefix, bit by bit.
+fn covers(prefix: &Prefix, ipv6: bool, address: [u8; 16]) -> bool {
+    prefix.ipv6 == ipv6 && truncated(address, prefix.bits) == prefix.octets
+}
+
+fn class(scope: Option<&Scope>, ipv6: bool, address: [u8; 16]) -> Class {
+    let Some(scope) = scope else { return Class::Foreign };
+    let covering = || scope.prefixes.iter().filter(|(prefix, _)| covers(prefix, ipv6, address));
+    if covering().any(|(_, class)| *class == Class::Never) {
+        return Class::Never;
+    }
+    covering().max_by_key(|(prefix, _)| prefix.bits).map_or(Class::Foreign, |(_, class)| *class)
+}
+
+/// The id of the indicator that selects a packet: of those that match the source, else the destination, the one
+/// with the longest prefix, and of these the first. Those without an address come last: by source port,
+/// destination port, protocol.
+fn selector(indicators: &[Indicator], packet: &Packet, now: u64) -> Option<u64> {
+    let is_current = |indicator: &&Indicator| {
+        indicator.expires.is_none_or(|expires| u64::try_from(expires.as_second()).is_ok_and(|end| now < end))
+    };
+    let has_ports = [6, 17, 33, 132, 136].contains(&packet.protocol);
+    let is_port = |indicator: &Indicator, port: u16| {
+        indicator.ports.is_empty()
+            || has_ports && indicator.ports.iter().any(|(first, last)| (*first..=*last).contains(&port))
+    };
+    let is_protocol =
+        |indicator: &Indicator| indicator.protocol.is_none_or(|protocol| protocol == packet.protocol);
+    let current = || indicators.iter().filter(is_current).filter(|indicator| is_protocol(indicator));
+    let ports = [packet.ports.0, packet.ports.1];
+    for (address, port) in endpoints(packet).into_iter().zip(ports) {
+        let matching = current().filter(|indicator| {
+            is_port(indicator, port)
+                && indicator.prefix.is_some_and(|prefix| covers(&prefix, packet.tags.is_ipv6(), address))
+        });
+        let longest = matching.rev().max_by_key(|indicator| indicator.prefix.map(|prefix| prefix.bits));
+        if let Some(indicator) = longest {
+            return Some(indicator.id);
+        }
+    }
+    let anywhere = || current().filter(|indicator| indicator.prefix.is_none());
+    for port in ports {
+        let mut with_ports = anywhere().filter(|indicator| !indicator.ports.is_empty());
+        if let Some(indicator) = with_ports.find(|indicator| is_port(indicator, port)) {
+            return Some(indicator.id);
+        }
+    }
+    anywhere().find(|indicator| indicator.ports.is_empty()).map(|indicator| indicator.id)
+}
+
+fn address(
+    transform: Option<Transform>,
+    class: Class,
+    ipv6: bool,
+    octets: [u8; 16],
+    key: [u64; 2],
+) -> [u8; 16] {
+    let transform = match transform {
+        None => return [0; 16],
+        Some(Transform::Address { foreign, domestic }) => {
+            if class == Class::Domestic {
+                domestic
+            } else {
+                foreign
+            }
+        }
+        Some(_) => AddressTransform::Exact,
+    };
+    match transform {
+        AddressTransform::Omitted => [0; 16],
+        AddressTransform::Exact => octets,
+        AddressTransform::Truncated { bits } => truncated(octets, bits),
+        AddressTransform::Pseudonym => pseudonym(ipv6, octets, key),
+        AddressTransform::PrefixPreserving(_) => panic!("not in the kernel"),
+    }
+}
+
+fn pseudonym(ipv6: bool, octets: [u8; 16], key: [u64; 2]) -> [u8; 16] {
+    let mut hasher = SipHasher24::new_with_keys(key[0], key[1]);
+    hasher.write(&octets[..if ipv6 { 16 } else { 4 }]);
+    let hash = hasher.finish();
+    let mut pseudonym = [0; 16];
+    if ipv6 {
+        pseudonym[..8].copy_from_slice(b"\xfdminimiz");
+        pseudonym[8..].copy_from_slice(&hash.to_le_bytes());
+    } else {
+        let bits = u32::try_from(hash & 0x0fff_ffff).expect("28 bits");
+        pseudonym[..4].copy_from_slice(&(0xf000_0000 | bits).to_be_bytes());
+    }
+    pseudonym
+}
+
+fn port(transform: Option<Transform>, port: u16) -> u16 {
+    match transform {
+        None => 0,
+        Some(Transform::PortClasses) => match port {
+            0..=1023 => 0,
+            1024..=49_151 => 1024,
+            49_152.. => 49_152,
+        },
+        Some(Transform::ServicePorts { below }) if port >= below => 0,
+        Some(_) => port,
+    }
+}

@@ -1,0 +1,151 @@
+//! Signed policies as officers and operators meet them: keys, notes, and what is refused without.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::PathBuf;
+use std::process::{Command, Output};
+
+use anyhow::{Result, ensure};
+use serde_json::Value;
+use tempfile::TempDir;
+use tests::captures::{Captured, pcap};
+use tests::command::minimizer;
+use tests::privilege::can_use_kernel;
+
+const POLICY: &str = "name = \"signed\"\n[[recipients]]\nname = \"r\"\npurpose = \"to test\"\n\
+                      fields = { protocolIdentifier = \"exact\", packetDeltaCount = \"exact\" }\n";
+
+/// A folder in which commands run, with a policy, a capture of one frame, and the keys of two people.
+struct Folder {
+    folder: TempDir,
+    keys: [String; 2],
+}
+
+impl Folder {
+    fn new() -> Result<Self> {
+        let folder = tempfile::tempdir()?;
+        fs::write(folder.path().join("policy.toml"), POLICY)?;
+        let frame = Captured::whole(1_700_000_000_000_000_000, vec![0; 60]);
+        fs::write(folder.path().join("capture.pcap"), pcap(&[frame]))?;
+        let mut made = Self { folder, keys: Default::default() };
+        for (number, name) in ["officer", "other"].into_iter().enumerate() {
+            made.keys[number] = made.printed(&["policy", "keygen", name])?.trim_end().to_owned();
+        }
+        Ok(made)
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn run(&self, arguments: &[&str]) -> Result<Output> {
+        Ok(Command::new(minimizer()).args(arguments).current_dir(self.folder.path()).output()?)
+    }
+
+    /// Standard output of a call that must succeed.
+    fn printed(&self, arguments: &[&str]) -> Result<String> {
+        let output = self.run(arguments)?;
+        ensure!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        Ok(String::from_utf8(output.stdout)?)
+    }
+
+    /// Checks that verifying, and every verb that would put the policy in force, refuses it for this reason.
+    fn refused(&self, key: &str, reason: &str) -> Result<()> {
+        let policy = ["--policy", "policy.toml", "--require-signature", key];
+        let verify = &["policy", "verify", "policy.toml", "--key", key][..];
+        let replay = [&["replay", "capture.pcap"][..], &policy].concat();
+        let run = [&["run", "-i", "lo", "--listen", "127.0.0.1:0"][..], &policy].concat();
+        for arguments in [verify, &replay, &run] {
+            let output = self.run(arguments)?;
+            let said = String::from_utf8(output.stderr)?;
+            ensure!(output.status.code() == Some(78) && output.stdout.is_empty(), "{arguments:?}: {said}");
+            ensure!(said.contains(reason), "{arguments:?}: {said}");
+        }
+        Ok(())
+    }
+}
+
+#[test]
+fn private_keys_are_for_their_owner_and_never_overwritten() -> Result<()> {
+    let folder = Folder::new()?;
+    let mode = fs::metadata(folder.path("officer.key"))?.permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    let key = fs::read_to_string(folder.path("officer.key"))?;
+    ensure!(key.starts_with("PRIVATE+KEY+officer+"), "the key is in the file");
+    ensure!(
+        folder.keys[0].starts_with("officer+") && !folder.keys[0].contains("PRIVATE"),
+        "{}",
+        folder.keys[0]
+    );
+    for arguments in
+        [&["policy", "keygen", "officer"][..], &["policy", "keygen", "new", "--out", "officer.key"]]
+    {
+        let output = folder.run(arguments)?;
+        let said = String::from_utf8(output.stderr)?;
+        ensure!(output.status.code() == Some(78) && said.contains("nothing was overwritten"), "{said}");
+    }
+    assert_eq!(fs::read_to_string(folder.path("officer.key"))?, key);
+    folder.printed(&["policy", "keygen", "example.org/officer"])?;
+    ensure!(folder.path("example.org-officer.key").exists(), "a name with a slash is a file here");
+    Ok(())
+}
+
+#[test]
+fn what_is_not_signed_as_required_is_refused() -> Result<()> {
+    let folder = Folder::new()?;
+    let [officer, other] = folder.keys.each_ref().map(String::as_str);
+    folder.refused(officer, "policy.toml.sig: there is no signature of the policy")?;
+    let signed = folder.printed(&["policy", "sign", "policy.toml", "--key", "officer.key"])?;
+    ensure!(signed.starts_with("signed: signed, SHA-256 ") && signed.contains("policy.toml.sig"), "{signed}");
+    let verified = folder.printed(&["policy", "verify", "policy.toml", "--key", officer])?;
+    ensure!(
+        verified.starts_with("ok: signed, SHA-256 ") && verified.ends_with("signed by officer\n"),
+        "{verified}"
+    );
+    folder.refused(other, "not signed by other+")?;
+    folder.refused("absent", "`absent` is neither a verifier key")?;
+    fs::write(folder.path("policy.toml"), POLICY.replace("to test", "anything"))?;
+    folder.refused(officer, "the policy was changed after it was signed")?;
+    // Whoever reads the private key could sign: one that others can read is not taken.
+    fs::set_permissions(folder.path("other.key"), fs::Permissions::from_mode(0o644))?;
+    let output = folder.run(&["policy", "sign", "policy.toml", "--key", "other.key"])?;
+    let said = String::from_utf8(output.stderr)?;
+    ensure!(output.status.code() == Some(78) && said.contains("chmod 600 other.key"), "{said}");
+    Ok(())
+}
+
+#[test]
+fn nothing_is_added_to_what_was_signed() -> Result<()> {
+    let folder = Folder::new()?;
+    let required = ["replay", "capture.pcap", "--require-signature", &folder.keys[0]];
+    for (arguments, reason) in [
+        (&[][..], "the policy carrier-default is built in and nobody signed it"),
+        (&["--policy", "policy.toml", "--tunnel", "vxlan"], "--tunnel vxlan would widen"),
+    ] {
+        let output = folder.run(&[&required[..], arguments].concat())?;
+        let said = String::from_utf8(output.stderr)?;
+        ensure!(output.status.code() == Some(78) && said.contains(reason), "{said}");
+    }
+    Ok(())
+}
+
+#[test]
+fn a_signed_policy_is_put_in_force() -> Result<()> {
+    let folder = Folder::new()?;
+    folder.printed(&["policy", "sign", "policy.toml", "--key", "officer.key"])?;
+    fs::write(folder.path("officer.pub"), format!("{}\n", folder.keys[0]))?;
+    if !can_use_kernel() {
+        return Ok(());
+    }
+    for key in [&*folder.keys[0], "officer.pub"] {
+        let replay = ["replay", "capture.pcap", "--policy", "policy.toml", "--ledger", "ledger"];
+        folder.printed(&[&replay[..], &["--require-signature", key]].concat())?;
+        let text = fs::read_to_string(folder.path("ledger"))?;
+        ensure!(text.starts_with("{\n  \"policy\": {\n    \"name\": \"signed\","), "{text}");
+        let ledger: Value = serde_json::from_str(&text)?;
+        ensure!(ledger["program_tag"].as_str().is_some_and(|tag| tag.len() == 16), "{text}");
+        ensure!(ledger["object_sha256"].as_str().is_some_and(|digest| digest.len() == 64), "{text}");
+        assert_eq!(ledger["interfaces"]["replay"]["seen"], 1, "{text}");
+    }
+    Ok(())
+}
