@@ -363,6 +363,7 @@ impl<F: FnMut(&Progress<'_>)> Worker<F> {
         let mut ledger = shared.ledger();
         self.watch.write(&mut ledger);
         ledger.add(&batch.totals);
+        ledger.add_selected(&batch.records);
         let totals = batch.totals.clone();
         if let Some(oldest) = shared.queue.push(batch) {
             ledger.add_dropped(oldest.totals.recorded);

@@ -1,5 +1,6 @@
 //! The ledger: where every packet went, and whether it adds up.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use minimizer_common::generation::Residual;
@@ -7,6 +8,7 @@ use minimizer_common::outcome::Outcome;
 use serde::ser::{Serialize, SerializeMap as _, SerializeStruct as _, Serializer};
 
 use crate::drain::{InterfaceTotals, Totals};
+use crate::record::Record;
 
 /// Name of the entry for interfaces whose slots were given to others. No interface has a space in its name.
 pub const FORMER: &str = "former interfaces";
@@ -46,6 +48,8 @@ pub struct Ledger {
     /// Packets and octets that the policy keeps from the recipient: too few sources made their records.
     suppressed: Residual,
     overflow: Residual,
+    /// Packets in records by the number of the indicator that selected them.
+    selected: BTreeMap<u64, u64>,
 }
 
 impl Ledger {
@@ -55,7 +59,8 @@ impl Ledger {
         let entry = |name| Entry { name, totals: InterfaceTotals::ZERO, unwatched: Unwatched::default() };
         let entries = names.into_iter().map(entry).collect();
         let (exported, dropped, queued, suppressed, overflow) = Default::default();
-        Self { entries, former: None, revision: 0, exported, dropped, queued, suppressed, overflow }
+        let selected = BTreeMap::new();
+        Self { entries, former: None, revision: 0, exported, dropped, queued, suppressed, overflow, selected }
     }
 
     /// Enters the present name of the interface in a slot, and how long nobody watched it; a slot beyond
@@ -117,6 +122,19 @@ impl Ledger {
         self.queued.packets -= counts.packets;
         self.queued.octets -= counts.octets;
         add(&mut self.dropped, counts);
+    }
+
+    /// Counts the packets of records by the indicator that selected them.
+    pub fn add_selected(&mut self, records: &[Record]) {
+        for record in records.iter().filter(|record| record.selector_id != 0) {
+            *self.selected.entry(record.selector_id).or_default() += record.packets;
+        }
+    }
+
+    /// Packets in records by the number of the indicator that selected them; none where no recipient is told.
+    #[must_use]
+    pub const fn selected(&self) -> &BTreeMap<u64, u64> {
+        &self.selected
     }
 
     /// Enters a packet that could not be given to the kernel program but has a known outcome.
@@ -189,13 +207,16 @@ fn add(total: &mut Residual, counts: Residual) {
 
 impl Serialize for Ledger {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut ledger = serializer.serialize_struct("Ledger", 7)?;
+        let mut ledger = serializer.serialize_struct("Ledger", 7 + usize::from(!self.selected.is_empty()))?;
         ledger.serialize_field("interfaces", &Interfaces(self))?;
         ledger.serialize_field("exported", &Counts(self.exported))?;
         ledger.serialize_field("dropped", &Counts(self.dropped))?;
         ledger.serialize_field("queued", &Counts(self.queued))?;
         ledger.serialize_field("suppressed", &Counts(self.suppressed))?;
         ledger.serialize_field("overflow", &Counts(self.overflow))?;
+        if !self.selected.is_empty() {
+            ledger.serialize_field("selected", &self.selected)?;
+        }
         ledger.serialize_field("balanced", &self.is_balanced())?;
         ledger.end()
     }
@@ -279,9 +300,11 @@ mod tests {
 
     use minimizer_common::generation::Residual;
     use minimizer_common::outcome::Outcome;
+    use minimizer_common::tuple::Tuple;
 
     use super::{FORMER, Ledger, Unwatched};
     use crate::drain::{InterfaceTotals, Occupancy, Totals};
+    use crate::record::Record;
 
     fn drained(packets: &[u64]) -> Totals {
         let interface = |packets: &u64| {
@@ -319,5 +342,24 @@ mod tests {
         assert_eq!(json["interfaces"]["eth2"]["unwatched_seconds"], 1.5);
         assert_eq!(json["interfaces"]["eth0"].get("unwatched_times"), None);
         assert_eq!(json["interfaces"][FORMER]["seen"], 5);
+    }
+
+    #[test]
+    fn packets_are_counted_by_the_indicator_that_selected_them() {
+        let record = |selector_id, packets| Record {
+            tuple: Tuple::default(),
+            ingress_interface: 1,
+            control_bits: 0,
+            packets,
+            octets: 0,
+            start_ms: 0,
+            end_ms: 0,
+            selector_id,
+        };
+        let mut ledger = Ledger::new(Vec::new());
+        assert_eq!(serde_json::to_value(&ledger).expect("a ledger is JSON").get("selected"), None);
+        ledger.add_selected(&[record(1001, 3), record(0, 9), record(1002, 4), record(1001, 5)]);
+        let json = serde_json::to_value(&ledger).expect("a ledger is JSON");
+        assert_eq!(json["selected"], serde_json::json!({"1001": 8, "1002": 4}));
     }
 }

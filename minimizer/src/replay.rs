@@ -86,6 +86,7 @@ pub fn replay(
     replay.drain()?;
     let mut records = replay.records.take();
     enforced.finish(&mut records);
+    replay.ledger.add_selected(&records);
     let viewed = view.of(&records);
     let mut shown = viewed.records.into_owned();
     shown.sort_unstable_by_key(|record| (record.start_ms, record.tuple));
