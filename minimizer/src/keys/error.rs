@@ -15,7 +15,7 @@ pub enum KeyError {
     /// Neither 32 octets nor 64 hexadecimal digits.
     #[error(
         "{path}: {octets} octets that are neither a secret of 32 octets nor 64 hexadecimal digits; make one with \
-         `minimizer policy keygen` or `head -c 32 /dev/urandom > {path}`",
+         `head -c 32 /dev/urandom > {path}`",
         path = path.display()
     )]
     NoSecret {
@@ -26,7 +26,7 @@ pub enum KeyError {
     },
     /// Anybody can guess it.
     #[error(
-        "{path}: all octets of the secret are the same, anybody can guess it; make one with `minimizer policy keygen` or \
+        "{path}: all octets of the secret are the same, anybody can guess it; make one with \
          `head -c 32 /dev/urandom > {path}`",
         path = path.display()
     )]
