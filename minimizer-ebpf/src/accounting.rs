@@ -306,10 +306,9 @@ fn displaced(generation: &'static Generation, first_block: u32, packet: &Displac
     let run = Run { generation, first_block };
     let position = hash::second(packet.position);
     // An IPv4 tuple has zeroes where an IPv6 tuple has its other addresses, in the table too.
+    let group = run.group(position)?;
     // SAFETY: the block is a group, and only this CPU writes it.
-    if let Some(slot) =
-        unsafe { table::find::<true>(run.group(position)?, position, &packet.tuple, Parts::ALL) }
-    {
+    if let Some(slot) = unsafe { table::find::<true>(group, position, &packet.tuple, Parts::ALL) } {
         table::count::<true>(slot, &packet.tuple, packet.count);
         return Some(true);
     }
