@@ -2,7 +2,8 @@
 //!
 //! [`outcome`] lists how a packet can end, [`tuple`] is the key and the slot of the flow table,
 //! [`generation`] is the memory one generation occupies, [`settings`] is what the agent tells the
-//! program, [`plan`] and [`tables`] what the policy makes of it, [`tunnel`] names the tunnels it can look into. A change to any layout here bumps [`LAYOUT_VERSION`].
+//! program, [`plan`] and [`tables`] what the policy makes of it, [`tunnel`] names the tunnels it can look into.
+//! A change to any layout here bumps [`LAYOUT_VERSION`].
 #![no_std]
 #![allow(
     clippy::cast_possible_truncation,
@@ -10,6 +11,7 @@
 )]
 
 pub mod generation;
+pub mod named;
 pub mod outcome;
 pub mod plan;
 pub mod settings;

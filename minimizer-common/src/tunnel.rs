@@ -1,42 +1,19 @@
 //! The tunnels that the program can look into: one list that gives the settings, the command line and
 //! the documentation.
 
-macro_rules! tunnels {
-    ($($variant:ident, $name:literal, $doc:literal;)+) => {
-        /// A tunnel whose inner packet can be counted in place of the outer one.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        #[repr(u8)]
-        pub enum Tunnel {
-            $(#[doc = $doc] $variant,)+
-        }
+use crate::named;
 
-        impl Tunnel {
-            /// All tunnels.
-            pub const ALL: &'static [Self] = &[$(Self::$variant),+];
-
-            /// The tunnel's name on the command line and in documents.
-            #[must_use]
-            pub const fn name(self) -> &'static str {
-                match self { $(Self::$variant => $name,)+ }
-            }
-
-            /// What it is, in a few words.
-            #[must_use]
-            pub const fn description(self) -> &'static str {
-                match self { $(Self::$variant => $doc,)+ }
-            }
-        }
-    };
-}
-
-tunnels! {
-    GtpU, "gtp-u", "GTP-U user data (3GPP TS 29.281): UDP port 2152, message type 255, IP inside";
-    Vxlan, "vxlan", "VXLAN (RFC 7348): UDP port 4789, Ethernet inside";
-    Gre, "gre", "GRE (RFC 2784, RFC 2890): IPv4, IPv6 or Ethernet inside";
-    IpInIp, "ip-in-ip", "IPv4 in IPv4 (RFC 2003)";
-    SixInFour, "6in4", "IPv6 in IPv4 (RFC 4213)";
-    FourInSix, "4in6", "IPv4 in IPv6 (RFC 2473)";
-    SixInSix, "6in6", "IPv6 in IPv6 (RFC 2473), SRv6 encapsulation (RFC 8986)";
+named! {
+    /// A tunnel whose inner packet can be counted in place of the outer one.
+    pub enum Tunnel {
+        GtpU, "gtp-u", "GTP-U user data (3GPP TS 29.281): UDP port 2152, message type 255, IP inside";
+        Vxlan, "vxlan", "VXLAN (RFC 7348): UDP port 4789, Ethernet inside";
+        Gre, "gre", "GRE (RFC 2784, RFC 2890): IPv4, IPv6 or Ethernet inside";
+        IpInIp, "ip-in-ip", "IPv4 in IPv4 (RFC 2003)";
+        SixInFour, "6in4", "IPv6 in IPv4 (RFC 4213)";
+        FourInSix, "4in6", "IPv4 in IPv6 (RFC 2473)";
+        SixInSix, "6in6", "IPv6 in IPv6 (RFC 2473), SRv6 encapsulation (RFC 8986)";
+    }
 }
 
 /// A set of tunnels.

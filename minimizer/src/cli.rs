@@ -12,6 +12,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use minimizer_common::tunnel::Tunnel;
 
 use crate::config::Flows;
+use crate::http::ListenAddress;
 use crate::program::Mode;
 use crate::report::Output;
 pub use policy::{Format, PolicyVerb, SchemaOf};
@@ -37,6 +38,8 @@ pub enum Verb {
     Replay(Replay),
     /// Say what a running agent does: interfaces, drains, flow table, ledger.
     Status(Status),
+    /// Show live in the terminal what a running agent does: rates, outcomes, sinks, ledger.
+    Top(Top),
     /// Have a running agent put its policy in force as the file says now, without a packet missed.
     Reload(Reload),
     /// Say what this host lacks for the agent, and how to get it.
@@ -76,12 +79,16 @@ pub struct Run {
     /// How the program is attached: in the driver, or in the network stack for drivers without XDP [default: native].
     #[arg(long, value_enum)]
     pub mode: Option<AttachMode>,
-    /// Where /metrics and the status page are served [default: 127.0.0.1:14739].
+    /// Where /metrics and the status page are served; may be given several times. The web configuration does not hold
+    /// where a loopback address is marked as http://ADDRESS:PORT [default: 127.0.0.1:14739].
     #[arg(long, value_name = "ADDRESS:PORT")]
-    pub listen: Option<SocketAddr>,
-    /// How records are printed.
-    #[arg(long, value_enum, default_value_t = Output::Table)]
-    pub output: Output,
+    pub listen: Vec<ListenAddress>,
+    /// File in the format of Prometheus' exporters that says who is served, and with which certificate.
+    #[arg(long = "web.config.file", value_name = "FILE")]
+    pub web_config: Option<PathBuf>,
+    /// How records are printed [default: table, and nothing where agent.toml has sinks].
+    #[arg(long, value_enum)]
+    pub output: Option<Output>,
     /// Also write the ledger, as JSON, to this file when the agent ends.
     #[arg(long, value_name = "FILE")]
     pub ledger: Option<PathBuf>,
@@ -206,6 +213,20 @@ pub struct Status {
     #[arg(long, value_name = "ADDRESS:PORT", default_value = DEFAULT_LISTEN)]
     pub listen: SocketAddr,
     /// How the status is printed.
+    #[arg(long, value_enum, default_value_t = Output::Table)]
+    pub output: Output,
+}
+
+/// Options of `top`.
+#[derive(Args, Debug)]
+pub struct Top {
+    /// Interface to show, by its name or by a pattern like 'eth*'; may be given several times. All when none is given.
+    #[arg(short, long = "interface", value_name = "IFACE")]
+    pub interfaces: Vec<String>,
+    /// Where the agent serves.
+    #[arg(long, value_name = "ADDRESS:PORT", default_value = DEFAULT_LISTEN)]
+    pub listen: SocketAddr,
+    /// The live view, or what it would show now as one JSON object. Without a terminal a table is printed once.
     #[arg(long, value_enum, default_value_t = Output::Table)]
     pub output: Output,
 }

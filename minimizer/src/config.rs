@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::io;
-use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -13,9 +12,14 @@ use thiserror::Error;
 
 use crate::cli::{self, AttachMode};
 use crate::findings::{At, Document, Findings};
+use crate::http::ListenAddress;
 use crate::policy::builtin::BUILT_IN;
 use crate::signature::VerifierKey;
 use crate::signature::required;
+use crate::sink::config::{SinkConfig, SinkFile};
+
+/// Longest time that sinks may take when the agent ends.
+const SHUTDOWN_TIMEOUT_MAX: Duration = Duration::from_secs(600);
 
 /// The model of agent.toml.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
@@ -40,8 +44,12 @@ pub struct ConfigFile {
     /// Flows per CPU and interval for which the table is sized.
     #[schemars(range(min = 1))]
     pub flows_per_cpu: Option<At<u32>>,
-    /// Where /metrics and the status page are served, like "127.0.0.1:14739".
-    pub listen: Option<At<String>>,
+    /// Where /metrics and the status page are served, like "127.0.0.1:14739", or a list of such addresses. The web
+    /// configuration does not hold where a loopback address is marked, like "http://127.0.0.1:14739".
+    pub listen: Option<At<OneOrMore>>,
+    /// File in the format of Prometheus' exporters, relative to this file, that says who is served, and with which
+    /// certificate.
+    pub web_config: Option<PathBuf>,
     /// Policy file, relative to this file, or the name of a built-in policy.
     pub policy: Option<String>,
     /// Verifier key, or file with one relative to this file, whose holder must have signed the policy.
@@ -50,6 +58,30 @@ pub struct ConfigFile {
     pub keys: Option<PathBuf>,
     /// File that the ledger is written to when the agent ends, relative to this file.
     pub ledger: Option<PathBuf>,
+    /// Where records go.
+    #[serde(default)]
+    pub sinks: Vec<At<SinkFile>>,
+    /// How long sinks may take to deliver what waits when the agent ends, like "10s": at most "10m".
+    pub shutdown_timeout: Option<At<String>>,
+}
+
+/// One address, or several.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum OneOrMore {
+    /// One.
+    One(String),
+    /// Several.
+    Several(Vec<String>),
+}
+
+impl OneOrMore {
+    fn as_slice(&self) -> &[String] {
+        match self {
+            Self::One(address) => std::slice::from_ref(address),
+            Self::Several(addresses) => addresses,
+        }
+    }
 }
 
 /// What agent.toml says; what it does not say is left to the command line and its defaults.
@@ -68,7 +100,9 @@ pub struct Config {
     /// For how many flows the tables are sized.
     pub flows: Option<Flows>,
     /// Where the agent serves.
-    pub listen: Option<SocketAddr>,
+    pub listen: Vec<ListenAddress>,
+    /// Who is served, and how.
+    pub web_config: Option<PathBuf>,
     /// Policy file, or the name of a built-in policy.
     pub policy: Option<String>,
     /// The key by which the policy must be signed.
@@ -77,6 +111,10 @@ pub struct Config {
     pub keys: Option<PathBuf>,
     /// File of the ledger.
     pub ledger: Option<PathBuf>,
+    /// Where records go.
+    pub sinks: Vec<SinkConfig>,
+    /// How long sinks may take when the agent ends.
+    pub shutdown_timeout: Option<Duration>,
 }
 
 /// For how many flows in an interval the tables are sized.
@@ -145,11 +183,8 @@ impl Config {
                 cli::interval(text).map_err(|error| format!("`{text}`: {error}"))
             }),
             flows: flows(&mut document, &file),
-            listen: parsed(&mut document, file.listen.as_ref(), |text| {
-                text.parse().map_err(|_| {
-                    format!("`{text}`: allowed are an address and a port, like \"127.0.0.1:14739\"")
-                })
-            }),
+            listen: listen(&mut document, file.listen.as_ref()),
+            web_config: file.web_config.map(|path| folder.join(path)),
             policy: file.policy.map(|policy| match BUILT_IN.iter().any(|built_in| built_in.name == policy) {
                 true => policy,
                 false => folder.join(policy).display().to_string(),
@@ -159,6 +194,16 @@ impl Config {
             }),
             keys: file.keys.map(|keys| folder.join(keys)),
             ledger: file.ledger.map(|ledger| folder.join(ledger)),
+            sinks: SinkConfig::check(&file.sinks, &mut document, folder),
+            shutdown_timeout: parsed(&mut document, file.shutdown_timeout.as_ref(), |text| {
+                let timeout =
+                    humantime::parse_duration(text).map_err(|error| format!("`{text}`: {error}"))?;
+                if timeout <= SHUTDOWN_TIMEOUT_MAX {
+                    Ok(timeout)
+                } else {
+                    Err("allowed are 0s to 10m".to_owned())
+                }
+            }),
         };
         document.finish().map_err(ConfigError::Refused)?;
         Ok(config)
@@ -173,6 +218,21 @@ fn parsed<T>(
 ) -> Option<T> {
     let text = text?;
     parse(text.get()).map_err(|error| document.refuse(text, error)).ok()
+}
+
+fn listen(document: &mut Document<'_>, addresses: Option<&At<OneOrMore>>) -> Vec<ListenAddress> {
+    let Some(addresses) = addresses else { return Vec::new() };
+    if addresses.get().as_slice().is_empty() {
+        document.refuse(addresses, "without an address nobody can ask: write one, or leave `listen` out");
+    }
+    let mut listen = Vec::new();
+    for text in addresses.get().as_slice() {
+        match text.parse() {
+            Ok(address) => listen.push(address),
+            Err(error) => document.refuse(addresses, format!("`{text}`: {error}")),
+        }
+    }
+    listen
 }
 
 fn flows(document: &mut Document<'_>, file: &ConfigFile) -> Option<Flows> {
@@ -216,7 +276,8 @@ mod tests {
     fn everything_can_be_said() {
         let config = parse(
             "interfaces = [\"eth*\"]\ntaps = [\"mirror0\"]\nforce_tap = true\nmode = \"skb\"\ninterval = \"5s\"\n\
-             flows = 1000\nlisten = \"[::1]:9\"\npolicy = \"policy.toml\"\nkeys = \"/run/keys\"\nledger = \"l.json\"\n",
+             flows = 1000\nlisten = \"[::1]:9\"\nweb_config = \"web.yml\"\npolicy = \"policy.toml\"\nkeys = \"/run/keys\"\nledger = \"l.json\"\n\
+             shutdown_timeout = \"3s\"\n",
         );
         let wanted = Config {
             interfaces: vec!["eth*".to_owned()],
@@ -225,11 +286,14 @@ mod tests {
             mode: Some(AttachMode::Skb),
             interval: Some(Duration::from_secs(5)),
             flows: NonZeroU32::new(1000).map(Flows::All),
-            listen: "[::1]:9".parse().ok(),
+            listen: "[::1]:9".parse().into_iter().collect(),
+            web_config: Some(PathBuf::from("/etc/minimizer/web.yml")),
             policy: Some("/etc/minimizer/policy.toml".to_owned()),
             require_signature: None,
             keys: Some(PathBuf::from("/run/keys")),
             ledger: Some(PathBuf::from("/etc/minimizer/l.json")),
+            sinks: Vec::new(),
+            shutdown_timeout: Some(Duration::from_secs(3)),
         };
         assert_eq!(config, Ok(wanted));
         assert_eq!(
@@ -239,12 +303,24 @@ mod tests {
     }
 
     #[test]
+    fn one_address_or_several() {
+        let config = parse("listen = [\"[::]:9\", \"http://127.0.0.1:10\"]").expect("is accepted");
+        let listen: Vec<_> = config.listen.iter().map(ToString::to_string).collect();
+        assert_eq!(listen, ["[::]:9", "http://127.0.0.1:10"]);
+    }
+
+    #[test]
     fn what_cannot_be_is_refused_with_its_place() {
         for (text, part) in [
             ("interface = \"eth0\"", "agent.toml:1:1: unknown field `interface`"),
             ("\ninterval = \"1ms\"", "agent.toml:2:12: `1ms`: allowed are 100ms to 60s"),
             ("mode = \"fast\"", "unknown variant `fast`, expected `native` or `skb`"),
-            ("listen = \"here\"", "an address and a port"),
+            ("listen = \"here\"", "agent.toml:1:10: `here`: allowed are an address and a port"),
+            (
+                "listen = [\"127.0.0.1:1\", \"http://192.0.2.1:1\"]",
+                "`http://192.0.2.1:1`: without certificate",
+            ),
+            ("listen = []", "without an address nobody can ask"),
             ("flows = 0", "1 and more"),
             ("flows = 1\nflows_per_cpu = 1", "agent.toml:2:17: `flows` says it already"),
             ("taps = [\"\"]", "an interface has a name"),

@@ -9,6 +9,7 @@ use serde::ser::{Serialize, SerializeMap as _, SerializeStruct as _, Serializer}
 
 use crate::drain::{InterfaceTotals, Totals};
 use crate::record::Record;
+use crate::sink::account::Account;
 
 /// Name of the entry for interfaces whose slots were given to others. No interface has a space in its name.
 pub const FORMER: &str = "former interfaces";
@@ -22,12 +23,62 @@ pub struct Unwatched {
     pub time: Duration,
 }
 
+/// Kinds of packets that are told apart where nobody needs more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProtocolClass {
+    /// TCP.
+    Tcp,
+    /// UDP.
+    Udp,
+    /// ICMP and ICMPv6.
+    Icmp,
+    /// All others.
+    Other,
+}
+
+impl ProtocolClass {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Tcp, Self::Udp, Self::Icmp, Self::Other];
+
+    /// The class of a protocol number.
+    #[must_use]
+    pub const fn of(protocol: u8) -> Self {
+        match protocol {
+            6 => Self::Tcp,
+            17 => Self::Udp,
+            1 | 58 => Self::Icmp,
+            _ => Self::Other,
+        }
+    }
+
+    /// Its name in metrics.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
+            Self::Icmp => "icmp",
+            Self::Other => "other",
+        }
+    }
+}
+
+/// Packets of IPv4 and of IPv6, by the order of [`ProtocolClass::ALL`].
+pub type ProtocolPackets = [[u64; ProtocolClass::ALL.len()]; 2];
+
 /// One interface.
 #[derive(Clone, Debug)]
 struct Entry {
     name: String,
     totals: InterfaceTotals,
     unwatched: Unwatched,
+    protocols: ProtocolPackets,
+}
+
+impl Entry {
+    const fn new(name: String, unwatched: Unwatched) -> Self {
+        Self { name, totals: InterfaceTotals::ZERO, unwatched, protocols: [[0; 4]; 2] }
+    }
 }
 
 /// Totals since the start, over all batches.
@@ -50,17 +101,29 @@ pub struct Ledger {
     overflow: Residual,
     /// Packets in records by the number of the indicator that selected them.
     selected: BTreeMap<u64, u64>,
+    /// What became of what each sink was offered.
+    sinks: Vec<Account>,
 }
 
 impl Ledger {
     /// An empty ledger for interfaces with these names, by slot number.
     #[must_use]
     pub fn new(names: Vec<String>) -> Self {
-        let entry = |name| Entry { name, totals: InterfaceTotals::ZERO, unwatched: Unwatched::default() };
+        let entry = |name| Entry::new(name, Unwatched::default());
         let entries = names.into_iter().map(entry).collect();
         let (exported, dropped, queued, suppressed, overflow) = Default::default();
-        let selected = BTreeMap::new();
-        Self { entries, former: None, revision: 0, exported, dropped, queued, suppressed, overflow, selected }
+        Self {
+            entries,
+            former: None,
+            revision: 0,
+            exported,
+            dropped,
+            queued,
+            suppressed,
+            overflow,
+            selected: BTreeMap::new(),
+            sinks: Vec::new(),
+        }
     }
 
     /// Enters the present name of the interface in a slot, and how long nobody watched it; a slot beyond
@@ -68,8 +131,7 @@ impl Ledger {
     pub fn enter(&mut self, slot: usize, name: &str, unwatched: Unwatched) {
         self.revision += 1;
         while self.entries.len() <= slot {
-            let (name, totals) = (name.to_owned(), InterfaceTotals::ZERO);
-            self.entries.push(Entry { name, totals, unwatched });
+            self.entries.push(Entry::new(name.to_owned(), unwatched));
         }
         name.clone_into(&mut self.entries[slot].name);
         self.entries[slot].unwatched = unwatched;
@@ -82,6 +144,7 @@ impl Ledger {
         if let Some(entry) = self.entries.get_mut(slot) {
             let totals = std::mem::replace(&mut entry.totals, InterfaceTotals::ZERO);
             self.former.get_or_insert(InterfaceTotals::ZERO).add_all(&totals);
+            entry.protocols = ProtocolPackets::default();
         }
     }
 
@@ -131,10 +194,39 @@ impl Ledger {
         }
     }
 
+    /// Counts the packets of records by interface, IP version and protocol. All three must have been collected.
+    pub fn add_protocols(&mut self, records: &[Record]) {
+        for Record { tuple, packets, .. } in records {
+            let slot = usize::try_from(tuple.tags().interface()).unwrap_or(usize::MAX);
+            if let Some(entry) = self.entries.get_mut(slot) {
+                let version = usize::from(tuple.tags().is_ipv6());
+                entry.protocols[version][ProtocolClass::of(tuple.protocol()) as usize] += packets;
+            }
+        }
+    }
+
+    /// Packets in records by interface, IP version and protocol.
+    pub fn protocols(&self) -> impl Iterator<Item = (&str, &ProtocolPackets)> {
+        self.entries.iter().map(|entry| (entry.name.as_str(), &entry.protocols))
+    }
+
     /// Packets in records by the number of the indicator that selected them; none where no recipient is told.
     #[must_use]
     pub const fn selected(&self) -> &BTreeMap<u64, u64> {
         &self.selected
+    }
+
+    /// Takes the accounts of the sinks as they stand.
+    pub fn set_sinks(&mut self, sinks: impl Iterator<Item = Account>) {
+        self.revision += 1;
+        self.sinks.clear();
+        self.sinks.extend(sinks);
+    }
+
+    /// What became of what each sink was offered.
+    #[must_use]
+    pub fn sinks(&self) -> &[Account] {
+        &self.sinks
     }
 
     /// Enters a packet that could not be given to the kernel program but has a known outcome.
@@ -182,8 +274,8 @@ impl Ledger {
         self.overflow
     }
 
-    /// Whether every packet has exactly one outcome, and records and residual counters hold exactly
-    /// the packets and octets that the interfaces counted.
+    /// Whether every packet has exactly one outcome, records and residual counters hold exactly the packets and
+    /// octets that the interfaces counted, and every sink accounts for all that it was offered.
     #[must_use]
     pub fn is_balanced(&self) -> bool {
         let sum = |part: fn(&InterfaceTotals) -> u64| {
@@ -194,6 +286,7 @@ impl Ledger {
         let parts = [self.exported, self.dropped, self.queued, self.suppressed];
         let recorded = |part: fn(&Residual) -> u64| parts.iter().map(part).sum::<u64>();
         every_packet_has_an_outcome
+            && self.sinks.iter().all(Account::is_balanced)
             && sum(|totals| totals.outcome(Outcome::Counted)) == recorded(|counts| counts.packets)
             && sum(|totals| totals.outcome(Outcome::Overflow)) == self.overflow.packets
             && sum(|totals| totals.octets_counted) == recorded(|counts| counts.octets) + self.overflow.octets
@@ -207,7 +300,7 @@ fn add(total: &mut Residual, counts: Residual) {
 
 impl Serialize for Ledger {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut ledger = serializer.serialize_struct("Ledger", 7 + usize::from(!self.selected.is_empty()))?;
+        let mut ledger = serializer.serialize_struct("Ledger", 9)?;
         ledger.serialize_field("interfaces", &Interfaces(self))?;
         ledger.serialize_field("exported", &Counts(self.exported))?;
         ledger.serialize_field("dropped", &Counts(self.dropped))?;
@@ -216,6 +309,10 @@ impl Serialize for Ledger {
         ledger.serialize_field("overflow", &Counts(self.overflow))?;
         if !self.selected.is_empty() {
             ledger.serialize_field("selected", &self.selected)?;
+        }
+        if !self.sinks.is_empty() {
+            let sinks: BTreeMap<_, _> = self.sinks.iter().map(|sink| (&sink.name, sink)).collect();
+            ledger.serialize_field("sinks", &sinks)?;
         }
         ledger.serialize_field("balanced", &self.is_balanced())?;
         ledger.end()
@@ -300,7 +397,7 @@ mod tests {
 
     use minimizer_common::generation::Residual;
     use minimizer_common::outcome::Outcome;
-    use minimizer_common::tuple::Tuple;
+    use minimizer_common::tuple::{Tags, Tuple};
 
     use super::{FORMER, Ledger, Unwatched};
     use crate::drain::{InterfaceTotals, Occupancy, Totals};
@@ -342,6 +439,33 @@ mod tests {
         assert_eq!(json["interfaces"]["eth2"]["unwatched_seconds"], 1.5);
         assert_eq!(json["interfaces"]["eth0"].get("unwatched_times"), None);
         assert_eq!(json["interfaces"][FORMER]["seen"], 5);
+    }
+
+    #[test]
+    fn packets_are_counted_by_version_and_protocol_of_each_interface() {
+        let record = |tags, protocol, packets| Record {
+            tuple: Tuple::new([0; 4], (0, 0), tags, protocol, 0),
+            ingress_interface: 0,
+            control_bits: 0,
+            packets,
+            octets: 0,
+            start_ms: 0,
+            end_ms: 0,
+            selector_id: 0,
+        };
+        let second = Tags::default().with_interface(1);
+        let mut ledger = Ledger::new(vec!["a".to_owned(), "b".to_owned()]);
+        ledger.add_protocols(&[
+            record(Tags::default(), 6, 2),
+            record(second, 6, 3),
+            record(second, 17, 4),
+            record(second.with_ipv6(), 58, 5),
+            record(second.with_ipv6(), 132, 6),
+            record(Tags::default().with_interface(2), 6, 7),
+        ]);
+        let counted: Vec<_> = ledger.protocols().map(|(name, packets)| (name, *packets)).collect();
+        let expected = [("a", [[2, 0, 0, 0], [0; 4]]), ("b", [[3, 4, 0, 0], [0, 0, 5, 6]])];
+        assert_eq!(counted, expected);
     }
 
     #[test]

@@ -1,6 +1,8 @@
 //! The agent: loads the kernel program, drains what it counted, exports records, keeps the ledger.
 
 pub mod agent;
+pub mod batch;
+pub mod books;
 pub mod chosen;
 pub mod cli;
 pub mod cli_docs;
@@ -14,6 +16,7 @@ pub mod drain;
 mod events;
 pub mod findings;
 pub mod generation;
+pub mod history;
 pub mod http;
 pub mod kernel;
 #[cfg(feature = "kernel-log")]
@@ -33,7 +36,6 @@ mod positions;
 pub mod prefix_preserving;
 pub mod privilege;
 pub mod program;
-pub mod queue;
 pub mod record;
 pub mod reload;
 pub mod replay;
@@ -43,12 +45,14 @@ pub mod secret_file;
 pub mod selection;
 pub mod settings;
 pub mod signature;
+pub mod sink;
 pub mod size;
 pub mod status;
 pub mod sys;
 pub mod tables;
 pub mod tap;
 pub mod terms;
+pub mod top;
 pub mod verified;
 pub mod view;
 pub mod watch;

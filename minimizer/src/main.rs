@@ -9,6 +9,7 @@ use minimizer::agent::AgentError;
 use minimizer::chosen::Chosen;
 use minimizer::cli::{self, Cli, Verb};
 use minimizer::demo::DemoError;
+use minimizer::http::WebConfigError;
 use minimizer::ledger_file::Origin;
 use minimizer::policy;
 use minimizer::policy::verb::PolicyVerbError;
@@ -17,7 +18,7 @@ use minimizer::reload::ReloadError;
 use minimizer::report::{self, Output};
 use minimizer::run::RunError;
 use minimizer::settings::SettingsError;
-use minimizer::{cli_docs, demo, doctor, ledger_file, reload, replay, run, status};
+use minimizer::{cli_docs, demo, doctor, ledger_file, reload, replay, run, status, top};
 
 /// Wrong usage, as clap says it.
 const EXIT_USAGE: u8 = 2;
@@ -30,6 +31,7 @@ fn main() -> ExitCode {
         Verb::Demo(args) => demo(&args),
         Verb::Replay(args) => replay(&args),
         Verb::Status(args) => status(&args),
+        Verb::Top(args) => top::top(&args).map_err(Into::into),
         Verb::Reload(args) => reload(&args),
         Verb::Doctor(args) => doctor(&args),
         Verb::Policy(verb) => policy::verb::policy(&verb, &mut io::stdout().lock()).map_err(Into::into),
@@ -62,6 +64,8 @@ fn exit_code(error: &anyhow::Error) -> u8 {
             | RunError::Policy(_)
             | RunError::Key(_)
             | RunError::Mandate(_)
+            | RunError::Web(WebConfigError::Read { .. } | WebConfigError::Refused(_))
+            | RunError::Sink(_)
             | RunError::Agent(AgentError::Mandate(_)),
         ) => return EXIT_CONFIGURATION,
         _ => {}

@@ -12,8 +12,8 @@ use crate::record::Record;
 #[derive(Debug, Default)]
 pub struct Merge {
     records: Vec<Record>,
-    /// Positions in `records`, by the hash of the key.
-    positions: HashTable<usize>,
+    /// Positions in `records`, by the hash of the key. Four billion records would take 400 GB.
+    positions: HashTable<u32>,
     /// Keyed anew in every process: who chooses the flows must not choose where they collide.
     hasher: RandomState,
 }
@@ -35,18 +35,18 @@ impl Merge {
         let hash = |record: &Record| hasher.hash_one(key(record));
         let found = positions.entry(
             hash(&record),
-            |position| key(&records[*position]) == key(&record),
-            |position| hash(&records[*position]),
+            |position| key(&records[*position as usize]) == key(&record),
+            |position| hash(&records[*position as usize]),
         );
         match found {
             Entry::Occupied(position) => {
-                let position = *position.get();
+                let position = *position.get() as usize;
                 records[position].absorb(&record);
                 position
             }
             Entry::Vacant(place) => {
                 let position = records.len();
-                place.insert(position);
+                place.insert(u32::try_from(position).expect("there is no memory for four billion records"));
                 records.push(record);
                 position
             }

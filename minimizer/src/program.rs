@@ -1,5 +1,6 @@
 //! The kernel program: its object, how it is loaded, attached and run.
 
+mod cost;
 mod prepared;
 
 use std::collections::BTreeMap;
@@ -27,6 +28,7 @@ use crate::plan::Enforced;
 use crate::size::TooLarge;
 use crate::sys::bpf::{self, XdpLink};
 
+pub use cost::Cost;
 pub(crate) use prepared::Prepared;
 
 /// The kernel program as it was built, before sizes and settings are put in. Empty in a build

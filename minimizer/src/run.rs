@@ -1,6 +1,7 @@
 //! `run`: the agent on live interfaces until it is told to stop.
 
 mod hangup;
+mod sinks;
 
 use std::io::{self, BufWriter, Write};
 use std::sync::Arc;
@@ -10,10 +11,11 @@ use thiserror::Error;
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use crate::agent::{Agent, AgentError, AgentOptions, Outlet};
+use crate::agent::{Agent, AgentError, AgentOptions};
+use crate::books::Books;
 use crate::chosen::ChosenError;
 use crate::cli;
-use crate::http::{ListenError, Listener, Server};
+use crate::http::{ListenError, Listener, Server, Web, WebConfigError};
 use crate::keys::KeyError;
 use crate::ledger::Ledger;
 use crate::ledger_file::{self, LedgerFileError, Origin};
@@ -27,9 +29,13 @@ use crate::program::{Options, Program, ProgramError};
 use crate::report::{self, Output};
 use crate::selection::{Selection, SelectionError};
 use crate::settings::{Settings, SettingsError};
+use crate::sink::Loss;
+use crate::sink::lane::Lane;
 use crate::size;
 use crate::view::{View, Viewed};
 use hangup::{Hangups, Reload};
+pub use sinks::STANDARD_OUTPUT;
+use sinks::{Couriers, UnknownRecipient};
 
 /// Records that an interval shows in a table.
 const ROWS_MAX: usize = 20;
@@ -61,9 +67,18 @@ pub enum RunError {
     /// The address for the web server cannot be had.
     #[error(transparent)]
     Listen(#[from] ListenError),
+    /// The web configuration cannot be used.
+    #[error(transparent)]
+    Web(#[from] WebConfigError),
     /// The web server does not start.
     #[error("cannot start the web server: {0}")]
     Server(#[source] io::Error),
+    /// A sink is for somebody whom the policy does not know.
+    #[error(transparent)]
+    Sink(#[from] UnknownRecipient),
+    /// The couriers do not start.
+    #[error("cannot start the threads of the sinks: {0}")]
+    Couriers(#[source] io::Error),
     /// The program does not load.
     #[error(transparent)]
     Program(#[from] ProgramError),
@@ -95,7 +110,8 @@ pub fn run(args: &cli::Run) -> Result<(), RunError> {
     permit(&enforced)?;
     let selection = select(&settings.interfaces, &settings.taps)?;
     privilege::check(Task::Run)?;
-    let listener = Listener::bind(settings.listen)?;
+    let web = settings.web_config.as_deref().map(Web::open).transpose()?;
+    let listeners = settings.listen.iter().copied().map(Listener::bind).collect::<Result<_, _>>()?;
     let runtime = Runtime::new().map_err(RunError::Signals)?;
     let flows_per_cpu = size::decide(settings.flows)?;
     let mut program = load(flows_per_cpu, &enforced)?;
@@ -105,33 +121,55 @@ pub fn run(args: &cli::Run) -> Result<(), RunError> {
         mode: settings.mode.into(),
         interval: settings.interval,
     };
+    let printed_lane = settings.output.map(|_| sinks::standard_output(chosen.recipient()));
+    let books = Books::new(sinks::lanes(&settings.sinks).into_iter().chain(printed_lane.clone()).collect());
+    sinks::check(&books, &enforced.policy)?;
     let published = Published::new(Snapshot::starting(&mut program, &options)?);
     let observed = published.clone();
     // Before anything is attached: a signal at any later moment ends with a last drain.
     let signals = Signals::catch(&runtime)?;
     let hangups = Hangups::catch(&runtime)?;
-    let agent = Agent::start(program, keyring, options, move |progress| observed.progressed(progress))?;
+    let couriers = Couriers::start(&settings.sinks, &books, &published).map_err(RunError::Couriers)?;
+    let agent = Agent::start(program, keyring, options, books.clone(), move |progress| {
+        observed.progressed(progress)
+    })?;
     let stopper = agent.stopper();
     signals.stop(&runtime, move || stopper.stop());
-    let (replacer, recipient) = (agent.replacer(), chosen.recipient().map(str::to_owned));
-    hangups.follow(&runtime, Reload { chosen, flows_per_cpu, replacer, published: published.clone() });
-    let server = Server::start(listener, published.clone()).map_err(RunError::Server)?;
-    eprintln!("minimizer: serving http://{}/", server.address());
-    let outlet = agent.outlet();
-    let printed = print(&outlet, &published, args.output, recipient.as_deref());
-    // Without an output there is nothing to run for.
-    agent.stopper().stop();
+    let reload = Reload {
+        chosen,
+        flows_per_cpu,
+        replacer: agent.replacer(),
+        published: published.clone(),
+        books: books.clone(),
+    };
+    hangups.follow(&runtime, reload);
+    let server = Server::start(listeners, published.clone(), web).map_err(RunError::Server)?;
+    server.urls().iter().for_each(|url| eprintln!("minimizer: serving {url}"));
+    let printed = match (settings.output, &printed_lane) {
+        (Some(output), Some(lane)) => {
+            let printed = print(lane, &books, &published, output);
+            // Whoever asked for an output and has closed it wants no more.
+            agent.stopper().stop();
+            printed
+        }
+        _ => Ok(()),
+    };
     let ended = agent.wait();
-    // Whatever came after the output failed is lost, and counted as such.
-    while let Some(batch) = outlet.next() {
-        outlet.dropped(&batch);
+    if let Some(lane) = printed_lane {
+        // Whatever came after the output failed is lost, and counted as such.
+        while let Some(batch) = lane.next_batch() {
+            lane.lost(&batch, Loss::Output);
+        }
     }
-    let ledger = outlet.ledger();
+    couriers.finish(settings.shutdown_timeout);
+    let ledger = books.ledger();
     // The file first: a standard output that is closed must not cost it.
     if let Some(path) = &settings.ledger {
         ledger_file::write(path, &Origin::of(&published.latest()), &ledger)?;
     }
-    printed.and_then(|()| print_ledger(&ledger, args.output)).map_err(RunError::Output)?;
+    printed
+        .and_then(|()| print_ledger(&ledger, settings.output.unwrap_or(Output::Json)))
+        .map_err(RunError::Output)?;
     ended?;
     if ledger.is_balanced() { Ok(()) } else { Err(RunError::Unbalanced) }
 }
@@ -200,36 +238,31 @@ fn select(interfaces: &[String], taps: &[String]) -> Result<Selection, RunError>
 }
 
 /// Prints batches until there are no more. When writing fails, the batch is lost.
-fn print(outlet: &Outlet, published: &Published, output: Output, recipient: Option<&str>) -> io::Result<()> {
+fn print(lane: &Lane, books: &Books, published: &Published, output: Output) -> io::Result<()> {
     let mut live = (output == Output::Table).then(Live::new).filter(Live::is_terminal);
-    while let Some(batch) = outlet.next() {
+    while let Some(batch) = lane.next_batch() {
         // After a reload the policy may have other recipients: the one that was named is looked for at the start, and
         // for a batch without it nobody is to see anything.
-        let Ok(view) = batch.terms.view(recipient) else {
-            outlet.dropped(&batch);
-            published.dropped(&outlet.ledger());
+        let Ok(view) = batch.terms.view(lane.recipient()) else {
+            lane.lost(&batch, Loss::NoRecipient);
+            published.settled(&books.ledger());
             continue;
         };
         let viewed = view.of(&batch.records);
         let interval = Interval { totals: &batch.totals, records: &viewed.records, fields: view.fields() };
         let result = match &mut live {
             Some(live) => {
-                let ledger = outlet.ledger();
+                let ledger = books.ledger();
                 let names: Vec<_> = ledger.interfaces().map(|(name, _)| name).collect();
                 live.show(&format!("{}  Ctrl-C ends", names.join(", ")), &interval, &ledger)
             }
             None => print_interval(&interval, view, &viewed, output),
         };
         match result {
-            Ok(()) => {
-                outlet.exported(&batch, viewed.suppressed);
-                published.exported(&outlet.ledger(), viewed.records.len());
-            }
-            Err(_) => {
-                outlet.dropped(&batch);
-                published.dropped(&outlet.ledger());
-            }
+            Ok(()) => lane.exported(&batch, viewed.records.len(), viewed.suppressed),
+            Err(_) => lane.lost(&batch, Loss::Output),
         }
+        published.settled(&books.ledger());
         result?;
     }
     Ok(())

@@ -9,6 +9,12 @@ use thiserror::Error;
 use crate::chosen::{Chosen, ChosenError};
 use crate::cli::{AttachMode, DEFAULT_INTERVAL, DEFAULT_PORT, Run};
 use crate::config::{Config, ConfigError, Flows};
+use crate::http::ListenAddress;
+use crate::report::Output;
+use crate::sink::config::SinkConfig;
+
+/// How long sinks may take when the agent ends and agent.toml says nothing else.
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Why `run` does not know what to do.
 #[derive(Debug, Error)]
@@ -48,9 +54,17 @@ pub struct Settings {
     /// For how many flows the tables are sized.
     pub flows: Flows,
     /// Where the agent serves.
-    pub listen: SocketAddr,
+    pub listen: Vec<ListenAddress>,
+    /// Who is served, and how.
+    pub web_config: Option<PathBuf>,
     /// File of the ledger.
     pub ledger: Option<PathBuf>,
+    /// Where records go.
+    pub sinks: Vec<SinkConfig>,
+    /// How records are printed, when they are.
+    pub output: Option<Output>,
+    /// How long sinks may take when the agent ends.
+    pub shutdown_timeout: Duration,
     /// The policy.
     pub chosen: Chosen,
 }
@@ -83,10 +97,23 @@ impl Settings {
             mode: args.mode.or(config.mode).unwrap_or(AttachMode::Native),
             interval: args.interval.or(config.interval).unwrap_or(DEFAULT_INTERVAL),
             flows: args.table.flows().or(config.flows).unwrap_or_default(),
-            listen: args.listen.or(config.listen).unwrap_or((Ipv4Addr::LOCALHOST, DEFAULT_PORT).into()),
+            listen: first_not_empty(&args.listen, config.listen),
+            web_config: args.web_config.clone().or(config.web_config),
             ledger: args.ledger.clone().or(config.ledger),
+            output: args.output.or(config.sinks.is_empty().then_some(Output::Table)),
+            sinks: config.sinks,
+            shutdown_timeout: config.shutdown_timeout.unwrap_or(SHUTDOWN_TIMEOUT),
             chosen,
         })
+    }
+}
+
+/// Where the agent serves: as the command line says, else agent.toml, else on this host only.
+fn first_not_empty(said: &[ListenAddress], config: Vec<ListenAddress>) -> Vec<ListenAddress> {
+    match (said, config.as_slice()) {
+        ([], []) => vec![SocketAddr::from((Ipv4Addr::LOCALHOST, DEFAULT_PORT)).into()],
+        ([], _) => config,
+        _ => said.to_vec(),
     }
 }
 
@@ -104,7 +131,7 @@ mod tests {
     use crate::config::Flows;
 
     const AGENT: &str = "interfaces = [\"eth*\"]\ntaps = [\"mirror0\"]\nforce_tap = true\nmode = \"skb\"\n\
-                         interval = \"5s\"\nflows = 1000\nlisten = \"[::1]:9\"\nledger = \"l.json\"\n";
+                         interval = \"5s\"\nflows = 1000\nlisten = \"[::1]:9\"\nweb_config = \"web.yml\"\nledger = \"l.json\"\n";
 
     fn settings(arguments: &str) -> Result<Settings, SettingsError> {
         let words = ["minimizer", "run"].into_iter().chain(arguments.split_whitespace());
@@ -122,6 +149,10 @@ mod tests {
         Ok((folder.path().to_owned(), settings))
     }
 
+    fn listen(settings: &Settings) -> Vec<String> {
+        settings.listen.iter().map(ToString::to_string).collect()
+    }
+
     fn flows(number: u32) -> NonZeroU32 {
         NonZeroU32::new(number).expect("is not 0")
     }
@@ -131,7 +162,7 @@ mod tests {
         let settings = settings("-i eth0").expect("are whole");
         assert_eq!((settings.interval, settings.mode), (Duration::from_secs(10), AttachMode::Native));
         assert_eq!(settings.flows, Flows::PerCpu(flows(65_536)));
-        assert_eq!((settings.listen.to_string().as_str(), settings.force_tap), (DEFAULT_LISTEN, false));
+        assert_eq!((listen(&settings), settings.force_tap), (vec![DEFAULT_LISTEN.to_owned()], false));
     }
 
     #[test]
@@ -143,19 +174,21 @@ mod tests {
         );
         assert_eq!((settings.interval, settings.mode), (Duration::from_secs(5), AttachMode::Skb));
         assert_eq!(settings.flows, Flows::All(flows(1000)));
-        assert_eq!((settings.listen.to_string().as_str(), settings.force_tap), ("[::1]:9", true));
+        assert_eq!((listen(&settings), settings.force_tap), (vec!["[::1]:9".to_owned()], true));
+        assert_eq!(settings.web_config, Some(folder.join("web.yml")));
         assert_eq!(settings.ledger, Some(folder.join("l.json")));
     }
 
     #[test]
     fn the_command_line_wins() {
-        let arguments =
-            "-i lo --mode native --interval 1s --flows-per-cpu 7 --listen 127.0.0.1:8 --ledger here";
+        let arguments = "-i lo --mode native --interval 1s --flows-per-cpu 7 --listen 127.0.0.1:8 --ledger here \
+                         --listen http://[::1]:8 --web.config.file web";
         let (_, settings) = with_config(AGENT, arguments).expect("are whole");
+        assert_eq!(listen(&settings), ["127.0.0.1:8", "http://[::1]:8"]);
         assert_eq!((settings.interfaces, settings.taps), (vec!["lo".to_owned()], Vec::new()));
         assert_eq!((settings.interval, settings.mode), (Duration::from_secs(1), AttachMode::Native));
         assert_eq!(settings.flows, Flows::PerCpu(flows(7)));
-        assert_eq!(settings.listen.to_string(), "127.0.0.1:8");
+        assert_eq!(settings.web_config.as_deref(), Some(Path::new("web")));
         assert_eq!(settings.ledger.as_deref(), Some(Path::new("here")));
     }
 

@@ -1,5 +1,7 @@
 //! What a running agent says about itself: the report behind `/status`, and the verb that asks for it.
 
+mod rates;
+
 use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -9,8 +11,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use thiserror::Error;
 
+use crate::http::TLS_IS_SPOKEN;
 use crate::metrics::{InForce, Reloads, Snapshot};
 use crate::program::Action;
+use crate::sink::account::Account;
+pub use rates::{Course, InterfaceCourse, Rates};
 
 /// Longest time to wait for an agent on this host.
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -47,6 +52,12 @@ pub struct Report {
     pub drains: DrainReport,
     /// Records handed over.
     pub exported_records: u64,
+    /// What became of what each sink was offered.
+    #[serde(default)]
+    pub sinks: Vec<Account>,
+    /// The last drains.
+    #[serde(default)]
+    pub course: Course,
     /// The ledger, in the format of a ledger file.
     pub ledger: Value,
 }
@@ -134,6 +145,9 @@ pub struct InterfaceReport {
     /// Why it is not attached.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// What it saw between the last two drains; absent before the first one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rates: Option<Rates>,
 }
 
 /// How full the flow table was at the last drain.
@@ -180,7 +194,7 @@ impl Report {
         let not_ready = snapshot.ready(now).err().map(|reason| reason.to_string());
         let started = snapshot.started.duration_since(UNIX_EPOCH).unwrap_or_default();
         let (drains, occupancy) = (&snapshot.drains, &snapshot.occupancy);
-        let succeeded: u64 = drains.durations.iter().sum();
+        let succeeded = drains.count();
         let mean = u32::try_from(succeeded).ok().and_then(|count| drains.duration_sum.checked_div(count));
         let age = drains.last_success.map(|(ended, _)| now.saturating_duration_since(ended));
         Self {
@@ -204,6 +218,10 @@ impl Report {
                     if_index: watched.attached.map(|attached| attached.if_index),
                     program_id: watched.attached.map(|attached| attached.program_id),
                     reason: watched.reason.clone(),
+                    rates: snapshot
+                        .history
+                        .latest()
+                        .and_then(|drained| Some(Rates::new(drained, drained.of(&watched.name)?))),
                 })
                 .collect(),
             table: TableReport {
@@ -221,7 +239,9 @@ impl Report {
                 mean_duration_microseconds: mean.and_then(|mean| u64::try_from(mean.as_micros()).ok()),
                 last_success_age_milliseconds: age.map(milliseconds),
             },
-            exported_records: snapshot.exported_records,
+            exported_records: snapshot.exported_records(),
+            sinks: snapshot.ledger.sinks().to_vec(),
+            course: Course::new(&snapshot.history),
             ledger: serde_json::to_value(&snapshot.ledger).unwrap_or_default(),
         }
     }
@@ -285,6 +305,22 @@ impl Report {
             let counts = &self.ledger[name];
             format!("{} packets, {} octets", packets(&counts["packets"]), packets(&counts["octets"]))
         });
+        for sink in &self.sinks {
+            let lost: u64 = sink.dropped.values().map(|tally| tally.packets).sum();
+            let lost = if lost == 0 { String::new() } else { format!(", {lost} packets dropped") };
+            let (exported, queued) = (sink.exported.packets + sink.suppressed.packets, sink.queued.packets);
+            let state = if sink.failing.is_none() { "works" } else { "FAILS" };
+            row(
+                "sink",
+                format!(
+                    "{} ({} for {}) {state}, {exported} packets exported, {queued} queued{lost}",
+                    sink.name, sink.kind, sink.recipient
+                ),
+            );
+            if let Some(failing) = &sink.failing {
+                row("", format!("{}: {}", failing.reason, failing.message));
+            }
+        }
         row("exported", format!("{} records, {exported}", self.exported_records));
         row("suppressed", suppressed);
         row("overflow", overflow);
@@ -331,6 +367,16 @@ pub enum StatusError {
         /// What happened.
         source: Box<ureq::Error>,
     },
+    /// Its web configuration holds there.
+    #[error(
+        "the agent at {address} asks for a certificate or a password, which its web configuration says; give it an \
+         address for this host beside the other, 'minimizer run … --listen http://127.0.0.1:{}', and name that with \
+         '--listen'", .address.port().saturating_add(1)
+    )]
+    Guarded {
+        /// Where it was asked.
+        address: SocketAddr,
+    },
     /// Something else answers.
     #[error(
         "what answers at {address} is not a minimizer agent: {evidence}; name the address of the agent with \
@@ -363,6 +409,14 @@ pub fn ask(address: SocketAddr) -> Result<Report, StatusError> {
         Err(error @ ureq::Error::Protocol(_)) => return Err(not_an_agent(error.to_string())),
         answer => answer.map_err(no_agent)?,
     };
+    let guarded = StatusError::Guarded { address };
+    match answer.status().as_u16() {
+        401 => return Err(guarded),
+        400 if answer.body_mut().read_to_string().is_ok_and(|body| body == TLS_IS_SPOKEN) => {
+            return Err(guarded);
+        }
+        _ => {}
+    }
     if answer.status() != 200 {
         return Err(not_an_agent(format!("it says {}", answer.status())));
     }

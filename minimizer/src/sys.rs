@@ -3,6 +3,7 @@
 
 pub mod bpf;
 pub mod packet_socket;
+pub mod tcp;
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};

@@ -69,8 +69,24 @@ impl Terms {
     /// # Errors
     /// When there is no recipient of that name.
     pub fn view(&self, recipient: Option<&str>) -> Result<&View, NoRecipient> {
-        let position = recipient.map_or(Ok(0), |name| self.enforced.policy.recipient(name))?;
-        Ok(&self.views[position])
+        Ok(self.view_at(self.position(recipient)?))
+    }
+
+    /// Position of a recipient in the policy; the first one when none is named.
+    ///
+    /// # Errors
+    /// When there is no recipient of that name.
+    pub fn position(&self, recipient: Option<&str>) -> Result<usize, NoRecipient> {
+        recipient.map_or(Ok(0), |name| self.enforced.policy.recipient(name))
+    }
+
+    /// What the recipient at a position of the policy sees.
+    ///
+    /// # Panics
+    /// When the policy has fewer recipients.
+    #[must_use]
+    pub fn view_at(&self, position: usize) -> &View {
+        &self.views[position]
     }
 }
 

@@ -50,7 +50,7 @@ enum Work {
     Keys,
 }
 
-/// What a recipient gets of a batch.
+/// What a recipient gets of a batch. From [`View::of`] all is as it gets it; before [`View::valued`] counts are exact.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Viewed<'records> {
     /// Records, to be shown with [`View::fields`].
@@ -59,6 +59,14 @@ pub struct Viewed<'records> {
     pub suppressed: Residual,
     /// The record that is made of them, to be shown with [`View::residual_fields`].
     pub residual: Option<Record>,
+}
+
+impl<'records> Viewed<'records> {
+    /// These records and nothing else.
+    #[must_use]
+    pub fn all(records: &'records [Record]) -> Self {
+        Self { records: Cow::Borrowed(records), suppressed: Residual::default(), residual: None }
+    }
 }
 
 impl View {
@@ -102,15 +110,39 @@ impl View {
     /// What the recipient gets of these records.
     #[must_use]
     pub fn of<'records>(&self, records: &'records [Record]) -> Viewed<'records> {
-        let of = |records| Viewed { records, suppressed: Residual::default(), residual: None };
-        match self.work {
-            Work::Nothing => of(Cow::Borrowed(records)),
-            Work::Values => of(records.iter().map(|record| self.valued(*record)).collect()),
-            Work::Keys => self.merged(records),
+        let mut viewed = if self.merges() { self.merged(records) } else { Viewed::all(records) };
+        if self.work != Work::Nothing {
+            viewed.records.to_mut().iter_mut().for_each(|record| *record = self.with_values(*record));
+            viewed.residual = viewed.residual.map(|record| self.with_values(record));
         }
+        viewed
     }
 
-    fn merged(&self, records: &[Record]) -> Viewed<'static> {
+    /// Whether records may become the same and have to be merged.
+    #[must_use]
+    pub fn merges(&self) -> bool {
+        self.work == Work::Keys
+    }
+
+    /// These records with their counts, times and control bits as the recipient gets them; in `buffer` where that
+    /// changes them.
+    pub fn valued<'chunk>(
+        &self,
+        records: &'chunk [Record],
+        buffer: &'chunk mut Vec<Record>,
+    ) -> &'chunk [Record] {
+        if self.work == Work::Nothing {
+            return records;
+        }
+        buffer.clear();
+        buffer.extend(records.iter().map(|record| self.with_values(*record)));
+        buffer
+    }
+
+    /// These records with their keys as the recipient gets them, those merged that are the same then. Counts are
+    /// exact yet.
+    #[must_use]
+    pub fn merged(&self, records: &[Record]) -> Viewed<'static> {
         let mut permuted = Permuted::new();
         let mut merge = Merge::with_capacity(records.len());
         let mut threshold = self.k.map(|k| Threshold::new(k, records.len()));
@@ -123,10 +155,6 @@ impl View {
         let mut records = merge.take();
         let (suppressed, residual) =
             threshold.map(|threshold| threshold.apply(&mut records)).unwrap_or_default();
-        for record in &mut records {
-            *record = self.valued(*record);
-        }
-        let residual = residual.map(|record| self.valued(record));
         Viewed { records: Cow::Owned(records), suppressed, residual }
     }
 
@@ -193,7 +221,7 @@ impl View {
     }
 
     /// The record with all that is not its key as the recipient gets it.
-    fn valued(&self, record: Record) -> Record {
+    fn with_values(&self, record: Record) -> Record {
         let value = |field, value: u64| match self.transforms.get(&field) {
             None => 0,
             Some(Transform::Log2) => value.checked_ilog2().map_or(0, |log2| 1 << log2),

@@ -27,16 +27,31 @@ pub fn minimizer() -> &'static Path {
 
 fn build() -> Result<PathBuf> {
     let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    cargo.args(["build", "--quiet", "--package", "minimizer", "--bin", "minimizer"]);
-    cargo.arg("--message-format=json-render-diagnostics");
-    if !cfg!(debug_assertions) {
-        cargo.arg("--release");
+    cargo.args(["build", "--quiet", "--bins", "--message-format=json-render-diagnostics"]);
+    // With one test of the workspace it is made from the libraries that the tests were made from; alone, with fewer features,
+    // they would be built again.
+    cargo.args(if cfg!(debug_assertions) {
+        &["--workspace", "--test", "cli"][..]
+    } else {
+        &["--package", "minimizer", "--release"]
+    });
+    // Cargo describes the package under test in them. Build scripts that watch them (ring's) would run again each time, and
+    // all that depends on them be built again.
+    for (name, _) in env::vars_os() {
+        let of_package = |name: &str| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_");
+        if name.to_str().is_some_and(of_package) {
+            cargo.env_remove(name);
+        }
     }
     let output = cargo.stderr(Stdio::inherit()).output()?;
     ensure!(output.status.success(), "{cargo:?} failed");
     for line in output.stdout.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
         let message: serde_json::Value = serde_json::from_slice(line)?;
-        if let Some(path) = message["executable"].as_str() {
+        let target = &message["target"];
+        if target["name"] == "minimizer"
+            && target["kind"] == serde_json::json!(["bin"])
+            && let Some(path) = message["executable"].as_str()
+        {
             return Ok(path.into());
         }
     }

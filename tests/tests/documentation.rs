@@ -1,17 +1,25 @@
 //! The documents say what the code says.
 
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
+use anyhow::Result;
 use minimizer::config::Config;
 use minimizer::policy::Policy;
 use minimizer::policy::field::Field;
+use minimizer::sink::Loss;
 use minimizer::size::{bytes, flows_per_cpu};
 use minimizer_common::generation::{BLOCK_BYTES, SPILL_BLOCK, Shape};
 use minimizer_common::outcome::Outcome;
+use tests::authority::Authority;
 
 const README: &str = include_str!("../../README.md");
 const RECORD: &str = include_str!("../../docs/RECORD.md");
 const OPERATIONS: &str = include_str!("../../docs/OPERATIONS.md");
+const IPFIX: &str = include_str!("../../docs/IPFIX.md");
+const FILES: &str = include_str!("../../docs/FILES.md");
+const KAFKA: &str = include_str!("../../docs/KAFKA.md");
 
 #[test]
 fn every_outcome_is_documented_and_no_other() {
@@ -29,6 +37,14 @@ fn every_outcome_is_documented_and_no_other() {
         })
         .collect();
     assert_eq!(written, listed);
+}
+
+#[test]
+fn every_reason_for_a_loss_is_documented_and_no_other() {
+    let rows = OPERATIONS.lines().skip_while(|line| !line.starts_with("| reason | when |")).skip(2);
+    let written: Vec<_> = rows.take_while(|line| line.starts_with('|')).map(str::to_owned).collect();
+    let listed = Loss::ALL.iter().map(|loss| format!("| `{}` | {} |", loss.name(), loss.description()));
+    assert_eq!(written, listed.collect::<Vec<_>>());
 }
 
 #[test]
@@ -98,11 +114,41 @@ fn the_table_of_hosts_is_as_calculated() {
     }
 }
 
+/// The blocks of a document that are written in TOML.
+fn toml_of(document: &str) -> impl Iterator<Item = &str> {
+    document.split("```toml\n").skip(1).filter_map(|rest| rest.split("```").next())
+}
+
 #[test]
 fn the_agent_toml_that_is_shown_is_accepted() {
-    let shown = OPERATIONS.split("```toml\n").nth(1).and_then(|rest| rest.split("```").next());
-    let config = Config::parse(shown.expect("there is one"), Path::new("/etc/minimizer/agent.toml"));
+    let shown = toml_of(OPERATIONS).next().expect("there is one");
+    let config = Config::parse(shown, Path::new("/etc/minimizer/agent.toml"));
     let config = config.unwrap_or_else(|error| panic!("{error}"));
     assert_eq!(config.policy.as_deref(), Some("/etc/minimizer/policy.toml"));
     assert_eq!(config.require_signature.map(|key| key.name().to_owned()).as_deref(), Some("privacy-officer"));
+}
+
+#[test]
+fn the_sinks_that_are_shown_are_accepted() -> Result<()> {
+    // What they name must be there: certificates with their keys, and a password, which only the owner may read.
+    let folder = tempfile::tempdir()?;
+    let authority = Authority::new("authority")?;
+    for name in ["ca", "kafka-ca"] {
+        authority.write_own(folder.path(), name)?;
+    }
+    for name in ["agent", "edge-1"] {
+        authority.write(folder.path(), name, &format!("{name}.example"))?;
+    }
+    let password = folder.path().join("kafka.password");
+    fs::write(&password, "secret\n")?;
+    fs::set_permissions(&password, fs::Permissions::from_mode(0o600))?;
+    let agent = folder.path().join("agent.toml");
+    for (name, document, sinks) in
+        [("OPERATIONS", OPERATIONS, 3), ("IPFIX", IPFIX, 3), ("FILES", FILES, 1), ("KAFKA", KAFKA, 1)]
+    {
+        let shown = toml_of(document).find(|shown| shown.contains("[[sinks]]")).expect("there are sinks");
+        let config = Config::parse(shown, &agent).unwrap_or_else(|error| panic!("{name}: {error}"));
+        assert_eq!(config.sinks.len(), sinks, "{name}");
+    }
+    Ok(())
 }

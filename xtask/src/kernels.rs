@@ -7,12 +7,15 @@ mod machine;
 mod verified;
 
 use std::env;
-use std::path::Path;
+use std::num::NonZeroUsize;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
 
 use anyhow::{Context as _, Error, Result, bail};
 
 use crate::report::Tally;
 use crate::setup::{self, Purpose};
+use guest::Guest;
 use images::Image;
 use verified::Verified;
 
@@ -30,16 +33,23 @@ pub fn run() -> Result<Tally> {
         return images.iter().filter_map(|image| image.as_ref().err()).map(skipped).sum();
     }
     let guest = guest::build()?;
+    let (present, absent): (Vec<_>, Vec<_>) = images.iter().partition(|image| image.is_ok());
+    let absent = absent.into_iter().filter_map(|image| image.as_ref().err());
+    let mut tallies = absent.map(skipped).collect::<Result<Vec<_>>>()?;
+    let present: Vec<_> = present.into_iter().filter_map(|image| image.as_ref().ok()).collect();
     let mut verified = Verified::default();
-    let mut tallies = Vec::new();
-    for image in &images {
-        tallies.push(match image {
-            Ok(image) => boot(image, &guest, &mut verified).unwrap_or_else(|error| {
-                eprintln!("{}: {error:#}", image.release);
-                Tally::FAILED
-            }),
-            Err(error) => skipped(error)?,
-        });
+    for (image, console) in present.iter().zip(boot_all(&present, &guest)) {
+        tallies.push(
+            console
+                .and_then(|console| {
+                    verified.add(&image.release, &console);
+                    machine::judge(&console)
+                })
+                .unwrap_or_else(|error| {
+                    eprintln!("{}: {error:#}", image.release);
+                    Tally::FAILED
+                }),
+        );
     }
     println!("\n{}", verified.table());
     tallies.extend(verified.over_budget().map(|excess| {
@@ -64,12 +74,32 @@ fn skipped(reason: &Error) -> Result<Tally> {
     Ok(Tally::SKIPPED)
 }
 
-fn boot(image: &Image, guest: &Path, verified: &mut Verified) -> Result<Tally> {
+/// Boots the kernels, as many at a time as there are CPUs: the emulator uses one for a machine. Returns their consoles in
+/// the order of the images.
+fn boot_all(images: &[&Image], guest: &Guest) -> Vec<Result<String>> {
+    let at_once = thread::available_parallelism().map_or(1, NonZeroUsize::get);
+    let next = AtomicUsize::new(0);
+    let work = || {
+        let mut consoles = Vec::new();
+        loop {
+            let number = next.fetch_add(1, Ordering::Relaxed);
+            let Some(image) = images.get(number) else { break };
+            consoles.push((number, boot(image, guest)));
+        }
+        consoles
+    };
+    let mut consoles: Vec<_> = thread::scope(|scope| {
+        let workers: Vec<_> = (0..at_once.min(images.len())).map(|_| scope.spawn(work)).collect();
+        workers.into_iter().flat_map(|worker| worker.join().expect("a worker does not panic")).collect()
+    });
+    consoles.sort_by_key(|(number, _)| *number);
+    consoles.into_iter().map(|(_, console)| console).collect()
+}
+
+fn boot(image: &Image, guest: &Guest) -> Result<String> {
     eprintln!("\nbooting {} of Debian {}", image.release, image.suite);
     let initramfs = image.folder.join("initramfs.cpio");
     initramfs::write(&initramfs, guest, &image.veth_module)
         .with_context(|| format!("cannot write {}", initramfs.display()))?;
-    let console = machine::run(&image.kernel, &initramfs, &image.folder.join("console.log"))?;
-    verified.add(&image.release, &console);
-    machine::judge(&console)
+    machine::run(&image.release, &image.kernel, &initramfs, &image.folder.join("console.log"))
 }

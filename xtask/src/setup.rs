@@ -5,7 +5,10 @@ mod cargo_tools;
 mod components;
 pub mod flow_agents;
 mod packages;
+mod python;
 mod unpacked;
+
+use std::collections::BTreeSet;
 
 use anyhow::Result;
 use clap::ValueEnum;
@@ -13,6 +16,7 @@ use clap::ValueEnum;
 use cargo_tools::CargoTool;
 use components::Component;
 use packages::Package;
+use python::PythonPackage;
 use unpacked::Unpacked;
 
 /// Command line of the verb.
@@ -80,6 +84,7 @@ struct Plan {
     components: Vec<&'static Component>,
     packages: Vec<&'static Package>,
     unpacked: Vec<&'static Unpacked>,
+    python: Vec<&'static PythonPackage>,
     cargo_tools: Vec<&'static CargoTool>,
 }
 
@@ -91,6 +96,7 @@ impl Plan {
             components: components::missing(purpose),
             packages: packages::missing(purpose, linker),
             unpacked: unpacked::missing(purpose),
+            python: python::missing(purpose),
             cargo_tools,
         }
     }
@@ -99,6 +105,7 @@ impl Plan {
         self.components.is_empty()
             && self.packages.is_empty()
             && self.unpacked.is_empty()
+            && self.python.is_empty()
             && self.cargo_tools.is_empty()
     }
 
@@ -110,17 +117,29 @@ impl Plan {
         for Package { name, reason, .. } in &self.packages {
             eprintln!("  Debian package   {name:<18} {reason}");
         }
+        for package in self.libraries() {
+            eprintln!("  Debian package   {package:<18} programs below are linked with it");
+        }
         for Unpacked { package, reason, .. } in &self.unpacked {
             eprintln!("  into target/     {package:<18} {reason}");
+        }
+        for PythonPackage { name, reason, .. } in &self.python {
+            eprintln!("  into target/     {name:<18} {reason}");
         }
         for CargoTool { name, reason, .. } in &self.cargo_tools {
             eprintln!("  into target/     {name:<18} {reason}");
         }
     }
 
+    /// Packages with libraries of what is unpacked.
+    fn libraries(&self) -> BTreeSet<&'static str> {
+        self.unpacked.iter().flat_map(|package| package.absent_libraries()).collect()
+    }
+
     fn carry_out(&self) -> Result<()> {
         components::install(&self.components)?;
-        let packages: Vec<_> = self.packages.iter().map(|package| package.name).collect();
+        let packages = self.packages.iter().map(|package| package.name);
+        let packages: Vec<_> = packages.chain(self.libraries()).collect();
         if !packages.is_empty() || !self.unpacked.is_empty() {
             apt::refresh_lists(&packages)?;
         }
@@ -130,6 +149,7 @@ impl Plan {
         for package in &self.unpacked {
             package.install()?;
         }
+        python::install(&self.python)?;
         for tool in &self.cargo_tools {
             tool.install()?;
         }

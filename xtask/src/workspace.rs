@@ -20,6 +20,11 @@ pub fn tool(name: &str) -> PathBuf {
     tools().join("bin").join(name)
 }
 
+/// The Python environment in which `setup` installs packages.
+pub fn tool_environment() -> PathBuf {
+    tools().join("python")
+}
+
 /// The agent as `build` makes it.
 pub fn agent() -> PathBuf {
     root().join("target/release/minimizer")
@@ -29,6 +34,14 @@ pub fn agent() -> PathBuf {
 pub fn cargo<const N: usize>(arguments: [&str; N]) -> Command {
     let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo")));
     cargo.current_dir(root()).args(arguments).env("CARGO_TARGET_DIR", root().join("target"));
+    // Cargo describes the package that it runs, this one, in them. Build scripts that watch them (ring's) would run again,
+    // and all that depends on them be built again, whenever somebody else calls cargo.
+    for (name, _) in env::vars_os() {
+        let of_package = |name: &str| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_");
+        if name.to_str().is_some_and(of_package) {
+            cargo.env_remove(name);
+        }
+    }
     cargo
 }
 

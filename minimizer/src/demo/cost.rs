@@ -1,11 +1,11 @@
 //! What the program costs per packet, by the kernel's own measure.
 
 use std::os::fd::OwnedFd;
-use std::time::Duration;
 
 use aya::programs::loaded_programs;
 use aya::sys::{Stats, enable_stats};
 
+pub use crate::program::Cost;
 use crate::program::{Program, ProgramError};
 
 /// A measurement that runs while this exists.
@@ -14,15 +14,6 @@ pub struct Meter {
     program_id: u32,
     /// The kernel measures as long as this is open.
     _measuring: OwnedFd,
-}
-
-/// What a program cost.
-#[derive(Clone, Copy, Debug)]
-pub struct Cost {
-    /// Times that the program ran.
-    pub runs: u64,
-    /// Time that all runs took together; the kernel's clock reads around a run are part of it.
-    pub time: Duration,
 }
 
 impl Meter {
@@ -39,15 +30,7 @@ impl Meter {
     #[must_use]
     pub fn read(&self) -> Option<Cost> {
         let info = loaded_programs().filter_map(Result::ok).find(|info| info.id() == self.program_id)?;
-        let cost = Cost { runs: info.run_count(), time: info.run_time() };
+        let cost = Cost::of(&info);
         (cost.runs > 0).then_some(cost)
-    }
-}
-
-impl Cost {
-    /// Nanoseconds of one run.
-    #[must_use]
-    pub fn ns_per_run(&self) -> f64 {
-        self.time.as_secs_f64() * 1e9 / self.runs as f64
     }
 }

@@ -2,6 +2,7 @@
 
 pub mod cost;
 pub mod generator;
+mod latch;
 pub mod network;
 pub mod payload_check;
 pub mod screen;
@@ -16,7 +17,8 @@ use std::time::{Duration, Instant};
 use thiserror::Error;
 use tokio::runtime::Runtime;
 
-use crate::agent::{Agent, AgentError, AgentOptions, Outlet};
+use crate::agent::{Agent, AgentError, AgentOptions, Progress};
+use crate::books::Books;
 use crate::chosen::Chosen;
 use crate::cli;
 use crate::http::{ListenError, Listener, Server};
@@ -26,14 +28,15 @@ use crate::netlink::{Netlink, NetlinkError};
 use crate::pcap::{Capture, CaptureError};
 use crate::plan::Enforced;
 use crate::program::{Mode, ProgramError};
-use crate::queue::Queue;
 use crate::report::Output;
 use crate::run::{self, RunError, Signals};
 use crate::selection::Selection;
+use crate::sink::lane::{Bounds, Lane};
 use crate::size;
 use crate::terms::Keyring;
 use cost::{Cost, Meter};
 use generator::Traffic;
+use latch::Latch;
 use network::{Cable, NetworkError};
 use payload_check::PayloadCheckError;
 use screen::{Protocols, Summary};
@@ -179,16 +182,19 @@ fn measure(
     };
     let published = Published::new(Snapshot::starting(&mut program, &options)?);
     let observed = published.clone();
-    let agent = Agent::start(program, keyring, options, move |progress| observed.progressed(progress))?;
-    let server = listener.map(|listener| Server::start(listener, published.clone())).transpose();
+    let lane = Lane::new("screen", args.policy.recipient.as_deref(), "screen", Bounds::default());
+    let books = Books::new(vec![Arc::new(lane)]);
+    let observe = move |progress: &Progress<'_>| observed.progressed(progress);
+    let agent = Agent::start(program, keyring, options, books.clone(), observe)?;
+    let server = listener.map(|listener| Server::start(vec![listener], published.clone(), None)).transpose();
     let server = server.map_err(RunError::Server)?;
     if let Some(server) = &server {
-        eprintln!("minimizer: serving http://{}/", server.address());
+        server.urls().iter().for_each(|url| eprintln!("minimizer: serving {url}"));
     }
-    let end = Arc::new(Queue::<()>::new(1));
+    let end = Arc::new(Latch::default());
     signals.stop(&runtime, {
         let end = Arc::clone(&end);
-        move || end.close()
+        move || end.set()
     });
 
     let sender = Sender::start(Arc::clone(&traffic), cable.sender.index, None).map_err(DemoError::Send)?;
@@ -199,22 +205,21 @@ fn measure(
             let (end, stopper, duration) = (Arc::clone(&end), agent.stopper(), args.duration);
             move || {
                 let conducted = conductor.conduct(&end, duration);
-                end.close();
+                end.set();
                 // Only now: whatever was sent has been seen.
                 stopper.stop();
                 conducted
             }
         })
         .map_err(AgentError::Thread)?;
-    let outlet = agent.outlet();
-    let shown = show(&outlet, &published, &end, args);
-    end.close();
+    let shown = show(&books, &published, &end, args);
+    end.set();
     let conducted = conductor.join().map_err(|_| AgentError::Panicked)?;
     agent.wait()?;
     let protocols = shown.map_err(DemoError::Output)?;
     let conducted = conducted?;
     Ok(Summary {
-        ledger: outlet.ledger(),
+        ledger: books.ledger(),
         protocols,
         sent: conducted.transmitted,
         unsendable: conducted.handed.unsendable,
@@ -225,23 +230,24 @@ fn measure(
 }
 
 /// Shows every batch until there are no more, and sums up records by protocol.
-fn show(outlet: &Outlet, published: &Published, end: &Queue<()>, args: &cli::Demo) -> io::Result<Protocols> {
+fn show(books: &Books, published: &Published, end: &Latch, args: &cli::Demo) -> io::Result<Protocols> {
     let mut live = Live::new();
     let mut protocols = Protocols::default();
     let title = format!("demo on {RECEIVER}, {} s, Ctrl-C ends", args.duration.as_secs_f64());
-    while let Some(batch) = outlet.next() {
+    let [lane] = books.lanes() else { return Ok(protocols) };
+    while let Some(batch) = lane.next_batch() {
         // Whether there is such a recipient was checked at the start, and a demo has one policy.
-        let Ok(view) = batch.terms.view(args.policy.recipient.as_deref()) else { continue };
+        let Ok(view) = batch.terms.view(lane.recipient()) else { continue };
         let viewed = view.of(&batch.records);
         protocols.add(&viewed.records);
         // This demo is where its records go.
-        outlet.exported(&batch, viewed.suppressed);
-        published.exported(&outlet.ledger(), viewed.records.len());
+        lane.exported(&batch, viewed.records.len(), viewed.suppressed);
+        published.settled(&books.ledger());
         let interval = Interval { totals: &batch.totals, records: &viewed.records, fields: view.fields() };
         // What is left at the end is a fraction of an interval, and no rate to leave on a terminal.
-        let is_rest = live.is_terminal() && end.wait_closed(Duration::ZERO);
+        let is_rest = live.is_terminal() && end.wait(Duration::ZERO);
         if args.output == Output::Table && !is_rest {
-            live.show(&title, &interval, &outlet.ledger())?;
+            live.show(&title, &interval, &books.ledger())?;
         }
     }
     Ok(protocols)
@@ -264,8 +270,8 @@ struct Conducted {
 }
 
 impl Conductor {
-    fn conduct(mut self, end: &Queue<()>, duration: Duration) -> Result<Conducted, DemoError> {
-        end.wait_closed(duration);
+    fn conduct(mut self, end: &Latch, duration: Duration) -> Result<Conducted, DemoError> {
+        end.wait(duration);
         let handed = self.sender.finish().map_err(DemoError::Send)?;
         let elapsed = self.start.elapsed();
         let transmitted = self.cable.settle(&mut self.netlink, handed)?;

@@ -4,17 +4,24 @@ use std::time::Instant;
 
 use http_body_util::Full;
 use hyper::body::Bytes;
-use hyper::header::{ACCEPT, ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, VARY};
+use hyper::header::{
+    ACCEPT, ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, RETRY_AFTER, VARY, WWW_AUTHENTICATE,
+};
 use hyper::{Method, Request, Response, StatusCode};
 
+use super::counts::Counts;
 use super::page;
-use crate::metrics::{self, Format, Published};
+use crate::metrics::{self, Format, Published, Scrape};
 use crate::status::Report;
 
 const PLAIN: &str = "text/plain; charset=utf-8";
 
 /// The answer to `request`, whose body is not read.
-pub fn answer<Body>(request: &Request<Body>, published: &Published) -> Response<Full<Bytes>> {
+pub fn answer<Body>(
+    request: &Request<Body>,
+    published: &Published,
+    counts: &Counts,
+) -> Response<Full<Bytes>> {
     if request.method() != Method::GET && request.method() != Method::HEAD {
         let mut response = respond(StatusCode::METHOD_NOT_ALLOWED, PLAIN, "only GET and HEAD\n".to_owned());
         response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
@@ -26,7 +33,7 @@ pub fn answer<Body>(request: &Request<Body>, published: &Published) -> Response<
             let accept: Vec<_> =
                 request.headers().get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok()).collect();
             let format = Format::negotiate(&accept.join(","));
-            let mut response = match metrics::render(snapshot, format) {
+            let mut response = match metrics::render(Scrape::now(snapshot, counts), format) {
                 Ok(text) => respond(StatusCode::OK, format.content_type(), text),
                 Err(error) => respond(StatusCode::INTERNAL_SERVER_ERROR, PLAIN, format!("{error}\n")),
             };
@@ -42,19 +49,40 @@ pub fn answer<Body>(request: &Request<Body>, published: &Published) -> Response<
             Ok(json) => respond(StatusCode::OK, "application/json", json + "\n"),
             Err(error) => respond(StatusCode::INTERNAL_SERVER_ERROR, PLAIN, format!("{error}\n")),
         },
-        "/" => respond(StatusCode::OK, "text/html; charset=utf-8", page::landing(&Report::new(&snapshot))),
+        "/" => respond(StatusCode::OK, "text/html; charset=utf-8", page::landing(&snapshot)),
+        page::SCRIPT_PATH => respond(StatusCode::OK, "text/javascript; charset=utf-8", page::SCRIPT),
         _ => respond(StatusCode::NOT_FOUND, PLAIN, "not found; see /\n".to_owned()),
     }
 }
 
-fn respond(status: StatusCode, content_type: &'static str, body: String) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::from(body));
+/// To a request without a user and password that are known.
+pub fn unauthorized() -> Response<Full<Bytes>> {
+    let body = "unauthorized: a user and a password of the web configuration are needed\n";
+    let mut response = respond(StatusCode::UNAUTHORIZED, PLAIN, body.to_owned());
+    let challenge = HeaderValue::from_static("Basic realm=\"minimizer\", charset=\"UTF-8\"");
+    response.headers_mut().insert(WWW_AUTHENTICATE, challenge);
+    response
+}
+
+/// To a request whose password would wait too long to be checked.
+pub fn busy() -> Response<Full<Bytes>> {
+    let mut response = respond(
+        StatusCode::SERVICE_UNAVAILABLE,
+        PLAIN,
+        "busy: many passwords wait to be checked\n".to_owned(),
+    );
+    response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
+    response
+}
+
+fn respond(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(body.into()));
     *response.status_mut() = status;
     for (name, value) in [
         (CONTENT_TYPE, content_type),
         (CACHE_CONTROL, "no-store"),
         (hyper::header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
-        (hyper::header::CONTENT_SECURITY_POLICY, "default-src 'none'; style-src 'unsafe-inline'"),
+        (hyper::header::CONTENT_SECURITY_POLICY, page::CONTENT_SECURITY_POLICY),
     ] {
         response.headers_mut().insert(name, HeaderValue::from_static(value));
     }
@@ -66,13 +94,14 @@ mod tests {
     use http_body_util::BodyExt as _;
     use hyper::{Method, Request, StatusCode};
 
+    use super::super::counts::Counts;
     use super::answer;
     use crate::metrics::Published;
     use crate::metrics::tests::example;
 
     fn ask(published: &Published, method: Method, path: &str) -> (StatusCode, String, String) {
         let request = Request::builder().method(method).uri(path).body(()).expect("a request");
-        let response = answer(&request, published);
+        let response = answer(&request, published, &Counts::default());
         let content_type = response.headers()["content-type"].to_str().expect("ASCII").to_owned();
         let status = response.status();
         let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
@@ -110,7 +139,9 @@ mod tests {
         assert_eq!((status, content_type.as_str()), (StatusCode::OK, "text/html; charset=utf-8"));
         assert!(html.contains("eth&quot;0\\"), "{html}");
         assert!(!html.contains("eth\"0"), "{html}");
-        assert!(!html.contains("src=") && !html.contains("http:") && !html.contains("https:"), "{html}");
+        let sources: Vec<_> = html.split("src=").skip(1).collect();
+        assert!(sources.len() == 1 && sources[0].starts_with("\"/page.js\""), "{html}");
+        assert!(!html.contains("http:") && !html.contains("https:"), "{html}");
         for link in ["/metrics", "/status", "/-/healthy", "/-/ready"] {
             assert!(html.contains(&format!("href=\"{link}\"")), "{link} is missing in {html}");
         }

@@ -1,8 +1,10 @@
 //! Taking a port, and saying who has it when it is taken.
 
 use std::collections::HashSet;
+use std::fmt;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::str::FromStr;
 
 use procfs::net::TcpState;
 use procfs::process::{FDTarget, all_processes};
@@ -39,11 +41,55 @@ pub enum ListenError {
     },
 }
 
+/// The mark of an address where the web configuration does not hold.
+const PLAIN_MARK: &str = "http://";
+
+/// An address to listen on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ListenAddress {
+    /// Address and port.
+    pub socket: SocketAddr,
+    /// Whether neither certificate nor password is asked for there, whatever the web configuration says.
+    pub is_plain: bool,
+}
+
+impl FromStr for ListenAddress {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let unmarked = text.strip_prefix(PLAIN_MARK);
+        let address = unmarked.map_or(text, |rest| rest.trim_end_matches('/'));
+        let socket: SocketAddr = address.parse().map_err(|_| {
+            "allowed are an address and a port, like \"127.0.0.1:14739\" or \"[::]:14739\"".to_owned()
+        })?;
+        if unmarked.is_some() && !socket.ip().is_loopback() {
+            return Err(format!(
+                "without certificate and password only this host is served: write {socket}, for which the web \
+                 configuration holds, or a loopback address like {PLAIN_MARK}127.0.0.1:{}",
+                socket.port()
+            ));
+        }
+        Ok(Self { socket, is_plain: unmarked.is_some() })
+    }
+}
+
+impl From<SocketAddr> for ListenAddress {
+    fn from(socket: SocketAddr) -> Self {
+        Self { socket, is_plain: false }
+    }
+}
+
+impl fmt::Display for ListenAddress {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}{}", if self.is_plain { PLAIN_MARK } else { "" }, self.socket)
+    }
+}
+
 /// A port that is taken and not yet served. It belongs to the network namespace in which it was taken.
 #[derive(Debug)]
 pub struct Listener {
     listener: TcpListener,
-    address: SocketAddr,
+    address: ListenAddress,
 }
 
 impl Listener {
@@ -51,10 +97,11 @@ impl Listener {
     ///
     /// # Errors
     /// Says who has it when it is taken.
-    pub fn bind(address: SocketAddr) -> Result<Self, ListenError> {
+    pub fn bind(address: impl Into<ListenAddress>) -> Result<Self, ListenError> {
+        let ListenAddress { socket: address, is_plain } = address.into();
         let bound = TcpListener::bind(address).and_then(|listener| Ok((listener.local_addr()?, listener)));
         match bound {
-            Ok((address, listener)) => Ok(Self { listener, address }),
+            Ok((socket, listener)) => Ok(Self { listener, address: ListenAddress { socket, is_plain } }),
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
                 Err(ListenError::InUse { address, holder: holder(address.port()) })
             }
@@ -67,7 +114,7 @@ impl Listener {
 
     /// The address that was taken.
     #[must_use]
-    pub const fn address(&self) -> SocketAddr {
+    pub const fn address(&self) -> ListenAddress {
         self.address
     }
 
@@ -108,11 +155,37 @@ const fn next(mut address: SocketAddr) -> SocketAddr {
 
 #[cfg(test)]
 mod tests {
-    use super::Listener;
+    use std::net::SocketAddr;
+
+    use super::{ListenAddress, Listener};
+
+    #[test]
+    fn only_loopback_addresses_are_plain() {
+        for (text, is_plain) in [
+            ("127.0.0.1:14739", false),
+            ("[::]:14739", false),
+            ("http://127.0.0.1:14739", true),
+            ("http://127.0.0.1:14739/", true),
+            ("http://[::1]:9", true),
+        ] {
+            let address: ListenAddress = text.parse().unwrap_or_else(|error| panic!("{text}: {error}"));
+            assert_eq!(address.is_plain, is_plain, "{text}");
+            assert_eq!(address.to_string(), text.trim_end_matches('/'));
+        }
+        for (text, part) in [
+            ("here", "an address and a port"),
+            ("https://127.0.0.1:1", "an address and a port"),
+            ("http://192.0.2.1:9", "write 192.0.2.1:9"),
+            ("http://[::]:9", "a loopback address like http://127.0.0.1:9"),
+        ] {
+            let error = text.parse::<ListenAddress>().expect_err(text);
+            assert!(error.contains(part), "{error}");
+        }
+    }
 
     #[test]
     fn a_taken_port_is_named_with_its_holder_and_a_way_out() {
-        let taken = Listener::bind(([127, 0, 0, 1], 0).into()).expect("a free port");
+        let taken = Listener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).expect("a free port");
         let error = Listener::bind(taken.address()).expect_err("the port is taken").to_string();
         let this_process = format!("by process {} (", std::process::id());
         for part in [&taken.address().to_string(), "in use", &this_process, "--listen 127.0.0.1:"] {
@@ -122,7 +195,8 @@ mod tests {
 
     #[test]
     fn an_address_of_another_host_is_named() {
-        let error = Listener::bind(([192, 0, 2, 1], 0).into()).expect_err("a documentation address");
+        let error =
+            Listener::bind(SocketAddr::from(([192, 0, 2, 1], 0))).expect_err("a documentation address");
         assert!(error.to_string().contains("192.0.2.1:0: no interface of this host"), "{error}");
     }
 }

@@ -5,11 +5,14 @@ use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::ArcSwap;
 
+use super::drains::Drains;
 use crate::agent::{AgentOptions, Progress};
 use crate::drain::Occupancy;
+use crate::history::History;
 use crate::ledger::Ledger;
+use crate::policy::explain::Explanation;
 use crate::policy::{Mandate, Policy};
-use crate::program::{Program, ProgramError, object_digest};
+use crate::program::{Cost, Program, ProgramError, object_digest};
 use crate::size;
 use crate::watch::Watched;
 
@@ -32,14 +35,16 @@ pub struct Snapshot {
     pub refused: usize,
     /// Totals since the start.
     pub ledger: Ledger,
-    /// Records that were handed over since the start.
-    pub exported_records: u64,
     /// How full the generation of the last drain was.
     pub occupancy: Occupancy,
     /// Memory of the flow tables in bytes, all CPUs and generations.
     pub table_bytes: u64,
     /// How the drains went.
     pub drains: Drains,
+    /// What the loaded programs cost, by name; empty where the kernel does not measure it.
+    pub costs: Vec<(&'static str, Cost)>,
+    /// The last drains.
+    pub history: Arc<History>,
 }
 
 /// What identifies the code that runs.
@@ -68,6 +73,10 @@ pub struct InForce {
     pub prefixes: usize,
     /// Indicators of its selectors.
     pub indicators: usize,
+    /// Whether interface and protocol of packets are collected under it.
+    pub has_protocols: bool,
+    /// What it means.
+    pub explanation: Arc<Explanation>,
 }
 
 impl InForce {
@@ -79,6 +88,8 @@ impl InForce {
             mandate: policy.mandate.clone(),
             prefixes: policy.scope.as_ref().map_or(0, |scope| scope.prefixes.len()),
             indicators: policy.selectors.as_ref().map_or(0, Vec::len),
+            has_protocols: policy.collected().has_protocols(),
+            explanation: Arc::new(policy.explain()),
         }
     }
 }
@@ -92,32 +103,6 @@ pub struct Reloads {
     pub failed: u64,
     /// Why the latest one failed; `None` when it did not.
     pub error: Option<String>,
-}
-
-/// Upper bounds of the histogram of drain durations, in seconds.
-pub const DURATION_BOUNDS: [f64; 13] =
-    [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
-
-/// Count and duration of the drains, and when the last one ended.
-#[derive(Clone, Debug, Default)]
-pub struct Drains {
-    /// Drains by the first bound that their duration does not exceed; the last is for longer ones.
-    pub durations: [u64; DURATION_BOUNDS.len() + 1],
-    /// Sum of the durations.
-    pub duration_sum: Duration,
-    /// When the last successful drain ended, on both clocks.
-    pub last_success: Option<(Instant, SystemTime)>,
-}
-
-impl Drains {
-    /// Enters a successful drain that ends now.
-    pub fn succeeded(&mut self, duration: Duration) {
-        let seconds = duration.as_secs_f64();
-        let bound = DURATION_BOUNDS.iter().position(|bound| seconds <= *bound);
-        self.durations[bound.unwrap_or(DURATION_BOUNDS.len())] += 1;
-        self.duration_sum += duration;
-        self.last_success = Some((Instant::now(), SystemTime::now()));
-    }
 }
 
 /// Why the agent is not ready.
@@ -165,10 +150,11 @@ impl Snapshot {
             watched: Vec::new(),
             refused: 0,
             ledger: Ledger::new(Vec::new()),
-            exported_records: 0,
             occupancy: Occupancy::empty(shape),
             table_bytes: size::bytes(&shape),
             drains: Drains::default(),
+            costs: Vec::new(),
+            history: Arc::default(),
         })
     }
 
@@ -180,13 +166,16 @@ impl Snapshot {
         if let Some((totals, duration)) = progress.drained {
             self.occupancy = totals.occupancy;
             self.drains.succeeded(duration);
+            self.costs.clone_from(&progress.costs);
+            let names = progress.ledger.unwatched().map(|(name, _)| name);
+            self.history = Arc::new(self.history.after(names, totals, duration, Instant::now()));
         }
     }
 
-    /// Takes the ledger after records were handed over.
-    fn exported(&mut self, ledger: &Ledger, records: usize) {
-        self.advance(ledger);
-        self.exported_records += u64::try_from(records).unwrap_or(u64::MAX);
+    /// Records that were handed over since the start, to all sinks together.
+    #[must_use]
+    pub fn exported_records(&self) -> u64 {
+        self.ledger.sinks().iter().map(|sink| sink.exported.records).sum()
     }
 
     /// Replaces the ledger by a later one. Drain and export run side by side, and whoever publishes
@@ -224,13 +213,8 @@ impl Published {
         self.update(|snapshot| snapshot.progressed(progress));
     }
 
-    /// Publishes that `records` were handed over, after which the ledger stands so.
-    pub fn exported(&self, ledger: &Ledger, records: usize) {
-        self.update(|snapshot| snapshot.exported(ledger, records));
-    }
-
-    /// Publishes that records were lost, after which the ledger stands so.
-    pub fn dropped(&self, ledger: &Ledger) {
+    /// Publishes that a sink took records, lost some or failed, after which the ledger stands so.
+    pub fn settled(&self, ledger: &Ledger) {
         self.update(|snapshot| snapshot.advance(ledger));
     }
 
@@ -271,19 +255,24 @@ impl Published {
 
 #[cfg(test)]
 pub(crate) mod tests {
+    use std::sync::Arc;
     use std::time::{Duration, Instant, SystemTime};
 
     use minimizer_common::generation::Residual;
     use minimizer_common::outcome::Outcome;
+    use minimizer_common::tuple::{Tags, Tuple};
 
     use jiff::Timestamp;
 
-    use super::{Build, DURATION_BOUNDS, Drains, InForce, NotReady, Reloads, Snapshot};
+    use super::super::drains::Drains;
+    use super::{Build, InForce, NotReady, Reloads, Snapshot};
     use crate::agent::Progress;
     use crate::drain::{InterfaceTotals, Occupancy, ResidualTotals, Totals};
     use crate::ledger::{Ledger, Unwatched};
     use crate::policy::Mandate;
-    use crate::program::{Action, Mode};
+    use crate::program::{Action, Cost, Mode};
+    use crate::record::Record;
+    use crate::sink::account::{Account, Tally};
     use crate::watch::{Attached, Watched};
 
     /// A snapshot in which every number is different, and the ledger balances.
@@ -323,6 +312,26 @@ pub(crate) mod tests {
         ledger.add_exported(Residual { packets: packets - 3, octets: 69_000 }, suppressed);
         ledger.add_dropped(Residual { packets: 1, octets: 600 });
         assert!(ledger.is_balanced());
+        ledger.add_protocols(&[Record {
+            tuple: Tuple::new([0; 4], (0, 0), Tags::default(), 17, 0),
+            ingress_interface: 13,
+            control_bits: 0,
+            packets: 43,
+            octets: 0,
+            start_ms: 0,
+            end_ms: 0,
+            selector_id: 0,
+        }]);
+        let mut soc = Account::new("soc", "operations", "ipfix");
+        soc.offered = Tally { records: 60, packets: 101, octets: 70_000 };
+        soc.exported = Tally { records: 42, packets: 88, octets: 60_000 };
+        soc.suppressed = Tally { records: 1, packets: 5, octets: 310 };
+        soc.queued = Tally { records: 14, packets: 6, octets: 9_000 };
+        soc.dropped.insert("unreachable".to_owned(), Tally { records: 3, packets: 2, octets: 690 });
+        soc.octets_written = 2_345;
+        soc.failures = 15;
+        ledger.set_sinks([soc].into_iter());
+        assert!(ledger.is_balanced());
         let unwatched = Unwatched { times: 7, time: Duration::from_millis(2750) };
         ledger.enter(1, "gone", unwatched);
         let watched = vec![
@@ -358,6 +367,8 @@ pub(crate) mod tests {
                 mandate: Some(mandate),
                 prefixes: 31,
                 indicators: 32,
+                has_protocols: true,
+                explanation: Arc::default(),
             },
             reloads: Reloads { succeeded: 33, failed: 34, error: Some("a reason".to_owned()) },
             build: Build { version: "1.2.3", object_digest: "ab".repeat(32), program_tag: "cd".repeat(8) },
@@ -366,10 +377,11 @@ pub(crate) mod tests {
             watched,
             refused: 8,
             ledger,
-            exported_records: 42,
             occupancy,
             table_bytes: 9_000_000,
             drains,
+            costs: vec![("minimizer", Cost { runs: 35, time: Duration::from_micros(1500) })],
+            history: Arc::default(),
         }
     }
 
@@ -392,22 +404,11 @@ pub(crate) mod tests {
         let older = snapshot.ledger.clone();
         let mut later = older.clone();
         later.add_exported(Residual { packets: 2, octets: 400 }, Residual::default());
-        snapshot.exported(&later, 1);
-        let progress = Progress { ledger: &older, watched: Vec::new(), refused: 0, drained: None };
+        snapshot.advance(&later);
+        let progress =
+            Progress { ledger: &older, watched: Vec::new(), refused: 0, drained: None, costs: Vec::new() };
         snapshot.progressed(&progress);
         assert_eq!(snapshot.ledger.exported().packets, 96);
-        assert_eq!(snapshot.exported_records, 43);
         assert!(snapshot.watched.is_empty());
-    }
-
-    #[test]
-    fn a_duration_counts_in_the_bucket_whose_bound_it_does_not_exceed() {
-        let mut drains = Drains::default();
-        drains.succeeded(Duration::from_millis(1));
-        drains.succeeded(Duration::from_micros(1001));
-        drains.succeeded(Duration::from_secs(11));
-        assert_eq!((drains.durations[0], drains.durations[1]), (1, 1));
-        assert_eq!(drains.durations[DURATION_BOUNDS.len()], 1);
-        assert_eq!(drains.duration_sum, Duration::from_micros(11_002_001));
     }
 }

@@ -17,7 +17,7 @@ const KERNEL: &str = "kept in the kernel";
 const PSEUDONYM: &str = "pseudonym";
 
 /// What a policy means.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Explanation {
     /// Name of the policy.
     pub name: String,
@@ -36,7 +36,7 @@ pub struct Explanation {
 }
 
 /// Sentences that answer one question.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Section {
     /// The question, in a word or two.
     pub title: &'static str,
@@ -45,7 +45,7 @@ pub struct Section {
 }
 
 /// What is made of one field.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct FieldExplained {
     /// The field.
     pub field: Field,

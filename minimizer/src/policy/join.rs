@@ -19,6 +19,14 @@ pub struct Collected {
 }
 
 impl Collected {
+    /// Whether each packet's interface and protocol are.
+    #[must_use]
+    pub fn has_protocols(&self) -> bool {
+        [Field::IngressInterface, Field::ProtocolIdentifier]
+            .iter()
+            .all(|field| self.fields.contains_key(field))
+    }
+
     /// The least that these can be derived from. Packets and octets are always counted: they prove the ledger.
     #[must_use]
     pub fn of(needs: impl IntoIterator<Item = (Field, Transform)>) -> Self {

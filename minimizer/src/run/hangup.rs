@@ -6,8 +6,10 @@ use thiserror::Error;
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use super::sinks::{self, UnknownRecipient};
 use super::{RunError, load, permit};
 use crate::agent::{AgentError, Replacer};
+use crate::books::Books;
 use crate::chosen::{Chosen, ChosenError};
 use crate::mandate::MandateError;
 use crate::metrics::Published;
@@ -20,6 +22,9 @@ enum ReloadError {
     /// The policy cannot be used.
     #[error(transparent)]
     Policy(#[from] ChosenError),
+    /// A sink is for somebody whom it does not know.
+    #[error(transparent)]
+    Sink(#[from] UnknownRecipient),
     /// Its mandate does not permit collection now.
     #[error(transparent)]
     Mandate(#[from] MandateError),
@@ -66,6 +71,8 @@ pub struct Reload {
     pub replacer: Replacer,
     /// Where it is seen what came of it.
     pub published: Published,
+    /// The sinks, whose recipients the policy must have.
+    pub books: Books,
 }
 
 impl Reload {
@@ -87,6 +94,7 @@ impl Reload {
     fn replace(&self) -> Result<(Arc<Enforced>, String), ReloadError> {
         let enforced = self.chosen.enforce_again()?;
         permit(&enforced)?;
+        sinks::check(&self.books, &enforced.policy)?;
         let program = load(self.flows_per_cpu, &enforced)?;
         let program_tag = program.tag()?;
         self.replacer.replace(program)?;

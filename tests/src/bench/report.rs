@@ -8,7 +8,9 @@ use super::contenders::{Contender, Size};
 use super::rounds::Effort;
 use super::targets::Target;
 use super::traffic::Traffic;
-use super::{curve, drain, full_table, kinds, live, new_flows, packets, policies, two_cpus};
+use super::{
+    curve, drain, end_to_end, full_table, kinds, live, new_flows, packets, policies, sinks, two_cpus,
+};
 
 /// The findings. What was not measured is empty.
 #[derive(Debug, Serialize)]
@@ -41,6 +43,10 @@ pub struct Report {
     pub curve: Vec<curve::Row>,
     /// Live frames on a cable.
     pub live: Vec<live::Row>,
+    /// The whole agent, by sink and number of records.
+    pub end_to_end: Vec<end_to_end::Row>,
+    /// Sinks alone, by what the records are of.
+    pub sinks: Vec<sinks::Row>,
     /// What was not measured that was asked for, and why.
     pub left_out: Vec<String>,
     /// What was aimed at, judged by all of this.
@@ -77,6 +83,8 @@ impl Report {
             per_record: Vec::new(),
             curve: Vec::new(),
             live: Vec::new(),
+            end_to_end: Vec::new(),
+            sinks: Vec::new(),
             left_out: Vec::new(),
             targets: Vec::new(),
         }

@@ -12,6 +12,7 @@ use super::report::Report;
 use super::schedule::Popularity;
 use super::statistics::Spread;
 use super::traffic::Traffic;
+use super::{end_to_end, sinks};
 
 /// One target and what was measured for it.
 #[derive(Debug, Serialize)]
@@ -24,7 +25,7 @@ pub struct Target {
     pub limit: f64,
     /// Whether the limit is the least, and not the most.
     pub at_least: bool,
-    /// `×` or `ns`.
+    /// `×`, `ns` or `MiB`.
     pub unit: &'static str,
     /// Whether the median keeps to the limit.
     pub is_reached: bool,
@@ -121,6 +122,24 @@ pub fn judge(report: &Report) -> Vec<Target> {
                 0.88,
             ));
         }
+    }
+    for row in &report.sinks {
+        let millions = match row.kind {
+            sinks::Kind::IpfixUdp | sinks::Kind::IpfixFile => 2.0,
+            sinks::Kind::JsonLines | sinks::Kind::Parquet => 1.0,
+            sinks::Kind::Kafka | sinks::Kind::KafkaTogether => continue,
+        };
+        let name = format!("CPU of a record to {}, {}", row.kind.name(), row.mix.name());
+        targets.push(Target::at_most(name, row.cpu_ns, 1e3 / millions, "ns"));
+    }
+    for row in report.end_to_end.iter().filter(|row| row.records == 1_000_000) {
+        let name = |what: &str| format!("{what}: {} records to {}", row.records, row.kind.name());
+        if row.kind == end_to_end::Kind::IpfixUdp {
+            let share = Spread::of([row.cpu_share]);
+            targets.push(Target::at_most(name("CPU of an interval of 10 s"), share, 0.25, "×"));
+        }
+        let memory = Spread::of([row.memory_mib]);
+        targets.push(Target::at_most(name("memory beside the tables"), memory, 256.0, "MiB"));
     }
     targets
 }

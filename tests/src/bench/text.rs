@@ -4,7 +4,7 @@ use std::fmt::{self, Display, Formatter};
 
 use super::curve::{LAYOUTS, Layout, Tuples};
 use super::report::Report;
-use super::{curve, kinds, live, packets, policies};
+use super::{curve, end_to_end, kinds, live, packets, policies, sinks};
 
 impl Display for Report {
     fn fmt(&self, out: &mut Formatter<'_>) -> fmt::Result {
@@ -27,6 +27,8 @@ impl Display for Report {
         self.drain(out)?;
         curve(out, &self.curve)?;
         self.live.iter().try_for_each(|row| live(out, row))?;
+        end_to_end(out, &self.end_to_end)?;
+        sinks(out, &self.sinks)?;
         if !self.targets.is_empty() {
             writeln!(out, "\nTargets, of minimizer unless another is named")?;
         }
@@ -141,6 +143,66 @@ impl Report {
         }
         Ok(())
     }
+}
+
+fn end_to_end(out: &mut Formatter<'_>, rows: &[end_to_end::Row]) -> fmt::Result {
+    if rows.is_empty() {
+        return Ok(());
+    }
+    writeln!(out, "\nThe whole agent, full-record, each interval as many new records")?;
+    writeln!(
+        out,
+        "  {:<11} {:>9}  {:>14}  {:>9}  {:>13}  {:>12}  {:>10}  {:>10}  {:>7}",
+        "sink",
+        "records",
+        "interval, s",
+        "of a CPU",
+        "CPU s/million",
+        "octets/record",
+        "memory",
+        "tables",
+        "dropped"
+    )?;
+    for row in rows {
+        writeln!(
+            out,
+            "  {:<11} {:>9}  {:>6.2} of {:>4.1}  {:>8.1}%  {:>13.2}  {:>13.1}  {:>6.0} MiB  {:>6.0} MiB  {:>7}",
+            row.kind.name(),
+            row.records,
+            row.measured_interval_seconds,
+            row.interval_seconds,
+            row.cpu_share * 100.0,
+            row.cpu_seconds_per_million,
+            row.octets_per_record,
+            row.memory_mib,
+            row.tables_mib,
+            row.dropped
+        )?;
+    }
+    Ok(())
+}
+
+fn sinks(out: &mut Formatter<'_>, rows: &[sinks::Row]) -> fmt::Result {
+    if rows.is_empty() {
+        return Ok(());
+    }
+    writeln!(out, "\nSinks alone, full-record, until a batch is out of their hands; ns per record")?;
+    writeln!(
+        out,
+        "  {:<13}  {:<9}  {:>9}  {:>24}  {:>24}  {:>14}  {:>13}",
+        "sink", "records", "", "CPU", "elapsed", "million/CPU s", "octets/record"
+    )?;
+    for row in rows {
+        let sinks::Row { kind, mix, records, cpu_ns, elapsed_ns, octets_per_record } = row;
+        let millions = 1e3 / cpu_ns.median;
+        writeln!(
+            out,
+            "  {:<13}  {:<9}  {records:>9}  {cpu_ns:>24.0}  {elapsed_ns:>24.0}  {millions:>14.2}  {octets_per_record:>13.1}",
+            kind.name(),
+            mix.name()
+        )?;
+    }
+    Ok(())
 }
 
 fn curve(out: &mut Formatter<'_>, rows: &[curve::Row]) -> fmt::Result {

@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::{Write as _, stdout};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use bench_ebpf::SCHEDULE_ENTRIES;
@@ -12,7 +13,8 @@ use tests::bench::rounds::Effort;
 use tests::bench::schedule::Popularity;
 use tests::bench::traffic::Traffic;
 use tests::bench::{
-    curve, drain, full_table, kinds, live, memory, new_flows, packets, pin, plot, policies, targets, two_cpus,
+    curve, drain, end_to_end, full_table, kinds, live, memory, new_flows, packets, pin, plot, policies,
+    sinks, targets, two_cpus,
 };
 
 /// Measures the kernel program on this machine's kernel, beside usual flow tables and the floor.
@@ -69,6 +71,10 @@ enum Part {
     Curve,
     /// Live frames on a virtual cable.
     Live,
+    /// The whole agent with each sink.
+    EndToEnd,
+    /// Each sink, without an agent.
+    Sinks,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -104,6 +110,12 @@ const POLICIES_FLOWS: [u64; 3] = [1, 1000, 65_536];
 /// The one number of flows of which some come more often than others.
 const ZIPF_FLOWS: u64 = 1_048_576;
 const LIVE_FLOWS: [u64; 2] = [1, 1000];
+/// Records in an interval with which the whole agent is measured.
+const END_TO_END_RECORDS: [u32; 3] = [100_000, 1_000_000, 4_000_000];
+/// Records of a batch for a sink.
+const SINKS_RECORDS: usize = 1_000_000;
+/// Time between the drains of the whole agent.
+const END_TO_END_INTERVAL: Duration = Duration::from_secs(10);
 
 fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
@@ -186,6 +198,33 @@ impl Bench {
                 }
             }
             Part::Curve => self.report.curve = curve::measure(curve::FLOWS),
+            Part::EndToEnd => {
+                let (records, interval) = match self.is_quick {
+                    true => (&[8192][..], Duration::from_millis(500)),
+                    false => (&END_TO_END_RECORDS[..], END_TO_END_INTERVAL),
+                };
+                for (kind, records) in end_to_end::Kind::ALL
+                    .iter()
+                    .flat_map(|kind| records.iter().map(move |records| (*kind, *records)))
+                {
+                    self.report.end_to_end.push(end_to_end::measure(kind, records, interval)?);
+                }
+            }
+            Part::Sinks => {
+                let records = if self.is_quick { 8192 } else { SINKS_RECORDS };
+                for kind in sinks::Kind::ALL {
+                    for mix in sinks::Mix::ALL {
+                        match sinks::measure(effort.runs, kind, mix, records) {
+                            Ok(row) => self.report.sinks.push(row),
+                            // Brokers are installed for tests.
+                            Err(error) if kind.is_kafka() => {
+                                self.report.left_out.push(format!("{}: {error:#}", kind.name()));
+                            }
+                            Err(error) => return Err(error),
+                        }
+                    }
+                }
+            }
             Part::Live => {
                 for flows in LIVE_FLOWS {
                     self.report.live.push(live::measure(effort, flows)?);

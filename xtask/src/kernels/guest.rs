@@ -1,25 +1,50 @@
-//! The program that runs in the machines, linked so that it needs no other file.
+//! The program that runs in the machines, and the libraries that it is linked with.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 
-use anyhow::Result;
+use anyhow::{Context, Result, ensure};
 
 use crate::{command, workspace};
 
-const TARGET: &str = "x86_64-unknown-linux-gnu";
+/// The program, and each library by its path, on this host as in the machine.
+pub struct Guest {
+    pub program: PathBuf,
+    pub libraries: Vec<PathBuf>,
+}
 
-/// Builds it and returns where it lies.
-pub fn build() -> Result<PathBuf> {
-    // A folder of its own: other flags would make cargo build everything else anew.
-    let folder = workspace::root().join("target/kernels/build");
-    let mut build = workspace::cargo(["build", "--package", "tests", "--bin", "guest", "--target", TARGET]);
-    build
-        .env("CARGO_TARGET_DIR", &folder)
-        .env("RUSTFLAGS", "-Ctarget-feature=+crt-static")
-        // Machines are emulated, many times slower than this one.
-        .env("CARGO_PROFILE_DEV_OPT_LEVEL", "1")
-        // It is copied into the machine's memory.
-        .env("CARGO_PROFILE_DEV_STRIP", "symbols");
-    command::run(&mut build)?;
-    Ok(folder.join(TARGET).join("debug/guest"))
+/// Builds it, from the same libraries as the tests of this host.
+pub fn build() -> Result<Guest> {
+    command::run(&mut workspace::cargo(["build", "--workspace", "--bins", "--test", "cli"]))?;
+    let program = workspace::root().join("target/kernels/guest");
+    // It is copied into the machine's memory.
+    let mut strip = Command::new("strip");
+    strip.arg("--strip-all").arg("-o").arg(&program).arg(workspace::root().join("target/debug/guest"));
+    command::run(&mut strip)?;
+    Ok(Guest { libraries: libraries(&program)?, program })
+}
+
+/// Where the libraries lie that the loader finds for a program.
+fn libraries(program: &Path) -> Result<Vec<PathBuf>> {
+    let output = Command::new("ldd").arg(program).output().context("cannot start ldd")?;
+    ensure!(output.status.success(), "ldd: {}", String::from_utf8_lossy(&output.stderr));
+    Ok(paths(&String::from_utf8_lossy(&output.stdout)))
+}
+
+/// The paths in lines like `libm.so.6 => /lib/libm.so.6 (0x…)` and `/lib64/ld-linux.so.2 (0x…)`.
+fn paths(listed: &str) -> Vec<PathBuf> {
+    let path = |line: &str| line.split_whitespace().find(|word| word.starts_with('/')).map(PathBuf::from);
+    listed.lines().filter_map(path).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::paths;
+
+    #[test]
+    fn libraries_are_read_and_what_is_no_file_is_not() {
+        let listed = "\tlinux-vdso.so.1 (0x1)\n\tlibc.so.6 => /lib/x86_64-linux-gnu/libc.so.6 (0x2)\n\t/lib64/ld-linux-x86-64.so.2 (0x3)\n";
+        let paths: Vec<_> = paths(listed).iter().map(|path| path.display().to_string()).collect();
+        assert_eq!(paths, ["/lib/x86_64-linux-gnu/libc.so.6", "/lib64/ld-linux-x86-64.so.2"]);
+    }
 }

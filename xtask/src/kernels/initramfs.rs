@@ -1,5 +1,6 @@
-//! What a machine has in memory when it starts: one program, one module.
+//! What a machine has in memory when it starts: one program with its libraries, one module.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::path::Path;
@@ -7,12 +8,24 @@ use std::path::Path;
 use cpio::NewcBuilder;
 use cpio::newc::{ModeFileType, trailer};
 
-/// Writes the archive that the kernel unpacks; `init` is its first process.
-pub fn write(archive: &Path, init: &Path, veth_module: &Path) -> io::Result<()> {
+use super::guest::Guest;
+
+/// Writes the archive that the kernel unpacks; the guest's program is its first process.
+pub fn write(archive: &Path, guest: &Guest, veth_module: &Path) -> io::Result<()> {
     let mut out = BufWriter::new(File::create(archive)?);
     // The root folder would otherwise be writable by all.
     directory(&mut out, ".")?;
-    file(&mut out, "init", 0o755, &fs::read(init)?)?;
+    // Folders come before what is in them, and each once.
+    let inner = |path: &Path| path.strip_prefix("/").unwrap_or(path).to_string_lossy().into_owned();
+    let folders: BTreeSet<_> =
+        guest.libraries.iter().flat_map(|path| path.ancestors().skip(1)).map(inner).collect();
+    for folder in folders.iter().filter(|folder| !folder.is_empty()) {
+        directory(&mut out, folder)?;
+    }
+    for library in &guest.libraries {
+        file(&mut out, &inner(library), 0o755, &fs::read(library)?)?;
+    }
+    file(&mut out, "init", 0o755, &fs::read(&guest.program)?)?;
     file(&mut out, "veth.ko", 0o644, &fs::read(veth_module)?)?;
     trailer(out)?.flush()
 }

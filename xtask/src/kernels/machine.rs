@@ -25,21 +25,23 @@ const MACHINE: &[&str] =
 const DEVICES: &[&str] = &["-display", "none", "-nodefaults", "-no-reboot", "-serial", "stdio"];
 const COMMAND_LINE: &str = "console=ttyS0 panic=-1 quiet";
 
-/// Runs a machine to its end, or to [`LIMIT`], and returns its console, which is kept in `log` too.
-pub fn run(kernel: &Path, initramfs: &Path, log: &Path) -> Result<String> {
+/// Runs a machine to its end, or to [`LIMIT`], and returns its console, which is kept in `log` too. Its lines are shown
+/// with the kernel's release: other machines may run at the same time.
+pub fn run(release: &str, kernel: &Path, initramfs: &Path, log: &Path) -> Result<String> {
     let mut emulator = Command::new(EMULATOR);
     emulator.args(MACHINE).arg("-kernel").arg(kernel).arg("-initrd").arg(initramfs);
     emulator.args(["-append", COMMAND_LINE]).args(DEVICES);
     command::announce(&emulator);
     let emulator = emulator.stdin(Stdio::null()).stdout(Stdio::piped()).spawn();
     let emulator = emulator.with_context(|| format!("cannot start {EMULATOR}"))?;
-    let console = follow(emulator)?;
+    let name = release.split('-').next().unwrap_or(release);
+    let console = follow(emulator, name)?;
     File::create(log)?.write_all(console.as_bytes())?;
     Ok(console)
 }
 
 /// Shows the guest's lines as they come.
-fn follow(mut emulator: Child) -> Result<String> {
+fn follow(mut emulator: Child, name: &str) -> Result<String> {
     let output = BufReader::new(emulator.stdout.take().context("the console is no pipe")?);
     let (sender, lines) = mpsc::channel();
     let reader = thread::spawn(move || {
@@ -54,7 +56,7 @@ fn follow(mut emulator: Child) -> Result<String> {
     let timeout = loop {
         match lines.recv_timeout(end.saturating_duration_since(Instant::now())) {
             Ok(line) => {
-                println!("  {line}");
+                println!("  {name:<9} {line}");
                 console += &line;
                 console.push('\n');
             }

@@ -6,21 +6,6 @@ use super::apt;
 use super::unpacked::{FLOW_AGENTS, Unpacked};
 use crate::workspace;
 
-/// What the agents are linked with and a plain system lacks, and what prepares a cable for them.
-const PACKAGES: &[&str] = &[
-    "ethtool",
-    "libjansson4",
-    "libmariadb3",
-    "libmaxminddb0",
-    "libnetfilter-log1",
-    "libpcap0.8",
-    "libpq5",
-    "librabbitmq4",
-    "librdkafka1",
-    "libsqlite3-0",
-    "libzmq5",
-];
-
 /// Says what is missing and installs it. The bench goes on without what cannot be installed.
 pub fn offer() {
     let missing: Vec<_> = FLOW_AGENTS.iter().filter(|agent| agent.is_missing()).collect();
@@ -28,7 +13,11 @@ pub fn offer() {
         return;
     }
     eprintln!("setup: for `bench --live` this is missing and will be installed:");
-    let absent: Vec<_> = PACKAGES.iter().copied().filter(|package| !apt::is_installed(package)).collect();
+    let mut absent: Vec<_> = missing.iter().flat_map(|agent| agent.absent_libraries()).collect();
+    // It prepares a cable for them.
+    absent.extend(workspace::find_program("ethtool").is_none().then_some("ethtool"));
+    absent.sort_unstable();
+    absent.dedup();
     if !absent.is_empty() {
         eprintln!("  Debian packages  {}", absent.join(" "));
     }

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::Purpose;
+use super::{Purpose, python};
 use crate::workspace;
 
 /// A Debian package and how to tell that what it holds is there, however it came there.
@@ -28,6 +28,8 @@ enum Probe {
     Program(&'static str),
     /// This file exists.
     File(&'static str),
+    /// Python can make environments.
+    PythonEnvironments,
 }
 
 const LLVM: &str = "bpf-linker is linked with it";
@@ -77,6 +79,30 @@ const PACKAGES: &[Package] = &[
         probe: Probe::Program("tshark"),
     },
     Package {
+        name: "python3-venv",
+        reason: "tests read files with databases that are Python packages",
+        need: Need::For(Purpose::Test),
+        probe: Probe::PythonEnvironments,
+    },
+    Package {
+        name: "curl",
+        reason: "tests ask the agent's web server over TLS",
+        need: Need::For(Purpose::Test),
+        probe: Probe::Program("curl"),
+    },
+    Package {
+        name: "chromium",
+        reason: "tests look at the page as people do",
+        need: Need::For(Purpose::Test),
+        probe: Probe::Program("chromium"),
+    },
+    Package {
+        name: "tmux",
+        reason: "tests type into the live view",
+        need: Need::For(Purpose::Test),
+        probe: Probe::Program("tmux"),
+    },
+    Package {
         name: "qemu-system-x86",
         reason: "other kernels run in emulated machines",
         need: Need::For(Purpose::Kernels),
@@ -95,6 +121,7 @@ impl Package {
         match self.probe {
             Probe::Program(name) => workspace::find_program(name).is_none(),
             Probe::File(path) => !Path::new(path).exists(),
+            Probe::PythonEnvironments => !python::is_complete(),
         }
     }
 }

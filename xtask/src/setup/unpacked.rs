@@ -15,31 +15,55 @@ pub struct Unpacked {
     pub reason: &'static str,
     purpose: Purpose,
     programs: &'static [&'static str],
+    /// Packages with libraries that the programs are linked with.
+    libraries: &'static [&'static str],
 }
 
-const UNPACKED: &[Unpacked] = &[Unpacked {
-    // Installed, it would start a service and enable it for every boot.
+// Installed, each of them would start a service and enable it for every boot.
+const PROMETHEUS: Unpacked = Unpacked {
     package: "prometheus",
     reason: "tests check the metrics with promtool and a real Prometheus; no service is installed",
     purpose: Purpose::Test,
     programs: &["prometheus", "promtool"],
-}];
+    libraries: &[],
+};
+const NFDUMP: Unpacked = Unpacked {
+    package: "nfdump",
+    reason: "tests send IPFIX to nfcapd; no service is installed",
+    purpose: Purpose::Test,
+    programs: &["nfcapd", "nfdump"],
+    libraries: &[],
+};
+const PMACCT: Unpacked = Unpacked {
+    package: "pmacct",
+    reason: "tests send IPFIX to nfacctd, and the bench listens with pmacctd; no service is installed",
+    purpose: Purpose::Test,
+    programs: &["nfacctd", "pmacctd"],
+    libraries: &[
+        "libjansson4",
+        "libmariadb3",
+        "libmaxminddb0",
+        "libnetfilter-log1",
+        "libpcap0.8",
+        "libpq5",
+        "librabbitmq4",
+        "librdkafka1",
+        "libsqlite3-0",
+        "libzmq5",
+    ],
+};
+const SOFTFLOWD: Unpacked = Unpacked {
+    package: "softflowd",
+    reason: "the bench listens with it; no service is installed",
+    purpose: Purpose::Test,
+    programs: &["softflowd", "softflowctl"],
+    libraries: &["libpcap0.8"],
+};
 
-/// Flow agents that the bench compares with, where they can be had. Installed, they would start services.
-pub const FLOW_AGENTS: &[Unpacked] = &[
-    Unpacked {
-        package: "softflowd",
-        reason: "the bench listens with it; no service is installed",
-        purpose: Purpose::Test,
-        programs: &["softflowd", "softflowctl"],
-    },
-    Unpacked {
-        package: "pmacct",
-        reason: "the bench listens with it; no service is installed",
-        purpose: Purpose::Test,
-        programs: &["pmacctd"],
-    },
-];
+const UNPACKED: &[Unpacked] = &[PROMETHEUS, NFDUMP, PMACCT];
+
+/// Flow agents that the bench compares with, where they can be had.
+pub const FLOW_AGENTS: &[Unpacked] = &[SOFTFLOWD, PMACCT];
 
 /// Packages that the purpose needs and whose programs are not all there.
 pub fn missing(purpose: Purpose) -> Vec<&'static Unpacked> {
@@ -47,6 +71,11 @@ pub fn missing(purpose: Purpose) -> Vec<&'static Unpacked> {
 }
 
 impl Unpacked {
+    /// Packages with libraries of the programs that are not installed.
+    pub fn absent_libraries(&self) -> impl Iterator<Item = &'static str> {
+        self.libraries.iter().copied().filter(|package| !apt::is_installed(package))
+    }
+
     /// Whether a program is not found.
     pub fn is_missing(&self) -> bool {
         self.programs.iter().any(|program| workspace::find_program(program).is_none())

@@ -17,8 +17,8 @@ pub struct Loaded {
 
 /// Loads the programs with the agent's loader, asks and unloads.
 pub fn ask() -> Result<Loaded> {
-    let mut ask = workspace::cargo(["run", "--quiet", "--release", "--package", "minimizer", "--example"]);
-    ask.arg("loaded").stderr(Stdio::inherit());
+    let mut ask = workspace::cargo(["run", "--quiet", "--release", "--package", "loaded"]);
+    ask.stderr(Stdio::inherit());
     test::run_as_root(&mut ask)?;
     command::announce(&ask);
     let output = ask.output().context("cannot start cargo")?;

@@ -1,0 +1,36 @@
+-- Sums by the hour, without addresses: made anew every ten minutes of the last two days, from records that are there once.
+-- Views that add up what is inserted would count a message twice that Kafka has twice.
+
+CREATE TABLE IF NOT EXISTS minimizer.hourly
+(
+    recipient LowCardinality(String),
+    exporter LowCardinality(String),
+    hour DateTime('UTC'),
+    protocolIdentifier UInt8,
+    destinationTransportPort UInt16,
+    records UInt64,
+    packets UInt64,
+    octets UInt64,
+    made DateTime64(3, 'UTC')
+)
+ENGINE = ReplacingMergeTree(made)
+PARTITION BY toYYYYMM(hour)
+ORDER BY (recipient, hour, exporter, protocolIdentifier, destinationTransportPort)
+-- As the policy has it: a sum of records may be kept no longer than the recipient may keep it.
+TTL hour + INTERVAL 400 DAY DELETE;
+
+CREATE MATERIALIZED VIEW IF NOT EXISTS minimizer.records_hourly REFRESH EVERY 10 MINUTE APPEND TO minimizer.hourly AS
+SELECT
+    recipient,
+    exporter,
+    toStartOfHour(toDateTime(batch_begin, 'UTC')) AS hour,
+    ifNull(protocolIdentifier, 0) AS protocolIdentifier,
+    -- Ports above are those of clients.
+    if(ifNull(destinationTransportPort, 0) < 49152, ifNull(destinationTransportPort, 0), 0) AS destinationTransportPort,
+    count() AS records,
+    sum(ifNull(packetDeltaCount, 0)) AS packets,
+    sum(ifNull(octetDeltaCount, 0)) AS octets,
+    now64(3) AS made
+FROM minimizer.records FINAL
+WHERE batch_begin >= toStartOfHour(now() - INTERVAL 2 DAY)
+GROUP BY recipient, exporter, hour, protocolIdentifier, destinationTransportPort;

@@ -1,0 +1,243 @@
+//! The thread that drains the program in force, follows the interfaces and puts other programs in its place.
+
+use std::sync::{Arc, mpsc};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use jiff::Timestamp;
+
+use super::{AgentError, AgentOptions, Progress, Replacement};
+use crate::batch::{Batch, Origin};
+use crate::books::Books;
+use crate::drain::{Records, Totals, drain};
+use crate::events::{Event, Events};
+use crate::ledger::Ledger;
+use crate::program::{Program, ProgramError};
+use crate::sink::Interface;
+use crate::terms::{Keyring, Terms};
+use crate::watch::Watch;
+
+/// Drains and follows the interfaces, on a thread of its own.
+pub(super) struct Worker<F> {
+    program: Program,
+    keyring: Keyring,
+    terms: Arc<Terms>,
+    watch: Watch,
+    events: Events,
+    records: Records,
+    interval: Duration,
+    /// The kernel's digest of the program.
+    program_tag: Arc<str>,
+    /// When the latest drain was, in milliseconds since 1970.
+    drained_ms: u64,
+    batches: u64,
+    books: Books,
+    replacements: mpsc::Receiver<Replacement>,
+    observe: F,
+}
+
+impl<F: FnMut(&Progress<'_>)> Worker<F> {
+    /// Attaches the program to the interfaces.
+    pub(super) fn start(
+        program: Program,
+        mut keyring: Keyring,
+        options: AgentOptions,
+        events: Events,
+        books: Books,
+        replacements: mpsc::Receiver<Replacement>,
+        observe: F,
+    ) -> Result<Self, AgentError> {
+        let terms = keyring.terms(program.enforced(), Timestamp::now())?;
+        let mut worker = Self {
+            program_tag: program.tag()?.into(),
+            program,
+            keyring,
+            terms,
+            watch: Watch::new(options.selection, options.mode, options.force_tap)?,
+            events,
+            records: Records::new(Vec::new()),
+            interval: options.interval,
+            drained_ms: now_ms(),
+            batches: 0,
+            books,
+            replacements,
+            observe,
+        };
+        worker.put_first_key();
+        worker.follow_interfaces(Instant::now(), true)?;
+        Ok(worker)
+    }
+
+    pub(super) fn work(mut self) -> Result<(), AgentError> {
+        let result = self.drain_until_stopped();
+        self.program.detach_all();
+        // Packets that were in the program when it was detached end before the flip returns.
+        let last = self.drain();
+        self.books.lanes().iter().for_each(|lane| lane.close());
+        result.and(last)
+    }
+
+    fn drain_until_stopped(&mut self) -> Result<(), AgentError> {
+        let mut next = Instant::now() + self.interval;
+        loop {
+            let mut deadline = self.watch.next_look().map_or(next, |look| look.min(next));
+            if let Some(mandate) = &self.program.enforced().policy.mandate {
+                let now = Timestamp::now();
+                mandate.permits(now)?;
+                deadline = deadline.min(Instant::now() + mandate.ask_again(now));
+            }
+            match self.events.wait(deadline).map_err(AgentError::Wait)? {
+                Event::Stop => return Ok(()),
+                Event::Call => self.replace()?,
+                Event::Links(since) => self.follow_interfaces(since, false)?,
+                Event::Deadline => {
+                    let now = Instant::now();
+                    if self.watch.next_look().is_some_and(|look| look <= now) {
+                        self.follow_interfaces(now, false)?;
+                    }
+                }
+            }
+            if Instant::now() >= next {
+                self.drain()?;
+                // After a stall the next drain is a whole interval away, not several at once.
+                next = (next + self.interval).max(Instant::now());
+            }
+        }
+    }
+
+    /// Drains the program in force; the next generation may have a new key.
+    fn drain(&mut self) -> Result<(), AgentError> {
+        let next = self.keyring.follow(&self.terms, Timestamp::now())?;
+        if let Some(key) = next.pseudonym_key() {
+            self.program.generations().set_pseudonym_key(key);
+        }
+        let terms = std::mem::replace(&mut self.terms, next);
+        self.drain_under(terms)
+    }
+
+    /// Drains the program in force. Its records were collected under these terms.
+    fn drain_under(&mut self, terms: Arc<Terms>) -> Result<(), AgentError> {
+        let start = Instant::now();
+        let time = self.program.time();
+        let mut quiet = self.program.generations().flip().map_err(ProgramError::from)?;
+        let totals = drain(&mut quiet, &mut self.records, |units| time.milliseconds(units));
+        self.program.settled();
+        self.watch.drained();
+        let mut records = self.records.take();
+        terms.enforced.finish(&mut records);
+        let books = self.books.clone();
+        let mut ledger = books.lock();
+        self.watch.write(&mut ledger);
+        ledger.add(&totals);
+        ledger.add_selected(&records);
+        if terms.enforced.collected.has_protocols() {
+            ledger.add_protocols(&records);
+        }
+        let origin = self.origin(ledger.clone());
+        drop(ledger);
+        let batch = Arc::new(Batch::new(records, totals, terms, origin, &books));
+        books.lanes().iter().for_each(|lane| lane.push(&batch));
+        let ledger = books.ledger();
+        self.report(&ledger, Some((&batch.totals, start.elapsed())));
+        Ok(())
+    }
+
+    /// When and where the batch was drained that is drained now.
+    fn origin(&mut self, ledger: Ledger) -> Origin {
+        self.batches += 1;
+        let begin_ms = std::mem::replace(&mut self.drained_ms, now_ms());
+        let attached =
+            self.watch.watched().into_iter().filter_map(|watched| {
+                Some(Interface { index: watched.attached?.if_index, name: watched.name })
+            });
+        Origin {
+            number: self.batches,
+            interval_ms: (begin_ms, self.drained_ms.max(begin_ms)),
+            interfaces: attached.collect(),
+            ledger,
+            program_tag: Arc::clone(&self.program_tag),
+        }
+    }
+
+    /// The key of pseudonyms under which packets are counted from the first one on.
+    fn put_first_key(&mut self) {
+        if let Some(key) = self.terms.pseudonym_key() {
+            self.program.generations().set_first_pseudonym_key(key);
+        }
+    }
+
+    /// Puts the program that is waiting in the place of the one in force. Only what ends the agent is an error
+    /// here; what keeps the other program out goes to whoever asked.
+    fn replace(&mut self) -> Result<(), AgentError> {
+        let Ok(Replacement { program, asker }) = self.replacements.try_recv() else { return Ok(()) };
+        // Slots whose interfaces are gone are settled, and little is left to drain while both are there.
+        self.drain()?;
+        let terms = self.keyring.terms(program.enforced(), Timestamp::now())?;
+        let program_tag = program.tag()?.into();
+        let mut other = std::mem::replace(&mut self.program, program);
+        let other_terms = std::mem::replace(&mut self.terms, terms);
+        self.put_first_key();
+        let replaced = self.program.replace(&mut other, &self.watch.slots());
+        let refused = replaced.err();
+        if refused.is_some() {
+            // Back to the one before; the interfaces that have the new one already are taken from it again.
+            let back = other.replace(&mut self.program, &[]);
+            std::mem::swap(&mut self.program, &mut other);
+            let new_terms = std::mem::replace(&mut self.terms, other_terms);
+            back?;
+            self.drain_other(other, new_terms)?;
+        } else {
+            self.watch.replaced(&self.program)?;
+            self.drain_other(other, other_terms)?;
+            self.program_tag = program_tag;
+        }
+        // Whoever asked may have gone.
+        let _unheard = asker.send(refused.map_or(Ok(()), |error| Err(error.into())));
+        Ok(())
+    }
+
+    /// Drains a program that is attached nowhere any more, for the last time.
+    fn drain_other(&mut self, other: Program, terms: Arc<Terms>) -> Result<(), AgentError> {
+        let in_force = std::mem::replace(&mut self.program, other);
+        let drained = self.drain_under(terms);
+        self.program = in_force;
+        drained
+    }
+
+    /// Attaches to what appeared, and detaches from what is gone. At the start an interface that was named
+    /// must be there and take the program; later only the drain can fail.
+    fn follow_interfaces(&mut self, since: Instant, is_start: bool) -> Result<(), AgentError> {
+        let candidates = match self.watch.look(&mut self.program, since) {
+            Ok(candidates) => candidates,
+            Err(error) if is_start => return Err(error.into()),
+            Err(error) => {
+                eprintln!("minimizer: {error}; asked again in a second");
+                return Ok(());
+            }
+        };
+        if is_start && self.watch.refused() > 0 {
+            return Err(ProgramError::TooManyInterfaces.into());
+        }
+        if self.watch.needs_drain(&self.program, &candidates) {
+            self.drain()?;
+        }
+        let books = self.books.clone();
+        let mut ledger = books.lock();
+        self.watch.attach(&mut self.program, &mut ledger, candidates, is_start)?;
+        self.records.set_if_indices(self.watch.if_indices());
+        self.watch.write(&mut ledger);
+        let ledger = books.copy(&mut ledger);
+        self.report(&ledger, None);
+        Ok(())
+    }
+
+    fn report(&mut self, ledger: &Ledger, drained: Option<(&Totals, Duration)>) {
+        let (watched, refused) = (self.watch.watched(), self.watch.refused());
+        let costs = self.program.costs();
+        (self.observe)(&Progress { ledger, watched, refused, drained, costs });
+    }
+}
+
+fn now_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}

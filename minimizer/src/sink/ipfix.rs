@@ -1,0 +1,18 @@
+//! Sends records as IPFIX (RFC 7011) over UDP, TCP and TLS, or writes them to files (RFC 5655).
+
+mod anonymization;
+mod collector;
+mod config;
+mod element;
+mod exporter;
+mod files;
+mod layout;
+mod options;
+mod outbox;
+mod pace;
+mod stream;
+mod tls;
+mod transport;
+mod udp;
+
+pub use config::{IpfixConfig, IpfixFile};

@@ -1,0 +1,64 @@
+//! A pace for datagrams: a collector that is sent them faster than it reads loses them, and nobody is told.
+
+use std::time::{Duration, Instant};
+
+/// Messages that may follow each other without a pause: a few, so that they fit in the buffer of a socket nobody enlarged
+/// (212,992 octets on Linux, of which a datagram of 1400 octets takes 2304).
+const BURST: u32 = 32;
+
+/// So many messages a second, a burst at a time.
+#[derive(Clone, Debug)]
+pub(super) struct Pace {
+    gap: Duration,
+    /// When the messages that were sent would be over, one after the other.
+    over_at: Option<Instant>,
+}
+
+impl Pace {
+    /// At most so many a second.
+    pub(super) fn new(per_second: u32) -> Self {
+        Self { gap: Duration::from_secs(1) / per_second.max(1), over_at: None }
+    }
+
+    /// A message was sent: how long to wait before the next.
+    pub(super) fn pause(&mut self, now: Instant) -> Duration {
+        let over_at = self.over_at.map_or(now, |over_at| over_at.max(now)) + self.gap;
+        self.over_at = Some(over_at);
+        let ahead = over_at.duration_since(now);
+        if ahead >= self.gap * BURST { ahead } else { Duration::ZERO }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use super::{BURST, Pace};
+
+    #[test]
+    fn a_second_has_as_many_messages_as_it_may() {
+        let mut pace = Pace::new(1000);
+        let begin = Instant::now();
+        let (mut now, mut sent, mut longest, mut burst) = (begin, 0, 0, 0);
+        while now < begin + Duration::from_secs(1) {
+            let pause = pace.pause(now);
+            (sent, burst) = (sent + 1, burst + 1);
+            if !pause.is_zero() {
+                (longest, burst) = (burst.max(longest), 0);
+            }
+            now += pause;
+        }
+        assert_eq!(longest, BURST);
+        assert!((1000..=1000 + BURST).contains(&sent), "{sent}");
+    }
+
+    #[test]
+    fn time_that_passed_is_not_saved_up() {
+        let mut pace = Pace::new(1000);
+        let begin = Instant::now();
+        assert_eq!(pace.pause(begin), Duration::ZERO);
+        let later = begin + Duration::from_secs(60);
+        let pauses = (1..=BURST).map(|_| pace.pause(later)).filter(|pause| !pause.is_zero());
+        assert_eq!(pauses.collect::<Vec<_>>(), [Duration::from_millis(1) * BURST]);
+    }
+}

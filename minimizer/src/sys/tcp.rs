@@ -1,0 +1,19 @@
+//! What the other end of a TCP connection has acknowledged.
+
+use std::ffi::c_int;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd as _};
+
+/// Octets that were written to the socket and that the other end has not acknowledged yet (`SIOCOUTQ`, tcp(7)).
+///
+/// # Errors
+/// What `ioctl(2)` answers.
+pub fn unacknowledged_octets(socket: impl AsFd) -> io::Result<u64> {
+    let mut octets: c_int = 0;
+    // SAFETY: the request writes one integer to where its argument points, which lives until the call returns.
+    let answer = unsafe { libc::ioctl(socket.as_fd().as_raw_fd(), libc::TIOCOUTQ, &raw mut octets) };
+    if answer < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(u64::try_from(octets).unwrap_or(0))
+}
