@@ -18,11 +18,12 @@ use minimizer::sink::{Loss, Sink, Taken};
 use serde_json::{Value, json};
 use tests::authority::Authority;
 use tests::command::{Agent, minimizer};
-use tests::ipfix::collectors::{Nfacctd, Nfcapd, free_port, tshark};
+use tests::ipfix::collectors::{Nfacctd, Nfcapd, free_port, tshark, wait};
 use tests::ipfix::decoded::{Decoded, all_expected};
 use tests::ipfix::streams::{accept, read_tls, read_to_end};
 use tests::ipfix::{ALL_FIELDS, LIMIT, Offer, exact, many, one_of_each, recipient, settle, totals};
 use tests::network::Network;
+use tests::privilege::can_use_kernel;
 
 /// The sink of this configuration, in this folder.
 fn configured(text: &str, folder: &Path) -> Result<Box<dyn Sink>, String> {
@@ -623,15 +624,36 @@ fn what_cannot_be_is_refused_with_its_place() -> Result<()> {
     Ok(())
 }
 
+/// Sinks for an agent whose policy gives one recipient everything, and another the first 24 bits of sources.
+const SINKS: [(&str, &str, &str); 4] = [
+    ("nfcapd", "soc", "collector = \"127.0.0.1:4739\""),
+    ("nfacctd", "soc", "collector = \"127.0.0.1:4740\", observation_domain = 2"),
+    ("file", "soc", "directory = \"exact\", rotate_every = \"1d\""),
+    ("truncated", "abroad", "directory = \"truncated\", rotate_every = \"1d\""),
+];
+
 #[test]
-fn nfdump_reads_what_the_ledger_of_the_agent_says() -> Result<()> {
+fn everybody_reads_what_the_ledger_of_the_agent_says() -> Result<()> {
+    if !can_use_kernel() {
+        return Ok(());
+    }
     let mut network = Network::new(1, 1500)?;
     let folder = tempfile::tempdir()?;
     let nfcapd = Nfcapd::start(4739)?;
+    let nfacctd = Nfacctd::start(4740, "proto,sampling_rate")?;
+    let fields = "sourceIPv4Address = { truncate = 24 }\nprotocolIdentifier = \"exact\"\n\
+                  packetDeltaCount = \"exact\"\noctetDeltaCount = \"exact\"\n";
+    let abroad =
+        format!("[[recipients]]\nname = \"abroad\"\npurpose = \"to test\"\n[recipients.fields]\n{fields}");
+    fs::write(folder.path().join("policy.toml"), exact(&ALL_FIELDS) + &abroad)?;
+    let mut text = "interfaces = [\"receive0\"]\npolicy = \"policy.toml\"\nlisten = \"127.0.0.1:0\"\n\
+                    interval = \"500ms\"\nledger = \"ledger.json\"\n"
+        .to_owned();
+    for (name, recipient, ipfix) in SINKS {
+        text +=
+            &format!("[[sinks]]\nname = \"{name}\"\nrecipient = \"{recipient}\"\nipfix = {{ {ipfix} }}\n");
+    }
     let config = folder.path().join("agent.toml");
-    let text = "interfaces = [\"receive0\"]\npolicy = \"full-record\"\nlisten = \"127.0.0.1:0\"\ninterval = \"500ms\"\n\
-                ledger = \"ledger.json\"\n[[sinks]]\nname = \"soc\"\nrecipient = \"laboratory\"\n\
-                ipfix = { collector = \"127.0.0.1:4739\" }\n";
     fs::write(&config, text)?;
     let agent = Agent::start(Command::new(minimizer()).args(["run", "--config"]).arg(&config))?;
     let sender = network.send(0, &Arc::new(Traffic::mixed(7)), None)?;
@@ -641,17 +663,51 @@ fn nfdump_reads_what_the_ledger_of_the_agent_says() -> Result<()> {
     let (ended, said) = agent.stop()?;
     assert!(ended.success(), "{said}");
     let ledger: Value = serde_json::from_slice(&fs::read(folder.path().join("ledger.json"))?)?;
+    assert_eq!(ledger["balanced"], true, "{ledger:#}");
+    let exported = |sink: &str| {
+        let number = |name: &str| ledger["sinks"][sink]["exported"][name].as_u64().unwrap_or_default();
+        (number("records"), number("packets"), number("octets"))
+    };
+    assert!(exported("nfcapd").1 > 20_000, "{ledger:#}");
+
     let flows = nfcapd.stop()?;
     let sum = |key: &str| flows.iter().filter_map(|flow| flow[key].as_u64()).sum::<u64>();
-    let exported = &ledger["sinks"]["soc"]["exported"];
-    assert_eq!(
-        json!({"packets": sum("in_packets"), "octets": sum("in_bytes"), "records": flows.len()}),
-        json!({
-            "packets": exported["packets"], "octets": exported["octets"], "records": exported["records"],
-        }),
-        "{ledger:#}"
-    );
-    assert_eq!(ledger["balanced"], true, "{ledger:#}");
-    assert!(sum("in_packets") > 20_000);
+    assert_eq!((flows.len() as u64, sum("in_packets"), sum("in_bytes")), exported("nfcapd"));
+    // It adds up flows of one protocol.
+    let (_, packets, octets) = exported("nfacctd");
+    let reads_all = || {
+        let flows = nfacctd.records(1)?;
+        let sum = |key: &str| flows.iter().filter_map(|flow| flow[key].as_u64()).sum::<u64>();
+        anyhow::ensure!(flows.iter().all(|flow| flow["sampling_rate"] == 1), "{flows:#?}");
+        Ok((sum("packets"), sum("bytes")) == (packets, octets))
+    };
+    wait(reads_all, "nfacctd does not print all packets and octets")?;
+    assert!(!nfacctd.said().to_lowercase().contains("sequence"), "{}", nfacctd.said());
+    for (sink, directory, technique) in [("file", "exact", "1"), ("truncated", "truncated", "2")] {
+        let file = only_file(&folder.path().join(directory))?;
+        let mut decoded = Decoded::default();
+        decoded.stream(&fs::read(&file)?)?;
+        let sum = |element: u16| -> u64 {
+            let value = |octets: &Vec<u8>| octets.iter().fold(0, |sum, octet| sum << 8 | u64::from(*octet));
+            decoded.flows.iter().filter_map(|(_, values)| values.get(&element)).map(value).sum()
+        };
+        assert_eq!((decoded.flows.len() as u64, sum(2), sum(1)), exported(sink), "{sink}");
+        assert_eq!(decoded.missing, 0, "{sink}");
+        let (mut sums, mut techniques) = ((0, 0, 0), Vec::new());
+        for message in tshark(&file)? {
+            visit(&message, &mut |object| {
+                let text = |key: &str| object.get(key).and_then(Value::as_str);
+                let number = |key: &str| text(key).and_then(|text| text.parse::<u64>().ok()).unwrap_or(0);
+                if object.contains_key("cflow.octets") {
+                    sums = (sums.0 + 1, sums.1 + number("cflow.packets"), sums.2 + number("cflow.octets"));
+                }
+                if text("cflow.information_element_id") == Some("8") {
+                    techniques.extend(text("cflow.anonymization_technique").map(str::to_owned));
+                }
+            });
+        }
+        assert_eq!(sums, exported(sink), "{sink}, by tshark");
+        assert!(!techniques.is_empty() && techniques.iter().all(|one| one == technique), "{techniques:?}");
+    }
     Ok(())
 }

@@ -6,6 +6,7 @@ use minimizer::policy::field::Fields;
 use minimizer::program::{Clock, Options, Program};
 use minimizer_common::generation::Residual;
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+use tests::privilege::can_use_kernel;
 
 const PASS: u32 = 2;
 
@@ -21,6 +22,9 @@ fn syn(source_port: u16) -> Vec<u8> {
 
 #[test]
 fn what_the_kernel_counts_is_what_the_drain_finds() {
+    if !can_use_kernel() {
+        return;
+    }
     let options = Options { flows_per_cpu: 64, clock: Clock::Control, ..Options::default() };
     let mut program = Program::load(&options).expect("the program loads");
     program.watch(1, 0).expect("slot 0 exists");
@@ -63,6 +67,9 @@ fn what_the_kernel_counts_is_what_the_drain_finds() {
 /// A CPU that comes online later has a number that is possible now, and every possible number has a run.
 #[test]
 fn every_cpu_counts_in_a_run_of_its_own() {
+    if !can_use_kernel() {
+        return;
+    }
     let options = Options { flows_per_cpu: 64, clock: Clock::Control, ..Options::default() };
     let mut program = Program::load(&options).expect("the program loads");
     program.watch(1, 0).expect("slot 0 exists");
