@@ -38,7 +38,9 @@ fn build() -> Result<PathBuf> {
     // Cargo describes the package under test in them. Build scripts that watch them (ring's) would run again each time, and
     // all that depends on them be built again.
     for (name, _) in env::vars_os() {
-        let of_package = |name: &str| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_");
+        let of_package = |name: &str| {
+            name == "OUT_DIR" || name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_")
+        };
         if name.to_str().is_some_and(of_package) {
             cargo.env_remove(name);
         }

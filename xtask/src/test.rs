@@ -71,7 +71,10 @@ impl Step {
                 let mut deny = Command::new(workspace::tool("cargo-deny"));
                 check(deny.current_dir(workspace::root()).args(["check", "licenses", "bans", "sources"]))
             }
-            Self::Spelling => check(Command::new(workspace::tool("typos")).current_dir(workspace::root())),
+            Self::Spelling => {
+                let typos = workspace::tool_environment().join("bin/typos");
+                check(Command::new(typos).current_dir(workspace::root()))
+            }
             Self::Tests => tests(),
             Self::Release => build::release().map(|()| Tally::ONE),
             Self::Object => verify_object::agent(),

@@ -26,7 +26,7 @@ pub struct CargoTool {
 /// Where Debian installs the LLVM that the pinned Rust contains.
 const LLVM_PREFIX: &str = "/usr/lib/llvm-22";
 
-/// Checkers run for a second; optimizing them would take minutes.
+/// What runs for a second; optimizing it would take minutes.
 const QUICK: &[&str] = &["--profile", "dev"];
 
 const CARGO_TOOLS: &[CargoTool] = &[
@@ -56,15 +56,6 @@ const CARGO_TOOLS: &[CargoTool] = &[
         version: "0.13.2",
         program: "cargo-fuzz",
         purpose: Purpose::Fuzz,
-        options: QUICK,
-    },
-    CargoTool {
-        name: "typos-cli",
-        reason: "checks the spelling (about 2 minutes)",
-        needs_llvm: false,
-        version: "1.52.0",
-        program: "typos",
-        purpose: Purpose::Test,
         options: QUICK,
     },
 ];

@@ -43,6 +43,12 @@ const PYTHON_PACKAGES: &[PythonPackage] = &[
         version: "0.1.2",
         purpose: Purpose::Test,
     },
+    PythonPackage {
+        name: "typos",
+        reason: "checks the spelling, as its authors build it (8 MB)",
+        version: "1.52.0",
+        purpose: Purpose::Test,
+    },
 ];
 
 /// Packages that the purpose needs and that are absent or have another version.
