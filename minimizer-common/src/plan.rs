@@ -37,12 +37,13 @@ steps! {
     NO_END = 14: "The time of the last packet is not stored.";
     NO_IPV4 = 15: "No address of an IPv4 packet is read.";
     NO_IPV6 = 16: "No address of an IPv6 packet is read.";
-    NO_PORTS = 17: "No port, type or code is read.";
+    NO_PORTS = 17: "No port is read.";
     NO_TRAFFIC_CLASS = 18: "No traffic class is read.";
     NO_CONTROL_BITS = 19: "No TCP control bits are read.";
     HOSTS_IPV6 = 23: "Indicators are looked up by single IPv6 address.";
     NO_TAGS = 22: "No VLAN identifier, interface and IP version is stored.";
     CLASSES = 21: "More is stored of addresses of one class than of those of another.";
+    NO_ICMP = 24: "No type or code is read.";
     NO_TRANSPORT = 20: "The word of ports and tags is zero.";
 }
 
@@ -111,8 +112,6 @@ impl Plan {
         reserved: 0,
         tables: Tables {
             multiplier: 0,
-            ipv4_root: 0,
-            ipv6_root: 0,
             filter: 0,
             filter_mask: 0,
             ipv4_hosts: 0,
@@ -120,9 +119,7 @@ impl Plan {
             ipv6_hosts: 0,
             ipv6_hosts_mask: 0,
             any: 0,
-            lists: 0,
             directions: 0,
-            reserved: 0,
         },
     };
 }

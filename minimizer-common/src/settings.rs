@@ -14,10 +14,14 @@ pub const BLOCKS_PLACEHOLDER: usize = 0x4d49_4e58;
 
 /// Name of the constant [`Settings`] in the object.
 pub const SETTINGS_SYMBOL: &str = "SETTINGS";
+/// Name of the constant [`crate::tables::Roots`] in the object.
+pub const ROOTS_SYMBOL: &str = "ROOTS";
 /// Name of the outer map, whose only slot holds the generation that is written.
 pub const GENERATION_MAP: &str = "GENERATION";
-/// Name of the map that holds the tables of the policy: [`crate::tables`].
+/// Name of the map that holds the nodes of the policy's tables: [`crate::tables`].
 pub const TABLES_MAP: &str = "TABLES";
+/// Name of the map that holds the entries of their lists.
+pub const LISTS_MAP: &str = "LISTS";
 /// Name of the map that holds [`Control`].
 pub const CONTROL_MAP: &str = "CONTROL";
 /// Name of the program that lets packets pass.

@@ -2,6 +2,7 @@
 
 use minimizer_common::plan::Plan;
 use minimizer_common::settings::Settings;
+use minimizer_common::tables::Roots;
 
 /// Constants that the agent sets before the program is loaded.
 #[unsafe(no_mangle)]
@@ -18,6 +19,10 @@ pub static SETTINGS: Settings = Settings {
     frame_length: 0,
     tunnels: 0,
 };
+
+/// Where every address is looked up first, set in the same way.
+#[unsafe(no_mangle)]
+pub static ROOTS: Roots = Roots { ipv4_classes: [0; _], ipv4: [0; _], ipv6: [0; _] };
 
 /// Reads one constant, volatile so that the compiler does not assume the value in this file.
 macro_rules! setting {

@@ -6,7 +6,7 @@
 use minimizer_common::plan::Plan;
 use minimizer_common::tables::{
     IPV4_BUCKET_HOSTS, IPV4_HOST_WORDS, IPV4_NODE_BUCKETS, IPV6_BUCKET_HOSTS, IPV6_HOST_WORDS,
-    IPV6_NODE_BUCKETS, Node,
+    IPV6_NODE_BUCKETS, Node, is_below,
 };
 
 use crate::hash;
@@ -55,27 +55,25 @@ pub fn list<const IPV6: bool>(nodes: &impl Nodes, plan: &Plan, address: Address)
         untraced(in_ipv6_bucket(*nodes, first_node, second(position) & mask, address.high, address.low))
     } else {
         let (first_node, mask) = (constant!(plan.tables.ipv4_hosts), constant!(plan.tables.ipv4_hosts_mask));
-        let list = untraced(in_ipv4_bucket(*nodes, first_node, position & mask, address.high as u32));
-        if list != 0 {
-            return list;
-        }
-        untraced(in_ipv4_bucket(*nodes, first_node, second(position) & mask, address.high as u32))
+        let list =
+            |position: u32| in_ipv4_bucket(nodes, first_node, untraced(position & mask), address.high as u32);
+        untraced(list(position) | list(second(position)))
     }
 }
 
-/// The list of an IPv4 address in a bucket, or 0.
-#[inline(never)]
-fn in_ipv4_bucket<N: Nodes>(nodes: N, first_node: u32, bucket: u32, address: u32) -> u32 {
+/// The list of an IPv4 address in a bucket, or 0. Every host of the bucket is compared, without a branch: which one it
+/// is, and in which bucket, no processor can foretell.
+#[inline(always)]
+fn in_ipv4_bucket(nodes: &impl Nodes, first_node: u32, bucket: u32, address: u32) -> u32 {
     const BUCKET_WORDS: usize = IPV4_HOST_WORDS * IPV4_BUCKET_HOSTS;
     let Some(node) = nodes.node(first_node + bucket / IPV4_NODE_BUCKETS) else { return 0 };
     let start = (bucket % IPV4_NODE_BUCKETS) as usize * BUCKET_WORDS;
+    let mut list = 0;
     for host in 0..IPV4_BUCKET_HOSTS {
-        let at = start + host * IPV4_HOST_WORDS;
-        if word(node, at) == address {
-            return word(node, at + 1);
-        }
+        let at = start | host * IPV4_HOST_WORDS;
+        list |= word(node, at | 1) & is_below(word(node, at) ^ address, 1);
     }
-    0
+    list
 }
 
 /// The list of an IPv6 address in a bucket, or 0.

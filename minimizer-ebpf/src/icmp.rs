@@ -25,7 +25,7 @@ unsafe impl Header for IcmpHeader {}
 #[inline(always)]
 pub(crate) fn read(cursor: &mut Cursor<impl Frame>) -> Option<(u16, u16)> {
     let passed = cursor.pass::<IcmpHeader>()?;
-    if cursor.omits(Steps::NO_PORTS) {
+    if cursor.omits(Steps::NO_ICMP) {
         return Some((0, 0));
     }
     let header = passed.copy();

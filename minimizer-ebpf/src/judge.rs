@@ -1,18 +1,23 @@
 //! What the tables of the policy say of a packet: whether it may be collected, and which indicator asks for it.
 //!
-//! Most packets match nothing: for them this is two words of the trie and two bits of the filter. The lists
-//! behind those are walked out of line. A table that cannot be read, which never happens, lets nothing pass.
+//! Most packets match nothing: for them this is two classes and two bits of the filter. A call is dear where returns are
+//! guarded against speculation, so that everything up to the first entry of an address's list is in line. A table that
+//! cannot be read, which never happens, lets nothing pass.
 
 use minimizer_common::outcome::Outcome;
 use minimizer_common::plan::{Plan, Steps};
-use minimizer_common::tables::{ANY_PROTOCOL, CLASS_FOREIGN, Leaf, Node, direction_bit};
+use minimizer_common::tables::{ANY_PROTOCOL, CLASS_FOREIGN, Entry, Leaf, Node, Roots, direction_bit};
 
 use crate::{hosts, lists, prefixes, untraced};
 
-/// The array in which the tables lie. A copy is passed on, so that it should be nothing but a name.
+/// The tables of the policy. A copy is passed on, so that it should be nothing but a name.
 pub trait Nodes: Copy {
-    /// One node.
+    /// One node of the array.
     fn node(&self, index: u32) -> Option<&Node>;
+    /// One entry of a list.
+    fn entry(&self, index: u32) -> Option<Entry>;
+    /// What comes before it: constants of the program, of which the compiler must not believe what it sees.
+    fn roots(&self) -> &Roots;
 }
 
 /// What is known of a packet that may be collected.
@@ -79,9 +84,8 @@ pub fn judge<const IPV6: bool>(
     let (source, destination) = Address::pair::<IPV6>(addresses);
     let (mut source_leaf, mut destination_leaf) = (Leaf(CLASS_FOREIGN), Leaf(CLASS_FOREIGN));
     if steps.has(Steps::TRIE) {
-        let root = if IPV6 { constant!(plan.tables.ipv6_root) } else { constant!(plan.tables.ipv4_root) };
-        source_leaf = Leaf(untraced(prefixes::leaf::<IPV6>(nodes, root, source).0));
-        destination_leaf = Leaf(untraced(prefixes::leaf::<IPV6>(nodes, root, destination).0));
+        source_leaf = Leaf(untraced(prefixes::leaf::<IPV6>(nodes, source).0));
+        destination_leaf = Leaf(untraced(prefixes::leaf::<IPV6>(nodes, destination).0));
     }
     let (source_class, destination_class) = (source_leaf.class(), destination_leaf.class());
     // Directions with a class that is never collected are not among them.
@@ -126,14 +130,7 @@ struct Packet {
 #[inline(always)]
 fn select(nodes: &impl Nodes, plan: &Plan, steps: Steps, endpoints: (u32, u32), packet: Packet) -> u32 {
     let Packet { ports: (source_port, destination_port), protocol, now_seconds } = packet;
-    let first_node = constant!(plan.tables.lists);
-    let matching = |list: u32, port: u16| {
-        if list == 0 {
-            return 0;
-        }
-        let endpoint = lists::endpoint(port, protocol);
-        untraced(lists::matching(*nodes, first_node, untraced(list), endpoint, now_seconds))
-    };
+    let matching = |list: u32, port: u16| lists::matching(nodes, list, protocol, port, now_seconds);
     let mut selector = matching(endpoints.0, source_port);
     if selector == 0 {
         selector = matching(endpoints.1, destination_port);

@@ -8,13 +8,13 @@ use minimizer_common::generation::{
     RESIDUALS_PER_BLOCK, Residual, SPILL_BLOCK, WAYS, residual_index,
 };
 use minimizer_common::settings::{BLOCKS_PLACEHOLDER, Control};
-use minimizer_common::tables::{NODE_WORDS, Node};
+use minimizer_common::tables::{ENTRY_WORDS, Entry, NODE_WORDS, Node, Roots};
 use minimizer_common::tuple::Tuple;
 use minimizer_ebpf::judge::Nodes;
 use minimizer_ebpf::table::{self, Count};
 use minimizer_ebpf::untraced;
 
-use crate::constants::setting;
+use crate::constants::{ROOTS, setting};
 
 const MMAPABLE: usize = 1 << 10;
 
@@ -30,13 +30,17 @@ static GENERATION: ArrayOfMaps<Generation, 1> = ArrayOfMaps::new();
 #[btf_map]
 pub static CONTROL: Array<Control, 1, MMAPABLE> = Array::new();
 
-/// The tables of the policy; the agent says how many nodes there are, writes them before the program is loaded and
+/// The nodes of the policy's tables; the agent says how many nodes there are, writes them before the program is loaded and
 /// freezes them. They are not said to be read-only for the program: of a map that is both, the verifier wants to read
 /// the values that it knows the place of, and it can do that only in arrays of one element.
 #[btf_map]
 static TABLES: Array<[u32; NODE_WORDS], 1> = Array::new();
 
-/// [`TABLES`], to be looked at.
+/// The entries of the policy's lists, in the same way.
+#[btf_map]
+static LISTS: Array<[u32; ENTRY_WORDS], 1> = Array::new();
+
+/// [`ROOTS`], [`TABLES`] and [`LISTS`], to be looked at.
 #[derive(Clone, Copy)]
 pub struct PolicyTables;
 
@@ -44,6 +48,16 @@ impl Nodes for PolicyTables {
     #[inline(always)]
     fn node(&self, index: u32) -> Option<&Node> {
         TABLES.get(index)
+    }
+
+    #[inline(always)]
+    fn entry(&self, index: u32) -> Option<Entry> {
+        LISTS.get(index).map(|words| Entry::of(*words))
+    }
+
+    #[inline(always)]
+    fn roots(&self) -> &Roots {
+        &ROOTS
     }
 }
 

@@ -6,6 +6,7 @@
 use core::ptr;
 
 use minimizer_common::plan::{Plan, Steps};
+use minimizer_common::tables::is_below;
 use minimizer_common::tuple::{Tags, Tuple};
 
 use crate::siphash;
@@ -72,7 +73,7 @@ pub fn minimize<const IPV6: bool>(
         }
     }
     let mut ports = packet.ports;
-    if steps.has(Steps::PORTS) && !steps.has(Steps::NO_PORTS) {
+    if steps.has(Steps::PORTS) {
         ports = match packet.protocol {
             ICMP => masked(ports, constant!(plan.icmp_masks[0])),
             ICMPV6 => masked(ports, constant!(plan.icmp_masks[1])),
@@ -179,15 +180,15 @@ const fn masked(ports: (u16, u16), mask: u32) -> (u16, u16) {
     (ports.0 & mask as u16, ports.1 & (mask >> 16) as u16)
 }
 
-/// What is left of a port. Protocols without ports have port 0, of which nothing can be left out.
+/// What is left of a port, without a branch on it. Protocols without ports have port 0, of which nothing can be left out.
 #[inline(always)]
 fn port(plan: &Plan, side: usize, port: u16) -> u16 {
-    if constant!(plan.port_classes[side]) != 0 {
-        return match port {
-            ..REGISTERED => 0,
-            REGISTERED..DYNAMIC => REGISTERED,
-            DYNAMIC.. => DYNAMIC,
-        };
-    }
-    if u32::from(port) < constant!(plan.ports_below[side]) { port } else { 0 }
+    let port = u32::from(port);
+    let from = |first: u16| !is_below(port, first.into());
+    let left = if constant!(plan.port_classes[side]) == 0 {
+        port & is_below(port, constant!(plan.ports_below[side]))
+    } else {
+        u32::from(REGISTERED) & from(REGISTERED) & !from(DYNAMIC) | u32::from(DYNAMIC) & from(DYNAMIC)
+    };
+    left as u16
 }

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use minimizer_common::plan::{Plan, Steps};
-use minimizer_common::tables::Node;
 use minimizer_common::tunnel::Tunnels;
 use minimizer_common::tuple::Tags;
 use thiserror::Error;
@@ -16,7 +15,7 @@ use crate::policy::join::Collected;
 use crate::policy::transform::{AddressTransform, Transform};
 use crate::policy::{Class, Policy, PolicyError};
 use crate::record::Record;
-use crate::tables::{self, Built, TableError};
+use crate::tables::{self, Built, Content, TableError};
 use crate::view::Classes;
 
 /// Why a policy that reads well cannot be enforced.
@@ -42,7 +41,7 @@ pub struct Enforced {
     /// The classes of its prefixes, for what is done at the drain.
     pub classes: Arc<Classes>,
     /// The policy's tables.
-    pub nodes: Vec<Node>,
+    pub tables: Content,
     /// The numbers of indicators in records, by the number that the kernel stores, less one.
     pub selector_ids: Vec<u64>,
     /// The finest time that is stored.
@@ -64,7 +63,7 @@ impl Enforced {
     /// When its tables do not fit.
     pub fn compile(policy: Policy) -> Result<Self, TableError> {
         let collected = policy.collected();
-        let Built { nodes, tables, steps, selector_ids } =
+        let Built { content, tables, steps, selector_ids } =
             tables::build(policy.scope.as_ref(), policy.selectors.as_deref())?;
         let time_unit = collected.fields.values().find_map(|transform| match transform {
             Transform::Coarsened { unit } => Some(*unit),
@@ -73,6 +72,16 @@ impl Enforced {
         let mut plan = Plan { tables, ..constants(&collected) };
         plan.steps |= steps.0;
         plan.steps |= omitted(&collected, steps, policy.tunnels).0;
+        // What is not read needs no step.
+        let read = Steps(plan.steps);
+        let keeps_less_of_ports =
+            plan.ports_below.iter().any(|below| *below < 65_536) || plan.port_classes.contains(&1);
+        let keeps_less_of_icmp = plan.icmp_masks.iter().any(|mask| *mask != ICMP_EXACT);
+        if keeps_less_of_ports && !read.has(Steps::NO_PORTS)
+            || keeps_less_of_icmp && !read.has(Steps::NO_ICMP)
+        {
+            plan.steps |= Steps::PORTS.0;
+        }
         if !collected.fields.contains_key(&Field::SelectorId) {
             plan.steps &= !Steps::SELECTOR.0;
         }
@@ -82,7 +91,7 @@ impl Enforced {
             collected,
             plan,
             classes,
-            nodes,
+            tables: content,
             selector_ids,
             time_unit: time_unit.unwrap_or(Duration::from_secs(1)),
         })
@@ -161,6 +170,9 @@ const ADDRESSES: [Field; 4] = [
     Field::DestinationIPv6Address,
 ];
 
+/// The mask of types and codes that takes nothing away.
+const ICMP_EXACT: u32 = 0x00ff_00ff;
+
 /// The constants for what is collected, without tables.
 fn constants(collected: &Collected) -> Plan {
     let transform = |field| collected.fields.get(&field);
@@ -209,7 +221,6 @@ fn constants(collected: &Collected) -> Plan {
         };
         plan.ports_below[side] = below;
         plan.port_classes[side] = u32::from(classes);
-        add(below < 65_536 || classes, Steps::PORTS);
     }
     let by_class =
         ADDRESSES.iter().filter_map(|field| transform(*field)).any(|transform| transform.is_by_class());
@@ -218,7 +229,6 @@ fn constants(collected: &Collected) -> Plan {
     for (version, (kind, code)) in icmp.into_iter().enumerate() {
         let mask = if has(kind) { 0xff } else { 0 } | if has(code) { 0xff << 16 } else { 0 };
         plan.icmp_masks[version] = mask;
-        add(mask != 0x00ff_00ff, Steps::PORTS);
     }
 
     let tags = [
@@ -258,23 +268,18 @@ fn omitted(collected: &Collected, judged: Steps, tunnels: Tunnels) -> Steps {
     // Classes and hosts are looked up by address, indicators also by port, tunnels by port.
     let judges_addresses = judged.has(Steps::TRIE.and(Steps::HOSTS_IPV4).and(Steps::HOSTS_IPV6));
     let judges_ports = judged.has(Steps::SELECT) || !tunnels.is_empty();
-    let ports = [
-        Field::SourceTransportPort,
-        Field::DestinationTransportPort,
-        Field::IcmpTypeIPv4,
-        Field::IcmpCodeIPv4,
-        Field::IcmpTypeIPv6,
-        Field::IcmpCodeIPv6,
-    ];
+    let ports = [Field::SourceTransportPort, Field::DestinationTransportPort];
+    let icmp = [Field::IcmpTypeIPv4, Field::IcmpCodeIPv4, Field::IcmpTypeIPv6, Field::IcmpCodeIPv6];
     let tags = [Field::VlanId, Field::Dot1qCustomerVlanId, Field::IngressInterface];
     let (ipv4, ipv6) = ADDRESSES.split_at(2);
     let parts = [
         (judges_addresses || has(ipv4), Steps::NO_IPV4),
         (judges_addresses || has(ipv6), Steps::NO_IPV6),
         (judges_ports || has(&ports), Steps::NO_PORTS),
+        (has(&icmp), Steps::NO_ICMP),
         (has(&[Field::IpClassOfService]), Steps::NO_TRAFFIC_CLASS),
         (has(&[Field::TcpControlBits]), Steps::NO_CONTROL_BITS),
-        (has(&ports) || has(&tags) || has(&ADDRESSES), Steps::NO_TRANSPORT),
+        (has(&ports) || has(&icmp) || has(&tags) || has(&ADDRESSES), Steps::NO_TRANSPORT),
     ];
     let omitted = parts.into_iter().filter(|(is_needed, _)| !is_needed).map(|(_, step)| step);
     omitted.fold(Steps::NONE, Steps::and)

@@ -12,9 +12,10 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use minimizer_common::plan::Steps;
 use minimizer_common::tables::{
-    CLASS_DOMESTIC, CLASS_FOREIGN, CLASS_NEVER, LIST_ENTRIES_MAX, NODE_WORDS, Node, POINTER, Tables,
-    direction_bit,
+    CLASS_DOMESTIC, CLASS_FOREIGN, CLASS_NEVER, ENTRY_WORDS, Entry, LIST_ENTRIES_MAX, NODE_WORDS, Node,
+    POINTER, Roots, Tables, direction_bit,
 };
+use minimizer_ebpf::judge::Nodes;
 use thiserror::Error;
 
 use crate::policy::{Class, Indicator, Prefix, Scope};
@@ -65,26 +66,65 @@ pub enum TableError {
     Random(getrandom::Error),
 }
 
-/// The tables, ready for the kernel.
+/// The tables of a policy, ready for the kernel.
+#[derive(Debug)]
+pub struct Content {
+    /// Constants of the program.
+    pub roots: Box<Roots>,
+    /// The array of nodes: at least one.
+    pub nodes: Vec<Node>,
+    /// The array of entries: at least one.
+    pub lists: Vec<[u32; ENTRY_WORDS]>,
+}
+
+impl Content {
+    /// Memory of the tables in the kernel.
+    #[must_use]
+    pub fn octets(&self) -> usize {
+        size_of_val(&*self.roots) + size_of_val(self.nodes.as_slice()) + size_of_val(self.lists.as_slice())
+    }
+
+    /// As the kernel sees them.
+    #[must_use]
+    pub fn seen(&self) -> Seen<'_> {
+        Seen { roots: &self.roots, nodes: &self.nodes, lists: &self.lists }
+    }
+}
+
+/// Tables as the kernel sees them.
+#[derive(Clone, Copy)]
+pub struct Seen<'tables> {
+    roots: &'tables Roots,
+    nodes: &'tables [Node],
+    lists: &'tables [[u32; ENTRY_WORDS]],
+}
+
+impl Nodes for Seen<'_> {
+    fn node(&self, index: u32) -> Option<&Node> {
+        self.nodes.get(usize::try_from(index).ok()?)
+    }
+
+    fn entry(&self, index: u32) -> Option<Entry> {
+        self.lists.get(usize::try_from(index).ok()?).map(|words| Entry::of(*words))
+    }
+
+    fn roots(&self) -> &Roots {
+        self.roots
+    }
+}
+
+/// Tables, and what the program has to know of them.
 #[derive(Debug)]
 pub struct Built {
-    /// Content of the map: at least one node.
-    pub nodes: Vec<Node>,
-    /// Where everything lies in it.
+    /// The tables.
+    pub content: Content,
+    /// Where everything lies in the array of nodes.
     pub tables: Tables,
     /// What the program has to do to use it, of [`Steps::SCOPE`], [`Steps::SELECT`], [`Steps::TRIE`],
     /// [`Steps::HOSTS_IPV4`], [`Steps::HOSTS_IPV6`] and [`Steps::ANY`].
     pub steps: Steps,
     /// The id of each indicator, by the number that the kernel stores, minus one.
     pub selector_ids: Vec<u64>,
-}
-
-impl Built {
-    /// Memory of the tables in the kernel.
-    #[must_use]
-    pub fn octets(&self) -> usize {
-        size_of_val(self.nodes.as_slice())
-    }
 }
 
 /// Builds the tables of a policy's scope and selectors.
@@ -130,13 +170,13 @@ pub fn build(scope: Option<&Scope>, selectors: Option<&[Indicator]>) -> Result<B
     }
 
     let mut lists = Lists::default();
-    let mut trie = Trie::default();
+    let mut trie = Trie::empty()?;
     if !items.is_empty() {
         steps = steps.and(Steps::TRIE);
-        (tables.ipv4_root, tables.ipv6_root) = trie.build(items, &selectors, &mut lists)?;
+        trie.build(items, &selectors, &mut lists)?;
     }
-    let hosts = hosts::with_lists(hosts, &selectors, &trie, &tables, &mut lists)?;
-    let mut nodes = trie.into_nodes();
+    let hosts = hosts::with_lists(hosts, &selectors, &trie, &mut lists)?;
+    let (roots, mut nodes) = trie.into_parts();
     if !hosts.is_empty() {
         let has = |ipv6| hosts.iter().any(|host| host.is_ipv6() == ipv6);
         steps = if has(false) { steps.and(Steps::HOSTS_IPV4) } else { steps };
@@ -148,15 +188,12 @@ pub fn build(scope: Option<&Scope>, selectors: Option<&[Indicator]>) -> Result<B
         tables.any = number(nodes.len())?;
         any::append(&mut nodes, &any, &selectors, &mut lists)?;
     }
-    if steps.has(Steps::SELECT) {
-        tables.lists = number(nodes.len())?;
-        append_words(&mut nodes, lists.words());
-    }
     if nodes.is_empty() {
         nodes.push([0; NODE_WORDS]);
     }
     number(nodes.len())?;
-    Ok(Built { nodes, tables, steps, selector_ids: selectors.into_ids() })
+    let content = Content { roots, nodes, lists: lists.words() };
+    Ok(Built { content, tables, steps, selector_ids: selectors.into_ids() })
 }
 
 /// The directions that may be collected; none with a class that is never collected is among them.

@@ -2,14 +2,17 @@
 //! the program in the same state, byte for byte.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::thread;
 
 use aya::maps::{Array, Map, MapData};
 use minimizer::drain::{Records, drain};
 use minimizer::plan::Enforced;
 use minimizer::program::{Clock, Options, Program};
 use minimizer_common::outcome::Outcome;
-use minimizer_common::settings::{CONTROL_MAP, Control, GENERATION_MAP, HASH_KEYS, Settings, TABLES_MAP};
-use minimizer_common::tables::Node;
+use minimizer_common::settings::{
+    CONTROL_MAP, Control, GENERATION_MAP, HASH_KEYS, LISTS_MAP, Settings, TABLES_MAP,
+};
+use minimizer_common::tables::{Entry, Node, Roots};
 use minimizer_common::tunnel::Tunnels;
 use minimizer_ebpf::cursor::Cursor;
 use minimizer_ebpf::walk::walk;
@@ -67,8 +70,8 @@ fn stay_on_this_cpu() {
     rustix::thread::sched_setaffinity(None, &one).expect("it is among the allowed ones");
 }
 
-/// The settings, and the table of extension headers by protocol number.
-const CONSTANTS_OCTETS: usize = size_of::<Settings>() + 256 * 4;
+/// The settings, the roots, and the tables of extension headers and endpoints by protocol number.
+const CONSTANTS_OCTETS: usize = size_of::<Settings>() + size_of::<Roots>() + 2 * 256 * 4;
 
 /// The content of every map that the program can reach, but for the generations, by name. The
 /// outer map's content is the identity of its inner map, which no two programs share. The first
@@ -82,6 +85,7 @@ fn other_maps(program: &Program) -> BTreeMap<String, Vec<u8>> {
             GENERATION_MAP => Vec::new(),
             CONTROL_MAP => content::<{ size_of::<Control>() }>(data).split_off(size_of::<u64>()),
             TABLES_MAP => content::<{ size_of::<Node>() }>(data),
+            LISTS_MAP => content::<{ size_of::<Entry>() }>(data),
             name if name.ends_with(RODATA_MAP) => content::<CONSTANTS_OCTETS>(data),
             other => panic!("what is map {other}?"),
         };
@@ -90,9 +94,14 @@ fn other_maps(program: &Program) -> BTreeMap<String, Vec<u8>> {
     maps.collect()
 }
 
+/// Values are arrays on the stack, and the constants are half a megabyte.
 fn content<const OCTETS: usize>(data: MapData) -> Vec<u8> {
-    let array = Array::<_, [u8; OCTETS]>::try_from(Map::Array(data)).expect("is an array of this size");
-    array.iter().flat_map(|value| value.expect("the kernel tells")).collect()
+    let read = move || -> Vec<u8> {
+        let array = Array::<_, [u8; OCTETS]>::try_from(Map::Array(data)).expect("is an array of this size");
+        array.iter().flat_map(|value| value.expect("the kernel tells")).collect()
+    };
+    let reader = thread::Builder::new().stack_size(64 << 20).spawn(read).expect("there is a thread");
+    reader.join().expect("the map is read")
 }
 
 fn empty(program: &mut Program) -> u64 {

@@ -1,13 +1,12 @@
 //! The object with sizes and settings put in, and its maps made, before the verifier sees the program.
 
 use aya::maps::{Array, MapError};
-use aya::{Ebpf, EbpfLoader, VerifierLogLevel};
+use aya::{Ebpf, EbpfLoader, Pod, VerifierLogLevel};
 use minimizer_common::generation::Shape;
 use minimizer_common::settings::{
-    BLOCKS_PLACEHOLDER, CLOCK_CONTROL, CLOCK_TICK, HASH_KEYS, LENGTH_BUFFER, LENGTH_LINEAR, SETTINGS_SYMBOL,
-    Settings, TABLES_MAP,
+    BLOCKS_PLACEHOLDER, CLOCK_CONTROL, CLOCK_TICK, HASH_KEYS, LENGTH_BUFFER, LENGTH_LINEAR, LISTS_MAP,
+    ROOTS_SYMBOL, SETTINGS_SYMBOL, Settings, TABLES_MAP,
 };
-use minimizer_common::tables::Node;
 use object::{Object as _, ObjectSection as _};
 use zerocopy::IntoBytes as _;
 
@@ -55,32 +54,43 @@ impl Prepared {
         };
         let mut object = sized_object(object, shape.blocks())?;
         kernel.adapt(&mut object);
-        let nodes = u32::try_from(enforced.nodes.len()).map_err(|_| ProgramError::Tables)?;
+        let tables = &enforced.tables;
+        let count = |length| u32::try_from(length).map_err(|_| ProgramError::Tables);
         let mut ebpf = EbpfLoader::new()
             .verifier_log_level(log)
-            .map_max_entries(TABLES_MAP, nodes)
+            .map_max_entries(TABLES_MAP, count(tables.nodes.len())?)
+            .map_max_entries(LISTS_MAP, count(tables.lists.len())?)
             .override_global(SETTINGS_SYMBOL, settings.as_bytes(), true)
+            .override_global(ROOTS_SYMBOL, tables.roots.as_bytes(), true)
             .load(&object)
             .map_err(|source| ProgramError::Load(Box::new(source)))?;
-        fill_tables(&mut ebpf, &enforced.nodes)?;
+        fill(&mut ebpf, TABLES_MAP, &tables.nodes)?;
+        fill(&mut ebpf, LISTS_MAP, &tables.lists)?;
         Ok(Self { ebpf, shape, time_base_units })
     }
 }
 
-/// Writes the tables of the policy, which nobody changes from then on.
-fn fill_tables(ebpf: &mut Ebpf, nodes: &[Node]) -> Result<(), ProgramError> {
-    let failed = |source| ProgramError::Map { map: TABLES_MAP, source };
-    let map = ebpf.map_mut(TABLES_MAP).ok_or(ProgramError::Object("a map is missing"))?;
-    let mut tables = Array::<_, Node>::try_from(map).map_err(failed)?;
-    for (index, node) in (0..).zip(nodes) {
+/// Writes an array of the policy's tables, which nobody changes from then on.
+fn fill<const WORDS: usize>(
+    ebpf: &mut Ebpf,
+    name: &'static str,
+    values: &[[u32; WORDS]],
+) -> Result<(), ProgramError>
+where
+    [u32; WORDS]: Pod,
+{
+    let failed = |source| ProgramError::Map { map: name, source };
+    let map = ebpf.map_mut(name).ok_or(ProgramError::Object("a map is missing"))?;
+    let mut array = Array::<_, [u32; WORDS]>::try_from(map).map_err(failed)?;
+    for (index, value) in (0..).zip(values) {
         // The kernel has made the array all zero.
-        if node.iter().any(|word| *word != 0) {
-            tables.set(index, node, 0).map_err(failed)?;
+        if value.iter().any(|word| *word != 0) {
+            array.set(index, value, 0).map_err(failed)?;
         }
     }
-    let map = ebpf.map(TABLES_MAP).ok_or(ProgramError::Object("a map is missing"))?;
+    let map = ebpf.map(name).ok_or(ProgramError::Object("a map is missing"))?;
     let aya::maps::Map::Array(data) = map else {
-        return Err(ProgramError::Object("TABLES is not an array"));
+        return Err(ProgramError::Object("a table of the policy is not an array"));
     };
     bpf::freeze(data.fd()).map_err(|source| failed(MapError::IoError(source)))
 }

@@ -36,7 +36,6 @@ pub fn with_lists(
     mut indicators: Vec<(Prefix, usize)>,
     selectors: &Selectors<'_>,
     trie: &Trie,
-    tables: &Tables,
     lists: &mut Lists,
 ) -> Result<Vec<Host>, TableError> {
     // By address; indicators of the same one stay in the order of the policy.
@@ -45,10 +44,8 @@ pub fn with_lists(
     let hosts = of_one_address.filter_map(|same| Some((same.first()?.0, same)));
     hosts
         .map(|(prefix, same)| {
-            let root = if prefix.ipv6 { tables.ipv6_root } else { tables.ipv4_root };
-            let covering = if trie.is_empty() { 0 } else { trie.list(&prefix, root) };
             let entries = same.iter().flat_map(|(_, position)| selectors.entries(*position));
-            let list = lists.join(entries, covering, || written(&prefix))?;
+            let list = lists.join(entries, trie.list(&prefix), || written(&prefix))?;
             Ok(Host { prefix, list })
         })
         .collect()

@@ -3,7 +3,7 @@
 use std::hash::BuildHasher as _;
 
 use hashbrown::{DefaultHashBuilder, HashTable};
-use minimizer_common::tables::{Entry, LAST, LIST_ENTRIES_MAX, Leaf};
+use minimizer_common::tables::{ENTRY_WORDS, Entry, LIST_ENTRIES_MAX, Leaf};
 
 use super::TableError;
 
@@ -17,8 +17,7 @@ pub struct Lists {
 impl Default for Lists {
     /// List 0 has one entry, which nothing matches.
     fn default() -> Self {
-        let nothing = Entry { expires: 1, protocol: LAST, ports: 0, selector: 0 };
-        Self { entries: vec![nothing], known: HashTable::new(), hasher: DefaultHashBuilder::default() }
+        Self { entries: vec![Entry::NOTHING], known: HashTable::new(), hasher: DefaultHashBuilder::default() }
     }
 }
 
@@ -40,13 +39,13 @@ impl Lists {
         };
         more_specific.into_iter().for_each(&mut add);
         for entry in self.list(less_specific) {
-            add(Entry { protocol: entry.protocol & !LAST, ..*entry });
+            add(Entry { selects: entry.selects & !Entry::LAST, ..*entry });
         }
         if joined.len() > LIST_ENTRIES_MAX {
             return Err(TableError::TooManyApply { place: place(), count: joined.len() });
         }
         let Some(last) = joined.last_mut() else { return Ok(0) };
-        last.protocol |= LAST;
+        last.selects |= Entry::LAST;
         self.store(&joined)
     }
 
@@ -70,14 +69,13 @@ impl Lists {
     }
 
     /// The lists as the kernel reads them.
-    pub fn words(&self) -> impl Iterator<Item = u32> {
-        self.entries.iter().flat_map(|entry| [entry.expires, entry.protocol, entry.ports, entry.selector])
+    pub fn words(&self) -> Vec<[u32; ENTRY_WORDS]> {
+        self.entries.iter().map(Entry::words).collect()
     }
 }
 
 fn list_in(entries: &[Entry], number: u32) -> &[Entry] {
     let from = entries.get(usize::try_from(number).unwrap_or(usize::MAX)..).unwrap_or_default();
-    let entries =
-        from.iter().position(|entry| entry.protocol & LAST != 0).map_or(from.len(), |last| last + 1);
+    let entries = from.iter().position(Entry::is_last).map_or(from.len(), |last| last + 1);
     &from[..entries]
 }

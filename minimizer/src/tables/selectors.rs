@@ -2,7 +2,7 @@
 
 use hashbrown::HashMap;
 use jiff::Timestamp;
-use minimizer_common::tables::{Entry, PORTS, PROTOCOL_ANY};
+use minimizer_common::tables::Entry;
 
 use super::{SELECTORS_MAX, TableError};
 use crate::policy::{Indicator, Prefix};
@@ -79,12 +79,8 @@ impl<'policy> Selectors<'policy> {
     /// The entry for one of its ranges, or for any port.
     pub fn entry(&self, position: usize, range: Option<(u16, u16)>) -> Entry {
         let Indicator { expires, protocol, .. } = &self.indicators[position];
-        let protocol = protocol.map_or(PROTOCOL_ANY, u32::from);
-        let (protocol, ports) = match range {
-            Some((first, last)) => (protocol | PORTS, u32::from(first) | u32::from(last) << 16),
-            None => (protocol, 0),
-        };
-        Entry { expires: expires.map_or(0, seconds), protocol, ports, selector: self.numbers[position] }
+        let expires = expires.map_or(Entry::NEVER, seconds);
+        Entry::new(self.numbers[position], expires, *protocol, range)
     }
 
     /// The ids, by number minus one.
@@ -93,8 +89,7 @@ impl<'policy> Selectors<'policy> {
     }
 }
 
-/// Whole seconds since 1970: an indicator may end a part of a second early, but not late. 0 would be no end.
+/// Whole seconds since 1970: an indicator may end a part of a second early, but not late.
 fn seconds(expires: Timestamp) -> u32 {
-    let seconds = expires.as_second().max(1);
-    u32::try_from(seconds).unwrap_or(u32::MAX)
+    u32::try_from(expires.as_second().max(0)).unwrap_or(Entry::NEVER)
 }

@@ -9,7 +9,6 @@ use minimizer_common::plan::{Plan, Steps};
 use minimizer_common::tables::{LIST_ENTRIES_MAX, NODE_WORDS};
 use minimizer_ebpf::judge::{Judgement, judge};
 
-use super::trie::Array;
 use super::{Built, TableError, build};
 use crate::policy::{Class, Indicator, Prefix, Scope};
 use reference::Packet;
@@ -20,13 +19,13 @@ fn plan(built: &Built) -> Plan {
 
 fn judged(built: &Built, packet: &Packet) -> Result<Judgement, Outcome> {
     let plan = plan(built);
-    let array = Array(&built.nodes);
+    let seen = built.content.seen();
     let Packet { ports, protocol, now_seconds, .. } = *packet;
     let addresses = packet.addresses();
     if packet.ipv6 {
-        judge::<true>(&array, &plan, &addresses, ports, protocol, now_seconds)
+        judge::<true>(&seen, &plan, &addresses, ports, protocol, now_seconds)
     } else {
-        judge::<false>(&array, &plan, &addresses, ports, protocol, now_seconds)
+        judge::<false>(&seen, &plan, &addresses, ports, protocol, now_seconds)
     }
 }
 
@@ -57,13 +56,13 @@ fn from_to(source: [u8; 4], destination: [u8; 4]) -> Packet {
 #[test]
 fn without_scope_and_selectors_there_is_nothing_to_do() {
     let built = build(None, None).unwrap();
-    assert_eq!((built.nodes, built.steps), (vec![[0; NODE_WORDS]], Steps::NONE));
+    assert_eq!((built.content.nodes, built.steps), (vec![[0; NODE_WORDS]], Steps::NONE));
 }
 
 #[test]
 fn a_few_hosts_take_a_node_for_each_table() {
     let built = build(None, Some(&[indicator(7, Some("192.0.2.1/32"))])).unwrap();
-    assert_eq!(built.nodes.len(), 4);
+    assert_eq!((built.content.nodes.len(), built.content.lists.len()), (3, 2));
     assert_eq!(built.selector_ids, [7]);
     let packet = from_to([192, 0, 2, 1], [198, 51, 100, 1]);
     assert_eq!(judged(&built, &packet).map(|judged| judged.selector), Ok(1));

@@ -3,17 +3,17 @@
 use std::hash::BuildHasher as _;
 
 use hashbrown::{DefaultHashBuilder, HashTable};
-use minimizer_common::tables::{CLASS_NEVER, Leaf, NODE_WORDS, Node, POINTER};
-use minimizer_ebpf::judge::{Address, Nodes};
+use minimizer_common::tables::{
+    CLASS_MIXED, CLASS_NEVER, Leaf, NODE_WORDS, Node, POINTER, ROOT_WORDS, Roots,
+};
+use minimizer_ebpf::judge::Address;
 use minimizer_ebpf::prefixes;
+use zerocopy::FromZeros as _;
 
 use super::lists::Lists;
 use super::selectors::Selectors;
-use super::{TableError, class_number, number, written};
+use super::{Seen, TableError, class_number, number, written};
 use crate::policy::{Class, Prefix};
-
-/// Nodes of a root: one for each first octet.
-const ROOT_NODES: usize = 256;
 
 /// Something that is said of a prefix.
 #[derive(Clone, Copy)]
@@ -31,65 +31,69 @@ pub enum Meaning {
     Indicator(usize),
 }
 
-/// The nodes of both tries.
-#[derive(Default)]
+/// Both tries.
 pub struct Trie {
+    roots: Box<Roots>,
     nodes: Vec<Node>,
     known: HashTable<u32>,
     hasher: DefaultHashBuilder,
 }
 
-/// The array as the kernel would see it.
-#[derive(Clone, Copy)]
-pub struct Array<'nodes>(pub &'nodes [Node]);
-
-impl Nodes for Array<'_> {
-    fn node(&self, index: u32) -> Option<&Node> {
-        self.0.get(usize::try_from(index).ok()?)
-    }
-}
-
 impl Trie {
-    /// Puts everything in and returns the roots of IPv4 and IPv6.
+    /// Tries in which every address is foreign, and no indicator's.
+    pub fn empty() -> Result<Self, TableError> {
+        let roots = Roots::new_box_zeroed().map_err(|_| TableError::TooLarge)?;
+        Ok(Self { roots, nodes: Vec::new(), known: HashTable::new(), hasher: DefaultHashBuilder::default() })
+    }
+
+    /// Puts everything in.
     pub fn build(
         &mut self,
         mut items: Vec<Item>,
         selectors: &Selectors<'_>,
         lists: &mut Lists,
-    ) -> Result<(u32, u32), TableError> {
+    ) -> Result<(), TableError> {
         // Before everything that it covers stands a prefix; the order of the same prefix is that of the policy.
         items.sort_by_key(|item| item.prefix);
         let (ipv4, ipv6) = items.split_at(items.partition_point(|item| !item.prefix.ipv6));
-        self.nodes = vec![[0; NODE_WORDS]; 2 * ROOT_NODES];
         let mut builder = Builder { trie: self, selectors, lists };
-        builder.root(ipv4, 0)?;
-        builder.root(ipv6, ROOT_NODES)?;
-        Ok((0, number(ROOT_NODES)?))
+        let (ipv4, ipv6) = (builder.root(ipv4)?, builder.root(ipv6)?);
+        self.roots.ipv4.copy_from_slice(&ipv4);
+        self.roots.ipv6.copy_from_slice(&ipv6);
+        self.class_ipv4();
+        Ok(())
+    }
+
+    /// The classes of IPv4, as its root has them.
+    fn class_ipv4(&mut self) {
+        let Roots { ipv4_classes, ipv4, .. } = &mut *self.roots;
+        for (octets, word) in (0..=u16::MAX).zip(ipv4) {
+            let mixed = *word & POINTER != 0 || Leaf(*word).list() != 0;
+            let class = if mixed { CLASS_MIXED } else { Leaf(*word).class() };
+            let (place, bit) = Roots::class_place(octets);
+            ipv4_classes[place] |= class << bit;
+        }
     }
 
     /// The list of the prefixes that cover a host.
-    pub fn list(&self, host: &Prefix, root: u32) -> u32 {
+    pub fn list(&self, host: &Prefix) -> u32 {
         let address = address(host);
-        let array = Array(&self.nodes);
+        let seen = Seen { roots: &self.roots, nodes: &self.nodes, lists: &[] };
         let leaf = if host.ipv6 {
-            prefixes::leaf::<true>(&array, root, address)
+            prefixes::leaf::<true>(&seen, address)
         } else {
-            prefixes::leaf::<false>(&array, root, address)
+            prefixes::leaf::<false>(&seen, address)
         };
         leaf.list()
     }
 
-    pub fn is_empty(&self) -> bool {
-        self.nodes.is_empty()
-    }
-
-    pub fn into_nodes(self) -> Vec<Node> {
-        self.nodes
+    pub fn into_parts(self) -> (Box<Roots>, Vec<Node>) {
+        (self.roots, self.nodes)
     }
 
     /// The number of a node with these words.
     fn store(&mut self, node: &Node) -> Result<u32, TableError> {
-        let Self { nodes, known, hasher } = self;
+        let Self { nodes, known, hasher, .. } = self;
         let hashed = hasher.hash_one(node);
         let at = |number: u32| usize::try_from(number).ok().and_then(|number| nodes.get(number));
         if let Some(number) = known.find(hashed, |number| at(*number) == Some(node)) {
@@ -118,20 +122,26 @@ struct Builder<'build, 'policy> {
 }
 
 impl Builder<'_, '_> {
-    /// Fills the root that begins at a node. The second octet's words lie in it even when they are all the same.
-    fn root(&mut self, items: &[Item], first_node: usize) -> Result<(), TableError> {
-        let by_first_octet = self.fill(items, 0, Leaf::default(), Some(first_node))?;
-        for (octet, word) in by_first_octet.into_iter().enumerate() {
-            if word != POINTER {
-                self.trie.nodes[first_node + octet] = [word; NODE_WORDS];
-            }
+    /// The words that the first two octets choose.
+    fn root(&mut self, items: &[Item]) -> Result<Vec<u32>, TableError> {
+        let mut root = vec![0; ROOT_WORDS];
+        let by_first_octet =
+            self.fill(items, 0, Leaf::default(), &mut |builder, octet, longer, covering| {
+                let by_second_octet = builder.node(longer, 1, covering)?;
+                for (second, word) in by_second_octet.into_iter().enumerate() {
+                    root[octet | second << 8] = word;
+                }
+                Ok(POINTER)
+            })?;
+        for (octet, word) in by_first_octet.into_iter().enumerate().filter(|(_, word)| *word != POINTER) {
+            (0..NODE_WORDS).for_each(|second| root[octet | second << 8] = word);
         }
-        Ok(())
+        Ok(root)
     }
 
     /// The word that stands for a node whose words the octet at `depth` chooses.
     fn word(&mut self, items: &[Item], depth: usize, leaf: Leaf) -> Result<u32, TableError> {
-        let node = self.fill(items, depth, leaf, None)?;
+        let node = self.node(items, depth, leaf)?;
         let [first, ..] = node;
         if first & POINTER == 0 && node.iter().all(|word| *word == first) {
             return Ok(first);
@@ -139,14 +149,21 @@ impl Builder<'_, '_> {
         Ok(POINTER | self.trie.store(&node)?)
     }
 
-    /// The words that the octet at `depth` chooses. `leaf` is what the prefix says that covers all of them. Longer
-    /// prefixes go into the nodes of the root that begins at a node, or else into nodes behind pointers.
+    /// The words that the octet at `depth` chooses.
+    fn node(&mut self, items: &[Item], depth: usize, leaf: Leaf) -> Result<Node, TableError> {
+        self.fill(items, depth, leaf, &mut |builder, _, longer, covering| {
+            builder.word(longer, depth + 1, covering)
+        })
+    }
+
+    /// The words that the octet at `depth` chooses. `leaf` is what the prefix says that covers all of them; `place` puts
+    /// longer prefixes somewhere and says the word for their octet.
     fn fill(
         &mut self,
         items: &[Item],
         depth: usize,
         leaf: Leaf,
-        root: Option<usize>,
+        place: &mut dyn FnMut(&mut Self, usize, &[Item], Leaf) -> Result<u32, TableError>,
     ) -> Result<Node, TableError> {
         let mut words = [leaf.0; NODE_WORDS];
         let end_bits = 8 * (depth + 1);
@@ -163,13 +180,7 @@ impl Builder<'_, '_> {
                 words[octet..octet + (1 << (end_bits - bits))].fill(leaf.0);
             } else {
                 (group, rest) = split(rest, |item| usize::from(item.prefix.octets[depth]) == octet);
-                words[octet] = match root {
-                    Some(first_node) => {
-                        self.trie.nodes[first_node + octet] = self.fill(group, depth + 1, covering, None)?;
-                        POINTER
-                    }
-                    None => self.word(group, depth + 1, covering)?,
-                };
+                words[octet] = place(self, octet, group, covering)?;
             }
         }
         Ok(words)

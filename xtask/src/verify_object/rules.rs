@@ -4,8 +4,10 @@ use std::collections::BTreeMap;
 use std::mem::size_of;
 
 use minimizer_common::generation::BLOCK_BYTES;
-use minimizer_common::settings::{CONTROL_MAP, Control, GENERATION_MAP, PROGRAMS, Settings, TABLES_MAP};
-use minimizer_common::tables::Node;
+use minimizer_common::settings::{
+    CONTROL_MAP, Control, GENERATION_MAP, LISTS_MAP, PROGRAMS, Settings, TABLES_MAP,
+};
+use minimizer_common::tables::{Entry, Node, Roots};
 
 use super::flow::{self, Flow};
 use super::instruction::Call;
@@ -51,12 +53,13 @@ const MAPS: &[Permitted] = &[
     Permitted { name: CONTROL_MAP, kind: ARRAY, value_bytes: size_of::<Control>(), inner_value_bytes: None },
     // What the policy says of addresses and endpoints: frozen before the program is loaded.
     Permitted { name: TABLES_MAP, kind: ARRAY, value_bytes: size_of::<Node>(), inner_value_bytes: None },
-    // What the agent tells the program before it is loaded, and the table of extension headers, four
-    // bytes for each protocol number; the kernel makes it read-only.
+    Permitted { name: LISTS_MAP, kind: ARRAY, value_bytes: size_of::<Entry>(), inner_value_bytes: None },
+    // What the agent tells the program before it is loaded, what the policy says of most addresses, and two
+    // tables with four bytes for each protocol number: extension headers, and endpoints; the kernel makes it read-only.
     Permitted {
         name: CONSTANTS_MAP,
         kind: ARRAY,
-        value_bytes: size_of::<Settings>() + 256 * 4,
+        value_bytes: size_of::<Settings>() + size_of::<Roots>() + 2 * 256 * 4,
         inner_value_bytes: None,
     },
 ];

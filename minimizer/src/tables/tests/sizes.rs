@@ -37,7 +37,12 @@ fn prefixes(random: &mut ChaCha8Rng, ipv4: usize, ipv6: usize, parents: u32) -> 
 }
 
 fn report(name: &str, built: &Built) {
-    println!("{name}: {} nodes, {:.1} MiB", built.nodes.len(), built.octets() as f64 / f64::from(1 << 20));
+    let content = &built.content;
+    println!(
+        "{name}: {} nodes, {:.1} MiB",
+        content.nodes.len(),
+        content.octets() as f64 / f64::from(1 << 20)
+    );
 }
 
 fn built(name: &str, prefixes: Vec<(Prefix, Class)>) {
@@ -106,7 +111,7 @@ fn a_hundred_thousand_hosts() {
     }
     let mut bits = 0;
     let node = |number: u32| number as usize;
-    for filter in &built.nodes[node(built.tables.filter)..node(built.tables.ipv4_hosts)] {
+    for filter in &built.content.nodes[node(built.tables.filter)..node(built.tables.ipv4_hosts)] {
         bits += filter.iter().map(|word| word.count_ones()).sum::<u32>();
     }
     let share = f64::from(bits) / f64::from(built.tables.filter_mask);
