@@ -3,6 +3,7 @@
 use minimizer_common::tables::{CLASS_MIXED, CLASS_NEVER, Leaf, POINTER, Roots};
 
 use crate::judge::{Address, Nodes, constant};
+use crate::untraced;
 
 /// What is said of an address in a trie that cannot be read: it is never collected.
 const UNREADABLE: Leaf = Leaf::new(CLASS_NEVER, 0);
@@ -14,7 +15,8 @@ const UNREADABLE: Leaf = Leaf::new(CLASS_NEVER, 0);
 pub fn leaf<const IPV6: bool>(nodes: &impl Nodes, address: Address) -> Leaf {
     let Address { high, low } = address;
     let roots = nodes.roots();
-    let octets = high as u16;
+    // Of what it is made of the compiler would know how large it is, and the verifier not.
+    let octets = untraced(high as u32) as u16;
     if IPV6 {
         let word = constant!(roots.ipv6[octets as usize]);
         if word & POINTER == 0 { Leaf(word) } else { Leaf(descend_ipv6(*nodes, word, high, low)) }

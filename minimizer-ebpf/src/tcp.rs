@@ -10,7 +10,7 @@ pub(crate) const PROTOCOL: u8 = 6;
 pub(crate) const HEADER_OCTETS: u32 = size_of::<TcpHeader>() as u32;
 
 /// Everything behind the data offset in its 16-bit field (IE 6, RFC 7125).
-const CONTROL_BITS: u16 = 0x0fff;
+pub(crate) const CONTROL_BITS: u16 = 0x0fff;
 
 #[derive(Clone, Copy)]
 #[repr(C)]

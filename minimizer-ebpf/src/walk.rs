@@ -32,12 +32,14 @@ pub struct Packet {
 }
 
 impl Packet {
-    /// The same, of whose protocol the verifier knows nothing any more: what follows decides by nothing else, and would be
-    /// walked once for every protocol that was told apart on the way.
+    /// The same, of whose protocol and tags the verifier knows nothing any more: what follows would be walked once for
+    /// every kind of packet that was told apart on the way. Of the other parts it knows no more than their size, see
+    /// [`walk_transport`].
     #[inline(always)]
     #[must_use]
     pub fn settled(mut self) -> Self {
         self.protocol = untraced(self.protocol.into()) as u8;
+        self.tags = Tags(untraced(self.tags.0));
         self
     }
 }
@@ -228,7 +230,8 @@ fn inside(
     listed: Tunnels,
 ) -> Option<Inside> {
     let (tunnel, header_octets) = match (packet.protocol, version) {
-        (udp::PROTOCOL, _) => match packet.ports.1 {
+        // What is found out of a copy is not known of the port.
+        (udp::PROTOCOL, _) => match untraced(packet.ports.1.into()) as u16 {
             gtp_u::PORT => (Tunnel::GtpU, udp::HEADER_OCTETS),
             vxlan::PORT => (Tunnel::Vxlan, udp::HEADER_OCTETS),
             _ => return None,
@@ -279,23 +282,40 @@ struct Transport {
     control_bits: u16,
 }
 
+impl Transport {
+    /// Of a protocol without control bits. In their place are zeroes that the verifier does not know: to it, all
+    /// transport headers look alike behind this.
+    #[inline(always)]
+    fn without_control_bits(ports: (u16, u16)) -> Self {
+        Self { ports, control_bits: untraced(0) as u16 & tcp::CONTROL_BITS }
+    }
+
+    /// Of a protocol without ports, with what stands in their place.
+    #[inline(always)]
+    fn without_ports(instead: (u16, u16)) -> Self {
+        let unknown = |number: u16| untraced(number.into()) as u16;
+        Self::without_control_bits((unknown(instead.0), unknown(instead.1)))
+    }
+}
+
 /// Reads the transport header if it lies within the `octets` of the IP packet that are left. Where it
 /// does not, the packet counts with ports 0 and no control bits. `None` when it is not in this buffer.
 #[inline(always)]
 fn walk_transport(cursor: &mut Cursor<impl Frame>, protocol: u8, octets: u32) -> Option<Transport> {
-    let mut control_bits = 0;
     let ports = match protocol {
-        tcp::PROTOCOL if octets >= tcp::HEADER_OCTETS => tcp::read(cursor).map(|(ports, bits)| {
-            control_bits = bits;
-            ports
-        }),
-        udp::PROTOCOL | udp::LITE_PROTOCOL if octets >= udp::HEADER_OCTETS => udp::read(cursor),
-        icmp::PROTOCOL | icmp::V6_PROTOCOL if octets >= icmp::HEADER_OCTETS => icmp::read(cursor),
-        sctp::PROTOCOL if octets >= sctp::HEADER_OCTETS => sctp::read(cursor),
-        dccp::PROTOCOL if octets >= dccp::HEADER_OCTETS => dccp::read(cursor),
-        _ => Some((0, 0)),
+        tcp::PROTOCOL if octets >= tcp::HEADER_OCTETS => {
+            let (ports, control_bits) = tcp::read(cursor)?;
+            return Some(Transport { ports, control_bits });
+        }
+        udp::PROTOCOL | udp::LITE_PROTOCOL if octets >= udp::HEADER_OCTETS => udp::read(cursor)?,
+        sctp::PROTOCOL if octets >= sctp::HEADER_OCTETS => sctp::read(cursor)?,
+        dccp::PROTOCOL if octets >= dccp::HEADER_OCTETS => dccp::read(cursor)?,
+        icmp::PROTOCOL | icmp::V6_PROTOCOL if octets >= icmp::HEADER_OCTETS => {
+            return Some(Transport::without_ports(icmp::read(cursor)?));
+        }
+        _ => return Some(Transport::without_ports((0, 0))),
     };
-    Some(Transport { ports: ports?, control_bits })
+    Some(Transport::without_control_bits(ports))
 }
 
 #[cfg(test)]
