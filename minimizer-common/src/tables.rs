@@ -119,6 +119,7 @@ pub struct Endpoint(pub u32);
 
 impl Endpoint {
     const PORT_BITS: u32 = 16;
+    const PORT_MASK: u32 = 0xffff;
     const PROTOCOL_SHIFT: u32 = Self::PORT_BITS + 1;
     const BITS: u32 = Self::PROTOCOL_SHIFT + 8;
     /// Beside a port: it is none, and in no range. Type and code, or zeroes, stand in its place.
@@ -201,7 +202,7 @@ impl Entry {
                 let base = (protocol as u32) << Endpoint::PROTOCOL_SHIFT;
                 match ports {
                     Some((first, last)) => (base | first as u32, base | last as u32, Endpoint::BITS),
-                    None => (base, base | (Endpoint::NO_PORT << 1) - 1, Endpoint::BITS),
+                    None => (base, base | Endpoint::NO_PORT | Endpoint::PORT_MASK, Endpoint::BITS),
                 }
             }
         };

@@ -206,6 +206,12 @@ impl Slot {
         (self.counters >> Self::CONTROL_BITS_SHIFT & 0xffff) as u16
     }
 
+    /// See [`Tuple::kind`].
+    #[must_use]
+    pub const fn kind(&self) -> u16 {
+        (self.counters & 0xffff) as u16
+    }
+
     /// Sum of the IP lengths.
     #[must_use]
     pub const fn octets(&self) -> u64 {
@@ -237,7 +243,7 @@ impl Slot {
         Tuple {
             addresses: self.addresses,
             transport: self.transport,
-            kind: (self.counters & 0xffff) as u16,
+            kind: self.kind(),
             selector: self.selector(),
         }
     }

@@ -70,7 +70,7 @@ fn in_ipv4_bucket(nodes: &impl Nodes, first_node: u32, bucket: u32, address: u32
     let start = (bucket % IPV4_NODE_BUCKETS) as usize * BUCKET_WORDS;
     let mut list = 0;
     for host in 0..IPV4_BUCKET_HOSTS {
-        let at = start | host * IPV4_HOST_WORDS;
+        let at = start | (host * IPV4_HOST_WORDS);
         list |= word(node, at | 1) & is_below(word(node, at) ^ address, 1);
     }
     list

@@ -1,6 +1,6 @@
 //! A batch: what one drain yields, for all sinks together.
 
-use std::borrow::Cow;
+use std::ops::Range;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use minimizer_common::generation::Residual;
@@ -8,15 +8,16 @@ use minimizer_common::generation::Residual;
 use crate::books::Books;
 use crate::drain::Totals;
 use crate::ledger::Ledger;
+use crate::packed::Packed;
 use crate::record::Record;
-use crate::sink::{Heading, Interface};
+use crate::sink::{CHUNK_RECORDS_MAX, Heading, Interface};
 use crate::terms::{NoRecipient, Terms};
 use crate::view::{View, Viewed};
 
 /// Records of one interval, on their way out.
 pub struct Batch {
     /// One record for each distinct tuple.
-    pub records: Vec<Record>,
+    pub records: Packed,
     /// What the drain found beside them, with the sums of the records.
     pub totals: Totals,
     /// The policy under which they were collected, and what each recipient sees of them.
@@ -45,13 +46,7 @@ pub struct Origin {
 impl Batch {
     /// A batch that `sinks` sinks are offered.
     #[must_use]
-    pub fn new(
-        records: Vec<Record>,
-        totals: Totals,
-        terms: Arc<Terms>,
-        origin: Origin,
-        books: &Books,
-    ) -> Self {
+    pub fn new(records: Packed, totals: Totals, terms: Arc<Terms>, origin: Origin, books: &Books) -> Self {
         let delivery = Arc::new(Delivery::new(totals.recorded, books));
         let merged = terms.enforced.policy.recipients.iter().map(|_| OnceLock::new()).collect();
         Self { records, totals, terms, delivery, origin, merged }
@@ -62,16 +57,17 @@ impl Batch {
     ///
     /// # Errors
     /// When the policy has no such recipient.
-    pub fn viewed(&self, recipient: Option<&str>) -> Result<(&View, Viewed<'_>), NoRecipient> {
+    pub fn offered(&self, recipient: Option<&str>) -> Result<Offered<'_>, NoRecipient> {
         let position = self.terms.position(recipient)?;
         let view = self.terms.view_at(position);
-        let viewed = if view.merges() {
-            let merged = self.merged[position].get_or_init(|| view.merged(&self.records));
-            Viewed { records: Cow::Borrowed(&merged.records), ..*merged }
+        Ok(if view.merges() {
+            let merged = || view.merged(self.records.iter(), self.records.len());
+            let Viewed { records, suppressed, residual } = self.merged[position].get_or_init(merged);
+            Offered { view, seen: Seen::Merged(records), suppressed: *suppressed, residual: *residual }
         } else {
-            Viewed::all(&self.records)
-        };
-        Ok((view, viewed))
+            let seen = Seen::Packed(&self.records);
+            Offered { view, seen, suppressed: Residual::default(), residual: None }
+        })
     }
 
     /// What stands over the records of the recipient of that name.
@@ -99,7 +95,76 @@ impl Batch {
     /// Octets of memory that the records take, before views.
     #[must_use]
     pub fn octets(&self) -> u64 {
-        u64::try_from(size_of_val(&*self.records)).unwrap_or(u64::MAX)
+        self.records.octets()
+    }
+}
+
+/// What a recipient gets of a batch, its counts exact yet.
+pub struct Offered<'batch> {
+    /// The recipient's view.
+    pub view: &'batch View,
+    seen: Seen<'batch>,
+    /// What was in records that too few sources made.
+    pub suppressed: Residual,
+    /// The record that is made of them.
+    pub residual: Option<Record>,
+}
+
+/// Where its records are.
+enum Seen<'batch> {
+    Packed(&'batch Packed),
+    Merged(&'batch [Record]),
+}
+
+impl Offered<'_> {
+    /// Records, without that of too few sources.
+    #[must_use]
+    pub const fn len(&self) -> usize {
+        match self.seen {
+            Seen::Packed(packed) => packed.len(),
+            Seen::Merged(merged) => merged.len(),
+        }
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Some of them, by their positions; in `buffer` where they have to be unpacked.
+    pub fn exact<'chunk>(
+        &'chunk self,
+        positions: Range<usize>,
+        buffer: &'chunk mut Vec<Record>,
+    ) -> &'chunk [Record] {
+        match self.seen {
+            Seen::Packed(packed) => {
+                packed.unpack(positions, buffer);
+                buffer
+            }
+            Seen::Merged(merged) => &merged[positions],
+        }
+    }
+
+    /// Hands over all of them as the recipient gets them, some thousand at a time.
+    ///
+    /// # Errors
+    /// What `take` answers.
+    pub fn each<E>(&self, mut take: impl FnMut(&[Record]) -> Result<(), E>) -> Result<(), E> {
+        let (mut unpacked, mut valued) = (Vec::new(), Vec::new());
+        for start in (0..self.len()).step_by(CHUNK_RECORDS_MAX) {
+            let exact = self.exact(start..self.len().min(start + CHUNK_RECORDS_MAX), &mut unpacked);
+            take(self.view.valued(exact, &mut valued))?;
+        }
+        Ok(())
+    }
+
+    /// The record of what too few sources made, as the recipient gets it.
+    #[must_use]
+    pub fn valued_residual(&self) -> Option<Record> {
+        let mut valued = Vec::new();
+        self.view.valued(self.residual.as_slice(), &mut valued).first().copied()
     }
 }
 

@@ -140,15 +140,24 @@ impl Totals {
 ///
 /// `milliseconds` turns a slot's time unit into milliseconds since 1970.
 pub fn drain(quiet: &mut Quiet<'_>, records: &mut Records, milliseconds: impl Fn(u32) -> u64) -> Totals {
+    let Records { merge, if_indices } = records;
+    drain_slots(quiet, if_indices.len(), |slot| {
+        merge.add(Record::of(slot, if_indices, &milliseconds));
+    })
+}
+
+/// Drains a quiet generation of so many interfaces and leaves it all zero. Each slot in use is given to `take`; one
+/// flow may be in several.
+pub fn drain_slots(quiet: &mut Quiet<'_>, interfaces: usize, mut take: impl FnMut(&Slot)) -> Totals {
     let shape = quiet.shape();
-    let mut interfaces = vec![InterfaceTotals::ZERO; records.if_indices.len()];
+    let mut interfaces = vec![InterfaceTotals::ZERO; interfaces];
     let mut recorded = Residual::default();
     let mut residuals = Vec::new();
     let mut occupancy = Occupancy::empty(shape);
     let mut take = |slot: &mut Slot| {
         recorded.packets += u64::from(slot.packets());
         recorded.octets += slot.octets();
-        records.add(slot, &milliseconds);
+        take(slot);
         *slot = Slot::default();
     };
     for cpu in 0..shape.cpus {
@@ -203,7 +212,7 @@ fn take_residuals(counters: &mut [Residual], totals: &mut Vec<ResidualTotals>) {
 /// Records by tuple: one flow may be in the tables of several CPUs and many times in a spill log.
 #[derive(Debug)]
 pub struct Records {
-    merge: Merge,
+    merge: Merge<Record>,
     if_indices: Vec<u32>,
 }
 
@@ -214,29 +223,8 @@ impl Records {
         Self { merge: Merge::default(), if_indices }
     }
 
-    /// Says which interface indices the slot numbers stand for from now on.
-    pub fn set_if_indices(&mut self, if_indices: impl Iterator<Item = u32>) {
-        self.if_indices.clear();
-        self.if_indices.extend(if_indices);
-    }
-
     /// Takes the records out, one for each distinct tuple, in no particular order.
     pub fn take(&mut self) -> Vec<Record> {
         self.merge.take()
-    }
-
-    fn add(&mut self, slot: &Slot, milliseconds: impl Fn(u32) -> u64) {
-        let tuple = slot.tuple();
-        let interface = usize::try_from(tuple.tags().interface()).unwrap_or(usize::MAX);
-        self.merge.add(Record {
-            tuple,
-            ingress_interface: self.if_indices.get(interface).copied().unwrap_or(0),
-            control_bits: slot.control_bits(),
-            packets: u64::from(slot.packets()),
-            octets: slot.octets(),
-            start_ms: milliseconds(slot.first()),
-            end_ms: milliseconds(slot.last()),
-            selector_id: slot.selector().into(),
-        });
     }
 }

@@ -188,14 +188,14 @@ impl Ledger {
     }
 
     /// Counts the packets of records by the indicator that selected them.
-    pub fn add_selected(&mut self, records: &[Record]) {
-        for record in records.iter().filter(|record| record.selector_id != 0) {
+    pub fn add_selected(&mut self, records: impl IntoIterator<Item = Record>) {
+        for record in records.into_iter().filter(|record| record.selector_id != 0) {
             *self.selected.entry(record.selector_id).or_default() += record.packets;
         }
     }
 
     /// Counts the packets of records by interface, IP version and protocol. All three must have been collected.
-    pub fn add_protocols(&mut self, records: &[Record]) {
+    pub fn add_protocols(&mut self, records: impl IntoIterator<Item = Record>) {
         for Record { tuple, packets, .. } in records {
             let slot = usize::try_from(tuple.tags().interface()).unwrap_or(usize::MAX);
             if let Some(entry) = self.entries.get_mut(slot) {
@@ -455,7 +455,7 @@ mod tests {
         };
         let second = Tags::default().with_interface(1);
         let mut ledger = Ledger::new(vec!["a".to_owned(), "b".to_owned()]);
-        ledger.add_protocols(&[
+        ledger.add_protocols([
             record(Tags::default(), 6, 2),
             record(second, 6, 3),
             record(second, 17, 4),
@@ -482,7 +482,7 @@ mod tests {
         };
         let mut ledger = Ledger::new(Vec::new());
         assert_eq!(serde_json::to_value(&ledger).expect("a ledger is JSON").get("selected"), None);
-        ledger.add_selected(&[record(1001, 3), record(0, 9), record(1002, 4), record(1001, 5)]);
+        ledger.add_selected([record(1001, 3), record(0, 9), record(1002, 4), record(1001, 5)]);
         let json = serde_json::to_value(&ledger).expect("a ledger is JSON");
         assert_eq!(json["selected"], serde_json::json!({"1001": 8, "1002": 4}));
     }

@@ -29,6 +29,7 @@ pub mod mandate;
 pub mod merge;
 pub mod metrics;
 pub mod netlink;
+pub mod packed;
 pub mod pcap;
 pub mod plan;
 pub mod policy;

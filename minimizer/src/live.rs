@@ -6,6 +6,7 @@ use std::io::{self, IsTerminal as _, Write as _};
 use std::time::{Duration, Instant};
 
 use minimizer_common::outcome::Outcome;
+use minimizer_common::tuple::Tuple;
 use rustix::termios::tcgetwinsize;
 
 use crate::drain::Totals;
@@ -15,7 +16,7 @@ use crate::record::Record;
 use crate::report;
 
 /// Flows shown at most, on however high a terminal.
-const FLOWS_MAX: usize = 20;
+pub const FLOWS_MAX: usize = 20;
 /// Flows shown at least, on however low a terminal.
 const FLOWS_MIN: usize = 3;
 /// Terminal size when it cannot be asked for.
@@ -35,8 +36,10 @@ pub struct Live {
 pub struct Interval<'batch> {
     /// What the drain found beside the records.
     pub totals: &'batch Totals,
-    /// The records as a recipient sees them.
-    pub records: &'batch [Record],
+    /// How many records the recipient gets.
+    pub records: usize,
+    /// Those of them with the most octets, in falling order: as many as can be shown.
+    pub top: &'batch [Record],
     /// Their fields.
     pub fields: Fields,
 }
@@ -71,11 +74,7 @@ impl Live {
         self.latest = now;
         let elapsed = now - self.start;
         if !self.is_terminal {
-            return writeln!(
-                io::stdout().lock(),
-                "{}",
-                line(elapsed, &rates, interval.records.len(), ledger)
-            );
+            return writeln!(io::stdout().lock(), "{}", line(elapsed, &rates, interval.records, ledger));
         }
         let (rows, columns) = terminal_size();
         let screen = screen(title, elapsed, &rates, interval, ledger, rows);
@@ -170,7 +169,7 @@ fn screen(
             "{}packets/s  {}bit/s of IP  {} records  table {:.1} % full",
             scaled(rates.packets_per_second),
             scaled(rates.ip_bits_per_second),
-            interval.records.len(),
+            interval.records,
             share(occupancy.slots_used, occupancy.slots)
         ),
         String::new(),
@@ -188,20 +187,34 @@ fn screen(
     ));
     // One line stays free for the cursor.
     let room = rows.saturating_sub(lines.len() + 1).clamp(FLOWS_MIN, FLOWS_MAX);
-    lines.extend(top(interval.records, room).into_iter().map(|record| flow(record, interval.fields)));
+    lines.extend(interval.top.iter().take(room).map(|record| flow(record, interval.fields)));
     lines
 }
 
-/// The `count` records with the most octets, in falling order.
-fn top(records: &[Record], count: usize) -> Vec<&Record> {
-    let rank = |record: &&Record| (Reverse(record.octets), record.tuple);
-    let mut top: Vec<_> = records.iter().collect();
-    if count < top.len() {
-        top.select_nth_unstable_by_key(count, rank);
-        top.truncate(count);
+/// The records with the most octets of all that were added.
+#[derive(Debug, Default)]
+pub struct Top(Vec<Record>);
+
+impl Top {
+    /// Adds records.
+    pub fn add(&mut self, records: &[Record]) {
+        self.0.extend_from_slice(records);
+        if FLOWS_MAX < self.0.len() {
+            self.0.select_nth_unstable_by_key(FLOWS_MAX, rank);
+            self.0.truncate(FLOWS_MAX);
+        }
     }
-    top.sort_unstable_by_key(rank);
-    top
+
+    /// As many as can be shown, in falling order.
+    #[must_use]
+    pub fn into_sorted(mut self) -> Vec<Record> {
+        self.0.sort_unstable_by_key(rank);
+        self.0
+    }
+}
+
+fn rank(record: &Record) -> (Reverse<u64>, Tuple) {
+    (Reverse(record.octets), record.tuple)
 }
 
 fn flow(record: &Record, fields: Fields) -> String {
@@ -242,7 +255,7 @@ pub fn scaled(value: f64) -> String {
 mod tests {
     use minimizer_common::tuple::{Tags, Tuple};
 
-    use super::{scaled, top};
+    use super::{FLOWS_MAX, Top, scaled};
     use crate::record::Record;
 
     #[test]
@@ -276,8 +289,14 @@ mod tests {
             selector_id: 0,
         };
         let records: Vec<_> = (0..100).map(|port| record(port, u64::from(port * 37 % 100))).collect();
-        let octets = |count| top(&records, count).iter().map(|record| record.octets).collect::<Vec<_>>();
-        assert_eq!(octets(5), [99, 98, 97, 96, 95]);
-        assert_eq!(octets(200).len(), 100);
+        for size in [1, 7, FLOWS_MAX, 100] {
+            let mut top = Top::default();
+            records.chunks(size).for_each(|chunk| top.add(chunk));
+            let octets: Vec<_> = top.into_sorted().iter().map(|record| record.octets).collect();
+            assert_eq!(octets, (80..100).rev().collect::<Vec<_>>());
+        }
+        let mut top = Top::default();
+        top.add(&records[..3]);
+        assert_eq!(top.into_sorted().len(), 3);
     }
 }

@@ -1,6 +1,6 @@
 //! Merges records of the same flow: sums of counts, OR of control bits, the first and the last time.
 
-use std::hash::{BuildHasher as _, RandomState};
+use std::hash::{BuildHasher as _, Hash, RandomState};
 
 use hashbrown::HashTable;
 use hashbrown::hash_table::Entry;
@@ -8,17 +8,36 @@ use minimizer_common::tuple::Tuple;
 
 use crate::record::Record;
 
-/// Records, one for each distinct tuple and indicator.
-#[derive(Debug, Default)]
-pub struct Merge {
-    records: Vec<Record>,
-    /// Positions in `records`, by the hash of the key. Four billion records would take 400 GB.
+/// What can be merged.
+pub trait Flow {
+    /// What tells flows apart.
+    type Key: Eq + Hash;
+
+    /// The key.
+    fn key(&self) -> Self::Key;
+
+    /// Adds what another record of the same flow counted; `false` if the sum would not fit, and nothing was added.
+    #[must_use]
+    fn absorb(&mut self, other: &Self) -> bool;
+}
+
+/// Records, one for each key, but for those whose sums do not fit into one.
+#[derive(Debug)]
+pub struct Merge<R> {
+    records: Vec<R>,
+    /// Positions in `records`, by the hash of the key. Four billion records would take 160 GB and more.
     positions: HashTable<u32>,
     /// Keyed anew in every process: who chooses the flows must not choose where they collide.
     hasher: RandomState,
 }
 
-impl Merge {
+impl<R> Default for Merge<R> {
+    fn default() -> Self {
+        Self::with_capacity(0)
+    }
+}
+
+impl<R> Merge<R> {
     /// Nothing yet, with room for so many records: a table that grows hashes all of them again.
     #[must_use]
     pub fn with_capacity(records: usize) -> Self {
@@ -29,50 +48,55 @@ impl Merge {
         }
     }
 
-    /// Adds a record to the one with its key, or as a new one, and returns the position of either among all.
-    pub fn add(&mut self, record: Record) -> usize {
-        let Self { records, positions, hasher } = self;
-        let hash = |record: &Record| hasher.hash_one(key(record));
-        let found = positions.entry(
-            hash(&record),
-            |position| key(&records[*position as usize]) == key(&record),
-            |position| hash(&records[*position as usize]),
-        );
-        match found {
-            Entry::Occupied(position) => {
-                let position = *position.get() as usize;
-                records[position].absorb(&record);
-                position
-            }
-            Entry::Vacant(place) => {
-                let position = records.len();
-                place.insert(u32::try_from(position).expect("there is no memory for four billion records"));
-                records.push(record);
-                position
-            }
-        }
-    }
-
     /// Takes the records out, by their positions.
-    pub fn take(&mut self) -> Vec<Record> {
+    pub fn take(&mut self) -> Vec<R> {
         self.positions.clear();
         std::mem::take(&mut self.records)
     }
 }
 
-/// What tells flows apart. The interface of a record follows from its tuple.
-const fn key(record: &Record) -> (&Tuple, u64) {
-    (&record.tuple, record.selector_id)
+impl<R: Flow> Merge<R> {
+    /// Adds a record to the one with its key, or as a new one, and returns the position of either among all.
+    pub fn add(&mut self, record: R) -> usize {
+        let Self { records, positions, hasher } = self;
+        let key = record.key();
+        let next = records.len();
+        let found = positions.entry(
+            hasher.hash_one(&key),
+            |position| records[*position as usize].key() == key,
+            |position| hasher.hash_one(records[*position as usize].key()),
+        );
+        match found {
+            Entry::Occupied(position) => {
+                let position = *position.get() as usize;
+                if records[position].absorb(&record) {
+                    return position;
+                }
+            }
+            Entry::Vacant(place) => {
+                place.insert(u32::try_from(next).expect("there is no memory for four billion records"));
+            }
+        }
+        records.push(record);
+        next
+    }
 }
 
-impl Record {
-    /// Adds what another record of the same flow counted.
-    pub fn absorb(&mut self, other: &Self) {
+impl Flow for Record {
+    /// The interface of a record follows from its tuple.
+    type Key = (Tuple, u64);
+
+    fn key(&self) -> Self::Key {
+        (self.tuple, self.selector_id)
+    }
+
+    fn absorb(&mut self, other: &Self) -> bool {
         self.control_bits |= other.control_bits;
         self.packets += other.packets;
         self.octets += other.octets;
         self.start_ms = self.start_ms.min(other.start_ms);
         self.end_ms = self.end_ms.max(other.end_ms);
+        true
     }
 }
 

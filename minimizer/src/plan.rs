@@ -115,9 +115,15 @@ impl Enforced {
         position.and_then(|position| self.selector_ids.get(position)).copied().unwrap_or(0)
     }
 
+    /// Whether the interface is collected.
+    #[must_use]
+    pub fn has_interface(&self) -> bool {
+        self.collected.fields.contains_key(&Field::IngressInterface)
+    }
+
     /// Puts the numbers of indicators into records, and takes out the interface where it was not collected.
     pub fn finish(&self, records: &mut [Record]) {
-        let has_interface = self.collected.fields.contains_key(&Field::IngressInterface);
+        let has_interface = self.has_interface();
         if has_interface && self.selector_ids.is_empty() {
             return;
         }

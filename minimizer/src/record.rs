@@ -2,7 +2,7 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use minimizer_common::tuple::Tuple;
+use minimizer_common::tuple::{Slot, Tuple};
 use serde::ser::{Serialize, SerializeMap as _, Serializer};
 
 use crate::policy::field::{Field, Fields};
@@ -58,6 +58,24 @@ impl Transport {
 }
 
 impl Record {
+    /// What a slot counted. `if_indices` has the interface's index by slot number; `milliseconds` turns a slot's time unit
+    /// into milliseconds since 1970. The number of an indicator is the kernel's.
+    #[must_use]
+    pub fn of(slot: &Slot, if_indices: &[u32], milliseconds: impl Fn(u32) -> u64) -> Self {
+        let tuple = slot.tuple();
+        let interface = usize::try_from(tuple.tags().interface()).unwrap_or(usize::MAX);
+        Self {
+            tuple,
+            ingress_interface: if_indices.get(interface).copied().unwrap_or(0),
+            control_bits: slot.control_bits(),
+            packets: u64::from(slot.packets()),
+            octets: slot.octets(),
+            start_ms: milliseconds(slot.first()),
+            end_ms: milliseconds(slot.last()),
+            selector_id: slot.selector().into(),
+        }
+    }
+
     /// The record with these fields and no other, to be serialized with the names of the IANA IPFIX registry
     /// as keys; see docs/RECORD.md. A field that the packets do not have is absent.
     #[must_use]

@@ -86,7 +86,7 @@ pub fn replay(
     replay.drain()?;
     let mut records = replay.records.take();
     enforced.finish(&mut records);
-    replay.ledger.add_selected(&records);
+    replay.ledger.add_selected(records.iter().copied());
     let viewed = view.of(&records);
     let mut shown = viewed.records.into_owned();
     shown.sort_unstable_by_key(|record| (record.start_ms, record.tuple));

@@ -9,7 +9,6 @@ use minimizer_common::outcome::Outcome;
 use crate::ledger::Ledger;
 use crate::policy::field::{Field, Fields};
 use crate::record::{Record, Transport};
-use crate::view::{View, Viewed};
 
 /// How data is printed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -30,15 +29,6 @@ pub fn json_lines(out: &mut impl Write, records: &[Record], fields: Fields) -> i
         out.write_all(b"\n")?;
     }
     Ok(())
-}
-
-/// Writes what a recipient gets of a batch, one JSON object a line; last the sum of what too few sources made.
-///
-/// # Errors
-/// What writing answers.
-pub fn viewed_lines(out: &mut impl Write, view: &View, viewed: &Viewed<'_>) -> io::Result<()> {
-    json_lines(out, &viewed.records, view.fields())?;
-    json_lines(out, viewed.residual.as_slice(), view.residual_fields())
 }
 
 /// Writes these fields of records as columns, with a header; `-` stands for what the policy omits.

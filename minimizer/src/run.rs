@@ -3,6 +3,7 @@
 mod hangup;
 mod sinks;
 
+use std::convert::Infallible;
 use std::io::{self, BufWriter, Write};
 use std::sync::Arc;
 
@@ -12,6 +13,7 @@ use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::agent::{Agent, AgentError, AgentOptions};
+use crate::batch::{Batch, Offered};
 use crate::books::Books;
 use crate::chosen::ChosenError;
 use crate::cli;
@@ -19,7 +21,7 @@ use crate::http::{ListenError, Listener, Server, Web, WebConfigError};
 use crate::keys::KeyError;
 use crate::ledger::Ledger;
 use crate::ledger_file::{self, LedgerFileError, Origin};
-use crate::live::{Interval, Live};
+use crate::live::{Interval, Live, Top};
 use crate::mandate::MandateError;
 use crate::metrics::{Published, Snapshot};
 use crate::netlink::{Netlink, NetlinkError};
@@ -32,13 +34,9 @@ use crate::settings::{Settings, SettingsError};
 use crate::sink::Loss;
 use crate::sink::lane::Lane;
 use crate::size;
-use crate::view::{View, Viewed};
 use hangup::{Hangups, Reload};
 pub use sinks::STANDARD_OUTPUT;
 use sinks::{Couriers, UnknownRecipient};
-
-/// Records that an interval shows in a table.
-const ROWS_MAX: usize = 20;
 
 /// Why `run` does not start, or ended.
 #[derive(Debug, Error)]
@@ -243,23 +241,17 @@ fn print(lane: &Lane, books: &Books, published: &Published, output: Output) -> i
     while let Some(batch) = lane.next_batch() {
         // After a reload the policy may have other recipients: the one that was named is looked for at the start, and
         // for a batch without it nobody is to see anything.
-        let Ok(view) = batch.terms.view(lane.recipient()) else {
+        let Ok(offered) = batch.offered(lane.recipient()) else {
             lane.lost(&batch, Loss::NoRecipient);
             published.settled(&books.ledger());
             continue;
         };
-        let viewed = view.of(&batch.records);
-        let interval = Interval { totals: &batch.totals, records: &viewed.records, fields: view.fields() };
-        let result = match &mut live {
-            Some(live) => {
-                let ledger = books.ledger();
-                let names: Vec<_> = ledger.interfaces().map(|(name, _)| name).collect();
-                live.show(&format!("{}  Ctrl-C ends", names.join(", ")), &interval, &ledger)
-            }
-            None => print_interval(&interval, view, &viewed, output),
+        let result = match output {
+            Output::Json => print_records(&offered),
+            Output::Table => show(&mut live, &batch, &offered, books),
         };
         match result {
-            Ok(()) => lane.exported(&batch, viewed.records.len(), viewed.suppressed),
+            Ok(()) => lane.exported(&batch, offered.len(), offered.suppressed),
             Err(_) => lane.lost(&batch, Loss::Output),
         }
         published.settled(&books.ledger());
@@ -268,29 +260,32 @@ fn print(lane: &Lane, books: &Books, published: &Published, output: Output) -> i
     Ok(())
 }
 
-fn print_interval(
-    interval: &Interval<'_>,
-    view: &View,
-    viewed: &Viewed<'_>,
-    output: Output,
-) -> io::Result<()> {
-    let Interval { totals, records, fields } = *interval;
+fn print_records(offered: &Offered<'_>) -> io::Result<()> {
     let mut out = BufWriter::new(io::stdout().lock());
-    match output {
-        Output::Json => report::viewed_lines(&mut out, view, viewed)?,
-        Output::Table => {
-            let mut top: Vec<_> = records.iter().collect();
-            top.sort_unstable_by_key(|record| (std::cmp::Reverse(record.octets), record.tuple));
-            report::table(&mut out, top.iter().copied().take(ROWS_MAX), fields)?;
-            let more = top.len().saturating_sub(ROWS_MAX);
-            writeln!(
-                out,
-                "{} records, {} packets ({more} more records)\n",
-                top.len(),
-                totals.recorded.packets
-            )?;
-        }
+    let view = offered.view;
+    offered.each(|records| report::json_lines(&mut out, records, view.fields()))?;
+    report::json_lines(&mut out, offered.valued_residual().as_slice(), view.residual_fields())?;
+    out.flush()
+}
+
+/// Shows the largest flows of a batch: in place on a terminal, or else as a table.
+fn show(live: &mut Option<Live>, batch: &Batch, offered: &Offered<'_>, books: &Books) -> io::Result<()> {
+    let mut top = Top::default();
+    let Ok(()) = offered.each(|records| {
+        top.add(records);
+        Ok::<_, Infallible>(())
+    });
+    let (top, records, fields) = (top.into_sorted(), offered.len(), offered.view.fields());
+    if let Some(live) = live {
+        let ledger = books.ledger();
+        let names: Vec<_> = ledger.interfaces().map(|(name, _)| name).collect();
+        let interval = Interval { totals: &batch.totals, records, top: &top, fields };
+        return live.show(&format!("{}  Ctrl-C ends", names.join(", ")), &interval, &ledger);
     }
+    let mut out = BufWriter::new(io::stdout().lock());
+    report::table(&mut out, &top, fields)?;
+    let (more, packets) = (records - top.len(), batch.totals.recorded.packets);
+    writeln!(out, "{records} records, {packets} packets ({more} more records)\n")?;
     out.flush()
 }
 

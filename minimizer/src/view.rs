@@ -61,14 +61,6 @@ pub struct Viewed<'records> {
     pub residual: Option<Record>,
 }
 
-impl<'records> Viewed<'records> {
-    /// These records and nothing else.
-    #[must_use]
-    pub fn all(records: &'records [Record]) -> Self {
-        Self { records: Cow::Borrowed(records), suppressed: Residual::default(), residual: None }
-    }
-}
-
 impl View {
     /// The view of a recipient.
     ///
@@ -110,7 +102,11 @@ impl View {
     /// What the recipient gets of these records.
     #[must_use]
     pub fn of<'records>(&self, records: &'records [Record]) -> Viewed<'records> {
-        let mut viewed = if self.merges() { self.merged(records) } else { Viewed::all(records) };
+        let mut viewed = if self.merges() {
+            self.merged(records.iter().copied(), records.len())
+        } else {
+            Viewed { records: Cow::Borrowed(records), suppressed: Residual::default(), residual: None }
+        };
         if self.work != Work::Nothing {
             viewed.records.to_mut().iter_mut().for_each(|record| *record = self.with_values(*record));
             viewed.residual = viewed.residual.map(|record| self.with_values(record));
@@ -139,15 +135,15 @@ impl View {
         buffer
     }
 
-    /// These records with their keys as the recipient gets them, those merged that are the same then. Counts are
-    /// exact yet.
+    /// These records, so many, with their keys as the recipient gets them, those merged that are the same then. Counts
+    /// are exact yet.
     #[must_use]
-    pub fn merged(&self, records: &[Record]) -> Viewed<'static> {
+    pub fn merged(&self, records: impl Iterator<Item = Record>, count: usize) -> Viewed<'static> {
         let mut permuted = Permuted::new();
-        let mut merge = Merge::with_capacity(records.len());
-        let mut threshold = self.k.map(|k| Threshold::new(k, records.len()));
+        let mut merge = Merge::with_capacity(count);
+        let mut threshold = self.k.map(|k| Threshold::new(k, count));
         for record in records {
-            let position = merge.add(self.keyed(record, &mut permuted));
+            let position = merge.add(self.keyed(&record, &mut permuted));
             if let Some(threshold) = &mut threshold {
                 threshold.add(position, &record.tuple);
             }

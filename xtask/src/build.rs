@@ -2,18 +2,24 @@
 
 use anyhow::Result;
 
+use crate::command;
 use crate::setup::{self, Purpose};
-use crate::{command, workspace};
+use crate::workspace::{self, Profile};
 
 /// Installs what is missing and builds.
 pub fn run() -> Result<()> {
     setup::ensure(Purpose::Build)?;
     release()?;
-    eprintln!("built {}", workspace::agent().display());
+    eprintln!("built {}", workspace::program("minimizer", Profile::Release).display());
     Ok(())
 }
 
 /// Builds the agent.
 pub fn release() -> Result<()> {
     command::run(&mut workspace::cargo(["build", "--release", "--package", "minimizer"]))
+}
+
+/// Builds every program of the workspace from the libraries that the tests use, so that nothing is built twice.
+pub fn tested() -> Result<()> {
+    command::run(&mut workspace::cargo(["build", "--workspace", "--bins", "--test", "cli"]))
 }

@@ -8,7 +8,7 @@ use clap::ValueEnum;
 
 use crate::report::{Report, Tally};
 use crate::setup::{self, Purpose};
-use crate::{build, command, kernels, verify_object, workspace};
+use crate::{command, kernels, verify_object, workspace};
 
 /// Command line of the verb.
 #[derive(clap::Args)]
@@ -35,9 +35,7 @@ enum Step {
     Spelling,
     /// Every test of the workspace.
     Tests,
-    /// The agent in release mode.
-    Release,
-    /// The checks of `cargo xtask verify-object`.
+    /// The checks of `cargo xtask verify-object`, of the agent that the tests ran.
     Object,
     /// The program on older and newer kernels, in emulated machines.
     Kernels,
@@ -52,7 +50,6 @@ impl Step {
             Self::Dependencies => "dependencies",
             Self::Spelling => "spelling",
             Self::Tests => "tests",
-            Self::Release => "release build",
             Self::Object => "kernel object",
             Self::Kernels => "kernels",
         }
@@ -76,8 +73,7 @@ impl Step {
                 check(Command::new(typos).current_dir(workspace::root()))
             }
             Self::Tests => tests(),
-            Self::Release => build::release().map(|()| Tally::ONE),
-            Self::Object => verify_object::agent(),
+            Self::Object => verify_object::tested(),
             Self::Kernels => kernels::run(),
         }
     }

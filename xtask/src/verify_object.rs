@@ -20,7 +20,8 @@ use sha2::{Digest as _, Sha256};
 
 use crate::report::Tally;
 use crate::setup::{self, Purpose};
-use crate::{build, kernel_program, workspace};
+use crate::workspace::{self, Profile};
+use crate::{build, kernel_program};
 use loaded::Loaded;
 use object::KernelObject;
 use rules::Findings;
@@ -44,33 +45,35 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
         Some(file) => fs::read(file).with_context(|| format!("cannot read {}", file.display()))?,
         None => {
             build::release()?;
-            of_the_agent()?
+            of_the_agent(Profile::Release)?
         }
     };
-    let tally = verify(&bytes, !arguments.only_static)?;
+    let tally = verify(&bytes, (!arguments.only_static).then_some(Profile::Release))?;
     println!("{} passed, {} failed", tally.passed, tally.failed);
     Ok(if tally.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Checks the object in the agent that was built last, in every way.
-pub fn agent() -> Result<Tally> {
-    verify(&of_the_agent()?, true)
+/// Checks the object in the agent that the tests ran, in every way.
+pub fn tested() -> Result<Tally> {
+    build::tested()?;
+    verify(&of_the_agent(Profile::Tested)?, Some(Profile::Tested))
 }
 
-fn of_the_agent() -> Result<Vec<u8>> {
-    let path = workspace::agent();
+fn of_the_agent(profile: Profile) -> Result<Vec<u8>> {
+    let path = workspace::program("minimizer", profile);
     let agent = fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
     Ok(embedded::find(&agent).with_context(|| path.display().to_string())?.to_vec())
 }
 
-fn verify(bytes: &[u8], compare: bool) -> Result<Tally> {
+/// Checks an object; where a profile is named, also against a rebuild and against what the loader of that profile loads.
+fn verify(bytes: &[u8], compare: Option<Profile>) -> Result<Tally> {
     let object = KernelObject::parse(bytes)?;
     let findings = rules::check(&object);
     print(bytes, &object, &findings);
     let mut results = vec![("the rules hold", conclude(&findings.violations))];
-    if compare {
+    if let Some(profile) = compare {
         results.push(("a rebuild gives the same bytes", rebuilt(bytes)));
-        results.push(("the kernel loads these programs", loaded_is(bytes, &object)));
+        results.push(("the kernel loads these programs", loaded_is(bytes, &object, profile)));
     }
     let mut tally = Tally::default();
     for (what, result) in results {
@@ -123,8 +126,8 @@ fn same_bytes(bytes: &[u8], fresh: &[u8], path: &Path) -> Result<()> {
 }
 
 /// Lets the agent's loader load its object, and compares what the kernel says of it.
-fn loaded_is(bytes: &[u8], object: &KernelObject) -> Result<()> {
-    let Loaded { object_digest, tags } = loaded::ask()?;
+fn loaded_is(bytes: &[u8], object: &KernelObject, profile: Profile) -> Result<()> {
+    let Loaded { object_digest, tags } = loaded::ask(profile)?;
     let digest = hexadecimal(&Sha256::digest(bytes));
     if object_digest != digest {
         bail!("the agent loads the object with digest {object_digest}, this one has {digest}");

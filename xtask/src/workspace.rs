@@ -25,9 +25,22 @@ pub fn tool_environment() -> PathBuf {
     tools().join("python")
 }
 
-/// The agent as `build` makes it.
-pub fn agent() -> PathBuf {
-    root().join("target/release/minimizer")
+/// Which programs are meant, of those that cargo has built.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Profile {
+    /// Those that people use.
+    Release,
+    /// Those that the tests run: the same kernel program is in them.
+    Tested,
+}
+
+/// A program of the workspace as it was built last.
+pub fn program(name: &str, profile: Profile) -> PathBuf {
+    let folder = match profile {
+        Profile::Release => "target/release",
+        Profile::Tested => "target/debug",
+    };
+    root().join(folder).join(name)
 }
 
 /// Cargo of the pinned toolchain, run at the root.

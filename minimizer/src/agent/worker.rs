@@ -8,9 +8,10 @@ use jiff::Timestamp;
 use super::{AgentError, AgentOptions, Progress, Replacement};
 use crate::batch::{Batch, Origin};
 use crate::books::Books;
-use crate::drain::{Records, Totals, drain};
+use crate::drain::{Totals, drain_slots};
 use crate::events::{Event, Events};
 use crate::ledger::Ledger;
+use crate::packed::{Legend, Packing};
 use crate::program::{Program, ProgramError};
 use crate::sink::Interface;
 use crate::terms::{Keyring, Terms};
@@ -23,7 +24,9 @@ pub(super) struct Worker<F> {
     terms: Arc<Terms>,
     watch: Watch,
     events: Events,
-    records: Records,
+    packing: Packing,
+    /// Index of the interface by slot number.
+    if_indices: Vec<u32>,
     interval: Duration,
     /// The kernel's digest of the program.
     program_tag: Arc<str>,
@@ -54,7 +57,8 @@ impl<F: FnMut(&Progress<'_>)> Worker<F> {
             terms,
             watch: Watch::new(options.selection, options.mode, options.force_tap)?,
             events,
-            records: Records::new(Vec::new()),
+            packing: Packing::default(),
+            if_indices: Vec::new(),
             interval: options.interval,
             drained_ms: now_ms(),
             batches: 0,
@@ -119,18 +123,20 @@ impl<F: FnMut(&Progress<'_>)> Worker<F> {
         let start = Instant::now();
         let time = self.program.time();
         let mut quiet = self.program.generations().flip().map_err(ProgramError::from)?;
-        let totals = drain(&mut quiet, &mut self.records, |units| time.milliseconds(units));
+        let packing = &mut self.packing;
+        let totals = drain_slots(&mut quiet, self.if_indices.len(), |slot| packing.add(slot));
         self.program.settled();
         self.watch.drained();
-        let mut records = self.records.take();
-        terms.enforced.finish(&mut records);
+        let records = self.packing.take(Legend::new(&terms.enforced, time, &self.if_indices));
         let books = self.books.clone();
         let mut ledger = books.lock();
         self.watch.write(&mut ledger);
         ledger.add(&totals);
-        ledger.add_selected(&records);
+        if !terms.enforced.selector_ids.is_empty() {
+            ledger.add_selected(records.iter());
+        }
         if terms.enforced.collected.has_protocols() {
-            ledger.add_protocols(&records);
+            ledger.add_protocols(records.iter());
         }
         let origin = self.origin(ledger.clone());
         drop(ledger);
@@ -223,7 +229,7 @@ impl<F: FnMut(&Progress<'_>)> Worker<F> {
         let books = self.books.clone();
         let mut ledger = books.lock();
         self.watch.attach(&mut self.program, &mut ledger, candidates, is_start)?;
-        self.records.set_if_indices(self.watch.if_indices());
+        self.if_indices = self.watch.if_indices().collect();
         self.watch.write(&mut ledger);
         let ledger = books.copy(&mut ledger);
         self.report(&ledger, None);

@@ -8,6 +8,7 @@ pub mod payload_check;
 pub mod screen;
 pub mod sender;
 
+use std::convert::Infallible;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -22,7 +23,7 @@ use crate::books::Books;
 use crate::chosen::Chosen;
 use crate::cli;
 use crate::http::{ListenError, Listener, Server};
-use crate::live::{Interval, Live};
+use crate::live::{Interval, Live, Top};
 use crate::metrics::{Published, Snapshot};
 use crate::netlink::{Netlink, NetlinkError};
 use crate::pcap::{Capture, CaptureError};
@@ -237,13 +238,18 @@ fn show(books: &Books, published: &Published, end: &Latch, args: &cli::Demo) -> 
     let [lane] = books.lanes() else { return Ok(protocols) };
     while let Some(batch) = lane.next_batch() {
         // Whether there is such a recipient was checked at the start, and a demo has one policy.
-        let Ok(view) = batch.terms.view(lane.recipient()) else { continue };
-        let viewed = view.of(&batch.records);
-        protocols.add(&viewed.records);
+        let Ok(offered) = batch.offered(lane.recipient()) else { continue };
+        let mut top = Top::default();
+        let Ok(()) = offered.each(|records| {
+            protocols.add(records);
+            top.add(records);
+            Ok::<_, Infallible>(())
+        });
         // This demo is where its records go.
-        lane.exported(&batch, viewed.records.len(), viewed.suppressed);
+        lane.exported(&batch, offered.len(), offered.suppressed);
         published.settled(&books.ledger());
-        let interval = Interval { totals: &batch.totals, records: &viewed.records, fields: view.fields() };
+        let (records, top, fields) = (offered.len(), &*top.into_sorted(), offered.view.fields());
+        let interval = Interval { totals: &batch.totals, records, top, fields };
         // What is left at the end is a fraction of an interval, and no rate to leave on a terminal.
         let is_rest = live.is_terminal() && end.wait(Duration::ZERO);
         if args.output == Output::Table && !is_rest {

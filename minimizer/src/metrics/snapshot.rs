@@ -312,7 +312,7 @@ pub(crate) mod tests {
         ledger.add_exported(Residual { packets: packets - 3, octets: 69_000 }, suppressed);
         ledger.add_dropped(Residual { packets: 1, octets: 600 });
         assert!(ledger.is_balanced());
-        ledger.add_protocols(&[Record {
+        ledger.add_protocols([Record {
             tuple: Tuple::new([0; 4], (0, 0), Tags::default(), 17, 0),
             ingress_interface: 13,
             control_bits: 0,

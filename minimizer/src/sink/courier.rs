@@ -11,9 +11,8 @@ use minimizer_common::generation::Residual;
 use super::account::Tally;
 use super::lane::{Lane, Next, collected};
 use super::{CHUNK_RECORDS_MAX, Heading, Loss, Sink, SinkError, Taken};
-use crate::batch::{Batch, Delivery};
+use crate::batch::{Batch, Delivery, Offered};
 use crate::record::Record;
-use crate::view::{View, Viewed};
 
 /// Pause after a first failure; it doubles with each further one.
 const PAUSE_MIN: Duration = Duration::from_millis(100);
@@ -62,7 +61,8 @@ pub struct Courier {
     ending: Ending,
     /// Batches of which the sink still holds something, from the oldest on.
     held: VecDeque<Part>,
-    /// The latest records as the recipient gets them.
+    /// The latest records, as they were collected and as the recipient gets them.
+    exact: Vec<Record>,
     chunk: Vec<Record>,
     failures: u32,
     /// Tells others that the account has changed.
@@ -105,8 +105,7 @@ impl Part {
 /// Where a courier is in a batch.
 struct Journey<'batch> {
     heading: Heading<'batch>,
-    view: &'batch View,
-    viewed: Viewed<'batch>,
+    offered: Offered<'batch>,
     /// The first record that the sink has not taken; those that too few sources made come last, as one.
     next: usize,
     /// The first record that is not delivered.
@@ -118,7 +117,7 @@ struct Journey<'batch> {
 impl Journey<'_> {
     /// Records in all.
     fn len(&self) -> usize {
-        self.viewed.records.len() + usize::from(self.viewed.residual.is_some())
+        self.offered.len() + usize::from(self.offered.residual.is_some())
     }
 }
 
@@ -138,13 +137,14 @@ impl Courier {
         ending: Ending,
         changed: impl Fn() + Send + 'static,
     ) -> Self {
-        let (held, chunk) = (VecDeque::new(), Vec::new());
+        let (held, exact, chunk) = (VecDeque::new(), Vec::new(), Vec::new());
         Self {
             name: name.to_owned(),
             lane,
             sink,
             ending,
             held,
+            exact,
             chunk,
             failures: 0,
             changed: Box::new(changed),
@@ -189,7 +189,7 @@ impl Courier {
     fn bring(&mut self, batch: &Arc<Batch>) {
         let lane = Arc::clone(&self.lane);
         let recipient = lane.recipient();
-        let (Ok(heading), Ok((view, viewed))) = (batch.heading(recipient), batch.viewed(recipient)) else {
+        let (Ok(heading), Ok(offered)) = (batch.heading(recipient), batch.offered(recipient)) else {
             return self.lane.lost(batch, Loss::NoRecipient);
         };
         if self.ending.is_over() {
@@ -202,7 +202,7 @@ impl Courier {
             held: Tally::default(),
             held_suppressed: Tally::default(),
         };
-        let mut journey = Journey { heading, view, viewed, next: 0, undelivered: 0, is_ended: false };
+        let mut journey = Journey { heading, offered, next: 0, undelivered: 0, is_ended: false };
         let records = u64::try_from(journey.len()).unwrap_or(u64::MAX);
         self.lane.enter(|account| account.view(collected(batch).records, records));
         while let Err(error) = self.try_to_bring(&mut journey, &mut part) {
@@ -235,18 +235,18 @@ impl Courier {
     fn try_to_bring(&mut self, journey: &mut Journey<'_>, part: &mut Part) -> Result<(), SinkError> {
         self.sink.begin(&journey.heading)?;
         while journey.next < journey.len() {
-            let records = &journey.viewed.records;
-            let (taken, tally, suppressed, next) = if journey.next < records.len() {
-                let next = (journey.next + CHUNK_RECORDS_MAX).min(records.len());
-                let exact = &records[journey.next..next];
+            let offered = &journey.offered;
+            let view = offered.view;
+            let (taken, tally, suppressed, next) = if journey.next < offered.len() {
+                let next = (journey.next + CHUNK_RECORDS_MAX).min(offered.len());
+                let exact = offered.exact(journey.next..next, &mut self.exact);
                 let tally = Tally::new(exact.len(), counts(exact));
-                let chunk = journey.view.valued(exact, &mut self.chunk);
-                (self.sink.take(chunk, journey.view.fields())?, tally, Tally::default(), next)
+                let chunk = view.valued(exact, &mut self.chunk);
+                (self.sink.take(chunk, view.fields())?, tally, Tally::default(), next)
             } else {
-                let residual = journey.viewed.residual.as_slice();
-                let suppressed = Tally::new(1, journey.viewed.suppressed);
-                let chunk = journey.view.valued(residual, &mut self.chunk);
-                let taken = self.sink.take(chunk, journey.view.residual_fields())?;
+                let suppressed = Tally::new(1, offered.suppressed);
+                let chunk = view.valued(offered.residual.as_slice(), &mut self.chunk);
+                let taken = self.sink.take(chunk, view.residual_fields())?;
                 (taken, Tally::default(), suppressed, journey.next + 1)
             };
             journey.next = next;
@@ -343,11 +343,16 @@ impl Courier {
 
 /// What the records from `next` on count, in records and in sums without keys.
 fn rest(journey: &Journey<'_>, next: usize) -> (Tally, Tally) {
-    let Viewed { records, suppressed, residual } = &journey.viewed;
-    let left = &records[next.min(records.len())..];
-    let residuals = usize::from(residual.is_some() && next <= records.len());
-    let suppressed = if residuals == 1 { *suppressed } else { Residual::default() };
-    (Tally::new(left.len(), counts(left)), Tally::new(residuals, suppressed))
+    let offered = &journey.offered;
+    let mut left = Tally::default();
+    let mut buffer = Vec::new();
+    for start in (next..offered.len()).step_by(CHUNK_RECORDS_MAX) {
+        let chunk = offered.exact(start..offered.len().min(start + CHUNK_RECORDS_MAX), &mut buffer);
+        left.add(Tally::new(chunk.len(), counts(chunk)));
+    }
+    let residuals = usize::from(offered.residual.is_some() && next <= offered.len());
+    let suppressed = if residuals == 1 { offered.suppressed } else { Residual::default() };
+    (left, Tally::new(residuals, suppressed))
 }
 
 fn counts(records: &[Record]) -> Residual {

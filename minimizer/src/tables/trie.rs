@@ -121,6 +121,10 @@ struct Builder<'build, 'policy> {
     lists: &'build mut Lists,
 }
 
+/// Puts the items behind an octet somewhere, given what covers them, and says the word for the octet.
+type Place<'place, Builder> =
+    &'place mut dyn FnMut(&mut Builder, usize, &[Item], Leaf) -> Result<u32, TableError>;
+
 impl Builder<'_, '_> {
     /// The words that the first two octets choose.
     fn root(&mut self, items: &[Item]) -> Result<Vec<u32>, TableError> {
@@ -163,7 +167,7 @@ impl Builder<'_, '_> {
         items: &[Item],
         depth: usize,
         leaf: Leaf,
-        place: &mut dyn FnMut(&mut Self, usize, &[Item], Leaf) -> Result<u32, TableError>,
+        place: Place<'_, Self>,
     ) -> Result<Node, TableError> {
         let mut words = [leaf.0; NODE_WORDS];
         let end_bits = 8 * (depth + 1);

@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use minimizer_common::generation::Residual;
 use minimizer_common::tuple::Tuple;
 
+use crate::merge::Flow as _;
 use crate::record::Record;
 
 /// Distinct sources by record, counted up to `k`.
@@ -57,7 +58,7 @@ impl Threshold {
         records.retain(|record| {
             let enough = counts.next().is_some_and(|count| *count >= self.k);
             if !enough {
-                folded.absorb(record);
+                let _always = folded.absorb(record);
             }
             enough
         });

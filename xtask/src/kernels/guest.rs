@@ -5,7 +5,8 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 
-use crate::{command, workspace};
+use crate::workspace::{self, Profile};
+use crate::{build, command};
 
 /// The program, and each library by its path, on this host as in the machine.
 pub struct Guest {
@@ -15,11 +16,11 @@ pub struct Guest {
 
 /// Builds it, from the same libraries as the tests of this host.
 pub fn build() -> Result<Guest> {
-    command::run(&mut workspace::cargo(["build", "--workspace", "--bins", "--test", "cli"]))?;
+    build::tested()?;
     let program = workspace::root().join("target/kernels/guest");
     // It is copied into the machine's memory.
     let mut strip = Command::new("strip");
-    strip.arg("--strip-all").arg("-o").arg(&program).arg(workspace::root().join("target/debug/guest"));
+    strip.arg("--strip-all").arg("-o").arg(&program).arg(workspace::program("guest", Profile::Tested));
     command::run(&mut strip)?;
     Ok(Guest { libraries: libraries(&program)?, program })
 }

@@ -5,7 +5,8 @@ use std::process::Stdio;
 
 use anyhow::{Context, Result, bail};
 
-use crate::{command, test, workspace};
+use crate::command;
+use crate::workspace::{self, Profile};
 
 /// What the kernel says.
 pub struct Loaded {
@@ -15,13 +16,18 @@ pub struct Loaded {
     pub tags: BTreeMap<String, String>,
 }
 
-/// Loads the programs with the agent's loader, asks and unloads.
-pub fn ask() -> Result<Loaded> {
-    let mut ask = workspace::cargo(["run", "--quiet", "--release", "--package", "loaded"]);
+/// Loads the programs with the loader of an agent, asks and unloads.
+pub fn ask(profile: Profile) -> Result<Loaded> {
+    if profile == Profile::Release {
+        command::run(&mut workspace::cargo(["build", "--quiet", "--release", "--package", "loaded"]))?;
+    }
+    let program = workspace::program("loaded", profile);
+    let program = program.to_str().context("the path of the repository is not UTF-8")?;
+    let mut ask =
+        command::as_root(program).context("it loads kernel programs: run it as root, or install sudo")?;
     ask.stderr(Stdio::inherit());
-    test::run_as_root(&mut ask)?;
     command::announce(&ask);
-    let output = ask.output().context("cannot start cargo")?;
+    let output = ask.output().context("cannot start it")?;
     if !output.status.success() {
         bail!("the program cannot be loaded: {}", output.status);
     }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 use minimizer_common::generation::Residual;
 use minimizer_common::outcome::Outcome;
-use minimizer_common::tuple::{Tags, Tuple};
+use minimizer_common::tuple::{Slot, Tags, Tuple};
 use rand::rngs::ChaCha8Rng;
 use rand::{RngExt as _, SeedableRng as _};
 
@@ -17,8 +17,10 @@ use crate::books::Books;
 use crate::drain::{InterfaceTotals, Occupancy, Totals};
 use crate::keys::Keys;
 use crate::ledger::Ledger;
+use crate::packed::{Legend, Packing};
 use crate::plan::Enforced;
 use crate::policy::field::Fields;
+use crate::program::TimeUnits;
 use crate::record::Record;
 use crate::sink::lane::{Bounds, Lane};
 use crate::sink::{CHUNK_RECORDS_MAX, Heading, Loss, Sink, SinkError, Taken};
@@ -114,18 +116,20 @@ fn terms() -> Arc<Terms> {
 }
 
 fn batch(number: u64, records: u32, terms: &Arc<Terms>, books: &Books) -> Arc<Batch> {
-    let record = |index: u32| Record {
-        tuple: Tuple::new([u64::from(index), number, 0, 0], (1, 2), Tags::NONE, 6, 0),
-        ingress_interface: 1,
-        control_bits: 0,
-        packets: u64::from(index % 7) + 1,
-        octets: u64::from(index % 1000) + 40,
-        start_ms: 1,
-        end_ms: 2,
-        selector_id: 0,
-    };
-    let records: Vec<_> = (0..records).map(record).collect();
-    let recorded = super::counts(&records);
+    let mut packing = Packing::default();
+    for index in 0..records {
+        let tuple = Tuple::new([u64::from(index), number, 0, 0], (1, 2), Tags::NONE, 6, 0);
+        packing.add(&Slot {
+            addresses: tuple.addresses,
+            transport: tuple.transport,
+            counters: u64::from(tuple.kind) + (u64::from(index % 7) + 1) * Slot::ONE_PACKET,
+            volume: u64::from(index % 1000) + 40,
+            times: 1 | 2 << 32,
+        });
+    }
+    let time = TimeUnits { base: 0, unit_ms: 1 };
+    let records = packing.take(Legend::new(&terms.enforced, time, &[1]));
+    let recorded = super::counts(&records.iter().collect::<Vec<_>>());
     let mut interface = InterfaceTotals {
         seen_packets: recorded.packets,
         octets_counted: recorded.octets,

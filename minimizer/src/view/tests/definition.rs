@@ -6,6 +6,7 @@ use minimizer_common::tuple::{Tags, Tuple};
 
 use super::{Transforms, epoch};
 use crate::keys::RecipientKeys;
+use crate::merge::Flow as _;
 use crate::policy::Recipient;
 use crate::policy::field::{Field, Kind};
 use crate::policy::transform::{AddressTransform, Transform};
@@ -244,7 +245,7 @@ pub(super) fn expected(
             (known.tuple, known.selector_id) == (record.tuple, record.selector_id)
         };
         if let Some((known, sources)) = records.iter_mut().find(same) {
-            known.absorb(&record);
+            assert!(known.absorb(&record));
             sources.insert(source);
         } else {
             records.push((record, HashSet::from([source])));
@@ -253,7 +254,7 @@ pub(super) fn expected(
     let k = recipient.k_threshold.map_or(0, |k| usize::try_from(k).unwrap());
     let (kept, folded) = records.into_iter().partition::<Vec<_>, _>(|(_, sources)| sources.len() >= k);
     let folded = folded.into_iter().map(|(record, _)| record).reduce(|mut sum, record| {
-        sum.absorb(&record);
+        assert!(sum.absorb(&record));
         sum
     });
     let folded = folded.map(|record| Record {
