@@ -4,7 +4,11 @@ use std::hint::black_box;
 
 use anyhow::ensure;
 use bench_ebpf::{Key, PerCpuValue};
-use minimizer::drain::{Records, drain};
+use minimizer::drain::{Records, drain, drain_slots};
+use minimizer::packed::{Legend, Packing};
+use minimizer::plan::Enforced;
+use minimizer::program::TimeUnits;
+use minimizer_common::tunnel::Tunnels;
 use minimizer_common::tuple::Slot;
 use serde::Serialize;
 
@@ -20,7 +24,7 @@ use super::{batch, timed};
 pub struct Row {
     /// Records that were in the table.
     pub records: u32,
-    /// The agent's drain: scanned, turned into records, merged over CPUs, zeroed.
+    /// The agent's drain: scanned, packed, merged over CPUs, zeroed.
     pub drain_ns: Spread,
     /// Only scanned, copied and zeroed: what stands against the batch call.
     pub copy_ns: Spread,
@@ -70,9 +74,11 @@ const WAYS: [(Way, bool); 3] = [(drain_real, true), (copy_real, true), (take_bat
 
 fn drain_real(contender: &mut Contender, _: u32) -> anyhow::Result<(usize, f64)> {
     let mut quiet = contender.real()?.generations().flip()?;
-    let mut taken = Records::new(vec![TEST_RUN_IF_INDEX]);
-    let (_, time) = timed(|| Ok(drain(&mut quiet, &mut taken, u64::from)))?;
-    Ok((taken.take().len(), time.as_secs_f64() * 1e9))
+    let mut packing = Packing::default();
+    let (_, time) = timed(|| Ok(drain_slots(&mut quiet, 1, |slot| packing.add(slot))))?;
+    let time_units = TimeUnits { base: 0, unit_ms: 1 };
+    let legend = Legend::new(&Enforced::full_record(Tunnels::NONE), time_units, &[TEST_RUN_IF_INDEX]);
+    Ok((packing.take(legend).len(), time.as_secs_f64() * 1e9))
 }
 
 fn copy_real(contender: &mut Contender, records: u32) -> anyhow::Result<(usize, f64)> {
