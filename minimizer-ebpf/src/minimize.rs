@@ -3,12 +3,11 @@
 //! Each step stands behind its bit of the plan, a constant that the verifier knows: what is not to be done is
 //! not in the loaded program. Nothing here is told apart by packets, so that it is walked once.
 
-use core::ptr;
-
 use minimizer_common::plan::{Plan, Steps};
 use minimizer_common::tables::is_below;
 use minimizer_common::tuple::{Tags, Tuple};
 
+use crate::judge::constant;
 use crate::siphash;
 use crate::walk::Packet;
 
@@ -29,14 +28,6 @@ pub struct Classes {
     pub source: u32,
     /// Of the destination.
     pub destination: u32,
-}
-
-/// Reads one constant of the plan, volatile so that the compiler does not assume the value in the object.
-macro_rules! constant {
-    ($plan:ident . $($field:tt)+) => {
-        // SAFETY: reads a field of what is borrowed.
-        unsafe { ptr::read_volatile(&raw const $plan.$($field)+) }
-    };
 }
 
 /// The steps of the plan.

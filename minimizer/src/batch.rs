@@ -152,10 +152,22 @@ impl Offered<'_> {
     /// # Errors
     /// What `take` answers.
     pub fn each<E>(&self, mut take: impl FnMut(&[Record]) -> Result<(), E>) -> Result<(), E> {
-        let (mut unpacked, mut valued) = (Vec::new(), Vec::new());
-        for start in (0..self.len()).step_by(CHUNK_RECORDS_MAX) {
-            let exact = self.exact(start..self.len().min(start + CHUNK_RECORDS_MAX), &mut unpacked);
-            take(self.view.valued(exact, &mut valued))?;
+        let mut valued = Vec::new();
+        self.each_exact(0, |exact| take(self.view.valued(exact, &mut valued)))
+    }
+
+    /// Hands over those from a position on as they were collected, some thousand at a time.
+    ///
+    /// # Errors
+    /// What `take` answers.
+    pub fn each_exact<E>(
+        &self,
+        from: usize,
+        mut take: impl FnMut(&[Record]) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let mut unpacked = Vec::new();
+        for start in (from..self.len()).step_by(CHUNK_RECORDS_MAX) {
+            take(self.exact(start..self.len().min(start + CHUNK_RECORDS_MAX), &mut unpacked))?;
         }
         Ok(())
     }

@@ -16,7 +16,7 @@ use crate::record::Record;
 use crate::report;
 
 /// Flows shown at most, on however high a terminal.
-pub const FLOWS_MAX: usize = 20;
+const FLOWS_MAX: usize = 20;
 /// Flows shown at least, on however low a terminal.
 const FLOWS_MIN: usize = 3;
 /// Terminal size when it cannot be asked for.

@@ -1,6 +1,7 @@
 //! A courier: the thread that brings the batches of a lane to its sink, again and again until they are taken.
 
 use std::collections::VecDeque;
+use std::convert::Infallible;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -345,11 +346,10 @@ impl Courier {
 fn rest(journey: &Journey<'_>, next: usize) -> (Tally, Tally) {
     let offered = &journey.offered;
     let mut left = Tally::default();
-    let mut buffer = Vec::new();
-    for start in (next..offered.len()).step_by(CHUNK_RECORDS_MAX) {
-        let chunk = offered.exact(start..offered.len().min(start + CHUNK_RECORDS_MAX), &mut buffer);
-        left.add(Tally::new(chunk.len(), counts(chunk)));
-    }
+    let Ok(()) = offered.each_exact(next, |exact| {
+        left.add(Tally::new(exact.len(), counts(exact)));
+        Ok::<_, Infallible>(())
+    });
     let residuals = usize::from(offered.residual.is_some() && next <= offered.len());
     let suppressed = if residuals == 1 { offered.suppressed } else { Residual::default() };
     (left, Tally::new(residuals, suppressed))
