@@ -1,59 +1,23 @@
 //! The agent: loads the kernel program, drains what it counted, exports records, keeps the ledger.
+//!
+//! Each folder is a room. A room imports only rooms that stand above it in this list; `tests/tests/layers.rs` checks it.
+
+pub mod support;
+
+pub mod policy;
+
+pub mod kernel;
+
+pub mod interfaces;
+
+pub mod records;
+
+pub mod delivery;
+
+pub mod sinks;
 
 pub mod agent;
-pub mod batch;
-pub mod books;
-pub mod chosen;
-pub mod cli;
-pub mod cli_docs;
-pub mod clock;
-pub mod config;
-pub mod control;
-mod cpus;
-pub mod demo;
-pub mod doctor;
-pub mod drain;
-mod events;
-pub mod findings;
-pub mod generation;
-pub mod history;
-pub mod http;
-pub mod kernel;
-#[cfg(feature = "kernel-log")]
-mod kernel_log;
-pub mod keys;
-pub mod ledger;
-pub mod ledger_file;
-pub mod live;
-pub mod mandate;
-pub mod merge;
-pub mod metrics;
-pub mod netlink;
-pub mod packed;
-pub mod pcap;
-pub mod plan;
-pub mod policy;
-mod positions;
-pub mod prefix_preserving;
-pub mod privilege;
-pub mod program;
-pub mod record;
-pub mod reload;
-pub mod replay;
-pub mod report;
-pub mod run;
-pub mod secret_file;
-pub mod selection;
-pub mod settings;
-pub mod signature;
-pub mod sink;
-pub mod size;
-pub mod status;
-pub mod sys;
-pub mod tables;
-pub mod tap;
-pub mod terms;
-pub mod top;
-pub mod verified;
-pub mod view;
-pub mod watch;
+
+pub mod serve;
+
+pub mod commands;

@@ -6,19 +6,19 @@ use std::process::ExitCode;
 use anyhow::bail;
 use clap::{CommandFactory as _, Parser as _};
 use minimizer::agent::AgentError;
-use minimizer::chosen::Chosen;
-use minimizer::cli::{self, Cli, Verb};
-use minimizer::demo::DemoError;
-use minimizer::http::WebConfigError;
-use minimizer::ledger_file::Origin;
-use minimizer::policy;
-use minimizer::policy::verb::PolicyVerbError;
-use minimizer::privilege::{self, PrivilegeError, Task};
-use minimizer::reload::ReloadError;
-use minimizer::report::{self, Output};
-use minimizer::run::RunError;
-use minimizer::settings::SettingsError;
-use minimizer::{cli_docs, demo, doctor, ledger_file, reload, replay, run, status, top};
+use minimizer::commands::cli::{self, Cli, Verb};
+use minimizer::commands::demo::DemoError;
+use minimizer::commands::options::SettingsError;
+use minimizer::commands::policy::{self, PolicyVerbError};
+use minimizer::commands::policy_choice::Chosen;
+use minimizer::commands::reload::ReloadError;
+use minimizer::commands::run::RunError;
+use minimizer::commands::text::{self, Output};
+use minimizer::commands::{cli_docs, demo, doctor, reload, replay, run, top};
+use minimizer::serve::http::WebConfigError;
+use minimizer::serve::ledger_file::Origin;
+use minimizer::serve::{ledger_file, status};
+use minimizer::support::privilege::{self, PrivilegeError, Task};
 
 /// Wrong usage, as clap says it.
 const EXIT_USAGE: u8 = 2;
@@ -34,7 +34,7 @@ fn main() -> ExitCode {
         Verb::Top(args) => top::top(&args).map_err(Into::into),
         Verb::Reload(args) => reload(&args),
         Verb::Doctor(args) => doctor(&args),
-        Verb::Policy(verb) => policy::verb::policy(&verb, &mut io::stdout().lock()).map_err(Into::into),
+        Verb::Policy(verb) => policy::policy(&verb, &mut io::stdout().lock()).map_err(Into::into),
         Verb::Completions { shell } => {
             cli_docs::completions(Cli::command(), shell, &mut io::stdout().lock()).map_err(Into::into)
         }
@@ -92,15 +92,15 @@ fn replay(args: &cli::Replay) -> anyhow::Result<()> {
     let mut out = BufWriter::new(io::stdout().lock());
     match args.output {
         Output::Json => {
-            report::json_lines(&mut out, &replayed.records, replayed.fields)?;
+            text::json_lines(&mut out, &replayed.records, replayed.fields)?;
             if let Some((residual, fields)) = replayed.residual {
-                report::json_lines(&mut out, &[residual], fields)?;
+                text::json_lines(&mut out, &[residual], fields)?;
             }
         }
         Output::Table => {
-            report::table(&mut out, &replayed.records, replayed.fields)?;
+            text::table(&mut out, &replayed.records, replayed.fields)?;
             writeln!(out)?;
-            report::ledger(&mut out, &replayed.ledger)?;
+            text::ledger(&mut out, &replayed.ledger)?;
         }
     }
     out.flush()?;

@@ -2,8 +2,8 @@
 
 use std::sync::{LazyLock, Mutex};
 
-use minimizer::plan::Enforced;
-use minimizer::program::{Clock, Options, Program};
+use minimizer::kernel::program::{Clock, Options, Program};
+use minimizer::policy::compile::Enforced;
 use minimizer_common::generation::InterfaceCounters;
 use minimizer_common::outcome::Outcome;
 use minimizer_common::settings::HASH_KEYS;
@@ -127,9 +127,9 @@ impl Kernel {
         assert_eq!(self.counters(), self.counters, "the kernel counts otherwise than {walked:?}");
         self.frames += 1;
         if self.frames.is_multiple_of(DRAIN_EVERY) {
-            let mut records = minimizer::drain::Records::new(vec![IF_INDEX]);
+            let mut records = minimizer::records::drain::Records::new(vec![IF_INDEX]);
             let mut quiet = self.program.generations().flip().expect("the kernel flips");
-            minimizer::drain::drain(&mut quiet, &mut records, u64::from);
+            minimizer::records::drain::drain(&mut quiet, &mut records, u64::from);
             self.counters = Self::ZERO.to_vec();
         }
     }

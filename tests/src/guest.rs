@@ -14,11 +14,11 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::{Context as _, Result, anyhow};
-use minimizer::demo::generator::Traffic;
-use minimizer::kernel::Kernel;
-use minimizer::plan::Enforced;
-use minimizer::program::Options;
-use minimizer::verified;
+use minimizer::commands::demo::generator::Traffic;
+use minimizer::kernel::features::Kernel;
+use minimizer::kernel::program::Options;
+use minimizer::kernel::verified;
+use minimizer::policy::compile::Enforced;
 
 use crate::minimum::{self, Frame};
 

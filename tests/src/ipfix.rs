@@ -9,11 +9,11 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
-use minimizer::ledger::Ledger;
+use minimizer::delivery::ledger::Ledger;
+use minimizer::delivery::sink::{CHUNK_RECORDS_MAX, Heading, Interface, Sink, SinkError, Taken};
 use minimizer::policy::Policy;
 use minimizer::policy::field::Fields;
-use minimizer::record::Record;
-use minimizer::sink::{CHUNK_RECORDS_MAX, Heading, Interface, Sink, SinkError, Taken};
+use minimizer::records::record::Record;
 use minimizer_common::tuple::{Tags, Tuple};
 
 /// Longest wait for what must come; beyond, something is stuck.

@@ -5,13 +5,13 @@ use std::sync::Arc;
 
 use anyhow::{Result, ensure};
 use jiff::Timestamp;
-use minimizer::drain::{Records, drain};
-use minimizer::kernel::Kernel;
-use minimizer::plan::Enforced;
+use minimizer::kernel::features::Kernel;
+use minimizer::kernel::program::{Clock, Options, Program};
 use minimizer::policy::Policy;
+use minimizer::policy::compile::Enforced;
 use minimizer::policy::field::Field;
-use minimizer::program::{Clock, Options, Program};
-use minimizer::record::Record;
+use minimizer::records::drain::{Records, drain};
+use minimizer::records::record::Record;
 use minimizer_common::outcome::Outcome;
 use minimizer_common::settings::HASH_KEYS;
 use minimizer_common::tunnel::Tunnels;

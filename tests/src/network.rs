@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::thread;
 
 use anyhow::Result;
-use minimizer::demo::generator::Traffic;
-use minimizer::demo::network::{Cable, enter_private_namespace};
-use minimizer::demo::sender::{Handed, Sender};
-use minimizer::netlink::{LinkCounters, Netlink};
+use minimizer::commands::demo::generator::Traffic;
+use minimizer::commands::demo::network::{Cable, enter_private_namespace};
+use minimizer::commands::demo::sender::{Handed, Sender};
+use minimizer::interfaces::netlink::{LinkCounters, Netlink};
 
 /// A private namespace in which the calling thread, and threads and processes that it starts, live.
 pub struct Network {

@@ -2,7 +2,7 @@
 
 use std::env;
 
-use minimizer::program::OBJECT;
+use minimizer::kernel::program::OBJECT;
 
 /// Set to 1 where a test that cannot run is a failure.
 const REQUIRED: &str = "MINIMIZER_REQUIRE_BPF";

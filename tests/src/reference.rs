@@ -6,7 +6,7 @@ use minimizer::policy::field::Field;
 use minimizer::policy::join::Collected;
 use minimizer::policy::transform::{AddressTransform, Transform};
 use minimizer::policy::{Class, Indicator, Policy, Prefix, Scope};
-use minimizer::record::Record;
+use minimizer::records::record::Record;
 use minimizer_common::outcome::Outcome;
 use minimizer_ebpf::walk::Packet;
 use siphasher::sip::SipHasher24;

@@ -5,12 +5,12 @@ use std::io::{BufRead as _, BufReader, Read as _};
 use std::path::PathBuf;
 use std::process::{Child, ChildStdout, Command, Output, Stdio};
 
-use minimizer::demo::generator::Traffic;
-use minimizer::demo::payload_check;
-use minimizer::demo::screen;
-use minimizer::demo::{RECEIVER, SENDER};
-use minimizer::netlink::Netlink;
-use minimizer::plan::Enforced;
+use minimizer::commands::demo::generator::Traffic;
+use minimizer::commands::demo::payload_check;
+use minimizer::commands::demo::screen;
+use minimizer::commands::demo::{RECEIVER, SENDER};
+use minimizer::interfaces::netlink::Netlink;
+use minimizer::policy::compile::Enforced;
 use minimizer_common::tunnel::Tunnels;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;

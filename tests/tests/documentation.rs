@@ -5,11 +5,11 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 use anyhow::Result;
-use minimizer::config::Config;
+use minimizer::commands::config::Config;
+use minimizer::delivery::sink::Loss;
+use minimizer::kernel::table_size::{bytes, flows_per_cpu};
 use minimizer::policy::Policy;
 use minimizer::policy::field::Field;
-use minimizer::sink::Loss;
-use minimizer::size::{bytes, flows_per_cpu};
 use minimizer_common::generation::{BLOCK_BYTES, SPILL_BLOCK, Shape};
 use minimizer_common::outcome::Outcome;
 use tests::authority::Authority;

@@ -9,13 +9,13 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result, ensure};
-use minimizer::demo::generator::Traffic;
-use minimizer::ledger::Ledger;
+use minimizer::commands::demo::generator::Traffic;
+use minimizer::delivery::ledger::Ledger;
+use minimizer::delivery::sink::{CHUNK_RECORDS_MAX, Heading, Loss, Sink, Taken};
 use minimizer::policy::Policy;
 use minimizer::policy::field::Fields;
-use minimizer::record::Record;
-use minimizer::sink::files::{FilesConfig, Format};
-use minimizer::sink::{CHUNK_RECORDS_MAX, Heading, Loss, Sink, Taken};
+use minimizer::records::record::Record;
+use minimizer::sinks::files::{FilesConfig, Format};
 use rand::SeedableRng as _;
 use rand::rngs::ChaCha8Rng;
 use rustix::mount::{MountFlags, UnmountFlags, mount, mount_bind, mount_remount, unmount};
@@ -111,7 +111,7 @@ impl Courier {
     }
 
     /// Brings a batch; returns how many records were taken, what became of them, and the error that stopped it.
-    fn bring(&mut self, records: &[Record]) -> (usize, Taken, Option<minimizer::sink::SinkError>) {
+    fn bring(&mut self, records: &[Record]) -> (usize, Taken, Option<minimizer::delivery::sink::SinkError>) {
         self.number += 1;
         let ledger = Ledger::new(Vec::new());
         let heading = Heading {

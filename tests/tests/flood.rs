@@ -4,12 +4,12 @@
 use std::collections::HashMap;
 use std::fs;
 
-use minimizer::demo::network::Cable;
-use minimizer::demo::sender::Handed;
-use minimizer::drain::{Records, Totals, drain};
-use minimizer::ledger::Ledger;
-use minimizer::netlink::Netlink;
-use minimizer::program::{Mode, Options, Program};
+use minimizer::commands::demo::network::Cable;
+use minimizer::commands::demo::sender::Handed;
+use minimizer::delivery::ledger::Ledger;
+use minimizer::interfaces::netlink::Netlink;
+use minimizer::kernel::program::{Mode, Options, Program};
+use minimizer::records::drain::{Records, Totals, drain};
 use minimizer_common::generation::Residual;
 use minimizer_common::outcome::Outcome;
 use rustix::thread::{CpuSet, sched_getcpu, sched_setaffinity};

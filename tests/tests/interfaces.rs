@@ -9,7 +9,7 @@ use std::sync::Arc;
 use anyhow::{Context as _, Result, ensure};
 use aya::EbpfLoader;
 use aya::programs::{Xdp, XdpMode};
-use minimizer::demo::generator::Traffic;
+use minimizer::commands::demo::generator::Traffic;
 use minimizer_common::outcome::Outcome;
 use serde_json::Value;
 use tempfile::TempDir;

@@ -6,8 +6,8 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
-use minimizer::demo::generator::Traffic;
-use minimizer::demo::sender::Sender;
+use minimizer::commands::demo::generator::Traffic;
+use minimizer::commands::demo::sender::Sender;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tests::command::minimizer;

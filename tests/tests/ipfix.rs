@@ -10,11 +10,11 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use minimizer::demo::generator::Traffic;
-use minimizer::findings::Document;
+use minimizer::commands::demo::generator::Traffic;
+use minimizer::delivery::sink::{Loss, Sink, Taken};
 use minimizer::policy::field::Field;
-use minimizer::sink::ipfix::{IpfixConfig, IpfixFile};
-use minimizer::sink::{Loss, Sink, Taken};
+use minimizer::sinks::ipfix::{IpfixConfig, IpfixFile};
+use minimizer::support::toml::Document;
 use serde_json::{Value, json};
 use tests::authority::Authority;
 use tests::command::{Agent, minimizer};

@@ -9,11 +9,11 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::{Context as _, Result, bail, ensure};
-use minimizer::demo::generator::Traffic;
+use minimizer::commands::demo::generator::Traffic;
+use minimizer::delivery::sink::{CHUNK_RECORDS_MAX, Heading, Loss, Sink, SinkError, Taken};
 use minimizer::policy::field::{Field, Fields};
-use minimizer::record::Record;
-use minimizer::sink::kafka::{Compression, KafkaConfig, Mechanism, Sasl, Tls};
-use minimizer::sink::{CHUNK_RECORDS_MAX, Heading, Loss, Sink, SinkError, Taken};
+use minimizer::records::record::Record;
+use minimizer::sinks::kafka::{Compression, KafkaConfig, Mechanism, Sasl, Tls};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tests::authority::Authority;

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use jiff::Timestamp;
-use minimizer::demo::generator::Traffic;
+use minimizer::commands::demo::generator::Traffic;
 use serde_json::Value;
 use tempfile::TempDir;
 use tests::command::{Agent, minimizer};

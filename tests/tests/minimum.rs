@@ -1,6 +1,6 @@
 //! What the kernel stores of a packet is what the policy leaves of it, and nothing else, for policies drawn at random.
 
-use minimizer::kernel::Kernel;
+use minimizer::kernel::features::Kernel;
 use minimizer_common::outcome::Outcome;
 use minimizer_common::tunnel::Tunnels;
 use tests::minimum::{Frame, compare, compare_drawn};

@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::thread;
 
 use aya::maps::{Array, Map, MapData};
-use minimizer::drain::{Records, drain};
-use minimizer::plan::Enforced;
-use minimizer::program::{Clock, Options, Program};
+use minimizer::kernel::program::{Clock, Options, Program};
+use minimizer::policy::compile::Enforced;
+use minimizer::records::drain::{Records, drain};
 use minimizer_common::outcome::Outcome;
 use minimizer_common::settings::{
     CONTROL_MAP, Control, GENERATION_MAP, HASH_KEYS, LISTS_MAP, Settings, TABLES_MAP,

@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use minimizer::kernel::Kernel;
-use minimizer::plan::Enforced;
+use minimizer::kernel::features::Kernel;
+use minimizer::kernel::program::Program;
+use minimizer::policy::compile::Enforced;
 use minimizer::policy::field::Field;
 use minimizer::policy::{Class, Policy, Prefix, Recipient, Scope};
-use minimizer::program::Program;
 use minimizer_common::generation::InterfaceCounters;
 use minimizer_common::outcome::Outcome;
 use minimizer_common::settings::HASH_KEYS;

@@ -5,9 +5,9 @@ use std::collections::HashMap;
 
 use aya::programs::{TestRun as _, TestRunOptions};
 use aya::util::KernelVersion;
-use minimizer::drain::{InterfaceTotals, Records, drain};
-use minimizer::plan::Enforced;
-use minimizer::program::{Clock, Options, Program};
+use minimizer::kernel::program::{Clock, Options, Program};
+use minimizer::policy::compile::Enforced;
+use minimizer::records::drain::{InterfaceTotals, Records, drain};
 use minimizer_common::generation::InterfaceCounters;
 use minimizer_common::outcome::Outcome;
 use minimizer_common::settings::HASH_KEYS;

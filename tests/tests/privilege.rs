@@ -8,9 +8,9 @@ use std::thread;
 
 use anyhow::{Context as _, Result, anyhow, ensure};
 use caps::{CapSet, Capability};
-use minimizer::netlink::Netlink;
-use minimizer::privilege::Task;
-use minimizer::program::{Clock, Mode, Options, Program};
+use minimizer::interfaces::netlink::Netlink;
+use minimizer::kernel::program::{Clock, Mode, Options, Program};
+use minimizer::support::privilege::Task;
 use nix::sched::{CloneFlags, unshare};
 use tempfile::TempDir;
 use tests::command::{Agent, minimizer};

@@ -1,9 +1,9 @@
 //! The program in the kernel: it loads, counts what it is given, and the drain finds exactly that.
 
-use minimizer::drain::{Records, drain};
-use minimizer::ledger::Ledger;
+use minimizer::delivery::ledger::Ledger;
+use minimizer::kernel::program::{Clock, Options, Program};
 use minimizer::policy::field::Fields;
-use minimizer::program::{Clock, Options, Program};
+use minimizer::records::drain::{Records, drain};
 use minimizer_common::generation::Residual;
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use tests::privilege::can_use_kernel;

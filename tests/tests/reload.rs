@@ -7,7 +7,7 @@ use std::process::{Command, Output};
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result, ensure};
-use minimizer::demo::generator::Traffic;
+use minimizer::commands::demo::generator::Traffic;
 use serde_json::Value;
 use tempfile::TempDir;
 use tests::command::{Agent, minimizer};

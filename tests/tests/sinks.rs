@@ -10,7 +10,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
-use minimizer::demo::generator::Traffic;
+use minimizer::commands::demo::generator::Traffic;
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use serde_json::Value;
 use tests::command::{Agent, minimizer};

@@ -5,7 +5,7 @@ use std::process::{Command, Output};
 use std::sync::Arc;
 
 use anyhow::{Result, ensure};
-use minimizer::demo::generator::Traffic;
+use minimizer::commands::demo::generator::Traffic;
 use serde_json::Value;
 use tests::command::{Agent, minimizer};
 use tests::expected::Expected;

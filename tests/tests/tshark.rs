@@ -6,11 +6,11 @@ use std::fs;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
-use minimizer::keys::Keys;
-use minimizer::pcap::{Capture, Frame};
-use minimizer::plan::Enforced;
-use minimizer::replay::replay;
-use minimizer::terms::Keyring;
+use minimizer::commands::pcap::{Capture, Frame};
+use minimizer::commands::replay::replay;
+use minimizer::policy::compile::Enforced;
+use minimizer::records::keys::Keys;
+use minimizer::records::terms::Keyring;
 use minimizer_common::tunnel::Tunnels;
 use rand::RngExt as _;
 use serde_json::{Map, Value, json};

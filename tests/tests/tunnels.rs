@@ -6,10 +6,10 @@ use std::net::IpAddr;
 use std::path::Path;
 use std::process::Command;
 
-use minimizer::keys::Keys;
-use minimizer::plan::Enforced;
-use minimizer::replay::replay;
-use minimizer::terms::Keyring;
+use minimizer::commands::replay::replay;
+use minimizer::policy::compile::Enforced;
+use minimizer::records::keys::Keys;
+use minimizer::records::terms::Keyring;
 use minimizer_common::tunnel::Tunnel;
 use serde_json::Value;
 use tests::captures::{Captured, pcap};

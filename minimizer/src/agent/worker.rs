@@ -6,16 +6,16 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use jiff::Timestamp;
 
 use super::{AgentError, AgentOptions, Progress, Replacement};
-use crate::batch::{Batch, Origin};
-use crate::books::Books;
-use crate::drain::{Totals, drain_slots};
-use crate::events::{Event, Events};
-use crate::ledger::Ledger;
-use crate::packed::{Legend, Packing};
-use crate::program::{Program, ProgramError};
-use crate::sink::Interface;
-use crate::terms::{Keyring, Terms};
-use crate::watch::Watch;
+use crate::agent::events::{Event, Events};
+use crate::delivery::batch::{Batch, Origin};
+use crate::delivery::books::Books;
+use crate::delivery::ledger::Ledger;
+use crate::delivery::sink::Interface;
+use crate::interfaces::slots::Watch;
+use crate::kernel::program::{Program, ProgramError};
+use crate::records::drain::{Totals, drain_slots};
+use crate::records::packed::{Legend, Packing};
+use crate::records::terms::{Keyring, Terms};
 
 /// Drains and follows the interfaces, on a thread of its own.
 pub(super) struct Worker<F> {

@@ -15,7 +15,7 @@ use toml::value::Datetime;
 
 use super::file::{MandateFile, PolicyFile, PseudonymsFile, SelectorsFile};
 use super::{Indicator, Mandate, Policy, indicators};
-use crate::findings::{At, Document, Finding, Findings};
+use crate::support::toml::{At, Document, Finding, Findings};
 use inputs::{Inputs, sha256};
 
 /// Digests of the files that a policy names, by the names it gives.

@@ -9,7 +9,7 @@ use toml::value::Datetime;
 
 use super::Class;
 use super::field::{Field, Kind};
-use crate::findings::At;
+use crate::support::toml::At;
 
 /// Who receives what, why, and until when.
 #[derive(Debug, Deserialize, JsonSchema)]

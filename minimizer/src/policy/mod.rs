@@ -2,18 +2,19 @@
 
 pub mod builtin;
 mod check;
+pub mod classes;
+pub mod compile;
 pub mod diff;
-#[cfg(test)]
-mod documented;
 pub mod explain;
 pub mod field;
 pub mod file;
 pub mod indicators;
 pub mod join;
+pub mod mandate;
 pub mod prefixes;
-pub mod signing;
+pub mod signature;
+pub mod tables;
 pub mod transform;
-pub mod verb;
 pub mod words;
 
 use std::collections::BTreeMap;
@@ -25,7 +26,7 @@ use jiff::Timestamp;
 use minimizer_common::tunnel::Tunnels;
 use thiserror::Error;
 
-use crate::findings::Findings;
+use crate::support::toml::Findings;
 use builtin::BUILT_IN;
 use field::Field;
 use transform::Transform;

@@ -4,8 +4,8 @@ use anyhow::{Context as _, ensure};
 use aya::Ebpf;
 use aya::maps::{Array, IterableMap as _, MapData, PerCpuArray};
 use bench_ebpf::{HalfSlot, Key, Line, PerCpuValue, SharedValue};
-use minimizer::drain::{Records, Totals, drain};
-use minimizer::sys::Mapping;
+use minimizer::records::drain::{Records, Totals, drain};
+use minimizer::support::sys::Mapping;
 use minimizer_common::outcome::Outcome;
 
 use super::batch;

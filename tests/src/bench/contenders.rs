@@ -7,8 +7,8 @@ use aya::programs::{ProgramFd, ProgramInfo, Xdp};
 use aya::util::nr_cpus;
 use aya::{Ebpf, EbpfLoader, include_bytes_aligned};
 use bench_ebpf::HALF_WAYS;
-use minimizer::plan::Enforced;
-use minimizer::program::{Options, Program};
+use minimizer::kernel::program::{Options, Program};
+use minimizer::policy::compile::Enforced;
 use minimizer_common::settings::HASH_KEYS;
 use minimizer_common::tunnel::Tunnels;
 
@@ -124,7 +124,7 @@ impl Contender {
     /// What the kernel answers; without the kernel programs in this build, or without privilege.
     pub fn load(kind: Kind, size: Size<'_>) -> anyhow::Result<Self> {
         let body = match kind {
-            Kind::Minimizer => real(minimizer::program::OBJECT, size)?,
+            Kind::Minimizer => real(minimizer::kernel::program::OBJECT, size)?,
             Kind::Beside => real(size.beside.context("--beside names the other build")?, size)?,
             _ => bench(kind, size).with_context(|| format!("the kernel refuses {}", kind.name()))?,
         };

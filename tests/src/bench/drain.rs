@@ -4,10 +4,10 @@ use std::hint::black_box;
 
 use anyhow::ensure;
 use bench_ebpf::{Key, PerCpuValue};
-use minimizer::drain::{Records, drain, drain_slots};
-use minimizer::packed::{Legend, Packing};
-use minimizer::plan::Enforced;
-use minimizer::program::TimeUnits;
+use minimizer::kernel::program::TimeUnits;
+use minimizer::policy::compile::Enforced;
+use minimizer::records::drain::{Records, drain, drain_slots};
+use minimizer::records::packed::{Legend, Packing};
 use minimizer_common::tunnel::Tunnels;
 use minimizer_common::tuple::Slot;
 use serde::Serialize;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::ensure;
-use minimizer::plan::Enforced;
+use minimizer::policy::compile::Enforced;
 use minimizer::policy::field::Field as RecordField;
 use minimizer::policy::transform::{AddressTransform, Transform};
 use minimizer::policy::{Class, Indicator, Policy, Prefix, Scope};

@@ -6,12 +6,12 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use minimizer::findings::Document;
-use minimizer::record::Record;
-use minimizer::sink::Sink;
-use minimizer::sink::files::{FilesConfig, Format};
-use minimizer::sink::ipfix::{IpfixConfig, IpfixFile};
-use minimizer::sink::kafka::{Compression, KafkaConfig};
+use minimizer::delivery::sink::Sink;
+use minimizer::records::record::Record;
+use minimizer::sinks::files::{FilesConfig, Format};
+use minimizer::sinks::ipfix::{IpfixConfig, IpfixFile};
+use minimizer::sinks::kafka::{Compression, KafkaConfig};
+use minimizer::support::toml::Document;
 use minimizer_common::tuple::{Tags, Tuple};
 use rand::rngs::ChaCha8Rng;
 use rand::{RngExt as _, SeedableRng as _};

@@ -5,7 +5,7 @@ use aya::maps::{Array, IterableMap as _, MapData, PerCpuArray, PerCpuValues, Pro
 use aya::programs::{ProgramFd, TestRun as _, TestRunAttrs, TestRunOptions, Xdp};
 use aya::{Ebpf, EbpfLoader};
 use bench_ebpf::SCHEDULE_ENTRIES;
-use minimizer::sys::Mapping;
+use minimizer::support::sys::Mapping;
 use minimizer_common::settings::ACTION_PASS;
 
 use super::contenders::{Contender, cpus, object, take_map, xdp};

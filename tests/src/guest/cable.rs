@@ -8,10 +8,10 @@ use std::sync::Arc;
 use std::thread;
 
 use anyhow::{Context as _, Result, anyhow, ensure};
-use minimizer::demo::generator::Traffic;
-use minimizer::drain::{Records, drain};
-use minimizer::ledger::Ledger;
-use minimizer::program::{Mode, Options, Program};
+use minimizer::commands::demo::generator::Traffic;
+use minimizer::delivery::ledger::Ledger;
+use minimizer::kernel::program::{Mode, Options, Program};
+use minimizer::records::drain::{Records, drain};
 use minimizer_common::generation::Residual;
 use minimizer_common::tuple::Tuple;
 

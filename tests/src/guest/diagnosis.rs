@@ -1,8 +1,8 @@
 //! `doctor` on this kernel: nothing keeps the agent from working, and what is missing is named.
 
 use anyhow::{Context as _, Result, ensure};
-use minimizer::doctor::{self, Verdict};
-use minimizer::kernel::Kernel;
+use minimizer::commands::doctor::{self, Verdict};
+use minimizer::kernel::features::Kernel;
 
 /// Name of the check that judges multi-buffer XDP.
 const MULTI_BUFFER: &str = "multi-buffer xdp";

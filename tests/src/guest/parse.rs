@@ -3,9 +3,9 @@
 use std::collections::HashMap;
 
 use anyhow::{Result, ensure};
-use minimizer::clock::realtime_ns;
-use minimizer::drain::{Records, drain};
-use minimizer::program::{Clock, Program};
+use minimizer::kernel::program::{Clock, Program};
+use minimizer::records::drain::{Records, drain};
+use minimizer::support::clock::realtime_ns;
 use minimizer_common::generation::Residual;
 use minimizer_common::outcome::Outcome;
 use minimizer_common::settings::ACTION_PASS;

@@ -1,9 +1,9 @@
 //! Every way in which the program can be loaded: the one table of them.
 
-use minimizer::kernel::Kernel;
-use minimizer::plan::Enforced;
+use minimizer::kernel::features::Kernel;
+use minimizer::kernel::program::{Clock, Options, Program, ProgramError};
 use minimizer::policy::Policy;
-use minimizer::program::{Clock, Options, Program, ProgramError};
+use minimizer::policy::compile::Enforced;
 use minimizer_common::tunnel::Tunnels;
 
 use crate::policies;

@@ -4,11 +4,11 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
-use minimizer::ledger::Ledger;
+use minimizer::delivery::ledger::Ledger;
+use minimizer::delivery::sink::{CHUNK_RECORDS_MAX, Heading, Loss, Sink, SinkError, Taken};
 use minimizer::policy::Policy;
 use minimizer::policy::field::Fields;
-use minimizer::record::Record;
-use minimizer::sink::{CHUNK_RECORDS_MAX, Heading, Loss, Sink, SinkError, Taken};
+use minimizer::records::record::Record;
 use minimizer_common::tuple::{Tags, Tuple};
 
 /// Longest wait for what must come.

@@ -2,8 +2,8 @@
 //! gave each.
 
 use anyhow::Result;
-use minimizer::plan::Enforced;
-use minimizer::program::{Action, Clock, Options, Program, object_digest};
+use minimizer::kernel::program::{Action, Clock, Options, Program, object_digest};
+use minimizer::policy::compile::Enforced;
 use minimizer_common::tunnel::Tunnels;
 
 fn main() -> Result<()> {

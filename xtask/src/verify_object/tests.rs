@@ -3,7 +3,7 @@
 use std::mem::offset_of;
 use std::ops::Range;
 
-use minimizer::program::OBJECT;
+use minimizer::kernel::program::OBJECT;
 use minimizer_common::generation::BLOCK_BYTES;
 use minimizer_common::settings::{Control, PROGRAM, PROGRAMS, Settings};
 use object::{Object as _, ObjectSection as _, ObjectSymbol as _, SymbolKind};

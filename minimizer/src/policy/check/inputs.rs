@@ -7,8 +7,8 @@ use std::path::Path;
 use sha2::{Digest as _, Sha256};
 
 use super::Digests;
-use crate::findings::{At, Document};
 use crate::policy::file::InputFile;
+use crate::support::toml::{At, Document};
 
 /// Reads the files that a policy names.
 pub struct Inputs<'folder> {

@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::{check_name, check_said, transform};
-use crate::findings::{At, Document};
 use crate::policy::Recipient;
 use crate::policy::field::Field;
 use crate::policy::file::{FieldsFile, RecipientFile};
 use crate::policy::join::common_unit;
 use crate::policy::transform::Transform;
+use crate::support::toml::{At, Document};
 
 /// What the rest of a policy makes possible.
 #[derive(Clone, Copy)]

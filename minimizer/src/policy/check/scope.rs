@@ -3,10 +3,10 @@
 use hashbrown::HashMap;
 
 use super::inputs::Inputs;
-use crate::findings::{At, Document, Finding};
 use crate::policy::file::{Direction, InputFile, ScopeFile};
 use crate::policy::prefixes::{self, PrefixError};
 use crate::policy::{Class, Prefix, Scope};
+use crate::support::toml::{At, Document, Finding};
 
 /// What a policy must say to collect communications between domestic parties.
 pub const DOMESTIC_WORDS: &str = "communications between domestic parties are collected";

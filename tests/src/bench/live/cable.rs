@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, ensure};
 use aya::programs::ProgramFd;
 use aya::{Ebpf, EbpfLoader};
-use minimizer::demo::network::enter_private_namespace;
-use minimizer::netlink::Netlink;
+use minimizer::commands::demo::network::enter_private_namespace;
+use minimizer::interfaces::netlink::Netlink;
 use nix::sched::{CloneFlags, setns};
 
 use crate::bench::contenders::{object, xdp};

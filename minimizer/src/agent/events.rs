@@ -1,0 +1,168 @@
+//! What the drain thread waits for: to be stopped, to be asked for something, changes of interfaces, its next
+//! deadline.
+
+use std::io::{self, PipeReader, PipeWriter, Read as _, Write as _, pipe};
+use std::os::fd::AsFd as _;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+
+use crate::interfaces::netlink::LinkNotifications;
+
+/// Changes come in bursts; between two looks at the interfaces at least this long passes.
+const BURST: Duration = Duration::from_millis(50);
+
+/// What ended a wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// It is to stop.
+    Stop,
+    /// It was called.
+    Call,
+    /// Interfaces changed, at the earliest at this time.
+    Links(Instant),
+    /// The deadline has come.
+    Deadline,
+}
+
+/// The drain thread's side.
+pub struct Events {
+    links: LinkNotifications,
+    stop: PipeReader,
+    calls: PipeReader,
+    /// When there was known to be no notification.
+    quiet: Instant,
+    /// Before this time notifications stay where they are.
+    not_before: Instant,
+}
+
+/// The side of whoever stops or calls it.
+#[derive(Debug)]
+pub struct Bell {
+    stop: Mutex<Option<PipeWriter>>,
+    call: PipeWriter,
+}
+
+impl Bell {
+    /// Ends every wait, now or whenever it begins.
+    pub fn stop(&self) {
+        // The reader sees the end of the pipe.
+        self.stop.lock().unwrap_or_else(PoisonError::into_inner).take();
+    }
+
+    /// Ends one wait, now or the next one.
+    ///
+    /// # Errors
+    /// When nobody waits any more.
+    pub fn call(&self) -> io::Result<()> {
+        (&self.call).write_all(&[0])
+    }
+}
+
+impl Events {
+    /// Events of these notifications.
+    ///
+    /// # Errors
+    /// When no pipe can be had.
+    pub fn new(links: LinkNotifications) -> io::Result<(Self, Bell)> {
+        let (stop, writer) = pipe()?;
+        let (calls, call) = pipe()?;
+        let now = Instant::now();
+        let events = Self { links, stop, calls, quiet: now, not_before: now };
+        Ok((events, Bell { stop: Mutex::new(Some(writer)), call }))
+    }
+
+    /// Waits until something happens. Stopping comes first.
+    ///
+    /// # Errors
+    /// What `poll(2)` answers.
+    pub fn wait(&mut self, deadline: Instant) -> io::Result<Event> {
+        loop {
+            let now = Instant::now();
+            let is_burst = now < self.not_before;
+            let until = if is_burst { deadline.min(self.not_before) } else { deadline };
+            // What is there already may have come at any time since the last look.
+            let (asked, mut changed) = self.poll(now, !is_burst)?;
+            let mut since = self.quiet;
+            if let Some(event) = asked {
+                return Ok(event);
+            }
+            if !changed {
+                if !is_burst {
+                    self.quiet = now;
+                }
+                let (asked, late) = self.poll(until, !is_burst)?;
+                if let Some(event) = asked {
+                    return Ok(event);
+                }
+                (changed, since) = (late, Instant::now());
+            }
+            if changed {
+                self.links.take();
+                self.not_before = Instant::now() + BURST;
+                return Ok(Event::Links(since));
+            }
+            if Instant::now() >= deadline {
+                return Ok(Event::Deadline);
+            }
+        }
+    }
+
+    /// Waits for the pipes and, when asked to, for notifications; at most `until`. Says what was asked for, and
+    /// whether there are notifications.
+    fn poll(&mut self, until: Instant, with_links: bool) -> io::Result<(Option<Event>, bool)> {
+        let mut files = vec![PollFd::new(&self.stop, PollFlags::IN), PollFd::new(&self.calls, PollFlags::IN)];
+        let links = self.links.as_fd();
+        if with_links {
+            files.push(PollFd::from_borrowed_fd(links, PollFlags::IN));
+        }
+        let left = until.saturating_duration_since(Instant::now());
+        let timeout = Timespec::try_from(left).map_err(io::Error::other)?;
+        match poll(&mut files, Some(&timeout)) {
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+        let happened = |file: Option<&PollFd<'_>>| file.is_some_and(|file| !file.revents().is_empty());
+        let (stopped, called) = (happened(files.first()), happened(files.get(1)));
+        let changed = happened(files.get(2));
+        if stopped {
+            return Ok((Some(Event::Stop), changed));
+        }
+        if called {
+            self.calls.read_exact(&mut [0])?;
+            return Ok((Some(Event::Call), changed));
+        }
+        Ok((None, changed))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use super::{Event, Events};
+    use crate::interfaces::netlink::LinkNotifications;
+
+    #[test]
+    fn a_stop_ends_every_wait_and_a_deadline_its_own() {
+        let links = LinkNotifications::subscribe().expect("a socket");
+        let (mut events, bell) = Events::new(links).expect("a pipe");
+        let mut event = events.wait(Instant::now()).expect("poll");
+        while let Event::Links(_) = event {
+            event = events.wait(Instant::now()).expect("poll");
+        }
+        assert_eq!(event, Event::Deadline);
+        let far = Instant::now() + Duration::from_secs(3600);
+        bell.call().expect("somebody waits");
+        let mut event = events.wait(far).expect("poll");
+        while let Event::Links(_) = event {
+            event = events.wait(far).expect("poll");
+        }
+        assert_eq!(event, Event::Call);
+        bell.stop();
+        assert_eq!(events.wait(far).expect("poll"), Event::Stop);
+        assert_eq!(events.wait(far).expect("poll"), Event::Stop);
+    }
+}

@@ -1,0 +1,210 @@
+//! The agent: what it is told, how it is started, stopped and given another policy.
+
+mod events;
+mod worker;
+
+use std::sync::{Arc, mpsc};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use thiserror::Error;
+
+use crate::agent::events::{Bell, Events};
+use crate::delivery::books::Books;
+use crate::delivery::ledger::Ledger;
+use crate::interfaces::netlink::{LinkNotifications, NetlinkError};
+use crate::interfaces::selection::Selection;
+use crate::interfaces::slot::Watched;
+use crate::interfaces::tap::TapRefused;
+use crate::kernel::program::{Cost, Mode, Program, ProgramError};
+use crate::policy::mandate::MandateError;
+use crate::records::drain::Totals;
+use crate::records::keys::KeyError;
+use crate::records::terms::Keyring;
+use worker::Worker;
+
+/// Why the agent does not start, or stopped.
+#[derive(Debug, Error)]
+pub enum AgentError {
+    /// The program cannot be loaded, attached or drained.
+    #[error(transparent)]
+    Program(#[from] ProgramError),
+    /// The kernel does not list its interfaces.
+    #[error(transparent)]
+    Netlink(#[from] NetlinkError),
+    /// The program does not attach to an interface.
+    #[error("{name}: {source}")]
+    Attach {
+        /// Name of the interface.
+        name: String,
+        /// Why.
+        source: ProgramError,
+    },
+    /// Another program is attached.
+    #[error(
+        "{name} already has an XDP program ({programs}), which is left alone; 'minimizer doctor -i {name}' \
+         says whose it is and how it is detached"
+    )]
+    Busy {
+        /// Name of the interface.
+        name: String,
+        /// Numbers and modes of the programs.
+        programs: String,
+    },
+    /// No thread for the drain.
+    #[error("cannot start the drain thread: {0}")]
+    Thread(std::io::Error),
+    /// A tap would cut this host off.
+    #[error(transparent)]
+    Tap(#[from] TapRefused),
+    /// The drain thread cannot wait.
+    #[error("cannot wait for stop, interfaces and time: {0}")]
+    Wait(std::io::Error),
+    /// The mandate has ended.
+    #[error(transparent)]
+    Mandate(#[from] MandateError),
+    /// No key for pseudonyms.
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    /// It ends, and takes no other program.
+    #[error("the agent is ending")]
+    Ending,
+    /// The drain thread panicked.
+    #[error("the drain thread ended unexpectedly")]
+    Panicked,
+}
+
+/// What to attach to, and how.
+#[derive(Clone, Debug)]
+pub struct AgentOptions {
+    /// The interfaces to watch, and what becomes of their frames.
+    pub selection: Selection,
+    /// Whether interfaces through which this host is reached may be taps.
+    pub force_tap: bool,
+    /// How the program is attached.
+    pub mode: Mode,
+    /// Time between drains.
+    pub interval: Duration,
+}
+
+/// What is known after each drain, and when interfaces have changed.
+#[derive(Debug)]
+pub struct Progress<'drain> {
+    /// Totals since the start.
+    pub ledger: &'drain Ledger,
+    /// The watched interfaces, in the order of the ledger's.
+    pub watched: Vec<Watched>,
+    /// Interfaces that are selected and find no slot.
+    pub refused: usize,
+    /// What the drain found beside the records, and how long flip, copy, zeroing and merge took; `None`
+    /// when there was none.
+    pub drained: Option<(&'drain Totals, Duration)>,
+    /// What the loaded programs cost, by name; empty where the kernel does not measure it.
+    pub costs: Vec<(&'static str, Cost)>,
+}
+
+/// A program that is to take the place of the one in force, and who waits for that.
+struct Replacement {
+    program: Program,
+    asker: mpsc::Sender<Result<(), AgentError>>,
+}
+
+/// The running agent. It ends as [`Stopper::stop`] says, also when it is dropped.
+pub struct Agent {
+    bell: Arc<Bell>,
+    replacements: mpsc::Sender<Replacement>,
+    drain: Option<JoinHandle<Result<(), AgentError>>>,
+}
+
+/// Asks the agent to stop, from anywhere.
+#[derive(Clone)]
+pub struct Stopper(Arc<Bell>);
+
+/// Puts another program in the place of the one in force.
+#[derive(Clone)]
+pub struct Replacer {
+    bell: Arc<Bell>,
+    replacements: mpsc::Sender<Replacement>,
+}
+
+impl Agent {
+    /// Attaches the program to the interfaces and starts to drain, into the lanes of the books. `observe` is called after
+    /// every drain and whenever interfaces have changed, on the drain's thread: it must not wait for anything.
+    ///
+    /// # Errors
+    /// See [`AgentError`]; then nothing is left attached.
+    pub fn start(
+        program: Program,
+        keyring: Keyring,
+        options: AgentOptions,
+        books: Books,
+        observe: impl FnMut(&Progress<'_>) + Send + 'static,
+    ) -> Result<Self, AgentError> {
+        // Before the interfaces are listed: what changes meanwhile is notified.
+        let notifications = LinkNotifications::subscribe()?;
+        let (events, bell) = Events::new(notifications).map_err(AgentError::Wait)?;
+        let bell = Arc::new(bell);
+        // Gone with the worker, and with it whatever still waits there.
+        let (replacements, waiting) = mpsc::channel();
+        let worker = Worker::start(program, keyring, options, events, books, waiting, observe)?;
+        let drain = thread::Builder::new()
+            .name("drain".to_owned())
+            .spawn(move || worker.work())
+            .map_err(AgentError::Thread)?;
+        Ok(Self { bell, replacements, drain: Some(drain) })
+    }
+
+    /// A handle that stops the agent.
+    #[must_use]
+    pub fn stopper(&self) -> Stopper {
+        Stopper(Arc::clone(&self.bell))
+    }
+
+    /// A handle that puts another program in the place of the one in force.
+    #[must_use]
+    pub fn replacer(&self) -> Replacer {
+        Replacer { bell: Arc::clone(&self.bell), replacements: self.replacements.clone() }
+    }
+
+    /// Waits for the drain to end: because it was stopped, or because of an error.
+    ///
+    /// # Errors
+    /// What ended the drain before it was asked to.
+    pub fn wait(mut self) -> Result<(), AgentError> {
+        self.join()
+    }
+
+    fn join(&mut self) -> Result<(), AgentError> {
+        self.drain.take().map_or(Ok(()), |drain| drain.join().unwrap_or(Err(AgentError::Panicked)))
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        self.bell.stop();
+        // An error that nobody waited for has nobody to go to.
+        let _unheard = self.join();
+    }
+}
+
+impl Stopper {
+    /// Asks the agent to detach, drain once more and end. Batches still wait in the lanes.
+    pub fn stop(&self) {
+        self.0.stop();
+    }
+}
+
+impl Replacer {
+    /// Puts `program` in the place of the one in force, on every interface, and waits until it is. What the other
+    /// one counted is drained under its own policy.
+    ///
+    /// # Errors
+    /// Why the one in force stays.
+    pub fn replace(&self, program: Program) -> Result<(), AgentError> {
+        let (asker, done) = mpsc::channel();
+        let ending = |_| AgentError::Ending;
+        self.replacements.send(Replacement { program, asker }).map_err(ending)?;
+        self.bell.call().map_err(|_| AgentError::Ending)?;
+        done.recv().unwrap_or(Err(AgentError::Ending))
+    }
+}

@@ -1,0 +1,297 @@
+//! The command line: verbs and their options.
+
+mod policy;
+
+use std::net::SocketAddr;
+use std::num::NonZeroU32;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use minimizer_common::tunnel::Tunnel;
+
+use crate::commands::text::Output;
+use crate::kernel::program::Mode;
+use crate::kernel::table_size::Flows;
+use crate::serve::http::ListenAddress;
+pub use policy::{Format, PolicyVerb, SchemaOf};
+
+/// Turns live traffic into minimized records: header tuples are counted in the kernel, payload is
+/// never read, and every packet is accounted for.
+#[derive(Debug, Parser)]
+#[command(name = "minimizer", version, propagate_version = true)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub verb: Verb,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    /// Watch live interfaces: attach, drain, export, serve metrics.
+    Run(Run),
+    /// See it work: traffic in a private network, counted by the real program in the kernel.
+    Demo(Demo),
+    /// Run every frame of a capture through the program in the kernel and print the records.
+    Replay(Replay),
+    /// Say what a running agent does: interfaces, drains, flow table, ledger.
+    Status(Status),
+    /// Show live in the terminal what a running agent does: rates, outcomes, sinks, ledger.
+    Top(Top),
+    /// Have a running agent put its policy in force as the file says now, without a packet missed.
+    Reload(Reload),
+    /// Say what this host lacks for the agent, and how to get it.
+    Doctor(Doctor),
+    /// Check, explain, compare and sign policies.
+    #[command(subcommand)]
+    Policy(PolicyVerb),
+    /// Print the completion script of a shell.
+    Completions {
+        /// The shell.
+        #[arg(value_enum)]
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page.
+    Man,
+}
+
+/// Options of `run`.
+#[derive(Args, Debug)]
+pub struct Run {
+    /// File with what is not said here (agent.toml): what is said here wins.
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Interface to watch, by its name or by a pattern like 'eth*'; may be given several times.
+    #[arg(short, long = "interface", value_name = "IFACE")]
+    pub interfaces: Vec<String>,
+    /// Interface to watch and to drop every frame of once it is counted: a mirror port. May be given
+    /// several times; refused where this host's own traffic arrives.
+    #[arg(long = "tap", value_name = "IFACE")]
+    pub taps: Vec<String>,
+    /// Accept taps that carry addresses or default routes of this host, and cut it off there.
+    #[arg(long)]
+    pub force_tap: bool,
+    /// Time between drains, from 100ms to 60s [default: 10s].
+    #[arg(long, value_name = "TIME", value_parser = interval)]
+    pub interval: Option<Duration>,
+    /// How the program is attached: in the driver, or in the network stack for drivers without XDP [default: native].
+    #[arg(long, value_enum)]
+    pub mode: Option<AttachMode>,
+    /// Where /metrics and the status page are served; may be given several times. The web configuration does not hold
+    /// where a loopback address is marked as http://ADDRESS:PORT [default: 127.0.0.1:14739].
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub listen: Vec<ListenAddress>,
+    /// File in the format of Prometheus' exporters that says who is served, and with which certificate.
+    #[arg(long = "web.config.file", value_name = "FILE")]
+    pub web_config: Option<PathBuf>,
+    /// How records are printed [default: table, and nothing where agent.toml has sinks].
+    #[arg(long, value_enum)]
+    pub output: Option<Output>,
+    /// Also write the ledger, as JSON, to this file when the agent ends.
+    #[arg(long, value_name = "FILE")]
+    pub ledger: Option<PathBuf>,
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "a doc comment would become the help of the first option")]
+    pub table: Table,
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "a doc comment would become the help of the first option")]
+    pub policy: PolicyOption,
+}
+
+/// Where `run` serves and `status` asks when nothing else is said.
+pub const DEFAULT_LISTEN: &str = "127.0.0.1:14739";
+
+/// The port of [`DEFAULT_LISTEN`].
+pub const DEFAULT_PORT: u16 = 14_739;
+
+/// The time between drains when nothing else is said.
+pub const DEFAULT_INTERVAL: Duration = Duration::from_secs(10);
+
+/// The policy that is in force when none is named.
+pub const DEFAULT_POLICY: &str = "carrier-default";
+
+/// Size of the flow table.
+#[derive(Args, Debug)]
+pub struct Table {
+    /// Flows per interval, over all CPUs, for which the tables are sized: each CPU's for twice its share.
+    #[arg(long, value_name = "FLOWS", conflicts_with = "flows_per_cpu")]
+    pub flows: Option<NonZeroU32>,
+    /// Flows per CPU and interval for which the table is sized; it has twice as many slots [default: 65536].
+    #[arg(long, value_name = "FLOWS")]
+    pub flows_per_cpu: Option<NonZeroU32>,
+}
+
+impl Table {
+    /// What is said of it.
+    #[must_use]
+    pub fn flows(&self) -> Option<Flows> {
+        self.flows.map(Flows::All).or(self.flows_per_cpu.map(Flows::PerCpu))
+    }
+}
+
+/// The policy in force.
+#[derive(Args, Clone, Debug, Default)]
+pub struct PolicyOption {
+    /// Policy file, or the name of a built-in policy: full-record, carrier-default [default: carrier-default].
+    #[arg(long, value_name = "POLICY")]
+    pub policy: Option<String>,
+    /// Verifier key, or file with one, whose holder must have signed the policy; without a signature nothing starts.
+    #[arg(long, value_name = "KEY")]
+    pub require_signature: Option<String>,
+    /// File with the secret of pseudonyms and of what preserves prefixes; without, and without a systemd credential
+    /// minimizer.key, the secret ends with the process.
+    #[arg(long, value_name = "FILE")]
+    pub keys: Option<PathBuf>,
+    /// Recipient whose view is printed; the policy's first when none is named.
+    #[arg(long, value_name = "NAME")]
+    pub recipient: Option<String>,
+    /// Tunnel whose inner packets are counted in place of the outer ones; may be given several times.
+    #[arg(long = "tunnel", value_name = "TUNNEL", value_parser = tunnel())]
+    pub tunnels: Vec<Tunnel>,
+}
+
+/// Parses the name of a tunnel.
+fn tunnel() -> impl TypedValueParser<Value = Tunnel> {
+    let names = Tunnel::ALL.iter().map(|tunnel| PossibleValue::new(tunnel.name()).help(tunnel.description()));
+    PossibleValuesParser::new(names).map(|name| {
+        *Tunnel::ALL.iter().find(|tunnel| tunnel.name() == name).expect("only these names are possible")
+    })
+}
+
+/// Options of `replay`.
+#[derive(Args, Debug)]
+pub struct Replay {
+    /// Capture to replay, pcap or pcapng; `-` is the standard input.
+    #[arg(value_name = "FILE")]
+    pub capture: PathBuf,
+    /// How records are printed.
+    #[arg(long, value_enum, default_value_t = Output::Table)]
+    pub output: Output,
+    /// Also write the ledger, as JSON, to this file.
+    #[arg(long, value_name = "FILE")]
+    pub ledger: Option<PathBuf>,
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "a doc comment would become the help of the first option")]
+    pub policy: PolicyOption,
+}
+
+/// Options of `demo`.
+#[derive(Args, Debug)]
+pub struct Demo {
+    /// How long traffic is sent; Ctrl-C ends it early.
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = humantime::parse_duration)]
+    pub duration: Duration,
+    /// Time between drains, from 100ms to 60s.
+    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = interval)]
+    pub interval: Duration,
+    /// Send the frames of this capture, over and over, instead of generated ones.
+    #[arg(long, value_name = "FILE")]
+    pub pcap: Option<PathBuf>,
+    /// Serve /metrics and the status page meanwhile, on this host and not in the private network.
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub listen: Option<SocketAddr>,
+    /// Exit with 1 unless the ledger balances, every frame sent was seen, and no payload byte matters.
+    #[arg(long)]
+    pub check: bool,
+    /// What is printed: the live view and a last screen, or one JSON object at the end.
+    #[arg(long, value_enum, default_value_t = Output::Table)]
+    pub output: Output,
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "a doc comment would become the help of the first option")]
+    pub table: Table,
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "a doc comment would become the help of the first option")]
+    pub policy: PolicyOption,
+}
+
+/// Options of `status`.
+#[derive(Args, Debug)]
+pub struct Status {
+    /// Where the agent serves.
+    #[arg(long, value_name = "ADDRESS:PORT", default_value = DEFAULT_LISTEN)]
+    pub listen: SocketAddr,
+    /// How the status is printed.
+    #[arg(long, value_enum, default_value_t = Output::Table)]
+    pub output: Output,
+}
+
+/// Options of `top`.
+#[derive(Args, Debug)]
+pub struct Top {
+    /// Interface to show, by its name or by a pattern like 'eth*'; may be given several times. All when none is given.
+    #[arg(short, long = "interface", value_name = "IFACE")]
+    pub interfaces: Vec<String>,
+    /// Where the agent serves.
+    #[arg(long, value_name = "ADDRESS:PORT", default_value = DEFAULT_LISTEN)]
+    pub listen: SocketAddr,
+    /// The live view, or what it would show now as one JSON object. Without a terminal a table is printed once.
+    #[arg(long, value_enum, default_value_t = Output::Table)]
+    pub output: Output,
+}
+
+/// Options of `reload`.
+#[derive(Args, Debug)]
+pub struct Reload {
+    /// Where the agent serves.
+    #[arg(long, value_name = "ADDRESS:PORT", default_value = DEFAULT_LISTEN)]
+    pub listen: SocketAddr,
+}
+
+/// Options of `doctor`.
+#[derive(Args, Debug)]
+pub struct Doctor {
+    /// Interface to examine; may be given several times. All but loopback when none is given.
+    #[arg(short, long = "interface", value_name = "IFACE")]
+    pub interfaces: Vec<String>,
+    /// How the checks are printed.
+    #[arg(long, value_enum, default_value_t = Output::Table)]
+    pub output: Output,
+}
+
+/// How the program is attached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, serde::Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum AttachMode {
+    /// In the driver.
+    Native,
+    /// In the network stack.
+    Skb,
+}
+
+impl From<AttachMode> for Mode {
+    fn from(mode: AttachMode) -> Self {
+        match mode {
+            AttachMode::Native => Self::Native,
+            AttachMode::Skb => Self::Skb,
+        }
+    }
+}
+
+/// Parses a drain interval. A slot counts packets in 32 bits: at 30 million packets per second, more
+/// than one CPU can process, that is enough for 143 seconds.
+pub(crate) fn interval(text: &str) -> Result<Duration, String> {
+    let interval = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+    let allowed = Duration::from_millis(100)..=Duration::from_secs(60);
+    if allowed.contains(&interval) { Ok(interval) } else { Err("allowed are 100ms to 60s".to_owned()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_definition_is_consistent() {
+        super::Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn intervals_are_bounded() {
+        assert!(super::interval("10s").is_ok());
+        assert!(super::interval("100ms").is_ok());
+        assert!(super::interval("99ms").is_err());
+        assert!(super::interval("61s").is_err());
+        assert!(super::interval("soon").is_err());
+    }
+}

@@ -1,0 +1,287 @@
+//! `demo`: a private network, traffic in it, and the real program that counts it.
+
+pub mod cost;
+pub mod generator;
+mod latch;
+pub mod network;
+pub mod payload_check;
+pub mod screen;
+pub mod sender;
+
+use std::convert::Infallible;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use thiserror::Error;
+use tokio::runtime::Runtime;
+
+use crate::agent::{Agent, AgentError, AgentOptions, Progress};
+use crate::commands::cli;
+use crate::commands::live::{Interval, Live, Top};
+use crate::commands::pcap::{Capture, CaptureError};
+use crate::commands::policy_choice::Chosen;
+use crate::commands::run::{self, RunError, Signals};
+use crate::commands::text::Output;
+use crate::delivery::books::Books;
+use crate::delivery::queue::{Bounds, Lane};
+use crate::interfaces::netlink::{Netlink, NetlinkError};
+use crate::interfaces::selection::Selection;
+use crate::kernel::program::{Mode, ProgramError};
+use crate::kernel::table_size;
+use crate::policy::compile::Enforced;
+use crate::records::terms::Keyring;
+use crate::serve::http::{ListenError, Listener, Server};
+use crate::serve::metrics::{Published, Snapshot};
+use cost::{Cost, Meter};
+use generator::Traffic;
+use latch::Latch;
+use network::{Cable, NetworkError};
+use payload_check::PayloadCheckError;
+use screen::{Protocols, Summary};
+use sender::{Handed, Sender};
+
+/// The end that traffic is sent on.
+pub const SENDER: &str = "generator";
+/// The end that the program is attached to.
+pub const RECEIVER: &str = "watched";
+/// What Ethernet carries by default; generated frames are no longer.
+const MTU_OCTETS: u32 = 1500;
+/// The most that a veth carries: captures hold frames that the network card put together.
+const CAPTURE_MTU_OCTETS: u32 = 65_535;
+/// Octets of frames that are taken from a capture at most: they are held in memory.
+const CAPTURE_OCTETS_MAX: usize = 256 << 20;
+/// The mix that is generated is always the same.
+const SEED: u64 = 1;
+
+/// Why the demo does not start, or failed.
+#[derive(Debug, Error)]
+pub enum DemoError {
+    /// No network.
+    #[error(transparent)]
+    Network(#[from] NetworkError),
+    /// The interfaces cannot be listed.
+    #[error(transparent)]
+    Netlink(#[from] NetlinkError),
+    /// The program does not load.
+    #[error(transparent)]
+    Program(#[from] ProgramError),
+    /// The agent does not start, or stopped.
+    #[error(transparent)]
+    Agent(#[from] AgentError),
+    /// The address for the web server cannot be had.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    /// No signals, or no output.
+    #[error(transparent)]
+    Run(#[from] RunError),
+    /// Frames could not be sent.
+    #[error("cannot send frames into the private network: {0}; it takes CAP_NET_RAW")]
+    Send(#[source] io::Error),
+    /// The capture cannot be used, or not to its end.
+    #[error(transparent)]
+    Capture(#[from] CaptureError),
+    /// The capture has nothing to send.
+    #[error("{0} holds no frame that an interface could send")]
+    Empty(String),
+    /// The payload check could not be made.
+    #[error(transparent)]
+    PayloadCheck(#[from] PayloadCheckError),
+    /// The output cannot be written.
+    #[error("cannot write to the standard output: {0}")]
+    Output(#[source] io::Error),
+    /// `--check` found something.
+    #[error("check failed: {0}")]
+    Check(&'static str),
+}
+
+/// Runs the demo and prints its last screen.
+///
+/// Must be called while the process has one thread: threads started before would not live in the
+/// private network.
+///
+/// # Errors
+/// See [`DemoError`]. However it ends, nothing is left behind: network and program go with the process.
+pub fn demo(args: &cli::Demo) -> Result<(), DemoError> {
+    let chosen = Chosen::new(&args.policy, None).map_err(RunError::Policy)?;
+    let enforced = chosen.enforce().map_err(RunError::Policy)?;
+    let keyring = chosen.keyring().map_err(RunError::Key)?;
+    run::permit(&enforced).map_err(RunError::Mandate)?;
+    let (traffic, damage) = match &args.pcap {
+        Some(path) => capture(path)?,
+        None => (Traffic::mixed(SEED), None),
+    };
+    if let Some(damage) = &damage {
+        eprintln!("minimizer: {damage}; the frames before are sent");
+    }
+    let host_interfaces = screen::host_interfaces(&Netlink::open()?.links()?);
+    // A socket belongs to the network in which it was made: this one to the host's.
+    let listener = args.listen.map(Listener::bind).transpose()?;
+    network::enter_private_namespace()?;
+    let mut netlink = Netlink::open()?;
+    let mtu_octets = if args.pcap.is_some() { CAPTURE_MTU_OCTETS } else { MTU_OCTETS };
+    let cable = Cable::lay(&mut netlink, SENDER, RECEIVER, mtu_octets)?;
+
+    let summary = measure(args, (enforced, keyring), Arc::new(traffic), &cable, netlink, listener)?;
+    match args.output {
+        Output::Table => screen::print(&summary, &host_interfaces),
+        Output::Json => screen::print_json(&summary, &host_interfaces),
+    }
+    .map_err(DemoError::Output)?;
+    if args.check {
+        summary.check().map_err(DemoError::Check)?;
+    }
+    damage.map_or(Ok(()), |damage| Err(damage.into()))
+}
+
+/// The frames of a capture, and what ended it early.
+fn capture(path: &Path) -> Result<(Traffic, Option<CaptureError>), DemoError> {
+    let mut frames = Vec::new();
+    let mut octets = 0;
+    let mut damage = None;
+    for frame in Capture::open(path)? {
+        match frame {
+            Ok(frame) => {
+                octets += frame.data.len();
+                frames.push(frame.data);
+            }
+            Err(error) => damage = Some(error),
+        }
+        if octets > CAPTURE_OCTETS_MAX {
+            eprintln!("minimizer: {} is large; its first {} frames are sent", path.display(), frames.len());
+            break;
+        }
+    }
+    let traffic = Traffic::of_frames(frames);
+    match damage {
+        Some(damage) if traffic.is_empty() => Err(damage.into()),
+        _ if traffic.is_empty() => Err(DemoError::Empty(path.display().to_string())),
+        damage => Ok((traffic, damage)),
+    }
+}
+
+/// Sends and counts until the time is over, and collects what there is to tell.
+fn measure(
+    args: &cli::Demo,
+    (enforced, keyring): (Arc<Enforced>, Keyring),
+    traffic: Arc<Traffic>,
+    cable: &Cable,
+    netlink: Netlink,
+    listener: Option<Listener>,
+) -> Result<Summary, DemoError> {
+    let runtime = Runtime::new().map_err(RunError::Signals)?;
+    let signals = Signals::catch(&runtime)?;
+    let mut program = run::load(table_size::decide(args.table.flows().unwrap_or_default())?, &enforced)?;
+    let meter = Meter::start(&program)?;
+    let options = AgentOptions {
+        selection: Selection::one(&cable.receiver.name),
+        force_tap: false,
+        mode: Mode::Native,
+        interval: args.interval,
+    };
+    let published = Published::new(Snapshot::starting(&mut program, &options)?);
+    let observed = published.clone();
+    let lane = Lane::new("screen", args.policy.recipient.as_deref(), "screen", Bounds::default());
+    let books = Books::new(vec![Arc::new(lane)]);
+    let observe = move |progress: &Progress<'_>| observed.progressed(progress);
+    let agent = Agent::start(program, keyring, options, books.clone(), observe)?;
+    let server = listener.map(|listener| Server::start(vec![listener], published.clone(), None)).transpose();
+    let server = server.map_err(RunError::Server)?;
+    if let Some(server) = &server {
+        server.urls().iter().for_each(|url| eprintln!("minimizer: serving {url}"));
+    }
+    let end = Arc::new(Latch::default());
+    signals.stop(&runtime, {
+        let end = Arc::clone(&end);
+        move || end.set()
+    });
+
+    let sender = Sender::start(Arc::clone(&traffic), cable.sender.index, None).map_err(DemoError::Send)?;
+    let conductor = Conductor { sender, netlink, cable: cable.clone(), meter, start: Instant::now() };
+    let conductor = thread::Builder::new()
+        .name("conductor".to_owned())
+        .spawn({
+            let (end, stopper, duration) = (Arc::clone(&end), agent.stopper(), args.duration);
+            move || {
+                let conducted = conductor.conduct(&end, duration);
+                end.set();
+                // Only now: whatever was sent has been seen.
+                stopper.stop();
+                conducted
+            }
+        })
+        .map_err(AgentError::Thread)?;
+    let shown = show(&books, &published, &end, args);
+    end.set();
+    let conducted = conductor.join().map_err(|_| AgentError::Panicked)?;
+    agent.wait()?;
+    let protocols = shown.map_err(DemoError::Output)?;
+    let conducted = conducted?;
+    Ok(Summary {
+        ledger: books.ledger(),
+        protocols,
+        sent: conducted.transmitted,
+        unsendable: conducted.handed.unsendable,
+        elapsed: conducted.elapsed,
+        cost: conducted.cost,
+        payload_check: payload_check::check(traffic.frames(), &enforced)?,
+    })
+}
+
+/// Shows every batch until there are no more, and sums up records by protocol.
+fn show(books: &Books, published: &Published, end: &Latch, args: &cli::Demo) -> io::Result<Protocols> {
+    let mut live = Live::new();
+    let mut protocols = Protocols::default();
+    let title = format!("demo on {RECEIVER}, {} s, Ctrl-C ends", args.duration.as_secs_f64());
+    let [lane] = books.lanes() else { return Ok(protocols) };
+    while let Some(batch) = lane.next_batch() {
+        // Whether there is such a recipient was checked at the start, and a demo has one policy.
+        let Ok(offered) = batch.offered(lane.recipient()) else { continue };
+        let mut top = Top::default();
+        let Ok(()) = offered.each(|records| {
+            protocols.add(records);
+            top.add(records);
+            Ok::<_, Infallible>(())
+        });
+        // This demo is where its records go.
+        lane.exported(&batch, offered.len(), offered.suppressed);
+        published.settled(&books.ledger());
+        let (records, top, fields) = (offered.len(), &*top.into_sorted(), offered.view.fields());
+        let interval = Interval { totals: &batch.totals, records, top, fields };
+        // What is left at the end is a fraction of an interval, and no rate to leave on a terminal.
+        let is_rest = live.is_terminal() && end.wait(Duration::ZERO);
+        if args.output == Output::Table && !is_rest {
+            live.show(&title, &interval, &books.ledger())?;
+        }
+    }
+    Ok(protocols)
+}
+
+/// Ends the sending in time and finds out what was sent.
+struct Conductor {
+    sender: Sender,
+    netlink: Netlink,
+    cable: Cable,
+    meter: Option<Meter>,
+    start: Instant,
+}
+
+struct Conducted {
+    handed: Handed,
+    transmitted: u64,
+    elapsed: Duration,
+    cost: Option<Cost>,
+}
+
+impl Conductor {
+    fn conduct(mut self, end: &Latch, duration: Duration) -> Result<Conducted, DemoError> {
+        end.wait(duration);
+        let handed = self.sender.finish().map_err(DemoError::Send)?;
+        let elapsed = self.start.elapsed();
+        let transmitted = self.cable.settle(&mut self.netlink, handed)?;
+        let cost = self.meter.as_ref().and_then(Meter::read);
+        Ok(Conducted { handed, transmitted, elapsed, cost })
+    }
+}

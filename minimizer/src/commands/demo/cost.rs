@@ -1,0 +1,36 @@
+//! What the program costs per packet, by the kernel's own measure.
+
+use std::os::fd::OwnedFd;
+
+use aya::programs::loaded_programs;
+use aya::sys::{Stats, enable_stats};
+
+pub use crate::kernel::program::Cost;
+use crate::kernel::program::{Program, ProgramError};
+
+/// A measurement that runs while this exists.
+#[derive(Debug)]
+pub struct Meter {
+    program_id: u32,
+    /// The kernel measures as long as this is open.
+    _measuring: OwnedFd,
+}
+
+impl Meter {
+    /// Starts to measure a program; `None` where the kernel cannot (before 5.8) or will not.
+    ///
+    /// # Errors
+    /// When the kernel does not tell the program's number.
+    pub fn start(program: &Program) -> Result<Option<Self>, ProgramError> {
+        let program_id = program.info()?.id();
+        Ok(enable_stats(Stats::RunTime).ok().map(|measuring| Self { program_id, _measuring: measuring }))
+    }
+
+    /// What the program has cost until now; `None` when it is gone or never ran.
+    #[must_use]
+    pub fn read(&self) -> Option<Cost> {
+        let info = loaded_programs().filter_map(Result::ok).find(|info| info.id() == self.program_id)?;
+        let cost = Cost::of(&info);
+        (cost.runs > 0).then_some(cost)
+    }
+}

@@ -1,0 +1,118 @@
+//! A network that exists only as long as this process: an anonymous network namespace with veth pairs.
+
+use std::fs;
+use std::io;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::sched::{CloneFlags, unshare};
+use thiserror::Error;
+
+use super::sender::Handed;
+use crate::interfaces::netlink::{Link, LinkCounters, Netlink, NetlinkError};
+
+/// Why no private network could be made.
+#[derive(Debug, Error)]
+pub enum NetworkError {
+    /// The kernel made no namespace.
+    #[error("a private network namespace cannot be created: {0}; it takes CAP_SYS_ADMIN: run as root")]
+    Namespace(#[source] nix::Error),
+    /// A setting of the namespace could not be written.
+    #[error("{path} cannot be written: {source}")]
+    Setting {
+        /// The setting's file.
+        path: String,
+        /// The kernel's answer.
+        source: io::Error,
+    },
+    /// The pair could not be created.
+    #[error("the private network cannot be set up: {0}")]
+    Netlink(#[from] NetlinkError),
+    /// Frames stay between the interfaces.
+    #[error("the private network keeps frames back: of {handed:?} its driver counts {counters:?}")]
+    Stuck {
+        /// What became of the frames at the sending end.
+        handed: Handed,
+        /// What the driver counts there.
+        counters: LinkCounters,
+    },
+}
+
+/// Longest wait for frames that are in a cable; beyond, something is stuck.
+const SETTLE_LIMIT: Duration = Duration::from_secs(30);
+
+/// Makes the calling thread, and all threads it starts from now on, live in a new network namespace.
+///
+/// The namespace has no name: the kernel removes it, with every interface in it, when its last
+/// process ends, however it ends. Sockets opened before stay where they were opened. Threads started
+/// before stay too, so this is called while there is one thread.
+///
+/// # Errors
+/// The kernel's answer: no CAP_SYS_ADMIN.
+pub fn enter_private_namespace() -> Result<(), NetworkError> {
+    unshare(CloneFlags::CLONE_NEWNET).map_err(NetworkError::Namespace)?;
+    // Interfaces inherit these, and would send neighbour and multicast discovery of their own.
+    for scope in ["default", "all"] {
+        write_setting(&format!("/proc/sys/net/ipv6/conf/{scope}/disable_ipv6"))?;
+    }
+    Ok(())
+}
+
+fn write_setting(path: &str) -> Result<(), NetworkError> {
+    match fs::write(path, "1") {
+        // A kernel without IPv6 has nothing to disable.
+        Err(source) if source.kind() == io::ErrorKind::NotFound => Ok(()),
+        written => written.map_err(|source| NetworkError::Setting { path: path.to_owned(), source }),
+    }
+}
+
+/// A virtual cable: what is sent on one end arrives on the other, and nothing else does.
+#[derive(Clone, Debug)]
+pub struct Cable {
+    /// The end that frames are sent on.
+    pub sender: Link,
+    /// The end that frames arrive on.
+    pub receiver: Link,
+}
+
+impl Cable {
+    /// Lays a cable between two new interfaces in the namespace of the calling thread.
+    ///
+    /// # Errors
+    /// The kernel's answer.
+    pub fn lay(
+        netlink: &mut Netlink,
+        sender: &str,
+        receiver: &str,
+        mtu_octets: u32,
+    ) -> Result<Self, NetworkError> {
+        netlink.create_veth(sender, receiver, mtu_octets)?;
+        for name in [sender, receiver] {
+            let index = netlink.link(name)?.index;
+            netlink.set_up(index, true)?;
+        }
+        Ok(Self { sender: netlink.link(sender)?, receiver: netlink.link(receiver)? })
+    }
+
+    /// Waits until the receiving end has taken out all that was `handed` to the sending end since the
+    /// cable was laid, and returns how many frames those are by the driver's counters.
+    ///
+    /// A frame that finds no room is handed over again, and counted by the driver as dropped.
+    ///
+    /// # Errors
+    /// The kernel's answer, or frames that stay in the cable.
+    pub fn settle(&self, netlink: &mut Netlink, handed: Handed) -> Result<u64, NetworkError> {
+        let begin = Instant::now();
+        loop {
+            let counters = netlink.link(&self.sender.name)?.counters;
+            if counters.transmitted_packets + counters.transmitted_dropped == handed.accepted + handed.refused
+            {
+                return Ok(counters.transmitted_packets);
+            }
+            if begin.elapsed() > SETTLE_LIMIT {
+                return Err(NetworkError::Stuck { handed, counters });
+            }
+            thread::yield_now();
+        }
+    }
+}

@@ -1,0 +1,107 @@
+//! `policy`: check, explain, compare and describe policies, without touching the kernel.
+
+mod signing;
+
+use std::io::{self, Write};
+
+use schemars::schema_for;
+use serde::Serialize;
+use thiserror::Error;
+
+use crate::commands::cli::{Format, PolicyVerb, SchemaOf};
+use crate::commands::config::ConfigFile;
+use crate::policy::compile::Enforced;
+use crate::policy::diff::Way;
+use crate::policy::file::PolicyFile;
+use crate::policy::tables::TableError;
+use crate::policy::{Policy, PolicyError, words};
+use signing::SigningError;
+
+/// Why `policy` failed.
+#[derive(Debug, Error)]
+pub enum PolicyVerbError {
+    /// A policy cannot be used.
+    #[error(transparent)]
+    Policy(#[from] PolicyError),
+    /// Its prefixes and indicators do not fit into the kernel's tables.
+    #[error("the policy is refused: {0}")]
+    Tables(#[from] TableError),
+    /// Nothing is signed, or verified.
+    #[error(transparent)]
+    Signing(#[from] SigningError),
+    /// The output cannot be written.
+    #[error("cannot write to the standard output: {0}")]
+    Output(#[from] io::Error),
+}
+
+impl PolicyVerbError {
+    /// Whether a policy, a key or a signature is at fault, and not the output.
+    #[must_use]
+    pub const fn is_configuration(&self) -> bool {
+        !matches!(self, Self::Output(_) | Self::Signing(SigningError::Output(_)))
+    }
+}
+
+/// Does what was asked for, and writes the answer to `out`.
+///
+/// # Errors
+/// See [`PolicyVerbError`].
+pub fn policy(verb: &PolicyVerb, out: &mut impl Write) -> Result<(), PolicyVerbError> {
+    match verb {
+        PolicyVerb::Check { policy } => {
+            let enforced = Enforced::compile(Policy::load(policy, &[])?)?;
+            check(&enforced, out)?;
+        }
+        PolicyVerb::Explain { policy, tunnels, output } => {
+            let explanation = Policy::load(policy, tunnels)?.explain();
+            match output {
+                Format::Text => write!(out, "{explanation}")?,
+                Format::Json => json(out, &explanation)?,
+            }
+        }
+        PolicyVerb::Schema { of: SchemaOf::Policy } => json(out, &schema_for!(PolicyFile))?,
+        PolicyVerb::Schema { of: SchemaOf::Agent } => json(out, &schema_for!(ConfigFile))?,
+        PolicyVerb::Keygen { name, out: file } => signing::keygen(name, file.as_deref(), out)?,
+        PolicyVerb::Sign { policy, key } => signing::sign(policy, key, out)?,
+        PolicyVerb::Verify { policy, key } => signing::verify(policy, key, out)?,
+        PolicyVerb::Diff { before, after, output } => {
+            let differences = Policy::load(before, &[])?.diff(&Policy::load(after, &[])?);
+            match output {
+                Format::Json => json(out, &differences)?,
+                Format::Text if differences.is_empty() => {
+                    writeln!(out, "no difference in what they mean")?;
+                }
+                Format::Text => {
+                    for difference in &differences {
+                        writeln!(out, "{difference}")?;
+                    }
+                    let wider = differences.iter().filter(|difference| difference.way == Way::Wider).count();
+                    let all = words::count(differences.len(), "difference", "differences");
+                    writeln!(out, "{all}, {wider} of them wider")?;
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+fn check(enforced: &Enforced, out: &mut impl Write) -> io::Result<()> {
+    let policy = &enforced.policy;
+    writeln!(out, "ok: {}, SHA-256 {}", policy.name, policy.digest)?;
+    let prefixes = policy.scope.as_ref().map_or(0, |scope| scope.prefixes.len());
+    let indicators = policy.selectors.as_ref().map_or(0, Vec::len);
+    writeln!(
+        out,
+        "{}, {} collected, {}, {}",
+        words::count(policy.recipients.len(), "recipient", "recipients"),
+        words::count(enforced.collected.fields.len(), "field", "fields"),
+        words::count(prefixes, "prefix", "prefixes"),
+        words::count(indicators, "line of indicators", "lines of indicators"),
+    )?;
+    policy.inputs.iter().try_for_each(|(name, digest)| writeln!(out, "{name}: SHA-256 {digest}"))
+}
+
+fn json(out: &mut impl Write, value: &impl Serialize) -> io::Result<()> {
+    serde_json::to_writer_pretty(&mut *out, value)?;
+    out.write_all(b"\n")
+}

@@ -1,0 +1,90 @@
+//! `policy keygen`, `sign` and `verify`: signatures as those meet them who sign off policies.
+
+use std::fs::OpenOptions;
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+
+use thiserror::Error;
+
+use crate::policy::signature::required::{self, KeyTextError};
+use crate::policy::signature::{self, NoteError, SignatureError};
+use crate::policy::{Policy, PolicyError};
+
+/// Why nothing is signed, or verified.
+#[derive(Debug, Error)]
+pub enum SigningError {
+    /// No pair of keys.
+    #[error(transparent)]
+    Generate(#[from] NoteError),
+    /// The private key cannot be kept.
+    #[error("cannot write the private key to {}: {source}; nothing was overwritten, name another file with '--out'", path.display())]
+    Keep {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The policy cannot be used.
+    #[error(transparent)]
+    Policy(#[from] PolicyError),
+    /// The verifier key is none.
+    #[error("--key: {0}")]
+    KeyText(#[from] KeyTextError),
+    /// The signature is not as it must be.
+    #[error(transparent)]
+    Signature(#[from] SignatureError),
+    /// The output cannot be written.
+    #[error("cannot write to the standard output: {0}")]
+    Output(#[from] io::Error),
+}
+
+/// Makes a pair of keys: writes the private one to a new file that only its owner reads, prints the other.
+///
+/// # Errors
+/// When the name cannot be that of a key, or the file is there already.
+pub fn keygen(name: &str, file: Option<&Path>, out: &mut impl Write) -> Result<(), SigningError> {
+    let (private, public) = signature::generate(name)?;
+    // A name may be an address, with slashes.
+    let path = file.map_or_else(|| PathBuf::from(format!("{}.key", name.replace('/', "-"))), Path::to_owned);
+    let keep = || -> io::Result<()> {
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
+        file.write_all(private.as_bytes())?;
+        file.write_all(b"\n")?;
+        file.sync_all()
+    };
+    keep().map_err(|source| SigningError::Keep { path: path.clone(), source })?;
+    eprintln!("minimizer: the private key is in {}; whoever reads it can sign as {name}", path.display());
+    writeln!(out, "{public}")?;
+    Ok(())
+}
+
+/// Signs a policy that can be used, and says where the note is.
+///
+/// # Errors
+/// When the policy is refused, or the key cannot be read.
+pub fn sign(path: &Path, key: &Path, out: &mut impl Write) -> Result<(), SigningError> {
+    let policy = read(path)?;
+    let note = signature::sign(path, &policy.name, &policy.digest, key)?;
+    writeln!(out, "signed: {}, SHA-256 {}, in {}", policy.name, policy.digest, note.display())?;
+    Ok(())
+}
+
+/// Says ok when the holder of the key signed the policy as it is.
+///
+/// # Errors
+/// When there is no such signature.
+pub fn verify(path: &Path, key: &str, out: &mut impl Write) -> Result<(), SigningError> {
+    let key = required::key(key, Path::new(""))?;
+    let policy = read(path)?;
+    signature::verify(path, &policy.name, &policy.digest, &key)?;
+    writeln!(out, "ok: {}, SHA-256 {}, signed by {}", policy.name, policy.digest, key.name())?;
+    Ok(())
+}
+
+/// The policy in a file; no built-in one.
+fn read(path: &Path) -> Result<Policy, PolicyError> {
+    let text = std::fs::read_to_string(path)
+        .map_err(|source| PolicyError::Read { path: path.display().to_string(), source })?;
+    Policy::parse(&text, path)
+}

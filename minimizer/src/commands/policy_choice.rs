@@ -1,0 +1,175 @@
+//! The policy that was chosen: where it is read, by whom it must be signed, and who of its recipients is shown.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use minimizer_common::tunnel::Tunnel;
+use thiserror::Error;
+
+use crate::commands::cli::{DEFAULT_POLICY, PolicyOption};
+use crate::commands::config::{Config, ConfigError};
+use crate::policy::compile::{Enforced, PlanError};
+use crate::policy::signature::VerifierKey;
+use crate::policy::signature::required::{self, KeyTextError, NotSigned};
+use crate::records::keys::{KeyError, Keys};
+use crate::records::terms::{Keyring, NoRecipient};
+
+/// Why the policy that was chosen is not put in force.
+#[derive(Debug, Error)]
+pub enum ChosenError {
+    /// It cannot be used.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    /// agent.toml, which names it, cannot be used.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// It has no such recipient.
+    #[error(transparent)]
+    Recipient(#[from] NoRecipient),
+    /// The key of the signature that is required is none.
+    #[error("--require-signature: {0}")]
+    KeyText(#[from] KeyTextError),
+    /// It is not signed as is required.
+    #[error(transparent)]
+    NotSigned(#[from] NotSigned),
+}
+
+/// The choice. What it names is read anew each time it is put in force.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Chosen {
+    source: String,
+    /// agent.toml, when the policy's name is from there or would be.
+    config: Option<PathBuf>,
+    tunnels: Vec<Tunnel>,
+    recipient: Option<String>,
+    keys: Option<PathBuf>,
+    signed_by: Option<VerifierKey>,
+}
+
+impl Chosen {
+    /// What the command line says, else agent.toml, else the defaults.
+    ///
+    /// # Errors
+    /// When the key of the required signature cannot be read.
+    pub fn new(option: &PolicyOption, config: Option<(&Path, &Config)>) -> Result<Self, ChosenError> {
+        let file = config.map(|(_, config)| config);
+        let signed_by = match &option.require_signature {
+            Some(text) => Some(required::key(text, Path::new(""))?),
+            None => file.and_then(|file| file.require_signature.clone()),
+        };
+        let named = option.policy.clone().or_else(|| file.and_then(|file| file.policy.clone()));
+        Ok(Self {
+            source: named.unwrap_or_else(|| DEFAULT_POLICY.to_owned()),
+            config: config.filter(|_| option.policy.is_none()).map(|(path, _)| path.to_owned()),
+            tunnels: option.tunnels.clone(),
+            recipient: option.recipient.clone(),
+            keys: option.keys.clone().or_else(|| file.and_then(|file| file.keys.clone())),
+            signed_by,
+        })
+    }
+
+    /// The recipient whose view is shown; the first one when none is named.
+    #[must_use]
+    pub fn recipient(&self) -> Option<&str> {
+        self.recipient.as_deref()
+    }
+
+    /// The master secret.
+    ///
+    /// # Errors
+    /// When the file of the keys cannot be used.
+    pub fn keyring(&self) -> Result<Keyring, KeyError> {
+        Ok(Keyring::new(Keys::load(self.keys.as_deref())?))
+    }
+
+    /// Reads the policy, checks its signature where one is required, and compiles it.
+    ///
+    /// # Errors
+    /// Why it is not put in force.
+    pub fn enforce(&self) -> Result<Arc<Enforced>, ChosenError> {
+        let enforced = Enforced::load(&self.source, &self.tunnels)?;
+        if let Some(key) = &self.signed_by {
+            required::check(&enforced.policy, &self.source, &self.tunnels, key)?;
+        }
+        if let Some(recipient) = &self.recipient {
+            enforced.policy.recipient(recipient)?;
+        }
+        Ok(enforced)
+    }
+
+    /// The same, of the policy that agent.toml names by now. Nothing else of agent.toml is taken anew.
+    ///
+    /// # Errors
+    /// Why it is not put in force.
+    pub fn enforce_again(&self) -> Result<Arc<Enforced>, ChosenError> {
+        let Some(path) = &self.config else { return self.enforce() };
+        let named = Config::load(path)?.policy;
+        let source = named.unwrap_or_else(|| DEFAULT_POLICY.to_owned());
+        Self { source, ..self.clone() }.enforce()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::{Path, PathBuf};
+
+    use super::{Chosen, ChosenError};
+    use crate::commands::cli::PolicyOption;
+    use crate::commands::config::Config;
+    use crate::policy::signature::generate;
+
+    fn config(folder: &Path, text: &str) -> (PathBuf, Config) {
+        let path = folder.join("agent.toml");
+        fs::write(&path, text).expect("is written");
+        let config = Config::load(&path).unwrap_or_else(|error| panic!("{error}"));
+        (path, config)
+    }
+
+    #[test]
+    fn the_command_line_wins_then_agent_toml_then_the_default() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (path, file) = config(folder.path(), "policy = \"full-record\"\nkeys = \"secret\"\n");
+        let said = PolicyOption { policy: Some("carrier-default".to_owned()), ..PolicyOption::default() };
+        let name = |option: &PolicyOption, config| {
+            let chosen = Chosen::new(option, config).expect("can be chosen");
+            chosen.enforce().expect("is built in").policy.name.clone()
+        };
+        assert_eq!(name(&said, Some((&path, &file))), "carrier-default");
+        assert_eq!(name(&PolicyOption::default(), Some((&path, &file))), "full-record");
+        assert_eq!(name(&PolicyOption::default(), None), "carrier-default");
+        let chosen = Chosen::new(&said, Some((&path, &file))).expect("can be chosen");
+        assert_eq!(chosen.keys, Some(folder.path().join("secret")));
+    }
+
+    #[test]
+    fn what_agent_toml_names_is_asked_again_unless_the_command_line_named_it() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (path, file) = config(folder.path(), "policy = \"full-record\"\n");
+        let said = PolicyOption { policy: Some("full-record".to_owned()), ..PolicyOption::default() };
+        let [fixed, asked] = [said, PolicyOption::default()]
+            .map(|option| Chosen::new(&option, Some((&path, &file))).expect("can be chosen"));
+        config(folder.path(), "policy = \"carrier-default\"\ninterval = \"1s\"\n");
+        let name = |chosen: &Chosen| chosen.enforce_again().expect("is built in").policy.name.clone();
+        assert_eq!([name(&fixed), name(&asked)], ["full-record", "carrier-default"]);
+        fs::write(&path, "policy = 1").expect("is written");
+        assert!(matches!(asked.enforce_again(), Err(ChosenError::Config(_))));
+    }
+
+    #[test]
+    fn a_signature_that_agent_toml_requires_is_required() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (_, public) = generate("officer").expect("a key");
+        fs::write(folder.path().join("officer.pub"), public).expect("is written");
+        let (path, file) = config(folder.path(), "require_signature = \"officer.pub\"\n");
+        let chosen = Chosen::new(&PolicyOption::default(), Some((&path, &file))).expect("can be chosen");
+        assert!(matches!(chosen.enforce(), Err(ChosenError::NotSigned(_))));
+    }
+
+    #[test]
+    fn a_recipient_that_the_policy_lacks_is_refused() {
+        let option = PolicyOption { recipient: Some("nobody".to_owned()), ..PolicyOption::default() };
+        let said = Chosen::new(&option, None).expect("can be chosen").enforce().expect_err("has no such");
+        assert!(said.to_string().contains("has no recipient nobody; it has: operations"), "{said}");
+    }
+}

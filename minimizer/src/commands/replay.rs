@@ -1,0 +1,187 @@
+//! `replay`: every frame of a capture through the program in the kernel, and its records.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use minimizer_common::generation::Residual;
+use minimizer_common::outcome::Outcome;
+use minimizer_common::tunnel::Tunnels;
+use minimizer_ebpf::cursor::Cursor;
+use minimizer_ebpf::walk::walk;
+use thiserror::Error;
+
+use crate::commands::pcap::{Capture, CaptureError, Frame};
+use crate::delivery::ledger::Ledger;
+use crate::kernel::program::{Clock, Options, Program, ProgramError};
+use crate::policy::compile::Enforced;
+use crate::policy::field::Fields;
+use crate::records::drain::{Records, drain};
+use crate::records::keys::KeyError;
+use crate::records::record::Record;
+use crate::records::terms::{Keyring, NoRecipient, Terms};
+
+/// Name of the only interface in the ledger of a replay.
+pub const INTERFACE: &str = "replay";
+/// The interface index from which the kernel pretends that a test frame comes: loopback.
+pub const IF_INDEX: u32 = 1;
+/// Octets of the shortest frame that the kernel runs a program on.
+const KERNEL_OCTETS_MIN: usize = 14;
+/// Octets of the longest frame that the kernel runs a program on, with some to spare: an IP packet
+/// is at most 65,535 octets, and what lies behind it is neither read nor counted.
+const KERNEL_OCTETS_MAX: usize = 70_000;
+/// Frames between drains: as many flows as they can be never fill the table.
+const FRAMES_PER_DRAIN: u32 = 65_536;
+
+/// Why a replay ended early. What was replayed before is complete and correct.
+#[derive(Debug, Error)]
+pub enum ReplayError {
+    /// The capture cannot be read, or not to its end.
+    #[error(transparent)]
+    Capture(#[from] CaptureError),
+    /// The program cannot be loaded or run.
+    #[error(transparent)]
+    Program(#[from] ProgramError),
+    /// No key for pseudonyms.
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    /// The policy has no such recipient.
+    #[error(transparent)]
+    Recipient(#[from] NoRecipient),
+}
+
+/// What a replay yields.
+#[derive(Debug)]
+pub struct Replayed {
+    /// One record for each distinct tuple that the recipient sees, by time and tuple.
+    pub records: Vec<Record>,
+    /// Their fields.
+    pub fields: Fields,
+    /// The sum of what too few sources made, and its fields.
+    pub residual: Option<(Record, Fields)>,
+    /// Where every frame went.
+    pub ledger: Ledger,
+    /// The kernel's digest of the program that they ran through, in hexadecimal.
+    pub program_tag: String,
+    /// What ended the replay before the end of the capture.
+    pub error: Option<ReplayError>,
+}
+
+/// Replays a capture and shows what `recipient` would see of it; the first recipient when none is named.
+///
+/// # Errors
+/// When it does not begin: the capture does not open or the program does not load. What happens
+/// later is in [`Replayed::error`].
+pub fn replay(
+    path: &Path,
+    enforced: &Arc<Enforced>,
+    mut keyring: Keyring,
+    recipient: Option<&str>,
+) -> Result<Replayed, ReplayError> {
+    let capture = Capture::open(path)?;
+    let terms = keyring.terms(enforced, Timestamp::now())?;
+    let view = terms.view(recipient)?;
+    let mut replay = Replay::new(&terms)?;
+    let error = replay.frames(capture).err();
+    replay.drain()?;
+    let mut records = replay.records.take();
+    enforced.finish(&mut records);
+    replay.ledger.add_selected(records.iter().copied());
+    let viewed = view.of(&records);
+    let mut shown = viewed.records.into_owned();
+    shown.sort_unstable_by_key(|record| (record.start_ms, record.tuple));
+    replay.ledger.add_exported(replay.recorded, viewed.suppressed);
+    let residual = viewed.residual.map(|record| (record, view.residual_fields()));
+    let program_tag = replay.program.tag()?;
+    Ok(Replayed {
+        records: shown,
+        fields: view.fields(),
+        residual,
+        ledger: replay.ledger,
+        program_tag,
+        error,
+    })
+}
+
+struct Replay {
+    program: Program,
+    records: Records,
+    ledger: Ledger,
+    /// Packets and octets in the records.
+    recorded: Residual,
+    since_drain: u32,
+    /// Time of the latest frame, in milliseconds since 1970; `None` before the first.
+    latest_ms: Option<u64>,
+}
+
+impl Replay {
+    fn new(terms: &Terms) -> Result<Self, ReplayError> {
+        let options = Options {
+            flows_per_cpu: FRAMES_PER_DRAIN,
+            clock: Clock::Control,
+            hash_keys: None,
+            enforced: Arc::clone(&terms.enforced),
+        };
+        let mut program = Program::load(&options)?;
+        program.watch(IF_INDEX, 0)?;
+        if let Some(key) = terms.pseudonym_key() {
+            program.generations().set_first_pseudonym_key(key);
+        }
+        let ledger = Ledger::new(vec![INTERFACE.to_owned()]);
+        let recorded = Residual::default();
+        let records = Records::new(vec![IF_INDEX]);
+        Ok(Self { program, records, ledger, recorded, since_drain: 0, latest_ms: None })
+    }
+
+    fn frames(&mut self, capture: Capture) -> Result<(), ReplayError> {
+        for frame in capture {
+            self.frame(&frame?)?;
+            self.since_drain += 1;
+            if self.since_drain == FRAMES_PER_DRAIN {
+                self.drain()?;
+            }
+        }
+        Ok(())
+    }
+
+    fn frame(&mut self, frame: &Frame) -> Result<(), ReplayError> {
+        let octets = &frame.data[..frame.data.len().min(KERNEL_OCTETS_MAX)];
+        if octets.len() < KERNEL_OCTETS_MIN {
+            // The kernel refuses to run on less than an Ethernet header; the same walk says what
+            // such a frame is.
+            let outcome =
+                walk(&mut Cursor::over(octets), Tunnels::NONE).err().unwrap_or(Outcome::EthernetTruncated);
+            self.ledger.add_outcome(0, outcome, u64::from(frame.original_octets));
+            return Ok(());
+        }
+        self.set_time(frame.time_ns / 1_000_000)?;
+        self.program.run(octets)?;
+        Ok(())
+    }
+
+    /// A slot takes its latest packet for its last, and stores 32 bits of time: captures that were merged go back in
+    /// time, and one may claim any.
+    fn set_time(&mut self, time_ms: u64) -> Result<(), ReplayError> {
+        let time = self.program.time();
+        let is_storable = time_ms / time.unit_ms <= time.base + u64::from(u32::MAX);
+        if self.latest_ms.is_none_or(|latest_ms| time_ms < latest_ms || !is_storable) {
+            self.drain()?;
+            self.program.set_time_base(time_ms);
+        }
+        self.latest_ms = Some(time_ms);
+        self.program.set_time(time_ms);
+        Ok(())
+    }
+
+    /// Empties the table into the records, which are all handed over in the end.
+    fn drain(&mut self) -> Result<(), ReplayError> {
+        let time = self.program.time();
+        let mut quiet = self.program.generations().flip().map_err(ProgramError::from)?;
+        let totals = drain(&mut quiet, &mut self.records, |units| time.milliseconds(units));
+        self.ledger.add(&totals);
+        self.recorded.packets += totals.recorded.packets;
+        self.recorded.octets += totals.recorded.octets;
+        self.since_drain = 0;
+        Ok(())
+    }
+}

@@ -1,0 +1,302 @@
+//! `run`: the agent on live interfaces until it is told to stop.
+
+mod hangup;
+mod sinks;
+
+use std::convert::Infallible;
+use std::io::{self, BufWriter, Write};
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use thiserror::Error;
+use tokio::runtime::Runtime;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use crate::agent::{Agent, AgentError, AgentOptions};
+use crate::commands::cli;
+use crate::commands::live::{Interval, Live, Top};
+use crate::commands::options::{Settings, SettingsError};
+use crate::commands::policy_choice::ChosenError;
+use crate::commands::text::{self, Output};
+use crate::delivery::batch::{Batch, Offered};
+use crate::delivery::books::Books;
+use crate::delivery::ledger::Ledger;
+use crate::delivery::queue::Lane;
+use crate::delivery::sink::Loss;
+use crate::interfaces::netlink::{Netlink, NetlinkError};
+use crate::interfaces::selection::{Selection, SelectionError};
+use crate::kernel::program::{Options, Program, ProgramError};
+use crate::kernel::table_size;
+use crate::policy::compile::Enforced;
+use crate::policy::mandate::MandateError;
+use crate::records::keys::KeyError;
+use crate::serve::http::{ListenError, Listener, Server, Web, WebConfigError};
+use crate::serve::ledger_file::{self, LedgerFileError, Origin};
+use crate::serve::metrics::{Published, Snapshot};
+use crate::sinks::stdout;
+use crate::support::privilege::{self, PrivilegeError, Task};
+use hangup::{Hangups, Reload};
+use sinks::{Couriers, UnknownRecipient};
+
+/// Why `run` does not start, or ended.
+#[derive(Debug, Error)]
+pub enum RunError {
+    /// What to do is not known.
+    #[error(transparent)]
+    Settings(#[from] SettingsError),
+    /// The policy cannot be used.
+    #[error(transparent)]
+    Policy(#[from] ChosenError),
+    /// The file of the secret cannot be used.
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    /// The mandate does not permit collection now.
+    #[error(transparent)]
+    Mandate(#[from] MandateError),
+    /// An interface cannot be found.
+    #[error(transparent)]
+    Netlink(#[from] NetlinkError),
+    /// The selection of interfaces cannot be used.
+    #[error(transparent)]
+    Selection(#[from] SelectionError),
+    /// Capabilities are missing.
+    #[error(transparent)]
+    Privilege(#[from] PrivilegeError),
+    /// The address for the web server cannot be had.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    /// The web configuration cannot be used.
+    #[error(transparent)]
+    Web(#[from] WebConfigError),
+    /// The web server does not start.
+    #[error("cannot start the web server: {0}")]
+    Server(#[source] io::Error),
+    /// A sink is for somebody whom the policy does not know.
+    #[error(transparent)]
+    Sink(#[from] UnknownRecipient),
+    /// The couriers do not start.
+    #[error("cannot start the threads of the sinks: {0}")]
+    Couriers(#[source] io::Error),
+    /// The program does not load.
+    #[error(transparent)]
+    Program(#[from] ProgramError),
+    /// The agent does not start, or stopped.
+    #[error(transparent)]
+    Agent(#[from] AgentError),
+    /// No signals.
+    #[error("cannot wait for signals: {0}")]
+    Signals(#[source] io::Error),
+    /// Records cannot be printed.
+    #[error("cannot write to the standard output: {0}; records from then on are counted as dropped")]
+    Output(#[source] io::Error),
+    /// The ledger cannot be written.
+    #[error(transparent)]
+    Ledger(#[from] LedgerFileError),
+    /// Something is not accounted for.
+    #[error("the ledger does not balance: this is a defect, please report it with the ledger")]
+    Unbalanced,
+}
+
+/// Watches the interfaces until SIGINT or SIGTERM, then drains once more and prints the ledger.
+///
+/// # Errors
+/// See [`RunError`]. Nothing is left attached.
+pub fn run(args: &cli::Run) -> Result<(), RunError> {
+    let settings = Settings::new(args)?;
+    let chosen = settings.chosen;
+    let (enforced, keyring) = (chosen.enforce()?, chosen.keyring()?);
+    permit(&enforced)?;
+    let selection = select(&settings.interfaces, &settings.taps)?;
+    privilege::check(Task::Run)?;
+    let web = settings.web_config.as_deref().map(Web::open).transpose()?;
+    let listeners = settings.listen.iter().copied().map(Listener::bind).collect::<Result<_, _>>()?;
+    let runtime = Runtime::new().map_err(RunError::Signals)?;
+    let flows_per_cpu = table_size::decide(settings.flows)?;
+    let mut program = load(flows_per_cpu, &enforced)?;
+    let options = AgentOptions {
+        selection,
+        force_tap: settings.force_tap,
+        mode: settings.mode.into(),
+        interval: settings.interval,
+    };
+    let printed_lane = settings.output.map(|_| stdout::lane(chosen.recipient()));
+    let books = Books::new(sinks::lanes(&settings.sinks).into_iter().chain(printed_lane.clone()).collect());
+    sinks::check(&books, &enforced.policy)?;
+    let published = Published::new(Snapshot::starting(&mut program, &options)?);
+    let observed = published.clone();
+    // Before anything is attached: a signal at any later moment ends with a last drain.
+    let signals = Signals::catch(&runtime)?;
+    let hangups = Hangups::catch(&runtime)?;
+    let couriers = Couriers::start(&settings.sinks, &books, &published).map_err(RunError::Couriers)?;
+    let agent = Agent::start(program, keyring, options, books.clone(), move |progress| {
+        observed.progressed(progress)
+    })?;
+    let stopper = agent.stopper();
+    signals.stop(&runtime, move || stopper.stop());
+    let reload = Reload {
+        chosen,
+        flows_per_cpu,
+        replacer: agent.replacer(),
+        published: published.clone(),
+        books: books.clone(),
+    };
+    hangups.follow(&runtime, reload);
+    let server = Server::start(listeners, published.clone(), web).map_err(RunError::Server)?;
+    server.urls().iter().for_each(|url| eprintln!("minimizer: serving {url}"));
+    let printed = match (settings.output, &printed_lane) {
+        (Some(output), Some(lane)) => {
+            let printed = print(lane, &books, &published, output);
+            // Whoever asked for an output and has closed it wants no more.
+            agent.stopper().stop();
+            printed
+        }
+        _ => Ok(()),
+    };
+    let ended = agent.wait();
+    if let Some(lane) = printed_lane {
+        // Whatever came after the output failed is lost, and counted as such.
+        while let Some(batch) = lane.next_batch() {
+            lane.lost(&batch, Loss::Output);
+        }
+    }
+    couriers.finish(settings.shutdown_timeout);
+    let ledger = books.ledger();
+    // The file first: a standard output that is closed must not cost it.
+    if let Some(path) = &settings.ledger {
+        ledger_file::write(path, &Origin::of(&published.latest()), &ledger)?;
+    }
+    printed
+        .and_then(|()| print_ledger(&ledger, settings.output.unwrap_or(Output::Json)))
+        .map_err(RunError::Output)?;
+    ended?;
+    if ledger.is_balanced() { Ok(()) } else { Err(RunError::Unbalanced) }
+}
+
+/// Whether the policy's mandate permits collection now.
+///
+/// # Errors
+/// Why it does not.
+pub fn permit(enforced: &Enforced) -> Result<(), MandateError> {
+    enforced.policy.mandate.as_ref().map_or(Ok(()), |mandate| mandate.permits(Timestamp::now()))
+}
+
+/// Loads the program for live interfaces.
+///
+/// # Errors
+/// See [`ProgramError`].
+pub fn load(flows_per_cpu: u32, enforced: &Arc<Enforced>) -> Result<Program, ProgramError> {
+    Program::load(&Options { flows_per_cpu, enforced: Arc::clone(enforced), ..Options::default() })
+}
+
+/// SIGINT and SIGTERM, from now on caught and remembered.
+pub struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Signals {
+    /// Catches the signals.
+    ///
+    /// # Errors
+    /// When the kernel or the runtime refuses.
+    pub fn catch(runtime: &Runtime) -> Result<Self, RunError> {
+        let _context = runtime.enter();
+        let catch = |kind| signal(kind).map_err(RunError::Signals);
+        Ok(Self { interrupt: catch(SignalKind::interrupt())?, terminate: catch(SignalKind::terminate())? })
+    }
+
+    /// Calls `stop` on the first signal; a second one ends the process as signals do.
+    pub fn stop(mut self, runtime: &Runtime, stop: impl Fn() + Send + 'static) {
+        runtime.spawn(async move {
+            self.next().await;
+            stop();
+            let number = self.next().await;
+            eprintln!("minimizer: stopped by a second signal; the last interval is not printed");
+            #[expect(clippy::disallowed_methods, reason = "the user insists; links end with the process")]
+            std::process::exit(128 + number);
+        });
+    }
+
+    async fn next(&mut self) -> i32 {
+        tokio::select! {
+            _ = self.interrupt.recv() => 2,
+            _ = self.terminate.recv() => 15,
+        }
+    }
+}
+
+/// The interfaces that are meant. A name must be there; a pattern may match nothing yet.
+fn select(interfaces: &[String], taps: &[String]) -> Result<Selection, RunError> {
+    let selection = Selection::new(interfaces, taps)?;
+    let links = Netlink::open()?.links()?;
+    for pattern in selection.check(&links)? {
+        eprintln!("minimizer: no interface matches {pattern} yet; those that appear are watched");
+    }
+    Ok(selection)
+}
+
+/// Prints batches until there are no more. When writing fails, the batch is lost.
+fn print(lane: &Lane, books: &Books, published: &Published, output: Output) -> io::Result<()> {
+    let mut live = (output == Output::Table).then(Live::new).filter(Live::is_terminal);
+    while let Some(batch) = lane.next_batch() {
+        // After a reload the policy may have other recipients: the one that was named is looked for at the start, and
+        // for a batch without it nobody is to see anything.
+        let Ok(offered) = batch.offered(lane.recipient()) else {
+            lane.lost(&batch, Loss::NoRecipient);
+            published.settled(&books.ledger());
+            continue;
+        };
+        let result = match output {
+            Output::Json => print_records(&offered),
+            Output::Table => show(&mut live, &batch, &offered, books),
+        };
+        match result {
+            Ok(()) => lane.exported(&batch, offered.len(), offered.suppressed),
+            Err(_) => lane.lost(&batch, Loss::Output),
+        }
+        published.settled(&books.ledger());
+        result?;
+    }
+    Ok(())
+}
+
+fn print_records(offered: &Offered<'_>) -> io::Result<()> {
+    let mut out = BufWriter::new(io::stdout().lock());
+    let view = offered.view;
+    offered.each(|records| text::json_lines(&mut out, records, view.fields()))?;
+    text::json_lines(&mut out, offered.valued_residual().as_slice(), view.residual_fields())?;
+    out.flush()
+}
+
+/// Shows the largest flows of a batch: in place on a terminal, or else as a table.
+fn show(live: &mut Option<Live>, batch: &Batch, offered: &Offered<'_>, books: &Books) -> io::Result<()> {
+    let mut top = Top::default();
+    let Ok(()) = offered.each(|records| {
+        top.add(records);
+        Ok::<_, Infallible>(())
+    });
+    let (top, records, fields) = (top.into_sorted(), offered.len(), offered.view.fields());
+    if let Some(live) = live {
+        let ledger = books.ledger();
+        let names: Vec<_> = ledger.interfaces().map(|(name, _)| name).collect();
+        let interval = Interval { totals: &batch.totals, records, top: &top, fields };
+        return live.show(&format!("{}  Ctrl-C ends", names.join(", ")), &interval, &ledger);
+    }
+    let mut out = BufWriter::new(io::stdout().lock());
+    text::table(&mut out, &top, fields)?;
+    let (more, packets) = (records - top.len(), batch.totals.recorded.packets);
+    writeln!(out, "{records} records, {packets} packets ({more} more records)\n")?;
+    out.flush()
+}
+
+/// The ledger goes where it does not mix with records: to the table, or beside the JSON Lines.
+fn print_ledger(ledger: &Ledger, output: Output) -> io::Result<()> {
+    match output {
+        Output::Table => text::ledger(&mut io::stdout().lock(), ledger),
+        Output::Json => {
+            let mut err = io::stderr().lock();
+            serde_json::to_writer(&mut err, ledger)?;
+            err.write_all(b"\n")
+        }
+    }
+}

@@ -1,0 +1,489 @@
+//! The ledger: where every packet went, and whether it adds up.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use minimizer_common::generation::Residual;
+use minimizer_common::outcome::Outcome;
+use serde::ser::{Serialize, SerializeMap as _, SerializeStruct as _, Serializer};
+
+use crate::delivery::account::Account;
+use crate::records::drain::{InterfaceTotals, Totals};
+use crate::records::record::Record;
+
+/// Name of the entry for interfaces whose slots were given to others. No interface has a space in its name.
+pub const FORMER: &str = "former interfaces";
+
+/// How often and how long nobody watched an interface, from its first attachment on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Unwatched {
+    /// How often.
+    pub times: u64,
+    /// How long, altogether.
+    pub time: Duration,
+}
+
+/// Kinds of packets that are told apart where nobody needs more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProtocolClass {
+    /// TCP.
+    Tcp,
+    /// UDP.
+    Udp,
+    /// ICMP and ICMPv6.
+    Icmp,
+    /// All others.
+    Other,
+}
+
+impl ProtocolClass {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Tcp, Self::Udp, Self::Icmp, Self::Other];
+
+    /// The class of a protocol number.
+    #[must_use]
+    pub const fn of(protocol: u8) -> Self {
+        match protocol {
+            6 => Self::Tcp,
+            17 => Self::Udp,
+            1 | 58 => Self::Icmp,
+            _ => Self::Other,
+        }
+    }
+
+    /// Its name in metrics.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
+            Self::Icmp => "icmp",
+            Self::Other => "other",
+        }
+    }
+}
+
+/// Packets of IPv4 and of IPv6, by the order of [`ProtocolClass::ALL`].
+pub type ProtocolPackets = [[u64; ProtocolClass::ALL.len()]; 2];
+
+/// One interface.
+#[derive(Clone, Debug)]
+struct Entry {
+    name: String,
+    totals: InterfaceTotals,
+    unwatched: Unwatched,
+    protocols: ProtocolPackets,
+}
+
+impl Entry {
+    const fn new(name: String, unwatched: Unwatched) -> Self {
+        Self { name, totals: InterfaceTotals::ZERO, unwatched, protocols: [[0; 4]; 2] }
+    }
+}
+
+/// Totals since the start, over all batches.
+#[derive(Clone, Debug)]
+pub struct Ledger {
+    /// By slot number.
+    entries: Vec<Entry>,
+    /// Interfaces that had a slot which another one has now.
+    former: Option<InterfaceTotals>,
+    /// Grows with every change.
+    revision: u64,
+    /// Packets and octets in records that were handed over.
+    exported: Residual,
+    /// Packets and octets in records that were lost on the way out.
+    dropped: Residual,
+    /// Packets and octets in records that wait to be handed over.
+    queued: Residual,
+    /// Packets and octets that the policy keeps from the recipient: too few sources made their records.
+    suppressed: Residual,
+    overflow: Residual,
+    /// Packets in records by the number of the indicator that selected them.
+    selected: BTreeMap<u64, u64>,
+    /// What became of what each sink was offered.
+    sinks: Vec<Account>,
+}
+
+impl Ledger {
+    /// An empty ledger for interfaces with these names, by slot number.
+    #[must_use]
+    pub fn new(names: Vec<String>) -> Self {
+        let entry = |name| Entry::new(name, Unwatched::default());
+        let entries = names.into_iter().map(entry).collect();
+        let (exported, dropped, queued, suppressed, overflow) = Default::default();
+        Self {
+            entries,
+            former: None,
+            revision: 0,
+            exported,
+            dropped,
+            queued,
+            suppressed,
+            overflow,
+            selected: BTreeMap::new(),
+            sinks: Vec::new(),
+        }
+    }
+
+    /// Enters the present name of the interface in a slot, and how long nobody watched it; a slot beyond
+    /// the last is a new one.
+    pub fn enter(&mut self, slot: usize, name: &str, unwatched: Unwatched) {
+        self.revision += 1;
+        while self.entries.len() <= slot {
+            self.entries.push(Entry::new(name.to_owned(), unwatched));
+        }
+        name.clone_into(&mut self.entries[slot].name);
+        self.entries[slot].unwatched = unwatched;
+    }
+
+    /// Moves what the interface in a slot saw to [`FORMER`]: another one gets the slot. All packets of the
+    /// first must have been entered.
+    pub fn retire(&mut self, slot: usize) {
+        self.revision += 1;
+        if let Some(entry) = self.entries.get_mut(slot) {
+            let totals = std::mem::replace(&mut entry.totals, InterfaceTotals::ZERO);
+            self.former.get_or_insert(InterfaceTotals::ZERO).add_all(&totals);
+            entry.protocols = ProtocolPackets::default();
+        }
+    }
+
+    /// A number that grows with every change.
+    #[must_use]
+    pub const fn revision(&self) -> u64 {
+        self.revision
+    }
+
+    /// Names of the interfaces that have slots, and how often and how long nobody watched them.
+    pub fn unwatched(&self) -> impl Iterator<Item = (&str, Unwatched)> {
+        self.entries.iter().map(|entry| (entry.name.as_str(), entry.unwatched))
+    }
+
+    /// Adds what a drain found. Its records wait until they are exported or dropped.
+    pub fn add(&mut self, drained: &Totals) {
+        self.revision += 1;
+        for (entry, batch) in self.entries.iter_mut().zip(&drained.interfaces) {
+            entry.totals.add_all(batch);
+        }
+        add(&mut self.queued, drained.recorded);
+        add(&mut self.overflow, drained.overflow());
+    }
+
+    /// Enters records that were handed over; `suppressed` of their packets without their keys.
+    pub fn add_exported(&mut self, counts: Residual, suppressed: Residual) {
+        self.revision += 1;
+        self.queued.packets -= counts.packets;
+        self.queued.octets -= counts.octets;
+        self.exported.packets += counts.packets - suppressed.packets;
+        self.exported.octets += counts.octets - suppressed.octets;
+        add(&mut self.suppressed, suppressed);
+    }
+
+    /// Enters records that were lost on the way out.
+    pub fn add_dropped(&mut self, counts: Residual) {
+        self.revision += 1;
+        self.queued.packets -= counts.packets;
+        self.queued.octets -= counts.octets;
+        add(&mut self.dropped, counts);
+    }
+
+    /// Counts the packets of records by the indicator that selected them.
+    pub fn add_selected(&mut self, records: impl IntoIterator<Item = Record>) {
+        for record in records.into_iter().filter(|record| record.selector_id != 0) {
+            *self.selected.entry(record.selector_id).or_default() += record.packets;
+        }
+    }
+
+    /// Counts the packets of records by interface, IP version and protocol. All three must have been collected.
+    pub fn add_protocols(&mut self, records: impl IntoIterator<Item = Record>) {
+        for Record { tuple, packets, .. } in records {
+            let slot = usize::try_from(tuple.tags().interface()).unwrap_or(usize::MAX);
+            if let Some(entry) = self.entries.get_mut(slot) {
+                let version = usize::from(tuple.tags().is_ipv6());
+                entry.protocols[version][ProtocolClass::of(tuple.protocol()) as usize] += packets;
+            }
+        }
+    }
+
+    /// Packets in records by interface, IP version and protocol.
+    pub fn protocols(&self) -> impl Iterator<Item = (&str, &ProtocolPackets)> {
+        self.entries.iter().map(|entry| (entry.name.as_str(), &entry.protocols))
+    }
+
+    /// Packets in records by the number of the indicator that selected them; none where no recipient is told.
+    #[must_use]
+    pub const fn selected(&self) -> &BTreeMap<u64, u64> {
+        &self.selected
+    }
+
+    /// Takes the accounts of the sinks as they stand.
+    pub fn set_sinks(&mut self, sinks: impl Iterator<Item = Account>) {
+        self.revision += 1;
+        self.sinks.clear();
+        self.sinks.extend(sinks);
+    }
+
+    /// What became of what each sink was offered.
+    #[must_use]
+    pub fn sinks(&self) -> &[Account] {
+        &self.sinks
+    }
+
+    /// Enters a packet that could not be given to the kernel program but has a known outcome.
+    pub fn add_outcome(&mut self, interface: usize, outcome: Outcome, frame_octets: u64) {
+        if let Some(total) = self.entries.get_mut(interface).map(|entry| &mut entry.totals) {
+            total.seen_packets += 1;
+            total.seen_octets += frame_octets;
+            total.outcomes[outcome as usize] += 1;
+        }
+    }
+
+    /// Names and totals of the interfaces, by slot number; then [`FORMER`] ones, if there are any.
+    pub fn interfaces(&self) -> impl Iterator<Item = (&str, &InterfaceTotals)> {
+        let present = self.entries.iter().map(|entry| (entry.name.as_str(), &entry.totals));
+        present.chain(self.former.iter().map(|totals| (FORMER, totals)))
+    }
+
+    /// Packets and octets in records that were handed over.
+    #[must_use]
+    pub const fn exported(&self) -> Residual {
+        self.exported
+    }
+
+    /// Packets and octets in records that were lost on the way out.
+    #[must_use]
+    pub const fn dropped(&self) -> Residual {
+        self.dropped
+    }
+
+    /// Packets and octets in records that wait to be handed over.
+    #[must_use]
+    pub const fn queued(&self) -> Residual {
+        self.queued
+    }
+
+    /// Packets and octets that were handed over in sums without keys, because too few sources made their records.
+    #[must_use]
+    pub const fn suppressed(&self) -> Residual {
+        self.suppressed
+    }
+
+    /// Packets and octets in residual counters.
+    #[must_use]
+    pub const fn overflow(&self) -> Residual {
+        self.overflow
+    }
+
+    /// Whether every packet has exactly one outcome, records and residual counters hold exactly the packets and
+    /// octets that the interfaces counted, and every sink accounts for all that it was offered.
+    #[must_use]
+    pub fn is_balanced(&self) -> bool {
+        let sum = |part: fn(&InterfaceTotals) -> u64| {
+            self.interfaces().map(|(_, totals)| part(totals)).sum::<u64>()
+        };
+        let every_packet_has_an_outcome =
+            self.interfaces().all(|(_, totals)| totals.seen_packets == totals.outcomes.iter().sum::<u64>());
+        let parts = [self.exported, self.dropped, self.queued, self.suppressed];
+        let recorded = |part: fn(&Residual) -> u64| parts.iter().map(part).sum::<u64>();
+        every_packet_has_an_outcome
+            && self.sinks.iter().all(Account::is_balanced)
+            && sum(|totals| totals.outcome(Outcome::Counted)) == recorded(|counts| counts.packets)
+            && sum(|totals| totals.outcome(Outcome::Overflow)) == self.overflow.packets
+            && sum(|totals| totals.octets_counted) == recorded(|counts| counts.octets) + self.overflow.octets
+    }
+}
+
+fn add(total: &mut Residual, counts: Residual) {
+    total.packets += counts.packets;
+    total.octets += counts.octets;
+}
+
+impl Serialize for Ledger {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut ledger = serializer.serialize_struct("Ledger", 9)?;
+        ledger.serialize_field("interfaces", &Interfaces(self))?;
+        ledger.serialize_field("exported", &Counts(self.exported))?;
+        ledger.serialize_field("dropped", &Counts(self.dropped))?;
+        ledger.serialize_field("queued", &Counts(self.queued))?;
+        ledger.serialize_field("suppressed", &Counts(self.suppressed))?;
+        ledger.serialize_field("overflow", &Counts(self.overflow))?;
+        if !self.selected.is_empty() {
+            ledger.serialize_field("selected", &self.selected)?;
+        }
+        if !self.sinks.is_empty() {
+            let sinks: BTreeMap<_, _> = self.sinks.iter().map(|sink| (&sink.name, sink)).collect();
+            ledger.serialize_field("sinks", &sinks)?;
+        }
+        ledger.serialize_field("balanced", &self.is_balanced())?;
+        ledger.end()
+    }
+}
+
+struct Interfaces<'ledger>(&'ledger Ledger);
+
+impl Serialize for Interfaces<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        let unwatched = self.0.unwatched().map(|(_, unwatched)| unwatched);
+        let unwatched = unwatched.chain(std::iter::once(Unwatched::default()));
+        for ((name, totals), unwatched) in self.0.interfaces().zip(unwatched) {
+            map.serialize_entry(name, &Interface { totals, unwatched })?;
+        }
+        map.end()
+    }
+}
+
+struct Interface<'ledger> {
+    totals: &'ledger InterfaceTotals,
+    unwatched: Unwatched,
+}
+
+impl Serialize for Interface<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let Self { totals, unwatched: Unwatched { times, time } } = *self;
+        let fields = if times == 0 { 4 } else { 6 };
+        let mut interface = serializer.serialize_struct("Interface", fields)?;
+        interface.serialize_field("seen", &totals.seen_packets)?;
+        interface.serialize_field("seen_octets", &totals.seen_octets)?;
+        interface.serialize_field("outcomes", &Outcomes(totals))?;
+        interface.serialize_field("octets_counted", &totals.octets_counted)?;
+        if times != 0 {
+            interface.serialize_field("unwatched_times", &times)?;
+            interface.serialize_field("unwatched_seconds", &time.as_secs_f64())?;
+        }
+        interface.end()
+    }
+}
+
+/// All outcomes by name; those with reasons as an object of the reasons that occurred.
+struct Outcomes<'ledger>(&'ledger InterfaceTotals);
+
+impl Serialize for Outcomes<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        let mut done = Vec::new();
+        for outcome in Outcome::ALL {
+            let name = outcome.name();
+            if outcome.reason().is_none() {
+                map.serialize_entry(name, &self.0.outcome(*outcome))?;
+            } else if !done.contains(&name) {
+                done.push(name);
+                let reasons: serde_json::Map<String, serde_json::Value> = Outcome::ALL
+                    .iter()
+                    .filter(|other| other.name() == name && self.0.outcome(**other) != 0)
+                    .filter_map(|other| Some((other.reason()?.to_owned(), self.0.outcome(*other).into())))
+                    .collect();
+                map.serialize_entry(name, &reasons)?;
+            }
+        }
+        map.end()
+    }
+}
+
+struct Counts(Residual);
+
+impl Serialize for Counts {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut counts = serializer.serialize_struct("Counts", 2)?;
+        counts.serialize_field("packets", &self.0.packets)?;
+        counts.serialize_field("octets", &self.0.octets)?;
+        counts.end()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use minimizer_common::generation::Residual;
+    use minimizer_common::outcome::Outcome;
+    use minimizer_common::tuple::{Tags, Tuple};
+
+    use super::{FORMER, Ledger, Unwatched};
+    use crate::records::drain::{InterfaceTotals, Occupancy, Totals};
+    use crate::records::record::Record;
+
+    fn drained(packets: &[u64]) -> Totals {
+        let interface = |packets: &u64| {
+            let mut totals = InterfaceTotals {
+                seen_packets: *packets,
+                octets_counted: packets * 40,
+                ..InterfaceTotals::ZERO
+            };
+            totals.outcomes[Outcome::Counted as usize] = *packets;
+            totals
+        };
+        let sum = packets.iter().sum();
+        Totals {
+            interfaces: packets.iter().map(interface).collect(),
+            recorded: Residual { packets: sum, octets: sum * 40 },
+            residuals: Vec::new(),
+            occupancy: Occupancy::default(),
+        }
+    }
+
+    #[test]
+    fn a_slot_that_changes_hands_leaves_its_packets_in_the_ledger() {
+        let mut ledger = Ledger::new(vec!["eth0".to_owned()]);
+        ledger.add(&drained(&[3]));
+        ledger.enter(1, "eth1", Unwatched::default());
+        ledger.add(&drained(&[4, 5]));
+        ledger.retire(1);
+        ledger.enter(1, "eth2", Unwatched { times: 2, time: Duration::from_millis(1500) });
+        ledger.add(&drained(&[0, 6]));
+        let seen: Vec<_> = ledger.interfaces().map(|(name, totals)| (name, totals.seen_packets)).collect();
+        assert_eq!(seen, [("eth0", 7), ("eth2", 6), (FORMER, 5)]);
+        assert!(ledger.is_balanced());
+        let json = serde_json::to_value(&ledger).expect("a ledger is JSON");
+        assert_eq!(json["interfaces"]["eth2"]["unwatched_times"], 2);
+        assert_eq!(json["interfaces"]["eth2"]["unwatched_seconds"], 1.5);
+        assert_eq!(json["interfaces"]["eth0"].get("unwatched_times"), None);
+        assert_eq!(json["interfaces"][FORMER]["seen"], 5);
+    }
+
+    #[test]
+    fn packets_are_counted_by_version_and_protocol_of_each_interface() {
+        let record = |tags, protocol, packets| Record {
+            tuple: Tuple::new([0; 4], (0, 0), tags, protocol, 0),
+            ingress_interface: 0,
+            control_bits: 0,
+            packets,
+            octets: 0,
+            start_ms: 0,
+            end_ms: 0,
+            selector_id: 0,
+        };
+        let second = Tags::default().with_interface(1);
+        let mut ledger = Ledger::new(vec!["a".to_owned(), "b".to_owned()]);
+        ledger.add_protocols([
+            record(Tags::default(), 6, 2),
+            record(second, 6, 3),
+            record(second, 17, 4),
+            record(second.with_ipv6(), 58, 5),
+            record(second.with_ipv6(), 132, 6),
+            record(Tags::default().with_interface(2), 6, 7),
+        ]);
+        let counted: Vec<_> = ledger.protocols().map(|(name, packets)| (name, *packets)).collect();
+        let expected = [("a", [[2, 0, 0, 0], [0; 4]]), ("b", [[3, 4, 0, 0], [0, 0, 5, 6]])];
+        assert_eq!(counted, expected);
+    }
+
+    #[test]
+    fn packets_are_counted_by_the_indicator_that_selected_them() {
+        let record = |selector_id, packets| Record {
+            tuple: Tuple::default(),
+            ingress_interface: 1,
+            control_bits: 0,
+            packets,
+            octets: 0,
+            start_ms: 0,
+            end_ms: 0,
+            selector_id,
+        };
+        let mut ledger = Ledger::new(Vec::new());
+        assert_eq!(serde_json::to_value(&ledger).expect("a ledger is JSON").get("selected"), None);
+        ledger.add_selected([record(1001, 3), record(0, 9), record(1002, 4), record(1001, 5)]);
+        let json = serde_json::to_value(&ledger).expect("a ledger is JSON");
+        assert_eq!(json["selected"], serde_json::json!({"1001": 8, "1002": 4}));
+    }
+}

@@ -1,0 +1,10 @@
+//! From a batch to the sinks, and what became of every packet on the way.
+
+pub mod account;
+pub mod batch;
+pub mod books;
+pub mod history;
+pub mod ledger;
+pub mod queue;
+pub mod sender;
+pub mod sink;

@@ -1,0 +1,276 @@
+//! A sink that fails as it likes, and whether everything is accounted for.
+
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+use minimizer_common::generation::Residual;
+use minimizer_common::outcome::Outcome;
+use minimizer_common::tuple::{Slot, Tags, Tuple};
+use rand::rngs::ChaCha8Rng;
+use rand::{RngExt as _, SeedableRng as _};
+
+use super::{Courier, Ending};
+use crate::delivery::batch::{Batch, Origin};
+use crate::delivery::books::Books;
+use crate::delivery::ledger::Ledger;
+use crate::delivery::queue::{Bounds, Lane};
+use crate::delivery::sink::{CHUNK_RECORDS_MAX, Heading, Loss, Sink, SinkError, Taken};
+use crate::kernel::program::TimeUnits;
+use crate::policy::compile::Enforced;
+use crate::policy::field::Fields;
+use crate::records::drain::{InterfaceTotals, Occupancy, Totals};
+use crate::records::keys::Keys;
+use crate::records::packed::{Legend, Packing};
+use crate::records::record::Record;
+use crate::records::terms::{Keyring, Terms};
+
+/// What reached the other end, and what is on the way there.
+#[derive(Debug, Default)]
+struct End {
+    arrived: Vec<Record>,
+    held: Vec<Record>,
+}
+
+/// Does what the dice say.
+struct Fickle {
+    random: ChaCha8Rng,
+    /// Of a hundred calls, how many fail.
+    failing: u32,
+    end: Arc<Mutex<End>>,
+}
+
+impl Fickle {
+    fn roll(&mut self) -> Result<Taken, SinkError> {
+        let mut end = self.end.lock().expect("nobody panics");
+        if self.random.random_range(0..100) < self.failing {
+            let held_is_lost = self.random.random_bool(0.3);
+            if held_is_lost {
+                end.held.clear();
+            }
+            return Err(SinkError { held_is_lost, ..SinkError::new(Loss::Unreachable, "the dice say so") });
+        }
+        if self.random.random_bool(0.4) {
+            return Ok(Taken::Held);
+        }
+        let End { arrived, held } = &mut *end;
+        arrived.append(held);
+        Ok(Taken::Delivered)
+    }
+}
+
+impl Sink for Fickle {
+    fn begin(&mut self, _heading: &Heading<'_>) -> Result<(), SinkError> {
+        // Nothing is handed on here: what is held stays so.
+        if self.random.random_range(0..100) < self.failing {
+            return Err(SinkError::new(Loss::Unreachable, "the dice say so"));
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, records: &[Record], _fields: Fields) -> Result<Taken, SinkError> {
+        assert!((1..=CHUNK_RECORDS_MAX).contains(&records.len()));
+        // When it fails these were not taken; when it does not they are among what is handed on.
+        if self.random.random_range(0..100) < self.failing {
+            return self.roll_failure();
+        }
+        self.end.lock().expect("nobody panics").held.extend_from_slice(records);
+        let failing = std::mem::replace(&mut self.failing, 0);
+        let taken = self.roll();
+        self.failing = failing;
+        taken
+    }
+
+    fn end(&mut self) -> Result<Taken, SinkError> {
+        self.roll()
+    }
+
+    fn close(&mut self) -> Result<Taken, SinkError> {
+        loop {
+            let closed = self.roll()?;
+            if closed == Taken::Delivered {
+                return Ok(closed);
+            }
+        }
+    }
+
+    fn octets_written(&self) -> u64 {
+        0
+    }
+}
+
+impl Fickle {
+    fn roll_failure(&mut self) -> Result<Taken, SinkError> {
+        let failing = std::mem::replace(&mut self.failing, 100);
+        let failure = self.roll();
+        self.failing = failing;
+        failure
+    }
+}
+
+fn terms() -> Arc<Terms> {
+    let enforced = Enforced::load("full-record", &[]).expect("is built in");
+    let mut keyring = Keyring::new(Keys::load(None).expect("keys"));
+    keyring.terms(&enforced, Timestamp::now()).expect("terms")
+}
+
+fn batch(number: u64, records: u32, terms: &Arc<Terms>, books: &Books) -> Arc<Batch> {
+    let mut packing = Packing::default();
+    for index in 0..records {
+        let tuple = Tuple::new([u64::from(index), number, 0, 0], (1, 2), Tags::NONE, 6, 0);
+        packing.add(&Slot {
+            addresses: tuple.addresses,
+            transport: tuple.transport,
+            counters: u64::from(tuple.kind) + (u64::from(index % 7) + 1) * Slot::ONE_PACKET,
+            volume: u64::from(index % 1000) + 40,
+            times: 1 | 2 << 32,
+        });
+    }
+    let time = TimeUnits { base: 0, unit_ms: 1 };
+    let records = packing.take(Legend::new(&terms.enforced, time, &[1]));
+    let recorded = super::counts(&records.iter().collect::<Vec<_>>());
+    let mut interface = InterfaceTotals {
+        seen_packets: recorded.packets,
+        octets_counted: recorded.octets,
+        ..InterfaceTotals::ZERO
+    };
+    interface.outcomes[Outcome::Counted as usize] = recorded.packets;
+    let totals = Totals {
+        interfaces: vec![interface],
+        recorded,
+        residuals: Vec::new(),
+        occupancy: Occupancy::default(),
+    };
+    let mut ledger = books.lock();
+    ledger.enter(0, "eth0", crate::delivery::ledger::Unwatched::default());
+    ledger.add(&totals);
+    drop(ledger);
+    let origin = Origin {
+        number,
+        interval_ms: (0, 1),
+        interfaces: Vec::new(),
+        ledger: Ledger::new(Vec::new()),
+        program_tag: "".into(),
+    };
+    Arc::new(Batch::new(records, totals, Arc::clone(terms), origin, books))
+}
+
+fn lane(name: &str, bounds: Bounds) -> Arc<Lane> {
+    Arc::new(Lane::new(name, None, "test", bounds))
+}
+
+/// Sends batches to a sink that fails so often, and returns the ledger and what arrived.
+fn deliver(
+    seed: u64,
+    failing: u32,
+    batches: &[u32],
+    timeout: Duration,
+    bounds: Bounds,
+) -> (Ledger, Vec<Record>) {
+    let (terms, end) = (terms(), Arc::new(Mutex::new(End::default())));
+    let lane = lane("fickle", bounds);
+    let books = Books::new(vec![Arc::clone(&lane)]);
+    let ending = Ending::default();
+    let sink = Fickle { random: ChaCha8Rng::seed_from_u64(seed), failing, end: Arc::clone(&end) };
+    let courier = Courier::new("fickle", Arc::clone(&lane), Box::new(sink), ending.clone(), || ());
+    let courier = courier.start().expect("a thread");
+    for (number, records) in (1..).zip(batches) {
+        lane.push(&batch(number, *records, &terms, &books));
+    }
+    lane.close();
+    ending.set(Instant::now() + timeout);
+    courier.join().expect("the courier ends");
+    let arrived = std::mem::take(&mut end.lock().expect("nobody panics").arrived);
+    (books.ledger(), arrived)
+}
+
+fn check(ledger: &Ledger, arrived: &[Record]) {
+    let account = &ledger.sinks()[0];
+    assert!(ledger.is_balanced(), "{account:?}");
+    assert_eq!(account.queued.counts(), Residual::default(), "{account:?}");
+    assert_eq!(account.exported.counts(), super::counts(arrived), "{account:?}");
+    assert_eq!(ledger.exported(), super::counts(arrived));
+    assert_eq!(ledger.queued(), Residual::default());
+    let mut tuples: Vec<_> = arrived.iter().map(|record| record.tuple).collect();
+    tuples.sort_unstable();
+    tuples.dedup();
+    assert_eq!(tuples.len(), arrived.len(), "records arrived twice");
+}
+
+#[test]
+fn nothing_is_lost_on_a_way_that_works() {
+    let (ledger, arrived) =
+        deliver(1, 0, &[0, 1, 4096, 4097, 10_000], Duration::from_secs(60), Bounds::default());
+    check(&ledger, &arrived);
+    assert_eq!(arrived.len(), 18_194);
+    assert_eq!(ledger.sinks()[0].exported.records, 18_194);
+}
+
+#[test]
+fn every_record_is_delivered_once_or_counted_as_lost_however_the_sink_fails() {
+    for seed in 0..6 {
+        let batches: Vec<_> = (0..10_u32).map(|number| number * 7919 % 9000).collect();
+        let (ledger, arrived) = deliver(seed, 15, &batches, Duration::from_secs(2), Bounds::default());
+        check(&ledger, &arrived);
+    }
+}
+
+#[test]
+fn what_a_dead_sink_was_offered_is_lost_for_its_reason_and_at_the_end() {
+    let bounds = Bounds { records: 250, octets: u64::MAX };
+    let (ledger, arrived) = deliver(1, 100, &[100; 10], Duration::ZERO, bounds);
+    check(&ledger, &arrived);
+    assert!(arrived.is_empty());
+    let account = &ledger.sinks()[0];
+    let lost: u64 = account.dropped.values().map(|tally| tally.records).sum();
+    assert_eq!(lost, 1000, "{account:?}");
+    assert!(account.dropped.contains_key("shutdown"), "{account:?}");
+}
+
+#[test]
+fn the_oldest_gives_way_and_one_may_always_wait() {
+    let terms = terms();
+    let lane = lane("slow", Bounds { records: 250, octets: u64::MAX });
+    let books = Books::new(vec![Arc::clone(&lane)]);
+    for number in 1..=5 {
+        lane.push(&batch(number, 100, &terms, &books));
+    }
+    let account = lane.account();
+    assert_eq!((account.queued.records, account.dropped["queue_full"].records), (200, 300));
+    lane.push(&batch(6, 1000, &terms, &books));
+    assert_eq!(lane.account().queued.records, 1000);
+    let left = lane.next_batch().expect("one waits");
+    assert_eq!(left.heading(None).expect("has a first recipient").number, 6);
+    lane.exported(&left, left.records.len(), Residual::default());
+    assert!(books.ledger().is_balanced());
+}
+
+#[test]
+fn the_sink_that_took_most_of_a_batch_counts_for_the_ledger() {
+    let terms = terms();
+    let lanes = ["one", "other"].map(|name| lane(name, Bounds::default()));
+    let books = Books::new(lanes.to_vec());
+    let sent = batch(1, 100, &terms, &books);
+    lanes.iter().for_each(|lane| lane.push(&sent));
+    lanes[0].lost(&sent, Loss::Unreachable);
+    let recorded = sent.totals.recorded;
+    assert_eq!(books.ledger().queued(), recorded);
+    lanes[1].exported(&sent, 100, Residual::default());
+    let ledger = books.ledger();
+    assert_eq!((ledger.exported(), ledger.dropped()), (recorded, Residual::default()));
+    assert_eq!(ledger.queued(), Residual::default());
+}
+
+#[test]
+fn an_end_cuts_a_pause_short() {
+    let ending = Ending::default();
+    let begin = Instant::now();
+    let waiter = thread::spawn({
+        let ending = ending.clone();
+        move || ending.pause(Duration::from_secs(3600))
+    });
+    ending.set(Instant::now());
+    assert!(!waiter.join().expect("no panic"));
+    assert!(begin.elapsed() < Duration::from_secs(600));
+}

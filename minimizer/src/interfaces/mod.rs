@@ -1,0 +1,7 @@
+//! Network interfaces: what the kernel tells of them, which are selected, and which slot each has.
+
+pub mod netlink;
+pub mod selection;
+pub mod slot;
+pub mod slots;
+pub mod tap;

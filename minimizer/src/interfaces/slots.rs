@@ -1,0 +1,276 @@
+//! Which interface is behind each slot number, and how that follows what the kernel's interfaces do.
+//!
+//! A slot belongs to one interface at a time, and to the next only from a flip on, so that every batch
+//! knows whose packets it holds. An interface that goes and comes back under its name is the same one.
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use minimizer_common::generation::INTERFACES_MAX;
+
+use crate::agent::AgentError;
+use crate::delivery::ledger::Ledger;
+use crate::interfaces::netlink::{Link, Netlink, NetlinkError};
+use crate::interfaces::selection::Selection;
+use crate::interfaces::slot::{Attached, Place, Watched};
+use crate::interfaces::tap::HostTraffic;
+use crate::kernel::program::{Action, Mode, Program, ProgramError};
+
+/// Time until the list of interfaces is asked for again when the kernel did not give it.
+const ASK_AGAIN: Duration = Duration::from_secs(1);
+
+/// The watched interfaces.
+pub struct Watch {
+    selection: Selection,
+    mode: Mode,
+    force_tap: bool,
+    netlink: Netlink,
+    /// By slot number.
+    places: Vec<Place>,
+    /// Interfaces that are selected and find no slot.
+    refused: BTreeSet<u32>,
+    ask_again: Option<Instant>,
+}
+
+/// An interface that is to be attached, and the slot for it.
+pub struct Candidate {
+    slot: usize,
+    link: Link,
+    action: Action,
+    /// Why it is not attached after all.
+    objection: Option<AgentError>,
+}
+
+impl Watch {
+    /// Watches nothing yet.
+    ///
+    /// # Errors
+    /// When the kernel gives no netlink socket.
+    pub fn new(selection: Selection, mode: Mode, force_tap: bool) -> Result<Self, NetlinkError> {
+        let netlink = Netlink::open()?;
+        let (places, refused) = Default::default();
+        Ok(Self { selection, mode, force_tap, netlink, places, refused, ask_again: None })
+    }
+
+    /// When to look again although no interface changes.
+    pub fn next_look(&self) -> Option<Instant> {
+        self.places.iter().filter_map(Place::next_attempt).chain(self.ask_again).min()
+    }
+
+    /// Looks at all interfaces: detaches from those that are gone, follows names, and returns those that
+    /// are to be attached. What changed did so at `since` at the earliest.
+    ///
+    /// # Errors
+    /// The kernel's answer.
+    pub fn look(&mut self, program: &mut Program, since: Instant) -> Result<Vec<Candidate>, NetlinkError> {
+        self.ask_again = Some(Instant::now() + ASK_AGAIN);
+        let links = self.netlink.links()?;
+        for place in &mut self.places {
+            if let Some(if_index) = place.follow(&links, since) {
+                program.detach(if_index);
+            }
+        }
+        self.tell_apart();
+        let mut candidates = self.candidates(&links);
+        if !self.force_tap && candidates.iter().any(|candidate| candidate.action == Action::Drop) {
+            let host = HostTraffic::read(&mut self.netlink)?;
+            for candidate in candidates.iter_mut().filter(|candidate| candidate.action == Action::Drop) {
+                candidate.objection = host.permit(&candidate.link).err().map(AgentError::from);
+            }
+        }
+        self.ask_again = None;
+        Ok(candidates)
+    }
+
+    /// Whether a slot would get another interface while its last one's packets are not yet drained, or
+    /// programs may still run that started before the latest change.
+    pub fn needs_drain(&self, program: &Program, candidates: &[Candidate]) -> bool {
+        let is_unsettled = !candidates.is_empty() && program.is_unsettled();
+        is_unsettled
+            || candidates.iter().any(|candidate| {
+                let place = self.places.get(candidate.slot);
+                place.is_some_and(|place| !place.is_drained && place.last_index != Some(candidate.link.index))
+            })
+    }
+
+    /// A drain has ended: what is not attached now is in the ledger.
+    pub fn drained(&mut self) {
+        for place in self.places.iter_mut().filter(|place| place.attached().is_none()) {
+            place.is_drained = true;
+        }
+    }
+
+    /// Attaches the candidates. What cannot be attached is reported and tried again later, with longer
+    /// and longer pauses.
+    ///
+    /// # Errors
+    /// At the start, why an interface that was named is not attached.
+    pub fn attach(
+        &mut self,
+        program: &mut Program,
+        ledger: &mut Ledger,
+        candidates: Vec<Candidate>,
+        is_start: bool,
+    ) -> Result<(), AgentError> {
+        let slot_number = |slot| u32::try_from(slot).unwrap_or(u32::MAX);
+        let pairs: Vec<_> =
+            candidates.iter().map(|candidate| (candidate.link.index, slot_number(candidate.slot))).collect();
+        program.watch_all(&pairs)?;
+        for Candidate { slot, link, action, objection } in candidates {
+            if self.places.get(slot).is_none() {
+                let place = Place::new(&link, action, self.selection.is_named(&link.name));
+                self.places.insert(slot, place);
+            } else if self.places[slot].is_another(&link) {
+                ledger.retire(slot);
+                self.places[slot] = Place::new(&link, action, self.selection.is_named(&link.name));
+            }
+            let place = &mut self.places[slot];
+            place.last_index = Some(link.index);
+            let attached = match objection {
+                Some(objection) => Err(objection),
+                None => attach(program, &mut self.netlink, &link, action, self.mode),
+            };
+            match attached {
+                Ok(attached) => place.attach(attached, &link, is_start),
+                Err(error) if is_start && place.is_named => return Err(error),
+                Err(error) => place.block(&link, error.to_string()),
+            }
+        }
+        Ok(())
+    }
+
+    /// Enters names and the times that nobody watched into the ledger.
+    pub fn write(&self, ledger: &mut Ledger) {
+        let now = Instant::now();
+        for (slot, place) in self.places.iter().enumerate() {
+            ledger.enter(slot, &place.name, place.unwatched(now));
+        }
+    }
+
+    /// Interface indices by slot number.
+    pub fn if_indices(&self) -> impl Iterator<Item = u32> {
+        self.places.iter().map(|place| place.last_index.unwrap_or(0))
+    }
+
+    /// Interface indices and slot numbers of what is attached.
+    pub fn slots(&self) -> Vec<(u32, u32)> {
+        let attached = (0..).zip(&self.places).filter(|(_, place)| place.attached().is_some());
+        attached.filter_map(|(slot, place)| Some((place.last_index?, slot))).collect()
+    }
+
+    /// Another program has taken the place of the one that was attached.
+    ///
+    /// # Errors
+    /// When the kernel does not tell its number.
+    pub fn replaced(&mut self, program: &Program) -> Result<(), ProgramError> {
+        for place in &mut self.places {
+            if place.attached().is_some() {
+                place.set_program(program.info_of(place.action)?.id());
+            }
+        }
+        Ok(())
+    }
+
+    /// What is watched, by slot number.
+    pub fn watched(&self) -> Vec<Watched> {
+        self.places.iter().map(Place::watched).collect()
+    }
+
+    /// Interfaces that are selected and find no slot.
+    pub fn refused(&self) -> usize {
+        self.refused.len()
+    }
+
+    /// Selected interfaces that are not attached, with slots for them.
+    fn candidates(&mut self, links: &[Link]) -> Vec<Candidate> {
+        let now = Instant::now();
+        let mut candidates: Vec<Candidate> = Vec::new();
+        let mut refused = BTreeSet::new();
+        for link in links {
+            if let Some(slot) = self.places.iter().position(|place| place.is_behind(link.index)) {
+                if self.places[slot].next_attempt().is_some_and(|attempt| attempt <= now) {
+                    let (link, action) = (link.clone(), self.places[slot].action);
+                    candidates.push(Candidate { slot, link, action, objection: None });
+                }
+                continue;
+            }
+            let is_used = |slot: usize| candidates.iter().any(|candidate| candidate.slot == slot);
+            let find = |is_it: fn(&Place, &str) -> bool| {
+                let mut places = self.places.iter().enumerate();
+                places.position(|(slot, place)| place.is_gone() && is_it(place, &link.name) && !is_used(slot))
+            };
+            let returned = find(Place::is_called).or_else(|| find(Place::was_selected_as));
+            let action = match (returned, self.selection.action(&link.name)) {
+                (Some(slot), _) => self.places[slot].action,
+                (None, Some(action)) => action,
+                (None, None) => continue,
+            };
+            let slot = returned.or_else(|| self.new_slot(&candidates));
+            match slot {
+                Some(slot) => {
+                    candidates.push(Candidate { slot, link: link.clone(), action, objection: None });
+                }
+                None => {
+                    refused.insert(link.index);
+                    if !self.refused.contains(&link.index) {
+                        eprintln!(
+                            "minimizer: {} is selected and not watched: all {INTERFACES_MAX} slots are taken; select \
+                             fewer interfaces, or run a second agent for the others",
+                            link.name
+                        );
+                    }
+                }
+            }
+        }
+        self.refused = refused;
+        candidates
+    }
+
+    /// A slot for an interface that was never watched: a new one, or that of the interface which is gone
+    /// for longest and nobody named.
+    fn new_slot(&self, candidates: &[Candidate]) -> Option<usize> {
+        let is_used = |slot: usize| candidates.iter().any(|candidate| candidate.slot == slot);
+        let fresh = (self.places.len()..INTERFACES_MAX).find(|slot| !is_used(*slot));
+        fresh.or_else(|| {
+            let gone =
+                self.places.iter().enumerate().filter(|(slot, place)| !place.is_named && !is_used(*slot));
+            gone.filter_map(|(slot, place)| Some((place.gone_since()?, slot))).min().map(|(_, slot)| slot)
+        })
+    }
+
+    /// Interfaces that are gone leave their names to those that bear them now.
+    fn tell_apart(&mut self) {
+        let present: BTreeSet<String> =
+            self.places.iter().filter(|place| !place.is_gone()).map(|place| place.name.clone()).collect();
+        for place in self.places.iter_mut().filter(|place| place.is_gone()) {
+            if present.contains(&place.name) {
+                // No interface has a name with a slash.
+                place.name = format!("{}/{}", place.name, place.last_index.unwrap_or(0));
+            }
+        }
+    }
+}
+
+fn attach(
+    program: &mut Program,
+    netlink: &mut Netlink,
+    link: &Link,
+    action: Action,
+    mode: Mode,
+) -> Result<Attached, AgentError> {
+    match program.attach_for(action, link.index, mode) {
+        Ok(()) => {
+            let program_id = program.info_of(action)?.id();
+            Ok(Attached { if_index: link.index, mode, program_id })
+        }
+        Err(ProgramError::Busy { .. }) => {
+            let attached = netlink.link(&link.name).map(|link| link.xdp).unwrap_or_default();
+            let programs: Vec<_> = attached
+                .iter()
+                .map(|program| format!("id {}, {}", program.program_id, program.mode.name()))
+                .collect();
+            Err(AgentError::Busy { name: link.name.clone(), programs: programs.join("; ") })
+        }
+        Err(source) => Err(AgentError::Attach { name: link.name.clone(), source }),
+    }
+}

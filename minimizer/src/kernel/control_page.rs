@@ -1,0 +1,65 @@
+//! The control page: what the agent may change while the program runs.
+
+use std::io;
+use std::mem::offset_of;
+use std::sync::atomic::{Ordering, fence};
+
+use aya::maps::MapData;
+use minimizer_common::settings::{Control, clock};
+
+use crate::kernel::interface_positions::Positions;
+use crate::support::sys::Mapping;
+
+/// The memory-mapped [`Control`] of a loaded program.
+pub struct ControlPage {
+    mapping: Mapping,
+    positions: Positions,
+}
+
+impl ControlPage {
+    /// Maps the page.
+    ///
+    /// # Errors
+    /// What `mmap(2)` answers.
+    pub fn new(map: &MapData) -> io::Result<Self> {
+        Ok(Self { mapping: Mapping::new(map.fd(), size_of::<Control>())?, positions: Positions::default() })
+    }
+
+    /// Gives interface indices slot numbers; `None` when a number is out of range, or when there have been
+    /// too many changes since the latest grace period.
+    ///
+    /// Must be called before the program is attached to the interface. Interfaces that are already
+    /// attached keep their slots at every moment.
+    pub fn watch(&mut self, pairs: &[(u32, u32)]) -> Option<()> {
+        let change = self.positions.watch(pairs)?;
+        for (position, slot) in change.slots {
+            self.mapping.write(offset_of!(Control, interface_slots) + position, slot);
+        }
+        if let Some(multiplier) = change.multiplier {
+            // Whoever reads the new multiplier reads the new positions.
+            fence(Ordering::Release);
+            self.mapping.write(offset_of!(Control, interface_multiplier), multiplier);
+        }
+        Some(())
+    }
+
+    /// Whether a grace period should pass before the next change.
+    pub fn is_unsettled(&self) -> bool {
+        self.positions.is_unsettled()
+    }
+
+    /// A grace period has passed since the latest change: no program uses earlier positions.
+    pub fn settled(&mut self) {
+        self.positions.settled();
+    }
+
+    /// Sets the time of the packets to come: units since the base, and seconds since 1970.
+    pub fn set_time(&mut self, units: u32, seconds: u32) {
+        self.mapping.write(offset_of!(Control, clock), clock(units, seconds));
+    }
+
+    /// Sets the distance of the wall clock from the monotonic clock.
+    pub fn set_realtime_offset(&mut self, offset_ns: u64) {
+        self.mapping.write(offset_of!(Control, realtime_offset_ns), offset_ns);
+    }
+}

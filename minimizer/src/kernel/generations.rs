@@ -1,0 +1,197 @@
+//! The two generations: one is written by the kernel, the other is quiet and belongs to the agent.
+
+use std::io;
+use std::mem::offset_of;
+
+use aya::maps::{Array, ArrayOfMaps, IterableMap as _, MapData, MapError};
+use minimizer_common::generation::{
+    BLOCK_BYTES, CPU_STATE_BLOCK, CpuState, InterfaceCounters, RESIDUAL_BLOCK, RESIDUALS, Residual,
+    SPILL_BLOCK, Shape, WAYS,
+};
+use minimizer_common::tuple::Slot;
+use thiserror::Error;
+use zeroize::Zeroizing;
+
+use crate::support::sys::Mapping;
+
+/// `BPF_F_MMAPABLE`.
+const MMAPABLE: u32 = 1 << 10;
+
+type BlockArray = Array<MapData, [u8; BLOCK_BYTES]>;
+
+/// Why the flow table could not be made or flipped.
+#[derive(Debug, Error)]
+pub enum GenerationError {
+    /// The kernel did not create a generation's map.
+    #[error("cannot allocate a flow table of {bytes} bytes: {source}; lower --flows-per-cpu")]
+    Create {
+        /// Size of one generation.
+        bytes: u64,
+        /// What the kernel answered.
+        source: MapError,
+    },
+    /// A generation could not be mapped.
+    #[error("cannot map the flow table of {bytes} bytes: {source}")]
+    Map {
+        /// Size of one generation.
+        bytes: u64,
+        /// What `mmap(2)` answered.
+        source: io::Error,
+    },
+    /// The kernel did not replace the generation that is written.
+    #[error("cannot flip generations: {0}")]
+    Flip(#[from] MapError),
+}
+
+struct Generation {
+    array: BlockArray,
+    mapping: Mapping,
+}
+
+/// Both generations, and the map through which the kernel finds the one it writes.
+pub struct Generations {
+    outer: ArrayOfMaps<MapData, BlockArray>,
+    pair: [Generation; 2],
+    /// Index in `pair` of the generation that the kernel writes.
+    written: usize,
+    shape: Shape,
+    /// Key of the pseudonyms of the generations to come.
+    pseudonym_key: Zeroizing<[u64; 2]>,
+}
+
+impl Generations {
+    /// Allocates both generations and hands the first to the kernel.
+    ///
+    /// # Errors
+    /// When the kernel refuses the memory.
+    pub fn new(outer: ArrayOfMaps<MapData, BlockArray>, shape: Shape) -> Result<Self, GenerationError> {
+        let make = || -> Result<Generation, GenerationError> {
+            let bytes = shape.bytes();
+            let array = BlockArray::create(shape.blocks(), MMAPABLE)
+                .map_err(|source| GenerationError::Create { bytes, source })?;
+            let octets = usize::try_from(bytes).map_err(|_| GenerationError::Map {
+                bytes,
+                source: io::Error::from(io::ErrorKind::OutOfMemory),
+            })?;
+            let mapping = Mapping::new(array.map().fd(), octets)
+                .map_err(|source| GenerationError::Map { bytes, source })?;
+            Ok(Generation { array, mapping })
+        };
+        let pseudonym_key = Zeroizing::new([0; 2]);
+        let mut generations = Self { outer, pair: [make()?, make()?], written: 0, shape, pseudonym_key };
+        generations.outer.set(0, &generations.pair[0].array, 0)?;
+        Ok(generations)
+    }
+
+    /// Sizes of each generation.
+    #[must_use]
+    pub const fn shape(&self) -> Shape {
+        self.shape
+    }
+
+    /// From the next flip on, addresses become pseudonyms under this key. A key leaves the memory of the kernel when
+    /// the last generation that has it is drained.
+    pub fn set_pseudonym_key(&mut self, key: &[u64; 2]) {
+        *self.pseudonym_key = *key;
+    }
+
+    /// The same, also for the generation that is written. For programs that are not attached yet: no packet must
+    /// be on its way.
+    pub fn set_first_pseudonym_key(&mut self, key: &[u64; 2]) {
+        self.set_pseudonym_key(key);
+        self.put_key(self.written);
+    }
+
+    fn put_key(&mut self, index: usize) {
+        for cpu in 0..self.shape.cpus {
+            let offset = block_offset(self.shape, cpu, CPU_STATE_BLOCK) + offset_of!(CpuState, pseudonym_key);
+            self.pair[index].mapping.write(offset, *self.pseudonym_key);
+        }
+    }
+
+    /// Hands the other generation to the kernel, waits until no program uses the one it wrote, and
+    /// returns that one. The kernel waits for the grace period before the call returns.
+    ///
+    /// # Errors
+    /// When the kernel refuses; then nothing has changed and no count is lost.
+    pub fn flip(&mut self) -> Result<Quiet<'_>, GenerationError> {
+        let next = 1 - self.written;
+        self.put_key(next);
+        self.outer.set(0, &self.pair[next].array, 0)?;
+        let quiet = self.written;
+        self.written = next;
+        Ok(Quiet { mapping: &mut self.pair[quiet].mapping, shape: self.shape })
+    }
+
+    /// A copy of the memory that the kernel writes. Whole only while no packet is processed.
+    #[must_use]
+    pub fn dump(&self) -> Vec<u64> {
+        let mapping = &self.pair[self.written].mapping;
+        let mut words = Vec::with_capacity(mapping.len() / size_of::<u64>());
+        for offset in (0..mapping.len()).step_by(BLOCK_BYTES) {
+            words.extend_from_slice(&mapping.read::<[u64; BLOCK_BYTES / size_of::<u64>()]>(offset));
+        }
+        words
+    }
+
+    /// A copy of one interface's counters on one CPU, while the kernel may be writing them.
+    #[must_use]
+    pub fn counters(&self, cpu: u32, interface: u32) -> InterfaceCounters {
+        self.pair[self.written].mapping.read(block_offset(self.shape, cpu, interface))
+    }
+}
+
+fn block_offset(shape: Shape, cpu: u32, block: u32) -> usize {
+    let index = u64::from(cpu) * u64::from(shape.run_blocks()) + u64::from(block);
+    usize::try_from(index).map_or(usize::MAX, |index| index.saturating_mul(BLOCK_BYTES))
+}
+
+/// A generation that no program writes any more. Whoever holds it reads and zeroes it.
+pub struct Quiet<'generations> {
+    mapping: &'generations mut Mapping,
+    shape: Shape,
+}
+
+impl Quiet<'_> {
+    /// Sizes of the generation.
+    #[must_use]
+    pub const fn shape(&self) -> Shape {
+        self.shape
+    }
+
+    /// Counters of the interface in `slot` on `cpu`.
+    pub fn counters(&mut self, cpu: u32, slot: u32) -> &mut InterfaceCounters {
+        &mut self.values(cpu, slot, 1)[0]
+    }
+
+    /// State of `cpu`.
+    pub fn state(&mut self, cpu: u32) -> &mut CpuState {
+        &mut self.values(cpu, CPU_STATE_BLOCK, 1)[0]
+    }
+
+    /// Residual counters of `cpu`, by [`minimizer_common::generation::residual_index`].
+    pub fn residuals(&mut self, cpu: u32) -> &mut [Residual] {
+        self.values(cpu, RESIDUAL_BLOCK, RESIDUALS)
+    }
+
+    /// The spill log of `cpu`: as many slots as [`CpuState::spilled`] says are used.
+    pub fn spill(&mut self, cpu: u32) -> &mut [Slot] {
+        let slots = self.shape.spill_blocks as usize * WAYS;
+        self.values(cpu, SPILL_BLOCK, slots)
+    }
+
+    /// The slots of the flow table of `cpu`.
+    pub fn slots(&mut self, cpu: u32) -> &mut [Slot] {
+        let slots = self.shape.groups as usize * WAYS;
+        self.values(cpu, SPILL_BLOCK + self.shape.spill_blocks, slots)
+    }
+
+    fn values<T: zerocopy::FromBytes + zerocopy::IntoBytes>(
+        &mut self,
+        cpu: u32,
+        block: u32,
+        count: usize,
+    ) -> &mut [T] {
+        self.mapping.quiet(block_offset(self.shape, cpu, block), count)
+    }
+}

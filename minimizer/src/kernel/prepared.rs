@@ -1,0 +1,133 @@
+//! The object with sizes and settings put in, and its maps made, before the verifier sees the program.
+
+use aya::maps::{Array, MapError};
+use aya::{Ebpf, EbpfLoader, Pod, VerifierLogLevel};
+use minimizer_common::generation::Shape;
+use minimizer_common::settings::{
+    BLOCKS_PLACEHOLDER, CLOCK_CONTROL, CLOCK_TICK, HASH_KEYS, LENGTH_BUFFER, LENGTH_LINEAR, LISTS_MAP,
+    ROOTS_SYMBOL, SETTINGS_SYMBOL, Settings, TABLES_MAP,
+};
+use object::{Object as _, ObjectSection as _};
+use zerocopy::IntoBytes as _;
+
+use crate::kernel::features::Kernel;
+use crate::kernel::program::{Clock, Options, ProgramError};
+use crate::support::sys::bpf;
+use crate::support::{clock, cpus};
+
+/// The program and its maps, before the verifier saw it.
+pub(crate) struct Prepared {
+    pub(crate) ebpf: Ebpf,
+    pub(crate) shape: Shape,
+    pub(crate) time_base_units: u64,
+}
+
+impl Prepared {
+    pub(crate) fn new(
+        kernel: Kernel,
+        object: &[u8],
+        options: &Options,
+        log: VerifierLogLevel,
+    ) -> Result<Self, ProgramError> {
+        let cpus = possible_cpus()?;
+        let flows_per_cpu = options.flows_per_cpu;
+        let shape =
+            Shape::for_flows(cpus, flows_per_cpu).ok_or(ProgramError::Size { flows_per_cpu, cpus })?;
+        let enforced = &*options.enforced;
+        let time_unit_ns = u64::try_from(enforced.time_unit.as_nanos()).unwrap_or(u64::MAX);
+        let (clock, time_base_units) = match options.clock {
+            Clock::Tick => (CLOCK_TICK, clock::realtime_ns() / time_unit_ns),
+            Clock::Control => (CLOCK_CONTROL, 0),
+        };
+        let settings = Settings {
+            hash_keys: options.hash_keys.map_or_else(random_keys, Ok)?,
+            plan: enforced.plan,
+            time_unit_ns,
+            time_base_units,
+            tick_ns: clock::tick_ns(),
+            run_blocks: shape.run_blocks(),
+            spill_blocks: shape.spill_blocks,
+            group_mask: shape.groups - 1,
+            clock,
+            frame_length: if kernel.multi_buffer { LENGTH_BUFFER } else { LENGTH_LINEAR },
+            tunnels: enforced.policy.tunnels.0,
+        };
+        let mut object = sized_object(object, shape.blocks())?;
+        kernel.adapt(&mut object);
+        let tables = &enforced.tables;
+        let count = |length| u32::try_from(length).map_err(|_| ProgramError::Tables);
+        let mut ebpf = EbpfLoader::new()
+            .verifier_log_level(log)
+            .map_max_entries(TABLES_MAP, count(tables.nodes.len())?)
+            .map_max_entries(LISTS_MAP, count(tables.lists.len())?)
+            .override_global(SETTINGS_SYMBOL, settings.as_bytes(), true)
+            .override_global(ROOTS_SYMBOL, tables.roots.as_bytes(), true)
+            .load(&object)
+            .map_err(|source| ProgramError::Load(Box::new(source)))?;
+        fill(&mut ebpf, TABLES_MAP, &tables.nodes)?;
+        fill(&mut ebpf, LISTS_MAP, &tables.lists)?;
+        Ok(Self { ebpf, shape, time_base_units })
+    }
+}
+
+/// Writes an array of the policy's tables, which nobody changes from then on.
+fn fill<const WORDS: usize>(
+    ebpf: &mut Ebpf,
+    name: &'static str,
+    values: &[[u32; WORDS]],
+) -> Result<(), ProgramError>
+where
+    [u32; WORDS]: Pod,
+{
+    let failed = |source| ProgramError::Map { map: name, source };
+    let map = ebpf.map_mut(name).ok_or(ProgramError::Object("a map is missing"))?;
+    let mut array = Array::<_, [u32; WORDS]>::try_from(map).map_err(failed)?;
+    for (index, value) in (0..).zip(values) {
+        // The kernel has made the array all zero.
+        if value.iter().any(|word| *word != 0) {
+            array.set(index, value, 0).map_err(failed)?;
+        }
+    }
+    let map = ebpf.map(name).ok_or(ProgramError::Object("a map is missing"))?;
+    let aya::maps::Map::Array(data) = map else {
+        return Err(ProgramError::Object("a table of the policy is not an array"));
+    };
+    bpf::freeze(data.fd()).map_err(|source| failed(MapError::IoError(source)))
+}
+
+/// The object with the number of a generation's blocks put into its type information.
+fn sized_object(object: &[u8], blocks: u32) -> Result<Vec<u8>, ProgramError> {
+    if object.is_empty() {
+        return Err(ProgramError::NoObject);
+    }
+    let damaged = ProgramError::Object;
+    let file = object::File::parse(object).map_err(|_| damaged("it is not an ELF file"))?;
+    let section = file.section_by_name(".BTF").ok_or(damaged("it has no type information"))?;
+    let (start, length) = section.file_range().ok_or(damaged("its type information is empty"))?;
+    let range = usize::try_from(start)
+        .ok()
+        .zip(usize::try_from(length).ok())
+        .map(|(start, length)| start..start + length)
+        .ok_or(damaged("its type information is too long"))?;
+    let placeholder = u32::try_from(BLOCKS_PLACEHOLDER).unwrap_or(0).to_le_bytes();
+    let mut sized = object.to_vec();
+    let words = sized.get_mut(range).ok_or(damaged("its type information is cut off"))?.chunks_exact_mut(4);
+    let mut places = words.filter(|word| **word == placeholder);
+    let place = places.next().ok_or(damaged("the size of a generation is not in it"))?;
+    place.copy_from_slice(&blocks.to_le_bytes());
+    if places.next().is_some() {
+        return Err(damaged("the size of a generation is in it more than once"));
+    }
+    Ok(sized)
+}
+
+fn random_keys() -> Result<[u64; HASH_KEYS], ProgramError> {
+    let mut keys = [0; HASH_KEYS];
+    getrandom::fill(keys.as_mut_bytes()).map_err(ProgramError::Random)?;
+    Ok(keys)
+}
+
+/// Numbers of CPUs that may ever run the program, online or not.
+fn possible_cpus() -> Result<u32, ProgramError> {
+    cpus::numbers().map_err(|(path, source)| ProgramError::Cpus { path, source })
+}

@@ -1,0 +1,526 @@
+//! The kernel program: its object, how it is loaded, attached and run.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::os::fd::{AsFd as _, BorrowedFd};
+use std::sync::{Arc, LazyLock};
+
+use aya::maps::{ArrayOfMaps, Map, MapError};
+use aya::programs::{Program as AyaProgram, ProgramError as AyaError, TestRun as _, TestRunOptions, Xdp};
+use aya::util::KernelVersion;
+use aya::{Ebpf, EbpfError, VerifierLogLevel};
+use minimizer_common::generation::INTERFACES_MAX;
+use minimizer_common::settings::{
+    CONTROL_MAP, GENERATION_MAP, HASH_KEYS, PROGRAM, PROGRAM_INNER, PROGRAM_INNER_TAP, PROGRAM_TAP,
+};
+use minimizer_common::tunnel::Tunnels;
+use sha2::{Digest as _, Sha256};
+use thiserror::Error;
+
+use crate::kernel::control_page::ControlPage;
+use crate::kernel::features::Kernel;
+use crate::kernel::generations::{GenerationError, Generations};
+use crate::kernel::table_size::TooLarge;
+use crate::policy::compile::Enforced;
+use crate::support::clock;
+use crate::support::sys::bpf::{self, XdpLink};
+
+pub use crate::kernel::cost::Cost;
+pub(crate) use crate::kernel::prepared::Prepared;
+
+/// The kernel program as it was built, before sizes and settings are put in. Empty in a build
+/// without bpf-linker.
+pub const OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/minimizer.o"));
+
+/// First kernel that attaches XDP programs through links.
+const LINK_VERSION: KernelVersion = KernelVersion::new(5, 9, 0);
+
+/// Why the program could not be loaded, attached or run.
+#[derive(Debug, Error)]
+pub enum ProgramError {
+    /// The agent was built without bpf-linker.
+    #[error("this agent was built without the kernel program; run `cargo xtask setup` and build it again")]
+    NoObject,
+    /// The object is not what the build makes.
+    #[error("the kernel program in this agent is damaged: {0}")]
+    Object(&'static str),
+    /// The tables do not fit into memory.
+    #[error(transparent)]
+    Memory(#[from] TooLarge),
+    /// The policy's tables cannot be numbered.
+    #[error("the policy's prefixes and indicators are too many for one table")]
+    Tables,
+    /// The table's blocks cannot be numbered.
+    #[error("--flows-per-cpu {flows_per_cpu} is too large for {cpus} CPUs")]
+    Size {
+        /// What was asked for.
+        flows_per_cpu: u32,
+        /// Possible CPUs of this host.
+        cpus: u32,
+    },
+    /// The number of CPUs is not to be had.
+    #[error("cannot read the number of CPUs from {path}: {source}")]
+    Cpus {
+        /// The file.
+        path: &'static str,
+        /// Why.
+        source: io::Error,
+    },
+    /// No random numbers for the hash.
+    #[error("the kernel gives no random numbers for the table's hash: {0}")]
+    Random(getrandom::Error),
+    /// The kernel refused maps or object.
+    #[error("the kernel refuses the program's maps: {0}")]
+    Load(#[source] Box<EbpfError>),
+    /// The verifier refused the program.
+    #[error("the kernel refuses the program: {0}")]
+    Verify(#[source] Box<AyaError>),
+    /// A map could not be used.
+    #[error("cannot use map {map}: {source}")]
+    Map {
+        /// Its name in the object.
+        map: &'static str,
+        /// Why.
+        source: MapError,
+    },
+    /// The control page could not be mapped.
+    #[error("cannot map the control page: {0}")]
+    Control(io::Error),
+    /// The flow table could not be made.
+    #[error(transparent)]
+    Generation(#[from] GenerationError),
+    /// More interfaces than slot numbers.
+    #[error("at most {INTERFACES_MAX} interfaces can be watched by one agent")]
+    TooManyInterfaces,
+    /// Another program holds the interface.
+    #[error("interface {if_index} already has an XDP program; it is left alone")]
+    Busy {
+        /// Index of the interface.
+        if_index: u32,
+    },
+    /// The driver cannot run the program.
+    #[error("interface {if_index} does not take the program in this mode: {source}")]
+    Attach {
+        /// Index of the interface.
+        if_index: u32,
+        /// What the kernel answered.
+        source: io::Error,
+    },
+    /// The kernel has no XDP links, and an attachment that outlives a crash is not wanted.
+    #[error("this kernel cannot attach XDP through a link (5.9 or later can); nothing was left attached")]
+    NoLink,
+    /// Another program cannot take the place of this one.
+    #[error("interface {if_index} keeps its program: {source}")]
+    Replace {
+        /// Index of the interface.
+        if_index: u32,
+        /// What the kernel answered.
+        source: io::Error,
+    },
+    /// The instructions of the loaded program cannot be read.
+    #[error("the kernel does not show the program's instructions: {0}")]
+    Instructions(#[source] io::Error),
+    /// The kernel did not run the program on a given frame.
+    #[error("the kernel does not run a frame of {octets} bytes: {source}")]
+    Run {
+        /// Length of the frame.
+        octets: usize,
+        /// What the kernel answered.
+        source: Box<AyaError>,
+    },
+}
+
+/// How the program is attached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// In the driver, before a socket buffer exists.
+    Native,
+    /// In the network stack, for drivers without XDP.
+    Skb,
+}
+
+impl Mode {
+    /// The mode's name in options, metrics and `status`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Native => "native",
+            Self::Skb => "skb",
+        }
+    }
+
+    /// `XDP_FLAGS_SKB_MODE` or `XDP_FLAGS_DRV_MODE`.
+    const fn flags(self) -> u32 {
+        match self {
+            Self::Native => 1 << 2,
+            Self::Skb => 1 << 1,
+        }
+    }
+}
+
+/// What becomes of a frame once it is counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// The network stack gets it.
+    Pass,
+    /// Nobody gets it: the interface is a tap.
+    Drop,
+}
+
+impl Action {
+    /// Name of the program that does this, and nothing else.
+    #[must_use]
+    pub const fn program(self, tunnels: Tunnels) -> &'static str {
+        match (self, tunnels.is_empty()) {
+            (Self::Pass, true) => PROGRAM,
+            (Self::Drop, true) => PROGRAM_TAP,
+            (Self::Pass, false) => PROGRAM_INNER,
+            (Self::Drop, false) => PROGRAM_INNER_TAP,
+        }
+    }
+}
+
+/// Where the time of a packet comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Clock {
+    /// The kernel's tick.
+    Tick,
+    /// The control page: [`Program::set_time`].
+    Control,
+}
+
+/// What is fixed when the program is loaded.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Flows per CPU and interval that fill half of the slots.
+    pub flows_per_cpu: u32,
+    /// Where the time of a packet comes from.
+    pub clock: Clock,
+    /// Keys of the table's hash; drawn at random when `None`, as they must be on a live link.
+    pub hash_keys: Option<[u64; HASH_KEYS]>,
+    /// What is left of a packet.
+    pub enforced: Arc<Enforced>,
+}
+
+impl Default for Options {
+    /// The policy `full-record` without tunnels, in tables of the usual size.
+    fn default() -> Self {
+        static FULL_RECORD: LazyLock<Arc<Enforced>> = LazyLock::new(|| Enforced::full_record(Tunnels::NONE));
+        Self {
+            flows_per_cpu: 65_536,
+            clock: Clock::Tick,
+            hash_keys: None,
+            enforced: Arc::clone(&FULL_RECORD),
+        }
+    }
+}
+
+/// The time units that a program stores: a distance from a base.
+#[derive(Clone, Copy, Debug)]
+pub struct TimeUnits {
+    /// Time unit, counted from 1970, that a slot stores as 0.
+    pub base: u64,
+    /// Length of a unit.
+    pub unit_ms: u64,
+}
+
+impl TimeUnits {
+    /// Milliseconds since 1970 at which a stored time unit begins.
+    #[must_use]
+    pub const fn milliseconds(self, units: u32) -> u64 {
+        (self.base + units as u64) * self.unit_ms
+    }
+}
+
+/// The loaded programs with their maps and attachments. Dropping it detaches and frees everything.
+pub struct Program {
+    ebpf: Ebpf,
+    enforced: Arc<Enforced>,
+    control: ControlPage,
+    generations: Generations,
+    /// Attachments, each with what becomes of the frames, by interface index.
+    links: BTreeMap<u32, (XdpLink, Action)>,
+    time: TimeUnits,
+}
+
+impl Program {
+    /// Loads the program and its maps. Nothing is attached.
+    ///
+    /// # Errors
+    /// See [`ProgramError`].
+    pub fn load(options: &Options) -> Result<Self, ProgramError> {
+        Self::load_object(OBJECT, options)
+    }
+
+    /// Loads the program as for a kernel that lacks what `kernel` lacks.
+    ///
+    /// # Errors
+    /// See [`ProgramError`].
+    pub fn load_for(kernel: Kernel, options: &Options) -> Result<Self, ProgramError> {
+        Self::load_object_for(kernel, OBJECT, options)
+    }
+
+    /// Loads the program from another build's object, to compare the two.
+    ///
+    /// # Errors
+    /// See [`ProgramError`].
+    pub fn load_object(object: &[u8], options: &Options) -> Result<Self, ProgramError> {
+        Self::load_object_for(Kernel::detect(), object, options)
+    }
+
+    fn load_object_for(kernel: Kernel, object: &[u8], options: &Options) -> Result<Self, ProgramError> {
+        let Prepared { mut ebpf, shape, time_base_units } =
+            Prepared::new(kernel, object, options, VerifierLogLevel::default())?;
+        #[cfg(feature = "kernel-log")]
+        crate::kernel::log::follow(&mut ebpf);
+        xdp_mut(&mut ebpf, Action::Pass.program(options.enforced.policy.tunnels))?
+            .load()
+            .map_err(|source| ProgramError::Verify(Box::new(source)))?;
+        let outer = take_map(&mut ebpf, GENERATION_MAP)?;
+        let outer = ArrayOfMaps::try_from(outer)
+            .map_err(|source| ProgramError::Map { map: GENERATION_MAP, source })?;
+        let generations = Generations::new(outer, shape)?;
+        // Both maps stay open: the program for taps may be loaded later, and is to find them.
+        let control = match ebpf.map(CONTROL_MAP).ok_or(ProgramError::Object("a map is missing"))? {
+            Map::Array(map) => ControlPage::new(map).map_err(ProgramError::Control)?,
+            _ => return Err(ProgramError::Object("CONTROL is not an array")),
+        };
+        let unit_ms = u64::try_from(options.enforced.time_unit.as_millis()).unwrap_or(u64::MAX);
+        let mut program = Self {
+            ebpf,
+            enforced: Arc::clone(&options.enforced),
+            control,
+            generations,
+            links: BTreeMap::new(),
+            time: TimeUnits { base: time_base_units, unit_ms },
+        };
+        program.control.set_realtime_offset(clock::realtime_offset_ns());
+        Ok(program)
+    }
+
+    /// Gives an interface the slot number `slot`, under which its packets are counted.
+    ///
+    /// # Errors
+    /// When the slot number is out of range.
+    pub fn watch(&mut self, if_index: u32, slot: u32) -> Result<(), ProgramError> {
+        self.watch_all(&[(if_index, slot)])
+    }
+
+    /// The same for several interfaces at once.
+    ///
+    /// # Errors
+    /// When a slot number is out of range.
+    pub fn watch_all(&mut self, pairs: &[(u32, u32)]) -> Result<(), ProgramError> {
+        self.control.watch(pairs).ok_or(ProgramError::TooManyInterfaces)
+    }
+
+    /// Whether a flip should come before the next [`Self::watch`].
+    #[must_use]
+    pub fn is_unsettled(&self) -> bool {
+        self.control.is_unsettled()
+    }
+
+    /// A flip has returned since the latest [`Self::watch`].
+    pub fn settled(&mut self) {
+        self.control.settled();
+    }
+
+    /// Attaches the program to an interface that [`Self::watch`] knows, through a link that ends with
+    /// this process.
+    ///
+    /// # Errors
+    /// See [`ProgramError`]; then nothing is attached.
+    pub fn attach(&mut self, if_index: u32, mode: Mode) -> Result<(), ProgramError> {
+        self.attach_for(Action::Pass, if_index, mode)
+    }
+
+    /// As [`Self::attach`], but for `action`: [`Action::Drop`] takes every frame from the network stack.
+    ///
+    /// # Errors
+    /// See [`ProgramError`]; then nothing is attached.
+    pub fn attach_for(&mut self, action: Action, if_index: u32, mode: Mode) -> Result<(), ProgramError> {
+        if action == Action::Drop {
+            self.load_tap()?;
+        }
+        let link = XdpLink::create(self.descriptor(action)?, if_index, mode.flags())
+            .map_err(|error| attach_error(if_index, error))?;
+        self.links.insert(if_index, (link, action));
+        Ok(())
+    }
+
+    /// Takes the place of another program on every interface that it is attached to. No packet is missed and none
+    /// runs through both. Those that are in the other program end before its next flip returns.
+    ///
+    /// Returns the interfaces that are gone meanwhile.
+    ///
+    /// # Errors
+    /// When the programs for taps or the positions cannot be made; then nothing has changed. When the kernel
+    /// refuses an interface, it and those after it keep the other program.
+    pub fn replace(&mut self, other: &mut Self, slots: &[(u32, u32)]) -> Result<Vec<u32>, ProgramError> {
+        if other.links.values().any(|(_, action)| *action == Action::Drop) {
+            self.load_tap()?;
+        }
+        self.watch_all(slots)?;
+        let mut gone = Vec::new();
+        while let Some((if_index, (link, action))) = other.links.pop_first() {
+            match link.update(self.descriptor(action)?, other.descriptor(action)?) {
+                Ok(()) => {
+                    self.links.insert(if_index, (link, action));
+                }
+                Err(error) if error.raw_os_error() == Some(libc::ENOLINK) => gone.push(if_index),
+                Err(source) => {
+                    other.links.insert(if_index, (link, action));
+                    return Err(ProgramError::Replace { if_index, source });
+                }
+            }
+        }
+        Ok(gone)
+    }
+
+    /// Loads the program for taps, which shares every map with the other. It is loaded only where there
+    /// are taps.
+    ///
+    /// # Errors
+    /// When the verifier refuses it.
+    pub fn load_tap(&mut self) -> Result<(), ProgramError> {
+        let tap = xdp_mut(&mut self.ebpf, Action::Drop.program(self.enforced.policy.tunnels))?;
+        if tap.fd().is_err() {
+            tap.load().map_err(|source| ProgramError::Verify(Box::new(source)))?;
+        }
+        Ok(())
+    }
+
+    /// Detaches from one interface. In-flight packets may still be counted until the next flip.
+    pub fn detach(&mut self, if_index: u32) {
+        self.links.remove(&if_index);
+    }
+
+    /// Detaches from all interfaces.
+    pub fn detach_all(&mut self) {
+        self.links.clear();
+    }
+
+    /// Runs the program in the kernel on one frame, as if it came from interface index 1 (the
+    /// loopback interface of this network namespace), and returns the program's verdict.
+    ///
+    /// # Errors
+    /// The kernel refuses frames below 14 bytes and beyond its buffers.
+    pub fn run(&self, frame: &[u8]) -> Result<u32, ProgramError> {
+        let failed = |source: AyaError| ProgramError::Run { octets: frame.len(), source: Box::new(source) };
+        let options = TestRunOptions { data_in: Some(frame), ..TestRunOptions::default() };
+        let result = self.xdp()?.test_run(options).map_err(failed)?;
+        Ok(result.return_value)
+    }
+
+    /// Sets the time of the packets to come, in milliseconds since 1970, for [`Clock::Control`]. Times before the
+    /// base count as the base, times that do not fit as the last that does.
+    pub fn set_time(&mut self, milliseconds: u64) {
+        let units = (milliseconds / self.time.unit_ms.max(1)).saturating_sub(self.time.base);
+        let seconds = milliseconds / 1000;
+        self.control
+            .set_time(u32::try_from(units).unwrap_or(u32::MAX), u32::try_from(seconds).unwrap_or(u32::MAX));
+    }
+
+    /// Makes a time, in milliseconds since 1970, the first that can be stored, for [`Clock::Control`]. What was
+    /// counted before must be drained.
+    pub fn set_time_base(&mut self, milliseconds: u64) {
+        self.time.base = milliseconds / self.time.unit_ms.max(1);
+    }
+
+    /// What is left of a packet.
+    #[must_use]
+    pub const fn enforced(&self) -> &Arc<Enforced> {
+        &self.enforced
+    }
+
+    /// The generations, to be flipped and drained.
+    pub fn generations(&mut self) -> &mut Generations {
+        // The wall clock may have been set since; the kernel adds this to its monotonic clock.
+        self.control.set_realtime_offset(clock::realtime_offset_ns());
+        &mut self.generations
+    }
+
+    /// How the time units in slots are to be read.
+    #[must_use]
+    pub const fn time(&self) -> TimeUnits {
+        self.time
+    }
+
+    /// The program as the kernel knows it.
+    ///
+    /// # Errors
+    /// When the kernel does not tell.
+    pub fn info(&self) -> Result<aya::programs::ProgramInfo, ProgramError> {
+        self.info_of(Action::Pass)
+    }
+
+    /// The program for `action` as the kernel knows it.
+    ///
+    /// # Errors
+    /// When the kernel does not tell, or the program is not loaded.
+    pub fn info_of(&self, action: Action) -> Result<aya::programs::ProgramInfo, ProgramError> {
+        self.xdp_of(action)?.info().map_err(|source| ProgramError::Verify(Box::new(source)))
+    }
+
+    /// The kernel's digest of the program, in hexadecimal.
+    ///
+    /// # Errors
+    /// When the kernel does not tell.
+    pub fn tag(&self) -> Result<String, ProgramError> {
+        Ok(format!("{:016x}", self.info()?.tag()))
+    }
+
+    /// The loaded XDP program.
+    ///
+    /// # Errors
+    /// When the object has none, which a build cannot make.
+    pub fn xdp(&self) -> Result<&Xdp, ProgramError> {
+        self.xdp_of(Action::Pass)
+    }
+
+    /// The instructions of the loaded program, without those that the verifier removed: eight octets each.
+    ///
+    /// # Errors
+    /// When the kernel does not show them.
+    pub fn instructions(&self) -> Result<Vec<u8>, ProgramError> {
+        bpf::instructions(self.descriptor(Action::Pass)?).map_err(ProgramError::Instructions)
+    }
+
+    fn descriptor(&self, action: Action) -> Result<BorrowedFd<'_>, ProgramError> {
+        let fd = self.xdp_of(action)?.fd().map_err(|source| ProgramError::Verify(Box::new(source)))?;
+        Ok(fd.as_fd())
+    }
+
+    fn xdp_of(&self, action: Action) -> Result<&Xdp, ProgramError> {
+        match self.ebpf.program(action.program(self.enforced.policy.tunnels)) {
+            Some(AyaProgram::Xdp(xdp)) => Ok(xdp),
+            _ => Err(ProgramError::Object("there is no XDP program in it")),
+        }
+    }
+}
+
+pub(crate) fn xdp_mut<'ebpf>(ebpf: &'ebpf mut Ebpf, name: &str) -> Result<&'ebpf mut Xdp, ProgramError> {
+    ebpf.program_mut(name)
+        .and_then(|program| <&mut Xdp>::try_from(program).ok())
+        .ok_or(ProgramError::Object("there is no XDP program in it"))
+}
+
+/// SHA-256 of [`OBJECT`], in hexadecimal.
+#[must_use]
+pub fn object_digest() -> String {
+    Sha256::digest(OBJECT).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn take_map(ebpf: &mut Ebpf, name: &'static str) -> Result<Map, ProgramError> {
+    ebpf.take_map(name).ok_or(ProgramError::Object("a map is missing"))
+}
+
+fn attach_error(if_index: u32, source: io::Error) -> ProgramError {
+    match source.raw_os_error() {
+        Some(libc::EBUSY) => ProgramError::Busy { if_index },
+        Some(libc::EINVAL) if KernelVersion::current().is_ok_and(|version| version < LINK_VERSION) => {
+            ProgramError::NoLink
+        }
+        _ => ProgramError::Attach { if_index, source },
+    }
+}

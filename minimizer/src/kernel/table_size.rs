@@ -1,0 +1,156 @@
+//! How large the flow tables are: from flows to memory, and whether the host has that.
+
+use std::num::NonZeroU32;
+
+use minimizer_common::generation::{Shape, WAYS};
+use procfs::{Current as _, Meminfo};
+use thiserror::Error;
+
+use crate::kernel::program::ProgramError;
+use crate::support::cpus;
+
+/// Memory of the agent beside its tables.
+pub const AGENT_BYTES: u64 = 64 << 20;
+/// Generations of the table.
+const GENERATIONS: u64 = 2;
+const MIB: f64 = (1 << 20) as f64;
+
+/// For how many flows in an interval the tables are sized.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flows {
+    /// Over all CPUs.
+    All(NonZeroU32),
+    /// On each CPU.
+    PerCpu(NonZeroU32),
+}
+
+impl Default for Flows {
+    /// Enough for a busy server, in 18.5 MiB a CPU.
+    fn default() -> Self {
+        Self::PerCpu(NonZeroU32::new(65_536).expect("is not 0"))
+    }
+}
+
+/// The tables do not fit.
+#[derive(Debug, Error)]
+#[error(
+    "the flow tables would take {:.1} MiB, and the agent {} MiB beside them; {:.1} MiB are available (MemAvailable \
+     in /proc/meminfo): {}",
+    *.needed as f64 / MIB, AGENT_BYTES >> 20, *.available as f64 / MIB,
+    .fits.as_ref().map_or_else(|| "not even the smallest would fit".to_owned(), |fits| format!("'{fits}' would fit"))
+)]
+pub struct TooLarge {
+    needed: u64,
+    available: u64,
+    /// The largest size that would fit, as an option.
+    fits: Option<String>,
+}
+
+/// Flows for which the table of one CPU is sized when all of them together see `flows`: twice its even share,
+/// because receive queues are never even, and no more than all.
+#[must_use]
+pub fn flows_per_cpu(flows: u32, online: u32) -> u32 {
+    let twice_the_share = (u64::from(flows) * 2).div_ceil(u64::from(online.max(1)));
+    u32::try_from(twice_the_share).map_or(flows, |share| share.min(flows))
+}
+
+/// The most flows in total of which each CPU's share is within `flows_per_cpu`.
+fn total(flows_per_cpu: u32, online: u32) -> u32 {
+    let most = u64::from(flows_per_cpu) * u64::from(online) / 2;
+    u32::try_from(most).unwrap_or(u32::MAX).max(flows_per_cpu)
+}
+
+/// Memory of all generations.
+#[must_use]
+pub const fn bytes(shape: &Shape) -> u64 {
+    shape.bytes() * GENERATIONS
+}
+
+/// The largest number of flows for each of `cpus` CPUs whose tables fit, with the agent, into `available`
+/// bytes. It fills half of its slots, whose number is a power of two.
+fn largest(cpus: u32, available: u64) -> Option<u32> {
+    let sizes = (0..u32::BITS).map_while(|power| u32::try_from(WAYS / 2).ok()?.checked_shl(power));
+    let fits = |flows: &u32| {
+        Shape::for_flows(cpus, *flows).is_some_and(|shape| bytes(&shape) + AGENT_BYTES <= available)
+    };
+    sizes.take_while(fits).last()
+}
+
+/// Decides how many flows the table of each CPU is sized for, and says on stderr what it takes before it is
+/// taken.
+///
+/// # Errors
+/// When the memory is not available.
+pub fn decide(flows: Flows) -> Result<u32, ProgramError> {
+    let cpus_unknown = |(path, source)| ProgramError::Cpus { path, source };
+    let cpus = cpus::numbers().map_err(cpus_unknown)?;
+    let online = cpus::online().map_err(cpus_unknown)?;
+    let per_cpu = match flows {
+        Flows::All(flows) => flows_per_cpu(flows.get(), online),
+        Flows::PerCpu(flows) => flows.get(),
+    };
+    let shape = Shape::for_flows(cpus, per_cpu);
+    // A size that cannot even be numbered is larger than any memory.
+    let needed = shape.map_or(u64::MAX / 2, |shape| bytes(&shape));
+    let available = Meminfo::current().ok().and_then(|memory| memory.mem_available).unwrap_or(u64::MAX);
+    if needed.saturating_add(AGENT_BYTES) > available {
+        let fits = largest(cpus, available).map(|largest| match flows {
+            Flows::All(_) => format!("--flows {}", total(largest, online)),
+            Flows::PerCpu(_) => format!("--flows-per-cpu {largest}"),
+        });
+        return Err(TooLarge { needed, available, fits }.into());
+    }
+    eprintln!(
+        "minimizer: flow tables take {:.1} MiB: {per_cpu} flows on each of {cpus} CPUs, two generations",
+        needed as f64 / MIB
+    );
+    Ok(per_cpu)
+}
+
+#[cfg(test)]
+mod tests {
+    use minimizer_common::generation::Shape;
+
+    use super::{AGENT_BYTES, TooLarge, bytes, flows_per_cpu, largest, total};
+
+    #[test]
+    fn a_cpu_has_room_for_twice_its_share_and_for_no_more_than_all() {
+        for (flows, online, expected) in [
+            (65_536, 1, 65_536),
+            (65_536, 2, 65_536),
+            (65_536, 4, 32_768),
+            (1_000_000, 64, 31_250),
+            (1, 128, 1),
+            (u32::MAX, 2, u32::MAX),
+            (10, 3, 7),
+        ] {
+            assert_eq!(flows_per_cpu(flows, online), expected, "{flows} on {online}");
+        }
+    }
+
+    #[test]
+    fn the_size_that_would_fit_fits_and_twice_as_much_does_not() {
+        for cpus in [1, 2, 64, 128] {
+            for available in [200 << 20, 3 << 30, 512_u64 << 30] {
+                let Some(largest) = largest(cpus, available) else {
+                    assert!(available < 1 << 30, "{cpus} CPUs");
+                    continue;
+                };
+                let bytes = |flows| Shape::for_flows(cpus, flows).map(|shape| bytes(&shape) + AGENT_BYTES);
+                assert!(bytes(largest) <= Some(available));
+                assert!(largest.checked_mul(2).and_then(bytes).is_none_or(|bytes| bytes > available));
+                let most = total(largest, cpus);
+                assert!(flows_per_cpu(most, cpus) <= largest, "{most} on {cpus}");
+            }
+        }
+        assert_eq!(largest(1, 1 << 20), None);
+    }
+
+    #[test]
+    fn a_refusal_says_what_would_fit() {
+        let fits = Some("--flows 4096".to_owned());
+        let text = TooLarge { needed: 3 << 30, available: 1 << 30, fits }.to_string();
+        assert!(text.contains("3072.0 MiB") && text.contains("1024.0 MiB are available"), "{text}");
+        assert!(text.ends_with("'--flows 4096' would fit"), "{text}");
+    }
+}

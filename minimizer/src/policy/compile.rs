@@ -1,0 +1,334 @@
+//! From a policy to what the kernel enforces: constants of the program and tables, and nothing that is not
+//! in the join of what its recipients need.
+
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::time::Duration;
+
+use minimizer_common::plan::{Plan, Steps};
+use minimizer_common::tunnel::Tunnels;
+use minimizer_common::tuple::Tags;
+use thiserror::Error;
+
+use crate::policy::classes::Classes;
+use crate::policy::field::Field;
+use crate::policy::join::Collected;
+use crate::policy::tables::{self, Built, Content, TableError};
+use crate::policy::transform::{AddressTransform, Transform};
+use crate::policy::{Class, Policy, PolicyError};
+use crate::records::record::Record;
+
+/// Why a policy that reads well cannot be enforced.
+#[derive(Debug, Error)]
+pub enum PlanError {
+    /// The policy cannot be used.
+    #[error(transparent)]
+    Policy(#[from] PolicyError),
+    /// Its prefixes or indicators do not fit.
+    #[error(transparent)]
+    Tables(#[from] TableError),
+}
+
+/// A policy, and what of it is enforced in the kernel.
+#[derive(Debug)]
+pub struct Enforced {
+    /// The policy.
+    pub policy: Policy,
+    /// What the kernel stores of a packet.
+    pub collected: Collected,
+    /// The same, as constants of the program.
+    pub plan: Plan,
+    /// The classes of its prefixes, for what is done at the drain.
+    pub classes: Arc<Classes>,
+    /// The policy's tables.
+    pub tables: Content,
+    /// The numbers of indicators in records, by the number that the kernel stores, less one.
+    pub selector_ids: Vec<u64>,
+    /// The finest time that is stored.
+    pub time_unit: Duration,
+}
+
+impl Enforced {
+    /// Reads a policy and compiles it; see [`Policy::load`].
+    ///
+    /// # Errors
+    /// See [`PlanError`].
+    pub fn load(source: &str, tunnels: &[minimizer_common::tunnel::Tunnel]) -> Result<Arc<Self>, PlanError> {
+        Ok(Arc::new(Self::compile(Policy::load(source, tunnels)?)?))
+    }
+
+    /// Compiles a policy.
+    ///
+    /// # Errors
+    /// When its tables do not fit.
+    pub fn compile(policy: Policy) -> Result<Self, TableError> {
+        let collected = policy.collected();
+        let Built { content, tables, steps, selector_ids } =
+            tables::build(policy.scope.as_ref(), policy.selectors.as_deref())?;
+        let time_unit = collected.fields.values().find_map(|transform| match transform {
+            Transform::Coarsened { unit } => Some(*unit),
+            _ => None,
+        });
+        let mut plan = Plan { tables, ..constants(&collected) };
+        plan.steps |= steps.0;
+        plan.steps |= omitted(&collected, steps, policy.tunnels).0;
+        // What is not read needs no step.
+        let read = Steps(plan.steps);
+        let keeps_less_of_ports =
+            plan.ports_below.iter().any(|below| *below < 65_536) || plan.port_classes.contains(&1);
+        let keeps_less_of_icmp = plan.icmp_masks.iter().any(|mask| *mask != ICMP_EXACT);
+        if keeps_less_of_ports && !read.has(Steps::NO_PORTS)
+            || keeps_less_of_icmp && !read.has(Steps::NO_ICMP)
+        {
+            plan.steps |= Steps::PORTS.0;
+        }
+        if !collected.fields.contains_key(&Field::SelectorId) {
+            plan.steps &= !Steps::SELECTOR.0;
+        }
+        let classes = Arc::new(policy.scope.as_ref().map(Classes::new).unwrap_or_default());
+        Ok(Self {
+            policy,
+            collected,
+            plan,
+            classes,
+            tables: content,
+            selector_ids,
+            time_unit: time_unit.unwrap_or(Duration::from_secs(1)),
+        })
+    }
+
+    /// The policy `full-record`, with these tunnels.
+    ///
+    /// # Panics
+    /// Never: the policy is part of this build, and tested.
+    #[must_use]
+    pub fn full_record(tunnels: Tunnels) -> Arc<Self> {
+        let mut policy = Policy::load("full-record", &[]).expect("a built-in policy is whole");
+        policy.tunnels = tunnels;
+        Arc::new(Self::compile(policy).expect("a policy without prefixes fits"))
+    }
+
+    /// The id of the indicator that the kernel stores under this number; 0 for none.
+    #[must_use]
+    pub fn selector_id(&self, number: u32) -> u64 {
+        let position = NonZeroU32::new(number).and_then(|number| usize::try_from(number.get() - 1).ok());
+        position.and_then(|position| self.selector_ids.get(position)).copied().unwrap_or(0)
+    }
+
+    /// Whether the interface is collected.
+    #[must_use]
+    pub fn has_interface(&self) -> bool {
+        self.collected.fields.contains_key(&Field::IngressInterface)
+    }
+
+    /// Puts the numbers of indicators into records, and takes out the interface where it was not collected.
+    pub fn finish(&self, records: &mut [Record]) {
+        let has_interface = self.has_interface();
+        if has_interface && self.selector_ids.is_empty() {
+            return;
+        }
+        for record in records {
+            record.selector_id = self.selector_id(record.tuple.selector);
+            if !has_interface {
+                record.ingress_interface = 0;
+            }
+        }
+    }
+
+    /// Bits of a slot's key that can be set for packets of one IP version, the number of an indicator included.
+    #[must_use]
+    pub fn key_bits(&self, ipv6: bool) -> u32 {
+        let Plan { ipv6_masks, ipv4_masks, icmp_masks, tags_mask, kind_mask, .. } = self.plan;
+        let pseudonyms =
+            |sides: u32, bits: u32| [0, 2].map(|side| if sides >> side & 3 != 0 { bits } else { 0 });
+        let addresses = if ipv6 {
+            let pseudonyms = pseudonyms(self.plan.ipv6_pseudonyms, u128::BITS);
+            let masks = ipv6_masks.iter().zip(pseudonyms);
+            let side = |[foreign, domestic]: [[u64; 2]; 2], pseudonym: u32| {
+                (0..2).map(|word| (foreign[word] | domestic[word]).count_ones()).sum::<u32>().max(pseudonym)
+            };
+            masks.map(|(masks, pseudonym)| side(*masks, pseudonym)).sum()
+        } else {
+            let [source, destination] = pseudonyms(self.plan.ipv4_pseudonyms, u32::BITS);
+            let mask = ipv4_masks[0] | ipv4_masks[1];
+            let lower = (mask & u64::from(u32::MAX)).count_ones();
+            lower.max(source) + (mask.count_ones() - lower).max(destination)
+        };
+        let port = |side: usize| if self.plan.ports_below[side] == 0 { 0 } else { u16::BITS };
+        let icmp = icmp_masks.iter().map(|mask| (mask & 0x00ff_00ff).count_ones()).max().unwrap_or(0);
+        let ports = (port(0) + port(1)).max(icmp);
+        let selector = if Steps(self.plan.steps).has(Steps::SELECTOR) { 20 } else { 0 };
+        addresses + ports + tags_mask.count_ones() + (kind_mask & 0xffff).count_ones() + selector
+    }
+
+    /// Whether addresses become pseudonyms in the kernel.
+    #[must_use]
+    pub const fn has_pseudonyms(&self) -> bool {
+        Steps(self.plan.steps).has(Steps::PSEUDONYMS)
+    }
+}
+
+/// The fields of addresses: of IPv4, then of IPv6.
+const ADDRESSES: [Field; 4] = [
+    Field::SourceIPv4Address,
+    Field::DestinationIPv4Address,
+    Field::SourceIPv6Address,
+    Field::DestinationIPv6Address,
+];
+
+/// The mask of types and codes that takes nothing away.
+const ICMP_EXACT: u32 = 0x00ff_00ff;
+
+/// The constants for what is collected, without tables.
+fn constants(collected: &Collected) -> Plan {
+    let transform = |field| collected.fields.get(&field);
+    let has = |field| collected.fields.contains_key(&field);
+    let mut plan = Plan::EXACT;
+    let mut steps = Steps::SELECTOR;
+    let mut add = |condition: bool, step: Steps| {
+        if condition {
+            steps = steps.and(step);
+        }
+    };
+
+    for (side, field) in ADDRESSES[..2].iter().copied().enumerate() {
+        for class in [Class::Foreign, Class::Domestic] {
+            let address = address(transform(field), class);
+            let octets = mask(address, 4);
+            let mask = u32::from_ne_bytes([octets[0], octets[1], octets[2], octets[3]]);
+            plan.ipv4_masks[class as usize] &=
+                !(u64::from(u32::MAX) << (32 * side)) | u64::from(mask) << (32 * side);
+            let is_pseudonym = address == AddressTransform::Pseudonym;
+            plan.ipv4_pseudonyms |= u32::from(is_pseudonym) << (2 * side + class as usize);
+            add(address != AddressTransform::Exact, Steps::IPV4);
+            add(is_pseudonym, Steps::PSEUDONYMS);
+        }
+    }
+    for (side, field) in ADDRESSES[2..].iter().copied().enumerate() {
+        for class in [Class::Foreign, Class::Domestic] {
+            let address = address(transform(field), class);
+            let octets = mask(address, 16);
+            let (first, second) = octets.split_at(8);
+            let word = |octets: &[u8]| octets.try_into().map_or(0, u64::from_ne_bytes);
+            plan.ipv6_masks[side][class as usize] = [word(first), word(second)];
+            let is_pseudonym = address == AddressTransform::Pseudonym;
+            plan.ipv6_pseudonyms |= u32::from(is_pseudonym) << (2 * side + class as usize);
+            add(address != AddressTransform::Exact, Steps::IPV6);
+            add(is_pseudonym, Steps::PSEUDONYMS);
+        }
+    }
+    for (side, field) in [Field::SourceTransportPort, Field::DestinationTransportPort].into_iter().enumerate()
+    {
+        let (below, classes) = match transform(field) {
+            None => (0, false),
+            Some(Transform::PortClasses) => (65_536, true),
+            Some(Transform::ServicePorts { below }) => (u32::from(*below), false),
+            Some(_) => (65_536, false),
+        };
+        plan.ports_below[side] = below;
+        plan.port_classes[side] = u32::from(classes);
+    }
+    let by_class =
+        ADDRESSES.iter().filter_map(|field| transform(*field)).any(|transform| transform.is_by_class());
+    add(by_class, Steps::CLASSES);
+    let icmp = [(Field::IcmpTypeIPv4, Field::IcmpCodeIPv4), (Field::IcmpTypeIPv6, Field::IcmpCodeIPv6)];
+    for (version, (kind, code)) in icmp.into_iter().enumerate() {
+        let mask = if has(kind) { 0xff } else { 0 } | if has(code) { 0xff << 16 } else { 0 };
+        plan.icmp_masks[version] = mask;
+    }
+
+    let tags = [
+        (has(Field::VlanId), Tags::VLAN),
+        (has(Field::Dot1qCustomerVlanId), Tags::CUSTOMER_VLAN),
+        (has(Field::IngressInterface), Tags::INTERFACE),
+        // Without any address the version is nobody's.
+        (ADDRESSES.into_iter().any(has), Tags::VERSION),
+    ];
+    plan.tags_mask = tags.iter().filter(|(is_kept, _)| *is_kept).fold(0, |mask, (_, tags)| mask | tags.0);
+    add(plan.tags_mask != u32::MAX, Steps::TAGS);
+    add(plan.tags_mask == 0, Steps::NO_TAGS);
+
+    let control_bits = match transform(Field::TcpControlBits) {
+        None => 0,
+        Some(Transform::ControlBits { mask }) => u32::from(*mask & 0xfff),
+        Some(_) => 0xfff,
+    };
+    let protocol = if has(Field::ProtocolIdentifier) { 0xff } else { 0 };
+    let class_of_service = if has(Field::IpClassOfService) { 0xff00 } else { 0 };
+    plan.kind_mask = protocol | class_of_service | control_bits << 16;
+    // What is not read needs no mask.
+    let is_masked = control_bits != 0 && control_bits != 0xfff;
+    add(protocol == 0 || is_masked, Steps::KIND);
+
+    let (start, end) = (has(Field::FlowStartMilliseconds), has(Field::FlowEndMilliseconds));
+    add(!start, Steps::NO_START);
+    add(!end, Steps::NO_END);
+    add(!start && !end, Steps::NO_TIME);
+    plan.steps = steps.0;
+    plan
+}
+
+/// What need not be read, because nobody receives it and nothing is decided by it.
+fn omitted(collected: &Collected, judged: Steps, tunnels: Tunnels) -> Steps {
+    let has = |fields: &[Field]| fields.iter().any(|field| collected.fields.contains_key(field));
+    // Classes and hosts are looked up by address, indicators also by port, tunnels by port.
+    let judges_addresses = judged.has(Steps::TRIE.and(Steps::HOSTS_IPV4).and(Steps::HOSTS_IPV6));
+    let judges_ports = judged.has(Steps::SELECT) || !tunnels.is_empty();
+    let ports = [Field::SourceTransportPort, Field::DestinationTransportPort];
+    let icmp = [Field::IcmpTypeIPv4, Field::IcmpCodeIPv4, Field::IcmpTypeIPv6, Field::IcmpCodeIPv6];
+    let tags = [Field::VlanId, Field::Dot1qCustomerVlanId, Field::IngressInterface];
+    let (ipv4, ipv6) = ADDRESSES.split_at(2);
+    let parts = [
+        (judges_addresses || has(ipv4), Steps::NO_IPV4),
+        (judges_addresses || has(ipv6), Steps::NO_IPV6),
+        (judges_ports || has(&ports), Steps::NO_PORTS),
+        (has(&icmp), Steps::NO_ICMP),
+        (has(&[Field::IpClassOfService]), Steps::NO_TRAFFIC_CLASS),
+        (has(&[Field::TcpControlBits]), Steps::NO_CONTROL_BITS),
+        (has(&ports) || has(&icmp) || has(&tags) || has(&ADDRESSES), Steps::NO_TRANSPORT),
+    ];
+    let omitted = parts.into_iter().filter(|(is_needed, _)| !is_needed).map(|(_, step)| step);
+    omitted.fold(Steps::NONE, Steps::and)
+}
+
+fn address(transform: Option<&Transform>, class: Class) -> AddressTransform {
+    match transform {
+        None => AddressTransform::Omitted,
+        Some(Transform::Address { foreign, domestic }) => match class {
+            Class::Domestic => *domestic,
+            Class::Foreign | Class::Never => *foreign,
+        },
+        Some(_) => AddressTransform::Exact,
+    }
+}
+
+/// The bits kept of an address of `octets` octets.
+fn mask(transform: AddressTransform, octets: usize) -> [u8; 16] {
+    let bits = match transform {
+        AddressTransform::Omitted | AddressTransform::Pseudonym => 0,
+        AddressTransform::Truncated { bits } => usize::from(bits),
+        AddressTransform::Exact | AddressTransform::PrefixPreserving(_) => octets * 8,
+    };
+    std::array::from_fn(|index| match bits.saturating_sub(index * 8) {
+        0 => 0,
+        left @ 1..8 => !(0xff >> left),
+        8.. => 0xff,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::mask;
+    use crate::policy::transform::AddressTransform;
+
+    #[test]
+    fn masks_keep_the_first_bits() {
+        let kept = |bits| mask(AddressTransform::Truncated { bits }, 16);
+        assert_eq!(kept(1)[..2], [0x80, 0]);
+        assert_eq!(kept(8)[..2], [0xff, 0]);
+        assert_eq!(kept(20)[..4], [0xff, 0xff, 0xf0, 0]);
+        assert_eq!(kept(127)[14..], [0xff, 0xfe]);
+        assert_eq!(mask(AddressTransform::Exact, 4)[..5], [0xff, 0xff, 0xff, 0xff, 0]);
+        assert_eq!(mask(AddressTransform::Pseudonym, 16), [0; 16]);
+    }
+}

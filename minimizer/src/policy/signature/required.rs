@@ -1,0 +1,124 @@
+//! The key by which a policy must be signed before it is put in force.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use minimizer_common::tunnel::Tunnel;
+use thiserror::Error;
+
+use super::{NoteError, SignatureError, VerifierKey, verify};
+use crate::policy::Policy;
+use crate::policy::builtin::BUILT_IN;
+
+/// Why a text names no key.
+#[derive(Debug, Error)]
+pub enum KeyTextError {
+    /// Neither a key nor a file.
+    #[error(
+        "`{text}` is neither a verifier key, which is written NAME+HASH+BASE64, nor a file with one: {source}"
+    )]
+    Neither {
+        /// What was given.
+        text: String,
+        /// Why it is not read as a file.
+        source: io::Error,
+    },
+    /// A file of something else.
+    #[error("{}: {source}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with its text.
+        source: NoteError,
+    },
+}
+
+/// Why a policy is not put in force where a signature is required.
+#[derive(Debug, Error)]
+pub enum NotSigned {
+    /// There is no file that a note could be beside of.
+    #[error(
+        "the policy {0} is built in and nobody signed it, but a signature is required; write it to a file, sign that \
+         with `minimizer policy sign`, and name the file"
+    )]
+    BuiltIn(String),
+    /// More than what was signed would be collected.
+    #[error(
+        "--tunnel {0} would widen a policy that must be signed; list it in the policy's `tunnels`, and sign that"
+    )]
+    Tunnel(&'static str),
+    /// Its note.
+    #[error("a signature is required: {0}")]
+    Signature(#[from] SignatureError),
+}
+
+/// The verifier key that is written so, or in the file of that name relative to `folder`.
+///
+/// # Errors
+/// When it is neither.
+pub fn key(text: &str, folder: &Path) -> Result<VerifierKey, KeyTextError> {
+    if let Ok(key) = VerifierKey::parse(text) {
+        return Ok(key);
+    }
+    let path = folder.join(text);
+    let contents = fs::read_to_string(&path)
+        .map_err(|source| KeyTextError::Neither { text: text.to_owned(), source })?;
+    VerifierKey::parse(&contents).map_err(|source| KeyTextError::File { path, source })
+}
+
+/// Checks that the key signed the policy that was read from `source`, and that nothing is added to it.
+///
+/// # Errors
+/// See [`NotSigned`].
+pub fn check(policy: &Policy, source: &str, tunnels: &[Tunnel], key: &VerifierKey) -> Result<(), NotSigned> {
+    if BUILT_IN.iter().any(|built_in| built_in.name == source) {
+        return Err(NotSigned::BuiltIn(source.to_owned()));
+    }
+    if let Some(tunnel) = tunnels.first() {
+        return Err(NotSigned::Tunnel(tunnel.name()));
+    }
+    Ok(verify(Path::new(source), &policy.name, &policy.digest, key)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::Path;
+
+    use minimizer_common::tunnel::Tunnel;
+
+    use super::{check, key};
+    use crate::policy::Policy;
+    use crate::policy::signature::generate;
+
+    #[test]
+    fn a_key_is_given_as_it_is_or_in_a_file() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (_, public) = generate("officer").expect("a key");
+        fs::write(folder.path().join("officer.pub"), format!("{public}\n")).expect("is written");
+        let given = key(&public, Path::new("")).expect("a key");
+        assert_eq!(key("officer.pub", folder.path()).expect("a file"), given);
+        fs::write(folder.path().join("other"), "nothing").expect("is written");
+        let said = key("other", folder.path()).expect_err("no key").to_string();
+        assert!(said.contains("other: not a verifier key"), "{said}");
+        let said = key("absent", folder.path()).expect_err("no file").to_string();
+        assert!(
+            said.starts_with("`absent` is neither a verifier key") && said.contains("No such file"),
+            "{said}"
+        );
+    }
+
+    #[test]
+    fn what_no_note_can_cover_is_refused() {
+        let (_, public) = generate("officer").expect("a key");
+        let key = key(&public, Path::new("")).expect("a key");
+        let policy = Policy::load("carrier-default", &[]).expect("is built in");
+        let said = check(&policy, "carrier-default", &[], &key).expect_err("not signed").to_string();
+        assert!(said.contains("carrier-default is built in"), "{said}");
+        let said = check(&policy, "p.toml", &[Tunnel::Vxlan], &key).expect_err("is wider").to_string();
+        assert!(said.contains("--tunnel vxlan would widen"), "{said}");
+        let said = check(&policy, "/nowhere/p.toml", &[], &key).expect_err("no note").to_string();
+        assert!(said.contains("/nowhere/p.toml.sig: there is no signature"), "{said}");
+    }
+}

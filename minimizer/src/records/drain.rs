@@ -1,0 +1,230 @@
+//! Empties a quiet generation: copies what was counted, zeroes it, merges the CPUs.
+
+use minimizer_common::generation::{INTERFACES_MAX, InterfaceCounters, Residual, Shape, WAYS};
+use minimizer_common::outcome::Outcome;
+use minimizer_common::tuple::Slot;
+
+use crate::kernel::generations::Quiet;
+use crate::records::merge::Merge;
+use crate::records::record::Record;
+
+/// What one interface saw in one generation, over all CPUs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InterfaceTotals {
+    /// Frames that entered the program.
+    pub seen_packets: u64,
+    /// Their octets, link header included.
+    pub seen_octets: u64,
+    /// IP octets of the packets in records and residual counters.
+    pub octets_counted: u64,
+    /// Packets by outcome, in the order of [`Outcome::ALL`].
+    pub outcomes: [u64; Outcome::COUNT],
+}
+
+impl InterfaceTotals {
+    /// Totals of an interface that saw nothing.
+    pub const ZERO: Self =
+        Self { seen_packets: 0, seen_octets: 0, octets_counted: 0, outcomes: [0; Outcome::COUNT] };
+
+    /// Packets that ended with `outcome`.
+    #[must_use]
+    pub const fn outcome(&self, outcome: Outcome) -> u64 {
+        self.outcomes[outcome as usize]
+    }
+
+    /// Adds the totals of another batch.
+    pub fn add_all(&mut self, other: &Self) {
+        self.seen_packets += other.seen_packets;
+        self.seen_octets += other.seen_octets;
+        self.octets_counted += other.octets_counted;
+        for (total, counter) in self.outcomes.iter_mut().zip(other.outcomes) {
+            *total += counter;
+        }
+    }
+
+    fn add(&mut self, counters: &InterfaceCounters) {
+        self.seen_packets += counters.seen_packets;
+        self.seen_octets += counters.seen_octets;
+        self.octets_counted += counters.octets_counted;
+        for (total, counter) in self.outcomes.iter_mut().zip(counters.outcomes) {
+            *total += counter;
+        }
+    }
+}
+
+/// Packets that found no room, of one interface, IP version and protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ResidualTotals {
+    /// Slot number of the interface.
+    pub interface: usize,
+    /// Whether they were IPv6.
+    pub ipv6: bool,
+    /// Their protocol number.
+    pub protocol: u8,
+    /// Packets.
+    pub packets: u64,
+    /// Their IP octets.
+    pub octets: u64,
+}
+
+/// How full a generation was.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Occupancy {
+    /// Slots in use, over all CPUs.
+    pub slots_used: u64,
+    /// Slots there are.
+    pub slots: u64,
+    /// Spill log entries in use, over all CPUs.
+    pub spill_used: u64,
+    /// Spill log entries there are.
+    pub spill: u64,
+    /// Slots of one CPU.
+    pub slots_per_cpu: u64,
+    /// Slots in use on the CPU that used most.
+    pub slots_used_max: u64,
+    /// Spill log entries of one CPU.
+    pub spill_per_cpu: u64,
+    /// Spill log entries in use on the CPU that used most.
+    pub spill_used_max: u64,
+}
+
+impl Occupancy {
+    /// An empty generation of this shape.
+    #[must_use]
+    pub fn empty(shape: Shape) -> Self {
+        let cpus = u64::from(shape.cpus);
+        let slots_per_cpu = shape.slots_per_cpu();
+        let spill_per_cpu = u64::from(shape.spill_blocks) * WAYS as u64;
+        Self {
+            slots: cpus * slots_per_cpu,
+            spill: cpus * spill_per_cpu,
+            slots_per_cpu,
+            spill_per_cpu,
+            ..Self::default()
+        }
+    }
+
+    fn add_cpu(&mut self, slots_used: u64, spill_used: u64) {
+        self.slots_used += slots_used;
+        self.spill_used += spill_used;
+        self.slots_used_max = self.slots_used_max.max(slots_used);
+        self.spill_used_max = self.spill_used_max.max(spill_used);
+    }
+}
+
+/// What one drain found beside the records.
+#[derive(Clone, Debug)]
+pub struct Totals {
+    /// Totals by interface slot.
+    pub interfaces: Vec<InterfaceTotals>,
+    /// Packets and octets in the records.
+    pub recorded: Residual,
+    /// Residual counters that are not zero.
+    pub residuals: Vec<ResidualTotals>,
+    /// How full the generation was.
+    pub occupancy: Occupancy,
+}
+
+impl Totals {
+    /// Packets and octets in the residual counters.
+    #[must_use]
+    pub fn overflow(&self) -> Residual {
+        self.residuals.iter().fold(Residual::default(), |sum, residual| Residual {
+            packets: sum.packets + residual.packets,
+            octets: sum.octets + residual.octets,
+        })
+    }
+}
+
+/// Drains a quiet generation into `records` and leaves it all zero.
+///
+/// `milliseconds` turns a slot's time unit into milliseconds since 1970.
+pub fn drain(quiet: &mut Quiet<'_>, records: &mut Records, milliseconds: impl Fn(u32) -> u64) -> Totals {
+    let Records { merge, if_indices } = records;
+    drain_slots(quiet, if_indices.len(), |slot| {
+        merge.add(Record::of(slot, if_indices, &milliseconds));
+    })
+}
+
+/// Drains a quiet generation of so many interfaces and leaves it all zero. Each slot in use is given to `take`; one
+/// flow may be in several.
+pub fn drain_slots(quiet: &mut Quiet<'_>, interfaces: usize, mut take: impl FnMut(&Slot)) -> Totals {
+    let shape = quiet.shape();
+    let mut interfaces = vec![InterfaceTotals::ZERO; interfaces];
+    let mut recorded = Residual::default();
+    let mut residuals = Vec::new();
+    let mut occupancy = Occupancy::empty(shape);
+    let mut take = |slot: &mut Slot| {
+        recorded.packets += u64::from(slot.packets());
+        recorded.octets += slot.octets();
+        take(slot);
+        *slot = Slot::default();
+    };
+    for cpu in 0..shape.cpus {
+        quiet.state(cpu).pseudonym_key = [0; 2];
+        let mut seen = 0;
+        let mut overflowed = 0;
+        for (slot, totals) in (0..).zip(&mut interfaces) {
+            let counters = quiet.counters(cpu, slot);
+            seen += counters.seen_packets;
+            overflowed += counters.outcomes[Outcome::Overflow as usize];
+            if counters.seen_packets != 0 {
+                totals.add(counters);
+                *counters = zerocopy::FromZeros::new_zeroed();
+            }
+        }
+        if seen == 0 {
+            continue;
+        }
+        if overflowed != 0 {
+            take_residuals(quiet.residuals(cpu), &mut residuals);
+        }
+        let mut slots_used = 0;
+        for slot in quiet.slots(cpu).iter_mut().filter(|slot| slot.packets() != 0) {
+            slots_used += 1;
+            take(slot);
+        }
+        let spilled = std::mem::take(&mut quiet.state(cpu).spilled);
+        occupancy.add_cpu(slots_used, spilled);
+        let spilled = usize::try_from(spilled).unwrap_or(usize::MAX);
+        quiet.spill(cpu).iter_mut().take(spilled).for_each(&mut take);
+    }
+    Totals { interfaces, recorded, residuals, occupancy }
+}
+
+fn take_residuals(counters: &mut [Residual], totals: &mut Vec<ResidualTotals>) {
+    for (index, counter) in counters.iter_mut().enumerate().filter(|(_, counter)| counter.packets != 0) {
+        let Residual { packets, octets } = std::mem::take(counter);
+        let (interface, ipv6) = (index / 512 % INTERFACES_MAX, index / 256 % 2 == 1);
+        let protocol = u8::try_from(index % 256).unwrap_or(u8::MAX);
+        let same = |total: &&mut ResidualTotals| {
+            (total.interface, total.ipv6, total.protocol) == (interface, ipv6, protocol)
+        };
+        if let Some(total) = totals.iter_mut().find(same) {
+            total.packets += packets;
+            total.octets += octets;
+        } else {
+            totals.push(ResidualTotals { interface, ipv6, protocol, packets, octets });
+        }
+    }
+}
+
+/// Records by tuple: one flow may be in the tables of several CPUs and many times in a spill log.
+#[derive(Debug)]
+pub struct Records {
+    merge: Merge<Record>,
+    if_indices: Vec<u32>,
+}
+
+impl Records {
+    /// No records yet; `if_indices` gives the interface index of each slot number in use.
+    #[must_use]
+    pub fn new(if_indices: Vec<u32>) -> Self {
+        Self { merge: Merge::default(), if_indices }
+    }
+
+    /// Takes the records out, one for each distinct tuple, in no particular order.
+    pub fn take(&mut self) -> Vec<Record> {
+        self.merge.take()
+    }
+}

@@ -1,0 +1,131 @@
+//! Merges records of the same flow: sums of counts, OR of control bits, the first and the last time.
+
+use std::hash::{BuildHasher as _, Hash, RandomState};
+
+use hashbrown::HashTable;
+use hashbrown::hash_table::Entry;
+use minimizer_common::tuple::Tuple;
+
+use crate::records::record::Record;
+
+/// What can be merged.
+pub trait Flow {
+    /// What tells flows apart.
+    type Key: Eq + Hash;
+
+    /// The key.
+    fn key(&self) -> Self::Key;
+
+    /// Adds what another record of the same flow counted; `false` if the sum would not fit, and nothing was added.
+    #[must_use]
+    fn absorb(&mut self, other: &Self) -> bool;
+}
+
+/// Records, one for each key, but for those whose sums do not fit into one.
+#[derive(Debug)]
+pub struct Merge<R> {
+    records: Vec<R>,
+    /// Positions in `records`, by the hash of the key. Four billion records would take 160 GB and more.
+    positions: HashTable<u32>,
+    /// Keyed anew in every process: who chooses the flows must not choose where they collide.
+    hasher: RandomState,
+}
+
+impl<R> Default for Merge<R> {
+    fn default() -> Self {
+        Self::with_capacity(0)
+    }
+}
+
+impl<R> Merge<R> {
+    /// Nothing yet, with room for so many records: a table that grows hashes all of them again.
+    #[must_use]
+    pub fn with_capacity(records: usize) -> Self {
+        Self {
+            records: Vec::with_capacity(records),
+            positions: HashTable::with_capacity(records),
+            hasher: RandomState::new(),
+        }
+    }
+
+    /// Takes the records out, by their positions.
+    pub fn take(&mut self) -> Vec<R> {
+        self.positions.clear();
+        std::mem::take(&mut self.records)
+    }
+}
+
+impl<R: Flow> Merge<R> {
+    /// Adds a record to the one with its key, or as a new one, and returns the position of either among all.
+    pub fn add(&mut self, record: R) -> usize {
+        let Self { records, positions, hasher } = self;
+        let key = record.key();
+        let next = records.len();
+        let found = positions.entry(
+            hasher.hash_one(&key),
+            |position| records[*position as usize].key() == key,
+            |position| hasher.hash_one(records[*position as usize].key()),
+        );
+        match found {
+            Entry::Occupied(position) => {
+                let position = *position.get() as usize;
+                if records[position].absorb(&record) {
+                    return position;
+                }
+            }
+            Entry::Vacant(place) => {
+                place.insert(u32::try_from(next).expect("there is no memory for four billion records"));
+            }
+        }
+        records.push(record);
+        next
+    }
+}
+
+impl Flow for Record {
+    /// The interface of a record follows from its tuple.
+    type Key = (Tuple, u64);
+
+    fn key(&self) -> Self::Key {
+        (self.tuple, self.selector_id)
+    }
+
+    fn absorb(&mut self, other: &Self) -> bool {
+        self.control_bits |= other.control_bits;
+        self.packets += other.packets;
+        self.octets += other.octets;
+        self.start_ms = self.start_ms.min(other.start_ms);
+        self.end_ms = self.end_ms.max(other.end_ms);
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use minimizer_common::tuple::{Tags, Tuple};
+
+    use super::Merge;
+    use crate::records::record::Record;
+
+    #[test]
+    fn records_of_one_key_become_one() {
+        let record = |selector_id, control_bits, packets, start_ms| Record {
+            tuple: Tuple::new([1, 0, 0, 0], (1, 2), Tags::NONE, 6, 0),
+            ingress_interface: 1,
+            control_bits,
+            packets,
+            octets: 100 * packets,
+            start_ms,
+            end_ms: start_ms + 10,
+            selector_id,
+        };
+        let mut merge = Merge::default();
+        assert_eq!(merge.add(record(0, 2, 1, 500)), 0);
+        assert_eq!(merge.add(record(7, 1, 1, 500)), 1);
+        assert_eq!(merge.add(record(0, 16, 2, 400)), 0);
+        let mut merged = record(0, 18, 3, 400);
+        merged.end_ms = 510;
+        assert_eq!(merge.take(), [merged, record(7, 1, 1, 500)]);
+        assert_eq!(merge.add(record(0, 2, 1, 500)), 0, "empty again");
+    }
+}

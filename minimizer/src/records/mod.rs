@@ -1,0 +1,10 @@
+//! Records: from the slots of a generation to what one recipient gets.
+
+pub mod drain;
+pub mod keys;
+pub mod merge;
+pub mod packed;
+pub mod prefix_preserving;
+pub mod record;
+pub mod terms;
+pub mod view;

@@ -1,0 +1,147 @@
+//! The terms of a batch: the policy under which it was collected, the key of its pseudonyms, and what each
+//! recipient sees of it.
+
+use std::fmt;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use thiserror::Error;
+
+use crate::policy::Policy;
+use crate::policy::compile::Enforced;
+use crate::records::keys::{Epoch, KeyError, Keys, PseudonymKey};
+use crate::records::view::View;
+
+/// The policy has no such recipient.
+#[derive(Debug, Error)]
+#[error("the policy {policy} has no recipient {name}; it has: {recipients}")]
+pub struct NoRecipient {
+    policy: String,
+    name: String,
+    recipients: String,
+}
+
+impl Policy {
+    /// Position of the recipient of that name.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn recipient(&self, name: &str) -> Result<usize, NoRecipient> {
+        self.recipients.iter().position(|recipient| recipient.name == name).ok_or_else(|| NoRecipient {
+            policy: self.name.clone(),
+            name: name.to_owned(),
+            recipients: self
+                .recipients
+                .iter()
+                .map(|recipient| &*recipient.name)
+                .collect::<Vec<_>>()
+                .join(", "),
+        })
+    }
+}
+
+/// What applies to the records of a batch.
+pub struct Terms {
+    /// The policy.
+    pub enforced: Arc<Enforced>,
+    /// The epoch of its pseudonyms; `None` where there are none.
+    epoch: Option<Arc<Epoch>>,
+    /// By recipient, in the order of the policy.
+    views: Vec<View>,
+}
+
+/// Names the policy and no key.
+impl fmt::Debug for Terms {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Terms").field("policy", &self.enforced.policy.name).finish_non_exhaustive()
+    }
+}
+
+impl Terms {
+    /// The key under which the kernel makes pseudonyms.
+    #[must_use]
+    pub fn pseudonym_key(&self) -> Option<&[u64; 2]> {
+        self.epoch.as_ref().map(|epoch| epoch.key().words())
+    }
+
+    /// What a recipient sees; the first one when none is named.
+    ///
+    /// # Errors
+    /// When there is no recipient of that name.
+    pub fn view(&self, recipient: Option<&str>) -> Result<&View, NoRecipient> {
+        Ok(self.view_at(self.position(recipient)?))
+    }
+
+    /// Position of a recipient in the policy; the first one when none is named.
+    ///
+    /// # Errors
+    /// When there is no recipient of that name.
+    pub fn position(&self, recipient: Option<&str>) -> Result<usize, NoRecipient> {
+        recipient.map_or(Ok(0), |name| self.enforced.policy.recipient(name))
+    }
+
+    /// What the recipient at a position of the policy sees.
+    ///
+    /// # Panics
+    /// When the policy has fewer recipients.
+    #[must_use]
+    pub fn view_at(&self, position: usize) -> &View {
+        &self.views[position]
+    }
+}
+
+/// The master secret, and the epoch that is now.
+pub struct Keyring {
+    keys: Keys,
+    epoch: Option<Arc<Epoch>>,
+}
+
+impl Keyring {
+    /// A keyring in which no epoch has begun.
+    #[must_use]
+    pub const fn new(keys: Keys) -> Self {
+        Self { keys, epoch: None }
+    }
+
+    /// The terms of what is collected from now on under a policy.
+    ///
+    /// # Errors
+    /// When the system gives no random numbers for a key.
+    pub fn terms(&mut self, enforced: &Arc<Enforced>, now: Timestamp) -> Result<Arc<Terms>, KeyError> {
+        let policy = &enforced.policy;
+        let epoch = if policy.has_pseudonyms() {
+            let is_current = |epoch: &Arc<Epoch>| epoch.is_of(policy.pseudonym_epoch, now);
+            let epoch = match self.epoch.take().filter(is_current) {
+                Some(epoch) => epoch,
+                None => Arc::new(Epoch::begin(&self.keys, policy.pseudonym_epoch, now)?),
+            };
+            self.epoch = Some(Arc::clone(&epoch));
+            Some(epoch)
+        } else {
+            self.epoch = None;
+            None
+        };
+        let start = epoch.as_ref().map_or(0, |epoch| epoch.start());
+        // Without pseudonyms it is the key of nothing.
+        let key = epoch.as_ref().map_or_else(|| PseudonymKey::from([0; 2]), |epoch| epoch.key().clone());
+        let views = policy.recipients.iter().map(|recipient| {
+            let keys = self.keys.recipient(&recipient.name, start);
+            let classes = Arc::clone(&enforced.classes);
+            View::new(recipient, &enforced.collected.fields, key.clone(), &keys, classes)
+        });
+        let views = views.collect();
+        Ok(Arc::new(Terms { enforced: Arc::clone(enforced), epoch, views }))
+    }
+
+    /// The terms from now on, after `terms`: others when their epoch is over.
+    ///
+    /// # Errors
+    /// When the system gives no random numbers for a key.
+    pub fn follow(&mut self, terms: &Arc<Terms>, now: Timestamp) -> Result<Arc<Terms>, KeyError> {
+        let policy = &terms.enforced.policy;
+        match &terms.epoch {
+            Some(epoch) if !epoch.is_of(policy.pseudonym_epoch, now) => self.terms(&terms.enforced, now),
+            _ => Ok(Arc::clone(terms)),
+        }
+    }
+}

@@ -1,0 +1,285 @@
+//! A recipient's view of a batch: what the policy lets it have of the records, and nothing else.
+//!
+//! The kernel stores what the recipients need together. A view takes away what this one does not receive, gives it pseudonyms and
+//! preserved prefixes of its own, merges records that are the same then, and folds those that too few sources made
+//! into one record without a key.
+//!
+//! A pseudonym is always made in two steps, under the key of the epoch and then under that of the recipient: it does not
+//! depend on what other recipients get, and without the key of the epoch nobody makes it again. All records of a batch
+//! belong to one epoch.
+
+mod address;
+mod threshold;
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use minimizer_common::generation::Residual;
+use minimizer_common::tuple::{Tags, Tuple};
+
+use crate::policy::Recipient;
+use crate::policy::classes::Classes;
+use crate::policy::field::{Field, Fields, Kind};
+use crate::policy::transform::{AddressTransform, Transform};
+use crate::records::keys::{PseudonymKey, RecipientKeys};
+use crate::records::merge::Merge;
+use crate::records::record::{Record, Transport};
+use address::{Addresses, Permuted};
+use threshold::Threshold;
+
+/// How records become those of one recipient in one epoch.
+pub struct View {
+    fields: Fields,
+    transforms: BTreeMap<Field, Transform>,
+    addresses: Addresses,
+    keeps_version: bool,
+    k: Option<u32>,
+    work: Work,
+}
+
+/// How much there is to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Work {
+    /// The records are what the recipient gets.
+    Nothing,
+    /// Only what is no part of a key changes: the records stay as many.
+    Values,
+    /// Records may become the same.
+    Keys,
+}
+
+/// What a recipient gets of a batch. From [`View::of`] all is as it gets it; before [`View::valued`] counts are exact.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Viewed<'records> {
+    /// Records, to be shown with [`View::fields`].
+    pub records: Cow<'records, [Record]>,
+    /// What was in records that too few sources made, exact.
+    pub suppressed: Residual,
+    /// The record that is made of them, to be shown with [`View::residual_fields`].
+    pub residual: Option<Record>,
+}
+
+impl View {
+    /// The view of a recipient.
+    ///
+    /// `collected` is what the kernel stores, `epoch` the key of its pseudonyms, `keys` those of the recipient in
+    /// the same epoch, `classes` those of the policy's scope.
+    #[must_use]
+    pub fn new(
+        recipient: &Recipient,
+        collected: &BTreeMap<Field, Transform>,
+        epoch: PseudonymKey,
+        keys: &RecipientKeys,
+        classes: Arc<Classes>,
+    ) -> Self {
+        let transforms = recipient.fields.clone();
+        let k = recipient.k_threshold.filter(|k| *k > 1);
+        Self {
+            fields: transforms.keys().copied().collect(),
+            addresses: Addresses::new(&transforms, collected, epoch, keys, classes),
+            keeps_version: transforms.keys().any(|field| is_address(*field)),
+            k,
+            work: if k.is_some() { Work::Keys } else { work(&transforms, collected) },
+            transforms,
+        }
+    }
+
+    /// The fields of the recipient's records.
+    #[must_use]
+    pub const fn fields(&self) -> Fields {
+        self.fields
+    }
+
+    /// The fields of the record that is made of those with too few sources: counts and times.
+    #[must_use]
+    pub fn residual_fields(&self) -> Fields {
+        let is_value = |field: &Field| matches!(field.kind(), Kind::Count | Kind::Time);
+        self.transforms.keys().copied().filter(is_value).collect()
+    }
+
+    /// What the recipient gets of these records.
+    #[must_use]
+    pub fn of<'records>(&self, records: &'records [Record]) -> Viewed<'records> {
+        let mut viewed = if self.merges() {
+            self.merged(records.iter().copied(), records.len())
+        } else {
+            Viewed { records: Cow::Borrowed(records), suppressed: Residual::default(), residual: None }
+        };
+        if self.work != Work::Nothing {
+            viewed.records.to_mut().iter_mut().for_each(|record| *record = self.with_values(*record));
+            viewed.residual = viewed.residual.map(|record| self.with_values(record));
+        }
+        viewed
+    }
+
+    /// Whether records may become the same and have to be merged.
+    #[must_use]
+    pub fn merges(&self) -> bool {
+        self.work == Work::Keys
+    }
+
+    /// These records with their counts, times and control bits as the recipient gets them; in `buffer` where that
+    /// changes them.
+    pub fn valued<'chunk>(
+        &self,
+        records: &'chunk [Record],
+        buffer: &'chunk mut Vec<Record>,
+    ) -> &'chunk [Record] {
+        if self.work == Work::Nothing {
+            return records;
+        }
+        buffer.clear();
+        buffer.extend(records.iter().map(|record| self.with_values(*record)));
+        buffer
+    }
+
+    /// These records, so many, with their keys as the recipient gets them, those merged that are the same then. Counts
+    /// are exact yet.
+    #[must_use]
+    pub fn merged(&self, records: impl Iterator<Item = Record>, count: usize) -> Viewed<'static> {
+        let mut permuted = Permuted::new();
+        let mut merge = Merge::with_capacity(count);
+        let mut threshold = self.k.map(|k| Threshold::new(k, count));
+        for record in records {
+            let position = merge.add(self.keyed(&record, &mut permuted));
+            if let Some(threshold) = &mut threshold {
+                threshold.add(position, &record.tuple);
+            }
+        }
+        let mut records = merge.take();
+        let (suppressed, residual) =
+            threshold.map(|threshold| threshold.apply(&mut records)).unwrap_or_default();
+        Viewed { records: Cow::Owned(records), suppressed, residual }
+    }
+
+    fn has(&self, field: Field) -> bool {
+        self.fields.has(field)
+    }
+
+    /// The record with its key as the recipient gets it.
+    fn keyed(&self, record: &Record, permuted: &mut Permuted) -> Record {
+        let tuple = &record.tuple;
+        // Without its protocol nobody can say what ports, types and codes are.
+        let protocol = if self.has(Field::ProtocolIdentifier) { tuple.protocol() } else { 0 };
+        let traffic_class = if self.has(Field::IpClassOfService) { tuple.traffic_class() } else { 0 };
+        let ports = self.ports(Transport::of(protocol), tuple);
+        let addresses = if self.keeps_version { self.addresses.of(tuple, permuted) } else { [0; 4] };
+        Record {
+            tuple: Tuple::new(addresses, ports, self.tags(tuple.tags()), protocol, traffic_class),
+            selector_id: if self.has(Field::SelectorId) { record.selector_id } else { 0 },
+            ..*record
+        }
+    }
+
+    fn ports(&self, transport: Transport, tuple: &Tuple) -> (u16, u16) {
+        let [first, second] = match transport {
+            Transport::Tcp | Transport::Ports => {
+                [Field::SourceTransportPort, Field::DestinationTransportPort]
+            }
+            Transport::Icmp => [Field::IcmpTypeIPv4, Field::IcmpCodeIPv4],
+            Transport::IcmpV6 => [Field::IcmpTypeIPv6, Field::IcmpCodeIPv6],
+            Transport::Other => return (0, 0),
+        };
+        let value = |field, value: u16| match self.transforms.get(&field) {
+            None => 0,
+            Some(Transform::PortClasses) => match value {
+                0..1024 => 0,
+                1024..49_152 => 1024,
+                49_152.. => 49_152,
+            },
+            Some(Transform::ServicePorts { below }) if value >= *below => 0,
+            Some(_) => value,
+        };
+        (value(first, tuple.source_port()), value(second, tuple.destination_port()))
+    }
+
+    fn tags(&self, tags: Tags) -> Tags {
+        let mut kept = Tags::NONE;
+        match (self.has(Field::VlanId), self.has(Field::Dot1qCustomerVlanId), tags.vlan_id()) {
+            (false, false, _) | (_, _, None) => {}
+            (true, false, Some(vlan_id)) => kept = kept.with_vlan(vlan_id),
+            (outer, true, Some(vlan_id)) => {
+                // How many tags there were is not said where only the second is received.
+                if outer || tags.customer_vlan_id().is_some() {
+                    kept = kept.with_vlan(if outer { vlan_id } else { 0 });
+                }
+                if let Some(vlan_id) = tags.customer_vlan_id() {
+                    kept = kept.with_vlan(vlan_id);
+                }
+            }
+        }
+        if self.keeps_version && tags.is_ipv6() {
+            kept = kept.with_ipv6();
+        }
+        if self.has(Field::IngressInterface) { kept.with_interface(tags.interface()) } else { kept }
+    }
+
+    /// The record with all that is not its key as the recipient gets it.
+    fn with_values(&self, record: Record) -> Record {
+        let value = |field, value: u64| match self.transforms.get(&field) {
+            None => 0,
+            Some(Transform::Log2) => value.checked_ilog2().map_or(0, |log2| 1 << log2),
+            Some(Transform::Coarsened { unit }) => {
+                let unit = u64::try_from(unit.as_millis()).unwrap_or(u64::MAX).max(1);
+                value - value % unit
+            }
+            Some(_) => value,
+        };
+        let control_bits = match self.transforms.get(&Field::TcpControlBits) {
+            Some(_) if !self.has(Field::ProtocolIdentifier) => 0,
+            Some(Transform::ControlBits { mask }) => *mask,
+            Some(_) => u16::MAX,
+            None => 0,
+        };
+        Record {
+            ingress_interface: if self.has(Field::IngressInterface) { record.ingress_interface } else { 0 },
+            control_bits: record.control_bits & control_bits,
+            packets: value(Field::PacketDeltaCount, record.packets),
+            octets: value(Field::OctetDeltaCount, record.octets),
+            start_ms: value(Field::FlowStartMilliseconds, record.start_ms),
+            end_ms: value(Field::FlowEndMilliseconds, record.end_ms),
+            ..record
+        }
+    }
+}
+
+const fn is_address(field: Field) -> bool {
+    matches!(field.kind(), Kind::Ipv4Address | Kind::Ipv6Address)
+}
+
+/// What has to be done to make the wanted fields of the collected ones.
+fn work(wanted: &BTreeMap<Field, Transform>, collected: &BTreeMap<Field, Transform>) -> Work {
+    let has = |field: Field| wanted.contains_key(&field);
+    let both = |field: &&Field| {
+        wanted.get(field) == collected.get(field) && !wanted.get(field).is_some_and(at_drain)
+    };
+    let is_value = |field: &Field| matches!(field.kind(), Kind::Count | Kind::Time | Kind::ControlBits);
+    // What depends on other fields than its own: the number of tags on both identifiers, the IP version on the addresses, the
+    // meaning of ports, types, codes and control bits on the protocol.
+    let depends_on_others = has(Field::VlanId) != has(Field::Dot1qCustomerVlanId)
+        || !wanted.keys().any(|field| is_address(*field))
+        || !has(Field::ProtocolIdentifier);
+    if depends_on_others || !Field::ALL.iter().filter(|field| !is_value(field)).all(|field| both(&field)) {
+        Work::Keys
+    } else if Field::ALL.iter().all(|field| both(&field)) {
+        Work::Nothing
+    } else {
+        Work::Values
+    }
+}
+
+/// Whether the kernel leaves at least a part of the transform to the drain.
+fn at_drain(transform: &Transform) -> bool {
+    let address = |transform: &AddressTransform| {
+        matches!(transform, AddressTransform::Pseudonym | AddressTransform::PrefixPreserving(_))
+    };
+    match transform {
+        Transform::Address { foreign, domestic } => address(foreign) || address(domestic),
+        Transform::Log2 => true,
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests;

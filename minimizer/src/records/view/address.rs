@@ -1,0 +1,221 @@
+//! What becomes of addresses in a recipient's view.
+//!
+//! The kernel knew the class of an address; of what it stored the class has to be found again. Where both are possible (a truncated
+//! address whose prefix has addresses of both, or a pseudonym where both classes have one) the recipient gets no more than either
+//! class gives.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use minimizer_common::plan::{IPV4_PSEUDONYM, IPV4_PSEUDONYM_BITS, IPV6_PSEUDONYM};
+use minimizer_common::tuple::Tuple;
+use minimizer_ebpf::siphash;
+
+use crate::policy::Class;
+use crate::policy::classes::{Classes, rest};
+use crate::policy::field::Field;
+use crate::policy::transform::{AddressTransform, PrefixScheme, Transform};
+use crate::records::keys::{PseudonymKey, RecipientKeys};
+use crate::records::prefix_preserving::PrefixPreserving;
+
+const CLASSES: [Class; 2] = [Class::Foreign, Class::Domestic];
+
+/// What becomes of the addresses of one field, by class.
+#[derive(Clone, Copy, Debug)]
+struct Rule {
+    collected: [AddressTransform; 2],
+    wanted: [AddressTransform; 2],
+}
+
+/// What becomes of all addresses.
+pub(super) struct Addresses {
+    /// By IP version, then by side.
+    rules: [[Rule; 2]; 2],
+    classes: Arc<Classes>,
+    epoch: PseudonymKey,
+    recipient: PseudonymKey,
+    ipcrypt: PrefixPreserving,
+    crypto_pan: PrefixPreserving,
+}
+
+/// What addresses became under a prefix-preserving permutation, which is dear: by scheme, IP version and address.
+pub(super) type Permuted = HashMap<(PrefixScheme, bool, u128), u128>;
+
+const FIELDS: [[Field; 2]; 2] = [
+    [Field::SourceIPv4Address, Field::DestinationIPv4Address],
+    [Field::SourceIPv6Address, Field::DestinationIPv6Address],
+];
+
+impl Addresses {
+    pub(super) fn new(
+        wanted: &BTreeMap<Field, Transform>,
+        collected: &BTreeMap<Field, Transform>,
+        epoch: PseudonymKey,
+        keys: &RecipientKeys,
+        classes: Arc<Classes>,
+    ) -> Self {
+        let rules = FIELDS.map(|sides| {
+            sides.map(|field| Rule { collected: by_class(collected, field), wanted: by_class(wanted, field) })
+        });
+        let permutation = |scheme| PrefixPreserving::new(scheme, keys);
+        Self {
+            rules,
+            classes,
+            epoch,
+            recipient: keys.pseudonym.clone(),
+            ipcrypt: permutation(PrefixScheme::Ipcrypt),
+            crypto_pan: permutation(PrefixScheme::CryptoPan),
+        }
+    }
+
+    /// The words of addresses in the view of a tuple.
+    pub(super) fn of(&self, tuple: &Tuple, permuted: &mut Permuted) -> [u64; 4] {
+        let [ipv4, ipv6] = &self.rules;
+        if tuple.tags().is_ipv6() {
+            let (source, destination) = tuple.ipv6();
+            let mut words = [0; 4];
+            for (pair, (rule, octets)) in
+                words.chunks_exact_mut(2).zip(ipv6.iter().zip([source, destination]))
+            {
+                let viewed = self.viewed(*rule, true, u128::from_be_bytes(octets), permuted);
+                pair.copy_from_slice(&to_words(viewed));
+            }
+            return words;
+        }
+        let (source, destination) = tuple.ipv4();
+        let mut octets = [0; 8];
+        for (half, (rule, octets)) in octets.chunks_exact_mut(4).zip(ipv4.iter().zip([source, destination])) {
+            let address = u128::from(u32::from_be_bytes(octets)) << 96;
+            half.copy_from_slice(&self.viewed(*rule, false, address, permuted).to_be_bytes()[..4]);
+        }
+        [u64::from_ne_bytes(octets), 0, 0, 0]
+    }
+
+    /// What becomes of one left-aligned address.
+    fn viewed(&self, rule: Rule, ipv6: bool, address: u128, permuted: &mut Permuted) -> u128 {
+        let (transform, is_pseudonym) = rule.decide(&self.classes, ipv6, address);
+        match transform {
+            AddressTransform::Omitted => 0,
+            AddressTransform::Pseudonym => {
+                let pseudonym = if is_pseudonym { address } else { pseudonym(&self.epoch, ipv6, address) };
+                self::pseudonym(&self.recipient, ipv6, pseudonym)
+            }
+            // A pseudonym cannot be turned back.
+            _ if is_pseudonym => 0,
+            AddressTransform::Exact => address,
+            AddressTransform::Truncated { bits } => address & !rest(bits),
+            AddressTransform::PrefixPreserving(scheme) => {
+                let permutation = match scheme {
+                    PrefixScheme::Ipcrypt => &self.ipcrypt,
+                    PrefixScheme::CryptoPan => &self.crypto_pan,
+                };
+                *permuted
+                    .entry((scheme, ipv6, address))
+                    .or_insert_with(|| permute(permutation, ipv6, address))
+            }
+        }
+    }
+}
+
+impl Rule {
+    /// What the recipient gets of a stored address, and whether what is stored is a pseudonym.
+    fn decide(self, classes: &Classes, ipv6: bool, address: u128) -> (AddressTransform, bool) {
+        let Self { collected, wanted } = self;
+        let is_pseudonym = collected.map(|transform| transform == AddressTransform::Pseudonym);
+        if wanted[0] == wanted[1] && is_pseudonym[0] == is_pseudonym[1] {
+            return (wanted[0], is_pseudonym[0]);
+        }
+        // What looks like a pseudonym is one: as an address it is nobody's.
+        let pseudonym = is_pseudonym != [false; 2] && has_shape(ipv6, address);
+        let mut transform = None;
+        for (index, class) in CLASSES.into_iter().enumerate() {
+            let possible = if pseudonym {
+                is_pseudonym[index]
+            } else {
+                may_be(collected[index], classes, ipv6, address, class)
+            };
+            if possible {
+                transform = Some(transform.map_or(wanted[index], |other| less(other, wanted[index])));
+            }
+        }
+        (transform.unwrap_or(AddressTransform::Omitted), pseudonym)
+    }
+}
+
+/// Whether the kernel may have made this, which is no pseudonym, of an address of the class.
+fn may_be(collected: AddressTransform, classes: &Classes, ipv6: bool, address: u128, class: Class) -> bool {
+    let length = if ipv6 { 128 } else { 32 };
+    let bits = match collected {
+        AddressTransform::Pseudonym => return false,
+        AddressTransform::Omitted => 0,
+        AddressTransform::Truncated { bits } => bits,
+        AddressTransform::Exact | AddressTransform::PrefixPreserving(_) => length,
+    };
+    address & rest(bits) == 0 && classes.may_be(ipv6, address, bits, class)
+}
+
+/// No more than either of the two gives.
+fn less(one: AddressTransform, other: AddressTransform) -> AddressTransform {
+    use AddressTransform::{Exact, Omitted, PrefixPreserving, Pseudonym, Truncated};
+    match (one, other) {
+        _ if one == other => one,
+        (Exact, less) | (less, Exact) => less,
+        (Truncated { bits: one }, Truncated { bits: other }) => Truncated { bits: one.min(other) },
+        (PrefixPreserving(_), Pseudonym) | (Pseudonym, PrefixPreserving(_)) => Pseudonym,
+        _ => Omitted,
+    }
+}
+
+fn by_class(fields: &BTreeMap<Field, Transform>, field: Field) -> [AddressTransform; 2] {
+    match fields.get(&field) {
+        None => [AddressTransform::Omitted; 2],
+        Some(Transform::Address { foreign, domestic }) => [*foreign, *domestic],
+        Some(_) => [AddressTransform::Exact; 2],
+    }
+}
+
+/// Whether an address looks like a pseudonym. The one address of 240.0.0.0/4 that packets have, 255.255.255.255, does not.
+fn has_shape(ipv6: bool, address: u128) -> bool {
+    let octets = address.to_be_bytes();
+    if ipv6 {
+        return octets.starts_with(&IPV6_PSEUDONYM);
+    }
+    let unused = IPV4_PSEUDONYM_BITS - 24;
+    octets[0] >> unused == IPV4_PSEUDONYM[0] >> unused && octets[..4] != [255; 4]
+}
+
+fn to_words(address: u128) -> [u64; 2] {
+    let octets = address.to_be_bytes();
+    let (first, second) = octets.split_at(8);
+    [first, second].map(|octets| u64::from_ne_bytes(octets.try_into().unwrap_or_default()))
+}
+
+fn ipv4_octets(address: u128) -> [u8; 4] {
+    let [a, b, c, d, ..] = address.to_be_bytes();
+    [a, b, c, d]
+}
+
+fn from_ipv4(octets: [u8; 4]) -> u128 {
+    u128::from(u32::from_be_bytes(octets)) << 96
+}
+
+/// The pseudonym of a left-aligned address.
+pub(super) fn pseudonym(key: &PseudonymKey, ipv6: bool, address: u128) -> u128 {
+    let [k0, k1] = *key.words();
+    if ipv6 {
+        let [first, second] = to_words(address);
+        let (first, second) = siphash::ipv6_pseudonym(k0, k1, first, second);
+        u128::from(u64::from_be(first)) << 64 | u128::from(u64::from_be(second))
+    } else {
+        let octets = u32::from_ne_bytes(ipv4_octets(address));
+        from_ipv4(siphash::ipv4_pseudonym(k0, k1, octets).to_ne_bytes())
+    }
+}
+
+fn permute(permutation: &PrefixPreserving, ipv6: bool, address: u128) -> u128 {
+    if ipv6 {
+        u128::from_be_bytes(permutation.ipv6(address.to_be_bytes()))
+    } else {
+        from_ipv4(permutation.ipv4(ipv4_octets(address)))
+    }
+}

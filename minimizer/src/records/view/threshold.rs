@@ -1,0 +1,69 @@
+//! The k-threshold: how many distinct sources made a record.
+
+use std::collections::HashSet;
+
+use minimizer_common::generation::Residual;
+use minimizer_common::tuple::Tuple;
+
+use crate::records::merge::Flow as _;
+use crate::records::record::Record;
+
+/// Distinct sources by record, counted up to `k`.
+pub(super) struct Threshold {
+    k: u32,
+    counts: Vec<u32>,
+    seen: HashSet<(usize, bool, u128)>,
+}
+
+/// A record of no flow: what is folded into it has no key any more.
+pub(super) const NOTHING: Record = Record {
+    tuple: Tuple { addresses: [0; 4], transport: 0, kind: 0, selector: 0 },
+    ingress_interface: 0,
+    control_bits: 0,
+    packets: 0,
+    octets: 0,
+    start_ms: u64::MAX,
+    end_ms: 0,
+    selector_id: 0,
+};
+
+impl Threshold {
+    pub(super) fn new(k: u32, records: usize) -> Self {
+        Self { k, counts: Vec::new(), seen: HashSet::with_capacity(records) }
+    }
+
+    /// The record at this position is made of this tuple, among others.
+    pub(super) fn add(&mut self, position: usize, tuple: &Tuple) {
+        if position >= self.counts.len() {
+            self.counts.resize(position + 1, 0);
+        }
+        if self.counts[position] >= self.k {
+            return;
+        }
+        let ipv6 = tuple.tags().is_ipv6();
+        let source = if ipv6 {
+            u128::from_ne_bytes(tuple.ipv6().0)
+        } else {
+            u128::from(u32::from_ne_bytes(tuple.ipv4().0))
+        };
+        if self.seen.insert((position, ipv6, source)) {
+            self.counts[position] += 1;
+        }
+    }
+
+    /// Takes out the records with too few sources: what they count, and the one record that is made of them.
+    pub(super) fn apply(self, records: &mut Vec<Record>) -> (Residual, Option<Record>) {
+        let mut folded = NOTHING;
+        let mut counts = self.counts.iter();
+        records.retain(|record| {
+            let enough = counts.next().is_some_and(|count| *count >= self.k);
+            if !enough {
+                let _always = folded.absorb(record);
+            }
+            enough
+        });
+        folded.control_bits = 0;
+        let suppressed = Residual { packets: folded.packets, octets: folded.octets };
+        (suppressed, (folded.packets != 0).then_some(folded))
+    }
+}

@@ -1,0 +1,149 @@
+//! What the server answers to a request.
+
+use std::time::Instant;
+
+use http_body_util::Full;
+use hyper::body::Bytes;
+use hyper::header::{
+    ACCEPT, ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, RETRY_AFTER, VARY, WWW_AUTHENTICATE,
+};
+use hyper::{Method, Request, Response, StatusCode};
+
+use super::counts::Counts;
+use crate::serve::metrics::{self, Format, Published, Scrape};
+use crate::serve::page;
+use crate::serve::status::Report;
+
+const PLAIN: &str = "text/plain; charset=utf-8";
+
+/// The answer to `request`, whose body is not read.
+pub fn answer<Body>(
+    request: &Request<Body>,
+    published: &Published,
+    counts: &Counts,
+) -> Response<Full<Bytes>> {
+    if request.method() != Method::GET && request.method() != Method::HEAD {
+        let mut response = respond(StatusCode::METHOD_NOT_ALLOWED, PLAIN, "only GET and HEAD\n".to_owned());
+        response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+        return response;
+    }
+    let snapshot = published.latest();
+    match request.uri().path() {
+        "/metrics" => {
+            let accept: Vec<_> =
+                request.headers().get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok()).collect();
+            let format = Format::negotiate(&accept.join(","));
+            let mut response = match metrics::render(Scrape::now(snapshot, counts), format) {
+                Ok(text) => respond(StatusCode::OK, format.content_type(), text),
+                Err(error) => respond(StatusCode::INTERNAL_SERVER_ERROR, PLAIN, format!("{error}\n")),
+            };
+            response.headers_mut().insert(VARY, HeaderValue::from_static("accept"));
+            response
+        }
+        "/-/healthy" => respond(StatusCode::OK, PLAIN, "healthy\n".to_owned()),
+        "/-/ready" => match snapshot.ready(Instant::now()) {
+            Ok(()) => respond(StatusCode::OK, PLAIN, "ready\n".to_owned()),
+            Err(reason) => respond(StatusCode::SERVICE_UNAVAILABLE, PLAIN, format!("not ready: {reason}\n")),
+        },
+        "/status" => match serde_json::to_string(&Report::new(&snapshot)) {
+            Ok(json) => respond(StatusCode::OK, "application/json", json + "\n"),
+            Err(error) => respond(StatusCode::INTERNAL_SERVER_ERROR, PLAIN, format!("{error}\n")),
+        },
+        "/" => respond(StatusCode::OK, "text/html; charset=utf-8", page::landing(&snapshot)),
+        page::SCRIPT_PATH => respond(StatusCode::OK, "text/javascript; charset=utf-8", page::SCRIPT),
+        _ => respond(StatusCode::NOT_FOUND, PLAIN, "not found; see /\n".to_owned()),
+    }
+}
+
+/// To a request without a user and password that are known.
+pub fn unauthorized() -> Response<Full<Bytes>> {
+    let body = "unauthorized: a user and a password of the web configuration are needed\n";
+    let mut response = respond(StatusCode::UNAUTHORIZED, PLAIN, body.to_owned());
+    let challenge = HeaderValue::from_static("Basic realm=\"minimizer\", charset=\"UTF-8\"");
+    response.headers_mut().insert(WWW_AUTHENTICATE, challenge);
+    response
+}
+
+/// To a request whose password would wait too long to be checked.
+pub fn busy() -> Response<Full<Bytes>> {
+    let mut response = respond(
+        StatusCode::SERVICE_UNAVAILABLE,
+        PLAIN,
+        "busy: many passwords wait to be checked\n".to_owned(),
+    );
+    response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
+    response
+}
+
+fn respond(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(body.into()));
+    *response.status_mut() = status;
+    for (name, value) in [
+        (CONTENT_TYPE, content_type),
+        (CACHE_CONTROL, "no-store"),
+        (hyper::header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (hyper::header::CONTENT_SECURITY_POLICY, page::CONTENT_SECURITY_POLICY),
+    ] {
+        response.headers_mut().insert(name, HeaderValue::from_static(value));
+    }
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::BodyExt as _;
+    use hyper::{Method, Request, StatusCode};
+
+    use super::super::counts::Counts;
+    use super::answer;
+    use crate::serve::metrics::Published;
+    use crate::serve::metrics::tests::example;
+
+    fn ask(published: &Published, method: Method, path: &str) -> (StatusCode, String, String) {
+        let request = Request::builder().method(method).uri(path).body(()).expect("a request");
+        let response = answer(&request, published, &Counts::default());
+        let content_type = response.headers()["content-type"].to_str().expect("ASCII").to_owned();
+        let status = response.status();
+        let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+        let body = runtime.block_on(response.into_body().collect()).expect("a body").to_bytes();
+        (status, content_type, String::from_utf8(body.to_vec()).expect("UTF-8"))
+    }
+
+    #[test]
+    fn not_ready_before_the_first_drain() {
+        let mut snapshot = example();
+        snapshot.drains = Default::default();
+        let published = Published::new(snapshot);
+        let (status, _, body) = ask(&published, Method::GET, "/-/ready");
+        assert_eq!(
+            (status, body.as_str()),
+            (StatusCode::SERVICE_UNAVAILABLE, "not ready: no drain has ended yet\n")
+        );
+        assert_eq!(ask(&published, Method::GET, "/-/healthy").0, StatusCode::OK);
+        published.update(|snapshot| *snapshot = example());
+        assert_eq!(ask(&published, Method::GET, "/-/ready").0, StatusCode::OK);
+    }
+
+    #[test]
+    fn only_reading_and_only_what_there_is() {
+        let published = Published::new(example());
+        assert_eq!(ask(&published, Method::POST, "/metrics").0, StatusCode::METHOD_NOT_ALLOWED);
+        assert_eq!(ask(&published, Method::GET, "/metricsx").0, StatusCode::NOT_FOUND);
+        assert_eq!(ask(&published, Method::GET, "/../etc/passwd").0, StatusCode::NOT_FOUND);
+        assert_eq!(ask(&published, Method::GET, "/metrics?x=1").0, StatusCode::OK);
+    }
+
+    #[test]
+    fn the_page_escapes_names_and_loads_nothing() {
+        let (status, content_type, html) = ask(&Published::new(example()), Method::GET, "/");
+        assert_eq!((status, content_type.as_str()), (StatusCode::OK, "text/html; charset=utf-8"));
+        assert!(html.contains("eth&quot;0\\"), "{html}");
+        assert!(!html.contains("eth\"0"), "{html}");
+        let sources: Vec<_> = html.split("src=").skip(1).collect();
+        assert!(sources.len() == 1 && sources[0].starts_with("\"/page.js\""), "{html}");
+        assert!(!html.contains("http:") && !html.contains("https:"), "{html}");
+        for link in ["/metrics", "/status", "/-/healthy", "/-/ready"] {
+            assert!(html.contains(&format!("href=\"{link}\"")), "{link} is missing in {html}");
+        }
+    }
+}

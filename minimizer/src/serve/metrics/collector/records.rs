@@ -1,0 +1,67 @@
+//! What became of the packets that were counted: the totals of the ledger.
+
+use std::fmt;
+
+use super::Families;
+use crate::serve::metrics::Snapshot;
+
+impl Families<'_> {
+    pub(super) fn records(&mut self, snapshot: &Snapshot) -> fmt::Result {
+        let ledger = &snapshot.ledger;
+        let (exported, dropped, queued) = (ledger.exported(), ledger.dropped(), ledger.queued());
+        let (suppressed, overflow) = (ledger.suppressed(), ledger.overflow());
+        for (name, help, value) in [
+            (
+                "minimizer_exported_records_total",
+                "Records handed over, to all sinks",
+                snapshot.exported_records(),
+            ),
+            ("minimizer_exported_packets_total", "Packets in the records handed over", exported.packets),
+            (
+                "minimizer_exported_octets_total",
+                "IP octets (layer 3) in the records handed over",
+                exported.octets,
+            ),
+            ("minimizer_dropped_packets_total", "Packets in the records that no sink took", dropped.packets),
+            (
+                "minimizer_dropped_octets_total",
+                "IP octets (layer 3) in the records that no sink took",
+                dropped.octets,
+            ),
+            (
+                "minimizer_suppressed_packets_total",
+                "Packets handed over in sums without keys: fewer sources than the policy's threshold made their records",
+                suppressed.packets,
+            ),
+            (
+                "minimizer_suppressed_octets_total",
+                "IP octets (layer 3) handed over in sums without keys",
+                suppressed.octets,
+            ),
+            (
+                "minimizer_overflow_packets_total",
+                "Packets in residual counters, because flow table and spill log were full",
+                overflow.packets,
+            ),
+            ("minimizer_overflow_octets_total", "IP octets (layer 3) in residual counters", overflow.octets),
+        ] {
+            self.counter(name, help, value)?;
+        }
+        let balanced = u64::from(ledger.is_balanced());
+        self.gauge(
+            "minimizer_queued_packets",
+            "Packets in records that wait to be handed over",
+            queued.packets,
+        )?;
+        self.gauge(
+            "minimizer_queued_octets",
+            "IP octets (layer 3) in records that wait to be handed over",
+            queued.octets,
+        )?;
+        self.gauge(
+            "minimizer_ledger_balanced",
+            "Whether every packet seen is accounted for exactly once (1) or not (0)",
+            balanced,
+        )
+    }
+}

@@ -1,0 +1,101 @@
+//! Metrics of the sinks: what each was offered, what became of it, and how it is.
+
+use std::fmt;
+
+use super::{Families, Labels};
+use crate::delivery::account::{Account, Tally};
+use crate::delivery::sink::Loss;
+use crate::serve::metrics::Snapshot;
+
+/// A counter of each sink: name, help, value.
+type Counter = (&'static str, &'static str, fn(&Account) -> u64);
+
+const COUNTERS: [Counter; 6] = [
+    ("minimizer_sink_exported_records_total", "Records that the sink handed over", |sink| {
+        sink.exported.records
+    }),
+    ("minimizer_sink_exported_packets_total", "Packets in the records that the sink handed over", |sink| {
+        sink.exported.packets
+    }),
+    (
+        "minimizer_sink_exported_octets_total",
+        "IP octets (layer 3) in the records that the sink handed over",
+        |sink| sink.exported.octets,
+    ),
+    (
+        "minimizer_sink_suppressed_packets_total",
+        "Packets that the sink handed over in sums without keys: too few sources made their records",
+        |sink| sink.suppressed.packets,
+    ),
+    ("minimizer_sink_written_bytes_total", "Bytes that the sink sent or wrote", |sink| sink.octets_written),
+    ("minimizer_sink_failures_total", "How often the sink failed; it tries again after each", |sink| {
+        sink.failures
+    }),
+];
+
+impl Families<'_> {
+    pub(super) fn sinks(&mut self, snapshot: &Snapshot) -> fmt::Result {
+        let sinks = snapshot.ledger.sinks();
+        let label = |sink: &'_ Account| ("sink", sink.name.clone());
+        self.gauges(
+            "minimizer_sink_up",
+            "Whether the sink works (1) or failed when it was used last (0)",
+            sinks.iter().map(|sink| {
+                let labels =
+                    vec![label(sink), ("recipient", sink.recipient.clone()), ("kind", sink.kind.clone())];
+                (labels, u64::from(sink.failing.is_none()))
+            }),
+        )?;
+        for (name, help, value) in COUNTERS {
+            let series = sinks.iter().map(|sink| (labels(sink, None), value(sink)));
+            self.counters(name, help, series)?;
+        }
+        let lost = |part: fn(&Tally) -> u64| {
+            sinks.iter().flat_map(move |sink| {
+                Loss::ALL.iter().map(move |loss| {
+                    let value = sink.dropped.get(loss.name()).map_or(0, part);
+                    (labels(sink, Some(*loss)), value)
+                })
+            })
+        };
+        self.counters(
+            "minimizer_sink_dropped_records_total",
+            "Records that the sink did not hand over, and why; those of a batch that was never prepared as they were collected",
+            lost(|tally| tally.records),
+        )?;
+        self.counters(
+            "minimizer_sink_dropped_packets_total",
+            "Packets in records that the sink did not hand over, and why",
+            lost(|tally| tally.packets),
+        )?;
+        self.gauges(
+            "minimizer_sink_queued_records",
+            "Records that wait for the sink or are held by it",
+            sinks.iter().map(|sink| (vec![label(sink)], sink.queued.records)),
+        )?;
+        self.gauges(
+            "minimizer_sink_queued_packets",
+            "Packets in records that wait for the sink or are held by it",
+            sinks.iter().map(|sink| (vec![label(sink)], sink.queued.packets)),
+        )?;
+        self.gauges(
+            "minimizer_sink_queued_bytes",
+            "Memory of the records that wait for the sink",
+            sinks.iter().map(|sink| (vec![label(sink)], sink.queue_bytes)),
+        )?;
+        self.gauges(
+            "minimizer_sink_last_success_timestamp_seconds",
+            "When the sink last took a batch as a whole, since 1970; 0 before the first",
+            sinks.iter().map(|sink| {
+                let milliseconds = sink.last_success_milliseconds.unwrap_or(0);
+                (vec![label(sink)], milliseconds as f64 / 1000.0)
+            }),
+        )
+    }
+}
+
+fn labels(sink: &Account, loss: Option<Loss>) -> Labels<'_> {
+    let mut labels: Labels<'_> = vec![("sink", &sink.name)];
+    labels.extend(loss.map(|loss| ("reason", loss.name())));
+    labels
+}

@@ -1,0 +1,138 @@
+//! The sinks of agent.toml: what they are called, whose records they get, and how much may wait for them.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use super::files::{FilesConfig, FilesFile};
+use super::ipfix::{IpfixConfig, IpfixFile};
+use super::kafka::{KafkaConfig, KafkaFile};
+use crate::delivery::queue::Bounds;
+use crate::delivery::sink::Sink;
+use crate::support::toml::{At, Document};
+
+/// One of `[[sinks]]`: exactly one of `ipfix`, `files` and `kafka` says what it is.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(rename = "sink")]
+pub struct SinkFile {
+    /// Its name in metrics, in the status and in the ledger: letters, digits, '.', '_' and '-'.
+    pub name: At<String>,
+    /// The recipient of the policy whose records it gets.
+    pub recipient: At<String>,
+    /// Records that may wait, as they were collected; with more the oldest batches are dropped. One batch always may
+    /// wait.
+    #[schemars(range(min = 1))]
+    pub queue_records: Option<At<u64>>,
+    /// Memory of the records that may wait, like "128MiB".
+    pub queue_bytes: Option<At<String>>,
+    /// IPFIX, to a collector or in files.
+    pub ipfix: Option<At<IpfixFile>>,
+    /// Files of JSON Lines or Parquet.
+    pub files: Option<At<FilesFile>>,
+    /// Messages to Kafka.
+    pub kafka: Option<At<KafkaFile>>,
+}
+
+/// A sink as it is configured.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SinkConfig {
+    /// Its name.
+    pub name: String,
+    /// Whose records it gets.
+    pub recipient: String,
+    /// How much may wait for it.
+    pub bounds: Bounds,
+    kind: Kind,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Kind {
+    Ipfix(IpfixConfig),
+    Files(FilesConfig),
+    Kafka(KafkaConfig),
+}
+
+impl SinkConfig {
+    /// Checks the sinks of agent.toml, whose folder is `folder`.
+    pub(crate) fn check(
+        files: &[At<SinkFile>],
+        document: &mut Document<'_>,
+        folder: &Path,
+    ) -> Vec<SinkConfig> {
+        let mut names = BTreeSet::new();
+        let mut sinks = Vec::new();
+        for file in files {
+            let name = file.get().name.get();
+            if !is_name(name) {
+                document.refuse(&file.get().name, "a name has 1 to 64 letters, digits, '.', '_' and '-'");
+            } else if !names.insert(name.clone()) || name == crate::sinks::stdout::STANDARD_OUTPUT {
+                document.refuse(&file.get().name, format!("another sink is called `{name}`"));
+            }
+            sinks.extend(one(file, document, folder));
+        }
+        sinks
+    }
+
+    /// What kind of sink it is.
+    #[must_use]
+    pub const fn kind(&self) -> &'static str {
+        match &self.kind {
+            Kind::Ipfix(_) => "ipfix",
+            Kind::Files(_) => "files",
+            Kind::Kafka(_) => "kafka",
+        }
+    }
+
+    /// The sink, which connects and opens files when it is given something.
+    #[must_use]
+    pub fn sink(&self) -> Box<dyn Sink> {
+        match &self.kind {
+            Kind::Ipfix(config) => config.sink(&self.name),
+            Kind::Files(config) => config.sink(&self.name),
+            Kind::Kafka(config) => config.sink(&self.name),
+        }
+    }
+}
+
+fn one(at: &At<SinkFile>, document: &mut Document<'_>, folder: &Path) -> Option<SinkConfig> {
+    let file = at.get();
+    let mut bounds = Bounds::default();
+    if let Some(records) = &file.queue_records {
+        bounds.records = *records.get();
+        if bounds.records == 0 {
+            document.refuse(records, "nothing would wait: allowed are 1 and more");
+        }
+    }
+    if let Some(octets) = &file.queue_bytes {
+        match octets.get().parse::<bytesize::ByteSize>() {
+            Ok(size) if size.as_u64() > 0 => bounds.octets = size.as_u64(),
+            _ => document.refuse(octets, "allowed is a size above 0, like \"128MiB\""),
+        }
+    }
+    // Each kind that is named, as far as it is right.
+    let ipfix = file.ipfix.as_ref();
+    let ipfix = ipfix.map(|file| IpfixConfig::check(file.get(), document, folder).map(Kind::Ipfix));
+    let files = file.files.as_ref();
+    let files = files.map(|file| FilesConfig::check(file.get(), document, folder).map(Kind::Files));
+    let kafka = file.kafka.as_ref();
+    let kafka = kafka.map(|file| KafkaConfig::check(file.get(), document, folder).map(Kind::Kafka));
+    let mut named = [ipfix, files, kafka].into_iter().flatten();
+    let (Some(kind), None) = (named.next(), named.next()) else {
+        document.refuse(at, "a sink is exactly one of `ipfix`, `files` and `kafka`");
+        return None;
+    };
+    Some(SinkConfig {
+        name: file.name.get().clone(),
+        recipient: file.recipient.get().clone(),
+        bounds,
+        kind: kind?,
+    })
+}
+
+fn is_name(name: &str) -> bool {
+    let is_allowed = |octet: u8| octet.is_ascii_alphanumeric() || b"._-".contains(&octet);
+    (1..=64).contains(&name.len()) && name.bytes().all(is_allowed)
+}

@@ -1,0 +1,349 @@
+//! Files as a courier makes the sink write them: names, digests, rotation, retention, what earlier runs left.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use rand::SeedableRng as _;
+use rand::rngs::ChaCha8Rng;
+use serde_json::Value;
+use sha2::{Digest as _, Sha256};
+use tempfile::TempDir;
+
+use super::FilesSink;
+use crate::delivery::ledger::Ledger;
+use crate::delivery::sink::{Heading, Sink as _, Taken};
+use crate::policy::Policy;
+use crate::policy::field::{Field, Fields};
+use crate::records::record::Record;
+use crate::sinks::files::{FilesConfig, Format};
+use crate::sinks::json_lines::tests::record;
+
+const BEGIN_MS: u64 = 1_795_402_055_123;
+
+struct World {
+    folder: TempDir,
+    policy: Policy,
+    ledger: Ledger,
+    random: ChaCha8Rng,
+}
+
+impl World {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let policy = Policy::load("full-record", &[]).unwrap();
+        Self { folder, policy, ledger: Ledger::new(Vec::new()), random: ChaCha8Rng::seed_from_u64(3) }
+    }
+
+    fn path(&self) -> &Path {
+        self.folder.path()
+    }
+
+    fn sink(&self, format: Format) -> FilesSink {
+        FilesSink::new("soc", &FilesConfig::new(self.path().to_owned(), format))
+    }
+
+    fn heading(&self, number: u64) -> Heading<'_> {
+        Heading {
+            number,
+            begin_ms: BEGIN_MS + number * 1000,
+            end_ms: BEGIN_MS + number * 1000 + 1000,
+            policy: &self.policy,
+            recipient: &self.policy.recipients[0],
+            fields: Fields::ALL,
+            interfaces: &[],
+            ledger: &self.ledger,
+            program_tag: "0123456789abcdef",
+        }
+    }
+
+    fn records(&mut self, number: usize) -> Vec<Record> {
+        (0..number).map(|_| record(&mut self.random)).collect()
+    }
+
+    /// A batch of such records, from its begin to its end.
+    fn bring(&self, sink: &mut FilesSink, number: u64, records: &[Record]) -> Taken {
+        sink.begin(&self.heading(number)).unwrap();
+        for chunk in records.chunks(crate::delivery::sink::CHUNK_RECORDS_MAX) {
+            sink.take(chunk, Fields::ALL).unwrap();
+        }
+        sink.end().unwrap()
+    }
+
+    /// Names and contents of all files.
+    fn files(&self) -> BTreeMap<String, Vec<u8>> {
+        let entries = fs::read_dir(self.path()).unwrap().map(Result::unwrap);
+        let content = |entry: &fs::DirEntry| fs::read(entry.path()).unwrap();
+        entries.map(|entry| (entry.file_name().into_string().unwrap(), content(&entry))).collect()
+    }
+
+    fn manifest(&self, name: &str) -> Value {
+        serde_json::from_slice(&fs::read(self.path().join(format!("{name}.manifest.json"))).unwrap()).unwrap()
+    }
+
+    fn deletions(&self) -> Vec<Value> {
+        let text = fs::read_to_string(self.path().join("deletions.jsonl")).unwrap();
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+}
+
+fn sum(records: &[Record], of: fn(&Record) -> u64) -> u64 {
+    records.iter().map(of).fold(0, u64::saturating_add)
+}
+
+fn hexadecimal(octets: &[u8]) -> String {
+    octets.iter().map(|octet| format!("{octet:02x}")).collect()
+}
+
+#[test]
+fn nothing_is_delivered_before_it_has_its_name() {
+    for format in [Format::JsonLines, Format::Parquet] {
+        let mut world = World::new();
+        let records = world.records(5000);
+        let mut sink = world.sink(format);
+        assert_eq!(world.bring(&mut sink, 1, &[]), Taken::Delivered, "there was nothing");
+        assert_eq!(world.bring(&mut sink, 2, &records), Taken::Held);
+        assert!(world.files().keys().all(|name| name.starts_with('.')), "{:?}", world.files().keys());
+        assert!(sink.tend_at().unwrap() > Instant::now() + Duration::from_secs(50));
+        assert_eq!(sink.tend().unwrap(), Taken::Held);
+        assert_eq!(sink.close().unwrap(), Taken::Delivered);
+        let name = format!("soc-20261123T024737.123Z-000001.{}", format.extension());
+        let files = world.files();
+        let names: Vec<_> = files.keys().cloned().collect();
+        assert_eq!(names, [name.clone(), format!("{name}.manifest.json")]);
+        assert_eq!(sink.octets_written(), u64::try_from(files[&name].len()).unwrap());
+        assert_eq!(sink.close().unwrap(), Taken::Delivered, "what is closed stays closed");
+        assert_eq!(world.files(), files);
+    }
+}
+
+#[test]
+fn the_first_line_and_the_manifest_say_who_and_why_and_the_digest_is_that_of_the_file() {
+    let mut world = World::new();
+    world.policy.recipients[0].retention = Some(Duration::from_secs(3600));
+    let records = world.records(4097);
+    let mut sink = world.sink(Format::JsonLines);
+    world.bring(&mut sink, 7, &records[..4097]);
+    world.bring(&mut sink, 8, &[]);
+    world.bring(&mut sink, 9, &records[..2]);
+    sink.close().unwrap();
+    let (name, content) = world.files().into_iter().find(|(name, _)| name.ends_with(".jsonl")).unwrap();
+    let text = String::from_utf8(content.clone()).unwrap();
+    let (first, rest) = text.split_once('\n').unwrap();
+    let recipient = &world.policy.recipients[0];
+    let header = serde_json::json!({
+        "begin": "2026-11-23T02:47:42.123Z",
+        "sink": "soc",
+        "policy": { "name": world.policy.name, "sha256": world.policy.digest },
+        "recipient": recipient.name,
+        "purpose": recipient.purpose,
+        "retention_seconds": 3600,
+        "program_tag": "0123456789abcdef",
+        "agent_version": env!("CARGO_PKG_VERSION"),
+        "fields": Field::ALL,
+    });
+    assert_eq!(serde_json::from_str::<Value>(first).unwrap(), serde_json::json!({ "minimizer": header }));
+    let mut lines = rest.lines();
+    for record in records.iter().chain(&records[..2]) {
+        assert_eq!(lines.next().unwrap(), serde_json::to_string(&record.with(Fields::ALL)).unwrap());
+    }
+    assert_eq!(lines.next(), None);
+    let manifest = world.manifest(&name);
+    let part = |number: u64, begin: &str, end: &str, records: &[Record]| {
+        serde_json::json!({
+            "number": number, "begin": begin, "end": end, "records": records.len(),
+            "packets": sum(records, |record| record.packets), "octets": sum(records, |record| record.octets),
+        })
+    };
+    let mut expected = serde_json::json!({
+        "file": name,
+        "format": "json-lines",
+        "octets": content.len(),
+        "sha256": hexadecimal(&Sha256::digest(&content)),
+        "records": 4099,
+        "end": "2026-11-23T02:47:45.123Z",
+        "batches": [
+            part(7, "2026-11-23T02:47:42.123Z", "2026-11-23T02:47:43.123Z", &records),
+            part(8, "2026-11-23T02:47:43.123Z", "2026-11-23T02:47:44.123Z", &[]),
+            part(9, "2026-11-23T02:47:44.123Z", "2026-11-23T02:47:45.123Z", &records[..2]),
+        ],
+    });
+    expected.as_object_mut().unwrap().extend(header.as_object().unwrap().clone());
+    assert_eq!(manifest, expected);
+}
+
+#[test]
+fn what_a_recipient_does_not_get_is_in_no_sum() {
+    let mut world = World::new();
+    let records = world.records(3);
+    let mut sink = world.sink(Format::JsonLines);
+    let fields = Fields::NONE.with(Field::SourceIPv4Address).with(Field::OctetDeltaCount);
+    sink.begin(&Heading { fields, ..world.heading(1) }).unwrap();
+    sink.take(&records, fields).unwrap();
+    sink.end().unwrap();
+    sink.close().unwrap();
+    let manifest = world.manifest("soc-20261123T024736.123Z-000001.jsonl");
+    assert_eq!(manifest["batches"][0]["packets"], Value::Null);
+    assert_eq!(manifest["batches"][0]["octets"], sum(&records, |record| record.octets));
+    assert_eq!(manifest["fields"], serde_json::json!(["sourceIPv4Address", "octetDeltaCount"]));
+}
+
+#[test]
+fn a_file_is_closed_in_time_or_when_it_is_full() {
+    let mut world = World::new();
+    let records = world.records(4096);
+    let config = FilesConfig::new(world.path().to_owned(), Format::JsonLines);
+    let mut sink = FilesSink::new("soc", &FilesConfig { rotate_every: Duration::ZERO, ..config.clone() });
+    assert_eq!(world.bring(&mut sink, 1, &records[..1]), Taken::Delivered);
+    assert_eq!(world.bring(&mut sink, 2, &records[..1]), Taken::Delivered);
+    let mut full = FilesSink::new("full", &FilesConfig { rotate_octets: 1 << 20, ..config });
+    full.begin(&world.heading(3)).unwrap();
+    assert_eq!(full.take(&records[..100], Fields::ALL).unwrap(), Taken::Held);
+    assert_eq!(full.take(&records, Fields::ALL).unwrap(), Taken::Delivered);
+    assert_eq!(full.take(&records[..100], Fields::ALL).unwrap(), Taken::Held);
+    assert_eq!(full.end().unwrap(), Taken::Held);
+    assert_eq!(full.close().unwrap(), Taken::Delivered);
+    let files = world.files();
+    let names: Vec<_> = files.keys().filter(|name| name.ends_with("jsonl")).map(String::as_str).collect();
+    let expected = [
+        "full-20261123T024738.123Z-000001.jsonl",
+        "full-20261123T024738.123Z-000002.jsonl",
+        "soc-20261123T024736.123Z-000001.jsonl",
+        "soc-20261123T024737.123Z-000002.jsonl",
+    ];
+    assert_eq!(names, expected);
+    let [first, second] = [0, 1].map(|file| world.manifest(expected[file])["batches"].clone());
+    assert_eq!((&first[0]["number"], &first[0]["records"]), (&3.into(), &4196.into()));
+    assert_eq!((&second[0]["number"], &second[0]["records"]), (&3.into(), &100.into()));
+}
+
+#[test]
+fn another_policy_is_another_file() {
+    let mut world = World::new();
+    let records = world.records(2);
+    let mut sink = world.sink(Format::Parquet);
+    assert_eq!(world.bring(&mut sink, 1, &records), Taken::Held);
+    world.policy.digest = "0".repeat(64);
+    // The file before was closed, which can only be said when nothing is held any more.
+    assert_eq!(world.bring(&mut sink, 2, &records), Taken::Delivered);
+    assert_eq!(world.bring(&mut sink, 3, &records), Taken::Held);
+    sink.close().unwrap();
+    assert_eq!(world.files().keys().filter(|name| name.ends_with("parquet")).count(), 3);
+}
+
+#[test]
+fn no_name_is_used_twice() {
+    let mut world = World::new();
+    let records = world.records(1);
+    let write = |at_the_end: &dyn Fn()| {
+        let mut sink = world.sink(Format::JsonLines);
+        world.bring(&mut sink, 1, &records);
+        at_the_end();
+        assert_eq!(sink.close().unwrap(), Taken::Delivered);
+    };
+    write(&|| ());
+    let before = world.files();
+    // As after a restart with the clock set back; and somebody takes the name that the file was to get.
+    write(&|| fs::write(world.path().join("soc-20261123T024736.123Z-000002.jsonl"), "not ours").unwrap());
+    let files = world.files();
+    assert!(before.iter().all(|(name, content)| files[name] == *content));
+    assert_eq!(files["soc-20261123T024736.123Z-000002.jsonl"], b"not ours");
+    let manifest = world.manifest("soc-20261123T024736.123Z-000003.jsonl");
+    assert_eq!(manifest["file"], "soc-20261123T024736.123Z-000003.jsonl");
+    assert_eq!(files.len(), 5);
+}
+
+#[test]
+fn what_an_earlier_run_did_not_finish_is_removed_and_noted() {
+    let mut world = World::new();
+    let records = world.records(10);
+    let mut running = FilesSink::new("other", &FilesConfig::new(world.path().to_owned(), Format::Parquet));
+    world.bring(&mut running, 1, &records);
+    for (name, content) in [
+        (".soc-20261123T024736.123Z-000001.jsonl.tmp", "{\"half\":"),
+        (".soc-20261123T024736.123Z-000001.jsonl.manifest.json.tmp", ""),
+        // Whole, but for the name of the manifest.
+        ("soc-20261123T024736.123Z-000002.parquet", "1234"),
+        // Of others.
+        (".soc-a-20261123T024736.123Z-000001.jsonl.tmp", ""),
+        (".soc-notes.tmp", ""),
+        ("soc-20261123T024736.123Z-000009.jsonl", "without a manifest"),
+    ] {
+        fs::write(world.path().join(name), content).unwrap();
+    }
+    let mut sink = world.sink(Format::JsonLines);
+    world.bring(&mut sink, 1, &records);
+    sink.close().unwrap();
+    let mut manifest = world.manifest("soc-20261123T024736.123Z-000001.jsonl");
+    manifest["file"] = "soc-20261123T024736.123Z-000002.parquet".into();
+    manifest["octets"] = 4.into();
+    let waiting = world.path().join(".soc-20261123T024736.123Z-000002.parquet.manifest.json.tmp");
+    fs::write(&waiting, manifest.to_string()).unwrap();
+    let mut next = world.sink(Format::JsonLines);
+    assert!(next.tend_at().unwrap() <= Instant::now());
+    next.tend().unwrap();
+    let files = world.files();
+    assert!(!files.contains_key(".soc-20261123T024736.123Z-000001.jsonl.tmp"));
+    assert!(!files.contains_key(".soc-20261123T024736.123Z-000001.jsonl.manifest.json.tmp"));
+    assert!(files.contains_key("soc-20261123T024736.123Z-000002.parquet.manifest.json"));
+    assert!(files.contains_key(".soc-a-20261123T024736.123Z-000001.jsonl.tmp"));
+    assert!(files.contains_key(".soc-notes.tmp"));
+    assert!(files.contains_key("soc-20261123T024736.123Z-000009.jsonl"));
+    let [deletion] = &world.deletions()[..] else { panic!("{:?}", world.deletions()) };
+    assert_eq!(deletion["file"], "soc-20261123T024736.123Z-000001.jsonl");
+    assert_eq!((&deletion["why"], &deletion["octets"]), (&"unfinished".into(), &8.into()));
+    // A file that somebody has open is no leftover.
+    let mut twin = FilesSink::new("other", &FilesConfig::new(world.path().to_owned(), Format::Parquet));
+    twin.tend().unwrap();
+    assert_eq!(running.close().unwrap(), Taken::Delivered);
+}
+
+#[test]
+fn files_are_deleted_when_their_time_is_over_and_others_are_not() {
+    let mut world = World::new();
+    let records = world.records(3);
+    for sink in ["soc", "soc-b"] {
+        let mut sink = FilesSink::new(sink, &FilesConfig::new(world.path().to_owned(), Format::JsonLines));
+        // In 1970, and in a year that lies ahead.
+        for (number, begin_ms) in [(1, 0), (2, 1000), (3, 4_000_000_000_000)] {
+            let heading = Heading { begin_ms, end_ms: begin_ms, ..world.heading(number) };
+            sink.begin(&heading).unwrap();
+            sink.take(&records, Fields::ALL).unwrap();
+            sink.end().unwrap();
+            assert_eq!(sink.close().unwrap(), Taken::Delivered);
+        }
+    }
+    for file in ["soc-19700101T000000.000Z-000001", "soc-2", "soc-b-19700101T000000.000Z-000001"] {
+        let name = world.files().into_keys().find(|name| name.starts_with(file) && name.ends_with("json"));
+        let path = world.path().join(name.unwrap_or_else(|| panic!("{file}")));
+        let text = fs::read_to_string(&path).unwrap();
+        fs::write(&path, text.replace("\"retention_seconds\": null", "\"retention_seconds\": 60")).unwrap();
+    }
+    let before = world.files();
+    let digest = world.manifest("soc-19700101T000000.000Z-000001.jsonl")["sha256"].clone();
+    fs::write(world.path().join("soc-19700101T000000.000Z-000009.jsonl"), "no manifest").unwrap();
+    fs::write(world.path().join("soc-19700101T000000.000Z-000008.jsonl"), "another's manifest").unwrap();
+    let foreign = world.path().join("soc-19700101T000000.000Z-000008.jsonl.manifest.json");
+    fs::write(&foreign, &before["soc-b-19700101T000000.000Z-000001.jsonl.manifest.json"]).unwrap();
+    let mut sink = world.sink(Format::JsonLines);
+    sink.tend().unwrap();
+    let files = world.files();
+    let gone: Vec<_> = before.keys().filter(|name| !files.contains_key(*name)).collect();
+    assert_eq!(
+        gone,
+        ["soc-19700101T000000.000Z-000001.jsonl", "soc-19700101T000000.000Z-000001.jsonl.manifest.json"]
+    );
+    assert_eq!(files.len(), before.len() - 2 + 4);
+    let [deletion] = &world.deletions()[..] else { panic!("{:?}", world.deletions()) };
+    assert_eq!((&deletion["why"], &deletion["sha256"]), (&"retention".into(), &digest));
+    assert_eq!((&deletion["sink"], &deletion["records"]), (&"soc".into(), &3.into()));
+    assert!(deletion["time"].as_str().unwrap().starts_with("20"), "{deletion}");
+    // The next one is looked for in an hour at the latest; the clock may be set.
+    assert!(sink.tend_at().unwrap() <= Instant::now() + Duration::from_secs(3600));
+    // A policy that gives less time counts at once, also for what was written under another.
+    world.policy.recipients[0].retention = Some(Duration::from_secs(30));
+    world.bring(&mut sink, 3, &[]);
+    assert_eq!(world.files().len(), before.len() - 2 + 4 - 2, "{:?}", world.files().keys());
+    assert_eq!(world.deletions().len(), 2);
+}

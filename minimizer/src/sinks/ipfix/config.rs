@@ -1,0 +1,360 @@
+//! What agent.toml says of a sink that sends IPFIX, and what of it cannot be.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use bytesize::ByteSize;
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use super::collector::Collector;
+use super::exporter::Exporter;
+use super::files::Files;
+use super::outbox::Outbox;
+use super::pace::Pace;
+use super::stream::Stream;
+use super::tls::Tls;
+use super::transport::Transport;
+use super::udp::Udp;
+use crate::delivery::sink::Sink;
+use crate::support::toml::{At, Document};
+
+/// Shorter messages have no room for a template with all fields and what stands around it.
+const MESSAGE_OCTETS_MIN: u16 = 512;
+/// The most that a UDP datagram over IPv4 holds.
+const DATAGRAM_OCTETS_MAX: u16 = 65_507;
+/// What passes wherever Ethernet does, also in a tunnel.
+const DATAGRAM_OCTETS: u16 = 1400;
+/// What some collectors read of a stream at once.
+const STREAM_OCTETS: u16 = 8192;
+const OBSERVATION_DOMAIN: u32 = 1;
+/// At 1400 octets, 224 Mbit/s: a million IPv4 records in little more than two seconds.
+const MESSAGES_PER_SECOND: u32 = 20_000;
+/// The messages of one call, some hundreds, must be sent within seconds.
+const MESSAGES_PER_SECOND_MIN: u32 = 100;
+const TEMPLATE_INTERVAL: Duration = Duration::from_secs(60);
+const ROTATE_EVERY: Duration = Duration::from_secs(300);
+const ROTATE_OCTETS: u64 = 256 << 20;
+
+/// IPFIX, to a collector or into files: exactly one of `collector` and `directory` is given.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(rename = "ipfix")]
+pub struct IpfixFile {
+    /// The collector, like "192.0.2.1:4739", "[2001:db8::1]:4739" or "collector.example:4739".
+    pub collector: Option<At<String>>,
+    /// How messages get there: "udp" (the default), "tcp" or "tls".
+    pub transport: Option<At<TransportName>>,
+    /// Number of this agent among those that the collector sees at the same address; 1 is the default.
+    #[schemars(range(min = 1))]
+    pub observation_domain: Option<At<u32>>,
+    /// Longest message in octets; 1400 is the default over UDP, and 8192 otherwise.
+    #[schemars(range(min = 512))]
+    pub message_octets: Option<At<u16>>,
+    /// Messages that are sent over UDP in a second, at most; 20000 is the default.
+    #[schemars(range(min = 100))]
+    pub messages_per_second: Option<At<u32>>,
+    /// Time after which templates are sent again over UDP; "60s" is the default.
+    pub template_interval: Option<At<String>>,
+    /// Keys and certificates, where the transport is "tls".
+    pub tls: Option<At<TlsFile>>,
+    /// Folder of files, relative to this file.
+    pub directory: Option<At<PathBuf>>,
+    /// Time after which another file is begun; "5m" is the default.
+    pub rotate_every: Option<At<String>>,
+    /// Size from which on another file is begun; "256MiB" is the default.
+    pub rotate_octets: Option<At<String>>,
+}
+
+/// How messages get to a collector.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[schemars(rename = "ipfix_transport")]
+pub enum TransportName {
+    /// Datagrams, of which some may be lost.
+    Udp,
+    /// A stream.
+    Tcp,
+    /// A stream that nobody between can read or change.
+    Tls,
+}
+
+/// Keys and certificates.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(rename = "ipfix_tls")]
+pub struct TlsFile {
+    /// PEM file of the authorities that may have signed the collector's certificate, relative to this file; those of the
+    /// host when it is not given.
+    pub ca: Option<At<PathBuf>>,
+    /// PEM file of the certificate that is shown to the collector, and of those between it and its authority.
+    pub certificate: Option<At<PathBuf>>,
+    /// PEM file of the key of that certificate, which nobody else may read.
+    pub key: Option<At<PathBuf>>,
+    /// The name in the collector's certificate; the host in `collector` when it is not given.
+    pub server_name: Option<At<String>>,
+}
+
+/// A sink that sends IPFIX, as it is configured.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IpfixConfig {
+    observation_domain: u32,
+    message_octets: u16,
+    way: Way,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Way {
+    Udp { collector: String, template_interval: Duration, messages_per_second: u32 },
+    Stream { collector: String, tls: Option<Tls> },
+    Files { directory: PathBuf, rotate_every: Duration, rotate_octets: u64 },
+}
+
+impl IpfixConfig {
+    /// Checks what agent.toml, whose folder is `folder`, says.
+    pub fn check(file: &IpfixFile, document: &mut Document<'_>, folder: &Path) -> Option<Self> {
+        let way = match (&file.collector, &file.directory) {
+            (Some(_), Some(directory)) => {
+                document.refuse(directory, "`collector` is given too: messages go to one of them, and a second sink can serve the other");
+                None
+            }
+            (Some(collector), None) => to_collector(file, collector, document, folder),
+            (None, Some(directory)) => into_files(file, directory, document, folder),
+            (None, None) => {
+                let message = "either `collector` or `directory` must say where messages go";
+                document.refuse_at(first_key(file).unwrap_or(0), message);
+                None
+            }
+        };
+        let is_udp = matches!(way, Some(Way::Udp { .. }));
+        let message_octets = message_octets(file, is_udp, document);
+        let observation_domain = match &file.observation_domain {
+            Some(domain) if *domain.get() == 0 => {
+                document.refuse(
+                    domain,
+                    "0 stands for no observation domain in particular: allowed are 1 and more",
+                );
+                None
+            }
+            domain => Some(domain.as_ref().map_or(OBSERVATION_DOMAIN, |domain| *domain.get())),
+        };
+        Some(Self { observation_domain: observation_domain?, message_octets: message_octets?, way: way? })
+    }
+
+    /// The sink, which connects when it is given something.
+    #[must_use]
+    pub fn sink(&self, name: &str) -> Box<dyn Sink> {
+        let transport: Box<dyn Transport> = match self.way.clone() {
+            Way::Udp { collector, template_interval, messages_per_second } => {
+                let pace = Pace::new(messages_per_second);
+                Box::new(Udp::new(Collector::new(collector), template_interval, pace))
+            }
+            Way::Stream { collector, tls } => Box::new(Stream::new(Collector::new(collector), tls)),
+            Way::Files { directory, rotate_every, rotate_octets } => {
+                Box::new(Files::new(directory, name.to_owned(), rotate_every, rotate_octets))
+            }
+        };
+        Box::new(Exporter::new(transport, Outbox::new(self.observation_domain, self.message_octets)))
+    }
+}
+
+fn to_collector(
+    file: &IpfixFile,
+    collector: &At<String>,
+    document: &mut Document<'_>,
+    folder: &Path,
+) -> Option<Way> {
+    for key in [&file.rotate_every, &file.rotate_octets].into_iter().flatten() {
+        document.refuse(key, "there are no files where messages go to a `collector`: remove it");
+    }
+    let host = host(collector.get());
+    if host.is_none() {
+        let message = format!(
+            "`{}`: a collector is a host and a port, like \"192.0.2.1:4739\", \"[2001:db8::1]:4739\" or \"collector.example:4739\"",
+            collector.get()
+        );
+        document.refuse(collector, message);
+    }
+    let transport = file.transport.as_ref().map_or(TransportName::Udp, |name| *name.get());
+    let interval = time(&file.template_interval, document, Duration::from_secs(1), Duration::from_secs(3600));
+    if let (Some(interval), TransportName::Tcp | TransportName::Tls) = (&file.template_interval, transport) {
+        document.refuse(interval, "templates are sent again over \"udp\" only: a stream loses none");
+    }
+    let messages_per_second = messages_per_second(file, transport, document);
+    let tls = match (transport, &file.tls) {
+        (TransportName::Tls, tls) => {
+            Some(tls_of(tls.as_ref(), host.as_deref()?, collector, document, folder)?)
+        }
+        (TransportName::Udp | TransportName::Tcp, Some(tls)) => {
+            document.refuse(tls, "keys and certificates need `transport = \"tls\"`: without it everything is sent in the clear");
+            None
+        }
+        (TransportName::Udp | TransportName::Tcp, None) => None,
+    };
+    host?;
+    let collector = collector.get().clone();
+    Some(match transport {
+        TransportName::Udp => {
+            let template_interval = interval.unwrap_or(TEMPLATE_INTERVAL);
+            Way::Udp { collector, template_interval, messages_per_second: messages_per_second? }
+        }
+        TransportName::Tcp | TransportName::Tls => Way::Stream { collector, tls },
+    })
+}
+
+fn into_files(
+    file: &IpfixFile,
+    directory: &At<PathBuf>,
+    document: &mut Document<'_>,
+    folder: &Path,
+) -> Option<Way> {
+    let message = "nothing is sent where messages go to a `directory`: remove it";
+    if let Some(transport) = &file.transport {
+        document.refuse(transport, message);
+    }
+    if let Some(interval) = &file.template_interval {
+        document.refuse(interval, "every file begins with its templates: remove it");
+    }
+    if let Some(pace) = &file.messages_per_second {
+        document.refuse(pace, message);
+    }
+    if let Some(tls) = &file.tls {
+        document.refuse(tls, message);
+    }
+    let rotate_every =
+        time(&file.rotate_every, document, Duration::from_secs(1), Duration::from_secs(86_400));
+    let rotate_octets = file.rotate_octets.as_ref().map_or(Some(ROTATE_OCTETS), |octets| {
+        let size = octets.get().parse::<ByteSize>().ok().map(|size| size.as_u64());
+        if size.is_none_or(|size| size < 1 << 20) {
+            document.refuse(octets, "allowed is a size from \"1MiB\" on, like \"256MiB\"");
+        }
+        size
+    });
+    let path = folder.join(directory.get());
+    if path.exists() && !path.is_dir() {
+        document.refuse(directory, format!("{} is not a folder", path.display()));
+    }
+    Some(Way::Files {
+        directory: path,
+        rotate_every: rotate_every.unwrap_or(ROTATE_EVERY),
+        rotate_octets: rotate_octets?,
+    })
+}
+
+fn tls_of(
+    tls: Option<&At<TlsFile>>,
+    host: &str,
+    collector: &At<String>,
+    document: &mut Document<'_>,
+    folder: &Path,
+) -> Option<Tls> {
+    let path = |path: &At<PathBuf>| folder.join(path.get());
+    let file = tls.map(At::get);
+    let identity = match file.map(|file| (&file.certificate, &file.key)) {
+        Some((Some(certificate), Some(key))) => Some((path(certificate), path(key))),
+        Some((Some(alone), None)) => {
+            document.refuse(alone, "a certificate is worth nothing without its `key`: name both");
+            return None;
+        }
+        Some((None, Some(alone))) => {
+            document.refuse(alone, "a key is worth nothing without its `certificate`: name both");
+            return None;
+        }
+        Some((None, None)) | None => None,
+    };
+    let server_name = file.and_then(|file| file.server_name.as_ref());
+    let tls_config = Tls {
+        ca: file.and_then(|file| file.ca.as_ref()).map(path),
+        identity,
+        server_name: server_name.map_or_else(|| host.to_owned(), |name| name.get().clone()),
+    };
+    // What is wrong with files is known before anything is attached.
+    if let Err(error) = tls_config.name() {
+        document.refuse(server_name.unwrap_or(collector), error.to_string());
+    }
+    if let Err(error) = tls_config.config() {
+        match tls {
+            Some(tls) => document.refuse(tls, error.to_string()),
+            None => document.refuse(collector, error.to_string()),
+        }
+    }
+    Some(tls_config)
+}
+
+/// The host of `host:port`, without brackets.
+fn host(collector: &str) -> Option<String> {
+    if let Ok(address) = collector.parse::<SocketAddr>() {
+        return (address.port() != 0).then(|| address.ip().to_string());
+    }
+    let (host, port) = collector.rsplit_once(':')?;
+    let is_port = port.parse::<u16>().is_ok_and(|port| port != 0);
+    let is_allowed = |octet: u8| octet.is_ascii_alphanumeric() || b".-_".contains(&octet);
+    (is_port && !host.is_empty() && host.bytes().all(is_allowed)).then(|| host.to_owned())
+}
+
+/// A time between bounds, if one is given and right.
+fn time(
+    text: &Option<At<String>>,
+    document: &mut Document<'_>,
+    min: Duration,
+    max: Duration,
+) -> Option<Duration> {
+    let text = text.as_ref()?;
+    let time = humantime::parse_duration(text.get()).ok().filter(|time| (min..=max).contains(time));
+    if time.is_none() {
+        let (min, max) = (humantime::format_duration(min), humantime::format_duration(max));
+        document.refuse(text, format!("`{}`: allowed are {min} to {max}, like \"60s\"", text.get()));
+    }
+    time
+}
+
+fn message_octets(file: &IpfixFile, is_udp: bool, document: &mut Document<'_>) -> Option<u16> {
+    let (default, max) =
+        if is_udp { (DATAGRAM_OCTETS, DATAGRAM_OCTETS_MAX) } else { (STREAM_OCTETS, u16::MAX) };
+    let Some(octets) = &file.message_octets else { return Some(default) };
+    if !(MESSAGE_OCTETS_MIN..=max).contains(octets.get()) {
+        let message = format!(
+            "allowed are {MESSAGE_OCTETS_MIN} to {max}: a template must fit in a message, and a message in a datagram"
+        );
+        document.refuse(octets, message);
+        return None;
+    }
+    Some(*octets.get())
+}
+
+fn messages_per_second(
+    file: &IpfixFile,
+    transport: TransportName,
+    document: &mut Document<'_>,
+) -> Option<u32> {
+    let Some(pace) = &file.messages_per_second else { return Some(MESSAGES_PER_SECOND) };
+    if transport != TransportName::Udp {
+        document.refuse(pace, "only \"udp\" needs a pace: a stream goes as fast as its other end reads");
+        return None;
+    }
+    if *pace.get() < MESSAGES_PER_SECOND_MIN {
+        document.refuse(
+            pace,
+            format!(
+                "allowed are {MESSAGES_PER_SECOND_MIN} and more: fewer would hold the sink up for seconds"
+            ),
+        );
+        return None;
+    }
+    Some(*pace.get())
+}
+
+/// Where the first key stands that is given.
+fn first_key(file: &IpfixFile) -> Option<usize> {
+    let texts = [&file.template_interval, &file.rotate_every, &file.rotate_octets];
+    let begin = |span: std::ops::Range<usize>| span.start;
+    let others = [
+        file.transport.as_ref().map(|at| begin(at.span())),
+        file.observation_domain.as_ref().map(|at| begin(at.span())),
+        file.message_octets.as_ref().map(|at| begin(at.span())),
+        file.messages_per_second.as_ref().map(|at| begin(at.span())),
+        file.tls.as_ref().map(|at| begin(at.span())),
+    ];
+    texts.into_iter().flatten().map(|at| begin(at.span())).chain(others.into_iter().flatten()).min()
+}

@@ -1,0 +1,193 @@
+//! Options: what a collector is told beside flows.
+
+use netgauze_flow_pkt::ie::{Field, IE, selectorAlgorithm};
+use netgauze_flow_pkt::ipfix::{DataRecord, OptionsTemplateRecord};
+use netgauze_parse_utils::WritablePduWithOneInput as _;
+
+use super::anonymization::Anonymization;
+use super::element::{specifier, time};
+use super::layout::TEMPLATE_ID_MIN;
+use super::outbox::{EncodeError, Kind, Outbox};
+use crate::delivery::ledger::Ledger;
+use crate::delivery::sink::Interface;
+
+/// `selectorId` of the sampling that selects every packet. Indicators have numbers above.
+const EVERY_PACKET: u64 = 0;
+/// A length that every record gives by itself.
+const VARIABLE: u16 = u16::MAX;
+
+/// Templates of options, whose numbers are 256 and up in this order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Options {
+    /// Sampling as NetFlow had it: `samplingInterval` of the observation domain.
+    SamplingInterval,
+    /// Sampling as PSAMP has it, and the indicators that selected packets.
+    Selector,
+    /// Names of interfaces.
+    Interface,
+    /// What was exported (RFC 7011, 4.1).
+    Metering,
+    /// What was observed and is in no record (RFC 7011, 4.2).
+    Ignored,
+    /// What was in records and not sent (RFC 7011, 4.3).
+    NotSent,
+    /// How elements were anonymized (RFC 6235, 7.2).
+    Anonymization,
+}
+
+impl Options {
+    const ALL: [Self; 7] = [
+        Self::SamplingInterval,
+        Self::Selector,
+        Self::Interface,
+        Self::Metering,
+        Self::Ignored,
+        Self::NotSent,
+        Self::Anonymization,
+    ];
+
+    pub(super) const fn id(self) -> u16 {
+        TEMPLATE_ID_MIN + self as u16
+    }
+
+    fn template(self) -> OptionsTemplateRecord {
+        let (scope, fields): (&[_], &[_]) = match self {
+            // Some collectors take the interval only where nothing else stands beside it.
+            Self::SamplingInterval => (&[(IE::observationDomainId, 4)], &[(IE::samplingInterval, 4)]),
+            Self::Selector => (
+                &[(IE::selectorId, 8)],
+                &[(IE::selectorAlgorithm, 2), (IE::samplingPacketInterval, 4), (IE::samplingPacketSpace, 4)],
+            ),
+            Self::Interface => (&[(IE::ingressInterface, 4)], &[(IE::interfaceName, VARIABLE)]),
+            Self::Metering => (
+                &[(IE::observationDomainId, 4)],
+                &[(IE::exportedFlowRecordTotalCount, 8), (IE::exportedOctetTotalCount, 8)],
+            ),
+            Self::Ignored => (
+                &[(IE::observationDomainId, 4), (IE::meteringProcessId, 4)],
+                &[(IE::ignoredPacketTotalCount, 8), (IE::ignoredOctetTotalCount, 8)],
+            ),
+            Self::NotSent => (
+                &[(IE::exportingProcessId, 4)],
+                &[
+                    (IE::notSentPacketTotalCount, 8),
+                    (IE::notSentOctetTotalCount, 8),
+                    (IE::observationTimeMilliseconds, 8),
+                    (IE::observationTimeMilliseconds, 8),
+                ],
+            ),
+            Self::Anonymization => (
+                &[(IE::templateId, 2), (IE::informationElementId, 2)],
+                &[(IE::anonymizationFlags, 2), (IE::anonymizationTechnique, 2)],
+            ),
+        };
+        let specifiers = |elements: &[(IE, u16)]| {
+            elements.iter().map(|(element, octets)| specifier(*element, *octets)).collect()
+        };
+        OptionsTemplateRecord::new(self.id(), specifiers(scope), specifiers(fields))
+    }
+
+    fn write(
+        self,
+        outbox: &mut Outbox,
+        scope: impl Into<Box<[Field]>>,
+        fields: impl Into<Box<[Field]>>,
+    ) -> Result<(), EncodeError> {
+        let record = DataRecord::new(scope.into(), fields.into());
+        let octets = outbox.record(Kind::Description, self.id(), record.len(None))?;
+        Ok(record.write(octets, None)?)
+    }
+}
+
+/// Writes all templates of options.
+pub(super) fn templates(outbox: &mut Outbox) -> Result<(), EncodeError> {
+    Options::ALL.iter().try_for_each(|options| outbox.options_template(&options.template()))
+}
+
+/// Says that every packet is counted, in the forms that collectors look for.
+pub(super) fn sampling(outbox: &mut Outbox) -> Result<(), EncodeError> {
+    let domain = outbox.domain();
+    let scope = [Field::observationDomainId(domain)];
+    Options::SamplingInterval.write(outbox, scope, [Field::samplingInterval(1)])?;
+    let algorithm = selectorAlgorithm::SystematiccountbasedSampling;
+    selector(outbox, EVERY_PACKET, algorithm)
+}
+
+/// Says that packets were selected by an indicator.
+pub(super) fn indicator(outbox: &mut Outbox, id: u64) -> Result<(), EncodeError> {
+    selector(outbox, id, selectorAlgorithm::PropertymatchFiltering)
+}
+
+fn selector(outbox: &mut Outbox, id: u64, algorithm: selectorAlgorithm) -> Result<(), EncodeError> {
+    let fields = [
+        Field::selectorAlgorithm(algorithm),
+        Field::samplingPacketInterval(1),
+        Field::samplingPacketSpace(0),
+    ];
+    Options::Selector.write(outbox, [Field::selectorId(id)], fields)
+}
+
+/// Names interfaces.
+pub(super) fn interfaces(outbox: &mut Outbox, interfaces: &[Interface]) -> Result<(), EncodeError> {
+    interfaces.iter().try_for_each(|Interface { index, name }| {
+        let name = Field::interfaceName(name.as_str().into());
+        Options::Interface.write(outbox, [Field::ingressInterface(*index)], [name])
+    })
+}
+
+/// Says how an element of a template was anonymized.
+pub(super) fn anonymization(
+    outbox: &mut Outbox,
+    template: u16,
+    element: u16,
+    Anonymization { flags, technique }: Anonymization,
+) -> Result<(), EncodeError> {
+    let scope = [Field::templateId(template), Field::informationElementId(element)];
+    let fields = [Field::anonymizationFlags(flags), Field::anonymizationTechnique(technique)];
+    Options::Anonymization.write(outbox, scope, fields)
+}
+
+/// What options say of totals since the start of the agent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Statistics {
+    /// Records of flows that this sink took.
+    pub(super) flows: u64,
+    /// Octets that it sent.
+    pub(super) octets: u64,
+    ignored: (u64, u64),
+    not_sent: (u64, u64),
+    /// Ends of the first and the last batch in which something was not sent, in milliseconds since 1970; 0 when nothing was.
+    not_sent_ms: (u64, u64),
+}
+
+impl Statistics {
+    /// Takes over what the ledger has at the end of a batch.
+    pub(super) fn note(&mut self, ledger: &Ledger, end_ms: u64) {
+        self.ignored = (ledger.overflow().packets, ledger.overflow().octets);
+        let not_sent = (ledger.dropped().packets, ledger.dropped().octets);
+        if not_sent != self.not_sent {
+            let first = if self.not_sent_ms.0 == 0 { end_ms } else { self.not_sent_ms.0 };
+            self.not_sent_ms = (first, end_ms);
+        }
+        self.not_sent = not_sent;
+    }
+
+    /// Writes them.
+    pub(super) fn write(&self, outbox: &mut Outbox) -> Result<(), EncodeError> {
+        let domain = outbox.domain();
+        let exported =
+            [Field::exportedFlowRecordTotalCount(self.flows), Field::exportedOctetTotalCount(self.octets)];
+        Options::Metering.write(outbox, [Field::observationDomainId(domain)], exported)?;
+        let ignored =
+            [Field::ignoredPacketTotalCount(self.ignored.0), Field::ignoredOctetTotalCount(self.ignored.1)];
+        let scope = [Field::observationDomainId(domain), Field::meteringProcessId(1)];
+        Options::Ignored.write(outbox, scope, ignored)?;
+        let not_sent = [
+            Field::notSentPacketTotalCount(self.not_sent.0),
+            Field::notSentOctetTotalCount(self.not_sent.1),
+            Field::observationTimeMilliseconds(time(self.not_sent_ms.0)),
+            Field::observationTimeMilliseconds(time(self.not_sent_ms.1)),
+        ];
+        Options::NotSent.write(outbox, [Field::exportingProcessId(1)], not_sent)
+    }
+}

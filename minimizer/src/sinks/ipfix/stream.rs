@@ -1,0 +1,380 @@
+//! TCP, and TLS over it: a stream of messages, and what of it the other end has acknowledged.
+
+use std::collections::VecDeque;
+use std::io::{self, Read as _, Write as _};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::net::sockopt::set_tcp_user_timeout;
+use rustls::ClientConnection;
+
+use super::collector::Collector;
+use super::outbox::{Message, Outbox};
+use super::tls::{self, Tls};
+use super::transport::{PATIENCE, Retirement, Transport};
+use crate::delivery::sink::{Loss, SinkError, Taken};
+use crate::support::sys::tcp::unacknowledged_octets;
+
+/// Octets that are gathered before they are written.
+const GATHERED: usize = 64 << 10;
+/// Milliseconds after which a connection is given up whose other end acknowledges nothing: it is gone without a word.
+const GONE_AFTER_MS: u32 = 30_000;
+/// Pause until the kernel is asked again what was acknowledged, which it does not report by itself.
+const ASK_PAUSE: Duration = Duration::from_millis(2);
+
+/// Sends to a collector over TCP, or over TLS.
+pub(super) struct Stream {
+    collector: Collector,
+    tls: Option<Tls>,
+    session: Option<Session>,
+    octets_written: u64,
+}
+
+/// A connection.
+struct Session {
+    socket: TcpStream,
+    tls: Option<Box<ClientConnection>>,
+    /// What is to be written, from `offset` on.
+    wire: Vec<u8>,
+    offset: usize,
+    /// Octets of the connection that were ever in `wire`, and those of them that were written.
+    gathered: u64,
+    written: u64,
+    /// Where in the connection each message ends that was sent and not acknowledged.
+    ends: VecDeque<u64>,
+    /// Octets that were acknowledged, and since when there are no more of them although some should be.
+    acknowledged: u64,
+    waits_since: Instant,
+}
+
+/// Why a connection cannot go on, or cannot now.
+enum Broken {
+    Io(io::Error),
+    Tls(rustls::Error),
+    Stalled,
+}
+
+impl From<io::Error> for Broken {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error)
+    }
+}
+
+impl Session {
+    fn connect(
+        addresses: &[SocketAddr],
+        tls: Option<&Tls>,
+        collector: &Collector,
+    ) -> Result<Self, SinkError> {
+        let deadline = Instant::now() + PATIENCE;
+        let mut refusal = io::Error::other("it has no address");
+        let mut connected = None;
+        for address in addresses {
+            match TcpStream::connect_timeout(address, left(deadline).max(Duration::from_millis(1))) {
+                Ok(socket) => {
+                    connected = Some(socket);
+                    break;
+                }
+                Err(error) => refusal = error,
+            }
+        }
+        let socket = connected.ok_or_else(|| {
+            collector
+                .unreachable(&format_args!("{refusal}; is it running, and does it listen on this TCP port?"))
+        })?;
+        let prepare = || {
+            socket.set_nodelay(true)?;
+            set_tcp_user_timeout(&socket, GONE_AFTER_MS)?;
+            socket.set_nonblocking(true)
+        };
+        prepare().map_err(|error| collector.unreachable(&error))?;
+        let tls = tls.map(|tls| tls.connection(collector)).transpose()?.map(Box::new);
+        let (wire, ends) = (Vec::with_capacity(2 * GATHERED), VecDeque::new());
+        let mut session = Self {
+            socket,
+            tls,
+            wire,
+            offset: 0,
+            gathered: 0,
+            written: 0,
+            ends,
+            acknowledged: 0,
+            waits_since: Instant::now(),
+        };
+        match session.shake_hands(deadline) {
+            Ok(()) => Ok(session),
+            Err(Broken::Io(error)) => Err(collector.unreachable(&error)),
+            Err(Broken::Tls(error)) => Err(tls::refused(collector, &error)),
+            Err(Broken::Stalled) => {
+                Err(collector.unreachable(&"it does not answer to TLS; is this its TLS port?"))
+            }
+        }
+    }
+
+    fn shake_hands(&mut self, deadline: Instant) -> Result<(), Broken> {
+        while self.tls.as_ref().is_some_and(|tls| tls.is_handshaking()) {
+            self.encrypt()?;
+            self.flush(deadline)?;
+            if self.tls.as_ref().is_some_and(|tls| tls.wants_read()) {
+                if !self.wait(PollFlags::IN, left(deadline)) {
+                    return Err(Broken::Stalled);
+                }
+                self.read()?;
+            }
+        }
+        self.encrypt()?;
+        self.flush(deadline)?;
+        // In TLS 1.3 the other end looks at our certificate when we are done already. Its answer is a ticket or an alert.
+        if self.tls.is_some() && self.wait(PollFlags::IN, left(deadline).min(tls::ANSWERED_WITHIN)) {
+            self.read()?;
+        }
+        Ok(())
+    }
+
+    /// Waits until the socket is ready for something, or the other end has closed it.
+    fn wait(&self, events: PollFlags, patience: Duration) -> bool {
+        let mut polled = [PollFd::new(&self.socket, events | PollFlags::RDHUP)];
+        let timeout = Timespec::try_from(patience).ok();
+        matches!(poll(&mut polled, timeout.as_ref()), Ok(1..))
+    }
+
+    /// Reads what the other end sends: nothing but TLS's own messages, and the end.
+    fn read(&mut self) -> Result<(), Broken> {
+        let closed =
+            || Broken::Io(io::Error::new(io::ErrorKind::UnexpectedEof, "it has closed the connection"));
+        let mut ignored = [0; 4096];
+        loop {
+            let read = match &mut self.tls {
+                Some(tls) => tls.read_tls(&mut self.socket),
+                None => self.socket.read(&mut ignored),
+            };
+            match read {
+                Ok(0) => return Err(closed()),
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error.into()),
+            }
+            if let Some(tls) = &mut self.tls {
+                let state = tls.process_new_packets().map_err(Broken::Tls)?;
+                if state.peer_has_closed() {
+                    return Err(closed());
+                }
+                while matches!(tls.reader().read(&mut ignored), Ok(1..)) {}
+            }
+        }
+    }
+
+    /// Moves what TLS has to say to the octets that are to be written.
+    fn encrypt(&mut self) -> io::Result<()> {
+        if let Some(tls) = &mut self.tls {
+            let before = self.wire.len();
+            while tls.wants_write() {
+                tls.write_tls(&mut self.wire)?;
+            }
+            self.gathered += octets(self.wire.len() - before);
+        }
+        Ok(())
+    }
+
+    /// Gathers a message.
+    fn put(&mut self, message: &Message) -> io::Result<()> {
+        match &mut self.tls {
+            Some(tls) => {
+                tls.writer().write_all(&message.octets)?;
+                self.encrypt()?;
+            }
+            None => {
+                self.wire.extend_from_slice(&message.octets);
+                self.gathered += octets(message.octets.len());
+            }
+        }
+        if self.ends.is_empty() {
+            self.waits_since = Instant::now();
+        }
+        self.ends.push_back(self.gathered);
+        Ok(())
+    }
+
+    /// Writes what was gathered.
+    fn flush(&mut self, deadline: Instant) -> Result<(), Broken> {
+        while self.offset < self.wire.len() {
+            match self.socket.write(&self.wire[self.offset..]) {
+                Ok(0) => return Err(io::Error::from(io::ErrorKind::WriteZero).into()),
+                Ok(count) => {
+                    self.offset += count;
+                    self.written += octets(count);
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    if !self.wait(PollFlags::OUT, left(deadline)) {
+                        return Err(Broken::Stalled);
+                    }
+                    self.read()?;
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        self.wire.clear();
+        self.offset = 0;
+        Ok(())
+    }
+
+    /// Takes off the messages that the other end has acknowledged, and returns how many.
+    fn acknowledged(&mut self) -> usize {
+        let Ok(outstanding) = unacknowledged_octets(&self.socket) else { return 0 };
+        let acknowledged = self.written.saturating_sub(outstanding);
+        if acknowledged > self.acknowledged {
+            self.acknowledged = acknowledged;
+            self.waits_since = Instant::now();
+        }
+        let count = self.ends.iter().take_while(|end| **end <= acknowledged).count();
+        self.ends.drain(..count);
+        count
+    }
+
+    /// Whether the other end has taken nothing for some time of what it was sent.
+    fn is_stalled(&self) -> bool {
+        !self.ends.is_empty() && self.waits_since.elapsed() >= PATIENCE
+    }
+}
+
+impl Stream {
+    pub(super) const fn new(collector: Collector, tls: Option<Tls>) -> Self {
+        Self { collector, tls, session: None, octets_written: 0 }
+    }
+
+    /// Does something with the session. When that breaks it, what was not acknowledged is sent again in the next.
+    fn with<T>(
+        &mut self,
+        outbox: &mut Outbox,
+        act: impl FnOnce(&mut Session, &mut Outbox) -> Result<T, Broken>,
+    ) -> Result<T, SinkError> {
+        let Some(session) = &mut self.session else {
+            return Err(self.collector.unreachable(&"there is no connection"));
+        };
+        let before = session.written;
+        let result = act(session, outbox);
+        self.octets_written += session.written - before;
+        let broken = match result {
+            Ok(value) => return Ok(value),
+            Err(Broken::Stalled) => {
+                let message = format!(
+                    "the collector {} has read nothing for {} s; is it overloaded?",
+                    self.collector,
+                    PATIENCE.as_secs()
+                );
+                return Err(SinkError::new(Loss::Stalled, message));
+            }
+            Err(broken) => broken,
+        };
+        let (arrived, was_stalled) = (session.acknowledged(), session.is_stalled());
+        outbox.restart(arrived);
+        self.session = None;
+        Err(match broken {
+            Broken::Tls(error) => tls::refused(&self.collector, &error),
+            // The kernel gives a connection up whose other end reads nothing for long.
+            Broken::Io(error) if was_stalled => {
+                let message = format!("the collector {} reads nothing: {error}", self.collector);
+                SinkError::new(Loss::Stalled, message)
+            }
+            Broken::Io(error) => self.collector.unreachable(&error),
+            Broken::Stalled => self.collector.unreachable(&"it does not read"),
+        })
+    }
+}
+
+impl Transport for Stream {
+    fn open(&mut self, outbox: &mut Outbox) -> Result<bool, SinkError> {
+        // A collector that was started anew has closed the former connection; it is connected to at once.
+        if self.session.is_some() && self.with(outbox, |session, _| session.read()).is_ok() {
+            return Ok(false);
+        }
+        let addresses = self.collector.addresses()?;
+        let session = Session::connect(&addresses, self.tls.as_ref(), &self.collector)?;
+        self.octets_written += session.written;
+        self.session = Some(session);
+        Ok(true)
+    }
+
+    fn send(&mut self, outbox: &mut Outbox) -> Result<(), SinkError> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let is_done = self.with(outbox, |session, outbox| {
+                session.flush(deadline)?;
+                while session.wire.len() < GATHERED {
+                    let next = outbox.next().map_err(|error| Broken::Io(io::Error::other(error)))?;
+                    let Some(message) = next else { break };
+                    session.put(message)?;
+                    outbox.sent();
+                }
+                session.flush(deadline)?;
+                outbox.arrived(session.acknowledged());
+                Ok(outbox.is_sent())
+            })?;
+            if is_done {
+                return Ok(());
+            }
+        }
+    }
+
+    fn confirm(&mut self, outbox: &mut Outbox, patience: Duration) -> Result<Taken, SinkError> {
+        if outbox.is_sent() && outbox.may_return().is_empty() {
+            return Ok(Taken::Delivered);
+        }
+        let deadline = Instant::now() + patience;
+        loop {
+            self.with(outbox, |session, outbox| {
+                session.read()?;
+                outbox.arrived(session.acknowledged());
+                if session.is_stalled() { Err(Broken::Stalled) } else { Ok(()) }
+            })?;
+            if outbox.is_sent() && outbox.may_return().is_empty() {
+                return Ok(Taken::Delivered);
+            }
+            if left(deadline).is_zero() {
+                return Ok(Taken::Held);
+            }
+            self.with(outbox, |session, _| {
+                session.wait(PollFlags::IN, left(deadline).min(ASK_PAUSE));
+                Ok(())
+            })?;
+        }
+    }
+
+    fn retire(&mut self, _outbox: &mut Outbox) -> Result<Retirement, SinkError> {
+        Ok(Retirement::Withdrawn)
+    }
+
+    fn close(&mut self, outbox: &mut Outbox) -> Result<Taken, SinkError> {
+        let taken = self.confirm(outbox, PATIENCE)?;
+        if taken == Taken::Delivered && self.session.is_some() {
+            let deadline = Instant::now() + PATIENCE;
+            // Everything has arrived: what fails now costs nothing.
+            let said = self.with(outbox, |session, _| {
+                if let Some(tls) = &mut session.tls {
+                    tls.send_close_notify();
+                }
+                session.encrypt()?;
+                session.flush(deadline)?;
+                Ok(session.socket.shutdown(Shutdown::Write)?)
+            });
+            said.ok();
+            self.session = None;
+        }
+        Ok(taken)
+    }
+
+    fn octets_written(&self) -> u64 {
+        self.octets_written
+    }
+}
+
+fn left(deadline: Instant) -> Duration {
+    deadline.saturating_duration_since(Instant::now())
+}
+
+fn octets(count: usize) -> u64 {
+    u64::try_from(count).unwrap_or(u64::MAX)
+}

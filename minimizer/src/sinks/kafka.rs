@@ -1,0 +1,196 @@
+//! Kafka: records become messages of a topic, and are delivered when all replicas in sync have them.
+//!
+//! Records that were taken are held here until they are acknowledged, and sent again when a connection broke before
+//! that: at least once, and twice only what was on its way when it broke. See docs/KAFKA.md.
+
+mod access;
+mod backlog;
+mod config;
+mod connection;
+mod failure;
+mod flow;
+mod messages;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::runtime::{Builder, Runtime};
+
+use crate::delivery::sink::{Heading, Loss, Sink, SinkError, Taken};
+use crate::policy::field::Fields;
+use crate::records::record::Record;
+use backlog::{Backlog, Failure};
+pub use config::{
+    Compression, Format, KafkaConfig, KafkaFile, Mechanism, PartitionBy, Sasl, SaslFile, Tls, TlsFile,
+};
+use connection::Connection;
+use messages::{Common, Encoder};
+
+/// Octets before compression that may wait for acknowledgement when more records are taken.
+const BACKLOG_OCTETS: usize = 8 << 20;
+/// Longest wait for room in the backlog, and for the last acknowledgements when the agent ends.
+const WAIT_LIMIT: Duration = Duration::from_millis(1500);
+/// Longest wait for acknowledgements at the end of a batch: what comes later is noticed later.
+const END_LIMIT: Duration = Duration::from_millis(500);
+/// Pause before acknowledgements are looked for again.
+const TEND_PAUSE: Duration = Duration::from_millis(100);
+/// Longest wait for what is on its way when a connection has failed.
+const SETTLE_LIMIT: Duration = Duration::from_millis(500);
+
+/// A sink that sends to a Kafka topic.
+pub struct Kafka {
+    name: String,
+    config: KafkaConfig,
+    exporter: String,
+    runtime: Option<Runtime>,
+    connection: Option<Connection>,
+    backlog: Arc<Backlog>,
+    /// The batch that is taken, by number and begin.
+    batch: Option<((u64, u64), Encoder)>,
+    tend_at: Option<Instant>,
+}
+
+impl Kafka {
+    /// A sink of that name.
+    #[must_use]
+    pub fn new(name: &str, config: &KafkaConfig) -> Self {
+        let host = || rustix::system::uname().nodename().to_string_lossy().into_owned();
+        Self {
+            name: name.to_owned(),
+            exporter: config.exporter.clone().unwrap_or_else(host),
+            config: config.clone(),
+            runtime: None,
+            connection: None,
+            backlog: Arc::default(),
+            batch: None,
+            tend_at: None,
+        }
+    }
+
+    /// Connects, unless that is done.
+    fn connect(&mut self) -> Result<(), SinkError> {
+        if self.runtime.is_none() {
+            // One thread: it compresses and sends while the courier's makes messages.
+            let runtime =
+                Builder::new_multi_thread().worker_threads(1).thread_name(&self.name).enable_all().build();
+            let runtime = runtime.map_err(|error| {
+                SinkError::new(Loss::Unreachable, format!("there is no thread to connect with: {error}"))
+            })?;
+            self.runtime = Some(runtime);
+        }
+        let runtime = self.runtime.as_ref().expect("was just made");
+        if let Some(connection) = &mut self.connection {
+            if self.backlog.octets() > 0 || connection.is_current(runtime, &self.config.topic) {
+                return Ok(());
+            }
+            self.disconnect();
+        }
+        let runtime = self.runtime.as_ref().expect("was just made");
+        let connection = Connection::open(runtime, &self.config, &self.backlog).map_err(sink_error)?;
+        self.connection = Some(connection);
+        Ok(())
+    }
+
+    fn disconnect(&mut self) {
+        if let Some(connection) = self.connection.take() {
+            self.backlog.settle(SETTLE_LIMIT);
+            connection.close();
+        }
+    }
+
+    /// Waits until no more than these octets are left. Returns whether so few are.
+    fn wait(&mut self, octets: usize, limit: Duration) -> Result<bool, SinkError> {
+        let waited = self.backlog.wait(octets, limit);
+        waited.map_err(|failure| {
+            self.disconnect();
+            sink_error(failure)
+        })
+    }
+
+    fn stalled(&self) -> SinkError {
+        let (topic, limit) = (&self.config.topic, WAIT_LIMIT);
+        let message = format!(
+            "topic {topic}: {} octets are not acknowledged, and no room for more came in {limit:?}; look at the brokers' \
+             load, or use `compression`",
+            self.backlog.octets()
+        );
+        SinkError::new(Loss::Stalled, message)
+    }
+
+    /// What has become of what was taken, so far.
+    fn taken(&mut self) -> Taken {
+        if self.backlog.octets() == 0 {
+            self.tend_at = None;
+            return Taken::Delivered;
+        }
+        self.tend_at = Some(Instant::now() + TEND_PAUSE);
+        Taken::Held
+    }
+}
+
+fn sink_error(failure: Failure) -> SinkError {
+    SinkError::new(failure.loss, failure.message)
+}
+
+impl Sink for Kafka {
+    fn begin(&mut self, heading: &Heading<'_>) -> Result<(), SinkError> {
+        let batch = (heading.number, heading.begin_ms);
+        // After an error the same batch goes on: its messages are numbered without a gap.
+        if self.batch.as_ref().is_none_or(|(known, _)| *known != batch) {
+            let common = Common::new(heading, &self.exporter);
+            self.batch = Some((batch, Encoder::new(common, self.config.records_per_message)));
+        }
+        self.connect()
+    }
+
+    fn take(&mut self, records: &[Record], fields: Fields) -> Result<Taken, SinkError> {
+        if !self.wait(BACKLOG_OCTETS, WAIT_LIMIT)? {
+            return Err(self.stalled());
+        }
+        let Some((_, encoder)) = self.batch.as_mut().filter(|_| self.connection.is_some()) else {
+            return Err(SinkError::new(Loss::Unreachable, "records came without a begin of their batch"));
+        };
+        self.backlog.add(encoder.encode(records, fields, self.backlog.partitions()));
+        Ok(self.taken())
+    }
+
+    fn end(&mut self) -> Result<Taken, SinkError> {
+        self.wait(0, END_LIMIT)?;
+        Ok(self.taken())
+    }
+
+    fn tend_at(&self) -> Option<Instant> {
+        self.tend_at
+    }
+
+    fn tend(&mut self) -> Result<Taken, SinkError> {
+        if self.backlog.octets() > 0 {
+            self.connect()?;
+            self.wait(0, END_LIMIT)?;
+        }
+        Ok(self.taken())
+    }
+
+    fn close(&mut self) -> Result<Taken, SinkError> {
+        if self.backlog.octets() > 0 {
+            self.connect()?;
+            if !self.wait(0, WAIT_LIMIT)? {
+                return Err(self.stalled());
+            }
+        }
+        Ok(self.taken())
+    }
+
+    fn octets_written(&self) -> u64 {
+        self.backlog.acknowledged()
+    }
+}
+
+impl Drop for Kafka {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            // Whoever drops it does not wait for brokers.
+            runtime.shutdown_background();
+        }
+    }
+}

@@ -1,0 +1,177 @@
+//! Records as Kafka messages: values, keys, times, and the headers that say whose they are.
+
+use std::collections::BTreeMap;
+use std::slice;
+use std::sync::Arc;
+
+use rskafka::chrono::DateTime;
+use rskafka::record::Record as KafkaRecord;
+
+use super::flow;
+use crate::delivery::sink::Heading;
+use crate::policy::field::{Field, Fields};
+use crate::records::record::Record;
+use crate::sinks::json_lines;
+
+/// Octets of a request's messages beyond which another request is begun: half of what brokers accept where nobody set
+/// `max.message.bytes`, before compression.
+const REQUEST_OCTETS: usize = 512 << 10;
+/// Octets that Kafka's record format adds to a message and to each of its headers, about.
+const MESSAGE_OVERHEAD_OCTETS: usize = 12;
+const HEADER_OVERHEAD_OCTETS: usize = 2;
+/// The header that differs from message to message: its number in the batch.
+const NUMBER: &str = "message";
+
+/// What is the same in all messages of a batch.
+#[derive(Debug)]
+pub struct Common {
+    headers: BTreeMap<String, Vec<u8>>,
+    octets: usize,
+    end_ms: u64,
+}
+
+impl Common {
+    /// The headers of a batch from the host of that name.
+    #[must_use]
+    pub fn new(heading: &Heading<'_>, exporter: &str) -> Self {
+        let headers: BTreeMap<_, _> = [
+            ("policy", heading.policy.digest.clone()),
+            ("recipient", heading.recipient.name.clone()),
+            ("exporter", exporter.to_owned()),
+            ("batch", heading.number.to_string()),
+            ("begin", heading.begin_ms.to_string()),
+            ("end", heading.end_ms.to_string()),
+        ]
+        .map(|(name, value)| (name.to_owned(), value.into_bytes()))
+        .into();
+        let octets = headers.iter().map(|(name, value)| name.len() + value.len() + HEADER_OVERHEAD_OCTETS);
+        Self { octets: octets.sum(), headers, end_ms: heading.end_ms }
+    }
+}
+
+/// Messages of one request to one partition.
+#[derive(Debug)]
+pub struct Messages {
+    common: Arc<Common>,
+    /// Their values, one behind the other.
+    values: Vec<u8>,
+    messages: Vec<Message>,
+}
+
+/// A message whose value ends there.
+#[derive(Clone, Copy, Debug)]
+struct Message {
+    end: usize,
+    records: usize,
+    key: Option<[u8; flow::KEY_OCTETS]>,
+    time_ms: u64,
+    number: u64,
+}
+
+impl Messages {
+    const fn new(common: Arc<Common>) -> Self {
+        Self { common, values: Vec::new(), messages: Vec::new() }
+    }
+
+    /// Octets before compression, about.
+    #[must_use]
+    pub fn octets(&self) -> usize {
+        let each = self.common.octets + NUMBER.len() + MESSAGE_OVERHEAD_OCTETS + flow::KEY_OCTETS;
+        self.values.len() + self.messages.len() * each
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub const fn len(&self) -> usize {
+        self.messages.len()
+    }
+
+    /// As the client sends them.
+    #[must_use]
+    pub fn to_kafka(&self) -> Vec<KafkaRecord> {
+        let mut begin = 0;
+        let kafka = self.messages.iter().map(|message| {
+            let mut headers = self.common.headers.clone();
+            headers.insert(NUMBER.to_owned(), message.number.to_string().into_bytes());
+            let value = self.values[begin..message.end].to_vec();
+            begin = message.end;
+            let time = i64::try_from(message.time_ms).ok().and_then(DateTime::from_timestamp_millis);
+            KafkaRecord {
+                key: message.key.map(Vec::from),
+                value: Some(value),
+                headers,
+                timestamp: time.unwrap_or_default(),
+            }
+        });
+        kafka.collect()
+    }
+}
+
+/// Makes messages of a batch's records.
+#[derive(Debug)]
+pub struct Encoder {
+    common: Arc<Common>,
+    records_per_message: usize,
+    /// Messages of the batch so far.
+    count: u64,
+    /// Records without a flow go to the partitions in turn.
+    turn: usize,
+}
+
+impl Encoder {
+    /// For the batch of these headers.
+    #[must_use]
+    pub fn new(common: Common, records_per_message: usize) -> Self {
+        Self { common: Arc::new(common), records_per_message, count: 0, turn: 0 }
+    }
+
+    /// Messages of records with these fields for so many partitions: requests, and the partition of each.
+    #[must_use]
+    pub fn encode(
+        &mut self,
+        records: &[Record],
+        fields: Fields,
+        partitions: usize,
+    ) -> Vec<(usize, Messages)> {
+        let empty = || Messages::new(Arc::clone(&self.common));
+        let mut open: Vec<_> = (0..partitions).map(|_| empty()).collect();
+        let mut full = Vec::new();
+        let (mut count, mut turn) = (self.count, self.turn);
+        for record in records {
+            let key = flow::key(record, fields);
+            let partition = key.map_or(turn, |key| flow::partition(&key, partitions));
+            let messages = &mut open[partition];
+            let time_ms =
+                if fields.has(Field::FlowEndMilliseconds) { record.end_ms } else { self.common.end_ms };
+            let last =
+                messages.messages.last_mut().filter(|message| message.records < self.records_per_message);
+            if let Some(message) = last {
+                messages.values.push(b'\n');
+                append(&mut messages.values, record, fields);
+                message.end = messages.values.len();
+                message.records += 1;
+                message.time_ms = message.time_ms.max(time_ms);
+                continue;
+            }
+            if messages.octets() >= REQUEST_OCTETS {
+                full.push((partition, std::mem::replace(messages, empty())));
+            }
+            append(&mut messages.values, record, fields);
+            count += 1;
+            let (end, number) = (messages.values.len(), count);
+            // A key stands for all that is in its message.
+            let key = key.filter(|_| self.records_per_message == 1);
+            messages.messages.push(Message { end, records: 1, key, time_ms, number });
+        }
+        turn = (turn + 1) % partitions.max(1);
+        (self.count, self.turn) = (count, turn);
+        full.extend(open.into_iter().enumerate().filter(|(_, messages)| messages.len() > 0));
+        full
+    }
+}
+
+/// Appends the record with these fields, without an end of the line.
+fn append(values: &mut Vec<u8>, record: &Record, fields: Fields) {
+    json_lines::append(values, slice::from_ref(record), fields);
+    values.pop();
+}

@@ -1,0 +1,8 @@
+//! The kinds of sinks, and how agent.toml configures them.
+
+pub mod config;
+pub mod files;
+pub mod ipfix;
+mod json_lines;
+pub mod kafka;
+pub mod stdout;

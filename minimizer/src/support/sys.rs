@@ -1,0 +1,106 @@
+//! What only the C interface of the kernel offers, memory shared with it and raw frames: the one
+//! module with unsafe code.
+
+pub mod bpf;
+pub mod packet_socket;
+pub mod tcp;
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd};
+use std::ptr::{self, NonNull};
+use std::slice;
+
+use zerocopy::{FromBytes, IntoBytes};
+
+/// A memory-mapped BPF array.
+#[derive(Debug)]
+pub struct Mapping {
+    address: NonNull<u8>,
+    octets: usize,
+}
+
+// SAFETY: the mapping is memory of this process; it belongs to no thread.
+unsafe impl Send for Mapping {}
+
+impl Mapping {
+    /// Maps the first `octets` of the array behind `fd` for reading and writing.
+    ///
+    /// # Errors
+    /// What `mmap(2)` answers: `ENOMEM`, `EPERM` for a frozen map, `EINVAL` beyond the array.
+    pub fn new(fd: impl AsFd, octets: usize) -> io::Result<Self> {
+        let protection = libc::PROT_READ | libc::PROT_WRITE;
+        let fd = fd.as_fd().as_raw_fd();
+        // SAFETY: asks for a new mapping at an address of the kernel's choice.
+        let address = unsafe { libc::mmap(ptr::null_mut(), octets, protection, libc::MAP_SHARED, fd, 0) };
+        if address == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        let address =
+            NonNull::new(address.cast()).ok_or_else(|| io::Error::other("mmap returned address 0"))?;
+        Ok(Self { address, octets })
+    }
+
+    /// Length in octets.
+    #[must_use]
+    pub const fn len(&self) -> usize {
+        self.octets
+    }
+
+    /// Whether nothing is mapped. Never: `mmap(2)` refuses.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.octets == 0
+    }
+
+    /// Copies the value at `offset`, which the kernel may be writing: each word is whole, the value
+    /// need not be.
+    ///
+    /// # Panics
+    /// When the value does not lie, aligned, in the mapping: an error in the caller's layout.
+    #[must_use]
+    pub fn read<T: FromBytes + Copy>(&self, offset: usize) -> T {
+        let place = self.place::<T>(offset, 1);
+        // SAFETY: `place` checked bounds and alignment; every bit pattern is a `T`.
+        unsafe { ptr::read_volatile(place) }
+    }
+
+    /// Writes the value at `offset`, for the kernel to read.
+    ///
+    /// # Panics
+    /// See [`Self::read`].
+    pub fn write<T: IntoBytes + Copy>(&mut self, offset: usize, value: T) {
+        let place = self.place::<T>(offset, 1);
+        // SAFETY: `place` checked bounds and alignment, and the mapping is writable.
+        unsafe { ptr::write_volatile(place, value) }
+    }
+
+    /// The `count` values from `offset` on, of memory that the kernel has stopped to write.
+    ///
+    /// Only [`crate::kernel::generations::Quiet`] calls this, and it exists only after a grace period.
+    ///
+    /// # Panics
+    /// See [`Self::read`].
+    pub(crate) fn quiet<T: FromBytes + IntoBytes>(&mut self, offset: usize, count: usize) -> &mut [T] {
+        let place = self.place::<T>(offset, count);
+        // SAFETY: `place` checked bounds and alignment, every bit pattern is a `T`, and nobody else
+        // uses the memory: the kernel has left the generation, and `self` is borrowed exclusively.
+        unsafe { slice::from_raw_parts_mut(place, count) }
+    }
+
+    fn place<T>(&self, offset: usize, count: usize) -> *mut T {
+        let end = count.checked_mul(size_of::<T>()).and_then(|octets| octets.checked_add(offset));
+        assert!(
+            end.is_some_and(|end| end <= self.octets),
+            "{offset} + {count} values lie outside the mapping"
+        );
+        assert!(offset.is_multiple_of(align_of::<T>()), "offset {offset} is not aligned");
+        self.address.as_ptr().wrapping_add(offset).cast()
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        // SAFETY: unmaps what `new` mapped; no reference outlives `self`.
+        unsafe { libc::munmap(self.address.as_ptr().cast(), self.octets) };
+    }
+}
