@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::bail;
 use clap::{CommandFactory as _, Parser as _};
-use minimizer::agent::AgentError;
+use minimizer::agent::error::AgentError;
 use minimizer::commands::cli::{self, Cli, Verb};
 use minimizer::commands::demo::DemoError;
 use minimizer::commands::options::SettingsError;

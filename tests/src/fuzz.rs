@@ -2,7 +2,8 @@
 
 use std::sync::{LazyLock, Mutex};
 
-use minimizer::kernel::program::{Clock, Options, Program};
+use minimizer::kernel::prepared::{Clock, Options};
+use minimizer::kernel::program::Program;
 use minimizer::policy::compile::Enforced;
 use minimizer_common::generation::InterfaceCounters;
 use minimizer_common::outcome::Outcome;

@@ -16,7 +16,7 @@ use std::time::Instant;
 use anyhow::{Context as _, Result, anyhow};
 use minimizer::commands::demo::generator::Traffic;
 use minimizer::kernel::features::Kernel;
-use minimizer::kernel::program::Options;
+use minimizer::kernel::prepared::Options;
 use minimizer::kernel::verified;
 use minimizer::policy::compile::Enforced;
 

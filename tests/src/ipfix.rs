@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail};
 use minimizer::delivery::ledger::Ledger;
 use minimizer::delivery::sink::{CHUNK_RECORDS_MAX, Heading, Interface, Sink, SinkError, Taken};
-use minimizer::policy::Policy;
 use minimizer::policy::field::Fields;
+use minimizer::policy::model::Policy;
 use minimizer::records::record::Record;
 use minimizer_common::tuple::{Tags, Tuple};
 

@@ -4,9 +4,12 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use minimizer::policy::class::Class;
 use minimizer::policy::field::{Field, Kind};
+use minimizer::policy::indicators::Indicator;
+use minimizer::policy::model::{Policy, Recipient, Scope};
+use minimizer::policy::prefixes::Prefix;
 use minimizer::policy::transform::{AddressTransform, PrefixScheme, Transform};
-use minimizer::policy::{Class, Indicator, Policy, Prefix, Recipient, Scope};
 use minimizer_common::tunnel::Tunnels;
 use minimizer_ebpf::walk::Packet;
 use rand::RngExt;

@@ -2,10 +2,13 @@
 
 use std::hash::Hasher as _;
 
+use minimizer::policy::class::Class;
 use minimizer::policy::field::Field;
+use minimizer::policy::indicators::Indicator;
 use minimizer::policy::join::Collected;
+use minimizer::policy::model::{Policy, Scope};
+use minimizer::policy::prefixes::Prefix;
 use minimizer::policy::transform::{AddressTransform, Transform};
-use minimizer::policy::{Class, Indicator, Policy, Prefix, Scope};
 use minimizer::records::record::Record;
 use minimizer_common::outcome::Outcome;
 use minimizer_ebpf::walk::Packet;

@@ -6,10 +6,10 @@ use std::path::Path;
 
 use anyhow::Result;
 use minimizer::commands::config::Config;
-use minimizer::delivery::sink::Loss;
+use minimizer::delivery::loss::Loss;
 use minimizer::kernel::table_size::{bytes, flows_per_cpu};
-use minimizer::policy::Policy;
 use minimizer::policy::field::Field;
+use minimizer::policy::model::Policy;
 use minimizer_common::generation::{BLOCK_BYTES, SPILL_BLOCK, Shape};
 use minimizer_common::outcome::Outcome;
 use tests::authority::Authority;

@@ -11,7 +11,8 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use minimizer::commands::demo::generator::Traffic;
-use minimizer::delivery::sink::{Loss, Sink, Taken};
+use minimizer::delivery::loss::Loss;
+use minimizer::delivery::sink::{Sink, Taken};
 use minimizer::policy::field::Field;
 use minimizer::sinks::ipfix::{IpfixConfig, IpfixFile};
 use minimizer::support::toml::Document;

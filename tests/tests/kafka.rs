@@ -10,7 +10,8 @@ use std::time::Instant;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use minimizer::commands::demo::generator::Traffic;
-use minimizer::delivery::sink::{CHUNK_RECORDS_MAX, Heading, Loss, Sink, SinkError, Taken};
+use minimizer::delivery::loss::Loss;
+use minimizer::delivery::sink::{CHUNK_RECORDS_MAX, Heading, Sink, SinkError, Taken};
 use minimizer::policy::field::{Field, Fields};
 use minimizer::records::record::Record;
 use minimizer::sinks::kafka::{Compression, KafkaConfig, Mechanism, Sasl, Tls};

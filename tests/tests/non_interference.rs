@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::thread;
 
 use aya::maps::{Array, Map, MapData};
-use minimizer::kernel::program::{Clock, Options, Program};
+use minimizer::kernel::prepared::{Clock, Options};
+use minimizer::kernel::program::Program;
 use minimizer::policy::compile::Enforced;
 use minimizer::records::drain::{Records, drain};
 use minimizer_common::outcome::Outcome;

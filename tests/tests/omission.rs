@@ -6,9 +6,11 @@ use std::time::Duration;
 
 use minimizer::kernel::features::Kernel;
 use minimizer::kernel::program::Program;
+use minimizer::policy::class::Class;
 use minimizer::policy::compile::Enforced;
 use minimizer::policy::field::Field;
-use minimizer::policy::{Class, Policy, Prefix, Recipient, Scope};
+use minimizer::policy::model::{Policy, Recipient, Scope};
+use minimizer::policy::prefixes::Prefix;
 use minimizer_common::generation::InterfaceCounters;
 use minimizer_common::outcome::Outcome;
 use minimizer_common::settings::HASH_KEYS;

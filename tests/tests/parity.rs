@@ -5,7 +5,8 @@ use std::collections::HashMap;
 
 use aya::programs::{TestRun as _, TestRunOptions};
 use aya::util::KernelVersion;
-use minimizer::kernel::program::{Clock, Options, Program};
+use minimizer::kernel::prepared::{Clock, Options};
+use minimizer::kernel::program::Program;
 use minimizer::policy::compile::Enforced;
 use minimizer::records::drain::{InterfaceTotals, Records, drain};
 use minimizer_common::generation::InterfaceCounters;

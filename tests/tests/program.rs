@@ -1,7 +1,8 @@
 //! The program in the kernel: it loads, counts what it is given, and the drain finds exactly that.
 
 use minimizer::delivery::ledger::Ledger;
-use minimizer::kernel::program::{Clock, Options, Program};
+use minimizer::kernel::prepared::{Clock, Options};
+use minimizer::kernel::program::Program;
 use minimizer::policy::field::Fields;
 use minimizer::records::drain::{Records, drain};
 use minimizer_common::generation::Residual;

@@ -1,78 +1,25 @@
-//! The agent: what it is told, how it is started, stopped and given another policy.
+//! The agent: how it is started, stopped and given another policy.
 
+pub mod error;
 mod events;
+pub mod progress;
 mod worker;
 
 use std::sync::{Arc, mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use thiserror::Error;
-
+use crate::agent::error::AgentError;
 use crate::agent::events::{Bell, Events};
+use crate::agent::progress::Progress;
+use crate::agent::worker::{Replacement, Worker};
 use crate::delivery::books::Books;
-use crate::delivery::ledger::Ledger;
-use crate::interfaces::netlink::{LinkNotifications, NetlinkError};
+use crate::interfaces::netlink::LinkNotifications;
 use crate::interfaces::selection::Selection;
-use crate::interfaces::slot::Watched;
-use crate::interfaces::tap::TapRefused;
-use crate::kernel::program::{Cost, Mode, Program, ProgramError};
-use crate::policy::mandate::MandateError;
-use crate::records::drain::Totals;
-use crate::records::keys::KeyError;
+use crate::interfaces::slots::Watch;
+use crate::kernel::attach::Mode;
+use crate::kernel::program::Program;
 use crate::records::terms::Keyring;
-use worker::Worker;
-
-/// Why the agent does not start, or stopped.
-#[derive(Debug, Error)]
-pub enum AgentError {
-    /// The program cannot be loaded, attached or drained.
-    #[error(transparent)]
-    Program(#[from] ProgramError),
-    /// The kernel does not list its interfaces.
-    #[error(transparent)]
-    Netlink(#[from] NetlinkError),
-    /// The program does not attach to an interface.
-    #[error("{name}: {source}")]
-    Attach {
-        /// Name of the interface.
-        name: String,
-        /// Why.
-        source: ProgramError,
-    },
-    /// Another program is attached.
-    #[error(
-        "{name} already has an XDP program ({programs}), which is left alone; 'minimizer doctor -i {name}' \
-         says whose it is and how it is detached"
-    )]
-    Busy {
-        /// Name of the interface.
-        name: String,
-        /// Numbers and modes of the programs.
-        programs: String,
-    },
-    /// No thread for the drain.
-    #[error("cannot start the drain thread: {0}")]
-    Thread(std::io::Error),
-    /// A tap would cut this host off.
-    #[error(transparent)]
-    Tap(#[from] TapRefused),
-    /// The drain thread cannot wait.
-    #[error("cannot wait for stop, interfaces and time: {0}")]
-    Wait(std::io::Error),
-    /// The mandate has ended.
-    #[error(transparent)]
-    Mandate(#[from] MandateError),
-    /// No key for pseudonyms.
-    #[error(transparent)]
-    Key(#[from] KeyError),
-    /// It ends, and takes no other program.
-    #[error("the agent is ending")]
-    Ending,
-    /// The drain thread panicked.
-    #[error("the drain thread ended unexpectedly")]
-    Panicked,
-}
 
 /// What to attach to, and how.
 #[derive(Clone, Debug)]
@@ -85,28 +32,6 @@ pub struct AgentOptions {
     pub mode: Mode,
     /// Time between drains.
     pub interval: Duration,
-}
-
-/// What is known after each drain, and when interfaces have changed.
-#[derive(Debug)]
-pub struct Progress<'drain> {
-    /// Totals since the start.
-    pub ledger: &'drain Ledger,
-    /// The watched interfaces, in the order of the ledger's.
-    pub watched: Vec<Watched>,
-    /// Interfaces that are selected and find no slot.
-    pub refused: usize,
-    /// What the drain found beside the records, and how long flip, copy, zeroing and merge took; `None`
-    /// when there was none.
-    pub drained: Option<(&'drain Totals, Duration)>,
-    /// What the loaded programs cost, by name; empty where the kernel does not measure it.
-    pub costs: Vec<(&'static str, Cost)>,
-}
-
-/// A program that is to take the place of the one in force, and who waits for that.
-struct Replacement {
-    program: Program,
-    asker: mpsc::Sender<Result<(), AgentError>>,
 }
 
 /// The running agent. It ends as [`Stopper::stop`] says, also when it is dropped.
@@ -144,9 +69,11 @@ impl Agent {
         let notifications = LinkNotifications::subscribe()?;
         let (events, bell) = Events::new(notifications).map_err(AgentError::Wait)?;
         let bell = Arc::new(bell);
+        let watch = Watch::new(options.selection, options.mode, options.force_tap)?;
         // Gone with the worker, and with it whatever still waits there.
         let (replacements, waiting) = mpsc::channel();
-        let worker = Worker::start(program, keyring, options, events, books, waiting, observe)?;
+        let worker =
+            Worker::start(program, keyring, watch, options.interval, events, books, waiting, observe)?;
         let drain = thread::Builder::new()
             .name("drain".to_owned())
             .spawn(move || worker.work())

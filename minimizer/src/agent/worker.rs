@@ -5,17 +5,25 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use jiff::Timestamp;
 
-use super::{AgentError, AgentOptions, Progress, Replacement};
+use crate::agent::error::AgentError;
 use crate::agent::events::{Event, Events};
+use crate::agent::progress::Progress;
 use crate::delivery::batch::{Batch, Origin};
 use crate::delivery::books::Books;
 use crate::delivery::ledger::Ledger;
 use crate::delivery::sink::Interface;
 use crate::interfaces::slots::Watch;
-use crate::kernel::program::{Program, ProgramError};
+use crate::kernel::error::ProgramError;
+use crate::kernel::program::Program;
 use crate::records::drain::{Totals, drain_slots};
 use crate::records::packed::{Legend, Packing};
 use crate::records::terms::{Keyring, Terms};
+
+/// A program that is to take the place of the one in force, and who waits for that.
+pub(super) struct Replacement {
+    pub(super) program: Program,
+    pub(super) asker: mpsc::Sender<Result<(), AgentError>>,
+}
 
 /// Drains and follows the interfaces, on a thread of its own.
 pub(super) struct Worker<F> {
@@ -43,7 +51,8 @@ impl<F: FnMut(&Progress<'_>)> Worker<F> {
     pub(super) fn start(
         program: Program,
         mut keyring: Keyring,
-        options: AgentOptions,
+        watch: Watch,
+        interval: Duration,
         events: Events,
         books: Books,
         replacements: mpsc::Receiver<Replacement>,
@@ -55,11 +64,11 @@ impl<F: FnMut(&Progress<'_>)> Worker<F> {
             program,
             keyring,
             terms,
-            watch: Watch::new(options.selection, options.mode, options.force_tap)?,
+            watch,
             events,
             packing: Packing::default(),
             if_indices: Vec::new(),
-            interval: options.interval,
+            interval,
             drained_ms: now_ms(),
             batches: 0,
             books,
@@ -130,7 +139,7 @@ impl<F: FnMut(&Progress<'_>)> Worker<F> {
         let records = self.packing.take(Legend::new(&terms.enforced, time, &self.if_indices));
         let books = self.books.clone();
         let mut ledger = books.lock();
-        self.watch.write(&mut ledger);
+        write_unwatched(&self.watch, &mut ledger);
         ledger.add(&totals);
         if !terms.enforced.selector_ids.is_empty() {
             ledger.add_selected(records.iter());
@@ -228,9 +237,11 @@ impl<F: FnMut(&Progress<'_>)> Worker<F> {
         }
         let books = self.books.clone();
         let mut ledger = books.lock();
-        self.watch.attach(&mut self.program, &mut ledger, candidates, is_start)?;
+        for slot in self.watch.attach(&mut self.program, candidates, is_start)? {
+            ledger.retire(slot);
+        }
         self.if_indices = self.watch.if_indices().collect();
-        self.watch.write(&mut ledger);
+        write_unwatched(&self.watch, &mut ledger);
         let ledger = books.copy(&mut ledger);
         self.report(&ledger, None);
         Ok(())
@@ -240,6 +251,13 @@ impl<F: FnMut(&Progress<'_>)> Worker<F> {
         let (watched, refused) = (self.watch.watched(), self.watch.refused());
         let costs = self.program.costs();
         (self.observe)(&Progress { ledger, watched, refused, drained, costs });
+    }
+}
+
+/// Enters names and the times that nobody watched into the ledger.
+fn write_unwatched(watch: &Watch, ledger: &mut Ledger) {
+    for (slot, (name, unwatched)) in watch.unwatched().enumerate() {
+        ledger.enter(slot, name, unwatched);
     }
 }
 

@@ -12,7 +12,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use minimizer_common::tunnel::Tunnel;
 
 use crate::commands::text::Output;
-use crate::kernel::program::Mode;
+use crate::kernel::attach::Mode;
 use crate::kernel::table_size::Flows;
 use crate::serve::http::ListenAddress;
 pub use policy::{Format, PolicyVerb, SchemaOf};

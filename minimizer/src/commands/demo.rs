@@ -18,7 +18,9 @@ use std::time::{Duration, Instant};
 use thiserror::Error;
 use tokio::runtime::Runtime;
 
-use crate::agent::{Agent, AgentError, AgentOptions, Progress};
+use crate::agent::error::AgentError;
+use crate::agent::progress::Progress;
+use crate::agent::{Agent, AgentOptions};
 use crate::commands::cli;
 use crate::commands::live::{Interval, Live, Top};
 use crate::commands::pcap::{Capture, CaptureError};
@@ -29,12 +31,13 @@ use crate::delivery::books::Books;
 use crate::delivery::queue::{Bounds, Lane};
 use crate::interfaces::netlink::{Netlink, NetlinkError};
 use crate::interfaces::selection::Selection;
-use crate::kernel::program::{Mode, ProgramError};
+use crate::kernel::attach::Mode;
+use crate::kernel::error::ProgramError;
 use crate::kernel::table_size;
 use crate::policy::compile::Enforced;
 use crate::records::terms::Keyring;
 use crate::serve::http::{ListenError, Listener, Server};
-use crate::serve::metrics::{Published, Snapshot};
+use crate::serve::snapshot::{Published, Snapshot};
 use cost::{Cost, Meter};
 use generator::Traffic;
 use latch::Latch;
@@ -173,7 +176,9 @@ fn measure(
 ) -> Result<Summary, DemoError> {
     let runtime = Runtime::new().map_err(RunError::Signals)?;
     let signals = Signals::catch(&runtime)?;
-    let mut program = run::load(table_size::decide(args.table.flows().unwrap_or_default())?, &enforced)?;
+    let flows = args.table.flows().unwrap_or_default();
+    let flows_per_cpu = table_size::decide(flows).map_err(ProgramError::from)?;
+    let mut program = run::load(flows_per_cpu, &enforced)?;
     let meter = Meter::start(&program)?;
     let options = AgentOptions {
         selection: Selection::one(&cable.receiver.name),

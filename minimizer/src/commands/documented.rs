@@ -4,9 +4,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::commands::config::Config;
-use crate::policy::Policy;
 use crate::policy::builtin::BUILT_IN;
 use crate::policy::field::Field;
+use crate::policy::model::Policy;
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")

@@ -10,11 +10,13 @@ use thiserror::Error;
 
 use crate::commands::cli::{Format, PolicyVerb, SchemaOf};
 use crate::commands::config::ConfigFile;
+use crate::policy::builtin::PolicyError;
 use crate::policy::compile::Enforced;
 use crate::policy::diff::Way;
 use crate::policy::file::PolicyFile;
+use crate::policy::model::Policy;
 use crate::policy::tables::TableError;
-use crate::policy::{Policy, PolicyError, words};
+use crate::policy::words;
 use signing::SigningError;
 
 /// Why `policy` failed.

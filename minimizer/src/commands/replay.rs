@@ -13,7 +13,9 @@ use thiserror::Error;
 
 use crate::commands::pcap::{Capture, CaptureError, Frame};
 use crate::delivery::ledger::Ledger;
-use crate::kernel::program::{Clock, Options, Program, ProgramError};
+use crate::kernel::error::ProgramError;
+use crate::kernel::prepared::{Clock, Options};
+use crate::kernel::program::Program;
 use crate::policy::compile::Enforced;
 use crate::policy::field::Fields;
 use crate::records::drain::{Records, drain};

@@ -12,7 +12,8 @@ use thiserror::Error;
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use crate::agent::{Agent, AgentError, AgentOptions};
+use crate::agent::error::AgentError;
+use crate::agent::{Agent, AgentOptions};
 use crate::commands::cli;
 use crate::commands::live::{Interval, Live, Top};
 use crate::commands::options::{Settings, SettingsError};
@@ -21,18 +22,20 @@ use crate::commands::text::{self, Output};
 use crate::delivery::batch::{Batch, Offered};
 use crate::delivery::books::Books;
 use crate::delivery::ledger::Ledger;
+use crate::delivery::loss::Loss;
 use crate::delivery::queue::Lane;
-use crate::delivery::sink::Loss;
 use crate::interfaces::netlink::{Netlink, NetlinkError};
 use crate::interfaces::selection::{Selection, SelectionError};
-use crate::kernel::program::{Options, Program, ProgramError};
+use crate::kernel::error::ProgramError;
+use crate::kernel::prepared::Options;
+use crate::kernel::program::Program;
 use crate::kernel::table_size;
 use crate::policy::compile::Enforced;
 use crate::policy::mandate::MandateError;
 use crate::records::keys::KeyError;
 use crate::serve::http::{ListenError, Listener, Server, Web, WebConfigError};
 use crate::serve::ledger_file::{self, LedgerFileError, Origin};
-use crate::serve::metrics::{Published, Snapshot};
+use crate::serve::snapshot::{Published, Snapshot};
 use crate::sinks::stdout;
 use crate::support::privilege::{self, PrivilegeError, Task};
 use hangup::{Hangups, Reload};
@@ -111,7 +114,7 @@ pub fn run(args: &cli::Run) -> Result<(), RunError> {
     let web = settings.web_config.as_deref().map(Web::open).transpose()?;
     let listeners = settings.listen.iter().copied().map(Listener::bind).collect::<Result<_, _>>()?;
     let runtime = Runtime::new().map_err(RunError::Signals)?;
-    let flows_per_cpu = table_size::decide(settings.flows)?;
+    let flows_per_cpu = table_size::decide(settings.flows).map_err(ProgramError::from)?;
     let mut program = load(flows_per_cpu, &enforced)?;
     let options = AgentOptions {
         selection,

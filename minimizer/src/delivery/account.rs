@@ -6,7 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use minimizer_common::generation::Residual;
 use serde::{Deserialize, Serialize};
 
-use crate::delivery::sink::Loss;
+use crate::delivery::loss::Loss;
 
 /// Records, and the packets and IP octets that are counted in them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -1,27 +1,18 @@
 //! The ledger: where every packet went, and whether it adds up.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use minimizer_common::generation::Residual;
 use minimizer_common::outcome::Outcome;
 use serde::ser::{Serialize, SerializeMap as _, SerializeStruct as _, Serializer};
 
 use crate::delivery::account::Account;
+use crate::interfaces::slot::Unwatched;
 use crate::records::drain::{InterfaceTotals, Totals};
 use crate::records::record::Record;
 
 /// Name of the entry for interfaces whose slots were given to others. No interface has a space in its name.
 pub const FORMER: &str = "former interfaces";
-
-/// How often and how long nobody watched an interface, from its first attachment on.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Unwatched {
-    /// How often.
-    pub times: u64,
-    /// How long, altogether.
-    pub time: Duration,
-}
 
 /// Kinds of packets that are told apart where nobody needs more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -399,7 +390,8 @@ mod tests {
     use minimizer_common::outcome::Outcome;
     use minimizer_common::tuple::{Tags, Tuple};
 
-    use super::{FORMER, Ledger, Unwatched};
+    use super::{FORMER, Ledger};
+    use crate::interfaces::slot::Unwatched;
     use crate::records::drain::{InterfaceTotals, Occupancy, Totals};
     use crate::records::record::Record;
 

@@ -5,6 +5,7 @@ pub mod batch;
 pub mod books;
 pub mod history;
 pub mod ledger;
+pub mod loss;
 pub mod queue;
 pub mod sender;
 pub mod sink;

@@ -8,7 +8,8 @@ use minimizer_common::generation::Residual;
 
 use super::account::{Account, Tally};
 use crate::delivery::batch::Batch;
-use crate::delivery::sink::{Loss, SinkError};
+use crate::delivery::loss::Loss;
+use crate::delivery::sink::SinkError;
 
 /// How much may wait. One batch always may.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -11,8 +11,9 @@ use minimizer_common::generation::Residual;
 
 use super::account::Tally;
 use crate::delivery::batch::{Batch, Delivery, Offered};
+use crate::delivery::loss::Loss;
 use crate::delivery::queue::{Lane, Next, collected};
-use crate::delivery::sink::{CHUNK_RECORDS_MAX, Heading, Loss, Sink, SinkError, Taken};
+use crate::delivery::sink::{CHUNK_RECORDS_MAX, Heading, Sink, SinkError, Taken};
 use crate::records::record::Record;
 
 /// Pause after a first failure; it doubles with each further one.

@@ -5,12 +5,12 @@
 
 use std::time::Instant;
 
-use minimizer_common::named;
 use thiserror::Error;
 
 use crate::delivery::ledger::Ledger;
+use crate::delivery::loss::Loss;
 use crate::policy::field::Fields;
-use crate::policy::{Policy, Recipient};
+use crate::policy::model::{Policy, Recipient};
 use crate::records::record::Record;
 
 /// Records that a sink is given at once, at most.
@@ -55,21 +55,6 @@ pub enum Taken {
     Delivered,
     /// Something is still held, and can be lost until a later call says [`Taken::Delivered`].
     Held,
-}
-
-named! {
-    /// Why records did not reach a recipient.
-    pub enum Loss {
-        QueueFull, "queue_full", "The sink works, and records come faster than it takes them.";
-        Unreachable, "unreachable", "Nobody answers at the other end, or the connection broke.";
-        Stalled, "stalled", "The other end does not read what it is sent.";
-        Refused, "refused", "The other end does not let the agent in: certificate, authentication, permission.";
-        DiskFull, "disk_full", "No space is left where the files are.";
-        Unwritable, "unwritable", "The folder is missing, is not writable, or its device fails.";
-        NoRecipient, "no_recipient", "The policy in force has no recipient of this name.";
-        Output, "output", "The standard output is closed.";
-        Shutdown, "shutdown", "The agent ended before the other end took them.";
-    }
 }
 
 /// Why a sink did not take what it was given.

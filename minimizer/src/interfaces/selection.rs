@@ -4,7 +4,7 @@ use glob::Pattern;
 use thiserror::Error;
 
 use crate::interfaces::netlink::{Link, NetlinkError};
-use crate::kernel::program::Action;
+use crate::kernel::attach::Action;
 
 /// Why a selection cannot be used.
 #[derive(Debug, Error)]
@@ -94,7 +94,7 @@ impl Selection {
 mod tests {
     use super::Selection;
     use crate::interfaces::netlink::Link;
-    use crate::kernel::program::Action;
+    use crate::kernel::attach::Action;
 
     fn selection(interfaces: &[&str], taps: &[&str]) -> Selection {
         let owned = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>();

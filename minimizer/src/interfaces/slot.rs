@@ -2,14 +2,22 @@
 
 use std::time::{Duration, Instant};
 
-use crate::delivery::ledger::Unwatched;
 use crate::interfaces::netlink::Link;
-use crate::kernel::program::{Action, Mode};
+use crate::kernel::attach::{Action, Mode};
 
 /// Pause before a second attempt to attach; each later pause is twice as long.
 const PAUSE_MIN: Duration = Duration::from_millis(250);
 /// Longest pause between attempts.
 const PAUSE_MAX: Duration = Duration::from_secs(60);
+
+/// How often and how long nobody watched an interface, from its first attachment on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Unwatched {
+    /// How often.
+    pub times: u64,
+    /// How long, altogether.
+    pub time: Duration,
+}
 
 /// An attachment as the kernel knows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -7,17 +7,48 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use minimizer_common::generation::INTERFACES_MAX;
+use thiserror::Error;
 
-use crate::agent::AgentError;
-use crate::delivery::ledger::Ledger;
 use crate::interfaces::netlink::{Link, Netlink, NetlinkError};
 use crate::interfaces::selection::Selection;
-use crate::interfaces::slot::{Attached, Place, Watched};
-use crate::interfaces::tap::HostTraffic;
-use crate::kernel::program::{Action, Mode, Program, ProgramError};
+use crate::interfaces::slot::{Attached, Place, Unwatched, Watched};
+use crate::interfaces::tap::{HostTraffic, TapRefused};
+use crate::kernel::attach::{Action, Mode};
+use crate::kernel::error::ProgramError;
+use crate::kernel::program::Program;
 
 /// Time until the list of interfaces is asked for again when the kernel did not give it.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
+
+/// Why an interface is not attached.
+#[derive(Debug, Error)]
+pub enum AttachError {
+    /// The program does not attach to it.
+    #[error("{name}: {source}")]
+    Refused {
+        /// Name of the interface.
+        name: String,
+        /// Why.
+        source: ProgramError,
+    },
+    /// Another program is attached.
+    #[error(
+        "{name} already has an XDP program ({programs}), which is left alone; 'minimizer doctor -i {name}' \
+         says whose it is and how it is detached"
+    )]
+    Busy {
+        /// Name of the interface.
+        name: String,
+        /// Numbers and modes of the programs.
+        programs: String,
+    },
+    /// A tap would cut this host off.
+    #[error(transparent)]
+    Tap(#[from] TapRefused),
+    /// The program cannot count for it.
+    #[error(transparent)]
+    Program(#[from] ProgramError),
+}
 
 /// The watched interfaces.
 pub struct Watch {
@@ -38,7 +69,7 @@ pub struct Candidate {
     link: Link,
     action: Action,
     /// Why it is not attached after all.
-    objection: Option<AgentError>,
+    objection: Option<AttachError>,
 }
 
 impl Watch {
@@ -75,7 +106,7 @@ impl Watch {
         if !self.force_tap && candidates.iter().any(|candidate| candidate.action == Action::Drop) {
             let host = HostTraffic::read(&mut self.netlink)?;
             for candidate in candidates.iter_mut().filter(|candidate| candidate.action == Action::Drop) {
-                candidate.objection = host.permit(&candidate.link).err().map(AgentError::from);
+                candidate.objection = host.permit(&candidate.link).err().map(AttachError::from);
             }
         }
         self.ask_again = None;
@@ -101,17 +132,17 @@ impl Watch {
     }
 
     /// Attaches the candidates. What cannot be attached is reported and tried again later, with longer
-    /// and longer pauses.
+    /// and longer pauses. Returns the slots that were given to other interfaces.
     ///
     /// # Errors
     /// At the start, why an interface that was named is not attached.
     pub fn attach(
         &mut self,
         program: &mut Program,
-        ledger: &mut Ledger,
         candidates: Vec<Candidate>,
         is_start: bool,
-    ) -> Result<(), AgentError> {
+    ) -> Result<Vec<usize>, AttachError> {
+        let mut retired = Vec::new();
         let slot_number = |slot| u32::try_from(slot).unwrap_or(u32::MAX);
         let pairs: Vec<_> =
             candidates.iter().map(|candidate| (candidate.link.index, slot_number(candidate.slot))).collect();
@@ -121,7 +152,7 @@ impl Watch {
                 let place = Place::new(&link, action, self.selection.is_named(&link.name));
                 self.places.insert(slot, place);
             } else if self.places[slot].is_another(&link) {
-                ledger.retire(slot);
+                retired.push(slot);
                 self.places[slot] = Place::new(&link, action, self.selection.is_named(&link.name));
             }
             let place = &mut self.places[slot];
@@ -136,15 +167,13 @@ impl Watch {
                 Err(error) => place.block(&link, error.to_string()),
             }
         }
-        Ok(())
+        Ok(retired)
     }
 
-    /// Enters names and the times that nobody watched into the ledger.
-    pub fn write(&self, ledger: &mut Ledger) {
+    /// Names, and the times that nobody watched, by slot number.
+    pub fn unwatched(&self) -> impl Iterator<Item = (&str, Unwatched)> {
         let now = Instant::now();
-        for (slot, place) in self.places.iter().enumerate() {
-            ledger.enter(slot, &place.name, place.unwatched(now));
-        }
+        self.places.iter().map(move |place| (place.name.as_str(), place.unwatched(now)))
     }
 
     /// Interface indices by slot number.
@@ -257,7 +286,7 @@ fn attach(
     link: &Link,
     action: Action,
     mode: Mode,
-) -> Result<Attached, AgentError> {
+) -> Result<Attached, AttachError> {
     match program.attach_for(action, link.index, mode) {
         Ok(()) => {
             let program_id = program.info_of(action)?.id();
@@ -269,8 +298,8 @@ fn attach(
                 .iter()
                 .map(|program| format!("id {}, {}", program.program_id, program.mode.name()))
                 .collect();
-            Err(AgentError::Busy { name: link.name.clone(), programs: programs.join("; ") })
+            Err(AttachError::Busy { name: link.name.clone(), programs: programs.join("; ") })
         }
-        Err(source) => Err(AgentError::Attach { name: link.name.clone(), source }),
+        Err(source) => Err(AttachError::Refused { name: link.name.clone(), source }),
     }
 }

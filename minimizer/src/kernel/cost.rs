@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use aya::programs::ProgramInfo;
 
-use crate::kernel::program::{Action, Program};
+use crate::kernel::attach::Action;
+use crate::kernel::program::Program;
 
 /// Says whether the kernel measures all programs; it does so also while somebody has asked for it by `bpf(2)`.
 const STATISTICS: &str = "/proc/sys/kernel/bpf_stats_enabled";

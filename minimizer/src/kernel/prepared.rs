@@ -1,5 +1,7 @@
 //! The object with sizes and settings put in, and its maps made, before the verifier sees the program.
 
+use std::sync::{Arc, LazyLock};
+
 use aya::maps::{Array, MapError};
 use aya::{Ebpf, EbpfLoader, Pod, VerifierLogLevel};
 use minimizer_common::generation::Shape;
@@ -7,13 +9,50 @@ use minimizer_common::settings::{
     BLOCKS_PLACEHOLDER, CLOCK_CONTROL, CLOCK_TICK, HASH_KEYS, LENGTH_BUFFER, LENGTH_LINEAR, LISTS_MAP,
     ROOTS_SYMBOL, SETTINGS_SYMBOL, Settings, TABLES_MAP,
 };
+use minimizer_common::tunnel::Tunnels;
 use object::{Object as _, ObjectSection as _};
 use zerocopy::IntoBytes as _;
 
+use crate::kernel::error::ProgramError;
 use crate::kernel::features::Kernel;
-use crate::kernel::program::{Clock, Options, ProgramError};
+use crate::policy::compile::Enforced;
 use crate::support::sys::bpf;
 use crate::support::{clock, cpus};
+
+/// Where the time of a packet comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Clock {
+    /// The kernel's tick.
+    Tick,
+    /// The control page: [`Program::set_time`](crate::kernel::program::Program::set_time).
+    Control,
+}
+
+/// What is fixed when the program is loaded.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Flows per CPU and interval that fill half of the slots.
+    pub flows_per_cpu: u32,
+    /// Where the time of a packet comes from.
+    pub clock: Clock,
+    /// Keys of the table's hash; drawn at random when `None`, as they must be on a live link.
+    pub hash_keys: Option<[u64; HASH_KEYS]>,
+    /// What is left of a packet.
+    pub enforced: Arc<Enforced>,
+}
+
+impl Default for Options {
+    /// The policy `full-record` without tunnels, in tables of the usual size.
+    fn default() -> Self {
+        static FULL_RECORD: LazyLock<Arc<Enforced>> = LazyLock::new(|| Enforced::full_record(Tunnels::NONE));
+        Self {
+            flows_per_cpu: 65_536,
+            clock: Clock::Tick,
+            hash_keys: None,
+            enforced: Arc::clone(&FULL_RECORD),
+        }
+    }
+}
 
 /// The program and its maps, before the verifier saw it.
 pub(crate) struct Prepared {
@@ -129,5 +168,5 @@ fn random_keys() -> Result<[u64; HASH_KEYS], ProgramError> {
 
 /// Numbers of CPUs that may ever run the program, online or not.
 fn possible_cpus() -> Result<u32, ProgramError> {
-    cpus::numbers().map_err(|(path, source)| ProgramError::Cpus { path, source })
+    Ok(cpus::numbers()?)
 }

@@ -1,219 +1,30 @@
 //! The kernel program: its object, how it is loaded, attached and run.
 
 use std::collections::BTreeMap;
-use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd};
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 
-use aya::maps::{ArrayOfMaps, Map, MapError};
+use aya::maps::{ArrayOfMaps, Map};
 use aya::programs::{Program as AyaProgram, ProgramError as AyaError, TestRun as _, TestRunOptions, Xdp};
-use aya::util::KernelVersion;
-use aya::{Ebpf, EbpfError, VerifierLogLevel};
-use minimizer_common::generation::INTERFACES_MAX;
-use minimizer_common::settings::{
-    CONTROL_MAP, GENERATION_MAP, HASH_KEYS, PROGRAM, PROGRAM_INNER, PROGRAM_INNER_TAP, PROGRAM_TAP,
-};
-use minimizer_common::tunnel::Tunnels;
+use aya::{Ebpf, VerifierLogLevel};
+use minimizer_common::settings::{CONTROL_MAP, GENERATION_MAP};
 use sha2::{Digest as _, Sha256};
-use thiserror::Error;
 
+use crate::kernel::attach::Action;
+use crate::kernel::attach::Mode;
 use crate::kernel::control_page::ControlPage;
+use crate::kernel::error::ProgramError;
 use crate::kernel::features::Kernel;
-use crate::kernel::generations::{GenerationError, Generations};
-use crate::kernel::table_size::TooLarge;
+use crate::kernel::generations::Generations;
+use crate::kernel::prepared::Options;
+use crate::kernel::prepared::Prepared;
 use crate::policy::compile::Enforced;
 use crate::support::clock;
 use crate::support::sys::bpf::{self, XdpLink};
 
-pub use crate::kernel::cost::Cost;
-pub(crate) use crate::kernel::prepared::Prepared;
-
 /// The kernel program as it was built, before sizes and settings are put in. Empty in a build
 /// without bpf-linker.
 pub const OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/minimizer.o"));
-
-/// First kernel that attaches XDP programs through links.
-const LINK_VERSION: KernelVersion = KernelVersion::new(5, 9, 0);
-
-/// Why the program could not be loaded, attached or run.
-#[derive(Debug, Error)]
-pub enum ProgramError {
-    /// The agent was built without bpf-linker.
-    #[error("this agent was built without the kernel program; run `cargo xtask setup` and build it again")]
-    NoObject,
-    /// The object is not what the build makes.
-    #[error("the kernel program in this agent is damaged: {0}")]
-    Object(&'static str),
-    /// The tables do not fit into memory.
-    #[error(transparent)]
-    Memory(#[from] TooLarge),
-    /// The policy's tables cannot be numbered.
-    #[error("the policy's prefixes and indicators are too many for one table")]
-    Tables,
-    /// The table's blocks cannot be numbered.
-    #[error("--flows-per-cpu {flows_per_cpu} is too large for {cpus} CPUs")]
-    Size {
-        /// What was asked for.
-        flows_per_cpu: u32,
-        /// Possible CPUs of this host.
-        cpus: u32,
-    },
-    /// The number of CPUs is not to be had.
-    #[error("cannot read the number of CPUs from {path}: {source}")]
-    Cpus {
-        /// The file.
-        path: &'static str,
-        /// Why.
-        source: io::Error,
-    },
-    /// No random numbers for the hash.
-    #[error("the kernel gives no random numbers for the table's hash: {0}")]
-    Random(getrandom::Error),
-    /// The kernel refused maps or object.
-    #[error("the kernel refuses the program's maps: {0}")]
-    Load(#[source] Box<EbpfError>),
-    /// The verifier refused the program.
-    #[error("the kernel refuses the program: {0}")]
-    Verify(#[source] Box<AyaError>),
-    /// A map could not be used.
-    #[error("cannot use map {map}: {source}")]
-    Map {
-        /// Its name in the object.
-        map: &'static str,
-        /// Why.
-        source: MapError,
-    },
-    /// The control page could not be mapped.
-    #[error("cannot map the control page: {0}")]
-    Control(io::Error),
-    /// The flow table could not be made.
-    #[error(transparent)]
-    Generation(#[from] GenerationError),
-    /// More interfaces than slot numbers.
-    #[error("at most {INTERFACES_MAX} interfaces can be watched by one agent")]
-    TooManyInterfaces,
-    /// Another program holds the interface.
-    #[error("interface {if_index} already has an XDP program; it is left alone")]
-    Busy {
-        /// Index of the interface.
-        if_index: u32,
-    },
-    /// The driver cannot run the program.
-    #[error("interface {if_index} does not take the program in this mode: {source}")]
-    Attach {
-        /// Index of the interface.
-        if_index: u32,
-        /// What the kernel answered.
-        source: io::Error,
-    },
-    /// The kernel has no XDP links, and an attachment that outlives a crash is not wanted.
-    #[error("this kernel cannot attach XDP through a link (5.9 or later can); nothing was left attached")]
-    NoLink,
-    /// Another program cannot take the place of this one.
-    #[error("interface {if_index} keeps its program: {source}")]
-    Replace {
-        /// Index of the interface.
-        if_index: u32,
-        /// What the kernel answered.
-        source: io::Error,
-    },
-    /// The instructions of the loaded program cannot be read.
-    #[error("the kernel does not show the program's instructions: {0}")]
-    Instructions(#[source] io::Error),
-    /// The kernel did not run the program on a given frame.
-    #[error("the kernel does not run a frame of {octets} bytes: {source}")]
-    Run {
-        /// Length of the frame.
-        octets: usize,
-        /// What the kernel answered.
-        source: Box<AyaError>,
-    },
-}
-
-/// How the program is attached.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mode {
-    /// In the driver, before a socket buffer exists.
-    Native,
-    /// In the network stack, for drivers without XDP.
-    Skb,
-}
-
-impl Mode {
-    /// The mode's name in options, metrics and `status`.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Native => "native",
-            Self::Skb => "skb",
-        }
-    }
-
-    /// `XDP_FLAGS_SKB_MODE` or `XDP_FLAGS_DRV_MODE`.
-    const fn flags(self) -> u32 {
-        match self {
-            Self::Native => 1 << 2,
-            Self::Skb => 1 << 1,
-        }
-    }
-}
-
-/// What becomes of a frame once it is counted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Action {
-    /// The network stack gets it.
-    Pass,
-    /// Nobody gets it: the interface is a tap.
-    Drop,
-}
-
-impl Action {
-    /// Name of the program that does this, and nothing else.
-    #[must_use]
-    pub const fn program(self, tunnels: Tunnels) -> &'static str {
-        match (self, tunnels.is_empty()) {
-            (Self::Pass, true) => PROGRAM,
-            (Self::Drop, true) => PROGRAM_TAP,
-            (Self::Pass, false) => PROGRAM_INNER,
-            (Self::Drop, false) => PROGRAM_INNER_TAP,
-        }
-    }
-}
-
-/// Where the time of a packet comes from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Clock {
-    /// The kernel's tick.
-    Tick,
-    /// The control page: [`Program::set_time`].
-    Control,
-}
-
-/// What is fixed when the program is loaded.
-#[derive(Clone, Debug)]
-pub struct Options {
-    /// Flows per CPU and interval that fill half of the slots.
-    pub flows_per_cpu: u32,
-    /// Where the time of a packet comes from.
-    pub clock: Clock,
-    /// Keys of the table's hash; drawn at random when `None`, as they must be on a live link.
-    pub hash_keys: Option<[u64; HASH_KEYS]>,
-    /// What is left of a packet.
-    pub enforced: Arc<Enforced>,
-}
-
-impl Default for Options {
-    /// The policy `full-record` without tunnels, in tables of the usual size.
-    fn default() -> Self {
-        static FULL_RECORD: LazyLock<Arc<Enforced>> = LazyLock::new(|| Enforced::full_record(Tunnels::NONE));
-        Self {
-            flows_per_cpu: 65_536,
-            clock: Clock::Tick,
-            hash_keys: None,
-            enforced: Arc::clone(&FULL_RECORD),
-        }
-    }
-}
 
 /// The time units that a program stores: a distance from a base.
 #[derive(Clone, Copy, Debug)]
@@ -343,7 +154,7 @@ impl Program {
             self.load_tap()?;
         }
         let link = XdpLink::create(self.descriptor(action)?, if_index, mode.flags())
-            .map_err(|error| attach_error(if_index, error))?;
+            .map_err(|error| ProgramError::attach(if_index, error))?;
         self.links.insert(if_index, (link, action));
         Ok(())
     }
@@ -513,14 +324,4 @@ pub fn object_digest() -> String {
 
 fn take_map(ebpf: &mut Ebpf, name: &'static str) -> Result<Map, ProgramError> {
     ebpf.take_map(name).ok_or(ProgramError::Object("a map is missing"))
-}
-
-fn attach_error(if_index: u32, source: io::Error) -> ProgramError {
-    match source.raw_os_error() {
-        Some(libc::EBUSY) => ProgramError::Busy { if_index },
-        Some(libc::EINVAL) if KernelVersion::current().is_ok_and(|version| version < LINK_VERSION) => {
-            ProgramError::NoLink
-        }
-        _ => ProgramError::Attach { if_index, source },
-    }
 }

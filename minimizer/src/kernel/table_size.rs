@@ -6,8 +6,7 @@ use minimizer_common::generation::{Shape, WAYS};
 use procfs::{Current as _, Meminfo};
 use thiserror::Error;
 
-use crate::kernel::program::ProgramError;
-use crate::support::cpus;
+use crate::support::cpus::{self, CpusError};
 
 /// Memory of the agent beside its tables.
 pub const AGENT_BYTES: u64 = 64 << 20;
@@ -46,6 +45,17 @@ pub struct TooLarge {
     fits: Option<String>,
 }
 
+/// Why no size is decided.
+#[derive(Debug, Error)]
+pub enum SizeError {
+    /// The number of CPUs is not to be had.
+    #[error(transparent)]
+    Cpus(#[from] CpusError),
+    /// The memory is not available.
+    #[error(transparent)]
+    TooLarge(#[from] TooLarge),
+}
+
 /// Flows for which the table of one CPU is sized when all of them together see `flows`: twice its even share,
 /// because receive queues are never even, and no more than all.
 #[must_use]
@@ -80,11 +90,10 @@ fn largest(cpus: u32, available: u64) -> Option<u32> {
 /// taken.
 ///
 /// # Errors
-/// When the memory is not available.
-pub fn decide(flows: Flows) -> Result<u32, ProgramError> {
-    let cpus_unknown = |(path, source)| ProgramError::Cpus { path, source };
-    let cpus = cpus::numbers().map_err(cpus_unknown)?;
-    let online = cpus::online().map_err(cpus_unknown)?;
+/// See [`SizeError`].
+pub fn decide(flows: Flows) -> Result<u32, SizeError> {
+    let cpus = cpus::numbers()?;
+    let online = cpus::online()?;
     let per_cpu = match flows {
         Flows::All(flows) => flows_per_cpu(flows.get(), online),
         Flows::PerCpu(flows) => flows.get(),

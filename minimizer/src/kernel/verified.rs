@@ -7,8 +7,11 @@ use aya::VerifierLogLevel;
 use aya::programs::ProgramError as AyaError;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
+use crate::kernel::attach::Action;
+use crate::kernel::error::ProgramError;
 use crate::kernel::features::Kernel;
-use crate::kernel::program::{Action, OBJECT, Options, Prepared, Program, ProgramError, xdp_mut};
+use crate::kernel::prepared::{Options, Prepared};
+use crate::kernel::program::{OBJECT, Program, xdp_mut};
 
 /// Loads the program as [`Program::load_for`] does and returns the count, if the kernel tells.
 ///

@@ -5,9 +5,30 @@ use std::io;
 use std::path::Path;
 
 use minimizer_common::tunnel::{Tunnel, Tunnels};
+use thiserror::Error;
 
 use super::check::check;
-use super::{Policy, PolicyError};
+use crate::policy::model::Policy;
+use crate::support::toml::Findings;
+
+/// Why there is no policy to act on.
+#[derive(Debug, Error)]
+pub enum PolicyError {
+    /// Neither a file nor built in.
+    #[error("there is no policy `{0}`: it is neither a file nor built in; built in are {names}", names = BUILT_IN.map(|policy| policy.name).join(" and "))]
+    Unknown(String),
+    /// The file cannot be read.
+    #[error("cannot read the policy {path}: {source}")]
+    Read {
+        /// The file.
+        path: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// It does not fit the model, or says what it could not keep.
+    #[error("the policy is refused: {0}")]
+    Refused(Findings),
+}
 
 /// A policy that is compiled in.
 #[derive(Clone, Copy, Debug)]

@@ -14,7 +14,10 @@ use minimizer_common::tunnel::{Tunnel, Tunnels};
 use toml::value::Datetime;
 
 use super::file::{MandateFile, PolicyFile, PseudonymsFile, SelectorsFile};
-use super::{Indicator, Mandate, Policy, indicators};
+use super::indicators;
+use crate::policy::indicators::Indicator;
+use crate::policy::mandate::Mandate;
+use crate::policy::model::Policy;
 use crate::support::toml::{At, Document, Finding, Findings};
 use inputs::{Inputs, sha256};
 

@@ -1,6 +1,8 @@
 //! Which classes the addresses of a prefix have: the scope's prefixes as ranges of alternating class.
 
-use crate::policy::{Class, Prefix, Scope};
+use crate::policy::class::Class;
+use crate::policy::model::Scope;
+use crate::policy::prefixes::Prefix;
 
 /// The classes of all addresses. Those that are never collected are in no record, and have the class of what surrounds them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -92,7 +94,9 @@ mod tests {
     use std::net::Ipv4Addr;
 
     use super::Classes;
-    use crate::policy::{Class, Prefix, Scope};
+    use crate::policy::class::Class;
+    use crate::policy::model::Scope;
+    use crate::policy::prefixes::Prefix;
 
     fn prefix(address: [u8; 4], bits: u8) -> Prefix {
         let mut octets = [0; 16];

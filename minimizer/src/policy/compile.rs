@@ -10,12 +10,14 @@ use minimizer_common::tunnel::Tunnels;
 use minimizer_common::tuple::Tags;
 use thiserror::Error;
 
+use crate::policy::builtin::PolicyError;
+use crate::policy::class::Class;
 use crate::policy::classes::Classes;
 use crate::policy::field::Field;
 use crate::policy::join::Collected;
+use crate::policy::model::Policy;
 use crate::policy::tables::{self, Built, Content, TableError};
 use crate::policy::transform::{AddressTransform, Transform};
-use crate::policy::{Class, Policy, PolicyError};
 use crate::records::record::Record;
 
 /// Why a policy that reads well cannot be enforced.

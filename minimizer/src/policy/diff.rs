@@ -10,7 +10,9 @@ use serde::Serialize;
 
 use super::field::Field;
 use super::join::is_derivable;
-use super::{Mandate, Policy, words};
+use super::words;
+use crate::policy::mandate::Mandate;
+use crate::policy::model::Policy;
 
 /// Examples that a line gives.
 const EXAMPLES_MAX: usize = 10;

@@ -9,7 +9,9 @@ use serde::Serialize;
 
 use super::field::Field;
 use super::transform::Transform;
-use super::{Class, Policy, words};
+use super::words;
+use crate::policy::class::Class;
+use crate::policy::model::Policy;
 
 /// Who keeps what the program stores, in the table.
 const KERNEL: &str = "kept in the kernel";

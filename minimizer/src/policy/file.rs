@@ -7,8 +7,8 @@ use serde::Deserialize;
 use toml::Spanned;
 use toml::value::Datetime;
 
-use super::Class;
 use super::field::{Field, Kind};
+use crate::policy::class::Class;
 use crate::support::toml::At;
 
 /// Who receives what, why, and until when.

@@ -3,8 +3,24 @@
 use jiff::Timestamp;
 use thiserror::Error;
 
-use super::{Indicator, Prefix};
-use crate::policy::prefixes::{PrefixError, content};
+use crate::policy::prefixes::{Prefix, PrefixError, content};
+
+/// What to look for: an endpoint of a packet, which is an address with the port beside it.
+///
+/// A packet is selected when its source or its destination matches all that is given.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Indicator {
+    /// Its number, which is the record's `selectorId`; above 0.
+    pub id: u64,
+    /// From this moment on it matches nothing.
+    pub expires: Option<Timestamp>,
+    /// The endpoint's address lies in this prefix.
+    pub prefix: Option<Prefix>,
+    /// The packet's protocol.
+    pub protocol: Option<u8>,
+    /// The endpoint's port lies in one of these ranges (first, last); any port when empty.
+    pub ports: Vec<(u16, u16)>,
+}
 
 /// Protocols by name.
 const PROTOCOLS: [(&str, u8); 14] = [

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use super::field::{Field, Kind};
 use super::transform::{AddressTransform, Transform};
-use super::{Class, Policy};
+use crate::policy::class::Class;
+use crate::policy::model::Policy;
 
 /// What the program stores.
 ///

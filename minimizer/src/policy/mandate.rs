@@ -5,7 +5,20 @@ use std::time::Duration;
 use jiff::Timestamp;
 use thiserror::Error;
 
-use crate::policy::Mandate;
+/// On what authority records are collected, and for how long.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mandate {
+    /// Its number in somebody's files.
+    pub id: String,
+    /// The one purpose.
+    pub purpose: String,
+    /// The law, and the section of it.
+    pub legal_basis: String,
+    /// Before this moment nothing is attached.
+    pub valid_from: Timestamp,
+    /// From this moment on nothing is attached.
+    pub valid_until: Timestamp,
+}
 
 /// The wall clock may be set at any time: a mandate is compared with it at least this often.
 const CHECK: Duration = Duration::from_secs(1);
@@ -68,8 +81,7 @@ mod tests {
 
     use jiff::Timestamp;
 
-    use super::MandateError;
-    use crate::policy::Mandate;
+    use super::{Mandate, MandateError};
 
     fn at(second: i64) -> Timestamp {
         Timestamp::from_second(second).expect("a time")

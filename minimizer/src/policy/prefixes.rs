@@ -5,7 +5,16 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use thiserror::Error;
 
-use super::Prefix;
+/// A prefix: its address, with zeroes behind its length. IPv4 addresses are the first four octets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Prefix {
+    /// Whether it is one of IPv6.
+    pub ipv6: bool,
+    /// The address in network byte order; for IPv4 in the first four octets.
+    pub octets: [u8; 16],
+    /// Bits: 0 to 32, or 0 to 128.
+    pub bits: u8,
+}
 
 /// What is wrong with the text of a prefix.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]

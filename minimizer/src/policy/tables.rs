@@ -18,7 +18,10 @@ use minimizer_common::tables::{
 use minimizer_ebpf::judge::Nodes;
 use thiserror::Error;
 
-use crate::policy::{Class, Indicator, Prefix, Scope};
+use crate::policy::class::Class;
+use crate::policy::indicators::Indicator;
+use crate::policy::model::Scope;
+use crate::policy::prefixes::Prefix;
 use lists::Lists;
 use selectors::{Selectors, Target};
 use trie::{Item, Meaning, Trie};

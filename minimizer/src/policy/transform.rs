@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::Class;
+use crate::policy::class::Class;
 
 /// What becomes of one field of a record. A field without a transform is omitted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use super::transform::{AddressTransform, CONTROL_BITS, PrefixScheme, Transform};
-use super::{Class, Indicator};
+use crate::policy::class::Class;
+use crate::policy::indicators::Indicator;
 
 /// A duration in the largest unit that divides it.
 #[must_use]

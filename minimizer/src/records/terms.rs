@@ -7,8 +7,8 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use thiserror::Error;
 
-use crate::policy::Policy;
 use crate::policy::compile::Enforced;
+use crate::policy::model::Policy;
 use crate::records::keys::{Epoch, KeyError, Keys, PseudonymKey};
 use crate::records::view::View;
 

@@ -18,9 +18,9 @@ use std::sync::Arc;
 use minimizer_common::generation::Residual;
 use minimizer_common::tuple::{Tags, Tuple};
 
-use crate::policy::Recipient;
 use crate::policy::classes::Classes;
 use crate::policy::field::{Field, Fields, Kind};
+use crate::policy::model::Recipient;
 use crate::policy::transform::{AddressTransform, Transform};
 use crate::records::keys::{PseudonymKey, RecipientKeys};
 use crate::records::merge::Merge;

@@ -4,7 +4,6 @@
 
 mod answer;
 mod connection;
-pub mod counts;
 mod listen;
 mod phase;
 mod web;
@@ -19,13 +18,12 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
-pub use connection::TLS_IS_SPOKEN;
 pub use listen::{ListenAddress, ListenError, Listener};
 pub use web::{Web, WebConfigError};
 
-use crate::serve::metrics::Published;
+use crate::serve::counts::Counts;
+use crate::serve::snapshot::Published;
 use connection::Site;
-use counts::Counts;
 
 /// Connections that are served at once on one port; more wait.
 pub const CONNECTIONS_MAX: usize = 512;

@@ -9,8 +9,8 @@ use thiserror::Error;
 
 use crate::delivery::ledger::Ledger;
 use crate::kernel::program::object_digest;
-use crate::policy::Policy;
-use crate::serve::metrics::Snapshot;
+use crate::policy::model::Policy;
+use crate::serve::snapshot::Snapshot;
 
 /// The file cannot be written.
 #[derive(Debug, Error)]
@@ -82,7 +82,7 @@ mod tests {
     use serde_json::Value;
 
     use super::{Origin, write};
-    use crate::serve::metrics::tests::example;
+    use crate::serve::snapshot::tests::example;
 
     #[test]
     fn policy_and_program_stand_before_the_counts() {

@@ -3,7 +3,6 @@
 //! The number of series is bounded by interfaces × outcomes; no label ever holds an address or a port.
 
 mod collector;
-pub mod drains;
 mod scrape;
 mod text;
 
@@ -11,8 +10,6 @@ use prometheus_client::encoding::prometheus_protobuf::{self, EncodeError};
 use prometheus_client::encoding::text::encode;
 use prometheus_client::registry::Registry;
 
-pub use crate::serve::snapshot::{Build, InForce, NotReady, Published, Reloads, Snapshot};
-pub use drains::{DURATION_BOUNDS, Drains, NativeBuckets};
 pub use scrape::{Process, Scrape, WebTotals, unix_seconds};
 
 /// A format that Prometheus reads.
@@ -108,7 +105,7 @@ pub(crate) mod tests {
     use minimizer_common::outcome::Outcome;
 
     use super::{Format, Process, Scrape, WebTotals, render};
-    pub(crate) use crate::serve::snapshot::tests::example;
+    use crate::serve::snapshot::tests::example;
 
     fn scrape() -> Scrape {
         let web = WebTotals {

@@ -11,7 +11,7 @@ mod traffic;
 
 use std::fmt::{self, Write as _};
 
-use crate::serve::metrics::Snapshot;
+use crate::serve::snapshot::Snapshot;
 use crate::serve::status::{Report, span};
 
 /// Where the script is.
@@ -147,7 +147,7 @@ fn escape(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::{grouped, landing};
-    use crate::serve::metrics::tests::example;
+    use crate::serve::snapshot::tests::example;
 
     #[test]
     fn digits_are_grouped_from_the_right() {

@@ -5,16 +5,20 @@ use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::ArcSwap;
 
-use crate::agent::{AgentOptions, Progress};
+use crate::agent::AgentOptions;
+use crate::agent::progress::Progress;
 use crate::delivery::history::History;
 use crate::delivery::ledger::Ledger;
 use crate::interfaces::slot::Watched;
-use crate::kernel::program::{Cost, Program, ProgramError, object_digest};
+use crate::kernel::cost::Cost;
+use crate::kernel::error::ProgramError;
+use crate::kernel::program::{Program, object_digest};
 use crate::kernel::table_size;
 use crate::policy::explain::Explanation;
-use crate::policy::{Mandate, Policy};
+use crate::policy::mandate::Mandate;
+use crate::policy::model::Policy;
 use crate::records::drain::Occupancy;
-use crate::serve::metrics::drains::Drains;
+use crate::serve::drains::Drains;
 
 /// State of the agent after a drain.
 #[derive(Clone, Debug)]
@@ -264,16 +268,18 @@ pub(crate) mod tests {
 
     use jiff::Timestamp;
 
-    use crate::agent::Progress;
+    use crate::agent::progress::Progress;
     use crate::delivery::account::{Account, Tally};
-    use crate::delivery::ledger::{Ledger, Unwatched};
+    use crate::delivery::ledger::Ledger;
+    use crate::interfaces::slot::Unwatched;
     use crate::interfaces::slot::{Attached, Watched};
-    use crate::kernel::program::{Action, Cost, Mode};
-    use crate::policy::Mandate;
+    use crate::kernel::attach::{Action, Mode};
+    use crate::kernel::cost::Cost;
+    use crate::policy::mandate::Mandate;
     use crate::records::drain::{InterfaceTotals, Occupancy, ResidualTotals, Totals};
     use crate::records::record::Record;
-    use crate::serve::metrics::Drains;
-    use crate::serve::metrics::{Build, InForce, NotReady, Reloads, Snapshot};
+    use crate::serve::drains::Drains;
+    use crate::serve::snapshot::{Build, InForce, NotReady, Reloads, Snapshot};
 
     /// A snapshot in which every number is different, and the ledger balances.
     pub(crate) fn example() -> Snapshot {

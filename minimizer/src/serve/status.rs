@@ -12,9 +12,11 @@ use serde_json::Value;
 use thiserror::Error;
 
 use crate::delivery::account::Account;
-use crate::kernel::program::Action;
-use crate::serve::http::TLS_IS_SPOKEN;
-use crate::serve::metrics::{InForce, Reloads, Snapshot};
+use crate::kernel::attach::Action;
+use crate::serve::snapshot::{InForce, Reloads, Snapshot};
+/// For those who speak HTTP where TLS is spoken.
+pub const TLS_IS_SPOKEN: &str = "TLS is spoken here: ask with https://\n";
+
 pub use rates::{Course, InterfaceCourse, Rates};
 
 /// Longest time to wait for an agent on this host.
@@ -430,7 +432,7 @@ mod tests {
     use minimizer_common::outcome::Outcome;
 
     use super::{Report, span};
-    use crate::serve::metrics::tests::example;
+    use crate::serve::snapshot::tests::example;
 
     #[test]
     fn a_report_survives_its_own_json() {

@@ -16,7 +16,8 @@ use std::time::{Duration, Instant};
 
 use tokio::runtime::{Builder, Runtime};
 
-use crate::delivery::sink::{Heading, Loss, Sink, SinkError, Taken};
+use crate::delivery::loss::Loss;
+use crate::delivery::sink::{Heading, Sink, SinkError, Taken};
 use crate::policy::field::Fields;
 use crate::records::record::Record;
 use backlog::{Backlog, Failure};

@@ -3,30 +3,40 @@
 use std::fs;
 use std::io;
 
+use thiserror::Error;
+
 const POSSIBLE: &str = "/sys/devices/system/cpu/possible";
 const ONLINE: &str = "/sys/devices/system/cpu/online";
+
+/// The number of CPUs is not to be had.
+#[derive(Debug, Error)]
+#[error("cannot read the number of CPUs from {path}: {source}")]
+pub struct CpusError {
+    path: &'static str,
+    source: io::Error,
+}
 
 /// How many CPU numbers there can be: one more than the highest possible one. A CPU that comes online later
 /// has one of them, and numbers may have gaps.
 ///
 /// # Errors
-/// The file, and why it cannot be read.
-pub fn numbers() -> Result<u32, (&'static str, io::Error)> {
+/// When sysfs cannot be read.
+pub fn numbers() -> Result<u32, CpusError> {
     read(POSSIBLE, |(_, last)| last).map(|last| last.into_iter().max().map_or(1, |last| last + 1))
 }
 
 /// CPUs that are online.
 ///
 /// # Errors
-/// The file, and why it cannot be read.
-pub fn online() -> Result<u32, (&'static str, io::Error)> {
+/// When sysfs cannot be read.
+pub fn online() -> Result<u32, CpusError> {
     read(ONLINE, |(first, last)| last - first + 1).map(|counts| counts.into_iter().sum::<u32>().max(1))
 }
 
-fn read(path: &'static str, of_range: fn((u32, u32)) -> u32) -> Result<Vec<u32>, (&'static str, io::Error)> {
-    let list = fs::read_to_string(path).map_err(|source| (path, source))?;
-    let ranges =
-        ranges(&list).ok_or_else(|| (path, io::Error::other(format!("{list:?} is no list of CPUs"))))?;
+fn read(path: &'static str, of_range: fn((u32, u32)) -> u32) -> Result<Vec<u32>, CpusError> {
+    let list = fs::read_to_string(path).map_err(|source| CpusError { path, source })?;
+    let unreadable = || CpusError { path, source: io::Error::other(format!("{list:?} is no list of CPUs")) };
+    let ranges = ranges(&list).ok_or_else(unreadable)?;
     Ok(ranges.into_iter().map(of_range).collect())
 }
 

@@ -76,7 +76,7 @@ impl Mapping {
 
     /// The `count` values from `offset` on, of memory that the kernel has stopped to write.
     ///
-    /// Only [`crate::kernel::generations::Quiet`] calls this, and it exists only after a grace period.
+    /// The kernel program must have left this memory: the caller has waited for a grace period.
     ///
     /// # Panics
     /// See [`Self::read`].

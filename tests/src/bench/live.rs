@@ -13,7 +13,7 @@ use std::time::Instant;
 
 use anyhow::ensure;
 use aya::programs::XdpMode;
-use minimizer::kernel::program::{Action, Mode};
+use minimizer::kernel::attach::{Action, Mode};
 use serde::Serialize;
 
 use agents::{Agent, Listening};

@@ -6,10 +6,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::ensure;
+use minimizer::policy::class::Class;
 use minimizer::policy::compile::Enforced;
 use minimizer::policy::field::Field as RecordField;
+use minimizer::policy::indicators::Indicator;
+use minimizer::policy::model::{Policy, Scope};
+use minimizer::policy::prefixes::Prefix;
 use minimizer::policy::transform::{AddressTransform, Transform};
-use minimizer::policy::{Class, Indicator, Policy, Prefix, Scope};
 use minimizer_common::outcome::Outcome;
 use serde::Serialize;
 

@@ -3,7 +3,8 @@
 use std::collections::HashMap;
 
 use anyhow::{Result, ensure};
-use minimizer::kernel::program::{Clock, Program};
+use minimizer::kernel::prepared::Clock;
+use minimizer::kernel::program::Program;
 use minimizer::records::drain::{Records, drain};
 use minimizer::support::clock::realtime_ns;
 use minimizer_common::generation::Residual;

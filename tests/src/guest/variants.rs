@@ -1,9 +1,11 @@
 //! Every way in which the program can be loaded: the one table of them.
 
+use minimizer::kernel::error::ProgramError;
 use minimizer::kernel::features::Kernel;
-use minimizer::kernel::program::{Clock, Options, Program, ProgramError};
-use minimizer::policy::Policy;
+use minimizer::kernel::prepared::{Clock, Options};
+use minimizer::kernel::program::Program;
 use minimizer::policy::compile::Enforced;
+use minimizer::policy::model::Policy;
 use minimizer_common::tunnel::Tunnels;
 
 use crate::policies;

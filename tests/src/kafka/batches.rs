@@ -5,9 +5,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use minimizer::delivery::ledger::Ledger;
-use minimizer::delivery::sink::{CHUNK_RECORDS_MAX, Heading, Loss, Sink, SinkError, Taken};
-use minimizer::policy::Policy;
+use minimizer::delivery::loss::Loss;
+use minimizer::delivery::sink::{CHUNK_RECORDS_MAX, Heading, Sink, SinkError, Taken};
 use minimizer::policy::field::Fields;
+use minimizer::policy::model::Policy;
 use minimizer::records::record::Record;
 use minimizer_common::tuple::{Tags, Tuple};
 

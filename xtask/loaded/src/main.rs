@@ -2,7 +2,9 @@
 //! gave each.
 
 use anyhow::Result;
-use minimizer::kernel::program::{Action, Clock, Options, Program, object_digest};
+use minimizer::kernel::attach::Action;
+use minimizer::kernel::prepared::{Clock, Options};
+use minimizer::kernel::program::{Program, object_digest};
 use minimizer::policy::compile::Enforced;
 use minimizer_common::tunnel::Tunnels;
 

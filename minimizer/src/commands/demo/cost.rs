@@ -5,8 +5,9 @@ use std::os::fd::OwnedFd;
 use aya::programs::loaded_programs;
 use aya::sys::{Stats, enable_stats};
 
-pub use crate::kernel::program::Cost;
-use crate::kernel::program::{Program, ProgramError};
+pub use crate::kernel::cost::Cost;
+use crate::kernel::error::ProgramError;
+use crate::kernel::program::Program;
 
 /// A measurement that runs while this exists.
 #[derive(Debug)]

@@ -10,7 +10,9 @@ use minimizer_ebpf::walk::walk;
 use rustix::thread::{CpuSet, sched_getcpu, sched_setaffinity};
 use thiserror::Error;
 
-use crate::kernel::program::{Clock, Options, Program, ProgramError};
+use crate::kernel::error::ProgramError;
+use crate::kernel::prepared::{Clock, Options};
+use crate::kernel::program::Program;
 use crate::policy::compile::Enforced;
 
 /// Flows for which the tables are sized: enough for every frame of the check.

@@ -7,9 +7,10 @@ use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
+use crate::policy::builtin::PolicyError;
+use crate::policy::model::Policy;
 use crate::policy::signature::required::{self, KeyTextError};
 use crate::policy::signature::{self, NoteError, SignatureError};
-use crate::policy::{Policy, PolicyError};
 
 /// Why nothing is signed, or verified.
 #[derive(Debug, Error)]

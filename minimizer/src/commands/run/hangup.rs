@@ -8,13 +8,14 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::sinks::{self, UnknownRecipient};
 use super::{RunError, load, permit};
-use crate::agent::{AgentError, Replacer};
+use crate::agent::Replacer;
+use crate::agent::error::AgentError;
 use crate::commands::policy_choice::{Chosen, ChosenError};
 use crate::delivery::books::Books;
-use crate::kernel::program::ProgramError;
+use crate::kernel::error::ProgramError;
 use crate::policy::compile::Enforced;
 use crate::policy::mandate::MandateError;
-use crate::serve::metrics::Published;
+use crate::serve::snapshot::Published;
 
 /// Why the policy before stays in force.
 #[derive(Debug, Error)]

@@ -10,9 +10,9 @@ use thiserror::Error;
 use crate::delivery::books::Books;
 use crate::delivery::queue::Lane;
 use crate::delivery::sender::{Courier, Ending};
-use crate::policy::Policy;
+use crate::policy::model::Policy;
 use crate::records::terms::NoRecipient;
-use crate::serve::metrics::Published;
+use crate::serve::snapshot::Published;
 use crate::sinks::config::SinkConfig;
 
 /// A sink is for somebody whom the policy does not know.

@@ -7,7 +7,7 @@ use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 use super::keys::Next;
 use super::rows::Column;
 use super::{Screen, View};
-use crate::serve::metrics::tests::example;
+use crate::serve::snapshot::tests::example;
 use crate::serve::status::{InterfaceCourse, Rates, Report};
 
 /// A report of three interfaces, of which the second is the busiest.

@@ -15,8 +15,9 @@ use super::{Courier, Ending};
 use crate::delivery::batch::{Batch, Origin};
 use crate::delivery::books::Books;
 use crate::delivery::ledger::Ledger;
+use crate::delivery::loss::Loss;
 use crate::delivery::queue::{Bounds, Lane};
-use crate::delivery::sink::{CHUNK_RECORDS_MAX, Heading, Loss, Sink, SinkError, Taken};
+use crate::delivery::sink::{CHUNK_RECORDS_MAX, Heading, Sink, SinkError, Taken};
 use crate::kernel::program::TimeUnits;
 use crate::policy::compile::Enforced;
 use crate::policy::field::Fields;
@@ -143,7 +144,7 @@ fn batch(number: u64, records: u32, terms: &Arc<Terms>, books: &Books) -> Arc<Ba
         occupancy: Occupancy::default(),
     };
     let mut ledger = books.lock();
-    ledger.enter(0, "eth0", crate::delivery::ledger::Unwatched::default());
+    ledger.enter(0, "eth0", crate::interfaces::slot::Unwatched::default());
     ledger.add(&totals);
     drop(ledger);
     let origin = Origin {

@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::{check_name, check_said, transform};
-use crate::policy::Recipient;
 use crate::policy::field::Field;
 use crate::policy::file::{FieldsFile, RecipientFile};
 use crate::policy::join::common_unit;
+use crate::policy::model::Recipient;
 use crate::policy::transform::Transform;
 use crate::support::toml::{At, Document};
 
@@ -186,7 +186,7 @@ fn check_threshold(document: &mut Document<'_>, threshold: &At<u32>, fields: &BT
 }
 
 fn is_truncated(transform: Transform) -> bool {
-    use crate::policy::Class::{Domestic, Foreign};
+    use crate::policy::class::Class::{Domestic, Foreign};
     use crate::policy::transform::AddressTransform::Truncated;
     [Foreign, Domestic].into_iter().any(|class| matches!(transform.of_class(class), Truncated { .. }))
 }

@@ -3,9 +3,11 @@
 use hashbrown::HashMap;
 
 use super::inputs::Inputs;
+use crate::policy::class::Class;
 use crate::policy::file::{Direction, InputFile, ScopeFile};
+use crate::policy::model::Scope;
+use crate::policy::prefixes::Prefix;
 use crate::policy::prefixes::{self, PrefixError};
-use crate::policy::{Class, Prefix, Scope};
 use crate::support::toml::{At, Document, Finding};
 
 /// What a policy must say to collect communications between domestic parties.

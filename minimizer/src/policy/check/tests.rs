@@ -3,9 +3,10 @@
 use std::fs;
 use std::path::Path;
 
+use crate::policy::builtin::PolicyError;
 use crate::policy::field::Field;
+use crate::policy::model::Policy;
 use crate::policy::transform::{AddressTransform, Transform};
-use crate::policy::{Policy, PolicyError};
 
 const SCOPE: &str = "[scope]\ndomestic = [\"192.0.2.0/24\"]\ndirections = [\"foreign-domestic\"]\n";
 const RECIPIENT: &str = "[[recipients]]\nname = \"soc\"\npurpose = \"to look\"\n";

@@ -5,8 +5,9 @@ use std::time::Duration;
 use super::{Differences, Way};
 use crate::policy::field::Field;
 use crate::policy::join::is_derivable;
+use crate::policy::model::Recipient;
 use crate::policy::transform::Transform;
-use crate::policy::{Recipient, words};
+use crate::policy::words;
 
 /// Finds who comes, who goes, and what changes for the others.
 pub fn diff(differences: &mut Differences, before: &[Recipient], after: &[Recipient]) {

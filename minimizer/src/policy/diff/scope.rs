@@ -5,8 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::Timestamp;
 
 use super::{Differences, Way};
+use crate::policy::class::Class;
+use crate::policy::indicators::Indicator;
 use crate::policy::join::is_address_derivable;
-use crate::policy::{Class, Indicator, Policy, Prefix, Scope, words};
+use crate::policy::model::{Policy, Scope};
+use crate::policy::prefixes::Prefix;
+use crate::policy::words;
 
 /// Finds what changes in the scope.
 pub fn diff(differences: &mut Differences, before: &Policy, after: &Policy) {

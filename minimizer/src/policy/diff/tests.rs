@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::{Difference, Way};
-use crate::policy::Policy;
+use crate::policy::model::Policy;
 
 const BASE: &str = r#"
 name = "p"

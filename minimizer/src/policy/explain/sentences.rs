@@ -5,9 +5,11 @@ use std::collections::BTreeMap;
 use minimizer_common::tunnel::Tunnel;
 
 use super::Section;
+use crate::policy::class::Class;
 use crate::policy::field::Field;
+use crate::policy::model::{Policy, Recipient, Scope};
 use crate::policy::transform::{AddressTransform, Transform};
-use crate::policy::{Class, Policy, Recipient, Scope, words};
+use crate::policy::words;
 
 /// What becomes of each field before it is stored.
 type Stored = BTreeMap<Field, Transform>;

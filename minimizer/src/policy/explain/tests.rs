@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use crate::policy::Policy;
 use crate::policy::builtin::BUILT_IN;
+use crate::policy::model::Policy;
 
 const EXAMPLES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../policies");
 

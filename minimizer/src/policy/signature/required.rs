@@ -8,8 +8,8 @@ use minimizer_common::tunnel::Tunnel;
 use thiserror::Error;
 
 use super::{NoteError, SignatureError, VerifierKey, verify};
-use crate::policy::Policy;
 use crate::policy::builtin::BUILT_IN;
+use crate::policy::model::Policy;
 
 /// Why a text names no key.
 #[derive(Debug, Error)]
@@ -89,7 +89,7 @@ mod tests {
     use minimizer_common::tunnel::Tunnel;
 
     use super::{check, key};
-    use crate::policy::Policy;
+    use crate::policy::model::Policy;
     use crate::policy::signature::generate;
 
     #[test]

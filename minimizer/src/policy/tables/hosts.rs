@@ -10,7 +10,7 @@ use super::lists::Lists;
 use super::selectors::Selectors;
 use super::trie::{Trie, address};
 use super::{TableError, append_words, number, written};
-use crate::policy::Prefix;
+use crate::policy::prefixes::Prefix;
 
 /// Bits of the filter for each host, at least; at most twice as many.
 const FILTER_BITS_PER_HOST: usize = 16;

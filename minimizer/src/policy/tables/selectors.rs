@@ -5,7 +5,8 @@ use jiff::Timestamp;
 use minimizer_common::tables::Entry;
 
 use super::{SELECTORS_MAX, TableError};
-use crate::policy::{Indicator, Prefix};
+use crate::policy::indicators::Indicator;
+use crate::policy::prefixes::Prefix;
 
 /// By what an indicator is found.
 #[derive(Clone, Copy, Debug)]

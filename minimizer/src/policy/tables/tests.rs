@@ -10,7 +10,10 @@ use minimizer_common::tables::{LIST_ENTRIES_MAX, NODE_WORDS};
 use minimizer_ebpf::judge::{Judgement, judge};
 
 use super::{Built, TableError, build};
-use crate::policy::{Class, Indicator, Prefix, Scope};
+use crate::policy::class::Class;
+use crate::policy::indicators::Indicator;
+use crate::policy::model::Scope;
+use crate::policy::prefixes::Prefix;
 use reference::Packet;
 
 fn plan(built: &Built) -> Plan {

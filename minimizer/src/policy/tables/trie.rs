@@ -13,7 +13,8 @@ use zerocopy::FromZeros as _;
 use super::lists::Lists;
 use super::selectors::Selectors;
 use super::{Seen, TableError, class_number, number, written};
-use crate::policy::{Class, Prefix};
+use crate::policy::class::Class;
+use crate::policy::prefixes::Prefix;
 
 /// Something that is said of a prefix.
 #[derive(Clone, Copy)]

@@ -11,7 +11,7 @@ use minimizer_common::plan::{IPV4_PSEUDONYM, IPV4_PSEUDONYM_BITS, IPV6_PSEUDONYM
 use minimizer_common::tuple::Tuple;
 use minimizer_ebpf::siphash;
 
-use crate::policy::Class;
+use crate::policy::class::Class;
 use crate::policy::classes::{Classes, rest};
 use crate::policy::field::Field;
 use crate::policy::transform::{AddressTransform, PrefixScheme, Transform};

@@ -15,10 +15,12 @@ use rand::{RngExt as _, SeedableRng as _};
 use zeroize::Zeroizing;
 
 use super::{View, Viewed};
+use crate::policy::class::Class;
 use crate::policy::classes::Classes;
 use crate::policy::field::Field;
+use crate::policy::model::{Recipient, Scope};
+use crate::policy::prefixes::Prefix;
 use crate::policy::transform::{AddressTransform, Transform};
-use crate::policy::{Class, Prefix, Recipient, Scope};
 use crate::records::keys::{PseudonymKey, RecipientKeys};
 use crate::records::record::Record;
 use definition::{expected, join, minimized};

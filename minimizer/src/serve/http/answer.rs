@@ -9,9 +9,10 @@ use hyper::header::{
 };
 use hyper::{Method, Request, Response, StatusCode};
 
-use super::counts::Counts;
-use crate::serve::metrics::{self, Format, Published, Scrape};
+use crate::serve::counts::Counts;
+use crate::serve::metrics::{self, Format, Scrape};
 use crate::serve::page;
+use crate::serve::snapshot::Published;
 use crate::serve::status::Report;
 
 const PLAIN: &str = "text/plain; charset=utf-8";
@@ -94,10 +95,10 @@ mod tests {
     use http_body_util::BodyExt as _;
     use hyper::{Method, Request, StatusCode};
 
-    use super::super::counts::Counts;
     use super::answer;
-    use crate::serve::metrics::Published;
-    use crate::serve::metrics::tests::example;
+    use crate::serve::counts::Counts;
+    use crate::serve::snapshot::Published;
+    use crate::serve::snapshot::tests::example;
 
     fn ask(published: &Published, method: Method, path: &str) -> (StatusCode, String, String) {
         let request = Request::builder().method(method).uri(path).body(()).expect("a request");

@@ -17,10 +17,11 @@ use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 
 use super::answer;
-use super::counts::{Counts, Refusal};
 use super::phase::{Phase, Phases, Watched};
 use super::web::{Verdict, Web, WebConfig};
-use crate::serve::metrics::Published;
+use crate::serve::counts::{Counts, Refusal};
+use crate::serve::snapshot::Published;
+use crate::serve::status::TLS_IS_SPOKEN;
 
 /// Octets of a request's first line and header fields.
 const HEADER_OCTETS_MAX: usize = 8 << 10;
@@ -32,8 +33,6 @@ const AGE_MAX: Duration = Duration::from_secs(600);
 const CLOSE_GRACE: Duration = Duration::from_secs(10);
 /// First octet of every TLS connection: a handshake record.
 const TLS_HANDSHAKE: u8 = 22;
-/// For those who speak HTTP where TLS is spoken.
-pub const TLS_IS_SPOKEN: &str = "TLS is spoken here: ask with https://\n";
 
 /// What the server serves, on all of its ports.
 #[derive(Debug)]

@@ -18,7 +18,7 @@ use hyper::header::{HeaderName, HeaderValue};
 use rustls::ServerConfig;
 use thiserror::Error;
 
-use super::counts::Counts;
+use crate::serve::counts::Counts;
 use crate::support::toml::Findings;
 use password::Checker;
 pub use password::Verdict;

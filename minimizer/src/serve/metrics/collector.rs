@@ -22,7 +22,8 @@ use prometheus_client::encoding::{
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Unit;
 
-use super::{Scrape, Snapshot};
+use super::Scrape;
+use crate::serve::snapshot::Snapshot;
 
 impl Collector for Scrape {
     fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {

@@ -6,8 +6,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use procfs::WithCurrentSystemInfo as _;
 use procfs::process::LimitValue;
 
-use super::Snapshot;
-use crate::serve::http::counts::{Counts, Refusal};
+use crate::serve::counts::{Counts, Refusal};
+use crate::serve::snapshot::Snapshot;
 
 /// Everything that a scrape sees.
 #[derive(Clone, Debug)]

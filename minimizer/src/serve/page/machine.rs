@@ -4,7 +4,7 @@ use std::fmt::{self, Write as _};
 
 use super::plot::{Series, stacked};
 use super::{escape, number, share};
-use crate::serve::metrics::Snapshot;
+use crate::serve::snapshot::Snapshot;
 use crate::serve::status::Report;
 
 /// From here on the table wants to be larger.

@@ -5,7 +5,7 @@ use std::fmt::{self, Write as _};
 use super::plot::{Series, stacked};
 use super::{escape, number, words};
 use crate::delivery::history::{Drained, History, OUTCOMES, Packets};
-use crate::serve::metrics::Snapshot;
+use crate::serve::snapshot::Snapshot;
 use crate::serve::status::{InterfaceReport, Report, packets, span};
 use crate::support::units::scaled;
 

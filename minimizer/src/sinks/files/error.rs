@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use rustix::io::Errno;
 use thiserror::Error;
 
-use crate::delivery::sink::{Loss, SinkError};
+use crate::delivery::loss::Loss;
+use crate::delivery::sink::SinkError;
 
 /// Why something was not written.
 #[derive(Debug, Error)]

@@ -10,7 +10,8 @@ use super::leftovers;
 use super::manifest::{Header, Part};
 use super::open::Open;
 use super::retention::Retention;
-use crate::delivery::sink::{Heading, Loss, Sink, SinkError, Taken};
+use crate::delivery::loss::Loss;
+use crate::delivery::sink::{Heading, Sink, SinkError, Taken};
 use crate::policy::field::Fields;
 use crate::records::record::Record;
 

@@ -3,8 +3,8 @@
 use netgauze_flow_pkt::ie::anonymizationTechnique as Technique;
 
 use super::element::Element;
-use crate::policy::Recipient;
 use crate::policy::field::Field;
+use crate::policy::model::Recipient;
 use crate::policy::transform::{AddressTransform, Transform};
 
 /// Stability class 3: equal values give equal values, at all times (RFC 6235, 5.1).

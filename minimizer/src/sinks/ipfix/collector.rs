@@ -5,7 +5,8 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::time::Duration;
 use std::{fmt, io, thread};
 
-use crate::delivery::sink::{Loss, SinkError};
+use crate::delivery::loss::Loss;
+use crate::delivery::sink::SinkError;
 
 /// How long a call waits for the name service, which has its own, longer patience.
 const RESOLVED_WITHIN: Duration = Duration::from_secs(1);

@@ -8,9 +8,10 @@ use super::layout::Layout;
 use super::options::{self, Statistics};
 use super::outbox::{EncodeError, Outbox};
 use super::transport::{Retirement, Transport};
-use crate::delivery::sink::{Heading, Interface, Loss, Sink, SinkError, Taken};
-use crate::policy::Recipient;
+use crate::delivery::loss::Loss;
+use crate::delivery::sink::{Heading, Interface, Sink, SinkError, Taken};
 use crate::policy::field::{Field, Fields};
+use crate::policy::model::Recipient;
 use crate::records::record::Record;
 
 /// Indicators that are described at most, of those that selected something: a policy may have a million.

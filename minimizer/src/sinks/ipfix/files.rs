@@ -9,7 +9,8 @@ use jiff::Timestamp;
 
 use super::outbox::{HEADER_OCTETS, Outbox};
 use super::transport::{Retirement, Transport};
-use crate::delivery::sink::{Heading, Loss, SinkError, Taken};
+use crate::delivery::loss::Loss;
+use crate::delivery::sink::{Heading, SinkError, Taken};
 
 /// What names of complete files end with, and those of others.
 const COMPLETE: &str = ".ipfix";

@@ -13,7 +13,8 @@ use super::collector::Collector;
 use super::outbox::{Message, Outbox};
 use super::tls::{self, Tls};
 use super::transport::{PATIENCE, Retirement, Transport};
-use crate::delivery::sink::{Loss, SinkError, Taken};
+use crate::delivery::loss::Loss;
+use crate::delivery::sink::{SinkError, Taken};
 use crate::support::sys::tcp::unacknowledged_octets;
 
 /// Octets that are gathered before they are written.

@@ -11,7 +11,8 @@ use rustls::{CertificateError, ClientConfig, ClientConnection, RootCertStore, cr
 use thiserror::Error;
 
 use super::collector::Collector;
-use crate::delivery::sink::{Loss, SinkError};
+use crate::delivery::loss::Loss;
+use crate::delivery::sink::SinkError;
 use crate::support::secret_file::{self, Placed, SecretFileError};
 
 /// How long the other end has to refuse our certificate after a handshake.

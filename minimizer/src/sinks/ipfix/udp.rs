@@ -13,7 +13,8 @@ use super::collector::Collector;
 use super::outbox::{HEADER_OCTETS, Kind, Message, Outbox};
 use super::pace::Pace;
 use super::transport::{PATIENCE, Retirement, Transport};
-use crate::delivery::sink::{Loss, SinkError, Taken};
+use crate::delivery::loss::Loss;
+use crate::delivery::sink::{SinkError, Taken};
 
 /// How long the first datagrams of a session, and the last, wait for somebody to say that nobody is there.
 const REFUSED_WITHIN: Duration = Duration::from_millis(250);

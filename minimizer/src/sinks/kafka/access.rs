@@ -11,7 +11,7 @@ use rustls::{ClientConfig, RootCertStore};
 
 use super::backlog::Failure;
 use super::config::{Mechanism, Sasl, Tls};
-use crate::delivery::sink::Loss;
+use crate::delivery::loss::Loss;
 use crate::support::secret_file::{self, Placed};
 
 fn refused(message: String) -> Failure {

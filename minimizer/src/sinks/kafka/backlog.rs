@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
 use super::messages::Messages;
-use crate::delivery::sink::Loss;
+use crate::delivery::loss::Loss;
 
 /// Why messages are not acknowledged.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -14,7 +14,7 @@ use super::access;
 use super::backlog::{Backlog, Failure};
 use super::config::{Compression, KafkaConfig};
 use super::failure;
-use crate::delivery::sink::Loss;
+use crate::delivery::loss::Loss;
 
 /// Time to find the brokers and the topic.
 const CONNECT_LIMIT: Duration = Duration::from_millis(1500);

@@ -9,7 +9,7 @@ use tokio::task::JoinError;
 
 use super::backlog::Failure;
 use super::config::KafkaConfig;
-use crate::delivery::sink::Loss;
+use crate::delivery::loss::Loss;
 
 /// Said by the client of connections that were let in neither by certificate nor by password. It keeps no error to ask.
 const REFUSALS: [&str; 4] = ["Sasl", "certificate", "received fatal alert", "Hostname"];

@@ -6,7 +6,10 @@ use rand::rngs::ChaCha8Rng;
 use rand::{RngExt as _, SeedableRng as _};
 
 use super::{Built, TableError, build, judged};
-use crate::policy::{Class, Indicator, Prefix, Scope};
+use crate::policy::class::Class;
+use crate::policy::indicators::Indicator;
+use crate::policy::model::Scope;
+use crate::policy::prefixes::Prefix;
 
 /// What the tables are asked about.
 #[derive(Clone, Debug)]

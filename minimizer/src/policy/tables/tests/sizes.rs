@@ -5,8 +5,11 @@ use rand::{Rng as _, RngExt as _, SeedableRng as _};
 
 use super::reference::Packet;
 use super::{build, judged};
+use crate::policy::class::Class;
+use crate::policy::indicators::Indicator;
+use crate::policy::model::Scope;
+use crate::policy::prefixes::Prefix;
 use crate::policy::tables::Built;
-use crate::policy::{Class, Indicator, Prefix, Scope};
 
 fn cut(ipv6: bool, mut octets: [u8; 16], bits: u8) -> Prefix {
     for bit in usize::from(bits)..128 {

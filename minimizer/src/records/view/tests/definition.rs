@@ -5,8 +5,8 @@ use std::collections::HashSet;
 use minimizer_common::tuple::{Tags, Tuple};
 
 use super::{Transforms, epoch};
-use crate::policy::Recipient;
 use crate::policy::field::{Field, Kind};
+use crate::policy::model::Recipient;
 use crate::policy::transform::{AddressTransform, Transform};
 use crate::records::keys::RecipientKeys;
 use crate::records::merge::Flow as _;

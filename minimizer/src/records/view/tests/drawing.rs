@@ -8,8 +8,8 @@ use rand::rngs::ChaCha8Rng;
 use rand::seq::IndexedRandom as _;
 
 use super::{Transforms, recipient};
-use crate::policy::Recipient;
 use crate::policy::field::{Field, Kind};
+use crate::policy::model::Recipient;
 use crate::policy::transform::{AddressTransform, PrefixScheme, Transform};
 use crate::records::record::{Record, Transport};
 

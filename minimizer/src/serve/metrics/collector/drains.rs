@@ -6,7 +6,9 @@ use prometheus_client::encoding::{NativeHistogram, NativeHistogramBuckets, NoLab
 use prometheus_client::metrics::MetricType;
 
 use super::{Families, split};
-use crate::serve::metrics::{DURATION_BOUNDS, Drains, NativeBuckets, Snapshot, unix_seconds};
+use crate::serve::drains::{DURATION_BOUNDS, Drains, NativeBuckets};
+use crate::serve::metrics::unix_seconds;
+use crate::serve::snapshot::Snapshot;
 
 const EMPTY: NativeHistogramBuckets<'_> = NativeHistogramBuckets { spans: &[], deltas: &[] };
 /// Distance from zero within which a duration would count as none.

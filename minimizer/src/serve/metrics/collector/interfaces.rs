@@ -7,8 +7,8 @@ use minimizer_common::outcome::Outcome;
 use super::{Families, Labels};
 use crate::delivery::ledger::ProtocolClass;
 use crate::interfaces::slot::Watched;
-use crate::kernel::program::Action;
-use crate::serve::metrics::Snapshot;
+use crate::kernel::attach::Action;
+use crate::serve::snapshot::Snapshot;
 
 impl Families<'_> {
     pub(super) fn interfaces(&mut self, snapshot: &Snapshot) -> fmt::Result {

@@ -4,7 +4,8 @@ use std::fmt;
 use std::time::SystemTime;
 
 use super::{Families, Labels};
-use crate::serve::metrics::{Snapshot, unix_seconds};
+use crate::serve::metrics::unix_seconds;
+use crate::serve::snapshot::Snapshot;
 
 impl Families<'_> {
     pub(super) fn policy(&mut self, snapshot: &Snapshot, time: SystemTime) -> fmt::Result {

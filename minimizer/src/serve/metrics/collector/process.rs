@@ -3,7 +3,8 @@
 use std::fmt;
 
 use super::Families;
-use crate::serve::metrics::{Process, Snapshot, unix_seconds};
+use crate::serve::metrics::{Process, unix_seconds};
+use crate::serve::snapshot::Snapshot;
 
 impl Families<'_> {
     pub(super) fn process(&mut self, snapshot: &Snapshot, process: Option<&Process>) -> fmt::Result {

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::Families;
-use crate::serve::metrics::Snapshot;
+use crate::serve::snapshot::Snapshot;
 
 impl Families<'_> {
     pub(super) fn records(&mut self, snapshot: &Snapshot) -> fmt::Result {

@@ -4,8 +4,8 @@ use std::fmt;
 
 use super::{Families, Labels};
 use crate::delivery::account::{Account, Tally};
-use crate::delivery::sink::Loss;
-use crate::serve::metrics::Snapshot;
+use crate::delivery::loss::Loss;
+use crate::serve::snapshot::Snapshot;
 
 /// A counter of each sink: name, help, value.
 type Counter = (&'static str, &'static str, fn(&Account) -> u64);

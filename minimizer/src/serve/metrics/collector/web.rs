@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::Families;
-use crate::serve::http::counts::Refusal;
+use crate::serve::counts::Refusal;
 use crate::serve::metrics::WebTotals;
 
 impl Families<'_> {

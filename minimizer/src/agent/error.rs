@@ -1,0 +1,41 @@
+//! Why the agent does not start, or stopped.
+
+use thiserror::Error;
+
+use crate::interfaces::netlink::NetlinkError;
+use crate::interfaces::slots::AttachError;
+use crate::kernel::error::ProgramError;
+use crate::policy::mandate::MandateError;
+use crate::records::keys::KeyError;
+
+/// Why the agent does not start, or stopped.
+#[derive(Debug, Error)]
+pub enum AgentError {
+    /// The program cannot be loaded, attached or drained.
+    #[error(transparent)]
+    Program(#[from] ProgramError),
+    /// The kernel does not list its interfaces.
+    #[error(transparent)]
+    Netlink(#[from] NetlinkError),
+    /// An interface that was named is not attached.
+    #[error(transparent)]
+    Attach(#[from] AttachError),
+    /// No thread for the drain.
+    #[error("cannot start the drain thread: {0}")]
+    Thread(std::io::Error),
+    /// The drain thread cannot wait.
+    #[error("cannot wait for stop, interfaces and time: {0}")]
+    Wait(std::io::Error),
+    /// The mandate has ended.
+    #[error(transparent)]
+    Mandate(#[from] MandateError),
+    /// No key for pseudonyms.
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    /// It ends, and takes no other program.
+    #[error("the agent is ending")]
+    Ending,
+    /// The drain thread panicked.
+    #[error("the drain thread ended unexpectedly")]
+    Panicked,
+}

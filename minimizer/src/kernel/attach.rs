@@ -1,0 +1,54 @@
+//! How the program is attached, and what becomes of the frames that it saw.
+
+use minimizer_common::settings::{PROGRAM, PROGRAM_INNER, PROGRAM_INNER_TAP, PROGRAM_TAP};
+use minimizer_common::tunnel::Tunnels;
+
+/// How the program is attached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// In the driver, before a socket buffer exists.
+    Native,
+    /// In the network stack, for drivers without XDP.
+    Skb,
+}
+
+impl Mode {
+    /// The mode's name in options, metrics and `status`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Native => "native",
+            Self::Skb => "skb",
+        }
+    }
+
+    /// `XDP_FLAGS_SKB_MODE` or `XDP_FLAGS_DRV_MODE`.
+    pub(crate) const fn flags(self) -> u32 {
+        match self {
+            Self::Native => 1 << 2,
+            Self::Skb => 1 << 1,
+        }
+    }
+}
+
+/// What becomes of a frame once it is counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// The network stack gets it.
+    Pass,
+    /// Nobody gets it: the interface is a tap.
+    Drop,
+}
+
+impl Action {
+    /// Name of the program that does this, and nothing else.
+    #[must_use]
+    pub const fn program(self, tunnels: Tunnels) -> &'static str {
+        match (self, tunnels.is_empty()) {
+            (Self::Pass, true) => PROGRAM,
+            (Self::Drop, true) => PROGRAM_TAP,
+            (Self::Pass, false) => PROGRAM_INNER,
+            (Self::Drop, false) => PROGRAM_INNER_TAP,
+        }
+    }
+}

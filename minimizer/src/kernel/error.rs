@@ -1,0 +1,120 @@
+//! Why the kernel program could not be loaded, attached or run.
+
+use std::io;
+
+use aya::EbpfError;
+use aya::maps::MapError;
+use aya::programs::ProgramError as AyaError;
+use aya::util::KernelVersion;
+use minimizer_common::generation::INTERFACES_MAX;
+use thiserror::Error;
+
+use crate::kernel::generations::GenerationError;
+use crate::kernel::table_size::SizeError;
+use crate::support::cpus::CpusError;
+
+/// First kernel that attaches XDP programs through links.
+const LINK_VERSION: KernelVersion = KernelVersion::new(5, 9, 0);
+
+/// Why the program could not be loaded, attached or run.
+#[derive(Debug, Error)]
+pub enum ProgramError {
+    /// The agent was built without bpf-linker.
+    #[error("this agent was built without the kernel program; run `cargo xtask setup` and build it again")]
+    NoObject,
+    /// The object is not what the build makes.
+    #[error("the kernel program in this agent is damaged: {0}")]
+    Object(&'static str),
+    /// The tables do not fit into memory.
+    #[error(transparent)]
+    Memory(#[from] SizeError),
+    /// The policy's tables cannot be numbered.
+    #[error("the policy's prefixes and indicators are too many for one table")]
+    Tables,
+    /// The table's blocks cannot be numbered.
+    #[error("--flows-per-cpu {flows_per_cpu} is too large for {cpus} CPUs")]
+    Size {
+        /// What was asked for.
+        flows_per_cpu: u32,
+        /// Possible CPUs of this host.
+        cpus: u32,
+    },
+    /// The number of CPUs is not to be had.
+    #[error(transparent)]
+    Cpus(#[from] CpusError),
+    /// No random numbers for the hash.
+    #[error("the kernel gives no random numbers for the table's hash: {0}")]
+    Random(getrandom::Error),
+    /// The kernel refused maps or object.
+    #[error("the kernel refuses the program's maps: {0}")]
+    Load(#[source] Box<EbpfError>),
+    /// The verifier refused the program.
+    #[error("the kernel refuses the program: {0}")]
+    Verify(#[source] Box<AyaError>),
+    /// A map could not be used.
+    #[error("cannot use map {map}: {source}")]
+    Map {
+        /// Its name in the object.
+        map: &'static str,
+        /// Why.
+        source: MapError,
+    },
+    /// The control page could not be mapped.
+    #[error("cannot map the control page: {0}")]
+    Control(io::Error),
+    /// The flow table could not be made.
+    #[error(transparent)]
+    Generation(#[from] GenerationError),
+    /// More interfaces than slot numbers.
+    #[error("at most {INTERFACES_MAX} interfaces can be watched by one agent")]
+    TooManyInterfaces,
+    /// Another program holds the interface.
+    #[error("interface {if_index} already has an XDP program; it is left alone")]
+    Busy {
+        /// Index of the interface.
+        if_index: u32,
+    },
+    /// The driver cannot run the program.
+    #[error("interface {if_index} does not take the program in this mode: {source}")]
+    Attach {
+        /// Index of the interface.
+        if_index: u32,
+        /// What the kernel answered.
+        source: io::Error,
+    },
+    /// The kernel has no XDP links, and an attachment that outlives a crash is not wanted.
+    #[error("this kernel cannot attach XDP through a link (5.9 or later can); nothing was left attached")]
+    NoLink,
+    /// Another program cannot take the place of this one.
+    #[error("interface {if_index} keeps its program: {source}")]
+    Replace {
+        /// Index of the interface.
+        if_index: u32,
+        /// What the kernel answered.
+        source: io::Error,
+    },
+    /// The instructions of the loaded program cannot be read.
+    #[error("the kernel does not show the program's instructions: {0}")]
+    Instructions(#[source] io::Error),
+    /// The kernel did not run the program on a given frame.
+    #[error("the kernel does not run a frame of {octets} bytes: {source}")]
+    Run {
+        /// Length of the frame.
+        octets: usize,
+        /// What the kernel answered.
+        source: Box<AyaError>,
+    },
+}
+
+impl ProgramError {
+    /// Why an interface does not take the program, from what the kernel answered.
+    pub(crate) fn attach(if_index: u32, source: io::Error) -> Self {
+        match source.raw_os_error() {
+            Some(libc::EBUSY) => Self::Busy { if_index },
+            Some(libc::EINVAL) if KernelVersion::current().is_ok_and(|version| version < LINK_VERSION) => {
+                Self::NoLink
+            }
+            _ => Self::Attach { if_index, source },
+        }
+    }
+}
