@@ -1,8 +1,7 @@
 //! The parser and the flow table of the kernel program, free of anything that ties them to a kernel.
 //!
-//! Each protocol is a room: one file with its header layout and one `read` over a [`cursor::Cursor`].
-//! Rooms do not import each other; [`walk`] is the only corridor. [`table`], [`hash`] and [`siphash`] are what the
-//! program does with a walked packet. All of it builds and is tested on the host.
+//! [`parser`] walks a packet, [`policy`] decides what is left of it, [`table`] counts that. `program/` holds the modules of
+//! the binary. Everything else builds and is tested on the host.
 #![no_std]
 #![allow(
     clippy::cast_possible_truncation,
@@ -14,33 +13,9 @@ extern crate std;
 
 use core::mem::MaybeUninit;
 
-pub mod cursor;
-pub mod hash;
-pub mod hosts;
-pub mod judge;
-pub mod lists;
-pub mod minimize;
-pub mod prefixes;
-pub mod siphash;
+pub mod parser;
+pub mod policy;
 pub mod table;
-pub mod walk;
-
-mod dccp;
-mod ethernet;
-#[cfg(test)]
-mod frames;
-mod gre;
-mod gtp_u;
-mod icmp;
-mod ipv4;
-mod ipv6;
-mod mpls;
-mod pppoe;
-mod sctp;
-mod tcp;
-mod udp;
-mod vlan;
-mod vxlan;
 
 /// The same number, by a way that the verifier does not trace back: what is loaded as a part of what
 /// was stored. Whatever is added to a pointer it traces back to everything the number was computed

@@ -6,10 +6,7 @@
     reason = "kernel programs have no fallible conversions; every narrowing is masked or bounded"
 )]
 
-mod accounting;
-mod clock;
-mod constants;
-mod memory;
+mod program;
 
 use aya_ebpf::macros::xdp;
 use aya_ebpf::programs::XdpContext;
@@ -50,7 +47,7 @@ fn minimizer_intap(context: XdpContext) -> u32 {
 
 #[inline(always)]
 fn count<const TUNNELS: bool>(context: &XdpContext) {
-    let _outcome = accounting::account::<TUNNELS>(context);
+    let _outcome = program::accounting::account::<TUNNELS>(context);
     // For development only: a shipped object has no buffer to write this to.
     #[cfg(feature = "log")]
     if let Some(outcome) = _outcome {

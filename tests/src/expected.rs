@@ -6,8 +6,8 @@ use minimizer_common::generation::Residual;
 use minimizer_common::outcome::Outcome;
 use minimizer_common::tunnel::Tunnels;
 use minimizer_common::tuple::Tuple;
-use minimizer_ebpf::cursor::Cursor;
-use minimizer_ebpf::walk::walk;
+use minimizer_ebpf::parser::cursor::Cursor;
+use minimizer_ebpf::parser::walk::walk;
 
 /// Outcomes and records of a sequence of frames on one interface.
 #[derive(Clone, Debug)]

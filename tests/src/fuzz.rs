@@ -9,8 +9,8 @@ use minimizer_common::generation::InterfaceCounters;
 use minimizer_common::outcome::Outcome;
 use minimizer_common::settings::HASH_KEYS;
 use minimizer_common::tunnel::Tunnels;
-use minimizer_ebpf::cursor::{Cursor, Split};
-use minimizer_ebpf::walk::{Packet, walk};
+use minimizer_ebpf::parser::cursor::{Cursor, Split};
+use minimizer_ebpf::parser::walk::{Packet, walk};
 
 /// Octets of a frame that `BPF_PROG_TEST_RUN` puts in its first buffer.
 const LINEAR_OCTETS: usize = 3500;

@@ -9,7 +9,7 @@ mod tunnel;
 use std::ops::Range;
 
 use minimizer_common::outcome::Outcome;
-use minimizer_ebpf::walk;
+use minimizer_ebpf::parser::walk;
 
 pub use generator::Generator;
 pub use mutate::mutations;

@@ -11,7 +11,7 @@ use minimizer::policy::model::{Policy, Recipient, Scope};
 use minimizer::policy::prefixes::Prefix;
 use minimizer::policy::transform::{AddressTransform, PrefixScheme, Transform};
 use minimizer_common::tunnel::Tunnels;
-use minimizer_ebpf::walk::Packet;
+use minimizer_ebpf::parser::walk::Packet;
 use rand::RngExt;
 use rand::rngs::ChaCha8Rng;
 use rand::seq::IndexedRandom;

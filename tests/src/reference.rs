@@ -11,7 +11,7 @@ use minimizer::policy::prefixes::Prefix;
 use minimizer::policy::transform::{AddressTransform, Transform};
 use minimizer::records::record::Record;
 use minimizer_common::outcome::Outcome;
-use minimizer_ebpf::walk::Packet;
+use minimizer_ebpf::parser::walk::Packet;
 use siphasher::sip::SipHasher24;
 
 use crate::policies::{endpoints, truncated};

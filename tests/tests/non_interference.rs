@@ -15,8 +15,8 @@ use minimizer_common::settings::{
 };
 use minimizer_common::tables::{Entry, Node, Roots};
 use minimizer_common::tunnel::Tunnels;
-use minimizer_ebpf::cursor::Cursor;
-use minimizer_ebpf::walk::walk;
+use minimizer_ebpf::parser::cursor::Cursor;
+use minimizer_ebpf::parser::walk::walk;
 use rand::rngs::ChaCha8Rng;
 use rand::{RngExt, SeedableRng};
 use tests::packets::{Generator, Packet};

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use minimizer_common::outcome::Outcome;
 use minimizer_common::tunnel::Tunnels;
-use minimizer_ebpf::cursor::{Cursor, Split};
-use minimizer_ebpf::walk::walk;
+use minimizer_ebpf::parser::cursor::{Cursor, Split};
+use minimizer_ebpf::parser::walk::walk;
 use rand::Rng;
 use tests::packets::{Generator, Packet};
 

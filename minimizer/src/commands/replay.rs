@@ -7,8 +7,8 @@ use jiff::Timestamp;
 use minimizer_common::generation::Residual;
 use minimizer_common::outcome::Outcome;
 use minimizer_common::tunnel::Tunnels;
-use minimizer_ebpf::cursor::Cursor;
-use minimizer_ebpf::walk::walk;
+use minimizer_ebpf::parser::cursor::Cursor;
+use minimizer_ebpf::parser::walk::walk;
 use thiserror::Error;
 
 use crate::commands::pcap::{Capture, CaptureError, Frame};

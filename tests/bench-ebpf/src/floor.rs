@@ -4,7 +4,7 @@ use aya_ebpf::btf_maps::Array;
 use aya_ebpf::macros::{btf_map, xdp};
 use aya_ebpf::programs::XdpContext;
 use bench_ebpf::Line;
-use minimizer_ebpf::walk::Packet;
+use minimizer_ebpf::parser::walk::Packet;
 
 use crate::parsed::{each, fold};
 

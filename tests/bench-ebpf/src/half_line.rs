@@ -9,9 +9,9 @@ use aya_ebpf::programs::XdpContext;
 use bench_ebpf::{HALF_WAYS, HalfLine};
 use minimizer_common::settings::HASH_KEYS;
 use minimizer_common::tuple::{Slot, Tuple};
-use minimizer_ebpf::hash;
-use minimizer_ebpf::table::Parts;
-use minimizer_ebpf::walk::Packet;
+use minimizer_ebpf::parser::walk::Packet;
+use minimizer_ebpf::table::group::Parts;
+use minimizer_ebpf::table::hash;
 
 use crate::parsed::{each, missed};
 

@@ -10,8 +10,8 @@ use aya_ebpf::macros::{btf_map, xdp};
 use aya_ebpf::programs::XdpContext;
 use bench_ebpf::{Key, Line};
 use minimizer_common::tunnel::Tunnels;
-use minimizer_ebpf::cursor::{Cursor, Frame};
-use minimizer_ebpf::walk::{Packet, walk};
+use minimizer_ebpf::parser::cursor::{Cursor, Frame};
+use minimizer_ebpf::parser::walk::{Packet, walk};
 
 #[btf_map]
 static PARSED: PerCpuArray<Line, 1> = PerCpuArray::new();

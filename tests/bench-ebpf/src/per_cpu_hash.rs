@@ -5,7 +5,7 @@ use aya_ebpf::btf_maps::PerCpuHashMap;
 use aya_ebpf::macros::{btf_map, xdp};
 use aya_ebpf::programs::XdpContext;
 use bench_ebpf::{Key, PerCpuValue};
-use minimizer_ebpf::walk::Packet;
+use minimizer_ebpf::parser::walk::Packet;
 
 use crate::parsed::{each, key, missed, now_ns};
 

@@ -6,7 +6,7 @@ use aya_ebpf::helpers::generated::{bpf_spin_lock as lock, bpf_spin_unlock as unl
 use aya_ebpf::macros::{btf_map, xdp};
 use aya_ebpf::programs::XdpContext;
 use bench_ebpf::{Key, SharedValue};
-use minimizer_ebpf::walk::Packet;
+use minimizer_ebpf::parser::walk::Packet;
 
 use crate::parsed::{each, key, missed, now_ns};
 

@@ -6,8 +6,8 @@
 use minimizer_common::generation::{Group, Shape, WAYS};
 use minimizer_common::settings::HASH_KEYS;
 use minimizer_common::tuple::{Slot, Tags, Tuple};
-use minimizer_ebpf::hash;
-use minimizer_ebpf::table::{self, Count, Parts};
+use minimizer_ebpf::table::group::{self, Count, Parts};
+use minimizer_ebpf::table::hash;
 use serde::Serialize;
 
 use super::schedule::mix;
@@ -165,9 +165,9 @@ impl Table {
     fn count_at(&mut self, position: u32, tuple: &Tuple) -> bool {
         let group = position as usize & (self.groups.len() - 1);
         // SAFETY: the group is borrowed exclusively.
-        let slot = unsafe { table::find::<false>(&mut self.groups[group], position, tuple, PARTS) };
+        let slot = unsafe { group::find::<false>(&mut self.groups[group], position, tuple, PARTS) };
         let count = Count { octets: 40, control_bits: 0, first: 0, last: 0 };
-        slot.map(|slot| table::count::<false>(slot, tuple, count)).is_some()
+        slot.map(|slot| group::count::<false>(slot, tuple, count)).is_some()
     }
 
     /// Flows that have a slot.

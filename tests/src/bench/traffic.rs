@@ -157,8 +157,8 @@ fn ipv4(protocol: u8, octets: usize) -> [u8; IPV4] {
 #[cfg(test)]
 mod tests {
     use super::Traffic;
-    use minimizer_ebpf::cursor::Cursor;
-    use minimizer_ebpf::walk::{Packet, walk};
+    use minimizer_ebpf::parser::cursor::Cursor;
+    use minimizer_ebpf::parser::walk::{Packet, walk};
 
     fn walked(traffic: Traffic, frame: &[u8]) -> Packet {
         walk(&mut Cursor::over(frame), traffic.tunnels()).expect("the frame is well-formed")

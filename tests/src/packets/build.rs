@@ -2,7 +2,7 @@
 
 use minimizer_common::outcome::Outcome;
 use minimizer_common::tuple::Tags;
-use minimizer_ebpf::walk;
+use minimizer_ebpf::parser::walk;
 
 use super::recipe::{
     Carrier, Extension, Header, Ipv4, Ipv6, Network, OptionsHeader, Recipe, Transport, Vlan,

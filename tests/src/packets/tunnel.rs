@@ -2,7 +2,7 @@
 
 use minimizer_common::outcome::Outcome;
 use minimizer_common::tuple::Tags;
-use minimizer_ebpf::walk;
+use minimizer_ebpf::parser::walk;
 
 use super::build::{Frame, IPV4, IPV6};
 use super::recipe::{Encapsulation, Inner, Network};

@@ -327,8 +327,8 @@ mod tests {
 
     use minimizer_common::outcome::Outcome;
     use minimizer_common::tunnel::Tunnels;
-    use minimizer_ebpf::cursor::Cursor;
-    use minimizer_ebpf::walk::walk;
+    use minimizer_ebpf::parser::cursor::Cursor;
+    use minimizer_ebpf::parser::walk::walk;
 
     use super::Traffic;
 

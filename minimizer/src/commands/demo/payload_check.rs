@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::thread;
 
 use minimizer_common::tunnel::Tunnels;
-use minimizer_ebpf::cursor::Cursor;
-use minimizer_ebpf::walk::walk;
+use minimizer_ebpf::parser::cursor::Cursor;
+use minimizer_ebpf::parser::walk::walk;
 use rustix::thread::{CpuSet, sched_getcpu, sched_setaffinity};
 use thiserror::Error;
 

@@ -4,7 +4,7 @@ use minimizer_common::tables::{
     IPV4_BUCKET_HOSTS, IPV4_HOST_WORDS, IPV4_NODE_BUCKETS, IPV6_BUCKET_HOSTS, IPV6_HOST_WORDS,
     IPV6_NODE_BUCKETS, NODE_WORDS, Node, Tables,
 };
-use minimizer_ebpf::hosts::{position, second};
+use minimizer_ebpf::policy::hosts::{position, second};
 
 use super::lists::Lists;
 use super::selectors::Selectors;

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use minimizer_common::outcome::Outcome;
 use minimizer_common::plan::{Plan, Steps};
 use minimizer_common::tables::{LIST_ENTRIES_MAX, NODE_WORDS};
-use minimizer_ebpf::judge::{Judgement, judge};
+use minimizer_ebpf::policy::judge::{Judgement, judge};
 
 use super::{Built, TableError, build};
 use crate::policy::class::Class;

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use minimizer_common::plan::{IPV4_PSEUDONYM, IPV4_PSEUDONYM_BITS, IPV6_PSEUDONYM};
 use minimizer_common::tuple::Tuple;
-use minimizer_ebpf::siphash;
+use minimizer_ebpf::policy::siphash;
 
 use crate::policy::class::Class;
 use crate::policy::classes::{Classes, rest};

@@ -13,7 +13,7 @@ use core::ptr;
 use minimizer_common::settings::HASH_KEYS;
 use minimizer_common::tuple::Tuple;
 
-use crate::table::Parts;
+use crate::table::group::Parts;
 use crate::untraced;
 
 /// Where an IPv4 tuple lies: its low bits name the group, its top bits the first way to look at.
@@ -96,7 +96,7 @@ mod tests {
     use minimizer_common::tuple::{Tags, Tuple};
 
     use super::second;
-    use crate::table::Parts;
+    use crate::table::group::Parts;
 
     fn ipv4(keys: &[u64; HASH_KEYS], tuple: &Tuple) -> u32 {
         super::ipv4(keys, tuple, Parts::ALL)

@@ -2,7 +2,7 @@
 
 use minimizer_common::outcome::Outcome;
 
-use crate::cursor::{Cursor, Frame, Header, Stop, Within};
+use crate::parser::cursor::{Cursor, Frame, Header, Stop, Within};
 
 /// Protocol number.
 pub(crate) const PROTOCOL: u8 = 47;
@@ -58,7 +58,9 @@ mod tests {
 
     use minimizer_common::outcome::Outcome;
 
-    use crate::frames::{IPV4, IPV6, carried, check_tunnel, ethernet, ipv4, ipv6, udp, walk, walk_listed};
+    use crate::parser::frames::{
+        IPV4, IPV6, carried, check_tunnel, ethernet, ipv4, ipv6, udp, walk, walk_listed,
+    };
 
     fn packet(flags_version: u16, protocol_type: u16, options: usize, content: &[u8]) -> Vec<u8> {
         let header = [flags_version.to_be_bytes(), protocol_type.to_be_bytes()].concat();

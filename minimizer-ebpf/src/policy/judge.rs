@@ -8,7 +8,8 @@ use minimizer_common::outcome::Outcome;
 use minimizer_common::plan::{Plan, Steps};
 use minimizer_common::tables::{ANY_PROTOCOL, CLASS_FOREIGN, Entry, Leaf, Node, Roots, direction_bit};
 
-use crate::{hosts, lists, prefixes, untraced};
+use crate::policy::{hosts, lists, prefixes};
+use crate::untraced;
 
 /// The tables of the policy. A copy is passed on, so that it should be nothing but a name.
 pub trait Nodes: Copy {

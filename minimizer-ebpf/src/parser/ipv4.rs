@@ -3,7 +3,7 @@
 use minimizer_common::outcome::Outcome;
 use minimizer_common::plan::Steps;
 
-use crate::cursor::{Cursor, Frame, Header, Stop};
+use crate::parser::cursor::{Cursor, Frame, Header, Stop};
 
 /// EtherType.
 pub(crate) const ETHER_TYPE: u16 = 0x0800;
@@ -95,7 +95,7 @@ mod tests {
     use std::vec;
     use std::vec::Vec;
 
-    use crate::frames::{IPV4, ethernet, ipv4, ipv4_fragment, walk, walk_split};
+    use crate::parser::frames::{IPV4, ethernet, ipv4, ipv4_fragment, walk, walk_split};
 
     const UDP: [u8; 8] = [0x13, 0x88, 0x00, 0x35, 0, 8, 0, 0];
 

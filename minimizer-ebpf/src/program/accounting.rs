@@ -11,16 +11,16 @@ use minimizer_common::plan::Steps;
 use minimizer_common::settings::{LENGTH_BUFFER, interface_position};
 use minimizer_common::tunnel::Tunnels;
 use minimizer_common::tuple::{Tags, Tuple};
-use minimizer_ebpf::cursor::{Cursor, Frame, Stop};
-use minimizer_ebpf::hash;
-use minimizer_ebpf::judge::{Judgement, judge};
-use minimizer_ebpf::minimize::{Classes, minimize};
-use minimizer_ebpf::table::{self, Count, Parts};
-use minimizer_ebpf::walk::{Inner, Packet, Version, enter, walk_ipv4, walk_ipv6, walk_link};
+use minimizer_ebpf::parser::cursor::{Cursor, Frame, Stop};
+use minimizer_ebpf::parser::walk::{Inner, Packet, Version, enter, walk_ipv4, walk_ipv6, walk_link};
+use minimizer_ebpf::policy::judge::{Judgement, judge};
+use minimizer_ebpf::policy::minimize::{Classes, minimize};
+use minimizer_ebpf::table::group::{self, Count, Parts};
+use minimizer_ebpf::table::hash;
 
-use crate::clock::{self, Time};
-use crate::constants::{SETTINGS, setting};
-use crate::memory::{CONTROL, Displaced, Generation, PolicyTables, Run};
+use crate::program::clock::{self, Time};
+use crate::program::constants::{SETTINGS, setting};
+use crate::program::memory::{CONTROL, Displaced, Generation, PolicyTables, Run};
 
 /// The frame that the program runs on.
 #[derive(Clone, Copy)]
@@ -285,8 +285,8 @@ impl Place {
         let keys = &SETTINGS.hash_keys;
         let position = if IPV6 { hash::ipv6(keys, &tuple, parts) } else { hash::ipv4(keys, &tuple, parts) };
         // SAFETY: the block is a group, and only this CPU writes it.
-        if let Some(slot) = unsafe { table::find::<IPV6>(run.group(position)?, position, &tuple, parts) } {
-            table::count::<IPV6>(slot, &tuple, count);
+        if let Some(slot) = unsafe { group::find::<IPV6>(run.group(position)?, position, &tuple, parts) } {
+            group::count::<IPV6>(slot, &tuple, count);
             return Some(Outcome::Counted);
         }
         // Stores of several known zeroes would become a call of memset, which the verifier refuses.
@@ -308,8 +308,8 @@ fn displaced(generation: &'static Generation, first_block: u32, packet: &Displac
     // An IPv4 tuple has zeroes where an IPv6 tuple has its other addresses, in the table too.
     let group = run.group(position)?;
     // SAFETY: the block is a group, and only this CPU writes it.
-    if let Some(slot) = unsafe { table::find::<true>(group, position, &packet.tuple, Parts::ALL) } {
-        table::count::<true>(slot, &packet.tuple, packet.count);
+    if let Some(slot) = unsafe { group::find::<true>(group, position, &packet.tuple, Parts::ALL) } {
+        group::count::<true>(slot, &packet.tuple, packet.count);
         return Some(true);
     }
     run.spill(packet)

@@ -2,7 +2,7 @@
 
 use minimizer_common::plan::Steps;
 
-use crate::cursor::{Cursor, Frame, Header};
+use crate::parser::cursor::{Cursor, Frame, Header};
 
 /// Protocol number.
 pub(crate) const PROTOCOL: u8 = 6;
@@ -47,7 +47,7 @@ pub(crate) fn read(cursor: &mut Cursor<impl Frame>) -> Option<((u16, u16), u16)>
 
 #[cfg(test)]
 mod tests {
-    use crate::frames::check_transport;
+    use crate::parser::frames::check_transport;
 
     const HEADER: [u8; 24] =
         [0x30, 0x39, 0x01, 0xbb, 1, 2, 3, 4, 5, 6, 7, 8, 0x60, 0x12, 0xff, 0xff, 0, 0, 0, 0, 2, 4, 5, 0xb4];

@@ -2,7 +2,7 @@
 
 use minimizer_common::outcome::Outcome;
 
-use crate::cursor::{Cursor, Frame, Header, Stop};
+use crate::parser::cursor::{Cursor, Frame, Header, Stop};
 
 /// EtherType of unicast MPLS.
 pub(crate) const UNICAST: u16 = 0x8847;
@@ -43,7 +43,7 @@ mod tests {
     use minimizer_common::outcome::Outcome;
     use std::vec::Vec;
 
-    use crate::frames::{ethernet, ipv4, ipv6, walk, walk_split};
+    use crate::parser::frames::{ethernet, ipv4, ipv6, walk, walk_split};
 
     /// A stack of `labels` above `rest`.
     fn labelled(ether_type: u16, labels: usize, rest: &[u8]) -> Vec<u8> {

@@ -5,9 +5,9 @@ use minimizer_common::outcome::Outcome;
 use minimizer_common::tunnel::{Tunnel, Tunnels};
 use minimizer_common::tuple::Tags;
 
-use crate::cursor::{Cursor, Frame, Stop, Within};
+use crate::parser::cursor::{Cursor, Frame, Stop, Within};
+use crate::parser::{dccp, ethernet, gre, gtp_u, icmp, ipv4, ipv6, mpls, pppoe, sctp, tcp, udp, vlan, vxlan};
 use crate::untraced;
-use crate::{dccp, ethernet, gre, gtp_u, icmp, ipv4, ipv6, mpls, pppoe, sctp, tcp, udp, vlan, vxlan};
 
 /// What the walk found in a frame: the tuple's parts, and what is counted for it.
 ///
@@ -324,8 +324,8 @@ mod tests {
     use minimizer_common::tunnel::{Tunnel, Tunnels};
 
     use super::walk;
-    use crate::cursor::Cursor;
-    use crate::frames::{IPV4, IPV6, carried, ethernet, ipv4, ipv6, udp, walk_listed};
+    use crate::parser::cursor::Cursor;
+    use crate::parser::frames::{IPV4, IPV6, carried, ethernet, ipv4, ipv6, udp, walk_listed};
 
     #[test]
     fn ip_in_ip_in_all_four_ways() {

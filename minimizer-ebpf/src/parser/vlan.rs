@@ -3,7 +3,7 @@
 use minimizer_common::outcome::Outcome;
 use minimizer_common::tuple::Tags;
 
-use crate::cursor::{Cursor, Frame, Header, Stop};
+use crate::parser::cursor::{Cursor, Frame, Header, Stop};
 
 /// Customer tag.
 pub(crate) const C_TAG: u16 = 0x8100;
@@ -59,7 +59,7 @@ mod tests {
     use minimizer_common::outcome::Outcome;
     use std::vec::Vec;
 
-    use crate::frames::{IPV4, IPV6, ethernet, ipv4, ipv6, walk, walk_split};
+    use crate::parser::frames::{IPV4, IPV6, ethernet, ipv4, ipv6, walk, walk_split};
 
     /// A frame with tags of these types and identifiers in front of `ether_type` and `rest`.
     fn tagged(tags: &[(u16, u16)], ether_type: u16, rest: &[u8]) -> Vec<u8> {

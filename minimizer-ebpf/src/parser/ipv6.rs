@@ -3,7 +3,7 @@
 use minimizer_common::outcome::Outcome;
 use minimizer_common::plan::Steps;
 
-use crate::cursor::{Cursor, Frame, Header, Stop};
+use crate::parser::cursor::{Cursor, Frame, Header, Stop};
 
 /// EtherType.
 pub(crate) const ETHER_TYPE: u16 = 0x86dd;
@@ -208,7 +208,7 @@ mod tests {
     use std::vec::Vec;
 
     use super::{AUTHENTICATION, DESTINATION_OPTIONS, FRAGMENT, HIP, HOP_BY_HOP, MOBILITY, ROUTING, SHIM6};
-    use crate::frames::{IPV6, ethernet, ipv6, walk, walk_split};
+    use crate::parser::frames::{IPV6, ethernet, ipv6, walk, walk_split};
 
     const UDP: [u8; 8] = [0x13, 0x88, 0x00, 0x35, 0, 8, 0, 0];
     const BY_EIGHT: [u8; 6] = [HOP_BY_HOP, ROUTING, DESTINATION_OPTIONS, MOBILITY, HIP, SHIM6];

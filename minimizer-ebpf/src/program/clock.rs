@@ -5,7 +5,7 @@ use minimizer_common::generation::InterfaceCounters;
 use minimizer_common::plan::Steps;
 use minimizer_common::settings::{CLOCK_CONTROL, Control, clock};
 
-use crate::constants::setting;
+use crate::program::constants::setting;
 
 const NS_PER_SECOND: u64 = 1_000_000_000;
 

@@ -2,7 +2,7 @@
 
 use minimizer_common::outcome::Outcome;
 
-use crate::cursor::{Cursor, Frame, Header, Stop, Within};
+use crate::parser::cursor::{Cursor, Frame, Header, Stop, Within};
 
 /// UDP destination port.
 pub(crate) const PORT: u16 = 2152;
@@ -106,7 +106,7 @@ mod tests {
     use minimizer_common::outcome::Outcome;
 
     use super::{EXTENSION_HEADERS_MAX, PORT};
-    use crate::frames::{IPV4, IPV6, carried, ethernet, ipv4, ipv6, udp, walk, walk_listed};
+    use crate::parser::frames::{IPV4, IPV6, carried, ethernet, ipv4, ipv6, udp, walk, walk_listed};
 
     /// A G-PDU: flags, what lies between the header and the packet, the packet.
     fn user_data(flags: u8, between: &[u8], packet: &[u8]) -> Vec<u8> {

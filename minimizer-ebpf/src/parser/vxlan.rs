@@ -2,7 +2,7 @@
 
 use minimizer_common::outcome::Outcome;
 
-use crate::cursor::{Cursor, Frame, Header, Stop, Within};
+use crate::parser::cursor::{Cursor, Frame, Header, Stop, Within};
 
 /// UDP destination port.
 pub(crate) const PORT: u16 = 4789;
@@ -38,7 +38,7 @@ mod tests {
     use minimizer_common::outcome::Outcome;
 
     use super::PORT;
-    use crate::frames::{IPV4, IPV6, carried, ethernet, ipv4, ipv6, udp, walk, walk_listed};
+    use crate::parser::frames::{IPV4, IPV6, carried, ethernet, ipv4, ipv6, udp, walk, walk_listed};
 
     fn frame(flags: u8, content: &[u8]) -> Vec<u8> {
         ethernet(IPV4, &ipv4(17, &udp(PORT, &[&[flags, 1, 2, 3, 0, 0, 9, 4], content].concat())))

@@ -2,7 +2,7 @@
 
 use minimizer_common::outcome::Outcome;
 
-use crate::cursor::{Cursor, Frame, Header, Stop};
+use crate::parser::cursor::{Cursor, Frame, Header, Stop};
 
 #[derive(Clone, Copy)]
 #[repr(C)]
@@ -26,7 +26,7 @@ pub(crate) fn read(cursor: &mut Cursor<impl Frame>) -> Result<u16, Stop> {
 mod tests {
     use minimizer_common::outcome::Outcome;
 
-    use crate::frames::{IPV4, IPV6, ethernet, ipv4, ipv6, walk, walk_split};
+    use crate::parser::frames::{IPV4, IPV6, ethernet, ipv4, ipv6, walk, walk_split};
 
     #[test]
     fn a_frame_shorter_than_the_header_is_malformed() {

@@ -28,7 +28,7 @@ pub static ROOTS: Roots = Roots { ipv4_classes: [0; _], ipv4: [0; _], ipv6: [0; 
 macro_rules! setting {
     ($($field:tt)+) => {
         // SAFETY: reads a constant of this program.
-        unsafe { ::core::ptr::read_volatile(&raw const $crate::constants::SETTINGS.$($field)+) }
+        unsafe { ::core::ptr::read_volatile(&raw const $crate::program::constants::SETTINGS.$($field)+) }
     };
 }
 

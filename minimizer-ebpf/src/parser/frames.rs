@@ -5,8 +5,8 @@ use std::vec::Vec;
 use minimizer_common::outcome::Outcome;
 use minimizer_common::tunnel::Tunnels;
 
-use crate::cursor::{Cursor, Split};
-use crate::walk::{self, Packet};
+use crate::parser::cursor::{Cursor, Split};
+use crate::parser::walk::{self, Packet};
 
 pub(crate) const IPV4: u16 = 0x0800;
 pub(crate) const IPV6: u16 = 0x86dd;

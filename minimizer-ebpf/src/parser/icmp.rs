@@ -2,7 +2,7 @@
 
 use minimizer_common::plan::Steps;
 
-use crate::cursor::{Cursor, Frame, Header};
+use crate::parser::cursor::{Cursor, Frame, Header};
 
 /// Protocol number of ICMP.
 pub(crate) const PROTOCOL: u8 = 1;
@@ -34,7 +34,7 @@ pub(crate) fn read(cursor: &mut Cursor<impl Frame>) -> Option<(u16, u16)> {
 
 #[cfg(test)]
 mod tests {
-    use crate::frames::{IPV4, IPV6, check_transport, ethernet, ipv4, ipv6, walk};
+    use crate::parser::frames::{IPV4, IPV6, check_transport, ethernet, ipv4, ipv6, walk};
 
     #[test]
     fn type_and_code_of_a_whole_header() {

@@ -9,8 +9,8 @@ use minimizer_common::tables::{
     IPV6_NODE_BUCKETS, Node, is_below,
 };
 
-use crate::hash;
-use crate::judge::{Address, Nodes, constant};
+use crate::policy::judge::{Address, Nodes, constant};
+use crate::table::hash;
 use crate::untraced;
 
 /// Where an address lies: masked, a bit of the filter, and its first bucket.

@@ -2,7 +2,7 @@
 
 use minimizer_common::tables::{CLASS_MIXED, CLASS_NEVER, Leaf, POINTER, Roots};
 
-use crate::judge::{Address, Nodes, constant};
+use crate::policy::judge::{Address, Nodes, constant};
 use crate::untraced;
 
 /// What is said of an address in a trie that cannot be read: it is never collected.

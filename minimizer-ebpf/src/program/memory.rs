@@ -10,11 +10,11 @@ use minimizer_common::generation::{
 use minimizer_common::settings::{BLOCKS_PLACEHOLDER, Control};
 use minimizer_common::tables::{ENTRY_WORDS, Entry, NODE_WORDS, Node, Roots};
 use minimizer_common::tuple::Tuple;
-use minimizer_ebpf::judge::Nodes;
-use minimizer_ebpf::table::{self, Count};
+use minimizer_ebpf::policy::judge::Nodes;
+use minimizer_ebpf::table::group::{self, Count};
 use minimizer_ebpf::untraced;
 
-use crate::constants::{ROOTS, setting};
+use crate::program::constants::{ROOTS, setting};
 
 const MMAPABLE: usize = 1 << 10;
 
@@ -118,7 +118,7 @@ impl Run {
             let group = self.block(SPILL_BLOCK + block)?.cast::<Group>();
             // SAFETY: the block is a piece of spill log, and only this CPU writes it.
             let group = unsafe { &mut *group };
-            table::count::<true>(&mut group.0[spilled as usize % WAYS], &packet.tuple, packet.count);
+            group::count::<true>(&mut group.0[spilled as usize % WAYS], &packet.tuple, packet.count);
             state.spilled += 1;
             return Some(true);
         }

@@ -7,9 +7,9 @@ use minimizer_common::plan::{Plan, Steps};
 use minimizer_common::tables::is_below;
 use minimizer_common::tuple::{Tags, Tuple};
 
-use crate::judge::constant;
-use crate::siphash;
-use crate::walk::Packet;
+use crate::parser::walk::Packet;
+use crate::policy::judge::constant;
+use crate::policy::siphash;
 
 /// Protocol number of ICMP (RFC 792).
 const ICMP: u8 = 1;

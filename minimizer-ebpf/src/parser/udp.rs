@@ -2,7 +2,7 @@
 
 use minimizer_common::plan::Steps;
 
-use crate::cursor::{Cursor, Frame, Header};
+use crate::parser::cursor::{Cursor, Frame, Header};
 
 /// Protocol number of UDP.
 pub(crate) const PROTOCOL: u8 = 17;
@@ -35,7 +35,7 @@ pub(crate) fn read(cursor: &mut Cursor<impl Frame>) -> Option<(u16, u16)> {
 
 #[cfg(test)]
 mod tests {
-    use crate::frames::check_transport;
+    use crate::parser::frames::check_transport;
 
     #[test]
     fn ports_of_a_whole_header() {

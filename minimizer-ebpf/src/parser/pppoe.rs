@@ -2,7 +2,7 @@
 
 use minimizer_common::outcome::Outcome;
 
-use crate::cursor::{Cursor, Frame, Header, Stop};
+use crate::parser::cursor::{Cursor, Frame, Header, Stop};
 
 /// EtherType of the session stage.
 pub(crate) const SESSION: u16 = 0x8864;
@@ -45,7 +45,7 @@ mod tests {
     use minimizer_common::outcome::Outcome;
     use std::vec::Vec;
 
-    use crate::frames::{ethernet, ipv4, ipv6, walk, walk_split};
+    use crate::parser::frames::{ethernet, ipv4, ipv6, walk, walk_split};
 
     fn session(version_type: u8, code: u8, protocol: u16, rest: &[u8]) -> Vec<u8> {
         let [high, low] = protocol.to_be_bytes();

@@ -1,0 +1,4 @@
+//! Where a tuple is counted.
+
+pub mod group;
+pub mod hash;
