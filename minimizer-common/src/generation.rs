@@ -62,16 +62,16 @@ pub struct CpuState {
 /// Packets that found neither slot nor spill room, by interface, IP version and protocol.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
-pub struct Residual {
+pub struct Counts {
     /// Packets.
     pub packets: u64,
     /// Their IP octets.
     pub octets: u64,
 }
 
-/// Residual counters in a block.
-pub const RESIDUALS_PER_BLOCK: usize = BLOCK_BYTES / size_of::<Residual>();
-/// Residual counters of a CPU: interface × IP version × protocol.
+/// Counts counters in a block.
+pub const RESIDUALS_PER_BLOCK: usize = BLOCK_BYTES / size_of::<Counts>();
+/// Counts counters of a CPU: interface × IP version × protocol.
 pub const RESIDUALS: usize = INTERFACES_MAX * 2 * 256;
 
 /// Index of a residual counter among a CPU's [`RESIDUALS`].
@@ -91,18 +91,18 @@ const _: () = {
     assert!(size_of::<InterfaceCounters>() == BLOCK_BYTES);
     assert!(size_of::<CpuState>() == BLOCK_BYTES);
     assert!(size_of::<Group>() == BLOCK_BYTES);
-    assert!(RESIDUALS_PER_BLOCK * size_of::<Residual>() == BLOCK_BYTES);
+    assert!(RESIDUALS_PER_BLOCK * size_of::<Counts>() == BLOCK_BYTES);
     assert!(Outcome::COUNT <= OUTCOMES_MAX);
 };
 
 /// Block index, within a CPU's run, of its [`CpuState`].
 pub const CPU_STATE_BLOCK: u32 = INTERFACES_MAX as u32;
-/// Block index, within a CPU's run, of the first block of [`Residual`] counters.
+/// Block index, within a CPU's run, of the first block of [`Counts`] counters.
 pub const RESIDUAL_BLOCK: u32 = CPU_STATE_BLOCK + 1;
 /// Block index, within a CPU's run, of the spill log.
 pub const SPILL_BLOCK: u32 = RESIDUAL_BLOCK + (RESIDUALS / RESIDUALS_PER_BLOCK) as u32;
 
-/// Sizes of a generation, chosen at start.
+/// Sizes of a generation, choice at start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shape {
     /// Runs: the possible CPUs.

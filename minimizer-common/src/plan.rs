@@ -53,14 +53,14 @@ impl Steps {
 
     /// The steps of both.
     #[must_use]
-    pub const fn and(self, other: Self) -> Self {
+    pub const fn union(self, other: Self) -> Self {
         Self(self.0 | other.0)
     }
 
     /// Whether any of the steps is among these.
     #[inline(always)]
     #[must_use]
-    pub const fn has(self, steps: Self) -> bool {
+    pub const fn intersects(self, steps: Self) -> bool {
         self.0 & steps.0 != 0
     }
 }

@@ -9,7 +9,7 @@ pub const HASH_KEYS: usize = 12;
 
 /// Placeholder for the number of blocks in a generation, replaced in the object's type
 /// information before it is loaded: the kernel fixes the size of inner maps when the outer map is
-/// created, and an object cannot name a size that is chosen at start.
+/// created, and an object cannot name a size that is choice at start.
 pub const BLOCKS_PLACEHOLDER: usize = 0x4d49_4e58;
 
 /// Name of the constant [`Settings`] in the object.

@@ -261,7 +261,7 @@ pub const fn is_below(number: u32, other: u32) -> u32 {
 )]
 #[repr(C)]
 pub struct Tables {
-    /// Odd: spreads addresses over filter and hosts; chosen so that no bucket overflows.
+    /// Odd: spreads addresses over filter and hosts; choice so that no bucket overflows.
     pub multiplier: u64,
     /// First node of the filter.
     pub filter: u32,

@@ -10,7 +10,7 @@ use minimizer::commands::cli::{self, Cli, Verb};
 use minimizer::commands::demo::DemoError;
 use minimizer::commands::options::SettingsError;
 use minimizer::commands::policy::{self, PolicyVerbError};
-use minimizer::commands::policy_choice::Chosen;
+use minimizer::commands::policy_choice::PolicyChoice;
 use minimizer::commands::reload::ReloadError;
 use minimizer::commands::run::RunError;
 use minimizer::commands::text::{self, Output};
@@ -84,11 +84,11 @@ fn demo(args: &cli::Demo) -> anyhow::Result<()> {
 }
 
 fn replay(args: &cli::Replay) -> anyhow::Result<()> {
-    let chosen = Chosen::new(&args.policy, None).map_err(RunError::Policy)?;
-    let enforced = chosen.enforce().map_err(RunError::Policy)?;
-    let keyring = chosen.keyring().map_err(RunError::Key)?;
+    let choice = PolicyChoice::new(&args.policy, None).map_err(RunError::Policy)?;
+    let compiled = choice.enforce().map_err(RunError::Policy)?;
+    let keyring = choice.keyring().map_err(RunError::Key)?;
     privilege::check(Task::Replay)?;
-    let replayed = replay::replay(&args.capture, &enforced, keyring, chosen.recipient())?;
+    let replayed = replay::replay(&args.capture, &compiled, keyring, choice.recipient())?;
     let mut out = BufWriter::new(io::stdout().lock());
     match args.output {
         Output::Json => {
@@ -105,7 +105,7 @@ fn replay(args: &cli::Replay) -> anyhow::Result<()> {
     }
     out.flush()?;
     if let Some(path) = &args.ledger {
-        let origin = Origin::new(&enforced.policy, replayed.program_tag);
+        let origin = Origin::new(&compiled.policy, replayed.program_tag);
         ledger_file::write(path, &origin, &replayed.ledger)?;
     }
     match replayed.error {

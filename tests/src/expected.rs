@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use minimizer_common::generation::Residual;
+use minimizer_common::generation::Counts;
 use minimizer_common::outcome::Outcome;
 use minimizer_common::tunnel::Tunnels;
 use minimizer_common::tuple::Tuple;
@@ -15,7 +15,7 @@ pub struct Expected {
     /// Packets by outcome, in the order of [`Outcome::ALL`]; `counted` includes what may overflow.
     pub outcomes: Vec<u64>,
     /// Packets and octets by tuple.
-    pub flows: HashMap<Tuple, Residual>,
+    pub flows: HashMap<Tuple, Counts>,
     /// Tunnels whose inner packets count.
     tunnels: Tunnels,
 }

@@ -4,7 +4,7 @@ use std::sync::{LazyLock, Mutex};
 
 use minimizer::kernel::prepared::{Clock, Options};
 use minimizer::kernel::program::Program;
-use minimizer::policy::compile::Enforced;
+use minimizer::policy::compile::CompiledPolicy;
 use minimizer_common::generation::InterfaceCounters;
 use minimizer_common::outcome::Outcome;
 use minimizer_common::settings::HASH_KEYS;
@@ -94,8 +94,8 @@ impl Kernel {
         let hash_keys = Some(std::array::from_fn::<u64, HASH_KEYS, _>(|index| {
             0x9e37_79b9_7f4a_7c15_u64.rotate_left(u32::try_from(index).expect("few") * 5)
         }));
-        let enforced = Enforced::full_record(tunnels);
-        let options = Options { flows_per_cpu: 4096, clock: Clock::Control, hash_keys, enforced };
+        let compiled = CompiledPolicy::full_record(tunnels);
+        let options = Options { flows_per_cpu: 4096, clock: Clock::Control, hash_keys, compiled };
         let mut program = Program::load(&options).expect("the program loads");
         program.watch(IF_INDEX, 0).expect("slot 0 exists");
         program.set_time(1000);

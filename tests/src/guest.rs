@@ -18,7 +18,7 @@ use minimizer::commands::demo::generator::Traffic;
 use minimizer::kernel::features::Kernel;
 use minimizer::kernel::prepared::Options;
 use minimizer::kernel::verified;
-use minimizer::policy::compile::Enforced;
+use minimizer::policy::compile::CompiledPolicy;
 
 use crate::minimum::{self, Frame};
 
@@ -58,8 +58,8 @@ pub fn run() -> Result<()> {
     let frames = Frame::draw(SEED, POLICY_FRAMES);
     for (name, policy) in variants::policies() {
         checks.check(&format!("load {name}"), || {
-            let enforced = Arc::new(Enforced::compile(policy.clone())?);
-            let options = Options { flows_per_cpu: POLICY_FLOWS, enforced, ..Options::default() };
+            let compiled = Arc::new(CompiledPolicy::compile(policy.clone())?);
+            let options = Options { flows_per_cpu: POLICY_FLOWS, compiled, ..Options::default() };
             let count = verified::instructions(kernel, &options)?;
             Ok(format!("verified {} instructions", count.context("the kernel does not tell how many")?))
         });

@@ -83,7 +83,7 @@ impl Offer {
         }
     }
 
-    /// Brings a batch to a sink as a courier does: after an error again, from the first record that was not taken.
+    /// Brings a batch to a sink as a sender does: after an error again, from the first record that was not taken.
     ///
     /// # Errors
     /// When the sink has not taken it for too long, with its last error.

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use minimizer::kernel::features::Kernel;
 use minimizer::kernel::prepared::{Clock, Options};
 use minimizer::kernel::program::Program;
-use minimizer::policy::compile::Enforced;
+use minimizer::policy::compile::CompiledPolicy;
 use minimizer::policy::field::Field;
 use minimizer::policy::model::Policy;
 use minimizer::records::drain::{Records, drain};
@@ -88,11 +88,11 @@ pub fn start() -> Timestamp {
 /// When the kernel refuses it.
 pub fn load(
     kernel: Kernel,
-    enforced: &Arc<Enforced>,
+    compiled: &Arc<CompiledPolicy>,
     hash_keys: Option<[u64; HASH_KEYS]>,
 ) -> Result<Program> {
-    let enforced = Arc::clone(enforced);
-    let options = Options { flows_per_cpu: 512, clock: Clock::Control, hash_keys, enforced };
+    let compiled = Arc::clone(compiled);
+    let options = Options { flows_per_cpu: 512, clock: Clock::Control, hash_keys, compiled };
     let mut program = Program::load_for(kernel, &options)?;
     program.watch(IF_INDEX, 0)?;
     program.generations().set_first_pseudonym_key(&PSEUDONYM_KEY);
@@ -124,9 +124,9 @@ pub struct Compared {
 /// What differs.
 pub fn compare(kernel: Kernel, policy: Policy, frames: &[Frame], seed: u64) -> Result<Compared> {
     let mut random = ChaCha8Rng::seed_from_u64(seed);
-    let enforced = Arc::new(Enforced::compile(policy)?);
-    let (policy, collected) = (&enforced.policy, &enforced.collected);
-    let mut program = load(kernel, &enforced, None)?;
+    let compiled = Arc::new(CompiledPolicy::compile(policy)?);
+    let (policy, collected) = (&compiled.policy, &compiled.collected);
+    let mut program = load(kernel, &compiled, None)?;
     let mut expected: HashMap<Key, Counts> = HashMap::new();
     let mut expected_outcomes = [0; Outcome::COUNT];
     let mut time_ms = START_MS;
@@ -155,7 +155,7 @@ pub fn compare(kernel: Kernel, policy: Policy, frames: &[Frame], seed: u64) -> R
     let outcomes = totals.interfaces[0].outcomes;
     ensure!(outcomes == expected_outcomes, "{outcomes:?}, not {expected_outcomes:?} under {policy:#?}");
     let mut records = records.take();
-    enforced.finish(&mut records);
+    compiled.finish(&mut records);
     let time_of = |field, time_ms| if collected.fields.contains_key(&field) { time_ms } else { 0 };
     for record in &records {
         let key = Key::of(record);

@@ -7,7 +7,7 @@ use std::thread;
 use anyhow::Result;
 use minimizer::commands::demo::generator::Traffic;
 use minimizer::commands::demo::network::{Cable, enter_private_namespace};
-use minimizer::commands::demo::sender::{Handed, Sender};
+use minimizer::commands::demo::sender::{FrameSender, Handed};
 use minimizer::interfaces::netlink::{LinkCounters, Netlink};
 
 /// A private namespace in which the calling thread, and threads and processes that it starts, live.
@@ -67,8 +67,8 @@ impl Network {
     ///
     /// # Errors
     /// No socket or no thread can be had.
-    pub fn send(&self, cable: usize, traffic: &Arc<Traffic>, frames: Option<u64>) -> io::Result<Sender> {
-        Sender::start(Arc::clone(traffic), self.cables[cable].sender.index, frames)
+    pub fn send(&self, cable: usize, traffic: &Arc<Traffic>, frames: Option<u64>) -> io::Result<FrameSender> {
+        FrameSender::start(Arc::clone(traffic), self.cables[cable].sender.index, frames)
     }
 
     /// Whether an XDP program is attached to the receiving end of a cable.

@@ -10,7 +10,7 @@ use minimizer::commands::demo::payload_check;
 use minimizer::commands::demo::screen;
 use minimizer::commands::demo::{RECEIVER, SENDER};
 use minimizer::interfaces::netlink::Netlink;
-use minimizer::policy::compile::Enforced;
+use minimizer::policy::compile::CompiledPolicy;
 use minimizer_common::tunnel::Tunnels;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
@@ -182,12 +182,12 @@ fn the_payload_check_notices_a_header_byte() {
         return;
     }
     let traffic = Traffic::mixed(1);
-    let enforced = Enforced::full_record(Tunnels::NONE);
+    let compiled = CompiledPolicy::full_record(Tunnels::NONE);
     let frames = &traffic.frames()[..200];
-    let check = payload_check::check(frames, &enforced).expect("the check runs");
+    let check = payload_check::check(frames, &compiled).expect("the check runs");
     assert!(check.passed && check.frames == 200 && check.inverted_octets > 0, "{check:?}");
     // The last octet of an IPv4 source address, or one in the middle of an IPv6 source address.
-    let check = payload_check::compare(frames, &enforced, |_| 29..30).expect("the check runs");
+    let check = payload_check::compare(frames, &compiled, |_| 29..30).expect("the check runs");
     assert!(!check.passed, "{check:?}");
 }
 

@@ -96,15 +96,15 @@ fn sha256(path: &Path) -> Result<String> {
     Ok(text.split_whitespace().next().unwrap_or_default().to_owned())
 }
 
-/// Brings batches to a sink as a courier does: what was not taken is tried again.
-struct Courier {
+/// Brings batches to a sink as a sender does: what was not taken is tried again.
+struct Sender {
     sink: Box<dyn Sink>,
     policy: Policy,
     fields: Fields,
     number: u64,
 }
 
-impl Courier {
+impl Sender {
     fn new(name: &str, config: &FilesConfig) -> Result<Self> {
         let policy = Policy::load("full-record", &[])?;
         let fields = policy.recipients[0].fields.keys().copied().collect();
@@ -174,12 +174,12 @@ fn a_full_disk_costs_nothing_that_was_taken_and_is_gone_on_with() -> Result<()> 
         let disk = Tmpfs::mount(folder.path().join("disk"), 4 << 20)?;
         let ballast = disk.0.join("ballast");
         fs::write(&ballast, vec![1; 2 << 20])?;
-        let mut courier = Courier::new("soc", &FilesConfig::new(disk.0.clone(), format))?;
+        let mut sender = Sender::new("soc", &FilesConfig::new(disk.0.clone(), format))?;
         let mut taken = Sums::default();
         let mut batches = 0;
         let error = loop {
             let batch = records(batches, 6000);
-            let (count, _, error) = courier.bring(&batch);
+            let (count, _, error) = sender.bring(&batch);
             taken += Sums::of(&batch[..count]);
             batches += 1;
             if let Some(error) = error {
@@ -193,21 +193,21 @@ fn a_full_disk_costs_nothing_that_was_taken_and_is_gone_on_with() -> Result<()> 
         // What was taken is whole, without another call; nothing that is not whole has a name.
         ensure!(Sums::of_files(&disk.0)? == taken, "{format:?}");
         for _ in 0..3 {
-            let (count, _, error) = courier.bring(&records(7, 6000));
+            let (count, _, error) = sender.bring(&records(7, 6000));
             taken += Sums::of(&records(7, 6000)[..count]);
             // A file that was closed may have left room: columns take less than was reserved for them.
             let Some(error) = error else { continue };
             ensure!(error.loss == Loss::DiskFull && !error.held_is_lost, "{error:?}");
             ensure!(Sums::of_files(&disk.0)? == taken, "{format:?}");
         }
-        ensure!(courier.sink.close()? == Taken::Delivered);
+        ensure!(sender.sink.close()? == Taken::Delivered);
         ensure!(!names(&disk.0)?.iter().any(|name| name.starts_with('.')), "{:?}", names(&disk.0)?);
         fs::remove_file(&ballast)?;
         let batch = records(8, 3000);
-        let (count, last, error) = courier.bring(&batch);
+        let (count, last, error) = sender.bring(&batch);
         ensure!((count, error.is_none()) == (3000, true), "{error:?}");
         // The files before were closed without a word, which is told as soon as nothing is held.
-        ensure!(last == Taken::Delivered || courier.sink.close()? == Taken::Delivered);
+        ensure!(last == Taken::Delivered || sender.sink.close()? == Taken::Delivered);
         taken += Sums::of(&batch);
         ensure!(Sums::of_files(&disk.0)? == taken, "{format:?}");
         ensure!(query(&disk.0, format, "duckdb")?.iter().all(|sums| *sums == taken));
@@ -227,51 +227,51 @@ fn a_directory_that_cannot_be_written_is_survived() -> Result<()> {
         // A file where the directory should be.
         let path = folder.path().join(format.extension());
         fs::write(&path, "")?;
-        let mut courier = Courier::new("soc", &FilesConfig::new(path.clone(), format))?;
-        let error = courier.sink.tend().err().context("it is no directory")?;
+        let mut sender = Sender::new("soc", &FilesConfig::new(path.clone(), format))?;
+        let error = sender.sink.tend().err().context("it is no directory")?;
         ensure!(error.loss == Loss::Unwritable && error.to_string().contains(path.to_str().unwrap_or("?")));
-        let (count, _, error) = courier.bring(&batch);
+        let (count, _, error) = sender.bring(&batch);
         ensure!(count == 0 && error.is_some_and(|error| error.loss == Loss::Unwritable));
         fs::remove_file(&path)?;
-        ensure!(courier.bring(&batch).0 == 100);
-        ensure!(courier.sink.close()? == Taken::Delivered);
+        ensure!(sender.bring(&batch).0 == 100);
+        ensure!(sender.sink.close()? == Taken::Delivered);
         ensure!(Sums::of_files(&path)? == Sums::of(&batch));
 
         // Mounted read-only while a file is open, and writable again.
         mount_bind(&path, &path)?;
         let mounted = Tmpfs(path.clone());
-        let (count, last, error) = courier.bring(&batch);
+        let (count, last, error) = sender.bring(&batch);
         ensure!((count, last, error.is_none()) == (100, Taken::Held, true));
         drop(mounted);
         let disk = Tmpfs::mount(folder.path().join(format!("{}-disk", format.extension())), 4 << 20)?;
-        let mut courier = Courier::new("soc", &FilesConfig::new(disk.0.clone(), format))?;
-        let taken = courier.bring(&batch);
+        let mut sender = Sender::new("soc", &FilesConfig::new(disk.0.clone(), format))?;
+        let taken = sender.bring(&batch);
         ensure!(taken.0 == 100);
         // The open file keeps the disk from becoming read-only; what is under it does not.
-        ensure!(courier.sink.close()? == Taken::Delivered);
+        ensure!(sender.sink.close()? == Taken::Delivered);
         mount_remount(&disk.0, MountFlags::RDONLY, c"")?;
-        let (count, _, error) = courier.bring(&batch);
+        let (count, _, error) = sender.bring(&batch);
         ensure!(
             count == 0 && error.as_ref().is_some_and(|error| error.loss == Loss::Unwritable),
             "{error:?}"
         );
         ensure!(error.is_some_and(|error| error.to_string().contains("mount it writable")));
         mount_remount(&disk.0, MountFlags::empty(), c"")?;
-        ensure!(courier.bring(&batch).0 == 100);
-        ensure!(courier.sink.close()? == Taken::Delivered);
+        ensure!(sender.bring(&batch).0 == 100);
+        ensure!(sender.sink.close()? == Taken::Delivered);
         ensure!(Sums::of_files(&disk.0)?.records == 200);
 
         // Somebody removes the directory under an open file: what was in it is lost, and said to be.
         let removed = folder.path().join("removed").join(format.extension());
-        let mut courier = Courier::new("soc", &FilesConfig::new(removed.clone(), format))?;
-        ensure!(courier.bring(&batch).0 == 100);
+        let mut sender = Sender::new("soc", &FilesConfig::new(removed.clone(), format))?;
+        ensure!(sender.bring(&batch).0 == 100);
         fs::remove_dir_all(&removed)?;
-        let (_, _, error) = courier.bring(&batch);
+        let (_, _, error) = sender.bring(&batch);
         let error = error.context("the file is gone")?;
         ensure!(error.loss == Loss::Unwritable && error.held_is_lost, "{error:?}");
-        let (count, _, error) = courier.bring(&batch);
+        let (count, _, error) = sender.bring(&batch);
         ensure!(count == 100 && error.is_none(), "{error:?}");
-        ensure!(courier.sink.close()? == Taken::Delivered);
+        ensure!(sender.sink.close()? == Taken::Delivered);
         ensure!(Sums::of_files(&removed)? == Sums::of(&batch));
     }
     Ok(())
@@ -284,13 +284,13 @@ fn databases_read_what_the_documentation_says_with_its_own_queries() -> Result<(
     for format in FORMATS {
         for _ in 0..3 {
             seed += 1;
-            let mut courier = Courier::new("soc", &FilesConfig::new(folder.path().to_owned(), format))?;
-            courier.number = seed;
+            let mut sender = Sender::new("soc", &FilesConfig::new(folder.path().to_owned(), format))?;
+            sender.number = seed;
             // More than one row group.
             let batch = records(seed, 70_000);
-            let (count, _, error) = courier.bring(&batch);
+            let (count, _, error) = sender.bring(&batch);
             ensure!(count == batch.len(), "{error:?}");
-            ensure!(courier.sink.close()? == Taken::Delivered);
+            ensure!(sender.sink.close()? == Taken::Delivered);
             *expected.entry(format.extension()).or_default() += Sums::of(&batch);
         }
     }

@@ -12,7 +12,7 @@ use minimizer::kernel::attach::Mode;
 use minimizer::kernel::prepared::Options;
 use minimizer::kernel::program::Program;
 use minimizer::records::drain::{Records, Totals, drain};
-use minimizer_common::generation::Residual;
+use minimizer_common::generation::Counts;
 use minimizer_common::outcome::Outcome;
 use rustix::thread::{CpuSet, sched_getcpu, sched_setaffinity};
 use tests::live_frames::LiveFrames;
@@ -115,7 +115,7 @@ fn a_flood_of_spoofed_tuples_is_counted_to_the_last_packet() {
         let mut quiet = program.generations().flip().expect("the kernel flips");
         let totals = drain(&mut quiet, &mut records, u64::from);
         ledger.add(&totals);
-        ledger.add_exported(totals.recorded, Residual::default());
+        ledger.add_exported(totals.recorded, Counts::default());
         assert!(ledger.is_balanced(), "{}", serde_json::to_string(&ledger).expect("serializes"));
 
         let interface = &totals.interfaces[0];

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
 use minimizer::commands::demo::generator::Traffic;
-use minimizer::commands::demo::sender::Sender;
+use minimizer::commands::demo::sender::FrameSender;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tests::command::minimizer;
@@ -87,7 +87,7 @@ fn check_printed_ledger(ledger: &Value, [records, packets, octets]: [u64; 3]) {
 }
 
 /// Sends until both cables have carried `frames` together, without ending the senders.
-fn send_until(network: &mut Network, traffic: &Arc<Traffic>, frames: u64) -> Vec<Sender> {
+fn send_until(network: &mut Network, traffic: &Arc<Traffic>, frames: u64) -> Vec<FrameSender> {
     let senders: Vec<_> =
         (0..INTERFACES).map(|cable| network.send(cable, traffic, None).expect("sending starts")).collect();
     while (0..INTERFACES)

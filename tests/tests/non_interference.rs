@@ -7,7 +7,7 @@ use std::thread;
 use aya::maps::{Array, Map, MapData};
 use minimizer::kernel::prepared::{Clock, Options};
 use minimizer::kernel::program::Program;
-use minimizer::policy::compile::Enforced;
+use minimizer::policy::compile::CompiledPolicy;
 use minimizer::records::drain::{Records, drain};
 use minimizer_common::outcome::Outcome;
 use minimizer_common::settings::{
@@ -53,8 +53,8 @@ impl Alteration {
 /// A program with the same secret, clock and sizes as all others.
 fn program(tunnels: Tunnels) -> Program {
     let keys = std::array::from_fn::<u64, HASH_KEYS, _>(|index| 0x9e37_79b9_7f4a_7c15 ^ (index as u64) << 7);
-    let enforced = Enforced::full_record(tunnels);
-    let options = Options { flows_per_cpu: 64, clock: Clock::Control, hash_keys: Some(keys), enforced };
+    let compiled = CompiledPolicy::full_record(tunnels);
+    let options = Options { flows_per_cpu: 64, clock: Clock::Control, hash_keys: Some(keys), compiled };
     let mut program = Program::load(&options).expect("the program loads");
     program.watch(1, 0).expect("slot 0 exists");
     program.set_time(1_700_000_000_000);

@@ -7,7 +7,7 @@ use std::time::Duration;
 use minimizer::kernel::features::Kernel;
 use minimizer::kernel::program::Program;
 use minimizer::policy::class::Class;
-use minimizer::policy::compile::Enforced;
+use minimizer::policy::compile::CompiledPolicy;
 use minimizer::policy::field::Field;
 use minimizer::policy::model::{Policy, Recipient, Scope};
 use minimizer::policy::prefixes::Prefix;
@@ -40,9 +40,9 @@ fn keys() -> [u64; HASH_KEYS] {
     std::array::from_fn(|index| 0x9e37_79b9_7f4a_7c15_u64.rotate_left(5 * u32::try_from(index).expect("few")))
 }
 
-fn program(policy: Policy) -> (Program, Arc<Enforced>) {
-    let enforced = Arc::new(Enforced::compile(policy).expect("the policy fits"));
-    (load(Kernel::detect(), &enforced, Some(keys())).expect("the program loads"), enforced)
+fn program(policy: Policy) -> (Program, Arc<CompiledPolicy>) {
+    let compiled = Arc::new(CompiledPolicy::compile(policy).expect("the policy fits"));
+    (load(Kernel::detect(), &compiled, Some(keys())).expect("the program loads"), compiled)
 }
 
 fn run(program: &mut Program, bare: &Bare, random: &mut ChaCha8Rng) {
@@ -66,14 +66,14 @@ fn what_is_left_out_changes_no_bit_of_any_map() {
         let frames: Vec<_> = originals.iter().map(|bare| Frame::new(bare.frame(&mut random))).collect();
         let policy =
             Policy { tunnels: Tunnels::NONE, ..policies::draw(&mut random, &packets(&frames), start()) };
-        let (mut one, enforced) = program(policy.clone());
+        let (mut one, compiled) = program(policy.clone());
         let (mut other, _) = program(policy.clone());
         let stored = |bare: &Bare, random: &mut ChaCha8Rng| {
             let packet = Frame::new(bare.frame(random)).packet(&policy)?;
-            reference::stored(&policy, &enforced.collected, &packet, IF_INDEX, bare.time_ms, PSEUDONYM_KEY)
+            reference::stored(&policy, &compiled.collected, &packet, IF_INDEX, bare.time_ms, PSEUDONYM_KEY)
         };
         for original in &originals {
-            let altered = original.altered(&mut random, &enforced.collected);
+            let altered = original.altered(&mut random, &compiled.collected);
             // A bit may also decide a class or an indicator: then the policy does not leave the same.
             if stored(original, &mut random) != stored(&altered, &mut random) {
                 continue;
@@ -197,9 +197,9 @@ fn what_nobody_receives_is_not_in_the_loaded_program() {
         ("times", &[F::FlowStartMilliseconds, F::FlowEndMilliseconds]),
     ];
     let measure = |policy: Policy| {
-        let (program, enforced) = program(policy);
+        let (program, compiled) = program(policy);
         let instructions = program.instructions().expect("the kernel shows them");
-        (instructions.len() / 8, loads(&instructions), [enforced.key_bits(false), enforced.key_bits(true)])
+        (instructions.len() / 8, loads(&instructions), [compiled.key_bits(false), compiled.key_bits(true)])
     };
     let all = measure(with_fields("all", Field::ALL.iter().copied()));
     println!("every field: {} instructions, {} loads, keys of {:?} bits", all.0, all.1, all.2);

@@ -7,7 +7,7 @@ use aya::programs::{TestRun as _, TestRunOptions};
 use aya::util::KernelVersion;
 use minimizer::kernel::prepared::{Clock, Options};
 use minimizer::kernel::program::Program;
-use minimizer::policy::compile::Enforced;
+use minimizer::policy::compile::CompiledPolicy;
 use minimizer::records::drain::{InterfaceTotals, Records, drain};
 use minimizer_common::generation::InterfaceCounters;
 use minimizer_common::outcome::Outcome;
@@ -79,8 +79,8 @@ struct Bench {
 
 impl Bench {
     fn new(flows_per_cpu: u32, tunnels: Tunnels, hash_keys: Option<[u64; HASH_KEYS]>) -> Self {
-        let enforced = Enforced::full_record(tunnels);
-        let options = Options { flows_per_cpu, clock: Clock::Control, hash_keys, enforced };
+        let compiled = CompiledPolicy::full_record(tunnels);
+        let options = Options { flows_per_cpu, clock: Clock::Control, hash_keys, compiled };
         let mut program = Program::load(&options).expect("the program loads");
         program.watch(INTERFACE_INDEX, 0).expect("slot 0 exists");
         program.set_time(START_UNITS * 1000);

@@ -5,7 +5,7 @@ use minimizer::kernel::prepared::{Clock, Options};
 use minimizer::kernel::program::Program;
 use minimizer::policy::field::Fields;
 use minimizer::records::drain::{Records, drain};
-use minimizer_common::generation::Residual;
+use minimizer_common::generation::Counts;
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use tests::privilege::can_use_kernel;
 
@@ -41,7 +41,7 @@ fn what_the_kernel_counts_is_what_the_drain_finds() {
     let totals = drain(&mut quiet, &mut records, |units| u64::from(units) * 1000);
     let mut ledger = Ledger::new(vec!["test".into()]);
     ledger.add(&totals);
-    ledger.add_exported(totals.recorded, Residual::default());
+    ledger.add_exported(totals.recorded, Counts::default());
     assert!(ledger.is_balanced(), "{}", serde_json::to_string(&ledger).expect("serializes"));
     let drained = records.take();
     assert_eq!(drained.len(), 10);

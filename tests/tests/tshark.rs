@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use minimizer::commands::pcap::{Capture, Frame};
 use minimizer::commands::replay::replay;
-use minimizer::policy::compile::Enforced;
+use minimizer::policy::compile::CompiledPolicy;
 use minimizer::records::keys::Keys;
 use minimizer::records::terms::Keyring;
 use minimizer_common::tunnel::Tunnels;
@@ -168,10 +168,10 @@ fn check(capture: &Path, read: &[Frame], origins: &[String]) -> Compared {
     }
     assert!(unexplained.is_empty(), "{name}:\n  {}", unexplained.join("\n  "));
 
-    let enforced = Enforced::full_record(Tunnels::NONE);
+    let compiled = CompiledPolicy::full_record(Tunnels::NONE);
     let keyring = Keyring::new(Keys::load(None).expect("random numbers"));
     let replayed =
-        replay(capture, &enforced, keyring, None).unwrap_or_else(|error| panic!("{name}: {error}"));
+        replay(capture, &compiled, keyring, None).unwrap_or_else(|error| panic!("{name}: {error}"));
     assert!(replayed.error.is_none(), "{name}: {:?}", replayed.error);
     let records =
         replayed.records.iter().map(|record| match serde_json::to_value(record.with(replayed.fields)) {

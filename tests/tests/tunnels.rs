@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::Command;
 
 use minimizer::commands::replay::replay;
-use minimizer::policy::compile::Enforced;
+use minimizer::policy::compile::CompiledPolicy;
 use minimizer::records::keys::Keys;
 use minimizer::records::terms::Keyring;
 use minimizer_common::tunnel::Tunnel;
@@ -125,9 +125,9 @@ fn shown(capture: &Path) -> Counts {
 
 /// What the program in the kernel counts, with these tunnels listed.
 fn counted(capture: &Path, tunnels: &[Tunnel]) -> Counts {
-    let enforced = Enforced::load("full-record", tunnels).expect("is built in");
+    let compiled = CompiledPolicy::load("full-record", tunnels).expect("is built in");
     let keyring = Keyring::new(Keys::load(None).expect("random numbers"));
-    let replayed = replay(capture, &enforced, keyring, None).expect("replays");
+    let replayed = replay(capture, &compiled, keyring, None).expect("replays");
     assert!(replayed.error.is_none() && replayed.ledger.is_balanced());
     let mut counts = Counts::new();
     for record in &replayed.records {

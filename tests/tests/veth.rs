@@ -15,7 +15,7 @@ use minimizer::kernel::attach::Mode;
 use minimizer::kernel::prepared::Options;
 use minimizer::kernel::program::Program;
 use minimizer::records::drain::{Occupancy, Records, Totals, drain};
-use minimizer_common::generation::Residual;
+use minimizer_common::generation::Counts;
 use minimizer_common::outcome::Outcome;
 use minimizer_common::tuple::Tuple;
 use tests::expected::Expected;
@@ -34,9 +34,9 @@ const BURST_FRAMES: u32 = 20_000;
 /// What the agent's side found over all drains.
 struct Found {
     ledger: Ledger,
-    flows: HashMap<Tuple, Residual>,
+    flows: HashMap<Tuple, Counts>,
     /// By interface slot, IP version 6 and protocol.
-    residuals: HashMap<(usize, bool, u8), Residual>,
+    residuals: HashMap<(usize, bool, u8), Counts>,
     fullest: Occupancy,
 }
 
@@ -47,14 +47,14 @@ impl Found {
         let totals = drain(&mut quiet, &mut records, u64::from);
         let records = records.take();
         self.ledger.add(&totals);
-        self.ledger.add_exported(totals.recorded, Residual::default());
+        self.ledger.add_exported(totals.recorded, Counts::default());
         assert!(self.ledger.is_balanced(), "{}", serde_json::to_string(&self.ledger).expect("serializes"));
         for (slot, interface) in totals.interfaces.iter().enumerate() {
             assert_eq!(interface.seen_packets, interface.outcomes.iter().sum::<u64>());
             let recorded = sum(records
                 .iter()
                 .filter(|record| record.ingress_interface == if_indices[slot])
-                .map(|record| Residual { packets: record.packets, octets: record.octets }));
+                .map(|record| Counts { packets: record.packets, octets: record.octets }));
             let overflow = overflow(&totals, slot);
             assert_eq!(interface.outcome(Outcome::Counted), recorded.packets);
             assert_eq!(interface.outcome(Outcome::Overflow), overflow.packets);
@@ -75,20 +75,20 @@ impl Found {
     }
 }
 
-fn add(total: &mut Residual, packets: u64, octets: u64) {
+fn add(total: &mut Counts, packets: u64, octets: u64) {
     total.packets += packets;
     total.octets += octets;
 }
 
-fn sum(counts: impl Iterator<Item = Residual>) -> Residual {
-    let mut total = Residual::default();
+fn sum(counts: impl Iterator<Item = Counts>) -> Counts {
+    let mut total = Counts::default();
     counts.for_each(|counts| add(&mut total, counts.packets, counts.octets));
     total
 }
 
-fn overflow(totals: &Totals, slot: usize) -> Residual {
+fn overflow(totals: &Totals, slot: usize) -> Counts {
     let residuals = totals.residuals.iter().filter(|residual| residual.interface == slot);
-    sum(residuals.map(|residual| Residual { packets: residual.packets, octets: residual.octets }))
+    sum(residuals.map(|residual| Counts { packets: residual.packets, octets: residual.octets }))
 }
 
 /// Two interfaces with the program attached.
@@ -164,8 +164,8 @@ impl Watched {
 }
 
 /// Packets and octets by interface slot, IP version 6 and protocol.
-fn by_kind(flows: &HashMap<Tuple, Residual>) -> HashMap<(usize, bool, u8), Residual> {
-    let mut kinds: HashMap<_, Residual> = HashMap::new();
+fn by_kind(flows: &HashMap<Tuple, Counts>) -> HashMap<(usize, bool, u8), Counts> {
+    let mut kinds: HashMap<_, Counts> = HashMap::new();
     for (tuple, counts) in flows {
         let tags = tuple.tags();
         let interface = usize::try_from(tags.interface()).expect("slots are small");
@@ -205,7 +205,7 @@ fn mixed_traffic_is_counted_exactly() {
         return;
     }
     let found = count_mix(65_536);
-    assert_eq!(found.ledger.overflow(), Residual::default(), "the table was large enough");
+    assert_eq!(found.ledger.overflow(), Counts::default(), "the table was large enough");
 }
 
 #[test]

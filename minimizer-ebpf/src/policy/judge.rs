@@ -84,22 +84,22 @@ pub fn judge<const IPV6: bool>(
     let steps = Steps(constant!(plan.steps));
     let (source, destination) = Address::pair::<IPV6>(addresses);
     let (mut source_leaf, mut destination_leaf) = (Leaf(CLASS_FOREIGN), Leaf(CLASS_FOREIGN));
-    if steps.has(Steps::TRIE) {
+    if steps.intersects(Steps::TRIE) {
         source_leaf = Leaf(untraced(prefixes::leaf::<IPV6>(nodes, source).0));
         destination_leaf = Leaf(untraced(prefixes::leaf::<IPV6>(nodes, destination).0));
     }
     let (source_class, destination_class) = (source_leaf.class(), destination_leaf.class());
     // Directions with a class that is never collected are not among them.
-    if steps.has(Steps::SCOPE)
+    if steps.intersects(Steps::SCOPE)
         && constant!(plan.tables.directions) & direction_bit(source_class, destination_class) == 0
     {
         return Err(Outcome::OutOfScope);
     }
     let mut selector = 0;
-    if steps.has(Steps::SELECT) {
+    if steps.intersects(Steps::SELECT) {
         let mut source_list = source_leaf.list();
         let mut destination_list = destination_leaf.list();
-        if steps.has(if IPV6 { Steps::HOSTS_IPV6 } else { Steps::HOSTS_IPV4 }) {
+        if steps.intersects(if IPV6 { Steps::HOSTS_IPV6 } else { Steps::HOSTS_IPV4 }) {
             // The list of a host has the indicators of its prefixes in it.
             let source_host = hosts::list::<IPV6>(nodes, plan, source);
             if source_host != 0 {
@@ -136,7 +136,7 @@ fn select(nodes: &impl Nodes, plan: &Plan, steps: Steps, endpoints: (u32, u32), 
     if selector == 0 {
         selector = matching(endpoints.1, destination_port);
     }
-    if steps.has(Steps::ANY) {
+    if steps.intersects(Steps::ANY) {
         let any = constant!(plan.tables.any);
         if selector == 0 {
             selector = matching(list_of_any(nodes, any, u32::from(source_port)), source_port);

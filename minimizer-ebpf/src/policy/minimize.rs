@@ -50,11 +50,11 @@ pub fn minimize<const IPV6: bool>(
     let steps = steps(plan);
     let mut addresses = packet.addresses;
     let (masks, omits) = if IPV6 { (Steps::IPV6, Steps::NO_IPV6) } else { (Steps::IPV4, Steps::NO_IPV4) };
-    if steps.has(masks) && !steps.has(omits) {
-        let classes = if steps.has(Steps::CLASSES) { classes } else { Classes::default() };
+    if steps.intersects(masks) && !steps.intersects(omits) {
+        let classes = if steps.intersects(Steps::CLASSES) { classes } else { Classes::default() };
         addresses =
             if IPV6 { ipv6(plan, steps, addresses, classes) } else { ipv4(plan, steps, addresses, classes) };
-        if steps.has(Steps::PSEUDONYMS) {
+        if steps.intersects(Steps::PSEUDONYMS) {
             let key = key()?;
             addresses = if IPV6 {
                 ipv6_pseudonyms(plan, packet.addresses, addresses, classes, key)
@@ -64,7 +64,7 @@ pub fn minimize<const IPV6: bool>(
         }
     }
     let mut ports = packet.ports;
-    if steps.has(Steps::PORTS) {
+    if steps.intersects(Steps::PORTS) {
         ports = match packet.protocol {
             ICMP => masked(ports, constant!(plan.icmp_masks[0])),
             ICMPV6 => masked(ports, constant!(plan.icmp_masks[1])),
@@ -72,14 +72,14 @@ pub fn minimize<const IPV6: bool>(
         };
     }
     let mut tags = packet.tags.with_interface(interface);
-    if steps.has(Steps::NO_TAGS) {
+    if steps.intersects(Steps::NO_TAGS) {
         tags = Tags::NONE;
-    } else if steps.has(Steps::TAGS) {
+    } else if steps.intersects(Steps::TAGS) {
         tags = Tags(tags.0 & constant!(plan.tags_mask));
     }
     let mut tuple = Tuple::new(addresses, ports, tags, packet.protocol, packet.traffic_class);
     let mut control_bits = packet.control_bits;
-    if steps.has(Steps::KIND) {
+    if steps.intersects(Steps::KIND) {
         let mask = constant!(plan.kind_mask);
         tuple.kind &= mask as u16;
         control_bits &= (mask >> 16) as u16;
@@ -91,7 +91,7 @@ pub fn minimize<const IPV6: bool>(
 #[inline(always)]
 fn ipv4(plan: &Plan, steps: Steps, addresses: [u64; 4], classes: Classes) -> [u64; 4] {
     let mut mask = constant!(plan.ipv4_masks[0]);
-    if steps.has(Steps::CLASSES) {
+    if steps.intersects(Steps::CLASSES) {
         let domestic = constant!(plan.ipv4_masks[1]);
         let sources = u64::from(u32::MAX);
         mask = either(classes.source, mask, domestic) & sources
@@ -105,7 +105,7 @@ fn ipv4(plan: &Plan, steps: Steps, addresses: [u64; 4], classes: Classes) -> [u6
 fn ipv6(plan: &Plan, steps: Steps, addresses: [u64; 4], classes: Classes) -> [u64; 4] {
     let mask = |side: usize, class: u32, word: usize| {
         let foreign = constant!(plan.ipv6_masks[side][0][word]);
-        if steps.has(Steps::CLASSES) {
+        if steps.intersects(Steps::CLASSES) {
             either(class, foreign, constant!(plan.ipv6_masks[side][1][word]))
         } else {
             foreign
@@ -122,12 +122,12 @@ fn ipv6(plan: &Plan, steps: Steps, addresses: [u64; 4], classes: Classes) -> [u6
 /// Puts the pseudonyms of IPv4 addresses where the masks have left nothing.
 #[inline(always)]
 fn ipv4_pseudonyms(plan: &Plan, whole: u64, kept: u64, classes: Classes, [k0, k1]: [u64; 2]) -> [u64; 4] {
-    let chosen = constant!(plan.ipv4_pseudonyms);
+    let choice = constant!(plan.ipv4_pseudonyms);
     let mut addresses = kept;
-    if is_chosen(chosen, 0, classes.source) {
+    if is_chosen(choice, 0, classes.source) {
         addresses |= u64::from(siphash::ipv4_pseudonym(k0, k1, whole as u32));
     }
-    if is_chosen(chosen, 1, classes.destination) {
+    if is_chosen(choice, 1, classes.destination) {
         addresses |= u64::from(siphash::ipv4_pseudonym(k0, k1, (whole >> 32) as u32)) << 32;
     }
     [addresses, 0, 0, 0]
@@ -142,12 +142,12 @@ fn ipv6_pseudonyms(
     classes: Classes,
     [k0, k1]: [u64; 2],
 ) -> [u64; 4] {
-    let chosen = constant!(plan.ipv6_pseudonyms);
+    let choice = constant!(plan.ipv6_pseudonyms);
     let [mut first, mut second, mut third, mut fourth] = kept;
-    if is_chosen(chosen, 0, classes.source) {
+    if is_chosen(choice, 0, classes.source) {
         (first, second) = siphash::ipv6_pseudonym(k0, k1, whole[0], whole[1]);
     }
-    if is_chosen(chosen, 1, classes.destination) {
+    if is_chosen(choice, 1, classes.destination) {
         (third, fourth) = siphash::ipv6_pseudonym(k0, k1, whole[2], whole[3]);
     }
     [first, second, third, fourth]
@@ -155,8 +155,8 @@ fn ipv6_pseudonyms(
 
 /// Whether addresses of a class become pseudonyms on this side.
 #[inline(always)]
-const fn is_chosen(chosen: u32, side: u32, class: u32) -> bool {
-    chosen >> (side * 2 + (class & 1)) & 1 != 0
+const fn is_chosen(choice: u32, side: u32, class: u32) -> bool {
+    choice >> (side * 2 + (class & 1)) & 1 != 0
 }
 
 /// The first word for class 0, the second for class 1, without a branch.

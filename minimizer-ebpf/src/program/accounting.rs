@@ -52,7 +52,7 @@ unsafe impl Frame for XdpFrame {
 
     #[inline(always)]
     fn omits(&self, steps: Steps) -> bool {
-        self.steps.has(steps)
+        self.steps.intersects(steps)
     }
 
     #[inline(always)]
@@ -252,7 +252,7 @@ impl Place {
         let Self { run, interface, time } = *self;
         let plan = &SETTINGS.plan;
         let steps = Steps(setting!(plan.steps));
-        let judges = steps.has(Steps::SCOPE.and(Steps::SELECT));
+        let judges = steps.intersects(Steps::SCOPE.union(Steps::SELECT));
         let packet = &if judges && !SETTLED { packet.settled() } else { *packet };
         let Judgement { source_class, destination_class, selector } = if judges {
             let Packet { addresses, ports, protocol, .. } = packet;
@@ -268,19 +268,19 @@ impl Place {
         let classes = Classes { source: source_class, destination: destination_class };
         let (mut tuple, control_bits) =
             minimize::<IPV6>(plan, packet, interface, classes, || run.pseudonym_key())?;
-        if steps.has(Steps::SELECTOR) {
+        if steps.intersects(Steps::SELECTOR) {
             tuple.selector = selector;
         }
         let count = Count {
             octets,
             control_bits,
-            first: if steps.has(Steps::NO_START) { 0 } else { time.units },
-            last: if steps.has(Steps::NO_END) { 0 } else { time.units },
+            first: if steps.intersects(Steps::NO_START) { 0 } else { time.units },
+            last: if steps.intersects(Steps::NO_END) { 0 } else { time.units },
         };
         let parts = Parts {
-            addresses: !steps.has(if IPV6 { Steps::NO_IPV6 } else { Steps::NO_IPV4 }),
-            transport: !steps.has(Steps::NO_TRANSPORT),
-            selector: steps.has(Steps::SELECTOR),
+            addresses: !steps.intersects(if IPV6 { Steps::NO_IPV6 } else { Steps::NO_IPV4 }),
+            transport: !steps.intersects(Steps::NO_TRANSPORT),
+            selector: steps.intersects(Steps::SELECTOR),
         };
         let keys = &SETTINGS.hash_keys;
         let position = if IPV6 { hash::ipv6(keys, &tuple, parts) } else { hash::ipv4(keys, &tuple, parts) };

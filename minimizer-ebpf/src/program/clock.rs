@@ -23,8 +23,8 @@ pub struct Time {
 /// misses. Where indicators expire it is computed at the end of every second, too.
 #[inline(always)]
 pub fn now(counters: &mut InterfaceCounters, control: &Control, steps: Steps) -> Time {
-    let has_seconds = steps.has(Steps::SELECT);
-    if steps.has(Steps::NO_TIME) && !has_seconds {
+    let has_seconds = steps.intersects(Steps::SELECT);
+    if steps.intersects(Steps::NO_TIME) && !has_seconds {
         return Time { units: 0, seconds: 0 };
     }
     if setting!(clock) == CLOCK_CONTROL {

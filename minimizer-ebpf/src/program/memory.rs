@@ -4,8 +4,8 @@ use aya_ebpf::btf_maps::{Array, ArrayOfMaps};
 use aya_ebpf::helpers::generated::bpf_get_smp_processor_id;
 use aya_ebpf::macros::btf_map;
 use minimizer_common::generation::{
-    BLOCK_BYTES, Block, CPU_STATE_BLOCK, CpuState, Group, InterfaceCounters, RESIDUAL_BLOCK,
-    RESIDUALS_PER_BLOCK, Residual, SPILL_BLOCK, WAYS, residual_index,
+    BLOCK_BYTES, Block, CPU_STATE_BLOCK, Counts, CpuState, Group, InterfaceCounters, RESIDUAL_BLOCK,
+    RESIDUALS_PER_BLOCK, SPILL_BLOCK, WAYS, residual_index,
 };
 use minimizer_common::settings::{BLOCKS_PLACEHOLDER, Control};
 use minimizer_common::tables::{ENTRY_WORDS, Entry, NODE_WORDS, Node, Roots};
@@ -126,7 +126,7 @@ impl Run {
         let index = untraced(residual_index(packet.interface, tuple.tags().is_ipv6(), tuple.protocol()));
         let per_block = RESIDUALS_PER_BLOCK as u32;
         let residuals =
-            self.block(RESIDUAL_BLOCK + index / per_block)?.cast::<[Residual; RESIDUALS_PER_BLOCK]>();
+            self.block(RESIDUAL_BLOCK + index / per_block)?.cast::<[Counts; RESIDUALS_PER_BLOCK]>();
         // SAFETY: the block holds residual counters, and only this CPU writes it.
         let residual = unsafe { &mut (*residuals)[(index % per_block) as usize] };
         residual.packets += 1;

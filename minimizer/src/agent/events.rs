@@ -40,12 +40,12 @@ pub struct Events {
 
 /// The side of whoever stops or calls it.
 #[derive(Debug)]
-pub struct Bell {
+pub struct Waker {
     stop: Mutex<Option<PipeWriter>>,
     call: PipeWriter,
 }
 
-impl Bell {
+impl Waker {
     /// Ends every wait, now or whenever it begins.
     pub fn stop(&self) {
         // The reader sees the end of the pipe.
@@ -66,12 +66,12 @@ impl Events {
     ///
     /// # Errors
     /// When no pipe can be had.
-    pub fn new(links: LinkNotifications) -> io::Result<(Self, Bell)> {
+    pub fn new(links: LinkNotifications) -> io::Result<(Self, Waker)> {
         let (stop, writer) = pipe()?;
         let (calls, call) = pipe()?;
         let now = Instant::now();
         let events = Self { links, stop, calls, quiet: now, not_before: now };
-        Ok((events, Bell { stop: Mutex::new(Some(writer)), call }))
+        Ok((events, Waker { stop: Mutex::new(Some(writer)), call }))
     }
 
     /// Waits until something happens. Stopping comes first.

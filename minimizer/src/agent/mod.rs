@@ -10,13 +10,13 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use crate::agent::error::AgentError;
-use crate::agent::events::{Bell, Events};
+use crate::agent::events::{Events, Waker};
 use crate::agent::progress::Progress;
 use crate::agent::worker::{Replacement, Worker};
-use crate::delivery::books::Books;
+use crate::delivery::accounting::Accounting;
 use crate::interfaces::netlink::LinkNotifications;
 use crate::interfaces::selection::Selection;
-use crate::interfaces::slots::Watch;
+use crate::interfaces::slots::InterfaceSlots;
 use crate::kernel::attach::Mode;
 use crate::kernel::program::Program;
 use crate::records::terms::Keyring;
@@ -36,24 +36,24 @@ pub struct AgentOptions {
 
 /// The running agent. It ends as [`Stopper::stop`] says, also when it is dropped.
 pub struct Agent {
-    bell: Arc<Bell>,
+    bell: Arc<Waker>,
     replacements: mpsc::Sender<Replacement>,
     drain: Option<JoinHandle<Result<(), AgentError>>>,
 }
 
 /// Asks the agent to stop, from anywhere.
 #[derive(Clone)]
-pub struct Stopper(Arc<Bell>);
+pub struct Stopper(Arc<Waker>);
 
 /// Puts another program in the place of the one in force.
 #[derive(Clone)]
 pub struct Replacer {
-    bell: Arc<Bell>,
+    bell: Arc<Waker>,
     replacements: mpsc::Sender<Replacement>,
 }
 
 impl Agent {
-    /// Attaches the program to the interfaces and starts to drain, into the lanes of the books. `observe` is called after
+    /// Attaches the program to the interfaces and starts to drain, into the queues of the accounting. `observe` is called after
     /// every drain and whenever interfaces have changed, on the drain's thread: it must not wait for anything.
     ///
     /// # Errors
@@ -62,18 +62,18 @@ impl Agent {
         program: Program,
         keyring: Keyring,
         options: AgentOptions,
-        books: Books,
+        accounting: Accounting,
         observe: impl FnMut(&Progress<'_>) + Send + 'static,
     ) -> Result<Self, AgentError> {
         // Before the interfaces are listed: what changes meanwhile is notified.
         let notifications = LinkNotifications::subscribe()?;
         let (events, bell) = Events::new(notifications).map_err(AgentError::Wait)?;
         let bell = Arc::new(bell);
-        let watch = Watch::new(options.selection, options.mode, options.force_tap)?;
+        let watch = InterfaceSlots::new(options.selection, options.mode, options.force_tap)?;
         // Gone with the worker, and with it whatever still waits there.
         let (replacements, waiting) = mpsc::channel();
         let worker =
-            Worker::start(program, keyring, watch, options.interval, events, books, waiting, observe)?;
+            Worker::start(program, keyring, watch, options.interval, events, accounting, waiting, observe)?;
         let drain = thread::Builder::new()
             .name("drain".to_owned())
             .spawn(move || worker.work())
@@ -115,7 +115,7 @@ impl Drop for Agent {
 }
 
 impl Stopper {
-    /// Asks the agent to detach, drain once more and end. Batches still wait in the lanes.
+    /// Asks the agent to detach, drain once more and end. Batches still wait in the queues.
     pub fn stop(&self) {
         self.0.stop();
     }

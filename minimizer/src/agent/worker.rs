@@ -8,15 +8,15 @@ use jiff::Timestamp;
 use crate::agent::error::AgentError;
 use crate::agent::events::{Event, Events};
 use crate::agent::progress::Progress;
+use crate::delivery::accounting::Accounting;
 use crate::delivery::batch::{Batch, Origin};
-use crate::delivery::books::Books;
 use crate::delivery::ledger::Ledger;
 use crate::delivery::sink::Interface;
-use crate::interfaces::slots::Watch;
+use crate::interfaces::slots::InterfaceSlots;
 use crate::kernel::error::ProgramError;
 use crate::kernel::program::Program;
 use crate::records::drain::{Totals, drain_slots};
-use crate::records::packed::{Legend, Packing};
+use crate::records::packed::{Packing, SlotDecoder};
 use crate::records::terms::{Keyring, Terms};
 
 /// A program that is to take the place of the one in force, and who waits for that.
@@ -30,7 +30,7 @@ pub(super) struct Worker<F> {
     program: Program,
     keyring: Keyring,
     terms: Arc<Terms>,
-    watch: Watch,
+    watch: InterfaceSlots,
     events: Events,
     packing: Packing,
     /// Index of the interface by slot number.
@@ -41,7 +41,7 @@ pub(super) struct Worker<F> {
     /// When the latest drain was, in milliseconds since 1970.
     drained_ms: u64,
     batches: u64,
-    books: Books,
+    accounting: Accounting,
     replacements: mpsc::Receiver<Replacement>,
     observe: F,
 }
@@ -51,14 +51,14 @@ impl<F: FnMut(&Progress<'_>)> Worker<F> {
     pub(super) fn start(
         program: Program,
         mut keyring: Keyring,
-        watch: Watch,
+        watch: InterfaceSlots,
         interval: Duration,
         events: Events,
-        books: Books,
+        accounting: Accounting,
         replacements: mpsc::Receiver<Replacement>,
         observe: F,
     ) -> Result<Self, AgentError> {
-        let terms = keyring.terms(program.enforced(), Timestamp::now())?;
+        let terms = keyring.terms(program.compiled(), Timestamp::now())?;
         let mut worker = Self {
             program_tag: program.tag()?.into(),
             program,
@@ -71,7 +71,7 @@ impl<F: FnMut(&Progress<'_>)> Worker<F> {
             interval,
             drained_ms: now_ms(),
             batches: 0,
-            books,
+            accounting,
             replacements,
             observe,
         };
@@ -85,7 +85,7 @@ impl<F: FnMut(&Progress<'_>)> Worker<F> {
         self.program.detach_all();
         // Packets that were in the program when it was detached end before the flip returns.
         let last = self.drain();
-        self.books.lanes().iter().for_each(|lane| lane.close());
+        self.accounting.queues().iter().for_each(|queue| queue.close());
         result.and(last)
     }
 
@@ -93,7 +93,7 @@ impl<F: FnMut(&Progress<'_>)> Worker<F> {
         let mut next = Instant::now() + self.interval;
         loop {
             let mut deadline = self.watch.next_look().map_or(next, |look| look.min(next));
-            if let Some(mandate) = &self.program.enforced().policy.mandate {
+            if let Some(mandate) = &self.program.compiled().policy.mandate {
                 let now = Timestamp::now();
                 mandate.permits(now)?;
                 deadline = deadline.min(Instant::now() + mandate.ask_again(now));
@@ -136,22 +136,22 @@ impl<F: FnMut(&Progress<'_>)> Worker<F> {
         let totals = drain_slots(&mut quiet, self.if_indices.len(), |slot| packing.add(slot));
         self.program.settled();
         self.watch.drained();
-        let records = self.packing.take(Legend::new(&terms.enforced, time, &self.if_indices));
-        let books = self.books.clone();
-        let mut ledger = books.lock();
+        let records = self.packing.take(SlotDecoder::new(&terms.compiled, time, &self.if_indices));
+        let accounting = self.accounting.clone();
+        let mut ledger = accounting.lock();
         write_unwatched(&self.watch, &mut ledger);
         ledger.add(&totals);
-        if !terms.enforced.selector_ids.is_empty() {
+        if !terms.compiled.selector_ids.is_empty() {
             ledger.add_selected(records.iter());
         }
-        if terms.enforced.collected.has_protocols() {
+        if terms.compiled.collected.has_protocols() {
             ledger.add_protocols(records.iter());
         }
         let origin = self.origin(ledger.clone());
         drop(ledger);
-        let batch = Arc::new(Batch::new(records, totals, terms, origin, &books));
-        books.lanes().iter().for_each(|lane| lane.push(&batch));
-        let ledger = books.ledger();
+        let batch = Arc::new(Batch::new(records, totals, terms, origin, &accounting));
+        accounting.queues().iter().for_each(|queue| queue.push(&batch));
+        let ledger = accounting.ledger();
         self.report(&ledger, Some((&batch.totals, start.elapsed())));
         Ok(())
     }
@@ -186,7 +186,7 @@ impl<F: FnMut(&Progress<'_>)> Worker<F> {
         let Ok(Replacement { program, asker }) = self.replacements.try_recv() else { return Ok(()) };
         // Slots whose interfaces are gone are settled, and little is left to drain while both are there.
         self.drain()?;
-        let terms = self.keyring.terms(program.enforced(), Timestamp::now())?;
+        let terms = self.keyring.terms(program.compiled(), Timestamp::now())?;
         let program_tag = program.tag()?.into();
         let mut other = std::mem::replace(&mut self.program, program);
         let other_terms = std::mem::replace(&mut self.terms, terms);
@@ -235,14 +235,14 @@ impl<F: FnMut(&Progress<'_>)> Worker<F> {
         if self.watch.needs_drain(&self.program, &candidates) {
             self.drain()?;
         }
-        let books = self.books.clone();
-        let mut ledger = books.lock();
+        let accounting = self.accounting.clone();
+        let mut ledger = accounting.lock();
         for slot in self.watch.attach(&mut self.program, candidates, is_start)? {
             ledger.retire(slot);
         }
         self.if_indices = self.watch.if_indices().collect();
         write_unwatched(&self.watch, &mut ledger);
-        let ledger = books.copy(&mut ledger);
+        let ledger = accounting.copy(&mut ledger);
         self.report(&ledger, None);
         Ok(())
     }
@@ -255,7 +255,7 @@ impl<F: FnMut(&Progress<'_>)> Worker<F> {
 }
 
 /// Enters names and the times that nobody watched into the ledger.
-fn write_unwatched(watch: &Watch, ledger: &mut Ledger) {
+fn write_unwatched(watch: &InterfaceSlots, ledger: &mut Ledger) {
     for (slot, (name, unwatched)) in watch.unwatched().enumerate() {
         ledger.enter(slot, name, unwatched);
     }

@@ -30,7 +30,7 @@ pub struct Cli {
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub enum Verb {
-    /// Watch live interfaces: attach, drain, export, serve metrics.
+    /// InterfaceSlots live interfaces: attach, drain, export, serve metrics.
     Run(Run),
     /// See it work: traffic in a private network, counted by the real program in the kernel.
     Demo(Demo),

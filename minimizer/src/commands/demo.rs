@@ -24,17 +24,17 @@ use crate::agent::{Agent, AgentOptions};
 use crate::commands::cli;
 use crate::commands::live::{Interval, Live, Top};
 use crate::commands::pcap::{Capture, CaptureError};
-use crate::commands::policy_choice::Chosen;
+use crate::commands::policy_choice::PolicyChoice;
 use crate::commands::run::{self, RunError, Signals};
 use crate::commands::text::Output;
-use crate::delivery::books::Books;
-use crate::delivery::queue::{Bounds, Lane};
+use crate::delivery::accounting::Accounting;
+use crate::delivery::queue::{Bounds, Queue};
 use crate::interfaces::netlink::{Netlink, NetlinkError};
 use crate::interfaces::selection::Selection;
 use crate::kernel::attach::Mode;
 use crate::kernel::error::ProgramError;
 use crate::kernel::table_size;
-use crate::policy::compile::Enforced;
+use crate::policy::compile::CompiledPolicy;
 use crate::records::terms::Keyring;
 use crate::serve::http::{ListenError, Listener, Server};
 use crate::serve::snapshot::{Published, Snapshot};
@@ -44,7 +44,7 @@ use latch::Latch;
 use network::{Cable, NetworkError};
 use payload_check::PayloadCheckError;
 use screen::{Protocols, Summary};
-use sender::{Handed, Sender};
+use sender::{FrameSender, Handed};
 
 /// The end that traffic is sent on.
 pub const SENDER: &str = "generator";
@@ -108,10 +108,10 @@ pub enum DemoError {
 /// # Errors
 /// See [`DemoError`]. However it ends, nothing is left behind: network and program go with the process.
 pub fn demo(args: &cli::Demo) -> Result<(), DemoError> {
-    let chosen = Chosen::new(&args.policy, None).map_err(RunError::Policy)?;
-    let enforced = chosen.enforce().map_err(RunError::Policy)?;
-    let keyring = chosen.keyring().map_err(RunError::Key)?;
-    run::permit(&enforced).map_err(RunError::Mandate)?;
+    let choice = PolicyChoice::new(&args.policy, None).map_err(RunError::Policy)?;
+    let compiled = choice.enforce().map_err(RunError::Policy)?;
+    let keyring = choice.keyring().map_err(RunError::Key)?;
+    run::permit(&compiled).map_err(RunError::Mandate)?;
     let (traffic, damage) = match &args.pcap {
         Some(path) => capture(path)?,
         None => (Traffic::mixed(SEED), None),
@@ -127,7 +127,7 @@ pub fn demo(args: &cli::Demo) -> Result<(), DemoError> {
     let mtu_octets = if args.pcap.is_some() { CAPTURE_MTU_OCTETS } else { MTU_OCTETS };
     let cable = Cable::lay(&mut netlink, SENDER, RECEIVER, mtu_octets)?;
 
-    let summary = measure(args, (enforced, keyring), Arc::new(traffic), &cable, netlink, listener)?;
+    let summary = measure(args, (compiled, keyring), Arc::new(traffic), &cable, netlink, listener)?;
     match args.output {
         Output::Table => screen::print(&summary, &host_interfaces),
         Output::Json => screen::print_json(&summary, &host_interfaces),
@@ -168,7 +168,7 @@ fn capture(path: &Path) -> Result<(Traffic, Option<CaptureError>), DemoError> {
 /// Sends and counts until the time is over, and collects what there is to tell.
 fn measure(
     args: &cli::Demo,
-    (enforced, keyring): (Arc<Enforced>, Keyring),
+    (compiled, keyring): (Arc<CompiledPolicy>, Keyring),
     traffic: Arc<Traffic>,
     cable: &Cable,
     netlink: Netlink,
@@ -178,7 +178,7 @@ fn measure(
     let signals = Signals::catch(&runtime)?;
     let flows = args.table.flows().unwrap_or_default();
     let flows_per_cpu = table_size::decide(flows).map_err(ProgramError::from)?;
-    let mut program = run::load(flows_per_cpu, &enforced)?;
+    let mut program = run::load(flows_per_cpu, &compiled)?;
     let meter = Meter::start(&program)?;
     let options = AgentOptions {
         selection: Selection::one(&cable.receiver.name),
@@ -188,10 +188,10 @@ fn measure(
     };
     let published = Published::new(Snapshot::starting(&mut program, &options)?);
     let observed = published.clone();
-    let lane = Lane::new("screen", args.policy.recipient.as_deref(), "screen", Bounds::default());
-    let books = Books::new(vec![Arc::new(lane)]);
+    let queue = Queue::new("screen", args.policy.recipient.as_deref(), "screen", Bounds::default());
+    let accounting = Accounting::new(vec![Arc::new(queue)]);
     let observe = move |progress: &Progress<'_>| observed.progressed(progress);
-    let agent = Agent::start(program, keyring, options, books.clone(), observe)?;
+    let agent = Agent::start(program, keyring, options, accounting.clone(), observe)?;
     let server = listener.map(|listener| Server::start(vec![listener], published.clone(), None)).transpose();
     let server = server.map_err(RunError::Server)?;
     if let Some(server) = &server {
@@ -203,7 +203,8 @@ fn measure(
         move || end.set()
     });
 
-    let sender = Sender::start(Arc::clone(&traffic), cable.sender.index, None).map_err(DemoError::Send)?;
+    let sender =
+        FrameSender::start(Arc::clone(&traffic), cable.sender.index, None).map_err(DemoError::Send)?;
     let conductor = Conductor { sender, netlink, cable: cable.clone(), meter, start: Instant::now() };
     let conductor = thread::Builder::new()
         .name("conductor".to_owned())
@@ -218,32 +219,37 @@ fn measure(
             }
         })
         .map_err(AgentError::Thread)?;
-    let shown = show(&books, &published, &end, args);
+    let shown = show(&accounting, &published, &end, args);
     end.set();
     let conducted = conductor.join().map_err(|_| AgentError::Panicked)?;
     agent.wait()?;
     let protocols = shown.map_err(DemoError::Output)?;
     let conducted = conducted?;
     Ok(Summary {
-        ledger: books.ledger(),
+        ledger: accounting.ledger(),
         protocols,
         sent: conducted.transmitted,
         unsendable: conducted.handed.unsendable,
         elapsed: conducted.elapsed,
         cost: conducted.cost,
-        payload_check: payload_check::check(traffic.frames(), &enforced)?,
+        payload_check: payload_check::check(traffic.frames(), &compiled)?,
     })
 }
 
 /// Shows every batch until there are no more, and sums up records by protocol.
-fn show(books: &Books, published: &Published, end: &Latch, args: &cli::Demo) -> io::Result<Protocols> {
+fn show(
+    accounting: &Accounting,
+    published: &Published,
+    end: &Latch,
+    args: &cli::Demo,
+) -> io::Result<Protocols> {
     let mut live = Live::new();
     let mut protocols = Protocols::default();
     let title = format!("demo on {RECEIVER}, {} s, Ctrl-C ends", args.duration.as_secs_f64());
-    let [lane] = books.lanes() else { return Ok(protocols) };
-    while let Some(batch) = lane.next_batch() {
+    let [queue] = accounting.queues() else { return Ok(protocols) };
+    while let Some(batch) = queue.next_batch() {
         // Whether there is such a recipient was checked at the start, and a demo has one policy.
-        let Ok(offered) = batch.offered(lane.recipient()) else { continue };
+        let Ok(offered) = batch.offered(queue.recipient()) else { continue };
         let mut top = Top::default();
         let Ok(()) = offered.each(|records| {
             protocols.add(records);
@@ -251,14 +257,14 @@ fn show(books: &Books, published: &Published, end: &Latch, args: &cli::Demo) -> 
             Ok::<_, Infallible>(())
         });
         // This demo is where its records go.
-        lane.exported(&batch, offered.len(), offered.suppressed);
-        published.settled(&books.ledger());
+        queue.exported(&batch, offered.len(), offered.suppressed);
+        published.settled(&accounting.ledger());
         let (records, top, fields) = (offered.len(), &*top.into_sorted(), offered.view.fields());
         let interval = Interval { totals: &batch.totals, records, top, fields };
         // What is left at the end is a fraction of an interval, and no rate to leave on a terminal.
         let is_rest = live.is_terminal() && end.wait(Duration::ZERO);
         if args.output == Output::Table && !is_rest {
-            live.show(&title, &interval, &books.ledger())?;
+            live.show(&title, &interval, &accounting.ledger())?;
         }
     }
     Ok(protocols)
@@ -266,7 +272,7 @@ fn show(books: &Books, published: &Published, end: &Latch, args: &cli::Demo) -> 
 
 /// Ends the sending in time and finds out what was sent.
 struct Conductor {
-    sender: Sender,
+    sender: FrameSender,
     netlink: Netlink,
     cable: Cable,
     meter: Option<Meter>,

@@ -8,7 +8,7 @@ use thiserror::Error;
 
 use crate::commands::cli::{AttachMode, DEFAULT_INTERVAL, DEFAULT_PORT, Run};
 use crate::commands::config::{Config, ConfigError};
-use crate::commands::policy_choice::{Chosen, ChosenError};
+use crate::commands::policy_choice::{PolicyChoice, PolicyChoiceError};
 use crate::commands::text::Output;
 use crate::kernel::table_size::Flows;
 use crate::serve::http::ListenAddress;
@@ -25,7 +25,7 @@ pub enum SettingsError {
     Config(#[from] ConfigError),
     /// The policy cannot be used.
     #[error(transparent)]
-    Policy(#[from] ChosenError),
+    Policy(#[from] PolicyChoiceError),
     /// Nothing to watch, and nothing that could name it.
     #[error(
         "no interface is named: give '-i IFACE' or '--tap IFACE', or a file with `interfaces` or `taps` by '--config FILE'"
@@ -67,7 +67,7 @@ pub struct Settings {
     /// How long sinks may take when the agent ends.
     pub shutdown_timeout: Duration,
     /// The policy.
-    pub chosen: Chosen,
+    pub choice: PolicyChoice,
 }
 
 impl Settings {
@@ -78,7 +78,7 @@ impl Settings {
     pub fn new(args: &Run) -> Result<Self, SettingsError> {
         let path = args.config.as_deref();
         let config = path.map(Config::load).transpose()?;
-        let chosen = Chosen::new(&args.policy, path.zip(config.as_ref()))?;
+        let choice = PolicyChoice::new(&args.policy, path.zip(config.as_ref()))?;
         let config = config.unwrap_or_default();
         // Whoever names one interface means these and no others.
         let (interfaces, taps) = if args.interfaces.is_empty() && args.taps.is_empty() {
@@ -104,7 +104,7 @@ impl Settings {
             output: args.output.or(config.sinks.is_empty().then_some(Output::Table)),
             sinks: config.sinks,
             shutdown_timeout: config.shutdown_timeout.unwrap_or(SHUTDOWN_TIMEOUT),
-            chosen,
+            choice,
         })
     }
 }

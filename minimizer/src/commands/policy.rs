@@ -11,8 +11,8 @@ use thiserror::Error;
 use crate::commands::cli::{Format, PolicyVerb, SchemaOf};
 use crate::commands::config::ConfigFile;
 use crate::policy::builtin::PolicyError;
-use crate::policy::compile::Enforced;
-use crate::policy::diff::Way;
+use crate::policy::compile::CompiledPolicy;
+use crate::policy::diff::Effect;
 use crate::policy::file::PolicyFile;
 use crate::policy::model::Policy;
 use crate::policy::tables::TableError;
@@ -51,8 +51,8 @@ impl PolicyVerbError {
 pub fn policy(verb: &PolicyVerb, out: &mut impl Write) -> Result<(), PolicyVerbError> {
     match verb {
         PolicyVerb::Check { policy } => {
-            let enforced = Enforced::compile(Policy::load(policy, &[])?)?;
-            check(&enforced, out)?;
+            let compiled = CompiledPolicy::compile(Policy::load(policy, &[])?)?;
+            check(&compiled, out)?;
         }
         PolicyVerb::Explain { policy, tunnels, output } => {
             let explanation = Policy::load(policy, tunnels)?.explain();
@@ -77,7 +77,8 @@ pub fn policy(verb: &PolicyVerb, out: &mut impl Write) -> Result<(), PolicyVerbE
                     for difference in &differences {
                         writeln!(out, "{difference}")?;
                     }
-                    let wider = differences.iter().filter(|difference| difference.way == Way::Wider).count();
+                    let wider =
+                        differences.iter().filter(|difference| difference.way == Effect::Wider).count();
                     let all = words::count(differences.len(), "difference", "differences");
                     writeln!(out, "{all}, {wider} of them wider")?;
                 }
@@ -87,8 +88,8 @@ pub fn policy(verb: &PolicyVerb, out: &mut impl Write) -> Result<(), PolicyVerbE
     Ok(())
 }
 
-fn check(enforced: &Enforced, out: &mut impl Write) -> io::Result<()> {
-    let policy = &enforced.policy;
+fn check(compiled: &CompiledPolicy, out: &mut impl Write) -> io::Result<()> {
+    let policy = &compiled.policy;
     writeln!(out, "ok: {}, SHA-256 {}", policy.name, policy.digest)?;
     let prefixes = policy.scope.as_ref().map_or(0, |scope| scope.prefixes.len());
     let indicators = policy.selectors.as_ref().map_or(0, Vec::len);
@@ -96,7 +97,7 @@ fn check(enforced: &Enforced, out: &mut impl Write) -> io::Result<()> {
         out,
         "{}, {} collected, {}, {}",
         words::count(policy.recipients.len(), "recipient", "recipients"),
-        words::count(enforced.collected.fields.len(), "field", "fields"),
+        words::count(compiled.collected.fields.len(), "field", "fields"),
         words::count(prefixes, "prefix", "prefixes"),
         words::count(indicators, "line of indicators", "lines of indicators"),
     )?;

@@ -1,4 +1,4 @@
-//! The policy that was chosen: where it is read, by whom it must be signed, and who of its recipients is shown.
+//! The policy that was choice: where it is read, by whom it must be signed, and who of its recipients is shown.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -8,15 +8,15 @@ use thiserror::Error;
 
 use crate::commands::cli::{DEFAULT_POLICY, PolicyOption};
 use crate::commands::config::{Config, ConfigError};
-use crate::policy::compile::{Enforced, PlanError};
+use crate::policy::compile::{CompiledPolicy, PlanError};
 use crate::policy::signature::VerifierKey;
 use crate::policy::signature::required::{self, KeyTextError, NotSigned};
 use crate::records::keys::{KeyError, Keys};
 use crate::records::terms::{Keyring, NoRecipient};
 
-/// Why the policy that was chosen is not put in force.
+/// Why the policy that was choice is not put in force.
 #[derive(Debug, Error)]
-pub enum ChosenError {
+pub enum PolicyChoiceError {
     /// It cannot be used.
     #[error(transparent)]
     Plan(#[from] PlanError),
@@ -36,7 +36,7 @@ pub enum ChosenError {
 
 /// The choice. What it names is read anew each time it is put in force.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Chosen {
+pub struct PolicyChoice {
     source: String,
     /// agent.toml, when the policy's name is from there or would be.
     config: Option<PathBuf>,
@@ -46,12 +46,12 @@ pub struct Chosen {
     signed_by: Option<VerifierKey>,
 }
 
-impl Chosen {
+impl PolicyChoice {
     /// What the command line says, else agent.toml, else the defaults.
     ///
     /// # Errors
     /// When the key of the required signature cannot be read.
-    pub fn new(option: &PolicyOption, config: Option<(&Path, &Config)>) -> Result<Self, ChosenError> {
+    pub fn new(option: &PolicyOption, config: Option<(&Path, &Config)>) -> Result<Self, PolicyChoiceError> {
         let file = config.map(|(_, config)| config);
         let signed_by = match &option.require_signature {
             Some(text) => Some(required::key(text, Path::new(""))?),
@@ -86,22 +86,22 @@ impl Chosen {
     ///
     /// # Errors
     /// Why it is not put in force.
-    pub fn enforce(&self) -> Result<Arc<Enforced>, ChosenError> {
-        let enforced = Enforced::load(&self.source, &self.tunnels)?;
+    pub fn enforce(&self) -> Result<Arc<CompiledPolicy>, PolicyChoiceError> {
+        let compiled = CompiledPolicy::load(&self.source, &self.tunnels)?;
         if let Some(key) = &self.signed_by {
-            required::check(&enforced.policy, &self.source, &self.tunnels, key)?;
+            required::check(&compiled.policy, &self.source, &self.tunnels, key)?;
         }
         if let Some(recipient) = &self.recipient {
-            enforced.policy.recipient(recipient)?;
+            compiled.policy.recipient(recipient)?;
         }
-        Ok(enforced)
+        Ok(compiled)
     }
 
     /// The same, of the policy that agent.toml names by now. Nothing else of agent.toml is taken anew.
     ///
     /// # Errors
     /// Why it is not put in force.
-    pub fn enforce_again(&self) -> Result<Arc<Enforced>, ChosenError> {
+    pub fn enforce_again(&self) -> Result<Arc<CompiledPolicy>, PolicyChoiceError> {
         let Some(path) = &self.config else { return self.enforce() };
         let named = Config::load(path)?.policy;
         let source = named.unwrap_or_else(|| DEFAULT_POLICY.to_owned());
@@ -114,7 +114,7 @@ mod tests {
     use std::fs;
     use std::path::{Path, PathBuf};
 
-    use super::{Chosen, ChosenError};
+    use super::{PolicyChoice, PolicyChoiceError};
     use crate::commands::cli::PolicyOption;
     use crate::commands::config::Config;
     use crate::policy::signature::generate;
@@ -132,14 +132,14 @@ mod tests {
         let (path, file) = config(folder.path(), "policy = \"full-record\"\nkeys = \"secret\"\n");
         let said = PolicyOption { policy: Some("carrier-default".to_owned()), ..PolicyOption::default() };
         let name = |option: &PolicyOption, config| {
-            let chosen = Chosen::new(option, config).expect("can be chosen");
-            chosen.enforce().expect("is built in").policy.name.clone()
+            let choice = PolicyChoice::new(option, config).expect("can be choice");
+            choice.enforce().expect("is built in").policy.name.clone()
         };
         assert_eq!(name(&said, Some((&path, &file))), "carrier-default");
         assert_eq!(name(&PolicyOption::default(), Some((&path, &file))), "full-record");
         assert_eq!(name(&PolicyOption::default(), None), "carrier-default");
-        let chosen = Chosen::new(&said, Some((&path, &file))).expect("can be chosen");
-        assert_eq!(chosen.keys, Some(folder.path().join("secret")));
+        let choice = PolicyChoice::new(&said, Some((&path, &file))).expect("can be choice");
+        assert_eq!(choice.keys, Some(folder.path().join("secret")));
     }
 
     #[test]
@@ -148,12 +148,12 @@ mod tests {
         let (path, file) = config(folder.path(), "policy = \"full-record\"\n");
         let said = PolicyOption { policy: Some("full-record".to_owned()), ..PolicyOption::default() };
         let [fixed, asked] = [said, PolicyOption::default()]
-            .map(|option| Chosen::new(&option, Some((&path, &file))).expect("can be chosen"));
+            .map(|option| PolicyChoice::new(&option, Some((&path, &file))).expect("can be choice"));
         config(folder.path(), "policy = \"carrier-default\"\ninterval = \"1s\"\n");
-        let name = |chosen: &Chosen| chosen.enforce_again().expect("is built in").policy.name.clone();
+        let name = |choice: &PolicyChoice| choice.enforce_again().expect("is built in").policy.name.clone();
         assert_eq!([name(&fixed), name(&asked)], ["full-record", "carrier-default"]);
         fs::write(&path, "policy = 1").expect("is written");
-        assert!(matches!(asked.enforce_again(), Err(ChosenError::Config(_))));
+        assert!(matches!(asked.enforce_again(), Err(PolicyChoiceError::Config(_))));
     }
 
     #[test]
@@ -162,14 +162,16 @@ mod tests {
         let (_, public) = generate("officer").expect("a key");
         fs::write(folder.path().join("officer.pub"), public).expect("is written");
         let (path, file) = config(folder.path(), "require_signature = \"officer.pub\"\n");
-        let chosen = Chosen::new(&PolicyOption::default(), Some((&path, &file))).expect("can be chosen");
-        assert!(matches!(chosen.enforce(), Err(ChosenError::NotSigned(_))));
+        let choice =
+            PolicyChoice::new(&PolicyOption::default(), Some((&path, &file))).expect("can be choice");
+        assert!(matches!(choice.enforce(), Err(PolicyChoiceError::NotSigned(_))));
     }
 
     #[test]
     fn a_recipient_that_the_policy_lacks_is_refused() {
         let option = PolicyOption { recipient: Some("nobody".to_owned()), ..PolicyOption::default() };
-        let said = Chosen::new(&option, None).expect("can be chosen").enforce().expect_err("has no such");
+        let said =
+            PolicyChoice::new(&option, None).expect("can be choice").enforce().expect_err("has no such");
         assert!(said.to_string().contains("has no recipient nobody; it has: operations"), "{said}");
     }
 }

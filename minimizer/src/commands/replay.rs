@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use minimizer_common::generation::Residual;
+use minimizer_common::generation::Counts;
 use minimizer_common::outcome::Outcome;
 use minimizer_common::tunnel::Tunnels;
 use minimizer_ebpf::parser::cursor::Cursor;
@@ -16,7 +16,7 @@ use crate::delivery::ledger::Ledger;
 use crate::kernel::error::ProgramError;
 use crate::kernel::prepared::{Clock, Options};
 use crate::kernel::program::Program;
-use crate::policy::compile::Enforced;
+use crate::policy::compile::CompiledPolicy;
 use crate::policy::field::Fields;
 use crate::records::drain::{Records, drain};
 use crate::records::keys::KeyError;
@@ -76,18 +76,18 @@ pub struct Replayed {
 /// later is in [`Replayed::error`].
 pub fn replay(
     path: &Path,
-    enforced: &Arc<Enforced>,
+    compiled: &Arc<CompiledPolicy>,
     mut keyring: Keyring,
     recipient: Option<&str>,
 ) -> Result<Replayed, ReplayError> {
     let capture = Capture::open(path)?;
-    let terms = keyring.terms(enforced, Timestamp::now())?;
+    let terms = keyring.terms(compiled, Timestamp::now())?;
     let view = terms.view(recipient)?;
     let mut replay = Replay::new(&terms)?;
     let error = replay.frames(capture).err();
     replay.drain()?;
     let mut records = replay.records.take();
-    enforced.finish(&mut records);
+    compiled.finish(&mut records);
     replay.ledger.add_selected(records.iter().copied());
     let viewed = view.of(&records);
     let mut shown = viewed.records.into_owned();
@@ -110,7 +110,7 @@ struct Replay {
     records: Records,
     ledger: Ledger,
     /// Packets and octets in the records.
-    recorded: Residual,
+    recorded: Counts,
     since_drain: u32,
     /// Time of the latest frame, in milliseconds since 1970; `None` before the first.
     latest_ms: Option<u64>,
@@ -122,7 +122,7 @@ impl Replay {
             flows_per_cpu: FRAMES_PER_DRAIN,
             clock: Clock::Control,
             hash_keys: None,
-            enforced: Arc::clone(&terms.enforced),
+            compiled: Arc::clone(&terms.compiled),
         };
         let mut program = Program::load(&options)?;
         program.watch(IF_INDEX, 0)?;
@@ -130,7 +130,7 @@ impl Replay {
             program.generations().set_first_pseudonym_key(key);
         }
         let ledger = Ledger::new(vec![INTERFACE.to_owned()]);
-        let recorded = Residual::default();
+        let recorded = Counts::default();
         let records = Records::new(vec![IF_INDEX]);
         Ok(Self { program, records, ledger, recorded, since_drain: 0, latest_ms: None })
     }

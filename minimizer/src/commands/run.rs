@@ -1,6 +1,6 @@
 //! `run`: the agent on live interfaces until it is told to stop.
 
-mod hangup;
+mod reload_signal;
 mod sinks;
 
 use std::convert::Infallible;
@@ -17,20 +17,20 @@ use crate::agent::{Agent, AgentOptions};
 use crate::commands::cli;
 use crate::commands::live::{Interval, Live, Top};
 use crate::commands::options::{Settings, SettingsError};
-use crate::commands::policy_choice::ChosenError;
+use crate::commands::policy_choice::PolicyChoiceError;
 use crate::commands::text::{self, Output};
+use crate::delivery::accounting::Accounting;
 use crate::delivery::batch::{Batch, Offered};
-use crate::delivery::books::Books;
 use crate::delivery::ledger::Ledger;
 use crate::delivery::loss::Loss;
-use crate::delivery::queue::Lane;
+use crate::delivery::queue::Queue;
 use crate::interfaces::netlink::{Netlink, NetlinkError};
 use crate::interfaces::selection::{Selection, SelectionError};
 use crate::kernel::error::ProgramError;
 use crate::kernel::prepared::Options;
 use crate::kernel::program::Program;
 use crate::kernel::table_size;
-use crate::policy::compile::Enforced;
+use crate::policy::compile::CompiledPolicy;
 use crate::policy::mandate::MandateError;
 use crate::records::keys::KeyError;
 use crate::serve::http::{ListenError, Listener, Server, Web, WebConfigError};
@@ -38,8 +38,8 @@ use crate::serve::ledger_file::{self, LedgerFileError, Origin};
 use crate::serve::snapshot::{Published, Snapshot};
 use crate::sinks::stdout;
 use crate::support::privilege::{self, PrivilegeError, Task};
-use hangup::{Hangups, Reload};
-use sinks::{Couriers, UnknownRecipient};
+use reload_signal::{Reload, ReloadSignal};
+use sinks::{Senders, UnknownRecipient};
 
 /// Why `run` does not start, or ended.
 #[derive(Debug, Error)]
@@ -49,7 +49,7 @@ pub enum RunError {
     Settings(#[from] SettingsError),
     /// The policy cannot be used.
     #[error(transparent)]
-    Policy(#[from] ChosenError),
+    Policy(#[from] PolicyChoiceError),
     /// The file of the secret cannot be used.
     #[error(transparent)]
     Key(#[from] KeyError),
@@ -77,9 +77,9 @@ pub enum RunError {
     /// A sink is for somebody whom the policy does not know.
     #[error(transparent)]
     Sink(#[from] UnknownRecipient),
-    /// The couriers do not start.
+    /// The senders do not start.
     #[error("cannot start the threads of the sinks: {0}")]
-    Couriers(#[source] io::Error),
+    Senders(#[source] io::Error),
     /// The program does not load.
     #[error(transparent)]
     Program(#[from] ProgramError),
@@ -106,49 +106,50 @@ pub enum RunError {
 /// See [`RunError`]. Nothing is left attached.
 pub fn run(args: &cli::Run) -> Result<(), RunError> {
     let settings = Settings::new(args)?;
-    let chosen = settings.chosen;
-    let (enforced, keyring) = (chosen.enforce()?, chosen.keyring()?);
-    permit(&enforced)?;
+    let choice = settings.choice;
+    let (compiled, keyring) = (choice.enforce()?, choice.keyring()?);
+    permit(&compiled)?;
     let selection = select(&settings.interfaces, &settings.taps)?;
     privilege::check(Task::Run)?;
     let web = settings.web_config.as_deref().map(Web::open).transpose()?;
     let listeners = settings.listen.iter().copied().map(Listener::bind).collect::<Result<_, _>>()?;
     let runtime = Runtime::new().map_err(RunError::Signals)?;
     let flows_per_cpu = table_size::decide(settings.flows).map_err(ProgramError::from)?;
-    let mut program = load(flows_per_cpu, &enforced)?;
+    let mut program = load(flows_per_cpu, &compiled)?;
     let options = AgentOptions {
         selection,
         force_tap: settings.force_tap,
         mode: settings.mode.into(),
         interval: settings.interval,
     };
-    let printed_lane = settings.output.map(|_| stdout::lane(chosen.recipient()));
-    let books = Books::new(sinks::lanes(&settings.sinks).into_iter().chain(printed_lane.clone()).collect());
-    sinks::check(&books, &enforced.policy)?;
+    let printed_lane = settings.output.map(|_| stdout::queue(choice.recipient()));
+    let accounting =
+        Accounting::new(sinks::queues(&settings.sinks).into_iter().chain(printed_lane.clone()).collect());
+    sinks::check(&accounting, &compiled.policy)?;
     let published = Published::new(Snapshot::starting(&mut program, &options)?);
     let observed = published.clone();
     // Before anything is attached: a signal at any later moment ends with a last drain.
     let signals = Signals::catch(&runtime)?;
-    let hangups = Hangups::catch(&runtime)?;
-    let couriers = Couriers::start(&settings.sinks, &books, &published).map_err(RunError::Couriers)?;
-    let agent = Agent::start(program, keyring, options, books.clone(), move |progress| {
+    let reload_signal = ReloadSignal::catch(&runtime)?;
+    let senders = Senders::start(&settings.sinks, &accounting, &published).map_err(RunError::Senders)?;
+    let agent = Agent::start(program, keyring, options, accounting.clone(), move |progress| {
         observed.progressed(progress)
     })?;
     let stopper = agent.stopper();
     signals.stop(&runtime, move || stopper.stop());
     let reload = Reload {
-        chosen,
+        choice,
         flows_per_cpu,
         replacer: agent.replacer(),
         published: published.clone(),
-        books: books.clone(),
+        accounting: accounting.clone(),
     };
-    hangups.follow(&runtime, reload);
+    reload_signal.follow(&runtime, reload);
     let server = Server::start(listeners, published.clone(), web).map_err(RunError::Server)?;
     server.urls().iter().for_each(|url| eprintln!("minimizer: serving {url}"));
     let printed = match (settings.output, &printed_lane) {
-        (Some(output), Some(lane)) => {
-            let printed = print(lane, &books, &published, output);
+        (Some(output), Some(queue)) => {
+            let printed = print(queue, &accounting, &published, output);
             // Whoever asked for an output and has closed it wants no more.
             agent.stopper().stop();
             printed
@@ -156,14 +157,14 @@ pub fn run(args: &cli::Run) -> Result<(), RunError> {
         _ => Ok(()),
     };
     let ended = agent.wait();
-    if let Some(lane) = printed_lane {
+    if let Some(queue) = printed_lane {
         // Whatever came after the output failed is lost, and counted as such.
-        while let Some(batch) = lane.next_batch() {
-            lane.lost(&batch, Loss::Output);
+        while let Some(batch) = queue.next_batch() {
+            queue.lost(&batch, Loss::Output);
         }
     }
-    couriers.finish(settings.shutdown_timeout);
-    let ledger = books.ledger();
+    senders.finish(settings.shutdown_timeout);
+    let ledger = accounting.ledger();
     // The file first: a standard output that is closed must not cost it.
     if let Some(path) = &settings.ledger {
         ledger_file::write(path, &Origin::of(&published.latest()), &ledger)?;
@@ -179,16 +180,16 @@ pub fn run(args: &cli::Run) -> Result<(), RunError> {
 ///
 /// # Errors
 /// Why it does not.
-pub fn permit(enforced: &Enforced) -> Result<(), MandateError> {
-    enforced.policy.mandate.as_ref().map_or(Ok(()), |mandate| mandate.permits(Timestamp::now()))
+pub fn permit(compiled: &CompiledPolicy) -> Result<(), MandateError> {
+    compiled.policy.mandate.as_ref().map_or(Ok(()), |mandate| mandate.permits(Timestamp::now()))
 }
 
 /// Loads the program for live interfaces.
 ///
 /// # Errors
 /// See [`ProgramError`].
-pub fn load(flows_per_cpu: u32, enforced: &Arc<Enforced>) -> Result<Program, ProgramError> {
-    Program::load(&Options { flows_per_cpu, enforced: Arc::clone(enforced), ..Options::default() })
+pub fn load(flows_per_cpu: u32, compiled: &Arc<CompiledPolicy>) -> Result<Program, ProgramError> {
+    Program::load(&Options { flows_per_cpu, compiled: Arc::clone(compiled), ..Options::default() })
 }
 
 /// SIGINT and SIGTERM, from now on caught and remembered.
@@ -239,25 +240,25 @@ fn select(interfaces: &[String], taps: &[String]) -> Result<Selection, RunError>
 }
 
 /// Prints batches until there are no more. When writing fails, the batch is lost.
-fn print(lane: &Lane, books: &Books, published: &Published, output: Output) -> io::Result<()> {
+fn print(queue: &Queue, accounting: &Accounting, published: &Published, output: Output) -> io::Result<()> {
     let mut live = (output == Output::Table).then(Live::new).filter(Live::is_terminal);
-    while let Some(batch) = lane.next_batch() {
+    while let Some(batch) = queue.next_batch() {
         // After a reload the policy may have other recipients: the one that was named is looked for at the start, and
         // for a batch without it nobody is to see anything.
-        let Ok(offered) = batch.offered(lane.recipient()) else {
-            lane.lost(&batch, Loss::NoRecipient);
-            published.settled(&books.ledger());
+        let Ok(offered) = batch.offered(queue.recipient()) else {
+            queue.lost(&batch, Loss::NoRecipient);
+            published.settled(&accounting.ledger());
             continue;
         };
         let result = match output {
             Output::Json => print_records(&offered),
-            Output::Table => show(&mut live, &batch, &offered, books),
+            Output::Table => show(&mut live, &batch, &offered, accounting),
         };
         match result {
-            Ok(()) => lane.exported(&batch, offered.len(), offered.suppressed),
-            Err(_) => lane.lost(&batch, Loss::Output),
+            Ok(()) => queue.exported(&batch, offered.len(), offered.suppressed),
+            Err(_) => queue.lost(&batch, Loss::Output),
         }
-        published.settled(&books.ledger());
+        published.settled(&accounting.ledger());
         result?;
     }
     Ok(())
@@ -272,7 +273,12 @@ fn print_records(offered: &Offered<'_>) -> io::Result<()> {
 }
 
 /// Shows the largest flows of a batch: in place on a terminal, or else as a table.
-fn show(live: &mut Option<Live>, batch: &Batch, offered: &Offered<'_>, books: &Books) -> io::Result<()> {
+fn show(
+    live: &mut Option<Live>,
+    batch: &Batch,
+    offered: &Offered<'_>,
+    accounting: &Accounting,
+) -> io::Result<()> {
     let mut top = Top::default();
     let Ok(()) = offered.each(|records| {
         top.add(records);
@@ -280,7 +286,7 @@ fn show(live: &mut Option<Live>, batch: &Batch, offered: &Offered<'_>, books: &B
     });
     let (top, records, fields) = (top.into_sorted(), offered.len(), offered.view.fields());
     if let Some(live) = live {
-        let ledger = books.ledger();
+        let ledger = accounting.ledger();
         let names: Vec<_> = ledger.interfaces().map(|(name, _)| name).collect();
         let interval = Interval { totals: &batch.totals, records, top: &top, fields };
         return live.show(&format!("{}  Ctrl-C ends", names.join(", ")), &interval, &ledger);

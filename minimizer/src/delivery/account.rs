@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use minimizer_common::generation::Residual;
+use minimizer_common::generation::Counts;
 use serde::{Deserialize, Serialize};
 
 use crate::delivery::loss::Loss;
@@ -22,15 +22,15 @@ pub struct Tally {
 impl Tally {
     /// So many records, which count this.
     #[must_use]
-    pub fn new(records: usize, counts: Residual) -> Self {
+    pub fn new(records: usize, counts: Counts) -> Self {
         let records = u64::try_from(records).unwrap_or(u64::MAX);
         Self { records, packets: counts.packets, octets: counts.octets }
     }
 
     /// Packets and octets.
     #[must_use]
-    pub const fn counts(self) -> Residual {
-        Residual { packets: self.packets, octets: self.octets }
+    pub const fn counts(self) -> Counts {
+        Counts { packets: self.packets, octets: self.octets }
     }
 
     pub(crate) fn add(&mut self, other: Self) {

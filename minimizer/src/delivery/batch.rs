@@ -3,9 +3,9 @@
 use std::ops::Range;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use minimizer_common::generation::Residual;
+use minimizer_common::generation::Counts;
 
-use crate::delivery::books::Books;
+use crate::delivery::accounting::Accounting;
 use crate::delivery::ledger::Ledger;
 use crate::delivery::sink::{CHUNK_RECORDS_MAX, Heading, Interface};
 use crate::records::drain::Totals;
@@ -46,9 +46,15 @@ pub struct Origin {
 impl Batch {
     /// A batch that `sinks` sinks are offered.
     #[must_use]
-    pub fn new(records: Packed, totals: Totals, terms: Arc<Terms>, origin: Origin, books: &Books) -> Self {
-        let delivery = Arc::new(Delivery::new(totals.recorded, books));
-        let merged = terms.enforced.policy.recipients.iter().map(|_| OnceLock::new()).collect();
+    pub fn new(
+        records: Packed,
+        totals: Totals,
+        terms: Arc<Terms>,
+        origin: Origin,
+        accounting: &Accounting,
+    ) -> Self {
+        let delivery = Arc::new(Delivery::new(totals.recorded, accounting));
+        let merged = terms.compiled.policy.recipients.iter().map(|_| OnceLock::new()).collect();
         Self { records, totals, terms, delivery, origin, merged }
     }
 
@@ -63,10 +69,10 @@ impl Batch {
         Ok(if view.merges() {
             let merged = || view.merged(self.records.iter(), self.records.len());
             let Viewed { records, suppressed, residual } = self.merged[position].get_or_init(merged);
-            Offered { view, seen: Seen::Merged(records), suppressed: *suppressed, residual: *residual }
+            Offered { view, source: Source::Merged(records), suppressed: *suppressed, residual: *residual }
         } else {
-            let seen = Seen::Packed(&self.records);
-            Offered { view, seen, suppressed: Residual::default(), residual: None }
+            let source = Source::Packed(&self.records);
+            Offered { view, source, suppressed: Counts::default(), residual: None }
         })
     }
 
@@ -78,7 +84,7 @@ impl Batch {
         let position = self.terms.position(recipient)?;
         let Origin { number, interval_ms: (begin_ms, end_ms), interfaces, ledger, program_tag } =
             &self.origin;
-        let policy = &self.terms.enforced.policy;
+        let policy = &self.terms.compiled.policy;
         Ok(Heading {
             number: *number,
             begin_ms: *begin_ms,
@@ -103,15 +109,15 @@ impl Batch {
 pub struct Offered<'batch> {
     /// The recipient's view.
     pub view: &'batch View,
-    seen: Seen<'batch>,
+    source: Source<'batch>,
     /// What was in records that too few sources made.
-    pub suppressed: Residual,
+    pub suppressed: Counts,
     /// The record that is made of them.
     pub residual: Option<Record>,
 }
 
 /// Where its records are.
-enum Seen<'batch> {
+enum Source<'batch> {
     Packed(&'batch Packed),
     Merged(&'batch [Record]),
 }
@@ -120,9 +126,9 @@ impl Offered<'_> {
     /// Records, without that of too few sources.
     #[must_use]
     pub const fn len(&self) -> usize {
-        match self.seen {
-            Seen::Packed(packed) => packed.len(),
-            Seen::Merged(merged) => merged.len(),
+        match self.source {
+            Source::Packed(packed) => packed.len(),
+            Source::Merged(merged) => merged.len(),
         }
     }
 
@@ -138,12 +144,12 @@ impl Offered<'_> {
         positions: Range<usize>,
         buffer: &'chunk mut Vec<Record>,
     ) -> &'chunk [Record] {
-        match self.seen {
-            Seen::Packed(packed) => {
+        match self.source {
+            Source::Packed(packed) => {
                 packed.unpack(positions, buffer);
                 buffer
             }
-            Seen::Merged(merged) => &merged[positions],
+            Source::Merged(merged) => &merged[positions],
         }
     }
 
@@ -183,8 +189,8 @@ impl Offered<'_> {
 /// What became of the packets in a batch, as the ledger has it: they are exported when a sink took them, and of several
 /// sinks the one that took most counts.
 pub struct Delivery {
-    recorded: Residual,
-    books: Books,
+    recorded: Counts,
+    accounting: Accounting,
     state: Mutex<State>,
 }
 
@@ -193,18 +199,18 @@ struct State {
     open: usize,
     is_entered: bool,
     /// What was taken by the sink that took most, in records and without keys.
-    most: (Residual, Residual),
+    most: (Counts, Counts),
 }
 
 impl Delivery {
-    fn new(recorded: Residual, books: &Books) -> Self {
+    fn new(recorded: Counts, accounting: &Accounting) -> Self {
         let most = Default::default();
-        let state = State { open: books.lanes().len(), is_entered: false, most };
-        Self { recorded, books: books.clone(), state: Mutex::new(state) }
+        let state = State { open: accounting.queues().len(), is_entered: false, most };
+        Self { recorded, accounting: accounting.clone(), state: Mutex::new(state) }
     }
 
     /// Says what one sink took of the batch, once: packets in records, and packets in sums without keys.
-    pub fn settle(&self, exported: Residual, suppressed: Residual) {
+    pub fn settle(&self, exported: Counts, suppressed: Counts) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.open = state.open.saturating_sub(1);
         if exported.packets + suppressed.packets > state.most.0.packets + state.most.1.packets {
@@ -216,15 +222,15 @@ impl Delivery {
             return;
         }
         state.is_entered = true;
-        let mut ledger = self.books.lock();
+        let mut ledger = self.accounting.lock();
         ledger.add_exported(
-            Residual {
+            Counts {
                 packets: exported.packets + suppressed.packets,
                 octets: exported.octets + suppressed.octets,
             },
             suppressed,
         );
-        ledger.add_dropped(Residual {
+        ledger.add_dropped(Counts {
             packets: self.recorded.packets - exported.packets - suppressed.packets,
             octets: self.recorded.octets - exported.octets - suppressed.octets,
         });

@@ -123,7 +123,7 @@ impl Default for History {
 mod tests {
     use std::time::Duration;
 
-    use minimizer_common::generation::Residual;
+    use minimizer_common::generation::Counts;
     use minimizer_common::outcome::Outcome;
 
     use super::{DRAINS_MAX, History, OUTCOMES};
@@ -134,7 +134,7 @@ mod tests {
         interface.outcomes[Outcome::Ipv4Version as usize] = 1;
         interface.outcomes[Outcome::VlanTruncated as usize] = 2;
         Totals {
-            recorded: Residual::default(),
+            recorded: Counts::default(),
             interfaces: vec![interface],
             residuals: Vec::new(),
             occupancy: Occupancy::default(),

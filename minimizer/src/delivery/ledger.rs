@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use minimizer_common::generation::Residual;
+use minimizer_common::generation::Counts;
 use minimizer_common::outcome::Outcome;
 use serde::ser::{Serialize, SerializeMap as _, SerializeStruct as _, Serializer};
 
@@ -82,14 +82,14 @@ pub struct Ledger {
     /// Grows with every change.
     revision: u64,
     /// Packets and octets in records that were handed over.
-    exported: Residual,
+    exported: Counts,
     /// Packets and octets in records that were lost on the way out.
-    dropped: Residual,
+    dropped: Counts,
     /// Packets and octets in records that wait to be handed over.
-    queued: Residual,
+    queued: Counts,
     /// Packets and octets that the policy keeps from the recipient: too few sources made their records.
-    suppressed: Residual,
-    overflow: Residual,
+    suppressed: Counts,
+    overflow: Counts,
     /// Packets in records by the number of the indicator that selected them.
     selected: BTreeMap<u64, u64>,
     /// What became of what each sink was offered.
@@ -161,7 +161,7 @@ impl Ledger {
     }
 
     /// Enters records that were handed over; `suppressed` of their packets without their keys.
-    pub fn add_exported(&mut self, counts: Residual, suppressed: Residual) {
+    pub fn add_exported(&mut self, counts: Counts, suppressed: Counts) {
         self.revision += 1;
         self.queued.packets -= counts.packets;
         self.queued.octets -= counts.octets;
@@ -171,21 +171,21 @@ impl Ledger {
     }
 
     /// Enters records that were lost on the way out.
-    pub fn add_dropped(&mut self, counts: Residual) {
+    pub fn add_dropped(&mut self, counts: Counts) {
         self.revision += 1;
         self.queued.packets -= counts.packets;
         self.queued.octets -= counts.octets;
         add(&mut self.dropped, counts);
     }
 
-    /// Counts the packets of records by the indicator that selected them.
+    /// SerializedCounts the packets of records by the indicator that selected them.
     pub fn add_selected(&mut self, records: impl IntoIterator<Item = Record>) {
         for record in records.into_iter().filter(|record| record.selector_id != 0) {
             *self.selected.entry(record.selector_id).or_default() += record.packets;
         }
     }
 
-    /// Counts the packets of records by interface, IP version and protocol. All three must have been collected.
+    /// SerializedCounts the packets of records by interface, IP version and protocol. All three must have been collected.
     pub fn add_protocols(&mut self, records: impl IntoIterator<Item = Record>) {
         for Record { tuple, packets, .. } in records {
             let slot = usize::try_from(tuple.tags().interface()).unwrap_or(usize::MAX);
@@ -237,31 +237,31 @@ impl Ledger {
 
     /// Packets and octets in records that were handed over.
     #[must_use]
-    pub const fn exported(&self) -> Residual {
+    pub const fn exported(&self) -> Counts {
         self.exported
     }
 
     /// Packets and octets in records that were lost on the way out.
     #[must_use]
-    pub const fn dropped(&self) -> Residual {
+    pub const fn dropped(&self) -> Counts {
         self.dropped
     }
 
     /// Packets and octets in records that wait to be handed over.
     #[must_use]
-    pub const fn queued(&self) -> Residual {
+    pub const fn queued(&self) -> Counts {
         self.queued
     }
 
     /// Packets and octets that were handed over in sums without keys, because too few sources made their records.
     #[must_use]
-    pub const fn suppressed(&self) -> Residual {
+    pub const fn suppressed(&self) -> Counts {
         self.suppressed
     }
 
     /// Packets and octets in residual counters.
     #[must_use]
-    pub const fn overflow(&self) -> Residual {
+    pub const fn overflow(&self) -> Counts {
         self.overflow
     }
 
@@ -275,7 +275,7 @@ impl Ledger {
         let every_packet_has_an_outcome =
             self.interfaces().all(|(_, totals)| totals.seen_packets == totals.outcomes.iter().sum::<u64>());
         let parts = [self.exported, self.dropped, self.queued, self.suppressed];
-        let recorded = |part: fn(&Residual) -> u64| parts.iter().map(part).sum::<u64>();
+        let recorded = |part: fn(&Counts) -> u64| parts.iter().map(part).sum::<u64>();
         every_packet_has_an_outcome
             && self.sinks.iter().all(Account::is_balanced)
             && sum(|totals| totals.outcome(Outcome::Counted)) == recorded(|counts| counts.packets)
@@ -284,7 +284,7 @@ impl Ledger {
     }
 }
 
-fn add(total: &mut Residual, counts: Residual) {
+fn add(total: &mut Counts, counts: Counts) {
     total.packets += counts.packets;
     total.octets += counts.octets;
 }
@@ -293,11 +293,11 @@ impl Serialize for Ledger {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut ledger = serializer.serialize_struct("Ledger", 9)?;
         ledger.serialize_field("interfaces", &Interfaces(self))?;
-        ledger.serialize_field("exported", &Counts(self.exported))?;
-        ledger.serialize_field("dropped", &Counts(self.dropped))?;
-        ledger.serialize_field("queued", &Counts(self.queued))?;
-        ledger.serialize_field("suppressed", &Counts(self.suppressed))?;
-        ledger.serialize_field("overflow", &Counts(self.overflow))?;
+        ledger.serialize_field("exported", &SerializedCounts(self.exported))?;
+        ledger.serialize_field("dropped", &SerializedCounts(self.dropped))?;
+        ledger.serialize_field("queued", &SerializedCounts(self.queued))?;
+        ledger.serialize_field("suppressed", &SerializedCounts(self.suppressed))?;
+        ledger.serialize_field("overflow", &SerializedCounts(self.overflow))?;
         if !self.selected.is_empty() {
             ledger.serialize_field("selected", &self.selected)?;
         }
@@ -371,9 +371,9 @@ impl Serialize for Outcomes<'_> {
     }
 }
 
-struct Counts(Residual);
+struct SerializedCounts(Counts);
 
-impl Serialize for Counts {
+impl Serialize for SerializedCounts {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut counts = serializer.serialize_struct("Counts", 2)?;
         counts.serialize_field("packets", &self.0.packets)?;
@@ -386,7 +386,7 @@ impl Serialize for Counts {
 mod tests {
     use std::time::Duration;
 
-    use minimizer_common::generation::Residual;
+    use minimizer_common::generation::Counts;
     use minimizer_common::outcome::Outcome;
     use minimizer_common::tuple::{Tags, Tuple};
 
@@ -408,7 +408,7 @@ mod tests {
         let sum = packets.iter().sum();
         Totals {
             interfaces: packets.iter().map(interface).collect(),
-            recorded: Residual { packets: sum, octets: sum * 40 },
+            recorded: Counts { packets: sum, octets: sum * 40 },
             residuals: Vec::new(),
             occupancy: Occupancy::default(),
         }

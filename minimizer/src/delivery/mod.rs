@@ -1,8 +1,8 @@
 //! From a batch to the sinks, and what became of every packet on the way.
 
 pub mod account;
+pub mod accounting;
 pub mod batch;
-pub mod books;
 pub mod history;
 pub mod ledger;
 pub mod loss;

@@ -1,10 +1,10 @@
-//! The lane of a sink: a bounded queue in which the oldest batch gives way, and the account of what went through it.
+//! The queue of a sink: a bounded queue in which the oldest batch gives way, and the account of what went through it.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use minimizer_common::generation::Residual;
+use minimizer_common::generation::Counts;
 
 use super::account::{Account, Tally};
 use crate::delivery::batch::Batch;
@@ -26,8 +26,8 @@ impl Default for Bounds {
     }
 }
 
-/// Batches on their way to one sink: the drain appends them, and one courier takes them.
-pub struct Lane {
+/// Batches on their way to one sink: the drain appends them, and one sender takes them.
+pub struct Queue {
     recipient: Option<String>,
     bounds: Bounds,
     state: Mutex<State>,
@@ -40,7 +40,7 @@ struct State {
     account: Account,
 }
 
-/// What a courier does next.
+/// What a sender does next.
 pub enum Next {
     /// Delivers a batch.
     Batch(Arc<Batch>),
@@ -50,8 +50,8 @@ pub enum Next {
     End,
 }
 
-impl Lane {
-    /// An empty lane to the sink of that name and kind, for a recipient or the first one of the policy.
+impl Queue {
+    /// An empty queue to the sink of that name and kind, for a recipient or the first one of the policy.
     #[must_use]
     pub fn new(name: &str, recipient: Option<&str>, kind: &str, bounds: Bounds) -> Self {
         let account = Account::new(name, recipient.unwrap_or_default(), kind);
@@ -77,7 +77,7 @@ impl Lane {
         let mut gone = Vec::new();
         let mut state = self.lock();
         if self.recipient.is_none()
-            && let Some(first) = batch.terms.enforced.policy.recipients.first()
+            && let Some(first) = batch.terms.compiled.policy.recipients.first()
         {
             state.account.recipient.clone_from(&first.name);
         }
@@ -93,7 +93,7 @@ impl Lane {
         drop(state);
         self.changed.notify_all();
         for batch in gone {
-            batch.delivery.settle(Residual::default(), Residual::default());
+            batch.delivery.settle(Counts::default(), Counts::default());
         }
     }
 
@@ -139,9 +139,9 @@ impl Lane {
 
     /// Enters a batch of which everything was handed over: so many records, and `suppressed` of its packets in sums without
     /// keys.
-    pub fn exported(&self, batch: &Batch, records: usize, suppressed: Residual) {
+    pub fn exported(&self, batch: &Batch, records: usize, suppressed: Counts) {
         let recorded = batch.totals.recorded;
-        let exported = Residual {
+        let exported = Counts {
             packets: recorded.packets - suppressed.packets,
             octets: recorded.octets - suppressed.octets,
         };
@@ -157,7 +157,7 @@ impl Lane {
     /// Enters a batch that was lost as a whole.
     pub fn lost(&self, batch: &Batch, loss: Loss) {
         self.enter(|account| account.lose(collected(batch), loss));
-        batch.delivery.settle(Residual::default(), Residual::default());
+        batch.delivery.settle(Counts::default(), Counts::default());
     }
 
     /// Enters that the sink failed; returns whether it worked before.

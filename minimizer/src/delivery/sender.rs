@@ -1,4 +1,4 @@
-//! A courier: the thread that brings the batches of a lane to its sink, again and again until they are taken.
+//! A sender: the thread that brings the batches of a queue to its sink, again and again until they are taken.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -7,12 +7,12 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 use std::{fmt, io};
 
-use minimizer_common::generation::Residual;
+use minimizer_common::generation::Counts;
 
 use super::account::Tally;
 use crate::delivery::batch::{Batch, Delivery, Offered};
 use crate::delivery::loss::Loss;
-use crate::delivery::queue::{Lane, Next, collected};
+use crate::delivery::queue::{Next, Queue, collected};
 use crate::delivery::sink::{CHUNK_RECORDS_MAX, Heading, Sink, SinkError, Taken};
 use crate::records::record::Record;
 
@@ -23,7 +23,7 @@ const PAUSE_MAX: Duration = Duration::from_secs(15);
 /// Longest pause while the agent ends.
 const PAUSE_ENDING: Duration = Duration::from_millis(100);
 
-/// The moment until which couriers may still deliver once the agent ends.
+/// The moment until which senders may still deliver once the agent ends.
 #[derive(Clone, Default)]
 pub struct Ending(Arc<(Mutex<Option<Instant>>, Condvar)>);
 
@@ -56,9 +56,9 @@ impl Ending {
 }
 
 /// Brings batches to a sink.
-pub struct Courier {
+pub struct Sender {
     name: String,
-    lane: Arc<Lane>,
+    queue: Arc<Queue>,
     sink: Box<dyn Sink>,
     ending: Ending,
     /// Batches of which the sink still holds something, from the oldest on.
@@ -82,17 +82,17 @@ struct Part {
 
 impl Part {
     /// Everything held is delivered.
-    fn deliver(&mut self, lane: &Lane) {
+    fn deliver(&mut self, queue: &Queue) {
         let (held, suppressed) = (std::mem::take(&mut self.held), std::mem::take(&mut self.held_suppressed));
-        lane.enter(|account| account.export(held, suppressed));
+        queue.enter(|account| account.export(held, suppressed));
         self.exported.add(held);
         self.suppressed.add(suppressed);
     }
 
     /// Everything held is lost.
-    fn lose(&mut self, lane: &Lane, loss: Loss) {
+    fn lose(&mut self, queue: &Queue, loss: Loss) {
         let (held, suppressed) = (std::mem::take(&mut self.held), std::mem::take(&mut self.held_suppressed));
-        lane.enter(|account| {
+        queue.enter(|account| {
             account.lose(held, loss);
             account.lose(suppressed, loss);
         });
@@ -104,8 +104,8 @@ impl Part {
     }
 }
 
-/// Where a courier is in a batch.
-struct Journey<'batch> {
+/// Where a sender is in a batch.
+struct BatchProgress<'batch> {
     heading: Heading<'batch>,
     offered: Offered<'batch>,
     /// The first record that the sink has not taken; those that too few sources made come last, as one.
@@ -116,25 +116,25 @@ struct Journey<'batch> {
     is_ended: bool,
 }
 
-impl Journey<'_> {
+impl BatchProgress<'_> {
     /// Records in all.
     fn len(&self) -> usize {
         self.offered.len() + usize::from(self.offered.residual.is_some())
     }
 }
 
-impl fmt::Debug for Courier {
+impl fmt::Debug for Sender {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_struct("Courier").field("name", &self.name).finish_non_exhaustive()
+        formatter.debug_struct("Sender").field("name", &self.name).finish_non_exhaustive()
     }
 }
 
-impl Courier {
-    /// A courier from `lane` to `sink`. `changed` is called whenever the account has changed.
+impl Sender {
+    /// A sender from `queue` to `sink`. `changed` is called whenever the account has changed.
     #[must_use]
     pub fn new(
         name: &str,
-        lane: Arc<Lane>,
+        queue: Arc<Queue>,
         sink: Box<dyn Sink>,
         ending: Ending,
         changed: impl Fn() + Send + 'static,
@@ -142,7 +142,7 @@ impl Courier {
         let (held, exact, chunk) = (VecDeque::new(), Vec::new(), Vec::new());
         Self {
             name: name.to_owned(),
-            lane,
+            queue,
             sink,
             ending,
             held,
@@ -153,7 +153,7 @@ impl Courier {
         }
     }
 
-    /// Starts it on a thread of its own. It ends when the lane is closed and empty.
+    /// Starts it on a thread of its own. It ends when the queue is closed and empty.
     ///
     /// # Errors
     /// When there is no thread.
@@ -163,7 +163,7 @@ impl Courier {
 
     fn work(mut self) {
         loop {
-            match self.lane.next(self.sink.tend_at()) {
+            match self.queue.next(self.sink.tend_at()) {
                 Next::Batch(batch) => self.bring(&batch),
                 Next::Tend => self.tend(),
                 Next::End => break,
@@ -189,13 +189,13 @@ impl Courier {
 
     /// Brings a batch to the sink, whatever it takes, unless the agent ends meanwhile.
     fn bring(&mut self, batch: &Arc<Batch>) {
-        let lane = Arc::clone(&self.lane);
-        let recipient = lane.recipient();
+        let queue = Arc::clone(&self.queue);
+        let recipient = queue.recipient();
         let (Ok(heading), Ok(offered)) = (batch.heading(recipient), batch.offered(recipient)) else {
-            return self.lane.lost(batch, Loss::NoRecipient);
+            return self.queue.lost(batch, Loss::NoRecipient);
         };
         if self.ending.is_over() {
-            return self.lane.lost(batch, Loss::Shutdown);
+            return self.queue.lost(batch, Loss::Shutdown);
         }
         let mut part = Part {
             delivery: Arc::clone(&batch.delivery),
@@ -204,9 +204,9 @@ impl Courier {
             held: Tally::default(),
             held_suppressed: Tally::default(),
         };
-        let mut journey = Journey { heading, offered, next: 0, undelivered: 0, is_ended: false };
+        let mut journey = BatchProgress { heading, offered, next: 0, undelivered: 0, is_ended: false };
         let records = u64::try_from(journey.len()).unwrap_or(u64::MAX);
-        self.lane.enter(|account| account.view(collected(batch).records, records));
+        self.queue.enter(|account| account.view(collected(batch).records, records));
         while let Err(error) = self.try_to_bring(&mut journey, &mut part) {
             self.failed(&error, Some(&mut part));
             if error.held_is_lost {
@@ -217,7 +217,7 @@ impl Courier {
             self.tell();
             if !self.pause() {
                 let rest = rest(&journey, journey.next);
-                self.lane.enter(|account| {
+                self.queue.enter(|account| {
                     account.lose(rest.0, Loss::Shutdown);
                     account.lose(rest.1, Loss::Shutdown);
                 });
@@ -234,7 +234,7 @@ impl Courier {
         }
     }
 
-    fn try_to_bring(&mut self, journey: &mut Journey<'_>, part: &mut Part) -> Result<(), SinkError> {
+    fn try_to_bring(&mut self, journey: &mut BatchProgress<'_>, part: &mut Part) -> Result<(), SinkError> {
         self.sink.begin(&journey.heading)?;
         while journey.next < journey.len() {
             let offered = &journey.offered;
@@ -286,24 +286,24 @@ impl Courier {
     /// Everything that the sink held is out of the agent's hands.
     fn delivered(&mut self, current: Option<&mut Part>) {
         for mut part in self.held.drain(..) {
-            part.deliver(&self.lane);
+            part.deliver(&self.queue);
             part.settle();
         }
         if let Some(part) = current {
-            part.deliver(&self.lane);
+            part.deliver(&self.queue);
         }
     }
 
     fn lose_held(&mut self, loss: Loss) {
         for mut part in self.held.drain(..) {
-            part.lose(&self.lane, loss);
+            part.lose(&self.queue, loss);
             part.settle();
         }
     }
 
     fn failed(&mut self, error: &SinkError, current: Option<&mut Part>) {
         self.failures = self.failures.saturating_add(1);
-        if self.lane.failed(error) {
+        if self.queue.failed(error) {
             eprintln!("minimizer: sink {}: {error}; tried again, longer apart each time", self.name);
         }
         if error.held_is_lost {
@@ -316,13 +316,13 @@ impl Courier {
 
     /// A batch was taken as a whole.
     fn succeeded(&mut self) {
-        self.lane.enter(super::account::Account::succeed);
+        self.queue.enter(super::account::Account::succeed);
         self.recovered();
     }
 
     fn recovered(&mut self) {
         self.failures = 0;
-        if self.lane.enter(super::account::Account::recover) {
+        if self.queue.enter(super::account::Account::recover) {
             eprintln!("minimizer: sink {} works again", self.name);
         }
     }
@@ -338,13 +338,13 @@ impl Courier {
 
     fn tell(&self) {
         let octets = self.sink.octets_written();
-        self.lane.enter(|account| account.octets_written = octets);
+        self.queue.enter(|account| account.octets_written = octets);
         (self.changed)();
     }
 }
 
 /// What the records from `next` on count, in records and in sums without keys.
-fn rest(journey: &Journey<'_>, next: usize) -> (Tally, Tally) {
+fn rest(journey: &BatchProgress<'_>, next: usize) -> (Tally, Tally) {
     let offered = &journey.offered;
     let mut left = Tally::default();
     let Ok(()) = offered.each_exact(next, |exact| {
@@ -352,12 +352,12 @@ fn rest(journey: &Journey<'_>, next: usize) -> (Tally, Tally) {
         Ok::<_, Infallible>(())
     });
     let residuals = usize::from(offered.residual.is_some() && next <= offered.len());
-    let suppressed = if residuals == 1 { offered.suppressed } else { Residual::default() };
+    let suppressed = if residuals == 1 { offered.suppressed } else { Counts::default() };
     (left, Tally::new(residuals, suppressed))
 }
 
-fn counts(records: &[Record]) -> Residual {
-    records.iter().fold(Residual::default(), |sum, record| Residual {
+fn counts(records: &[Record]) -> Counts {
+    records.iter().fold(Counts::default(), |sum, record| Counts {
         packets: sum.packets + record.packets,
         octets: sum.octets + record.octets,
     })

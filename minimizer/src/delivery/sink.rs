@@ -1,6 +1,6 @@
 //! Sinks: where the records of a recipient go, and what becomes of each of them.
 //!
-//! Each sink has a lane of its own, with a bounded queue, and a courier, which is a thread: the drain waits for none of
+//! Each sink has a queue of its own, with a bounded queue, and a sender, which is a thread: the drain waits for none of
 //! them, and none of them for another.
 
 use std::time::Instant;
@@ -77,7 +77,7 @@ impl SinkError {
     }
 }
 
-/// Takes the records of one recipient. After an error a courier waits, longer each time, and tries again.
+/// Takes the records of one recipient. After an error a sender waits, longer each time, and tries again.
 ///
 /// A call may block, but no longer than a few seconds: a collector that does not read is an error, [`Loss::Stalled`].
 pub trait Sink: Send {

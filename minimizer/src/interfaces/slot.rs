@@ -58,7 +58,7 @@ enum State {
 
 /// A slot number's interface.
 #[derive(Debug)]
-pub struct Place {
+pub struct InterfaceSlot {
     /// Its name, followed when it changes.
     pub name: String,
     /// The name under which it was selected.
@@ -78,7 +78,7 @@ pub struct Place {
     gap: Option<Instant>,
 }
 
-impl Place {
+impl InterfaceSlot {
     /// A place for an interface that is about to be attached.
     pub fn new(link: &Link, action: Action, is_named: bool) -> Self {
         Self {

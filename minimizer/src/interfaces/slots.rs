@@ -11,7 +11,7 @@ use thiserror::Error;
 
 use crate::interfaces::netlink::{Link, Netlink, NetlinkError};
 use crate::interfaces::selection::Selection;
-use crate::interfaces::slot::{Attached, Place, Unwatched, Watched};
+use crate::interfaces::slot::{Attached, InterfaceSlot, Unwatched, Watched};
 use crate::interfaces::tap::{HostTraffic, TapRefused};
 use crate::kernel::attach::{Action, Mode};
 use crate::kernel::error::ProgramError;
@@ -51,13 +51,13 @@ pub enum AttachError {
 }
 
 /// The watched interfaces.
-pub struct Watch {
+pub struct InterfaceSlots {
     selection: Selection,
     mode: Mode,
     force_tap: bool,
     netlink: Netlink,
     /// By slot number.
-    places: Vec<Place>,
+    places: Vec<InterfaceSlot>,
     /// Interfaces that are selected and find no slot.
     refused: BTreeSet<u32>,
     ask_again: Option<Instant>,
@@ -72,7 +72,7 @@ pub struct Candidate {
     objection: Option<AttachError>,
 }
 
-impl Watch {
+impl InterfaceSlots {
     /// Watches nothing yet.
     ///
     /// # Errors
@@ -85,7 +85,7 @@ impl Watch {
 
     /// When to look again although no interface changes.
     pub fn next_look(&self) -> Option<Instant> {
-        self.places.iter().filter_map(Place::next_attempt).chain(self.ask_again).min()
+        self.places.iter().filter_map(InterfaceSlot::next_attempt).chain(self.ask_again).min()
     }
 
     /// Looks at all interfaces: detaches from those that are gone, follows names, and returns those that
@@ -149,11 +149,11 @@ impl Watch {
         program.watch_all(&pairs)?;
         for Candidate { slot, link, action, objection } in candidates {
             if self.places.get(slot).is_none() {
-                let place = Place::new(&link, action, self.selection.is_named(&link.name));
+                let place = InterfaceSlot::new(&link, action, self.selection.is_named(&link.name));
                 self.places.insert(slot, place);
             } else if self.places[slot].is_another(&link) {
                 retired.push(slot);
-                self.places[slot] = Place::new(&link, action, self.selection.is_named(&link.name));
+                self.places[slot] = InterfaceSlot::new(&link, action, self.selection.is_named(&link.name));
             }
             let place = &mut self.places[slot];
             place.last_index = Some(link.index);
@@ -202,7 +202,7 @@ impl Watch {
 
     /// What is watched, by slot number.
     pub fn watched(&self) -> Vec<Watched> {
-        self.places.iter().map(Place::watched).collect()
+        self.places.iter().map(InterfaceSlot::watched).collect()
     }
 
     /// Interfaces that are selected and find no slot.
@@ -224,11 +224,11 @@ impl Watch {
                 continue;
             }
             let is_used = |slot: usize| candidates.iter().any(|candidate| candidate.slot == slot);
-            let find = |is_it: fn(&Place, &str) -> bool| {
+            let find = |is_it: fn(&InterfaceSlot, &str) -> bool| {
                 let mut places = self.places.iter().enumerate();
                 places.position(|(slot, place)| place.is_gone() && is_it(place, &link.name) && !is_used(slot))
             };
-            let returned = find(Place::is_called).or_else(|| find(Place::was_selected_as));
+            let returned = find(InterfaceSlot::is_called).or_else(|| find(InterfaceSlot::was_selected_as));
             let action = match (returned, self.selection.action(&link.name)) {
                 (Some(slot), _) => self.places[slot].action,
                 (None, Some(action)) => action,

@@ -45,7 +45,7 @@ impl Program {
         let cost = |action: Action| {
             // The program for taps is loaded only where there are taps.
             let info = self.info_of(action).ok()?;
-            Some((action.program(self.enforced().policy.tunnels), Cost::of(&info)))
+            Some((action.program(self.compiled().policy.tunnels), Cost::of(&info)))
         };
         [Action::Pass, Action::Drop].into_iter().filter_map(cost).collect()
     }

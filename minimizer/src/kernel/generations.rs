@@ -5,7 +5,7 @@ use std::mem::offset_of;
 
 use aya::maps::{Array, ArrayOfMaps, IterableMap as _, MapData, MapError};
 use minimizer_common::generation::{
-    BLOCK_BYTES, CPU_STATE_BLOCK, CpuState, InterfaceCounters, RESIDUAL_BLOCK, RESIDUALS, Residual,
+    BLOCK_BYTES, CPU_STATE_BLOCK, Counts, CpuState, InterfaceCounters, RESIDUAL_BLOCK, RESIDUALS,
     SPILL_BLOCK, Shape, WAYS,
 };
 use minimizer_common::tuple::Slot;
@@ -169,8 +169,8 @@ impl Quiet<'_> {
         &mut self.values(cpu, CPU_STATE_BLOCK, 1)[0]
     }
 
-    /// Residual counters of `cpu`, by [`minimizer_common::generation::residual_index`].
-    pub fn residuals(&mut self, cpu: u32) -> &mut [Residual] {
+    /// Counts counters of `cpu`, by [`minimizer_common::generation::residual_index`].
+    pub fn residuals(&mut self, cpu: u32) -> &mut [Counts] {
         self.values(cpu, RESIDUAL_BLOCK, RESIDUALS)
     }
 

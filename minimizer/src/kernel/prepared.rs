@@ -15,7 +15,7 @@ use zerocopy::IntoBytes as _;
 
 use crate::kernel::error::ProgramError;
 use crate::kernel::features::Kernel;
-use crate::policy::compile::Enforced;
+use crate::policy::compile::CompiledPolicy;
 use crate::support::sys::bpf;
 use crate::support::{clock, cpus};
 
@@ -38,18 +38,19 @@ pub struct Options {
     /// Keys of the table's hash; drawn at random when `None`, as they must be on a live link.
     pub hash_keys: Option<[u64; HASH_KEYS]>,
     /// What is left of a packet.
-    pub enforced: Arc<Enforced>,
+    pub compiled: Arc<CompiledPolicy>,
 }
 
 impl Default for Options {
     /// The policy `full-record` without tunnels, in tables of the usual size.
     fn default() -> Self {
-        static FULL_RECORD: LazyLock<Arc<Enforced>> = LazyLock::new(|| Enforced::full_record(Tunnels::NONE));
+        static FULL_RECORD: LazyLock<Arc<CompiledPolicy>> =
+            LazyLock::new(|| CompiledPolicy::full_record(Tunnels::NONE));
         Self {
             flows_per_cpu: 65_536,
             clock: Clock::Tick,
             hash_keys: None,
-            enforced: Arc::clone(&FULL_RECORD),
+            compiled: Arc::clone(&FULL_RECORD),
         }
     }
 }
@@ -72,15 +73,15 @@ impl Prepared {
         let flows_per_cpu = options.flows_per_cpu;
         let shape =
             Shape::for_flows(cpus, flows_per_cpu).ok_or(ProgramError::Size { flows_per_cpu, cpus })?;
-        let enforced = &*options.enforced;
-        let time_unit_ns = u64::try_from(enforced.time_unit.as_nanos()).unwrap_or(u64::MAX);
+        let compiled = &*options.compiled;
+        let time_unit_ns = u64::try_from(compiled.time_unit.as_nanos()).unwrap_or(u64::MAX);
         let (clock, time_base_units) = match options.clock {
             Clock::Tick => (CLOCK_TICK, clock::realtime_ns() / time_unit_ns),
             Clock::Control => (CLOCK_CONTROL, 0),
         };
         let settings = Settings {
             hash_keys: options.hash_keys.map_or_else(random_keys, Ok)?,
-            plan: enforced.plan,
+            plan: compiled.plan,
             time_unit_ns,
             time_base_units,
             tick_ns: clock::tick_ns(),
@@ -89,11 +90,11 @@ impl Prepared {
             group_mask: shape.groups - 1,
             clock,
             frame_length: if kernel.multi_buffer { LENGTH_BUFFER } else { LENGTH_LINEAR },
-            tunnels: enforced.policy.tunnels.0,
+            tunnels: compiled.policy.tunnels.0,
         };
         let mut object = sized_object(object, shape.blocks())?;
         kernel.adapt(&mut object);
-        let tables = &enforced.tables;
+        let tables = &compiled.tables;
         let count = |length| u32::try_from(length).map_err(|_| ProgramError::Tables);
         let mut ebpf = EbpfLoader::new()
             .verifier_log_level(log)

@@ -18,7 +18,7 @@ use crate::kernel::features::Kernel;
 use crate::kernel::generations::Generations;
 use crate::kernel::prepared::Options;
 use crate::kernel::prepared::Prepared;
-use crate::policy::compile::Enforced;
+use crate::policy::compile::CompiledPolicy;
 use crate::support::clock;
 use crate::support::sys::bpf::{self, XdpLink};
 
@@ -46,7 +46,7 @@ impl TimeUnits {
 /// The loaded programs with their maps and attachments. Dropping it detaches and frees everything.
 pub struct Program {
     ebpf: Ebpf,
-    enforced: Arc<Enforced>,
+    compiled: Arc<CompiledPolicy>,
     control: ControlPage,
     generations: Generations,
     /// Attachments, each with what becomes of the frames, by interface index.
@@ -84,7 +84,7 @@ impl Program {
             Prepared::new(kernel, object, options, VerifierLogLevel::default())?;
         #[cfg(feature = "kernel-log")]
         crate::kernel::log::follow(&mut ebpf);
-        xdp_mut(&mut ebpf, Action::Pass.program(options.enforced.policy.tunnels))?
+        xdp_mut(&mut ebpf, Action::Pass.program(options.compiled.policy.tunnels))?
             .load()
             .map_err(|source| ProgramError::Verify(Box::new(source)))?;
         let outer = take_map(&mut ebpf, GENERATION_MAP)?;
@@ -96,10 +96,10 @@ impl Program {
             Map::Array(map) => ControlPage::new(map).map_err(ProgramError::Control)?,
             _ => return Err(ProgramError::Object("CONTROL is not an array")),
         };
-        let unit_ms = u64::try_from(options.enforced.time_unit.as_millis()).unwrap_or(u64::MAX);
+        let unit_ms = u64::try_from(options.compiled.time_unit.as_millis()).unwrap_or(u64::MAX);
         let mut program = Self {
             ebpf,
-            enforced: Arc::clone(&options.enforced),
+            compiled: Arc::clone(&options.compiled),
             control,
             generations,
             links: BTreeMap::new(),
@@ -194,7 +194,7 @@ impl Program {
     /// # Errors
     /// When the verifier refuses it.
     pub fn load_tap(&mut self) -> Result<(), ProgramError> {
-        let tap = xdp_mut(&mut self.ebpf, Action::Drop.program(self.enforced.policy.tunnels))?;
+        let tap = xdp_mut(&mut self.ebpf, Action::Drop.program(self.compiled.policy.tunnels))?;
         if tap.fd().is_err() {
             tap.load().map_err(|source| ProgramError::Verify(Box::new(source)))?;
         }
@@ -240,8 +240,8 @@ impl Program {
 
     /// What is left of a packet.
     #[must_use]
-    pub const fn enforced(&self) -> &Arc<Enforced> {
-        &self.enforced
+    pub const fn compiled(&self) -> &Arc<CompiledPolicy> {
+        &self.compiled
     }
 
     /// The generations, to be flipped and drained.
@@ -303,7 +303,7 @@ impl Program {
     }
 
     fn xdp_of(&self, action: Action) -> Result<&Xdp, ProgramError> {
-        match self.ebpf.program(action.program(self.enforced.policy.tunnels)) {
+        match self.ebpf.program(action.program(self.compiled.policy.tunnels)) {
             Some(AyaProgram::Xdp(xdp)) => Ok(xdp),
             _ => Err(ProgramError::Object("there is no XDP program in it")),
         }

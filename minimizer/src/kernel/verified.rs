@@ -28,7 +28,7 @@ pub fn instructions(kernel: Kernel, options: &Options) -> Result<Option<u32>, Pr
 /// do not load. A verified program does not when there is no number left for its descriptor.
 fn from_log(kernel: Kernel, options: &Options) -> Result<Option<u32>, ProgramError> {
     let Prepared { mut ebpf, .. } = Prepared::new(kernel, OBJECT, options, VerifierLogLevel::STATS)?;
-    let xdp = xdp_mut(&mut ebpf, Action::Pass.program(options.enforced.policy.tunnels))?;
+    let xdp = xdp_mut(&mut ebpf, Action::Pass.program(options.compiled.policy.tunnels))?;
     let before = getrlimit(Resource::Nofile);
     let Ok(next) = File::open("/dev/null").map(|file| file.as_raw_fd().unsigned_abs()) else {
         return Ok(None);

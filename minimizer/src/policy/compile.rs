@@ -20,7 +20,7 @@ use crate::policy::tables::{self, Built, Content, TableError};
 use crate::policy::transform::{AddressTransform, Transform};
 use crate::records::record::Record;
 
-/// Why a policy that reads well cannot be enforced.
+/// Why a policy that reads well cannot be compiled.
 #[derive(Debug, Error)]
 pub enum PlanError {
     /// The policy cannot be used.
@@ -31,9 +31,9 @@ pub enum PlanError {
     Tables(#[from] TableError),
 }
 
-/// A policy, and what of it is enforced in the kernel.
+/// A policy, and what of it is compiled in the kernel.
 #[derive(Debug)]
-pub struct Enforced {
+pub struct CompiledPolicy {
     /// The policy.
     pub policy: Policy,
     /// What the kernel stores of a packet.
@@ -50,7 +50,7 @@ pub struct Enforced {
     pub time_unit: Duration,
 }
 
-impl Enforced {
+impl CompiledPolicy {
     /// Reads a policy and compiles it; see [`Policy::load`].
     ///
     /// # Errors
@@ -79,8 +79,8 @@ impl Enforced {
         let keeps_less_of_ports =
             plan.ports_below.iter().any(|below| *below < 65_536) || plan.port_classes.contains(&1);
         let keeps_less_of_icmp = plan.icmp_masks.iter().any(|mask| *mask != ICMP_EXACT);
-        if keeps_less_of_ports && !read.has(Steps::NO_PORTS)
-            || keeps_less_of_icmp && !read.has(Steps::NO_ICMP)
+        if keeps_less_of_ports && !read.intersects(Steps::NO_PORTS)
+            || keeps_less_of_icmp && !read.intersects(Steps::NO_ICMP)
         {
             plan.steps |= Steps::PORTS.0;
         }
@@ -159,14 +159,14 @@ impl Enforced {
         let port = |side: usize| if self.plan.ports_below[side] == 0 { 0 } else { u16::BITS };
         let icmp = icmp_masks.iter().map(|mask| (mask & 0x00ff_00ff).count_ones()).max().unwrap_or(0);
         let ports = (port(0) + port(1)).max(icmp);
-        let selector = if Steps(self.plan.steps).has(Steps::SELECTOR) { 20 } else { 0 };
+        let selector = if Steps(self.plan.steps).intersects(Steps::SELECTOR) { 20 } else { 0 };
         addresses + ports + tags_mask.count_ones() + (kind_mask & 0xffff).count_ones() + selector
     }
 
     /// Whether addresses become pseudonyms in the kernel.
     #[must_use]
     pub const fn has_pseudonyms(&self) -> bool {
-        Steps(self.plan.steps).has(Steps::PSEUDONYMS)
+        Steps(self.plan.steps).intersects(Steps::PSEUDONYMS)
     }
 }
 
@@ -189,7 +189,7 @@ fn constants(collected: &Collected) -> Plan {
     let mut steps = Steps::SELECTOR;
     let mut add = |condition: bool, step: Steps| {
         if condition {
-            steps = steps.and(step);
+            steps = steps.union(step);
         }
     };
 
@@ -274,8 +274,8 @@ fn constants(collected: &Collected) -> Plan {
 fn omitted(collected: &Collected, judged: Steps, tunnels: Tunnels) -> Steps {
     let has = |fields: &[Field]| fields.iter().any(|field| collected.fields.contains_key(field));
     // Classes and hosts are looked up by address, indicators also by port, tunnels by port.
-    let judges_addresses = judged.has(Steps::TRIE.and(Steps::HOSTS_IPV4).and(Steps::HOSTS_IPV6));
-    let judges_ports = judged.has(Steps::SELECT) || !tunnels.is_empty();
+    let judges_addresses = judged.intersects(Steps::TRIE.union(Steps::HOSTS_IPV4).union(Steps::HOSTS_IPV6));
+    let judges_ports = judged.intersects(Steps::SELECT) || !tunnels.is_empty();
     let ports = [Field::SourceTransportPort, Field::DestinationTransportPort];
     let icmp = [Field::IcmpTypeIPv4, Field::IcmpCodeIPv4, Field::IcmpTypeIPv6, Field::IcmpCodeIPv6];
     let tags = [Field::VlanId, Field::Dot1qCustomerVlanId, Field::IngressInterface];
@@ -290,7 +290,7 @@ fn omitted(collected: &Collected, judged: Steps, tunnels: Tunnels) -> Steps {
         (has(&ports) || has(&icmp) || has(&tags) || has(&ADDRESSES), Steps::NO_TRANSPORT),
     ];
     let omitted = parts.into_iter().filter(|(is_needed, _)| !is_needed).map(|(_, step)| step);
-    omitted.fold(Steps::NONE, Steps::and)
+    omitted.fold(Steps::NONE, Steps::union)
 }
 
 fn address(transform: Option<&Transform>, class: Class) -> AddressTransform {

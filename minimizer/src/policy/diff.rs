@@ -20,7 +20,7 @@ const EXAMPLES_MAX: usize = 10;
 /// Which way a difference goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Way {
+pub enum Effect {
     /// More is collected, handed over, or kept.
     Wider,
     /// Less is.
@@ -29,7 +29,7 @@ pub enum Way {
     Changed,
 }
 
-impl Way {
+impl Effect {
     /// The way between two states of which the one before is less or equal, or the one after is.
     const fn between(was_less: bool, is_less: bool) -> Self {
         match (was_less, is_less) {
@@ -44,7 +44,7 @@ impl Way {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Difference {
     /// Which way it goes.
-    pub way: Way,
+    pub way: Effect,
     /// What it is about.
     pub about: String,
     /// What was, and what would be.
@@ -54,9 +54,9 @@ pub struct Difference {
 impl fmt::Display for Difference {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mark = match self.way {
-            Way::Wider => "+ WIDER   ",
-            Way::Narrower => "- narrower",
-            Way::Changed => "~ changed ",
+            Effect::Wider => "+ WIDER   ",
+            Effect::Narrower => "- narrower",
+            Effect::Changed => "~ changed ",
         };
         write!(formatter, "{mark}  {}: {}", self.about, self.change)
     }
@@ -67,14 +67,14 @@ impl fmt::Display for Difference {
 struct Differences(Vec<Difference>);
 
 impl Differences {
-    fn add(&mut self, way: Way, about: impl Into<String>, change: impl Into<String>) {
+    fn add(&mut self, way: Effect, about: impl Into<String>, change: impl Into<String>) {
         self.0.push(Difference { way, about: about.into(), change: change.into() });
     }
 
     /// Something that has no way.
     fn changed(&mut self, about: impl Into<String>, before: &str, after: &str) {
         if before != after {
-            self.add(Way::Changed, about, format!("`{before}` -> `{after}`"));
+            self.add(Effect::Changed, about, format!("`{before}` -> `{after}`"));
         }
     }
 
@@ -87,13 +87,13 @@ impl Differences {
         say: impl Fn(&T) -> String,
     ) {
         if before != after {
-            let way = Way::between(before < after, after < before);
+            let way = Effect::between(before < after, after < before);
             self.add(way, about, format!("{} -> {}", say(before), say(after)));
         }
     }
 
     /// Things that came or went, with the first few of them.
-    fn examples(&mut self, way: Way, about: &str, verb: &str, mut things: Vec<String>) {
+    fn examples(&mut self, way: Effect, about: &str, verb: &str, mut things: Vec<String>) {
         if things.is_empty() {
             return;
         }
@@ -119,14 +119,14 @@ impl Policy {
             match (self.tunnels.has(*tunnel), after.tunnels.has(*tunnel)) {
                 (false, true) => {
                     differences.add(
-                        Way::Wider,
+                        Effect::Wider,
                         format!("tunnel {}", tunnel.name()),
                         "its inner headers are read",
                     );
                 }
                 (true, false) => {
                     differences.add(
-                        Way::Narrower,
+                        Effect::Narrower,
                         format!("tunnel {}", tunnel.name()),
                         "is no longer looked into",
                     );
@@ -144,7 +144,7 @@ impl Policy {
             if before != after {
                 let say =
                     |transform: Option<_>| transform.map_or_else(|| "nothing".to_owned(), words::remains);
-                let way = Way::between(is_derivable(after, before), is_derivable(before, after));
+                let way = Effect::between(is_derivable(after, before), is_derivable(before, after));
                 let about = format!("kept in the kernel, {field}");
                 differences.add(way, about, format!("{} -> {}", say(before), say(after)));
             }
@@ -158,11 +158,11 @@ fn mandate(differences: &mut Differences, before: Option<&Mandate>, after: Optio
         (None, None) => {}
         (None, Some(mandate)) => {
             let change = format!("{}, from {} until {}", mandate.id, mandate.valid_from, mandate.valid_until);
-            differences.add(Way::Narrower, "mandate", change);
+            differences.add(Effect::Narrower, "mandate", change);
         }
         (Some(mandate), None) => {
             let change = format!("{} is gone: nothing ends the collection", mandate.id);
-            differences.add(Way::Wider, "mandate", change);
+            differences.add(Effect::Wider, "mandate", change);
         }
         (Some(before), Some(after)) => {
             differences.changed("mandate, id", &before.id, &after.id);

@@ -89,20 +89,20 @@ impl Content {
 
     /// As the kernel sees them.
     #[must_use]
-    pub fn seen(&self) -> Seen<'_> {
-        Seen { roots: &self.roots, nodes: &self.nodes, lists: &self.lists }
+    pub fn seen(&self) -> TablesView<'_> {
+        TablesView { roots: &self.roots, nodes: &self.nodes, lists: &self.lists }
     }
 }
 
 /// Tables as the kernel sees them.
 #[derive(Clone, Copy)]
-pub struct Seen<'tables> {
+pub struct TablesView<'tables> {
     roots: &'tables Roots,
     nodes: &'tables [Node],
     lists: &'tables [[u32; ENTRY_WORDS]],
 }
 
-impl Nodes for Seen<'_> {
+impl Nodes for TablesView<'_> {
     fn node(&self, index: u32) -> Option<&Node> {
         self.nodes.get(usize::try_from(index).ok()?)
     }
@@ -139,14 +139,14 @@ pub fn build(scope: Option<&Scope>, selectors: Option<&[Indicator]>) -> Result<B
     let mut tables = Tables::default();
     let mut items = Vec::new();
     if let Some(scope) = scope {
-        steps = steps.and(Steps::SCOPE);
+        steps = steps.union(Steps::SCOPE);
         tables.directions = directions(scope);
         let classes = scope.prefixes.iter();
         items.extend(classes.map(|&(prefix, class)| Item { prefix, meaning: Meaning::Class(class) }));
     }
     let selectors = match selectors {
         Some(indicators) => {
-            steps = steps.and(Steps::SELECT);
+            steps = steps.union(Steps::SELECT);
             Selectors::new(indicators)?
         }
         None => Selectors::default(),
@@ -175,19 +175,19 @@ pub fn build(scope: Option<&Scope>, selectors: Option<&[Indicator]>) -> Result<B
     let mut lists = Lists::default();
     let mut trie = Trie::empty()?;
     if !items.is_empty() {
-        steps = steps.and(Steps::TRIE);
+        steps = steps.union(Steps::TRIE);
         trie.build(items, &selectors, &mut lists)?;
     }
     let hosts = hosts::with_lists(hosts, &selectors, &trie, &mut lists)?;
     let (roots, mut nodes) = trie.into_parts();
     if !hosts.is_empty() {
         let has = |ipv6| hosts.iter().any(|host| host.is_ipv6() == ipv6);
-        steps = if has(false) { steps.and(Steps::HOSTS_IPV4) } else { steps };
-        steps = if has(true) { steps.and(Steps::HOSTS_IPV6) } else { steps };
+        steps = if has(false) { steps.union(Steps::HOSTS_IPV4) } else { steps };
+        steps = if has(true) { steps.union(Steps::HOSTS_IPV6) } else { steps };
         hosts::append(&mut nodes, &mut tables, &hosts)?;
     }
     if !any.is_empty() {
-        steps = steps.and(Steps::ANY);
+        steps = steps.union(Steps::ANY);
         tables.any = number(nodes.len())?;
         any::append(&mut nodes, &any, &selectors, &mut lists)?;
     }

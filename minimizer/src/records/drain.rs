@@ -1,6 +1,6 @@
 //! Empties a quiet generation: copies what was counted, zeroes it, merges the CPUs.
 
-use minimizer_common::generation::{INTERFACES_MAX, InterfaceCounters, Residual, Shape, WAYS};
+use minimizer_common::generation::{Counts, INTERFACES_MAX, InterfaceCounters, Shape, WAYS};
 use minimizer_common::outcome::Outcome;
 use minimizer_common::tuple::Slot;
 
@@ -118,8 +118,8 @@ pub struct Totals {
     /// Totals by interface slot.
     pub interfaces: Vec<InterfaceTotals>,
     /// Packets and octets in the records.
-    pub recorded: Residual,
-    /// Residual counters that are not zero.
+    pub recorded: Counts,
+    /// Counts counters that are not zero.
     pub residuals: Vec<ResidualTotals>,
     /// How full the generation was.
     pub occupancy: Occupancy,
@@ -128,8 +128,8 @@ pub struct Totals {
 impl Totals {
     /// Packets and octets in the residual counters.
     #[must_use]
-    pub fn overflow(&self) -> Residual {
-        self.residuals.iter().fold(Residual::default(), |sum, residual| Residual {
+    pub fn overflow(&self) -> Counts {
+        self.residuals.iter().fold(Counts::default(), |sum, residual| Counts {
             packets: sum.packets + residual.packets,
             octets: sum.octets + residual.octets,
         })
@@ -151,7 +151,7 @@ pub fn drain(quiet: &mut Quiet<'_>, records: &mut Records, milliseconds: impl Fn
 pub fn drain_slots(quiet: &mut Quiet<'_>, interfaces: usize, mut take: impl FnMut(&Slot)) -> Totals {
     let shape = quiet.shape();
     let mut interfaces = vec![InterfaceTotals::ZERO; interfaces];
-    let mut recorded = Residual::default();
+    let mut recorded = Counts::default();
     let mut residuals = Vec::new();
     let mut occupancy = Occupancy::empty(shape);
     let mut take = |slot: &mut Slot| {
@@ -192,9 +192,9 @@ pub fn drain_slots(quiet: &mut Quiet<'_>, interfaces: usize, mut take: impl FnMu
     Totals { interfaces, recorded, residuals, occupancy }
 }
 
-fn take_residuals(counters: &mut [Residual], totals: &mut Vec<ResidualTotals>) {
+fn take_residuals(counters: &mut [Counts], totals: &mut Vec<ResidualTotals>) {
     for (index, counter) in counters.iter_mut().enumerate().filter(|(_, counter)| counter.packets != 0) {
-        let Residual { packets, octets } = std::mem::take(counter);
+        let Counts { packets, octets } = std::mem::take(counter);
         let (interface, ipv6) = (index / 512 % INTERFACES_MAX, index / 256 % 2 == 1);
         let protocol = u8::try_from(index % 256).unwrap_or(u8::MAX);
         let same = |total: &&mut ResidualTotals| {

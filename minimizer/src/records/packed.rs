@@ -7,7 +7,7 @@ use std::sync::Arc;
 use minimizer_common::tuple::Slot;
 
 use crate::kernel::program::TimeUnits;
-use crate::policy::compile::Enforced;
+use crate::policy::compile::CompiledPolicy;
 use crate::records::merge::{Flow, Merge};
 use crate::records::record::Record;
 
@@ -92,31 +92,31 @@ impl Packing {
     }
 
     /// Takes out what was added since the last time.
-    pub fn take(&mut self, legend: Legend) -> Packed {
-        Packed { narrow: self.narrow.take(), wide: self.wide.take(), legend }
+    pub fn take(&mut self, decoder: SlotDecoder) -> Packed {
+        Packed { narrow: self.narrow.take(), wide: self.wide.take(), decoder }
     }
 }
 
 /// What slots stand for.
-pub struct Legend {
-    enforced: Arc<Enforced>,
+pub struct SlotDecoder {
+    compiled: Arc<CompiledPolicy>,
     time: TimeUnits,
     if_indices: Vec<u32>,
 }
 
-impl Legend {
+impl SlotDecoder {
     /// For slots that were collected under a policy, with its unit of time. `if_indices` has the index of the interface by
     /// slot number.
     #[must_use]
-    pub fn new(enforced: &Arc<Enforced>, time: TimeUnits, if_indices: &[u32]) -> Self {
+    pub fn new(compiled: &Arc<CompiledPolicy>, time: TimeUnits, if_indices: &[u32]) -> Self {
         // Where the interface was not collected, slot number 0 stands in its place.
-        let if_indices = if enforced.has_interface() { if_indices.to_vec() } else { Vec::new() };
-        Self { enforced: Arc::clone(enforced), time, if_indices }
+        let if_indices = if compiled.has_interface() { if_indices.to_vec() } else { Vec::new() };
+        Self { compiled: Arc::clone(compiled), time, if_indices }
     }
 
     fn record(&self, slot: &Slot) -> Record {
         Record {
-            selector_id: self.enforced.selector_id(slot.selector()),
+            selector_id: self.compiled.selector_id(slot.selector()),
             ..Record::of(slot, &self.if_indices, |units| self.time.milliseconds(units))
         }
     }
@@ -126,7 +126,7 @@ impl Legend {
 pub struct Packed {
     narrow: Vec<Narrow>,
     wide: Vec<Slot>,
-    legend: Legend,
+    decoder: SlotDecoder,
 }
 
 impl Packed {
@@ -151,8 +151,8 @@ impl Packed {
 
     /// All of them, one after the other.
     pub fn iter(&self) -> impl Iterator<Item = Record> {
-        let narrow = self.narrow.iter().map(|narrow| self.legend.record(&narrow.wide()));
-        narrow.chain(self.wide.iter().map(|slot| self.legend.record(slot)))
+        let narrow = self.narrow.iter().map(|narrow| self.decoder.record(&narrow.wide()));
+        narrow.chain(self.wide.iter().map(|slot| self.decoder.record(slot)))
     }
 
     /// Some of them, by their positions, put into `buffer`.
@@ -164,8 +164,8 @@ impl Packed {
         let narrow = &self.narrow[of(0, self.narrow.len())];
         let wide = &self.wide[of(self.narrow.len(), self.wide.len())];
         buffer.clear();
-        buffer.extend(narrow.iter().map(|narrow| self.legend.record(&narrow.wide())));
-        buffer.extend(wide.iter().map(|slot| self.legend.record(slot)));
+        buffer.extend(narrow.iter().map(|narrow| self.decoder.record(&narrow.wide())));
+        buffer.extend(wide.iter().map(|slot| self.decoder.record(slot)));
     }
 }
 
@@ -174,9 +174,9 @@ mod tests {
     use minimizer_common::tunnel::Tunnels;
     use minimizer_common::tuple::{Slot, Tags, Tuple};
 
-    use super::{Legend, Narrow, Packing};
+    use super::{Narrow, Packing, SlotDecoder};
     use crate::kernel::program::TimeUnits;
-    use crate::policy::compile::Enforced;
+    use crate::policy::compile::CompiledPolicy;
     use crate::records::merge::Flow as _;
 
     fn slot(addresses: [u64; 4], packets: u64, octets: u64, bits: u64, times: (u64, u64)) -> Slot {
@@ -190,9 +190,9 @@ mod tests {
         }
     }
 
-    fn legend() -> Legend {
+    fn decoder() -> SlotDecoder {
         let time = TimeUnits { base: 100, unit_ms: 1000 };
-        Legend::new(&Enforced::full_record(Tunnels::NONE), time, &[3, 7])
+        SlotDecoder::new(&CompiledPolicy::full_record(Tunnels::NONE), time, &[3, 7])
     }
 
     #[test]
@@ -205,7 +205,7 @@ mod tests {
         }
         packing.add(&slot([4, 0, 0, 0], 2, 50, 16, (4, 5)));
         packing.add(&slot([4, 0, 0, 9], 3, 50, 16, (5, 9)));
-        let packed = packing.take(legend());
+        let packed = packing.take(decoder());
         assert_eq!((packed.len(), packed.octets()), (20, 10 * (40 + 64)));
         let all: Vec<_> = packed.iter().collect();
         let mut buffer = Vec::new();
@@ -222,7 +222,7 @@ mod tests {
         };
         assert_eq!(merged([4, 0, 0, 0]), (3, 150, 104_000, 106_000));
         assert_eq!(merged([4, 0, 0, 9]), (4, 250, 105_000, 109_000));
-        assert!(packing.take(legend()).is_empty());
+        assert!(packing.take(decoder()).is_empty());
     }
 
     #[test]
@@ -235,7 +235,7 @@ mod tests {
         let mut packing = Packing::default();
         [one, other, heavy].iter().for_each(|slot| packing.add(slot));
         let sums = packing
-            .take(legend())
+            .take(decoder())
             .iter()
             .fold((0, 0), |(packets, octets), record| (packets + record.packets, octets + record.octets));
         assert_eq!(sums, (u64::from(u32::MAX) + 2, (1 << 44) + 1));

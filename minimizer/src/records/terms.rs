@@ -7,7 +7,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use thiserror::Error;
 
-use crate::policy::compile::Enforced;
+use crate::policy::compile::CompiledPolicy;
 use crate::policy::model::Policy;
 use crate::records::keys::{Epoch, KeyError, Keys, PseudonymKey};
 use crate::records::view::View;
@@ -43,7 +43,7 @@ impl Policy {
 /// What applies to the records of a batch.
 pub struct Terms {
     /// The policy.
-    pub enforced: Arc<Enforced>,
+    pub compiled: Arc<CompiledPolicy>,
     /// The epoch of its pseudonyms; `None` where there are none.
     epoch: Option<Arc<Epoch>>,
     /// By recipient, in the order of the policy.
@@ -53,7 +53,7 @@ pub struct Terms {
 /// Names the policy and no key.
 impl fmt::Debug for Terms {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_struct("Terms").field("policy", &self.enforced.policy.name).finish_non_exhaustive()
+        formatter.debug_struct("Terms").field("policy", &self.compiled.policy.name).finish_non_exhaustive()
     }
 }
 
@@ -77,7 +77,7 @@ impl Terms {
     /// # Errors
     /// When there is no recipient of that name.
     pub fn position(&self, recipient: Option<&str>) -> Result<usize, NoRecipient> {
-        recipient.map_or(Ok(0), |name| self.enforced.policy.recipient(name))
+        recipient.map_or(Ok(0), |name| self.compiled.policy.recipient(name))
     }
 
     /// What the recipient at a position of the policy sees.
@@ -107,8 +107,8 @@ impl Keyring {
     ///
     /// # Errors
     /// When the system gives no random numbers for a key.
-    pub fn terms(&mut self, enforced: &Arc<Enforced>, now: Timestamp) -> Result<Arc<Terms>, KeyError> {
-        let policy = &enforced.policy;
+    pub fn terms(&mut self, compiled: &Arc<CompiledPolicy>, now: Timestamp) -> Result<Arc<Terms>, KeyError> {
+        let policy = &compiled.policy;
         let epoch = if policy.has_pseudonyms() {
             let is_current = |epoch: &Arc<Epoch>| epoch.is_of(policy.pseudonym_epoch, now);
             let epoch = match self.epoch.take().filter(is_current) {
@@ -126,11 +126,11 @@ impl Keyring {
         let key = epoch.as_ref().map_or_else(|| PseudonymKey::from([0; 2]), |epoch| epoch.key().clone());
         let views = policy.recipients.iter().map(|recipient| {
             let keys = self.keys.recipient(&recipient.name, start);
-            let classes = Arc::clone(&enforced.classes);
-            View::new(recipient, &enforced.collected.fields, key.clone(), &keys, classes)
+            let classes = Arc::clone(&compiled.classes);
+            View::new(recipient, &compiled.collected.fields, key.clone(), &keys, classes)
         });
         let views = views.collect();
-        Ok(Arc::new(Terms { enforced: Arc::clone(enforced), epoch, views }))
+        Ok(Arc::new(Terms { compiled: Arc::clone(compiled), epoch, views }))
     }
 
     /// The terms from now on, after `terms`: others when their epoch is over.
@@ -138,9 +138,9 @@ impl Keyring {
     /// # Errors
     /// When the system gives no random numbers for a key.
     pub fn follow(&mut self, terms: &Arc<Terms>, now: Timestamp) -> Result<Arc<Terms>, KeyError> {
-        let policy = &terms.enforced.policy;
+        let policy = &terms.compiled.policy;
         match &terms.epoch {
-            Some(epoch) if !epoch.is_of(policy.pseudonym_epoch, now) => self.terms(&terms.enforced, now),
+            Some(epoch) if !epoch.is_of(policy.pseudonym_epoch, now) => self.terms(&terms.compiled, now),
             _ => Ok(Arc::clone(terms)),
         }
     }

@@ -15,7 +15,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use minimizer_common::generation::Residual;
+use minimizer_common::generation::Counts;
 use minimizer_common::tuple::{Tags, Tuple};
 
 use crate::policy::classes::Classes;
@@ -55,7 +55,7 @@ pub struct Viewed<'records> {
     /// Records, to be shown with [`View::fields`].
     pub records: Cow<'records, [Record]>,
     /// What was in records that too few sources made, exact.
-    pub suppressed: Residual,
+    pub suppressed: Counts,
     /// The record that is made of them, to be shown with [`View::residual_fields`].
     pub residual: Option<Record>,
 }
@@ -104,7 +104,7 @@ impl View {
         let mut viewed = if self.merges() {
             self.merged(records.iter().copied(), records.len())
         } else {
-            Viewed { records: Cow::Borrowed(records), suppressed: Residual::default(), residual: None }
+            Viewed { records: Cow::Borrowed(records), suppressed: Counts::default(), residual: None }
         };
         if self.work != Work::Nothing {
             viewed.records.to_mut().iter_mut().for_each(|record| *record = self.with_values(*record));

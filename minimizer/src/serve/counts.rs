@@ -15,9 +15,9 @@ named! {
     }
 }
 
-/// Counts since the start.
+/// AccessCounts since the start.
 #[derive(Debug, Default)]
-pub struct Counts {
+pub struct AccessCounts {
     /// Connections that were accepted.
     pub accepted: AtomicU64,
     /// Connections that are open.
@@ -32,7 +32,7 @@ pub struct Counts {
     pub reload_failures: AtomicU64,
 }
 
-impl Counts {
+impl AccessCounts {
     /// Adds one.
     pub fn add(counter: &AtomicU64) {
         counter.fetch_add(1, Ordering::Relaxed);
@@ -65,7 +65,7 @@ impl Counts {
 
 /// An open connection.
 #[derive(Debug)]
-pub struct Open<'counts>(&'counts Counts);
+pub struct Open<'counts>(&'counts AccessCounts);
 
 impl Drop for Open<'_> {
     fn drop(&mut self) {

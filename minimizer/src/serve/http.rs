@@ -21,7 +21,7 @@ use tokio::time::sleep;
 pub use listen::{ListenAddress, ListenError, Listener};
 pub use web::{Web, WebConfigError};
 
-use crate::serve::counts::Counts;
+use crate::serve::counts::AccessCounts;
 use crate::serve::snapshot::Published;
 use connection::Site;
 
@@ -53,7 +53,7 @@ impl Server {
         };
         let urls = listeners.iter().map(url).collect();
         raise_descriptor_limit();
-        let site = Arc::new(Site { published, counts: Arc::new(Counts::default()), web });
+        let site = Arc::new(Site { published, counts: Arc::new(AccessCounts::default()), web });
         let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
         let (stop, mut stopped) = watch::channel(());
         let serve = async move {

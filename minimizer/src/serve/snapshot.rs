@@ -147,7 +147,7 @@ impl Snapshot {
         let shape = program.generations().shape();
         Ok(Self {
             build: Build { version: env!("CARGO_PKG_VERSION"), object_digest: object_digest(), program_tag },
-            policy: InForce::of(&program.enforced().policy),
+            policy: InForce::of(&program.compiled().policy),
             reloads: Reloads::default(),
             started: SystemTime::now(),
             interval: options.interval,
@@ -262,7 +262,7 @@ pub(crate) mod tests {
     use std::sync::Arc;
     use std::time::{Duration, Instant, SystemTime};
 
-    use minimizer_common::generation::Residual;
+    use minimizer_common::generation::Counts;
     use minimizer_common::outcome::Outcome;
     use minimizer_common::tuple::{Tags, Tuple};
 
@@ -309,14 +309,14 @@ pub(crate) mod tests {
         let mut ledger = Ledger::new(vec!["eth\"0\\".to_owned(), "gone".to_owned()]);
         let packets = totals.outcome(Outcome::Counted);
         ledger.add(&Totals {
-            recorded: Residual { packets, octets: 70_000 },
+            recorded: Counts { packets, octets: 70_000 },
             interfaces: vec![totals, InterfaceTotals::ZERO],
             residuals: vec![residual],
             occupancy,
         });
-        let suppressed = Residual { packets: 4, octets: 300 };
-        ledger.add_exported(Residual { packets: packets - 3, octets: 69_000 }, suppressed);
-        ledger.add_dropped(Residual { packets: 1, octets: 600 });
+        let suppressed = Counts { packets: 4, octets: 300 };
+        ledger.add_exported(Counts { packets: packets - 3, octets: 69_000 }, suppressed);
+        ledger.add_dropped(Counts { packets: 1, octets: 600 });
         assert!(ledger.is_balanced());
         ledger.add_protocols([Record {
             tuple: Tuple::new([0; 4], (0, 0), Tags::default(), 17, 0),
@@ -409,7 +409,7 @@ pub(crate) mod tests {
         let mut snapshot = example();
         let older = snapshot.ledger.clone();
         let mut later = older.clone();
-        later.add_exported(Residual { packets: 2, octets: 400 }, Residual::default());
+        later.add_exported(Counts { packets: 2, octets: 400 }, Counts::default());
         snapshot.advance(&later);
         let progress =
             Progress { ledger: &older, watched: Vec::new(), refused: 0, drained: None, costs: Vec::new() };

@@ -71,7 +71,7 @@ impl Kafka {
     /// Connects, unless that is done.
     fn connect(&mut self) -> Result<(), SinkError> {
         if self.runtime.is_none() {
-            // One thread: it compresses and sends while the courier's makes messages.
+            // One thread: it compresses and sends while the sender's makes messages.
             let runtime =
                 Builder::new_multi_thread().worker_threads(1).thread_name(&self.name).enable_all().build();
             let runtime = runtime.map_err(|error| {

@@ -1,4 +1,4 @@
-//! The slots that were not chosen: half a cache line for IPv4 alone, two to a line, in lines of each CPU's own.
+//! The slots that were not choice: half a cache line for IPv4 alone, two to a line, in lines of each CPU's own.
 //!
 //! Data path only: a flow that finds both slots of its line taken is merely counted as missed.
 

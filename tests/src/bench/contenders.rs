@@ -9,7 +9,7 @@ use aya::{Ebpf, EbpfLoader, include_bytes_aligned};
 use bench_ebpf::HALF_WAYS;
 use minimizer::kernel::prepared::Options;
 use minimizer::kernel::program::Program;
-use minimizer::policy::compile::Enforced;
+use minimizer::policy::compile::CompiledPolicy;
 use minimizer_common::settings::HASH_KEYS;
 use minimizer_common::tunnel::Tunnels;
 
@@ -81,7 +81,7 @@ pub struct Size<'object> {
     /// Tunnels whose inner packets the real program counts.
     pub tunnels: Tunnels,
     /// The policy of the real program; `full-record` when there is none.
-    pub enforced: Option<&'object Arc<Enforced>>,
+    pub compiled: Option<&'object Arc<CompiledPolicy>>,
     /// Object of the other build.
     pub beside: Option<&'object [u8]>,
 }
@@ -90,7 +90,7 @@ impl Size<'_> {
     /// For packets without tunnels, and this build.
     #[must_use]
     pub const fn of(flows: u32) -> Self {
-        Self { flows, tunnels: Tunnels::NONE, enforced: None, beside: None }
+        Self { flows, tunnels: Tunnels::NONE, compiled: None, beside: None }
     }
 
     /// Slots of every table.
@@ -167,8 +167,8 @@ fn known(program: &Xdp) -> anyhow::Result<(ProgramInfo, ProgramFd)> {
 }
 
 fn real(object: &[u8], size: Size<'_>) -> anyhow::Result<Body> {
-    let enforced = size.enforced.map_or_else(|| Enforced::full_record(size.tunnels), Arc::clone);
-    let options = Options { flows_per_cpu: size.flows, enforced, ..Options::default() };
+    let compiled = size.compiled.map_or_else(|| CompiledPolicy::full_record(size.tunnels), Arc::clone);
+    let options = Options { flows_per_cpu: size.flows, compiled, ..Options::default() };
     let mut program = Program::load_object(object, &options)?;
     program.watch(TEST_RUN_IF_INDEX, 0)?;
     Ok(Body::Real(Box::new(program)))

@@ -5,9 +5,9 @@ use std::hint::black_box;
 use anyhow::ensure;
 use bench_ebpf::{Key, PerCpuValue};
 use minimizer::kernel::program::TimeUnits;
-use minimizer::policy::compile::Enforced;
+use minimizer::policy::compile::CompiledPolicy;
 use minimizer::records::drain::{Records, drain, drain_slots};
-use minimizer::records::packed::{Legend, Packing};
+use minimizer::records::packed::{Packing, SlotDecoder};
 use minimizer_common::tunnel::Tunnels;
 use minimizer_common::tuple::Slot;
 use serde::Serialize;
@@ -77,8 +77,9 @@ fn drain_real(contender: &mut Contender, _: u32) -> anyhow::Result<(usize, f64)>
     let mut packing = Packing::default();
     let (_, time) = timed(|| Ok(drain_slots(&mut quiet, 1, |slot| packing.add(slot))))?;
     let time_units = TimeUnits { base: 0, unit_ms: 1 };
-    let legend = Legend::new(&Enforced::full_record(Tunnels::NONE), time_units, &[TEST_RUN_IF_INDEX]);
-    Ok((packing.take(legend).len(), time.as_secs_f64() * 1e9))
+    let decoder =
+        SlotDecoder::new(&CompiledPolicy::full_record(Tunnels::NONE), time_units, &[TEST_RUN_IF_INDEX]);
+    Ok((packing.take(decoder).len(), time.as_secs_f64() * 1e9))
 }
 
 fn copy_real(contender: &mut Contender, records: u32) -> anyhow::Result<(usize, f64)> {

@@ -54,14 +54,14 @@ pub fn measure(effort: Effort) -> anyhow::Result<Vec<Row>> {
     for kind in [Kind::Empty, Kind::Minimizer, Kind::PerCpuHash] {
         let mut contender = Contender::load(kind, size)?;
         let place = field.contenders.len();
-        field.lanes.extend([(0, place), (1, place)]);
+        field.queues.extend([(0, place), (1, place)]);
         field.wrappers[0].send(&mut contender, flows)?;
         fill.send(&mut contender, size.slots() * FILL_PER_SLOT)?;
         field.contenders.push(contender);
     }
     let flooded = u64::from(effort.packets) * 2 * effort.runs as u64;
     let gross = field.rounds(effort)?;
-    let net = |lane: usize| difference(&gross[lane], &gross[lane % 2]);
+    let net = |queue: usize| difference(&gross[queue], &gross[queue % 2]);
     let mut rows = Vec::new();
     for (place, contender) in field.contenders.iter_mut().enumerate().skip(1) {
         let (name, packets) = (contender.kind.name(), contender.sent);

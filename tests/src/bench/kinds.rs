@@ -40,7 +40,7 @@ pub fn measure(effort: Effort, flows: u64) -> anyhow::Result<Row> {
         field.wrappers.push(Wrapper::load(traffic, &schedule)?);
         let size = Size { tunnels: traffic.tunnels(), ..Size::of(effort.table_flows) };
         for kind in [Kind::Empty, Kind::Minimizer] {
-            field.lanes.push((field.wrappers.len() - 1, field.contenders.len()));
+            field.queues.push((field.wrappers.len() - 1, field.contenders.len()));
             field.contenders.push(Contender::load(kind, size)?);
         }
     }

@@ -75,9 +75,9 @@ pub fn measure(
     let size = Size { beside, ..Size::of(table_flows) };
     let schedule = Schedule::drawn(flows, popularity, effort.period_for(flows));
     let contenders = kinds.iter().map(|kind| Contender::load(*kind, size)).collect::<Result<Vec<_>, _>>()?;
-    let lanes = (0..contenders.len()).map(|contender| (0, contender)).collect();
+    let queues = (0..contenders.len()).map(|contender| (0, contender)).collect();
     let wrappers = vec![Wrapper::load(traffic, &schedule.reordered())?];
-    let mut field = Field { wrappers, contenders, lanes };
+    let mut field = Field { wrappers, contenders, queues };
     // The first pass makes every flow known.
     field.pass(effort.period_for(flows))?;
     field.wrappers[0].follow(&schedule)?;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::ensure;
 use minimizer::policy::class::Class;
-use minimizer::policy::compile::Enforced;
+use minimizer::policy::compile::CompiledPolicy;
 use minimizer::policy::field::Field as RecordField;
 use minimizer::policy::indicators::Indicator;
 use minimizer::policy::model::{Policy, Scope};
@@ -80,11 +80,11 @@ pub fn measure(effort: Effort, flows: u64) -> anyhow::Result<Row> {
     field.contenders.push(Contender::load(Kind::Empty, Size::of(table_flows))?);
     let cases = cases()?;
     for Case { policy, .. } in &cases {
-        let enforced = Arc::new(Enforced::compile(policy.clone())?);
-        let size = Size { enforced: Some(&enforced), ..Size::of(table_flows) };
+        let compiled = Arc::new(CompiledPolicy::compile(policy.clone())?);
+        let size = Size { compiled: Some(&compiled), ..Size::of(table_flows) };
         field.contenders.push(Contender::load(Kind::Minimizer, size)?);
     }
-    field.lanes = (0..field.contenders.len()).map(|contender| (0, contender)).collect();
+    field.queues = (0..field.contenders.len()).map(|contender| (0, contender)).collect();
     field.pass(effort.period_for(flows))?;
     let gross = field.rounds(effort)?;
     let net: Vec<_> = gross.iter().skip(1).map(|series| difference(series, &gross[0])).collect();

@@ -43,31 +43,31 @@ pub struct Field {
     /// The programs.
     pub contenders: Vec<Contender>,
     /// Places in both, in the order of their turns.
-    pub lanes: Vec<(usize, usize)>,
+    pub queues: Vec<(usize, usize)>,
 }
 
 impl Field {
-    /// Sends packets once in every lane.
+    /// Sends packets once in every queue.
     ///
     /// # Errors
     /// What the kernel answers.
     pub fn pass(&mut self, packets: u32) -> anyhow::Result<()> {
-        for (wrapper, contender) in &self.lanes {
+        for (wrapper, contender) in &self.queues {
             self.wrappers[*wrapper].send(&mut self.contenders[*contender], packets)?;
         }
         Ok(())
     }
 
-    /// Measures every lane once a round; returns gross nanoseconds per packet, by lane and round.
+    /// Measures every queue once a round; returns gross nanoseconds per packet, by queue and round.
     ///
     /// # Errors
     /// What the kernel answers.
     pub fn rounds(&mut self, effort: Effort) -> anyhow::Result<Vec<Vec<f64>>> {
-        let mut nanoseconds = vec![Vec::new(); self.lanes.len()];
+        let mut nanoseconds = vec![Vec::new(); self.queues.len()];
         for _ in 0..effort.runs {
-            for ((wrapper, contender), series) in self.lanes.iter().zip(&mut nanoseconds) {
+            for ((wrapper, contender), series) in self.queues.iter().zip(&mut nanoseconds) {
                 let (wrapper, contender) = (&mut self.wrappers[*wrapper], &mut self.contenders[*contender]);
-                // The lane before has filled the caches with its own table.
+                // The queue before has filled the caches with its own table.
                 wrapper.send(contender, effort.packets)?;
                 series.push(cost(wrapper, contender, effort.packets)?);
             }

@@ -224,13 +224,13 @@ fn curve(out: &mut Formatter<'_>, rows: &[curve::Row]) -> fmt::Result {
             write!(out, " {:>16}", format!("{} ways{choice}", layout.ways))?;
         }
         writeln!(out)?;
-        for chosen in of(LAYOUTS[0]) {
-            write!(out, "  {:>4} %", chosen.load_percent)?;
-            for share in [chosen.second, chosen.spilled, chosen.overflow] {
+        for choice in of(LAYOUTS[0]) {
+            write!(out, "  {:>4} %", choice.load_percent)?;
+            for share in [choice.second, choice.spilled, choice.overflow] {
                 write!(out, " {:>12.3}", share * 100.0)?;
             }
             for layout in LAYOUTS {
-                let row = of(layout).find(|row| row.load_percent == chosen.load_percent);
+                let row = of(layout).find(|row| row.load_percent == choice.load_percent);
                 write!(out, " {:>16.3}", row.map_or(f64::NAN, |row| row.flows_without_slot * 100.0))?;
             }
             writeln!(out)?;

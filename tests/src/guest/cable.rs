@@ -14,7 +14,7 @@ use minimizer::kernel::attach::Mode;
 use minimizer::kernel::prepared::Options;
 use minimizer::kernel::program::Program;
 use minimizer::records::drain::{Records, drain};
-use minimizer_common::generation::Residual;
+use minimizer_common::generation::Counts;
 use minimizer_common::tuple::Tuple;
 
 use super::variants::Variant;
@@ -30,7 +30,7 @@ const ATTACHED: &str = "attached";
 /// What was drained so far.
 struct Drained {
     ledger: Ledger,
-    flows: HashMap<Tuple, Residual>,
+    flows: HashMap<Tuple, Counts>,
 }
 
 impl Drained {
@@ -40,7 +40,7 @@ impl Drained {
         let totals = drain(&mut quiet, &mut records, u64::from);
         ensure!(totals.residuals.is_empty(), "the table was too small");
         self.ledger.add(&totals);
-        self.ledger.add_exported(totals.recorded, Residual::default());
+        self.ledger.add_exported(totals.recorded, Counts::default());
         ensure!(self.ledger.is_balanced(), "not balanced: {:?}", self.ledger);
         for record in records.take() {
             let flow = self.flows.entry(record.tuple).or_default();

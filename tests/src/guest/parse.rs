@@ -7,7 +7,7 @@ use minimizer::kernel::prepared::Clock;
 use minimizer::kernel::program::Program;
 use minimizer::records::drain::{Records, drain};
 use minimizer::support::clock::realtime_ns;
-use minimizer_common::generation::Residual;
+use minimizer_common::generation::Counts;
 use minimizer_common::outcome::Outcome;
 use minimizer_common::settings::ACTION_PASS;
 use rand::RngExt as _;
@@ -50,7 +50,7 @@ pub fn check(variant: &Variant, corpus: &Corpus) -> Result<String> {
     program.watch(INTERFACE_INDEX, 0)?;
     program.set_time(SECONDS * 1000);
     let start_ms = realtime_ns() / 1_000_000;
-    let mut expected = Expected::with(variant.options.enforced.policy.tunnels);
+    let mut expected = Expected::with(variant.options.compiled.policy.tunnels);
     for frame in &frames {
         let verdict = program.run(frame)?;
         ensure!(verdict == ACTION_PASS, "verdict {verdict}: {frame:02x?}");
@@ -83,7 +83,7 @@ pub fn check(variant: &Variant, corpus: &Corpus) -> Result<String> {
         let in_time =
             earliest_ms <= record.start_ms && record.start_ms <= record.end_ms && record.end_ms <= latest_ms;
         ensure!(in_time, "not within {earliest_ms} and {latest_ms}: {record:?}");
-        flows.insert(record.tuple, Residual { packets: record.packets, octets: record.octets });
+        flows.insert(record.tuple, Counts { packets: record.packets, octets: record.octets });
     }
     ensure!(flows == expected.flows, "tuples, packets or octets differ");
     let kinds = expected.outcomes.iter().filter(|count| **count > 0).count();

@@ -4,7 +4,7 @@ use minimizer::kernel::error::ProgramError;
 use minimizer::kernel::features::Kernel;
 use minimizer::kernel::prepared::{Clock, Options};
 use minimizer::kernel::program::Program;
-use minimizer::policy::compile::Enforced;
+use minimizer::policy::compile::CompiledPolicy;
 use minimizer::policy::model::Policy;
 use minimizer_common::tunnel::Tunnels;
 
@@ -17,7 +17,7 @@ const FLOWS_PER_CPU: u32 = 8192;
 pub struct Variant {
     /// Its name in the report.
     pub name: String,
-    /// What is chosen.
+    /// What is choice.
     pub options: Options,
     /// What is taken for granted of the kernel.
     pub kernel: Kernel,
@@ -60,7 +60,7 @@ fn variant(kernel: Kernel, clock: Clock, tunnels: Tunnels) -> Variant {
         Clock::Control => "control",
     };
     let inner = if tunnels.is_empty() { "" } else { "/tunnels" };
-    let enforced = Enforced::full_record(tunnels);
-    let options = Options { flows_per_cpu: FLOWS_PER_CPU, clock, enforced, ..Options::default() };
+    let compiled = CompiledPolicy::full_record(tunnels);
+    let options = Options { flows_per_cpu: FLOWS_PER_CPU, clock, compiled, ..Options::default() };
     Variant { name: format!("{length}/{time}{inner}"), options, kernel }
 }

@@ -84,7 +84,7 @@ impl Batches {
     }
 }
 
-/// Brings a batch to the sink as a courier does; returns why it had to try again.
+/// Brings a batch to the sink as a sender does; returns why it had to try again.
 ///
 /// # Errors
 /// When it does not succeed in a minute, or something held is lost.

@@ -5,14 +5,14 @@ use anyhow::Result;
 use minimizer::kernel::attach::Action;
 use minimizer::kernel::prepared::{Clock, Options};
 use minimizer::kernel::program::{Program, object_digest};
-use minimizer::policy::compile::Enforced;
+use minimizer::policy::compile::CompiledPolicy;
 use minimizer_common::tunnel::Tunnels;
 
 fn main() -> Result<()> {
     println!("{}", object_digest());
     for tunnels in [Tunnels::NONE, Tunnels::ALL] {
-        let enforced = Enforced::full_record(tunnels);
-        let options = Options { flows_per_cpu: 1, clock: Clock::Control, enforced, ..Options::default() };
+        let compiled = CompiledPolicy::full_record(tunnels);
+        let options = Options { flows_per_cpu: 1, clock: Clock::Control, compiled, ..Options::default() };
         let mut program = Program::load(&options)?;
         program.load_tap()?;
         for action in [Action::Pass, Action::Drop] {

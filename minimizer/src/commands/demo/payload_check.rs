@@ -13,7 +13,7 @@ use thiserror::Error;
 use crate::kernel::error::ProgramError;
 use crate::kernel::prepared::{Clock, Options};
 use crate::kernel::program::Program;
-use crate::policy::compile::Enforced;
+use crate::policy::compile::CompiledPolicy;
 
 /// Flows for which the tables are sized: enough for every frame of the check.
 const FLOWS_PER_CPU: u32 = 16_384;
@@ -56,8 +56,8 @@ pub struct PayloadCheck {
 ///
 /// # Errors
 /// See [`PayloadCheckError`].
-pub fn check(frames: &[Vec<u8>], enforced: &Arc<Enforced>) -> Result<PayloadCheck, PayloadCheckError> {
-    compare(frames, enforced, |frame| headers_octets(frame, enforced.policy.tunnels)..frame.len())
+pub fn check(frames: &[Vec<u8>], compiled: &Arc<CompiledPolicy>) -> Result<PayloadCheck, PayloadCheckError> {
+    compare(frames, compiled, |frame| headers_octets(frame, compiled.policy.tunnels)..frame.len())
 }
 
 /// As [`check`], with the part of each frame inverted that `part` selects.
@@ -66,7 +66,7 @@ pub fn check(frames: &[Vec<u8>], enforced: &Arc<Enforced>) -> Result<PayloadChec
 /// See [`PayloadCheckError`].
 pub fn compare(
     frames: &[Vec<u8>],
-    enforced: &Arc<Enforced>,
+    compiled: &Arc<CompiledPolicy>,
     part: impl Fn(&[u8]) -> Range<usize> + Sync,
 ) -> Result<PayloadCheck, PayloadCheckError> {
     // A thread of its own, because it is pinned: every CPU has its own table.
@@ -75,7 +75,7 @@ pub fn compare(
             let mut cpu = CpuSet::new();
             cpu.set(sched_getcpu());
             sched_setaffinity(None, &cpu)?;
-            compare_here(frames, enforced, &part)
+            compare_here(frames, compiled, &part)
         });
         check.map_err(|_| PayloadCheckError::Thread)?.join().unwrap_or(Err(PayloadCheckError::Thread))
     })
@@ -83,11 +83,11 @@ pub fn compare(
 
 fn compare_here(
     frames: &[Vec<u8>],
-    enforced: &Arc<Enforced>,
+    compiled: &Arc<CompiledPolicy>,
     part: impl Fn(&[u8]) -> Range<usize>,
 ) -> Result<PayloadCheck, PayloadCheckError> {
-    let mut plain = load(enforced)?;
-    let mut inverted = load(enforced)?;
+    let mut plain = load(compiled)?;
+    let mut inverted = load(compiled)?;
     let mut check = PayloadCheck { frames: 0, inverted_octets: 0, map_octets: 0, passed: true };
     for frame in frames.iter().filter(|frame| KERNEL_OCTETS.contains(&frame.len())).take(FRAMES_MAX) {
         let mut altered = frame.clone();
@@ -104,7 +104,7 @@ fn compare_here(
     Ok(check)
 }
 
-fn load(enforced: &Arc<Enforced>) -> Result<Program, ProgramError> {
+fn load(compiled: &Arc<CompiledPolicy>) -> Result<Program, ProgramError> {
     // Equal keys, so that equal tuples lie in equal places. These tables see no traffic of others.
     let mut key = 0x9e37_79b9_7f4a_7c15_u64;
     let hash_keys = std::array::from_fn(|_| {
@@ -115,7 +115,7 @@ fn load(enforced: &Arc<Enforced>) -> Result<Program, ProgramError> {
         flows_per_cpu: FLOWS_PER_CPU,
         clock: Clock::Control,
         hash_keys: Some(hash_keys),
-        enforced: Arc::clone(enforced),
+        compiled: Arc::clone(compiled),
     };
     let mut program = Program::load(&options)?;
     program.watch(IF_INDEX, 0)?;

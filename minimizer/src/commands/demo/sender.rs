@@ -21,12 +21,12 @@ pub struct Handed {
 
 /// A thread that sends.
 #[derive(Debug)]
-pub struct Sender {
+pub struct FrameSender {
     thread: JoinHandle<io::Result<Handed>>,
     stop: Arc<AtomicBool>,
 }
 
-impl Sender {
+impl FrameSender {
     /// Starts sending rounds of the traffic on an interface in the namespace of the calling thread,
     /// until [`Self::finish`] or until `frames` are accepted.
     ///

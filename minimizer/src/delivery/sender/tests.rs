@@ -5,25 +5,25 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
-use minimizer_common::generation::Residual;
+use minimizer_common::generation::Counts;
 use minimizer_common::outcome::Outcome;
 use minimizer_common::tuple::{Slot, Tags, Tuple};
 use rand::rngs::ChaCha8Rng;
 use rand::{RngExt as _, SeedableRng as _};
 
-use super::{Courier, Ending};
+use super::{Ending, Sender};
+use crate::delivery::accounting::Accounting;
 use crate::delivery::batch::{Batch, Origin};
-use crate::delivery::books::Books;
 use crate::delivery::ledger::Ledger;
 use crate::delivery::loss::Loss;
-use crate::delivery::queue::{Bounds, Lane};
+use crate::delivery::queue::{Bounds, Queue};
 use crate::delivery::sink::{CHUNK_RECORDS_MAX, Heading, Sink, SinkError, Taken};
 use crate::kernel::program::TimeUnits;
-use crate::policy::compile::Enforced;
+use crate::policy::compile::CompiledPolicy;
 use crate::policy::field::Fields;
 use crate::records::drain::{InterfaceTotals, Occupancy, Totals};
 use crate::records::keys::Keys;
-use crate::records::packed::{Legend, Packing};
+use crate::records::packed::{Packing, SlotDecoder};
 use crate::records::record::Record;
 use crate::records::terms::{Keyring, Terms};
 
@@ -111,12 +111,12 @@ impl Fickle {
 }
 
 fn terms() -> Arc<Terms> {
-    let enforced = Enforced::load("full-record", &[]).expect("is built in");
+    let compiled = CompiledPolicy::load("full-record", &[]).expect("is built in");
     let mut keyring = Keyring::new(Keys::load(None).expect("keys"));
-    keyring.terms(&enforced, Timestamp::now()).expect("terms")
+    keyring.terms(&compiled, Timestamp::now()).expect("terms")
 }
 
-fn batch(number: u64, records: u32, terms: &Arc<Terms>, books: &Books) -> Arc<Batch> {
+fn batch(number: u64, records: u32, terms: &Arc<Terms>, accounting: &Accounting) -> Arc<Batch> {
     let mut packing = Packing::default();
     for index in 0..records {
         let tuple = Tuple::new([u64::from(index), number, 0, 0], (1, 2), Tags::NONE, 6, 0);
@@ -129,7 +129,7 @@ fn batch(number: u64, records: u32, terms: &Arc<Terms>, books: &Books) -> Arc<Ba
         });
     }
     let time = TimeUnits { base: 0, unit_ms: 1 };
-    let records = packing.take(Legend::new(&terms.enforced, time, &[1]));
+    let records = packing.take(SlotDecoder::new(&terms.compiled, time, &[1]));
     let recorded = super::counts(&records.iter().collect::<Vec<_>>());
     let mut interface = InterfaceTotals {
         seen_packets: recorded.packets,
@@ -143,7 +143,7 @@ fn batch(number: u64, records: u32, terms: &Arc<Terms>, books: &Books) -> Arc<Ba
         residuals: Vec::new(),
         occupancy: Occupancy::default(),
     };
-    let mut ledger = books.lock();
+    let mut ledger = accounting.lock();
     ledger.enter(0, "eth0", crate::interfaces::slot::Unwatched::default());
     ledger.add(&totals);
     drop(ledger);
@@ -154,11 +154,11 @@ fn batch(number: u64, records: u32, terms: &Arc<Terms>, books: &Books) -> Arc<Ba
         ledger: Ledger::new(Vec::new()),
         program_tag: "".into(),
     };
-    Arc::new(Batch::new(records, totals, Arc::clone(terms), origin, books))
+    Arc::new(Batch::new(records, totals, Arc::clone(terms), origin, accounting))
 }
 
-fn lane(name: &str, bounds: Bounds) -> Arc<Lane> {
-    Arc::new(Lane::new(name, None, "test", bounds))
+fn queue(name: &str, bounds: Bounds) -> Arc<Queue> {
+    Arc::new(Queue::new(name, None, "test", bounds))
 }
 
 /// Sends batches to a sink that fails so often, and returns the ledger and what arrived.
@@ -170,29 +170,29 @@ fn deliver(
     bounds: Bounds,
 ) -> (Ledger, Vec<Record>) {
     let (terms, end) = (terms(), Arc::new(Mutex::new(End::default())));
-    let lane = lane("fickle", bounds);
-    let books = Books::new(vec![Arc::clone(&lane)]);
+    let queue = queue("fickle", bounds);
+    let accounting = Accounting::new(vec![Arc::clone(&queue)]);
     let ending = Ending::default();
     let sink = Fickle { random: ChaCha8Rng::seed_from_u64(seed), failing, end: Arc::clone(&end) };
-    let courier = Courier::new("fickle", Arc::clone(&lane), Box::new(sink), ending.clone(), || ());
-    let courier = courier.start().expect("a thread");
+    let sender = Sender::new("fickle", Arc::clone(&queue), Box::new(sink), ending.clone(), || ());
+    let sender = sender.start().expect("a thread");
     for (number, records) in (1..).zip(batches) {
-        lane.push(&batch(number, *records, &terms, &books));
+        queue.push(&batch(number, *records, &terms, &accounting));
     }
-    lane.close();
+    queue.close();
     ending.set(Instant::now() + timeout);
-    courier.join().expect("the courier ends");
+    sender.join().expect("the sender ends");
     let arrived = std::mem::take(&mut end.lock().expect("nobody panics").arrived);
-    (books.ledger(), arrived)
+    (accounting.ledger(), arrived)
 }
 
 fn check(ledger: &Ledger, arrived: &[Record]) {
     let account = &ledger.sinks()[0];
     assert!(ledger.is_balanced(), "{account:?}");
-    assert_eq!(account.queued.counts(), Residual::default(), "{account:?}");
+    assert_eq!(account.queued.counts(), Counts::default(), "{account:?}");
     assert_eq!(account.exported.counts(), super::counts(arrived), "{account:?}");
     assert_eq!(ledger.exported(), super::counts(arrived));
-    assert_eq!(ledger.queued(), Residual::default());
+    assert_eq!(ledger.queued(), Counts::default());
     let mut tuples: Vec<_> = arrived.iter().map(|record| record.tuple).collect();
     tuples.sort_unstable();
     tuples.dedup();
@@ -232,35 +232,35 @@ fn what_a_dead_sink_was_offered_is_lost_for_its_reason_and_at_the_end() {
 #[test]
 fn the_oldest_gives_way_and_one_may_always_wait() {
     let terms = terms();
-    let lane = lane("slow", Bounds { records: 250, octets: u64::MAX });
-    let books = Books::new(vec![Arc::clone(&lane)]);
+    let queue = queue("slow", Bounds { records: 250, octets: u64::MAX });
+    let accounting = Accounting::new(vec![Arc::clone(&queue)]);
     for number in 1..=5 {
-        lane.push(&batch(number, 100, &terms, &books));
+        queue.push(&batch(number, 100, &terms, &accounting));
     }
-    let account = lane.account();
+    let account = queue.account();
     assert_eq!((account.queued.records, account.dropped["queue_full"].records), (200, 300));
-    lane.push(&batch(6, 1000, &terms, &books));
-    assert_eq!(lane.account().queued.records, 1000);
-    let left = lane.next_batch().expect("one waits");
+    queue.push(&batch(6, 1000, &terms, &accounting));
+    assert_eq!(queue.account().queued.records, 1000);
+    let left = queue.next_batch().expect("one waits");
     assert_eq!(left.heading(None).expect("has a first recipient").number, 6);
-    lane.exported(&left, left.records.len(), Residual::default());
-    assert!(books.ledger().is_balanced());
+    queue.exported(&left, left.records.len(), Counts::default());
+    assert!(accounting.ledger().is_balanced());
 }
 
 #[test]
 fn the_sink_that_took_most_of_a_batch_counts_for_the_ledger() {
     let terms = terms();
-    let lanes = ["one", "other"].map(|name| lane(name, Bounds::default()));
-    let books = Books::new(lanes.to_vec());
-    let sent = batch(1, 100, &terms, &books);
-    lanes.iter().for_each(|lane| lane.push(&sent));
-    lanes[0].lost(&sent, Loss::Unreachable);
+    let queues = ["one", "other"].map(|name| queue(name, Bounds::default()));
+    let accounting = Accounting::new(queues.to_vec());
+    let sent = batch(1, 100, &terms, &accounting);
+    queues.iter().for_each(|queue| queue.push(&sent));
+    queues[0].lost(&sent, Loss::Unreachable);
     let recorded = sent.totals.recorded;
-    assert_eq!(books.ledger().queued(), recorded);
-    lanes[1].exported(&sent, 100, Residual::default());
-    let ledger = books.ledger();
-    assert_eq!((ledger.exported(), ledger.dropped()), (recorded, Residual::default()));
-    assert_eq!(ledger.queued(), Residual::default());
+    assert_eq!(accounting.ledger().queued(), recorded);
+    queues[1].exported(&sent, 100, Counts::default());
+    let ledger = accounting.ledger();
+    assert_eq!((ledger.exported(), ledger.dropped()), (recorded, Counts::default()));
+    assert_eq!(ledger.queued(), Counts::default());
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Differences, Way};
+use super::{Differences, Effect};
 use crate::policy::field::Field;
 use crate::policy::join::is_derivable;
 use crate::policy::model::Recipient;
@@ -18,14 +18,18 @@ pub fn diff(differences: &mut Differences, before: &[Recipient], after: &[Recipi
             None => {
                 let fields: Vec<_> = recipient.fields.keys().map(|field| field.name()).collect();
                 let purpose = &recipient.purpose;
-                differences.add(Way::Wider, about, format!("is new, to `{purpose}`: {}", fields.join(", ")));
+                differences.add(
+                    Effect::Wider,
+                    about,
+                    format!("is new, to `{purpose}`: {}", fields.join(", ")),
+                );
             }
         }
     }
     for recipient in before {
         if !after.iter().any(|other| other.name == recipient.name) {
             differences.add(
-                Way::Narrower,
+                Effect::Narrower,
                 format!("recipient {}", recipient.name),
                 "receives nothing any more",
             );
@@ -55,7 +59,7 @@ fn one(differences: &mut Differences, about: &str, before: &Recipient, after: &R
         if before == after {
             continue;
         }
-        let way = Way::between(is_derivable(after, before), is_derivable(before, after));
+        let way = Effect::between(is_derivable(after, before), is_derivable(before, after));
         let say =
             |transform: Option<Transform>| transform.map_or_else(|| "nothing".to_owned(), words::remains);
         differences.add(way, format!("{about}, {field}"), format!("{} -> {}", say(before), say(after)));

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 
-use super::{Differences, Way};
+use super::{Differences, Effect};
 use crate::policy::class::Class;
 use crate::policy::indicators::Indicator;
 use crate::policy::join::is_address_derivable;
@@ -18,23 +18,23 @@ pub fn diff(differences: &mut Differences, before: &Policy, after: &Policy) {
         (None, None) => {}
         (None, Some(scope)) => {
             let change = format!("only {} are collected, not everything", directions(scope));
-            differences.add(Way::Narrower, "scope", change);
+            differences.add(Effect::Narrower, "scope", change);
         }
         (Some(scope), None) => {
             let change = format!("everything is collected, not only {}", directions(scope));
-            differences.add(Way::Wider, "scope", change);
+            differences.add(Effect::Wider, "scope", change);
         }
         (Some(was), Some(is)) => {
             for direction in is.directions.iter().filter(|direction| !was.directions.contains(direction)) {
                 differences.add(
-                    Way::Wider,
+                    Effect::Wider,
                     format!("direction {}", words::direction(*direction)),
                     "is collected",
                 );
             }
             for direction in was.directions.iter().filter(|direction| !is.directions.contains(direction)) {
                 let about = format!("direction {}", words::direction(*direction));
-                differences.add(Way::Narrower, about, "is no longer collected");
+                differences.add(Effect::Narrower, about, "is no longer collected");
             }
             prefixes(differences, was, is, domestic_is(after, is));
         }
@@ -46,7 +46,7 @@ fn directions(scope: &Scope) -> String {
 }
 
 /// What it means for an address to become domestic: fewer directions and less of it, or more of both, or neither.
-fn domestic_is(policy: &Policy, scope: &Scope) -> Way {
+fn domestic_is(policy: &Policy, scope: &Scope) -> Effect {
     use Class::{Domestic, Foreign};
     let allowed = |source, destination| scope.directions.contains(&(source, destination));
     let moves = [
@@ -62,22 +62,22 @@ fn domestic_is(policy: &Policy, scope: &Scope) -> Way {
         && of_classes.iter().all(|(foreign, domestic)| is_address_derivable(*foreign, *domestic));
     let widens = moves.iter().all(|(before, after)| *after || !before)
         && of_classes.iter().all(|(foreign, domestic)| is_address_derivable(*domestic, *foreign));
-    Way::between(widens, narrows)
+    Effect::between(widens, narrows)
 }
 
-fn opposite(way: Way) -> Way {
+fn opposite(way: Effect) -> Effect {
     match way {
-        Way::Wider => Way::Narrower,
-        Way::Narrower => Way::Wider,
-        Way::Changed => Way::Changed,
+        Effect::Wider => Effect::Narrower,
+        Effect::Narrower => Effect::Wider,
+        Effect::Changed => Effect::Changed,
     }
 }
 
-fn prefixes(differences: &mut Differences, before: &Scope, after: &Scope, domestic_is: Way) {
+fn prefixes(differences: &mut Differences, before: &Scope, after: &Scope, domestic_is: Effect) {
     for (class, added) in [
         (Class::Domestic, domestic_is),
         (Class::Foreign, opposite(domestic_is)),
-        (Class::Never, Way::Narrower),
+        (Class::Never, Effect::Narrower),
     ] {
         let of = |scope: &Scope| -> BTreeSet<Prefix> {
             scope.prefixes.iter().filter(|(_, of)| *of == class).map(|(prefix, _)| *prefix).collect()
@@ -97,11 +97,11 @@ pub fn selectors(differences: &mut Differences, before: Option<&[Indicator]>, af
         (None, None) => {}
         (None, Some(indicators)) => {
             let number = words::count(indicators.len(), "indicator", "indicators");
-            differences.add(Way::Narrower, about, format!("only what matches is collected: {number}"));
+            differences.add(Effect::Narrower, about, format!("only what matches is collected: {number}"));
         }
         (Some(_), None) => {
             differences.add(
-                Way::Wider,
+                Effect::Wider,
                 about,
                 "are gone: every packet in scope is collected, whatever it matches",
             );
@@ -114,15 +114,15 @@ pub fn selectors(differences: &mut Differences, before: Option<&[Indicator]>, af
                     .map(|(id, what)| format!("{id} {what}"))
                     .collect()
             };
-            differences.examples(Way::Wider, about, "added", only(&after, &before));
-            differences.examples(Way::Narrower, about, "removed", only(&before, &after));
+            differences.examples(Effect::Wider, about, "added", only(&after, &before));
+            differences.examples(Effect::Narrower, about, "removed", only(&before, &after));
             let moved = |is_later: bool| -> Vec<String> {
                 let both = after.iter().filter_map(|(key, is)| Some((key, before.get(key)?, is)));
                 let moved = both.filter(|(_, was, is)| if is_later { was < is } else { is < was });
                 moved.map(|((id, what), ..)| format!("{id} {what}")).collect()
             };
-            differences.examples(Way::Wider, about, "expire later", moved(true));
-            differences.examples(Way::Narrower, about, "expire earlier", moved(false));
+            differences.examples(Effect::Wider, about, "expire later", moved(true));
+            differences.examples(Effect::Narrower, about, "expire earlier", moved(false));
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::{Difference, Way};
+use super::{Difference, Effect};
 use crate::policy::model::Policy;
 
 const BASE: &str = r#"
@@ -41,7 +41,7 @@ fn diff(before: &str, after: &str) -> Vec<Difference> {
 fn wider(from: &str, to: &str, about: &str) {
     assert!(BASE.contains(from), "{from}");
     let changed = BASE.replacen(from, to, 1);
-    for (before, after, way) in [(BASE, &*changed, Way::Wider), (&changed, BASE, Way::Narrower)] {
+    for (before, after, way) in [(BASE, &*changed, Effect::Wider), (&changed, BASE, Effect::Narrower)] {
         let differences = diff(before, after);
         let found = differences.iter().find(|difference| difference.about == about);
         let found = found.unwrap_or_else(|| panic!("{about} is missing in {differences:?}"));
@@ -92,16 +92,16 @@ fn domestic_prefixes_widen_or_narrow_by_what_may_be_collected() {
     let more = |text: &str| text.replace("\"192.0.2.0/24\"", "\"192.0.2.0/24\", \"203.0.113.0/24\"");
     let way = |text: &str| diff(text, &more(text))[0].clone();
     // What went from abroad to abroad would go from abroad to home.
-    assert_eq!(way(BASE).way, Way::Changed);
+    assert_eq!(way(BASE).way, Effect::Changed);
     let outside = BASE.replace(
         "[\"foreign-domestic\"]",
         "[\"foreign-foreign\", \"foreign-domestic\", \"domestic-foreign\"]",
     );
-    assert_eq!(way(&outside).way, Way::Narrower);
+    assert_eq!(way(&outside).way, Effect::Narrower);
     assert_eq!(way(&outside).change, "1 added (203.0.113.0/24)");
     let exact_at_home =
         outside.replace("{ truncate = 16 }", "{ foreign = { truncate = 16 }, domestic = \"exact\" }");
-    assert_eq!(way(&exact_at_home).way, Way::Changed);
+    assert_eq!(way(&exact_at_home).way, Effect::Changed);
 }
 
 #[test]
@@ -113,7 +113,7 @@ fn what_cannot_be_compared_is_changed() {
     ] {
         let differences = diff(BASE, &BASE.replacen(from, to, 1));
         let found = differences.iter().find(|difference| difference.about == about).expect(about);
-        assert_eq!(found.way, Way::Changed);
+        assert_eq!(found.way, Effect::Changed);
     }
 }
 

@@ -12,7 +12,7 @@ use zerocopy::FromZeros as _;
 
 use super::lists::Lists;
 use super::selectors::Selectors;
-use super::{Seen, TableError, class_number, number, written};
+use super::{TableError, TablesView, class_number, number, written};
 use crate::policy::class::Class;
 use crate::policy::prefixes::Prefix;
 
@@ -79,7 +79,7 @@ impl Trie {
     /// The list of the prefixes that cover a host.
     pub fn list(&self, host: &Prefix) -> u32 {
         let address = address(host);
-        let seen = Seen { roots: &self.roots, nodes: &self.nodes, lists: &[] };
+        let seen = TablesView { roots: &self.roots, nodes: &self.nodes, lists: &[] };
         let leaf = if host.ipv6 {
             prefixes::leaf::<true>(&seen, address)
         } else {

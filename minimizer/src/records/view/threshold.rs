@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use minimizer_common::generation::Residual;
+use minimizer_common::generation::Counts;
 use minimizer_common::tuple::Tuple;
 
 use crate::records::merge::Flow as _;
@@ -52,7 +52,7 @@ impl Threshold {
     }
 
     /// Takes out the records with too few sources: what they count, and the one record that is made of them.
-    pub(super) fn apply(self, records: &mut Vec<Record>) -> (Residual, Option<Record>) {
+    pub(super) fn apply(self, records: &mut Vec<Record>) -> (Counts, Option<Record>) {
         let mut folded = NOTHING;
         let mut counts = self.counts.iter();
         records.retain(|record| {
@@ -63,7 +63,7 @@ impl Threshold {
             enough
         });
         folded.control_bits = 0;
-        let suppressed = Residual { packets: folded.packets, octets: folded.octets };
+        let suppressed = Counts { packets: folded.packets, octets: folded.octets };
         (suppressed, (folded.packets != 0).then_some(folded))
     }
 }

@@ -9,7 +9,7 @@ use hyper::header::{
 };
 use hyper::{Method, Request, Response, StatusCode};
 
-use crate::serve::counts::Counts;
+use crate::serve::counts::AccessCounts;
 use crate::serve::metrics::{self, Format, Scrape};
 use crate::serve::page;
 use crate::serve::snapshot::Published;
@@ -21,7 +21,7 @@ const PLAIN: &str = "text/plain; charset=utf-8";
 pub fn answer<Body>(
     request: &Request<Body>,
     published: &Published,
-    counts: &Counts,
+    counts: &AccessCounts,
 ) -> Response<Full<Bytes>> {
     if request.method() != Method::GET && request.method() != Method::HEAD {
         let mut response = respond(StatusCode::METHOD_NOT_ALLOWED, PLAIN, "only GET and HEAD\n".to_owned());
@@ -96,13 +96,13 @@ mod tests {
     use hyper::{Method, Request, StatusCode};
 
     use super::answer;
-    use crate::serve::counts::Counts;
+    use crate::serve::counts::AccessCounts;
     use crate::serve::snapshot::Published;
     use crate::serve::snapshot::tests::example;
 
     fn ask(published: &Published, method: Method, path: &str) -> (StatusCode, String, String) {
         let request = Request::builder().method(method).uri(path).body(()).expect("a request");
-        let response = answer(&request, published, &Counts::default());
+        let response = answer(&request, published, &AccessCounts::default());
         let content_type = response.headers()["content-type"].to_str().expect("ASCII").to_owned();
         let status = response.status();
         let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");

@@ -19,7 +19,7 @@ use tokio_rustls::TlsAcceptor;
 use super::answer;
 use super::phase::{Phase, Phases, Watched};
 use super::web::{Verdict, Web, WebConfig};
-use crate::serve::counts::{Counts, Refusal};
+use crate::serve::counts::{AccessCounts, Refusal};
 use crate::serve::snapshot::Published;
 use crate::serve::status::TLS_IS_SPOKEN;
 
@@ -40,7 +40,7 @@ pub struct Site {
     /// The agent's latest state.
     pub published: Published,
     /// What the server did so far.
-    pub counts: Arc<Counts>,
+    pub counts: Arc<AccessCounts>,
     /// Who is answered, and how connections are encrypted.
     pub web: Option<Web>,
 }
@@ -111,7 +111,7 @@ async fn respond(
     site: &Site,
     begun: Option<&Arc<WebConfig>>,
 ) -> Response<Full<Bytes>> {
-    Counts::add(&site.counts.requests);
+    AccessCounts::add(&site.counts.requests);
     // Without one that the connection began under, none holds here.
     let web = site.web.as_ref().zip(begun).map(|(web, begun)| (web, web.current(&site.counts), begun));
     let mut is_last = !request.body().is_end_stream();

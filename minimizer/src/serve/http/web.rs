@@ -18,7 +18,7 @@ use hyper::header::{HeaderName, HeaderValue};
 use rustls::ServerConfig;
 use thiserror::Error;
 
-use crate::serve::counts::Counts;
+use crate::serve::counts::AccessCounts;
 use crate::support::toml::Findings;
 use password::Checker;
 pub use password::Verdict;
@@ -89,7 +89,7 @@ impl Web {
 
     /// What holds now: the files are read again when one of them has changed. What cannot be used is said once, and
     /// what was in force before stays.
-    pub fn current(&self, counts: &Counts) -> Arc<WebConfig> {
+    pub fn current(&self, counts: &AccessCounts) -> Arc<WebConfig> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         if state.read.iter().all(|(path, stamp)| stamp_of(path) == *stamp) {
             return Arc::clone(&state.in_force);
@@ -98,14 +98,14 @@ impl Web {
         match load(&self.path, &mut read) {
             Ok(config) => {
                 state.in_force = Arc::new(config);
-                Counts::add(&counts.reloads);
+                AccessCounts::add(&counts.reloads);
                 eprintln!(
                     "minimizer: the web configuration {} has changed and holds now",
                     self.path.display()
                 );
             }
             Err(error) => {
-                Counts::add(&counts.reload_failures);
+                AccessCounts::add(&counts.reload_failures);
                 eprintln!("minimizer: the web configuration before stays in force: {error}");
                 // Files that it no longer names, or cannot name yet, may be what is mended.
                 for (path, _) in std::mem::take(&mut state.read) {

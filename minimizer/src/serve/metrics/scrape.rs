@@ -6,7 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use procfs::WithCurrentSystemInfo as _;
 use procfs::process::LimitValue;
 
-use crate::serve::counts::{Counts, Refusal};
+use crate::serve::counts::{AccessCounts, Refusal};
 use crate::serve::snapshot::Snapshot;
 
 /// Everything that a scrape sees.
@@ -59,14 +59,14 @@ pub struct Process {
 impl Scrape {
     /// What is known now.
     #[must_use]
-    pub fn now(snapshot: Arc<Snapshot>, counts: &Counts) -> Self {
+    pub fn now(snapshot: Arc<Snapshot>, counts: &AccessCounts) -> Self {
         let web = WebTotals {
-            open: Counts::get(&counts.open),
-            accepted: Counts::get(&counts.accepted),
-            requests: Counts::get(&counts.requests),
+            open: AccessCounts::get(&counts.open),
+            accepted: AccessCounts::get(&counts.accepted),
+            requests: AccessCounts::get(&counts.requests),
             refusals: Refusal::ALL.iter().map(|refusal| counts.refused(*refusal)).collect(),
-            reloads: Counts::get(&counts.reloads),
-            reload_failures: Counts::get(&counts.reload_failures),
+            reloads: AccessCounts::get(&counts.reloads),
+            reload_failures: AccessCounts::get(&counts.reload_failures),
         };
         Self { snapshot, web, process: Process::read(), time: SystemTime::now() }
     }

@@ -88,7 +88,7 @@ fn write_outcomes(html: &mut String, history: &History, period: &str, width: usi
     let label = format!("Outcomes over the last {period}: now {}", said.join(", "));
     write!(
         html,
-        "<figure><figcaption><span>Outcomes</span></figcaption>{}<ul class=\"legend\">",
+        "<figure><figcaption><span>Outcomes</span></figcaption>{}<ul class=\"decoder\">",
         stacked(&label, "plot", &series, width)
     )?;
     for (name, rate) in latest {

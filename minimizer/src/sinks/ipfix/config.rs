@@ -101,11 +101,11 @@ pub struct TlsFile {
 pub struct IpfixConfig {
     observation_domain: u32,
     message_octets: u16,
-    way: Way,
+    destination: Destination,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Way {
+enum Destination {
     Udp { collector: String, template_interval: Duration, messages_per_second: u32 },
     Stream { collector: String, tls: Option<Tls> },
     Files { directory: PathBuf, rotate_every: Duration, rotate_octets: u64 },
@@ -114,7 +114,7 @@ enum Way {
 impl IpfixConfig {
     /// Checks what agent.toml, whose folder is `folder`, says.
     pub fn check(file: &IpfixFile, document: &mut Document<'_>, folder: &Path) -> Option<Self> {
-        let way = match (&file.collector, &file.directory) {
+        let destination = match (&file.collector, &file.directory) {
             (Some(_), Some(directory)) => {
                 document.refuse(directory, "`collector` is given too: messages go to one of them, and a second sink can serve the other");
                 None
@@ -127,7 +127,7 @@ impl IpfixConfig {
                 None
             }
         };
-        let is_udp = matches!(way, Some(Way::Udp { .. }));
+        let is_udp = matches!(destination, Some(Destination::Udp { .. }));
         let message_octets = message_octets(file, is_udp, document);
         let observation_domain = match &file.observation_domain {
             Some(domain) if *domain.get() == 0 => {
@@ -139,19 +139,23 @@ impl IpfixConfig {
             }
             domain => Some(domain.as_ref().map_or(OBSERVATION_DOMAIN, |domain| *domain.get())),
         };
-        Some(Self { observation_domain: observation_domain?, message_octets: message_octets?, way: way? })
+        Some(Self {
+            observation_domain: observation_domain?,
+            message_octets: message_octets?,
+            destination: destination?,
+        })
     }
 
     /// The sink, which connects when it is given something.
     #[must_use]
     pub fn sink(&self, name: &str) -> Box<dyn Sink> {
-        let transport: Box<dyn Transport> = match self.way.clone() {
-            Way::Udp { collector, template_interval, messages_per_second } => {
+        let transport: Box<dyn Transport> = match self.destination.clone() {
+            Destination::Udp { collector, template_interval, messages_per_second } => {
                 let pace = Pace::new(messages_per_second);
                 Box::new(Udp::new(Collector::new(collector), template_interval, pace))
             }
-            Way::Stream { collector, tls } => Box::new(Stream::new(Collector::new(collector), tls)),
-            Way::Files { directory, rotate_every, rotate_octets } => {
+            Destination::Stream { collector, tls } => Box::new(Stream::new(Collector::new(collector), tls)),
+            Destination::Files { directory, rotate_every, rotate_octets } => {
                 Box::new(Files::new(directory, name.to_owned(), rotate_every, rotate_octets))
             }
         };
@@ -164,7 +168,7 @@ fn to_collector(
     collector: &At<String>,
     document: &mut Document<'_>,
     folder: &Path,
-) -> Option<Way> {
+) -> Option<Destination> {
     for key in [&file.rotate_every, &file.rotate_octets].into_iter().flatten() {
         document.refuse(key, "there are no files where messages go to a `collector`: remove it");
     }
@@ -197,9 +201,9 @@ fn to_collector(
     Some(match transport {
         TransportName::Udp => {
             let template_interval = interval.unwrap_or(TEMPLATE_INTERVAL);
-            Way::Udp { collector, template_interval, messages_per_second: messages_per_second? }
+            Destination::Udp { collector, template_interval, messages_per_second: messages_per_second? }
         }
-        TransportName::Tcp | TransportName::Tls => Way::Stream { collector, tls },
+        TransportName::Tcp | TransportName::Tls => Destination::Stream { collector, tls },
     })
 }
 
@@ -208,7 +212,7 @@ fn into_files(
     directory: &At<PathBuf>,
     document: &mut Document<'_>,
     folder: &Path,
-) -> Option<Way> {
+) -> Option<Destination> {
     let message = "nothing is sent where messages go to a `directory`: remove it";
     if let Some(transport) = &file.transport {
         document.refuse(transport, message);
@@ -235,7 +239,7 @@ fn into_files(
     if path.exists() && !path.is_dir() {
         document.refuse(directory, format!("{} is not a folder", path.display()));
     }
-    Some(Way::Files {
+    Some(Destination::Files {
         directory: path,
         rotate_every: rotate_every.unwrap_or(ROTATE_EVERY),
         rotate_octets: rotate_octets?,

@@ -11,7 +11,7 @@ use rustls::{ProtocolVersion, RootCertStore, ServerConfig, SupportedCipherSuite,
 
 use super::client::{ClientAuthType, ClientVerifier};
 
-/// The names that Go gives to the cipher suites of TLS 1.2 that there are. Those of TLS 1.3 cannot be chosen.
+/// The names that Go gives to the cipher suites of TLS 1.2 that there are. Those of TLS 1.3 cannot be choice.
 const CIPHER_SUITES: [(&str, SupportedCipherSuite); 11] = [
     ("TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256", cipher_suite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256),
     ("TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384", cipher_suite::TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384),

@@ -1,4 +1,4 @@
-//! Files as a courier makes the sink write them: names, digests, rotation, retention, what earlier runs left.
+//! Files as a sender makes the sink write them: names, digests, rotation, retention, what earlier runs left.
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -10,10 +10,10 @@ use super::sinks::{self, UnknownRecipient};
 use super::{RunError, load, permit};
 use crate::agent::Replacer;
 use crate::agent::error::AgentError;
-use crate::commands::policy_choice::{Chosen, ChosenError};
-use crate::delivery::books::Books;
+use crate::commands::policy_choice::{PolicyChoice, PolicyChoiceError};
+use crate::delivery::accounting::Accounting;
 use crate::kernel::error::ProgramError;
-use crate::policy::compile::Enforced;
+use crate::policy::compile::CompiledPolicy;
 use crate::policy::mandate::MandateError;
 use crate::serve::snapshot::Published;
 
@@ -22,7 +22,7 @@ use crate::serve::snapshot::Published;
 enum ReloadError {
     /// The policy cannot be used.
     #[error(transparent)]
-    Policy(#[from] ChosenError),
+    Policy(#[from] PolicyChoiceError),
     /// A sink is for somebody whom it does not know.
     #[error(transparent)]
     Sink(#[from] UnknownRecipient),
@@ -38,9 +38,9 @@ enum ReloadError {
 }
 
 /// SIGHUP, from now on caught and remembered.
-pub struct Hangups(Signal);
+pub struct ReloadSignal(Signal);
 
-impl Hangups {
+impl ReloadSignal {
     /// Catches the signal, which ends a process that does not.
     ///
     /// # Errors
@@ -64,8 +64,8 @@ impl Hangups {
 
 /// What a reload takes.
 pub struct Reload {
-    /// The policy that was chosen at the start.
-    pub chosen: Chosen,
+    /// The policy that was choice at the start.
+    pub choice: PolicyChoice,
     /// Size of the tables.
     pub flows_per_cpu: u32,
     /// The agent's side.
@@ -73,14 +73,14 @@ pub struct Reload {
     /// Where it is seen what came of it.
     pub published: Published,
     /// The sinks, whose recipients the policy must have.
-    pub books: Books,
+    pub accounting: Accounting,
 }
 
 impl Reload {
     fn reload(&self) {
         match self.replace() {
-            Ok((enforced, program_tag)) => {
-                let policy = &enforced.policy;
+            Ok((compiled, program_tag)) => {
+                let policy = &compiled.policy;
                 self.published.reloaded(policy, &program_tag);
                 eprintln!("minimizer: policy {} (sha256 {}) is in force", policy.name, policy.digest);
             }
@@ -92,13 +92,13 @@ impl Reload {
         }
     }
 
-    fn replace(&self) -> Result<(Arc<Enforced>, String), ReloadError> {
-        let enforced = self.chosen.enforce_again()?;
-        permit(&enforced)?;
-        sinks::check(&self.books, &enforced.policy)?;
-        let program = load(self.flows_per_cpu, &enforced)?;
+    fn replace(&self) -> Result<(Arc<CompiledPolicy>, String), ReloadError> {
+        let compiled = self.choice.enforce_again()?;
+        permit(&compiled)?;
+        sinks::check(&self.accounting, &compiled.policy)?;
+        let program = load(self.flows_per_cpu, &compiled)?;
         let program_tag = program.tag()?;
         self.replacer.replace(program)?;
-        Ok((enforced, program_tag))
+        Ok((compiled, program_tag))
     }
 }

@@ -1,28 +1,28 @@
-//! The books: the ledger and the accounts of the sinks, shared by the drain, the couriers and whoever asks.
+//! The accounting: the ledger and the accounts of the sinks, shared by the drain, the senders and whoever asks.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::delivery::ledger::Ledger;
-use crate::delivery::queue::Lane;
+use crate::delivery::queue::Queue;
 
-/// A handle of the books.
+/// A handle of the accounting.
 #[derive(Clone)]
-pub struct Books {
+pub struct Accounting {
     ledger: Arc<Mutex<Ledger>>,
-    lanes: Arc<[Arc<Lane>]>,
+    queues: Arc<[Arc<Queue>]>,
 }
 
-impl Books {
-    /// Empty books of these lanes.
+impl Accounting {
+    /// Empty accounting of these queues.
     #[must_use]
-    pub fn new(lanes: Vec<Arc<Lane>>) -> Self {
-        Self { ledger: Arc::new(Mutex::new(Ledger::new(Vec::new()))), lanes: lanes.into() }
+    pub fn new(queues: Vec<Arc<Queue>>) -> Self {
+        Self { ledger: Arc::new(Mutex::new(Ledger::new(Vec::new()))), queues: queues.into() }
     }
 
-    /// The lanes of the sinks, in the order of the configuration.
+    /// The queues of the sinks, in the order of the configuration.
     #[must_use]
-    pub fn lanes(&self) -> &[Arc<Lane>] {
-        &self.lanes
+    pub fn queues(&self) -> &[Arc<Queue>] {
+        &self.queues
     }
 
     /// A copy of the ledger as it stands, with the accounts of the sinks.
@@ -33,7 +33,7 @@ impl Books {
 
     /// The same under a lock that is held already.
     pub(crate) fn copy(&self, ledger: &mut Ledger) -> Ledger {
-        ledger.set_sinks(self.lanes.iter().map(|lane| lane.account()));
+        ledger.set_sinks(self.queues.iter().map(|queue| queue.account()));
         ledger.clone()
     }
 
