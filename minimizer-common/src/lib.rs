@@ -5,6 +5,8 @@
 //! program, [`plan`] and [`tables`] what the policy makes of it, [`tunnel`] names the tunnels it can look into.
 //! A change to any layout here bumps [`LAYOUT_VERSION`].
 #![no_std]
+// What zerocopy's derives expand to is not of this crate: the compiler does not apply the lint to it.
+#![forbid(unsafe_code)]
 #![allow(
     clippy::cast_possible_truncation,
     reason = "kernel programs have no fallible conversions; every narrowing is masked or bounded by an assertion"

@@ -1,5 +1,9 @@
 //! The `minimizer` command.
 
+#![deny(unsafe_code)]
+// Nobody may wait for the reader of the log, and an output that is closed is an error: `print!` and the like panic over it.
+#![deny(clippy::print_stderr, clippy::print_stdout)]
+
 use std::io::{self, BufWriter, Write as _};
 use std::process::ExitCode;
 
@@ -18,6 +22,7 @@ use minimizer::commands::{cli_docs, demo, doctor, reload, replay, run, top};
 use minimizer::serve::http::WebConfigError;
 use minimizer::serve::ledger_file::Origin;
 use minimizer::serve::{ledger_file, status};
+use minimizer::support::log;
 use minimizer::support::privilege::{self, PrivilegeError, Task};
 
 /// Wrong usage, as clap says it.
@@ -26,6 +31,8 @@ const EXIT_USAGE: u8 = 2;
 const EXIT_CONFIGURATION: u8 = 78;
 
 fn main() -> ExitCode {
+    // Dropped last: whatever is logged until then is written, as far as the reader takes it.
+    let Ok(_log) = log::start() else { return ExitCode::FAILURE };
     let result = match Cli::parse().verb {
         Verb::Run(args) => run::run(&args).map_err(Into::into),
         Verb::Demo(args) => demo(&args),
@@ -42,11 +49,22 @@ fn main() -> ExitCode {
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
+        // `minimizer man | head`: whoever closed the output has read enough.
+        Err(error) if is_output_closed(&error) => ExitCode::FAILURE,
         Err(error) => {
-            eprintln!("minimizer: {error}");
+            log::failed(&error);
             ExitCode::from(exit_code(&error))
         }
     }
+}
+
+/// Whether all that a verb had to do was to print, and its output was closed. `run` and `demo` do more and say so.
+fn is_output_closed(error: &anyhow::Error) -> bool {
+    let output = match error.downcast_ref() {
+        Some(PolicyVerbError::Output(error)) => Some(error),
+        _ => error.downcast_ref::<io::Error>(),
+    };
+    output.is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
 }
 
 /// 1 at run time, 2 for wrong usage, 77 without privilege, 78 for bad configuration.
@@ -85,7 +103,7 @@ fn demo(args: &cli::Demo) -> anyhow::Result<()> {
 
 fn replay(args: &cli::Replay) -> anyhow::Result<()> {
     let choice = PolicyChoice::new(&args.policy, None).map_err(RunError::Policy)?;
-    let compiled = choice.enforce().map_err(RunError::Policy)?;
+    let compiled = choice.compile().map_err(RunError::Policy)?;
     let keyring = choice.keyring().map_err(RunError::Key)?;
     privilege::check(Task::Replay)?;
     let replayed = replay::replay(&args.capture, &compiled, keyring, choice.recipient())?;

@@ -1,8 +1,11 @@
 //! The `minimizer` command as a test's subject: built, started, asked over HTTP, stopped.
 
 use std::env;
-use std::io::{BufRead as _, BufReader, Read as _};
+use std::fs::OpenOptions;
+use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::net::SocketAddr;
+use std::os::fd::AsRawFd as _;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
 use std::sync::OnceLock;
@@ -10,6 +13,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
+use nix::fcntl::{FcntlArg, fcntl};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
@@ -63,7 +67,8 @@ fn build() -> Result<PathBuf> {
 /// A running `minimizer run`, killed when dropped.
 pub struct Agent {
     child: Child,
-    stderr: BufReader<ChildStderr>,
+    /// `None` once nobody reads its log any more.
+    stderr: Option<BufReader<ChildStderr>>,
     address: SocketAddr,
 }
 
@@ -94,7 +99,7 @@ impl Agent {
                 break address.trim_end_matches('/').parse()?;
             }
         };
-        Ok(Self { child, stderr, address })
+        Ok(Self { child, stderr: Some(stderr), address })
     }
 
     /// Where it serves.
@@ -145,13 +150,55 @@ impl Agent {
         self.wait()
     }
 
+    /// Closes the reading end of its log, as a log reader does that dies.
+    pub fn close_log(&mut self) {
+        self.stderr = None;
+    }
+
+    /// Fills the pipe that its log goes to, made as small as can be, until it takes no octet more. Nobody reads it from
+    /// then on.
+    ///
+    /// # Errors
+    /// When the pipe cannot be opened, or its log is closed.
+    pub fn fill_log(&self) -> Result<()> {
+        let pipe = self.stderr.as_ref().context("the log is closed")?.get_ref();
+        fcntl(pipe, FcntlArg::F_SETPIPE_SZ(1))?;
+        let path = format!("/proc/self/fd/{}", pipe.as_raw_fd());
+        let mut writer = OpenOptions::new().write(true).custom_flags(libc::O_NONBLOCK).open(path)?;
+        for octets in [4096, 1] {
+            while match writer.write(&vec![b'\n'; octets]) {
+                Ok(_) => true,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => false,
+                Err(error) => return Err(error.into()),
+            } {}
+        }
+        Ok(())
+    }
+
+    /// Stops it as an operator does, and reads nothing of what it says.
+    ///
+    /// # Errors
+    /// When it does not end.
+    pub fn stop_unread(mut self) -> Result<ExitStatus> {
+        kill_process(Pid::from_child(&self.child), Signal::TERM)?;
+        let begin = Instant::now();
+        loop {
+            if let Some(ended) = self.child.try_wait()? {
+                return Ok(ended);
+            }
+            ensure!(begin.elapsed() < WAIT_LIMIT, "the agent does not end");
+            // Paces questions; nothing depends on it.
+            thread::park_timeout(Duration::from_millis(10));
+        }
+    }
+
     /// Waits until it ends by itself; returns how it ended and what it said since the start.
     ///
     /// # Errors
     /// When what it says cannot be read.
     pub fn wait(mut self) -> Result<(ExitStatus, String)> {
         let mut said = String::new();
-        self.stderr.read_to_string(&mut said)?;
+        self.stderr.as_mut().context("the log is closed")?.read_to_string(&mut said)?;
         Ok((self.child.wait()?, said))
     }
 }

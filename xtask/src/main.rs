@@ -1,5 +1,7 @@
 //! Every developer verb as one command: `cargo xtask VERB`.
 
+#![forbid(unsafe_code)]
+
 mod bench;
 mod build;
 mod command;

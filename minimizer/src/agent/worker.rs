@@ -4,6 +4,7 @@ use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use jiff::Timestamp;
+use tracing::warn;
 
 use crate::agent::error::AgentError;
 use crate::agent::events::{Event, Events};
@@ -225,7 +226,7 @@ impl<F: FnMut(&Progress<'_>)> Worker<F> {
             Ok(candidates) => candidates,
             Err(error) if is_start => return Err(error.into()),
             Err(error) => {
-                eprintln!("minimizer: {error}; asked again in a second");
+                warn!("{error}; asked again in a second");
                 return Ok(());
             }
         };

@@ -16,7 +16,6 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use thiserror::Error;
-use tokio::runtime::Runtime;
 
 use crate::agent::error::AgentError;
 use crate::agent::progress::Progress;
@@ -25,7 +24,8 @@ use crate::commands::cli;
 use crate::commands::live::{Interval, Live, Top};
 use crate::commands::pcap::{Capture, CaptureError};
 use crate::commands::policy_choice::PolicyChoice;
-use crate::commands::run::{self, RunError, Signals};
+use crate::commands::run::{self, RunError};
+use crate::commands::signals::Caught;
 use crate::commands::text::Output;
 use crate::delivery::accounting::Accounting;
 use crate::delivery::queue::{Bounds, Queue};
@@ -45,6 +45,7 @@ use network::{Cable, NetworkError};
 use payload_check::PayloadCheckError;
 use screen::{Protocols, Summary};
 use sender::{FrameSender, Handed};
+use tracing::{info, warn};
 
 /// The end that traffic is sent on.
 pub const SENDER: &str = "generator";
@@ -109,7 +110,7 @@ pub enum DemoError {
 /// See [`DemoError`]. However it ends, nothing is left behind: network and program go with the process.
 pub fn demo(args: &cli::Demo) -> Result<(), DemoError> {
     let choice = PolicyChoice::new(&args.policy, None).map_err(RunError::Policy)?;
-    let compiled = choice.enforce().map_err(RunError::Policy)?;
+    let compiled = choice.compile().map_err(RunError::Policy)?;
     let keyring = choice.keyring().map_err(RunError::Key)?;
     run::permit(&compiled).map_err(RunError::Mandate)?;
     let (traffic, damage) = match &args.pcap {
@@ -117,7 +118,7 @@ pub fn demo(args: &cli::Demo) -> Result<(), DemoError> {
         None => (Traffic::mixed(SEED), None),
     };
     if let Some(damage) = &damage {
-        eprintln!("minimizer: {damage}; the frames before are sent");
+        warn!("{damage}; the frames before are sent");
     }
     let host_interfaces = screen::host_interfaces(&Netlink::open()?.links()?);
     // A socket belongs to the network in which it was made: this one to the host's.
@@ -153,7 +154,7 @@ fn capture(path: &Path) -> Result<(Traffic, Option<CaptureError>), DemoError> {
             Err(error) => damage = Some(error),
         }
         if octets > CAPTURE_OCTETS_MAX {
-            eprintln!("minimizer: {} is large; its first {} frames are sent", path.display(), frames.len());
+            warn!("{} is large; its first {} frames are sent", path.display(), frames.len());
             break;
         }
     }
@@ -174,8 +175,7 @@ fn measure(
     netlink: Netlink,
     listener: Option<Listener>,
 ) -> Result<Summary, DemoError> {
-    let runtime = Runtime::new().map_err(RunError::Signals)?;
-    let signals = Signals::catch(&runtime)?;
+    let signals = Caught::stop_signals().map_err(RunError::Signals)?;
     let flows = args.table.flows().unwrap_or_default();
     let flows_per_cpu = table_size::decide(flows).map_err(ProgramError::from)?;
     let mut program = run::load(flows_per_cpu, &compiled)?;
@@ -195,13 +195,11 @@ fn measure(
     let server = listener.map(|listener| Server::start(vec![listener], published.clone(), None)).transpose();
     let server = server.map_err(RunError::Server)?;
     if let Some(server) = &server {
-        server.urls().iter().for_each(|url| eprintln!("minimizer: serving {url}"));
+        server.urls().iter().for_each(|url| info!("serving {url}"));
     }
     let end = Arc::new(Latch::default());
-    signals.stop(&runtime, {
-        let end = Arc::clone(&end);
-        move || end.set()
-    });
+    let stopped = Arc::clone(&end);
+    signals.stop(move || stopped.set()).map_err(RunError::Signals)?;
 
     let sender =
         FrameSender::start(Arc::clone(&traffic), cable.sender.index, None).map_err(DemoError::Send)?;

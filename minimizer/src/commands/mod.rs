@@ -15,5 +15,6 @@ pub mod policy_choice;
 pub mod reload;
 pub mod replay;
 pub mod run;
+pub mod signals;
 pub mod text;
 pub mod top;

@@ -86,7 +86,7 @@ impl PolicyChoice {
     ///
     /// # Errors
     /// Why it is not put in force.
-    pub fn enforce(&self) -> Result<Arc<CompiledPolicy>, PolicyChoiceError> {
+    pub fn compile(&self) -> Result<Arc<CompiledPolicy>, PolicyChoiceError> {
         let compiled = CompiledPolicy::load(&self.source, &self.tunnels)?;
         if let Some(key) = &self.signed_by {
             required::check(&compiled.policy, &self.source, &self.tunnels, key)?;
@@ -101,11 +101,11 @@ impl PolicyChoice {
     ///
     /// # Errors
     /// Why it is not put in force.
-    pub fn enforce_again(&self) -> Result<Arc<CompiledPolicy>, PolicyChoiceError> {
-        let Some(path) = &self.config else { return self.enforce() };
+    pub fn reload(&self) -> Result<Arc<CompiledPolicy>, PolicyChoiceError> {
+        let Some(path) = &self.config else { return self.compile() };
         let named = Config::load(path)?.policy;
         let source = named.unwrap_or_else(|| DEFAULT_POLICY.to_owned());
-        Self { source, ..self.clone() }.enforce()
+        Self { source, ..self.clone() }.compile()
     }
 }
 
@@ -133,7 +133,7 @@ mod tests {
         let said = PolicyOption { policy: Some("carrier-default".to_owned()), ..PolicyOption::default() };
         let name = |option: &PolicyOption, config| {
             let choice = PolicyChoice::new(option, config).expect("can be choice");
-            choice.enforce().expect("is built in").policy.name.clone()
+            choice.compile().expect("is built in").policy.name.clone()
         };
         assert_eq!(name(&said, Some((&path, &file))), "carrier-default");
         assert_eq!(name(&PolicyOption::default(), Some((&path, &file))), "full-record");
@@ -150,10 +150,10 @@ mod tests {
         let [fixed, asked] = [said, PolicyOption::default()]
             .map(|option| PolicyChoice::new(&option, Some((&path, &file))).expect("can be choice"));
         config(folder.path(), "policy = \"carrier-default\"\ninterval = \"1s\"\n");
-        let name = |choice: &PolicyChoice| choice.enforce_again().expect("is built in").policy.name.clone();
+        let name = |choice: &PolicyChoice| choice.reload().expect("is built in").policy.name.clone();
         assert_eq!([name(&fixed), name(&asked)], ["full-record", "carrier-default"]);
         fs::write(&path, "policy = 1").expect("is written");
-        assert!(matches!(asked.enforce_again(), Err(PolicyChoiceError::Config(_))));
+        assert!(matches!(asked.reload(), Err(PolicyChoiceError::Config(_))));
     }
 
     #[test]
@@ -164,14 +164,14 @@ mod tests {
         let (path, file) = config(folder.path(), "require_signature = \"officer.pub\"\n");
         let choice =
             PolicyChoice::new(&PolicyOption::default(), Some((&path, &file))).expect("can be choice");
-        assert!(matches!(choice.enforce(), Err(PolicyChoiceError::NotSigned(_))));
+        assert!(matches!(choice.compile(), Err(PolicyChoiceError::NotSigned(_))));
     }
 
     #[test]
     fn a_recipient_that_the_policy_lacks_is_refused() {
         let option = PolicyOption { recipient: Some("nobody".to_owned()), ..PolicyOption::default() };
         let said =
-            PolicyChoice::new(&option, None).expect("can be choice").enforce().expect_err("has no such");
+            PolicyChoice::new(&option, None).expect("can be choice").compile().expect_err("has no such");
         assert!(said.to_string().contains("has no recipient nobody; it has: operations"), "{said}");
     }
 }

@@ -1,6 +1,6 @@
 //! `run`: the agent on live interfaces until it is told to stop.
 
-mod reload_signal;
+mod reload;
 mod sinks;
 
 use std::convert::Infallible;
@@ -8,9 +8,9 @@ use std::io::{self, BufWriter, Write};
 use std::sync::Arc;
 
 use jiff::Timestamp;
+use signal_hook::consts::SIGHUP;
 use thiserror::Error;
-use tokio::runtime::Runtime;
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use tracing::{info, warn};
 
 use crate::agent::error::AgentError;
 use crate::agent::{Agent, AgentOptions};
@@ -18,6 +18,7 @@ use crate::commands::cli;
 use crate::commands::live::{Interval, Live, Top};
 use crate::commands::options::{Settings, SettingsError};
 use crate::commands::policy_choice::PolicyChoiceError;
+use crate::commands::signals::Caught;
 use crate::commands::text::{self, Output};
 use crate::delivery::accounting::Accounting;
 use crate::delivery::batch::{Batch, Offered};
@@ -37,8 +38,9 @@ use crate::serve::http::{ListenError, Listener, Server, Web, WebConfigError};
 use crate::serve::ledger_file::{self, LedgerFileError, Origin};
 use crate::serve::snapshot::{Published, Snapshot};
 use crate::sinks::stdout;
+use crate::support::log;
 use crate::support::privilege::{self, PrivilegeError, Task};
-use reload_signal::{Reload, ReloadSignal};
+use reload::Reload;
 use sinks::{Senders, UnknownRecipient};
 
 /// Why `run` does not start, or ended.
@@ -107,13 +109,12 @@ pub enum RunError {
 pub fn run(args: &cli::Run) -> Result<(), RunError> {
     let settings = Settings::new(args)?;
     let choice = settings.choice;
-    let (compiled, keyring) = (choice.enforce()?, choice.keyring()?);
+    let (compiled, keyring) = (choice.compile()?, choice.keyring()?);
     permit(&compiled)?;
     let selection = select(&settings.interfaces, &settings.taps)?;
     privilege::check(Task::Run)?;
     let web = settings.web_config.as_deref().map(Web::open).transpose()?;
     let listeners = settings.listen.iter().copied().map(Listener::bind).collect::<Result<_, _>>()?;
-    let runtime = Runtime::new().map_err(RunError::Signals)?;
     let flows_per_cpu = table_size::decide(settings.flows).map_err(ProgramError::from)?;
     let mut program = load(flows_per_cpu, &compiled)?;
     let options = AgentOptions {
@@ -129,24 +130,24 @@ pub fn run(args: &cli::Run) -> Result<(), RunError> {
     let published = Published::new(Snapshot::starting(&mut program, &options)?);
     let observed = published.clone();
     // Before anything is attached: a signal at any later moment ends with a last drain.
-    let signals = Signals::catch(&runtime)?;
-    let reload_signal = ReloadSignal::catch(&runtime)?;
+    let signals = Caught::stop_signals().map_err(RunError::Signals)?;
+    let reload_signal = Caught::new(&[SIGHUP]).map_err(RunError::Signals)?;
     let senders = Senders::start(&settings.sinks, &accounting, &published).map_err(RunError::Senders)?;
     let agent = Agent::start(program, keyring, options, accounting.clone(), move |progress| {
         observed.progressed(progress)
     })?;
     let stopper = agent.stopper();
-    signals.stop(&runtime, move || stopper.stop());
+    signals.stop(move || stopper.stop()).map_err(RunError::Signals)?;
     let reload = Reload {
         choice,
         flows_per_cpu,
-        replacer: agent.replacer(),
+        reloader: agent.replacer(),
         published: published.clone(),
         accounting: accounting.clone(),
     };
-    reload_signal.follow(&runtime, reload);
+    reload_signal.handle("reload", move |_| reload.reload()).map_err(RunError::Signals)?;
     let server = Server::start(listeners, published.clone(), web).map_err(RunError::Server)?;
-    server.urls().iter().for_each(|url| eprintln!("minimizer: serving {url}"));
+    server.urls().iter().for_each(|url| info!("serving {url}"));
     let printed = match (settings.output, &printed_lane) {
         (Some(output), Some(queue)) => {
             let printed = print(queue, &accounting, &published, output);
@@ -192,49 +193,12 @@ pub fn load(flows_per_cpu: u32, compiled: &Arc<CompiledPolicy>) -> Result<Progra
     Program::load(&Options { flows_per_cpu, compiled: Arc::clone(compiled), ..Options::default() })
 }
 
-/// SIGINT and SIGTERM, from now on caught and remembered.
-pub struct Signals {
-    interrupt: Signal,
-    terminate: Signal,
-}
-
-impl Signals {
-    /// Catches the signals.
-    ///
-    /// # Errors
-    /// When the kernel or the runtime refuses.
-    pub fn catch(runtime: &Runtime) -> Result<Self, RunError> {
-        let _context = runtime.enter();
-        let catch = |kind| signal(kind).map_err(RunError::Signals);
-        Ok(Self { interrupt: catch(SignalKind::interrupt())?, terminate: catch(SignalKind::terminate())? })
-    }
-
-    /// Calls `stop` on the first signal; a second one ends the process as signals do.
-    pub fn stop(mut self, runtime: &Runtime, stop: impl Fn() + Send + 'static) {
-        runtime.spawn(async move {
-            self.next().await;
-            stop();
-            let number = self.next().await;
-            eprintln!("minimizer: stopped by a second signal; the last interval is not printed");
-            #[expect(clippy::disallowed_methods, reason = "the user insists; links end with the process")]
-            std::process::exit(128 + number);
-        });
-    }
-
-    async fn next(&mut self) -> i32 {
-        tokio::select! {
-            _ = self.interrupt.recv() => 2,
-            _ = self.terminate.recv() => 15,
-        }
-    }
-}
-
 /// The interfaces that are meant. A name must be there; a pattern may match nothing yet.
 fn select(interfaces: &[String], taps: &[String]) -> Result<Selection, RunError> {
     let selection = Selection::new(interfaces, taps)?;
     let links = Netlink::open()?.links()?;
     for pattern in selection.check(&links)? {
-        eprintln!("minimizer: no interface matches {pattern} yet; those that appear are watched");
+        warn!("no interface matches {pattern} yet; those that appear are watched");
     }
     Ok(selection)
 }
@@ -303,9 +267,8 @@ fn print_ledger(ledger: &Ledger, output: Output) -> io::Result<()> {
     match output {
         Output::Table => text::ledger(&mut io::stdout().lock(), ledger),
         Output::Json => {
-            let mut err = io::stderr().lock();
-            serde_json::to_writer(&mut err, ledger)?;
-            err.write_all(b"\n")
+            log::result(&serde_json::to_string(ledger)?);
+            Ok(())
         }
     }
 }

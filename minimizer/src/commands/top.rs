@@ -14,10 +14,11 @@ use std::time::{Duration, Instant};
 use glob::Pattern;
 use ratatui::DefaultTerminal;
 use ratatui::crossterm::event::{self, Event, KeyEventKind};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 use thiserror::Error;
-use tokio::signal::unix::{SignalKind, signal};
 
 use crate::commands::cli;
+use crate::commands::signals::Caught;
 use crate::commands::text::Output;
 use crate::serve::status::{self, Report, StatusError};
 use keys::Next;
@@ -155,26 +156,11 @@ fn ask_forever(address: SocketAddr, said: Sender<Heard>) -> io::Result<()> {
 
 /// Ends the view on the signals that end programs, so that the terminal is restored.
 fn end_on_signals(said: Sender<Heard>) -> io::Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let guard = runtime.enter();
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut hangup = signal(SignalKind::hangup())?;
-    let mut quit = signal(SignalKind::quit())?;
-    drop(guard);
-    let wait = move || {
-        runtime.block_on(async {
-            tokio::select! {
-                _ = terminate.recv() => {}
-                _ = interrupt.recv() => {}
-                _ = hangup.recv() => {}
-                _ = quit.recv() => {}
-            }
-        });
+    let signals = Caught::new(&[SIGTERM, SIGINT, SIGHUP, SIGQUIT])?;
+    signals.handle("signals", move |_| {
         // Nobody listens when the view has ended.
         said.send(Heard::End).ok();
-    };
-    thread::Builder::new().name("signals".to_owned()).spawn(wait).map(drop)
+    })
 }
 
 fn show(terminal: &mut DefaultTerminal, view: &mut View, heard: &Receiver<Heard>) -> Result<(), TopError> {

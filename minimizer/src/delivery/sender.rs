@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use std::{fmt, io};
 
 use minimizer_common::generation::Counts;
+use tracing::{info, warn};
 
 use super::account::Tally;
 use crate::delivery::batch::{Batch, Delivery, Offered};
@@ -304,7 +305,7 @@ impl Sender {
     fn failed(&mut self, error: &SinkError, current: Option<&mut Part>) {
         self.failures = self.failures.saturating_add(1);
         if self.queue.failed(error) {
-            eprintln!("minimizer: sink {}: {error}; tried again, longer apart each time", self.name);
+            warn!("sink {}: {error}; tried again, longer apart each time", self.name);
         }
         if error.held_is_lost {
             self.lose_held(error.loss);
@@ -323,7 +324,7 @@ impl Sender {
     fn recovered(&mut self) {
         self.failures = 0;
         if self.queue.enter(super::account::Account::recover) {
-            eprintln!("minimizer: sink {} works again", self.name);
+            info!("sink {} works again", self.name);
         }
     }
 

@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use tracing::{info, warn};
+
 use crate::interfaces::netlink::Link;
 use crate::kernel::attach::{Action, Mode};
 
@@ -103,20 +105,20 @@ impl InterfaceSlot {
         if let Some(link) = link
             && link.name != self.name
         {
-            eprintln!("minimizer: {} is now called {}", self.name, link.name);
+            info!("{} is now called {}", self.name, link.name);
             self.name.clone_from(&link.name);
         }
         match (&self.state, link) {
             (State::Attached(attached), Some(link))
                 if link.xdp.iter().all(|xdp| xdp.program_id != attached.program_id) =>
             {
-                eprintln!("minimizer: somebody has detached the program from {}", self.name);
+                warn!("somebody has detached the program from {}", self.name);
                 self.leave(since);
                 Some(index)
             }
             (State::Attached(_), None) => {
-                eprintln!(
-                    "minimizer: {} is gone; what it saw is counted, and it is watched again when it is back",
+                warn!(
+                    "{} is gone; what it saw is counted, and it is watched again when it is back",
                     self.name
                 );
                 self.leave(since);
@@ -151,10 +153,10 @@ impl InterfaceSlot {
                 let gap = now.saturating_duration_since(since);
                 self.unwatched.time += gap;
                 let seconds = gap.as_secs_f64();
-                eprintln!("minimizer: {} is watched again; it was not for {seconds:.3} s", link.name);
+                info!("{} is watched again; it was not for {seconds:.3} s", link.name);
             }
             None if is_start => {}
-            None => eprintln!("minimizer: {} is new, and watched", link.name),
+            None => info!("{} is new, and watched", link.name),
         }
         self.name.clone_from(&link.name);
         self.up = link.up;
@@ -173,7 +175,7 @@ impl InterfaceSlot {
             _ => PAUSE_MIN,
         };
         if !matches!(&self.state, State::Blocked { reason: known, .. } if *known == reason) {
-            eprintln!("minimizer: {} is not watched, which is tried again: {reason}", self.name);
+            warn!("{} is not watched, which is tried again: {reason}", self.name);
         }
         self.state = State::Blocked { reason, next_attempt: now + pause, pause };
     }

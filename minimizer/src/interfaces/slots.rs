@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use minimizer_common::generation::INTERFACES_MAX;
 use thiserror::Error;
+use tracing::warn;
 
 use crate::interfaces::netlink::{Link, Netlink, NetlinkError};
 use crate::interfaces::selection::Selection;
@@ -242,8 +243,8 @@ impl InterfaceSlots {
                 None => {
                     refused.insert(link.index);
                     if !self.refused.contains(&link.index) {
-                        eprintln!(
-                            "minimizer: {} is selected and not watched: all {INTERFACES_MAX} slots are taken; select \
+                        warn!(
+                            "{} is selected and not watched: all {INTERFACES_MAX} slots are taken; select \
                              fewer interfaces, or run a second agent for the others",
                             link.name
                         );

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use aya::Ebpf;
 use aya_log::EbpfLogger;
+use tracing::warn;
 
 /// How long a line may wait.
 const DELAY: Duration = Duration::from_millis(100);
@@ -17,7 +18,7 @@ pub fn follow(ebpf: &mut Ebpf) {
     let mut logger = match EbpfLogger::init(ebpf) {
         Ok(logger) => logger,
         Err(error) => {
-            eprintln!("minimizer: no log of the kernel program: {error}");
+            warn!("no log of the kernel program: {error}");
             return;
         }
     };

@@ -5,6 +5,7 @@ use std::num::NonZeroU32;
 use minimizer_common::generation::{Shape, WAYS};
 use procfs::{Current as _, Meminfo};
 use thiserror::Error;
+use tracing::info;
 
 use crate::support::cpus::{self, CpusError};
 
@@ -109,8 +110,8 @@ pub fn decide(flows: Flows) -> Result<u32, SizeError> {
         });
         return Err(TooLarge { needed, available, fits }.into());
     }
-    eprintln!(
-        "minimizer: flow tables take {:.1} MiB: {per_cpu} flows on each of {cpus} CPUs, two generations",
+    info!(
+        "flow tables take {:.1} MiB: {per_cpu} flows on each of {cpus} CPUs, two generations",
         needed as f64 / MIB
     );
     Ok(per_cpu)

@@ -17,6 +17,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
+use tracing::error;
 
 pub use listen::{ListenAddress, ListenError, Listener};
 pub use web::{Web, WebConfigError};
@@ -74,7 +75,7 @@ impl Server {
             // Where this is refused, it is as before.
             let _refused = rustix::process::nice(NICENESS);
             if let Err(error) = runtime.block_on(serve) {
-                eprintln!("minimizer: the web server has ended: {error}");
+                error!("the web server has ended: {error}");
             }
         })?;
         Ok(Self { urls, stop, thread: Some(thread) })

@@ -125,7 +125,7 @@ pub(crate) mod tests {
             threads: 66,
         };
         let time = SystemTime::UNIX_EPOCH + Duration::from_secs(1_710_000_000);
-        Scrape { snapshot: Arc::new(example()), web, process: Some(process), time }
+        Scrape { snapshot: Arc::new(example()), web, process: Some(process), log_lines_lost: 67, time }
     }
 
     fn lines(format: Format) -> Vec<String> {
@@ -169,6 +169,7 @@ pub(crate) mod tests {
             r#"minimizer_web_refusals_total{reason="busy"} 58"#,
             "minimizer_web_config_reloads_total 60",
             "minimizer_web_config_reload_failures_total 61",
+            "minimizer_log_lines_dropped_total 67",
             "process_cpu_seconds_total 1.25",
             "process_resident_memory_bytes 62",
             "process_virtual_memory_bytes 63",

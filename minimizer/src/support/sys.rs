@@ -1,6 +1,8 @@
 //! What only the C interface of the kernel offers, memory shared with it and raw frames: the one
 //! module with unsafe code.
 
+#![expect(unsafe_code, reason = "the C interface of the kernel has no other")]
+
 pub mod bpf;
 pub mod packet_socket;
 pub mod tcp;

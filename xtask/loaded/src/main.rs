@@ -1,6 +1,8 @@
 //! Loads every program of the object and prints the object's digest, and name and tag that the kernel
 //! gave each.
 
+#![forbid(unsafe_code)]
+
 use anyhow::Result;
 use minimizer::kernel::attach::Action;
 use minimizer::kernel::prepared::{Clock, Options};

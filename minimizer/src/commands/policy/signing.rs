@@ -6,6 +6,7 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use thiserror::Error;
+use tracing::info;
 
 use crate::policy::builtin::PolicyError;
 use crate::policy::model::Policy;
@@ -55,7 +56,7 @@ pub fn keygen(name: &str, file: Option<&Path>, out: &mut impl Write) -> Result<(
         file.sync_all()
     };
     keep().map_err(|source| SigningError::Keep { path: path.clone(), source })?;
-    eprintln!("minimizer: the private key is in {}; whoever reads it can sign as {name}", path.display());
+    info!("the private key is in {}; whoever reads it can sign as {name}", path.display());
     writeln!(out, "{public}")?;
     Ok(())
 }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
+use tracing::info;
 
 use super::{KeyError, Keys, PseudonymKey};
 
@@ -65,14 +66,14 @@ impl Epoch {
         } else {
             ""
         };
-        format!("minimizer: pseudonym key of the epoch from {start} to {end} is destroyed{again}")
+        format!("pseudonym key of the epoch from {start} to {end} is destroyed{again}")
     }
 }
 
 impl Drop for Epoch {
     fn drop(&mut self) {
         self.key = PseudonymKey::from([0; 2]);
-        eprintln!("{}", self.destroyed());
+        info!("{}", self.destroyed());
     }
 }
 
@@ -126,7 +127,7 @@ mod tests {
         let mut epoch = Epoch::begin(&keys, Duration::from_secs(3600), at(7200)).expect("random numbers");
         assert_eq!(
             epoch.destroyed(),
-            "minimizer: pseudonym key of the epoch from 1970-01-01T02:00:00Z to 1970-01-01T03:00:00Z is destroyed"
+            "pseudonym key of the epoch from 1970-01-01T02:00:00Z to 1970-01-01T03:00:00Z is destroyed"
         );
         epoch.is_lasting = true;
         assert!(epoch.destroyed().ends_with("can derive it again"));

@@ -22,6 +22,7 @@ use crate::serve::counts::AccessCounts;
 use crate::support::toml::Findings;
 use password::Checker;
 pub use password::Verdict;
+use tracing::{error, info};
 
 /// Why the web configuration cannot be used.
 #[derive(Debug, Error)]
@@ -99,14 +100,11 @@ impl Web {
             Ok(config) => {
                 state.in_force = Arc::new(config);
                 AccessCounts::add(&counts.reloads);
-                eprintln!(
-                    "minimizer: the web configuration {} has changed and holds now",
-                    self.path.display()
-                );
+                info!("the web configuration {} has changed and holds now", self.path.display());
             }
             Err(error) => {
                 AccessCounts::add(&counts.reload_failures);
-                eprintln!("minimizer: the web configuration before stays in force: {error}");
+                error!("the web configuration before stays in force: {error}");
                 // Files that it no longer names, or cannot name yet, may be what is mended.
                 for (path, _) in std::mem::take(&mut state.read) {
                     if read.iter().all(|(other, _)| *other != path) {

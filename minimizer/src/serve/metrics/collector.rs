@@ -4,6 +4,7 @@
 
 mod drains;
 mod interfaces;
+mod log;
 mod policy;
 mod process;
 mod programs;
@@ -37,6 +38,7 @@ impl Collector for Scrape {
         families.drains(snapshot)?;
         families.programs(snapshot)?;
         families.web(&self.web)?;
+        families.log(self.log_lines_lost)?;
         families.agent(snapshot)?;
         families.process(snapshot, self.process.as_ref())?;
         families.number_of_series()

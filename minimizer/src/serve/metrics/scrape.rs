@@ -8,6 +8,7 @@ use procfs::process::LimitValue;
 
 use crate::serve::counts::{AccessCounts, Refusal};
 use crate::serve::snapshot::Snapshot;
+use crate::support::log;
 
 /// Everything that a scrape sees.
 #[derive(Clone, Debug)]
@@ -18,6 +19,8 @@ pub struct Scrape {
     pub web: WebTotals,
     /// The process; `None` when `/proc` does not tell.
     pub process: Option<Process>,
+    /// Lines of the log that were lost.
+    pub log_lines_lost: u64,
     /// When it comes.
     pub time: SystemTime,
 }
@@ -68,7 +71,8 @@ impl Scrape {
             reloads: AccessCounts::get(&counts.reloads),
             reload_failures: AccessCounts::get(&counts.reload_failures),
         };
-        Self { snapshot, web, process: Process::read(), time: SystemTime::now() }
+        let (process, log_lines_lost) = (Process::read(), log::lost());
+        Self { snapshot, web, process, log_lines_lost, time: SystemTime::now() }
     }
 }
 

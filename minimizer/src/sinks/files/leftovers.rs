@@ -7,6 +7,7 @@ use std::path::Path;
 use jiff::Timestamp;
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
+use tracing::{info, warn};
 
 use super::error::FileError;
 use super::manifest::Manifest;
@@ -39,8 +40,8 @@ pub(super) fn clear(directory: &Path, sink: &str) -> Result<(), FileError> {
 fn remove(directory: &Path, sink: &str, name: &str, path: &Path) -> Result<(), FileError> {
     let Some(file) = unused(path)? else { return Ok(()) };
     let octets = file.metadata().map_err(FileError::io("look at", path))?.len();
-    eprintln!(
-        "minimizer: sink {sink}: {} was not finished by the agent that wrote it and is removed ({octets} octets)",
+    warn!(
+        "sink {sink}: {} was not finished by the agent that wrote it and is removed ({octets} octets)",
         path.display()
     );
     fs::remove_file(path).map_err(FileError::io("remove", path))?;
@@ -63,7 +64,7 @@ fn complete(directory: &Path, sink: &str, path: &Path) -> Result<(), FileError> 
         return Ok(());
     }
     let named = directory.join(name::manifest(&manifest.file));
-    eprintln!("minimizer: sink {sink}: {} gets its manifest, which was written before", manifest.file);
+    info!("sink {sink}: {} gets its manifest, which was written before", manifest.file);
     rename(path, &named).map_err(FileError::io("rename", path))?;
     sync_directory(directory)
 }

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use serde::Serialize;
+use tracing::warn;
 
 use super::error::FileError;
 use super::manifest::{Header, Manifest};
@@ -147,8 +148,8 @@ impl Retention {
                 Some(read) if read.header.sink == self.sink && name::manifest(&read.file) == manifest => {
                     self.add(&read);
                 }
-                _ => eprintln!(
-                    "minimizer: sink {}: {} is no manifest that it wrote; its file is left alone",
+                _ => warn!(
+                    "sink {}: {} is no manifest that it wrote; its file is left alone",
                     self.sink,
                     path.display()
                 ),

@@ -1,0 +1,81 @@
+//! A reload in the running agent: SIGHUP has it read its policy again; if that fails, the current policy stays.
+
+use std::panic::{self, AssertUnwindSafe};
+use std::sync::Arc;
+
+use thiserror::Error;
+use tracing::{error, info};
+
+use super::sinks::{self, UnknownRecipient};
+use super::{load, permit};
+use crate::agent::Replacer;
+use crate::agent::error::AgentError;
+use crate::commands::policy_choice::{PolicyChoice, PolicyChoiceError};
+use crate::delivery::accounting::Accounting;
+use crate::kernel::error::ProgramError;
+use crate::policy::compile::CompiledPolicy;
+use crate::policy::mandate::MandateError;
+use crate::serve::snapshot::Published;
+
+/// Why a reload failed; the policy in force stays.
+#[derive(Debug, Error)]
+enum ReloadError {
+    /// The policy cannot be used.
+    #[error(transparent)]
+    Policy(#[from] PolicyChoiceError),
+    /// The policy lacks the recipient of a sink.
+    #[error(transparent)]
+    Sink(#[from] UnknownRecipient),
+    /// The policy's mandate does not permit collection now.
+    #[error(transparent)]
+    Mandate(#[from] MandateError),
+    /// The policy's program does not load.
+    #[error(transparent)]
+    Program(#[from] ProgramError),
+    /// The kernel does not exchange the programs.
+    #[error(transparent)]
+    Agent(#[from] AgentError),
+}
+
+/// What a reload needs.
+pub struct Reload {
+    /// Which policy was chosen at the start.
+    pub choice: PolicyChoice,
+    /// Size of the tables.
+    pub flows_per_cpu: u32,
+    /// Hands the new program to the drain thread.
+    pub reloader: Replacer,
+    /// Where the result is published.
+    pub published: Published,
+    /// The sinks, whose recipients the policy must have.
+    pub accounting: Accounting,
+}
+
+impl Reload {
+    /// Reads the policy again and puts it into force, or says why the current one stays.
+    pub fn reload(&self) {
+        // A defect in one policy's compilation must not cost the reloads after it; the panic is in the log.
+        let _panicked = panic::catch_unwind(AssertUnwindSafe(|| match self.try_to_reload() {
+            Ok((compiled, program_tag)) => {
+                let policy = &compiled.policy;
+                self.published.reloaded(policy, &program_tag);
+                info!("policy {} (sha256 {}) is in force", policy.name, policy.digest);
+            }
+            Err(error) => {
+                let error = error.to_string();
+                self.published.reload_failed(&error);
+                error!("the policy in force stays: {error}");
+            }
+        }));
+    }
+
+    fn try_to_reload(&self) -> Result<(Arc<CompiledPolicy>, String), ReloadError> {
+        let compiled = self.choice.reload()?;
+        permit(&compiled)?;
+        sinks::check(&self.accounting, &compiled.policy)?;
+        let program = load(self.flows_per_cpu, &compiled)?;
+        let program_tag = program.tag()?;
+        self.reloader.replace(program)?;
+        Ok((compiled, program_tag))
+    }
+}
