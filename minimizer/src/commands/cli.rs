@@ -30,19 +30,19 @@ pub struct Cli {
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub enum Verb {
-    /// InterfaceSlots live interfaces: attach, drain, export, serve metrics.
+    /// Watch live interfaces: attach, drain, export, serve metrics.
     Run(Run),
     /// See it work: traffic in a private network, counted by the real program in the kernel.
     Demo(Demo),
     /// Run every frame of a capture through the program in the kernel and print the records.
     Replay(Replay),
-    /// Say what a running agent does: interfaces, drains, flow table, ledger.
+    /// Print what a running agent does: interfaces, drains, flow table, ledger.
     Status(Status),
-    /// Show live in the terminal what a running agent does: rates, outcomes, sinks, ledger.
+    /// Show a running agent live in the terminal: rates, outcomes, sinks, ledger.
     Top(Top),
-    /// Have a running agent put its policy in force as the file says now, without a packet missed.
+    /// Make a running agent reload its policy file without missing a packet.
     Reload(Reload),
-    /// Say what this host lacks for the agent, and how to get it.
+    /// Check whether this host can run the agent, and print the fix for what is missing.
     Doctor(Doctor),
     /// Check, explain, compare and sign policies.
     #[command(subcommand)]
@@ -60,17 +60,17 @@ pub enum Verb {
 /// Options of `run`.
 #[derive(Args, Debug)]
 pub struct Run {
-    /// File with what is not said here (agent.toml): what is said here wins.
+    /// Configuration file (agent.toml); options given here override it.
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
     /// Interface to watch, by its name or by a pattern like 'eth*'; may be given several times.
     #[arg(short, long = "interface", value_name = "IFACE")]
     pub interfaces: Vec<String>,
-    /// Interface to watch and to drop every frame of once it is counted: a mirror port. May be given
-    /// several times; refused where this host's own traffic arrives.
+    /// Interface of a mirror port: its frames are counted and then dropped. May be given several times;
+    /// refused for interfaces on which this host's own traffic arrives.
     #[arg(long = "tap", value_name = "IFACE")]
     pub taps: Vec<String>,
-    /// Accept taps that carry addresses or default routes of this host, and cut it off there.
+    /// Also accept taps that carry addresses or default routes of this host, which cuts the host off there.
     #[arg(long)]
     pub force_tap: bool,
     /// Time between drains, from 100ms to 60s [default: 10s].
@@ -79,14 +79,14 @@ pub struct Run {
     /// How the program is attached: in the driver, or in the network stack for drivers without XDP [default: native].
     #[arg(long, value_enum)]
     pub mode: Option<AttachMode>,
-    /// Where /metrics and the status page are served; may be given several times. The web configuration does not hold
-    /// where a loopback address is marked as http://ADDRESS:PORT [default: 127.0.0.1:14739].
+    /// Address for /metrics and the status page; may be given several times. A loopback address written as
+    /// http://ADDRESS:PORT is exempt from the web configuration [default: 127.0.0.1:14739].
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub listen: Vec<ListenAddress>,
-    /// File in the format of Prometheus' exporters that says who is served, and with which certificate.
+    /// Web configuration with certificates and users, in the format of Prometheus' exporters.
     #[arg(long = "web.config.file", value_name = "FILE")]
     pub web_config: Option<PathBuf>,
-    /// How records are printed [default: table, and nothing where agent.toml has sinks].
+    /// How records are printed [default: table; nothing if agent.toml has sinks].
     #[arg(long, value_enum)]
     pub output: Option<Output>,
     /// Also write the ledger, as JSON, to this file when the agent ends.
@@ -100,54 +100,54 @@ pub struct Run {
     pub policy: PolicyOption,
 }
 
-/// Where `run` serves and `status` asks when nothing else is said.
+/// Where `run` serves and where `status` asks, by default.
 pub const DEFAULT_LISTEN: &str = "127.0.0.1:14739";
 
 /// The port of [`DEFAULT_LISTEN`].
 pub const DEFAULT_PORT: u16 = 14_739;
 
-/// The time between drains when nothing else is said.
+/// The default time between drains.
 pub const DEFAULT_INTERVAL: Duration = Duration::from_secs(10);
 
-/// The policy that is in force when none is named.
+/// The default policy.
 pub const DEFAULT_POLICY: &str = "carrier-default";
 
 /// Size of the flow table.
 #[derive(Args, Debug)]
 pub struct Table {
-    /// Flows per interval, over all CPUs, for which the tables are sized: each CPU's for twice its share.
+    /// Size the tables for this many flows per interval over all CPUs; each CPU gets room for twice its share.
     #[arg(long, value_name = "FLOWS", conflicts_with = "flows_per_cpu")]
     pub flows: Option<NonZeroU32>,
-    /// Flows per CPU and interval for which the table is sized; it has twice as many slots [default: 65536].
+    /// Size each CPU's table for this many flows per interval; it gets twice as many slots [default: 65536].
     #[arg(long, value_name = "FLOWS")]
     pub flows_per_cpu: Option<NonZeroU32>,
 }
 
 impl Table {
-    /// What is said of it.
+    /// The size that the options give, if any.
     #[must_use]
     pub fn flows(&self) -> Option<Flows> {
         self.flows.map(Flows::All).or(self.flows_per_cpu.map(Flows::PerCpu))
     }
 }
 
-/// The policy in force.
+/// Which policy to use, and how.
 #[derive(Args, Clone, Debug, Default)]
 pub struct PolicyOption {
     /// Policy file, or the name of a built-in policy: full-record, carrier-default [default: carrier-default].
     #[arg(long, value_name = "POLICY")]
     pub policy: Option<String>,
-    /// Verifier key, or file with one, whose holder must have signed the policy; without a signature nothing starts.
+    /// Refuse a policy that the holder of this verifier key (or file with one) has not signed.
     #[arg(long, value_name = "KEY")]
     pub require_signature: Option<String>,
-    /// File with the secret of pseudonyms and of what preserves prefixes; without, and without a systemd credential
-    /// minimizer.key, the secret ends with the process.
+    /// File with the master secret for pseudonyms and prefix-preserving addresses. Without it, and without a systemd
+    /// credential minimizer.key, a random secret is used that ends with the process.
     #[arg(long, value_name = "FILE")]
     pub keys: Option<PathBuf>,
-    /// Recipient whose view is printed; the policy's first when none is named.
+    /// Recipient whose view is printed [default: the first of the policy].
     #[arg(long, value_name = "NAME")]
     pub recipient: Option<String>,
-    /// Tunnel whose inner packets are counted in place of the outer ones; may be given several times.
+    /// Tunnel whose inner packets are counted instead of the outer ones; may be given several times.
     #[arg(long = "tunnel", value_name = "TUNNEL", value_parser = tunnel())]
     pub tunnels: Vec<Tunnel>,
 }
@@ -189,10 +189,10 @@ pub struct Demo {
     /// Send the frames of this capture, over and over, instead of generated ones.
     #[arg(long, value_name = "FILE")]
     pub pcap: Option<PathBuf>,
-    /// Serve /metrics and the status page meanwhile, on this host and not in the private network.
+    /// Serve /metrics and the status page during the demo, on this host's network and not the private one.
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub listen: Option<SocketAddr>,
-    /// Exit with 1 unless the ledger balances, every frame sent was seen, and no payload byte matters.
+    /// Exit with 1 unless the ledger balances, every frame sent was seen, and no payload byte changed what was stored.
     #[arg(long)]
     pub check: bool,
     /// What is printed: the live view and a last screen, or one JSON object at the end.
@@ -220,13 +220,13 @@ pub struct Status {
 /// Options of `top`.
 #[derive(Args, Debug)]
 pub struct Top {
-    /// Interface to show, by its name or by a pattern like 'eth*'; may be given several times. All when none is given.
+    /// Interface to show, by its name or by a pattern like 'eth*'; may be given several times [default: all].
     #[arg(short, long = "interface", value_name = "IFACE")]
     pub interfaces: Vec<String>,
     /// Where the agent serves.
     #[arg(long, value_name = "ADDRESS:PORT", default_value = DEFAULT_LISTEN)]
     pub listen: SocketAddr,
-    /// The live view, or what it would show now as one JSON object. Without a terminal a table is printed once.
+    /// The live view, or its content printed once as JSON. Without a terminal, a table is printed once.
     #[arg(long, value_enum, default_value_t = Output::Table)]
     pub output: Output,
 }
@@ -242,7 +242,7 @@ pub struct Reload {
 /// Options of `doctor`.
 #[derive(Args, Debug)]
 pub struct Doctor {
-    /// Interface to examine; may be given several times. All but loopback when none is given.
+    /// Interface to examine; may be given several times [default: all but loopback].
     #[arg(short, long = "interface", value_name = "IFACE")]
     pub interfaces: Vec<String>,
     /// How the checks are printed.

@@ -8,10 +8,10 @@ use clap_complete::Shell;
 /// Writes the completion script of `shell`.
 ///
 /// # Errors
-/// When `out` takes no more.
+/// When `out` cannot be written.
 pub fn completions(mut command: Command, shell: Shell, out: &mut impl Write) -> io::Result<()> {
     let name = command.get_name().to_owned();
-    // The generator panics when a write fails, which a vector's never does.
+    // The generator panics when a write fails; writing to a vector never does.
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut command, name, &mut script);
     out.write_all(&script)
@@ -20,7 +20,7 @@ pub fn completions(mut command: Command, shell: Shell, out: &mut impl Write) -> 
 /// Writes the manual page in roff: the command, then a section for each verb.
 ///
 /// # Errors
-/// When `out` takes no more.
+/// When `out` cannot be written.
 pub fn man(mut command: Command, out: &mut impl Write) -> io::Result<()> {
     command.build();
     clap_mangen::Man::new(command.clone()).render(out)?;
@@ -30,7 +30,7 @@ pub fn man(mut command: Command, out: &mut impl Write) -> io::Result<()> {
     Ok(())
 }
 
-/// The section of a verb, or one for each of the verbs below it.
+/// Writes the section of a verb, or of each of its subcommands.
 fn section(path: &str, verb: &Command, out: &mut impl Write) -> io::Result<()> {
     let path = format!("{path} {}", verb.get_name());
     if verb.has_subcommands() {

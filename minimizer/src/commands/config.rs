@@ -1,4 +1,4 @@
-//! agent.toml: what an engineer sets once in place of options of the command line.
+//! agent.toml: the options of the command line as a file.
 
 use std::fs;
 use std::io;
@@ -30,39 +30,38 @@ pub struct ConfigFile {
     /// Interfaces to watch, by name or by a pattern like "eth*".
     #[serde(default)]
     pub interfaces: Vec<At<String>>,
-    /// Interfaces to watch and to drop every frame of once it is counted: mirror ports.
+    /// Interfaces of mirror ports: their frames are counted and then dropped.
     #[serde(default)]
     pub taps: Vec<At<String>>,
-    /// Accept taps that carry addresses or default routes of this host, and cut it off there.
+    /// Also accept taps that carry addresses or default routes of this host, which cuts the host off there.
     pub force_tap: Option<bool>,
     /// How the program is attached.
     pub mode: Option<AttachMode>,
     /// Time between drains, like "10s": from "100ms" to "60s".
     pub interval: Option<At<String>>,
-    /// Flows per interval, over all CPUs, for which the tables are sized.
+    /// Size the tables for this many flows per interval over all CPUs.
     #[schemars(range(min = 1))]
     pub flows: Option<At<u32>>,
-    /// Flows per CPU and interval for which the table is sized.
+    /// Size each CPU's table for this many flows per interval.
     #[schemars(range(min = 1))]
     pub flows_per_cpu: Option<At<u32>>,
-    /// Where /metrics and the status page are served, like "127.0.0.1:14739", or a list of such addresses. The web
-    /// configuration does not hold where a loopback address is marked, like "http://127.0.0.1:14739".
+    /// Address for /metrics and the status page, like "127.0.0.1:14739", or a list of them. A loopback address
+    /// written like "http://127.0.0.1:14739" is exempt from the web configuration.
     pub listen: Option<At<OneOrMore>>,
-    /// File in the format of Prometheus' exporters, relative to this file, that says who is served, and with which
-    /// certificate.
+    /// Web configuration with certificates and users, in the format of Prometheus' exporters, relative to this file.
     pub web_config: Option<PathBuf>,
     /// Policy file, relative to this file, or the name of a built-in policy.
     pub policy: Option<String>,
-    /// Verifier key, or file with one relative to this file, whose holder must have signed the policy.
+    /// Verifier key, or a file with one relative to this file: its holder must have signed the policy.
     pub require_signature: Option<At<String>>,
-    /// File of the keys that pseudonyms are made with, relative to this file.
+    /// File with the master secret for pseudonyms, relative to this file.
     pub keys: Option<PathBuf>,
-    /// File that the ledger is written to when the agent ends, relative to this file.
+    /// File for the ledger, written when the agent ends, relative to this file.
     pub ledger: Option<PathBuf>,
     /// Where records go.
     #[serde(default)]
     pub sinks: Vec<At<SinkFile>>,
-    /// How long sinks may take to deliver what waits when the agent ends, like "10s": at most "10m".
+    /// How long sinks may take to deliver their queues when the agent ends, like "10s": at most "10m".
     pub shutdown_timeout: Option<At<String>>,
 }
 
@@ -85,14 +84,14 @@ impl OneOrMore {
     }
 }
 
-/// What agent.toml says; what it does not say is left to the command line and its defaults.
+/// What agent.toml says. `None` leaves a setting to the command line and the defaults.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Config {
     /// Interfaces to watch.
     pub interfaces: Vec<String>,
     /// Interfaces to watch as taps.
     pub taps: Vec<String>,
-    /// Whether taps that this host needs are accepted.
+    /// Whether taps are accepted that this host is reached through.
     pub force_tap: Option<bool>,
     /// How the program is attached.
     pub mode: Option<AttachMode>,
@@ -106,7 +105,7 @@ pub struct Config {
     pub web_config: Option<PathBuf>,
     /// Policy file, or the name of a built-in policy.
     pub policy: Option<String>,
-    /// The key by which the policy must be signed.
+    /// The key that must have signed the policy.
     pub require_signature: Option<VerifierKey>,
     /// File of the keys.
     pub keys: Option<PathBuf>,
@@ -129,7 +128,7 @@ pub enum ConfigError {
         /// Why.
         source: io::Error,
     },
-    /// It does not fit the model, or says what cannot be.
+    /// The file does not fit the model, or a value is not allowed.
     #[error("the configuration is refused: {0}")]
     Refused(Findings),
 }
@@ -145,7 +144,7 @@ impl Config {
         Self::parse(&text, path)
     }
 
-    /// Reads the text of the file of that path.
+    /// Parses the text; `path` is where it comes from, and what relative paths start from.
     ///
     /// # Errors
     /// [`ConfigError::Refused`] with all that is wrong.
@@ -195,7 +194,7 @@ impl Config {
     }
 }
 
-/// The value of a text, or a note of what is wrong with it.
+/// Parses a text, or adds a finding that says what is wrong with it.
 fn parsed<T>(
     document: &mut Document<'_>,
     text: Option<&At<String>>,

@@ -1,4 +1,4 @@
-//! `demo`: a private network, traffic in it, and the real program that counts it.
+//! `demo`: sends traffic through a private network and counts it with the real program.
 
 pub mod cost;
 pub mod generator;
@@ -47,23 +47,23 @@ use screen::{Protocols, Summary};
 use sender::{FrameSender, Handed};
 use tracing::{info, warn};
 
-/// The end that traffic is sent on.
+/// The interface that traffic is sent from.
 pub const SENDER: &str = "generator";
-/// The end that the program is attached to.
+/// The interface that the program is attached to.
 pub const RECEIVER: &str = "watched";
-/// What Ethernet carries by default; generated frames are no longer.
+/// Ethernet's default MTU; no generated frame is longer.
 const MTU_OCTETS: u32 = 1500;
-/// The most that a veth carries: captures hold frames that the network card put together.
+/// The largest MTU of a veth: captures hold frames that a network card merged (GRO).
 const CAPTURE_MTU_OCTETS: u32 = 65_535;
-/// Octets of frames that are taken from a capture at most: they are held in memory.
+/// Most octets of frames taken from a capture: they are held in memory.
 const CAPTURE_OCTETS_MAX: usize = 256 << 20;
-/// The mix that is generated is always the same.
+/// A fixed seed, so that the generated traffic is always the same.
 const SEED: u64 = 1;
 
 /// Why the demo does not start, or failed.
 #[derive(Debug, Error)]
 pub enum DemoError {
-    /// No network.
+    /// The private network cannot be made.
     #[error(transparent)]
     Network(#[from] NetworkError),
     /// The interfaces cannot be listed.
@@ -75,19 +75,19 @@ pub enum DemoError {
     /// The agent does not start, or stopped.
     #[error(transparent)]
     Agent(#[from] AgentError),
-    /// The address for the web server cannot be had.
+    /// The address of the web server is not free.
     #[error(transparent)]
     Listen(#[from] ListenError),
-    /// No signals, or no output.
+    /// A step that `run` has too failed.
     #[error(transparent)]
     Run(#[from] RunError),
     /// Frames could not be sent.
     #[error("cannot send frames into the private network: {0}; it takes CAP_NET_RAW")]
     Send(#[source] io::Error),
-    /// The capture cannot be used, or not to its end.
+    /// The capture cannot be read, or not to its end.
     #[error(transparent)]
     Capture(#[from] CaptureError),
-    /// The capture has nothing to send.
+    /// The capture holds no frame to send.
     #[error("{0} holds no frame that an interface could send")]
     Empty(String),
     /// The payload check could not be made.
@@ -96,18 +96,17 @@ pub enum DemoError {
     /// The output cannot be written.
     #[error("cannot write to the standard output: {0}")]
     Output(#[source] io::Error),
-    /// `--check` found something.
+    /// `--check` found a fault.
     #[error("check failed: {0}")]
     Check(&'static str),
 }
 
 /// Runs the demo and prints its last screen.
 ///
-/// Must be called while the process has one thread: threads started before would not live in the
-/// private network.
+/// Threads that are started before do not enter the private network. The log's is the only one, and it needs none.
 ///
 /// # Errors
-/// See [`DemoError`]. However it ends, nothing is left behind: network and program go with the process.
+/// See [`DemoError`]. Network and program end with the process, however it ends.
 pub fn demo(args: &cli::Demo) -> Result<(), DemoError> {
     let choice = PolicyChoice::new(&args.policy, None).map_err(RunError::Policy)?;
     let compiled = choice.compile().map_err(RunError::Policy)?;
@@ -121,7 +120,7 @@ pub fn demo(args: &cli::Demo) -> Result<(), DemoError> {
         warn!("{damage}; the frames before are sent");
     }
     let host_interfaces = screen::host_interfaces(&Netlink::open()?.links()?);
-    // A socket belongs to the network in which it was made: this one to the host's.
+    // A socket stays in the network in which it was made: this one in the host's.
     let listener = args.listen.map(Listener::bind).transpose()?;
     network::enter_private_namespace()?;
     let mut netlink = Netlink::open()?;
@@ -140,7 +139,7 @@ pub fn demo(args: &cli::Demo) -> Result<(), DemoError> {
     damage.map_or(Ok(()), |damage| Err(damage.into()))
 }
 
-/// The frames of a capture, and what ended it early.
+/// Reads the frames of a capture, and the damage that ended it early, if any.
 fn capture(path: &Path) -> Result<(Traffic, Option<CaptureError>), DemoError> {
     let mut frames = Vec::new();
     let mut octets = 0;
@@ -166,7 +165,7 @@ fn capture(path: &Path) -> Result<(Traffic, Option<CaptureError>), DemoError> {
     }
 }
 
-/// Sends and counts until the time is over, and collects what there is to tell.
+/// Sends and counts until the time is over, and collects the results.
 fn measure(
     args: &cli::Demo,
     (compiled, keyring): (Arc<CompiledPolicy>, Keyring),
@@ -211,7 +210,7 @@ fn measure(
             move || {
                 let conducted = conductor.conduct(&end, duration);
                 end.set();
-                // Only now: whatever was sent has been seen.
+                // Only now: everything that was sent has been seen.
                 stopper.stop();
                 conducted
             }
@@ -234,7 +233,7 @@ fn measure(
     })
 }
 
-/// Shows every batch until there are no more, and sums up records by protocol.
+/// Shows every batch until the queue is closed, and sums up records by protocol.
 fn show(
     accounting: &Accounting,
     published: &Published,
@@ -246,7 +245,7 @@ fn show(
     let title = format!("demo on {RECEIVER}, {} s, Ctrl-C ends", args.duration.as_secs_f64());
     let [queue] = accounting.queues() else { return Ok(protocols) };
     while let Some(batch) = queue.next_batch() {
-        // Whether there is such a recipient was checked at the start, and a demo has one policy.
+        // Never skipped: the recipient was checked at the start, and a demo does not reload.
         let Ok(offered) = batch.offered(queue.recipient()) else { continue };
         let mut top = Top::default();
         let Ok(()) = offered.each(|records| {
@@ -254,12 +253,12 @@ fn show(
             top.add(records);
             Ok::<_, Infallible>(())
         });
-        // This demo is where its records go.
+        // The screen is the sink, so the records are exported.
         queue.exported(&batch, offered.len(), offered.suppressed);
         published.settled(&accounting.ledger());
         let (records, top, fields) = (offered.len(), &*top.into_sorted(), offered.view.fields());
         let interval = Interval { totals: &batch.totals, records, top, fields };
-        // What is left at the end is a fraction of an interval, and no rate to leave on a terminal.
+        // The last batch covers a fraction of an interval: its rate would mislead.
         let is_rest = live.is_terminal() && end.wait(Duration::ZERO);
         if args.output == Output::Table && !is_rest {
             live.show(&title, &interval, &accounting.ledger())?;
@@ -268,7 +267,7 @@ fn show(
     Ok(protocols)
 }
 
-/// Ends the sending in time and finds out what was sent.
+/// Stops the sender in time and determines what was sent.
 struct Conductor {
     sender: FrameSender,
     netlink: Netlink,

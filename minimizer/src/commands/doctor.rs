@@ -1,4 +1,4 @@
-//! `doctor`: what this host has and lacks for the agent, with the evidence and the fix. Reads only.
+//! `doctor`: checks whether this host can run the agent, with evidence and fix. It changes nothing.
 
 mod drivers;
 mod host;
@@ -15,7 +15,7 @@ use crate::interfaces::tap::HostTraffic;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Verdict {
-    /// As it should be.
+    /// Nothing is wrong.
     Pass,
     /// The agent works, with a drawback.
     Warn,
@@ -35,18 +35,18 @@ impl Verdict {
     }
 }
 
-/// One thing that was looked at.
+/// One check and its result.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Check {
     /// `host`, or the name of an interface.
     pub subject: String,
-    /// What was looked at.
+    /// What was checked.
     pub check: &'static str,
     /// How it ended.
     pub verdict: Verdict,
     /// What was found.
     pub evidence: String,
-    /// What to do about it; absent when nothing is to be done.
+    /// What to do about it; `None` if nothing is to be done.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fix: Option<String>,
 }
@@ -78,7 +78,7 @@ pub struct Diagnosis {
     pub checks: Vec<Check>,
 }
 
-/// Examines the host and the interfaces of these names; without names all interfaces but loopback.
+/// Examines the host and the named interfaces; without names, all interfaces but loopback.
 ///
 /// # Errors
 /// When the kernel does not list its interfaces.
@@ -93,10 +93,10 @@ pub fn examine(names: &[String]) -> Result<Diagnosis, NetlinkError> {
 }
 
 impl Diagnosis {
-    /// Writes one line per check, a line with the fix below those that have one, and the sum.
+    /// Writes one line per check, its fix on the next line, and the totals at the end.
     ///
     /// # Errors
-    /// When `out` takes no more.
+    /// When `out` cannot be written.
     pub fn write_table(&self, out: &mut impl Write) -> io::Result<()> {
         let width = |text: fn(&Check) -> usize| self.checks.iter().map(text).max().unwrap_or(0);
         let subject_width = width(|check| check.subject.len());
@@ -117,13 +117,13 @@ impl Diagnosis {
     /// Writes the diagnosis as one JSON object.
     ///
     /// # Errors
-    /// When `out` takes no more.
+    /// When `out` cannot be written.
     pub fn write_json(&self, out: &mut impl Write) -> io::Result<()> {
         serde_json::to_writer_pretty(&mut *out, self)?;
         out.write_all(b"\n")
     }
 
-    /// Whether anything keeps the agent from working.
+    /// Whether any check failed, so that the agent would not work.
     #[must_use]
     pub fn has_failed(&self) -> bool {
         self.verdict == Verdict::Fail

@@ -1,4 +1,4 @@
-//! The examples and what docs/POLICY.md shows are policies.
+//! Tests that the example policies and the snippets of docs/POLICY.md are accepted.
 
 use std::fs;
 use std::path::{Path, PathBuf};

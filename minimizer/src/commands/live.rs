@@ -16,14 +16,14 @@ use crate::records::drain::Totals;
 use crate::records::record::Record;
 use crate::support::units::scaled;
 
-/// Flows shown at most, on however high a terminal.
+/// Most flows shown, however high the terminal.
 const FLOWS_MAX: usize = 20;
-/// Flows shown at least, on however low a terminal.
+/// Fewest flows shown, however low the terminal.
 const FLOWS_MIN: usize = 3;
 /// Terminal size when it cannot be asked for.
 const SIZE_DEFAULT: (usize, usize) = (24, 80);
 
-/// Shows one interval after the other on the standard output.
+/// Shows each interval on the standard output.
 #[derive(Debug)]
 pub struct Live {
     is_terminal: bool,
@@ -32,14 +32,14 @@ pub struct Live {
     latest: Instant,
 }
 
-/// What one interval shows.
+/// What is shown of one interval.
 #[derive(Clone, Copy, Debug)]
 pub struct Interval<'batch> {
-    /// What the drain found beside the records.
+    /// The drain's totals.
     pub totals: &'batch Totals,
-    /// How many records the recipient gets.
+    /// Number of records that the recipient gets.
     pub records: usize,
-    /// Those of them with the most octets, in falling order: as many as can be shown.
+    /// The records with the most octets, largest first: as many as can be shown.
     pub top: &'batch [Record],
     /// Their fields.
     pub fields: Fields,
@@ -52,7 +52,7 @@ struct Rates {
 }
 
 impl Live {
-    /// A view on the standard output: redrawn if that is a terminal, else one line per interval.
+    /// A view on the standard output: redrawn in place on a terminal, otherwise one line per interval.
     #[must_use]
     pub fn new() -> Self {
         let now = Instant::now();
@@ -82,7 +82,7 @@ impl Live {
         let mut out = io::stdout().lock();
         let mut text = String::new();
         if self.lines_drawn > 0 {
-            // Up to the first line of the screen before, and clear from there on.
+            // Move up to the first line of the previous screen, and clear from there.
             let _infallible = write!(text, "\x1b[{}A\x1b[J", self.lines_drawn);
         }
         for line in &screen {
@@ -120,7 +120,7 @@ fn terminal_size() -> (usize, usize) {
     }
 }
 
-/// Packets since the start by outcome, reasons summed up; outcomes that did not occur are left out.
+/// Packets since the start by outcome, summed over reasons. Outcomes that did not occur are omitted.
 fn outcomes(ledger: &Ledger) -> Vec<(&'static str, u64)> {
     let mut sums: Vec<(&str, u64)> = Vec::new();
     for outcome in Outcome::ALL {
@@ -138,7 +138,7 @@ fn seen(ledger: &Ledger) -> u64 {
     ledger.interfaces().map(|(_, totals)| totals.seen_packets).sum()
 }
 
-/// One interval in one line, for logs and pipes.
+/// One line per interval, for logs and pipes.
 fn line(elapsed: Duration, rates: &Rates, records: usize, ledger: &Ledger) -> String {
     let mut line = format!(
         "{:>6.1} s  {:>12} packets seen, {}packets/s, {}bit/s of IP, {} records",
@@ -186,13 +186,13 @@ fn screen(
         "{:<10} {:>5} {:>9} {:>12}  {:<40} {:<40}",
         "PROTOCOL", "VLAN", "PACKETS", "IP OCTETS", "SOURCE", "DESTINATION"
     ));
-    // One line stays free for the cursor.
+    // Keep one line free for the cursor.
     let room = rows.saturating_sub(lines.len() + 1).clamp(FLOWS_MIN, FLOWS_MAX);
     lines.extend(interval.top.iter().take(room).map(|record| flow(record, interval.fields)));
     lines
 }
 
-/// The records with the most octets of all that were added.
+/// Keeps the records with the most octets.
 #[derive(Debug, Default)]
 pub struct Top(Vec<Record>);
 
@@ -206,7 +206,7 @@ impl Top {
         }
     }
 
-    /// As many as can be shown, in falling order.
+    /// The records that can be shown, largest first.
     #[must_use]
     pub fn into_sorted(mut self) -> Vec<Record> {
         self.0.sort_unstable_by_key(rank);

@@ -1,4 +1,4 @@
-//! The verbs of the command line.
+//! The command line: its options, agent.toml, and one module for each verb.
 
 pub mod cli;
 pub mod cli_docs;

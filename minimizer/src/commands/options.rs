@@ -1,4 +1,4 @@
-//! What `run` is told: what the command line says, else agent.toml, else the defaults.
+//! The settings of `run`: from the command line, then agent.toml, then the defaults.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -14,10 +14,10 @@ use crate::kernel::table_size::Flows;
 use crate::serve::http::ListenAddress;
 use crate::sinks::config::SinkConfig;
 
-/// How long sinks may take when the agent ends and agent.toml says nothing else.
+/// How long sinks may take by default when the agent ends.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Why `run` does not know what to do.
+/// Why the settings are incomplete or unusable.
 #[derive(Debug, Error)]
 pub enum SettingsError {
     /// agent.toml cannot be used.
@@ -26,12 +26,12 @@ pub enum SettingsError {
     /// The policy cannot be used.
     #[error(transparent)]
     Policy(#[from] PolicyChoiceError),
-    /// Nothing to watch, and nothing that could name it.
+    /// No interface is named, and no agent.toml is given.
     #[error(
         "no interface is named: give '-i IFACE' or '--tap IFACE', or a file with `interfaces` or `taps` by '--config FILE'"
     )]
     NoInterface,
-    /// Nothing to watch.
+    /// No interface is named in agent.toml either.
     #[error(
         "no interface is named: {} has neither `interfaces` nor `taps`; write one there, or give '-i IFACE' or '--tap IFACE'",
         .0.display()
@@ -46,7 +46,7 @@ pub struct Settings {
     pub interfaces: Vec<String>,
     /// Interfaces to watch as taps.
     pub taps: Vec<String>,
-    /// Whether taps that this host needs are accepted.
+    /// Whether taps are accepted that this host is reached through.
     pub force_tap: bool,
     /// How the program is attached.
     pub mode: AttachMode,
@@ -62,7 +62,7 @@ pub struct Settings {
     pub ledger: Option<PathBuf>,
     /// Where records go.
     pub sinks: Vec<SinkConfig>,
-    /// How records are printed, when they are.
+    /// How records are printed; `None` when they are not.
     pub output: Option<Output>,
     /// How long sinks may take when the agent ends.
     pub shutdown_timeout: Duration,
@@ -71,7 +71,7 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// Reads agent.toml when one is named, and puts what the command line says in its place.
+    /// Reads agent.toml, if one is named, and overrides it with the command line.
     ///
     /// # Errors
     /// See [`SettingsError`].
@@ -80,7 +80,7 @@ impl Settings {
         let config = path.map(Config::load).transpose()?;
         let choice = PolicyChoice::new(&args.policy, path.zip(config.as_ref()))?;
         let config = config.unwrap_or_default();
-        // Whoever names one interface means these and no others.
+        // Interfaces on the command line replace those of agent.toml: whoever names one means only that one.
         let (interfaces, taps) = if args.interfaces.is_empty() && args.taps.is_empty() {
             (config.interfaces, config.taps)
         } else {
@@ -109,7 +109,7 @@ impl Settings {
     }
 }
 
-/// Where the agent serves: as the command line says, else agent.toml, else on this host only.
+/// Where the agent serves; by default only on the loopback address.
 fn first_not_empty(said: &[ListenAddress], config: Vec<ListenAddress>) -> Vec<ListenAddress> {
     match (said, config.as_slice()) {
         ([], []) => vec![SocketAddr::from((Ipv4Addr::LOCALHOST, DEFAULT_PORT)).into()],

@@ -15,13 +15,13 @@ use pcap_parser::Linktype;
 use records::Records;
 use source::Source;
 
-/// Octets of the longest frame that is read: the largest snap length that libpcap takes.
+/// Longest frame that is read: the largest snap length that libpcap accepts.
 pub const FRAME_OCTETS_MAX: u32 = 256 * 1024;
 
 /// A frame of a capture, as long as it was on the wire.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Frame {
-    /// The frame from its destination address on. What the snap length cut off is zero.
+    /// The frame from its destination address on. Octets that the snap length cut off are zero.
     pub data: Vec<u8>,
     /// Length on the wire: the length of `data`.
     pub original_octets: u32,
@@ -31,7 +31,7 @@ pub struct Frame {
     pub index: u64,
 }
 
-/// Why a capture cannot be read (further). The frames before it have been given.
+/// Why a capture cannot be read, or not further. Frames before the error have been returned.
 #[derive(Debug, thiserror::Error)]
 pub enum CaptureError {
     /// The file does not open.
@@ -47,12 +47,12 @@ pub enum CaptureError {
     Read {
         /// What is read.
         path: PathBuf,
-        /// Bytes read and used before the failure.
+        /// Bytes consumed before the failure.
         offset: u64,
         /// The system's reason.
         source: io::Error,
     },
-    /// The first bytes are those of no capture format.
+    /// The first bytes belong to no capture format.
     #[error(
         "{} is not a capture: it starts with [{start}], which is neither pcap nor pcapng", path.display()
     )]
@@ -69,7 +69,7 @@ pub enum CaptureError {
         path: PathBuf,
         /// Where the damaged header, record or block starts.
         offset: u64,
-        /// Frames given before.
+        /// Whole frames before the damage.
         frames: u64,
         /// What is wrong there.
         damage: Damage,
@@ -82,7 +82,7 @@ pub enum CaptureError {
     LinkType {
         /// What is read.
         path: PathBuf,
-        /// Where the file header or block lies that says so.
+        /// Offset of the file header or block with the link type.
         offset: u64,
         /// Name and number of the link type.
         link_type: String,
@@ -98,7 +98,7 @@ pub enum Damage {
     /// A pcapng block of impossible length.
     #[error("a block cannot be {0} bytes long")]
     BlockLength(u32),
-    /// A pcapng block gives two lengths.
+    /// The two lengths of a pcapng block differ.
     #[error("the block is {start} bytes long by its start and {end} by its end")]
     BlockLengths {
         /// Length in front of the content.
@@ -106,7 +106,7 @@ pub enum Damage {
         /// Length behind the content.
         end: u32,
     },
-    /// A section header whose byte order cannot be told.
+    /// A section header with an unknown byte-order magic.
     #[error("the section header has byte-order magic {0:#010x}")]
     ByteOrder(u32),
     /// A pcapng block whose content contradicts its length.
@@ -120,7 +120,7 @@ pub enum Damage {
         /// Octets in the block.
         held: usize,
     },
-    /// A packet of an interface that was not described.
+    /// A packet of an interface without a description.
     #[error("the packet is of interface {interface}, of {described} that are described")]
     Interface {
         /// Index of the interface.
@@ -133,7 +133,7 @@ pub enum Damage {
     FrameLength(u32),
 }
 
-/// The part of a capture in which a file can end.
+/// The part of a capture inside which the file ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unit {
     /// The header of a pcap file.
@@ -187,7 +187,7 @@ impl From<Damage> for Stop {
     }
 }
 
-/// A frame as the capture has it.
+/// A frame as it lies in the capture.
 struct Captured<'a> {
     data: &'a [u8],
     original_octets: u32,
@@ -209,10 +209,10 @@ impl Capture {
         }
     }
 
-    /// Reads a capture from `reader`; errors call it `path`.
+    /// Reads a capture from `reader`; `path` is its name in errors.
     ///
     /// # Errors
-    /// The first bytes are those of no capture, or of one of another link type.
+    /// The first bytes belong to no capture, or to one of another link type.
     pub fn from_reader(path: &Path, reader: Box<dyn Read + Send>) -> Result<Self, CaptureError> {
         let mut source = Source::new(reader);
         let format = match source.fill(4).map_err(Stop::from) {
@@ -242,7 +242,7 @@ impl Capture {
             return Err(Damage::FrameLength(original_octets).into());
         }
         let mut data = captured.data.to_vec();
-        // What a capture holds beyond the frame was not on the wire.
+        // Octets beyond the original length were not on the wire.
         data.resize(original_octets as usize, 0);
         let frame = Frame { data, original_octets, time_ns: captured.time_ns, index: self.frames };
         Ok(Some(frame))

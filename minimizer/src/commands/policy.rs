@@ -25,10 +25,10 @@ pub enum PolicyVerbError {
     /// A policy cannot be used.
     #[error(transparent)]
     Policy(#[from] PolicyError),
-    /// Its prefixes and indicators do not fit into the kernel's tables.
+    /// The policy's prefixes and indicators do not fit into the kernel's tables.
     #[error("the policy is refused: {0}")]
     Tables(#[from] TableError),
-    /// Nothing is signed, or verified.
+    /// Signing or verifying failed.
     #[error(transparent)]
     Signing(#[from] SigningError),
     /// The output cannot be written.
@@ -37,14 +37,14 @@ pub enum PolicyVerbError {
 }
 
 impl PolicyVerbError {
-    /// Whether a policy, a key or a signature is at fault, and not the output.
+    /// Whether a policy, a key or a signature is at fault, rather than the output.
     #[must_use]
     pub const fn is_configuration(&self) -> bool {
         !matches!(self, Self::Output(_) | Self::Signing(SigningError::Output(_)))
     }
 }
 
-/// Does what was asked for, and writes the answer to `out`.
+/// Runs the verb and writes its answer to `out`.
 ///
 /// # Errors
 /// See [`PolicyVerbError`].

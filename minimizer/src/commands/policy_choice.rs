@@ -1,4 +1,4 @@
-//! The policy that was choice: where it is read, by whom it must be signed, and who of its recipients is shown.
+//! The choice of a policy: where it is read from, who must have signed it, and whose view is shown.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -14,31 +14,31 @@ use crate::policy::signature::required::{self, KeyTextError, NotSigned};
 use crate::records::keys::{KeyError, Keys};
 use crate::records::terms::{Keyring, NoRecipient};
 
-/// Why the policy that was choice is not put in force.
+/// Why the chosen policy cannot be used.
 #[derive(Debug, Error)]
 pub enum PolicyChoiceError {
-    /// It cannot be used.
+    /// The policy is refused.
     #[error(transparent)]
     Plan(#[from] PlanError),
     /// agent.toml, which names it, cannot be used.
     #[error(transparent)]
     Config(#[from] ConfigError),
-    /// It has no such recipient.
+    /// The policy has no such recipient.
     #[error(transparent)]
     Recipient(#[from] NoRecipient),
-    /// The key of the signature that is required is none.
+    /// `--require-signature` is not a key.
     #[error("--require-signature: {0}")]
     KeyText(#[from] KeyTextError),
-    /// It is not signed as is required.
+    /// The required signature is missing.
     #[error(transparent)]
     NotSigned(#[from] NotSigned),
 }
 
-/// The choice. What it names is read anew each time it is put in force.
+/// The choice. The files that it names are read at the start and again at every reload.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PolicyChoice {
     source: String,
-    /// agent.toml, when the policy's name is from there or would be.
+    /// agent.toml, unless the command line names the policy: a reload asks it for the policy's name.
     config: Option<PathBuf>,
     tunnels: Vec<Tunnel>,
     recipient: Option<String>,
@@ -47,7 +47,7 @@ pub struct PolicyChoice {
 }
 
 impl PolicyChoice {
-    /// What the command line says, else agent.toml, else the defaults.
+    /// Takes the command line, then agent.toml, then the defaults.
     ///
     /// # Errors
     /// When the key of the required signature cannot be read.
@@ -68,7 +68,7 @@ impl PolicyChoice {
         })
     }
 
-    /// The recipient whose view is shown; the first one when none is named.
+    /// The recipient whose view is shown; `None` means the policy's first.
     #[must_use]
     pub fn recipient(&self) -> Option<&str> {
         self.recipient.as_deref()
@@ -82,10 +82,10 @@ impl PolicyChoice {
         Ok(Keyring::new(Keys::load(self.keys.as_deref())?))
     }
 
-    /// Reads the policy, checks its signature where one is required, and compiles it.
+    /// Reads the policy, checks its signature if one is required, and compiles it.
     ///
     /// # Errors
-    /// Why it is not put in force.
+    /// See [`PolicyChoiceError`].
     pub fn compile(&self) -> Result<Arc<CompiledPolicy>, PolicyChoiceError> {
         let compiled = CompiledPolicy::load(&self.source, &self.tunnels)?;
         if let Some(key) = &self.signed_by {
@@ -97,10 +97,11 @@ impl PolicyChoice {
         Ok(compiled)
     }
 
-    /// The same, of the policy that agent.toml names by now. Nothing else of agent.toml is taken anew.
+    /// Compiles the policy again for a reload. agent.toml may name another policy by now; its other settings
+    /// need a restart.
     ///
     /// # Errors
-    /// Why it is not put in force.
+    /// See [`PolicyChoiceError`].
     pub fn reload(&self) -> Result<Arc<CompiledPolicy>, PolicyChoiceError> {
         let Some(path) = &self.config else { return self.compile() };
         let named = Config::load(path)?.policy;
@@ -132,13 +133,13 @@ mod tests {
         let (path, file) = config(folder.path(), "policy = \"full-record\"\nkeys = \"secret\"\n");
         let said = PolicyOption { policy: Some("carrier-default".to_owned()), ..PolicyOption::default() };
         let name = |option: &PolicyOption, config| {
-            let choice = PolicyChoice::new(option, config).expect("can be choice");
+            let choice = PolicyChoice::new(option, config).expect("can be chosen");
             choice.compile().expect("is built in").policy.name.clone()
         };
         assert_eq!(name(&said, Some((&path, &file))), "carrier-default");
         assert_eq!(name(&PolicyOption::default(), Some((&path, &file))), "full-record");
         assert_eq!(name(&PolicyOption::default(), None), "carrier-default");
-        let choice = PolicyChoice::new(&said, Some((&path, &file))).expect("can be choice");
+        let choice = PolicyChoice::new(&said, Some((&path, &file))).expect("can be chosen");
         assert_eq!(choice.keys, Some(folder.path().join("secret")));
     }
 
@@ -148,7 +149,7 @@ mod tests {
         let (path, file) = config(folder.path(), "policy = \"full-record\"\n");
         let said = PolicyOption { policy: Some("full-record".to_owned()), ..PolicyOption::default() };
         let [fixed, asked] = [said, PolicyOption::default()]
-            .map(|option| PolicyChoice::new(&option, Some((&path, &file))).expect("can be choice"));
+            .map(|option| PolicyChoice::new(&option, Some((&path, &file))).expect("can be chosen"));
         config(folder.path(), "policy = \"carrier-default\"\ninterval = \"1s\"\n");
         let name = |choice: &PolicyChoice| choice.reload().expect("is built in").policy.name.clone();
         assert_eq!([name(&fixed), name(&asked)], ["full-record", "carrier-default"]);
@@ -163,7 +164,7 @@ mod tests {
         fs::write(folder.path().join("officer.pub"), public).expect("is written");
         let (path, file) = config(folder.path(), "require_signature = \"officer.pub\"\n");
         let choice =
-            PolicyChoice::new(&PolicyOption::default(), Some((&path, &file))).expect("can be choice");
+            PolicyChoice::new(&PolicyOption::default(), Some((&path, &file))).expect("can be chosen");
         assert!(matches!(choice.compile(), Err(PolicyChoiceError::NotSigned(_))));
     }
 
@@ -171,7 +172,7 @@ mod tests {
     fn a_recipient_that_the_policy_lacks_is_refused() {
         let option = PolicyOption { recipient: Some("nobody".to_owned()), ..PolicyOption::default() };
         let said =
-            PolicyChoice::new(&option, None).expect("can be choice").compile().expect_err("has no such");
+            PolicyChoice::new(&option, None).expect("can be chosen").compile().expect_err("has no such");
         assert!(said.to_string().contains("has no recipient nobody; it has: operations"), "{said}");
     }
 }

@@ -43,22 +43,22 @@ use crate::support::privilege::{self, PrivilegeError, Task};
 use reload::Reload;
 use sinks::{Senders, UnknownRecipient};
 
-/// Why `run` does not start, or ended.
+/// Why `run` does not start, or why it ended.
 #[derive(Debug, Error)]
 pub enum RunError {
-    /// What to do is not known.
+    /// The settings are incomplete or unusable.
     #[error(transparent)]
     Settings(#[from] SettingsError),
     /// The policy cannot be used.
     #[error(transparent)]
     Policy(#[from] PolicyChoiceError),
-    /// The file of the secret cannot be used.
+    /// The master secret cannot be used.
     #[error(transparent)]
     Key(#[from] KeyError),
     /// The mandate does not permit collection now.
     #[error(transparent)]
     Mandate(#[from] MandateError),
-    /// An interface cannot be found.
+    /// The kernel does not list its interfaces.
     #[error(transparent)]
     Netlink(#[from] NetlinkError),
     /// The selection of interfaces cannot be used.
@@ -67,7 +67,7 @@ pub enum RunError {
     /// Capabilities are missing.
     #[error(transparent)]
     Privilege(#[from] PrivilegeError),
-    /// The address for the web server cannot be had.
+    /// The address of the web server is not free.
     #[error(transparent)]
     Listen(#[from] ListenError),
     /// The web configuration cannot be used.
@@ -76,7 +76,7 @@ pub enum RunError {
     /// The web server does not start.
     #[error("cannot start the web server: {0}")]
     Server(#[source] io::Error),
-    /// A sink is for somebody whom the policy does not know.
+    /// The policy lacks the recipient of a sink.
     #[error(transparent)]
     Sink(#[from] UnknownRecipient),
     /// The senders do not start.
@@ -85,10 +85,10 @@ pub enum RunError {
     /// The program does not load.
     #[error(transparent)]
     Program(#[from] ProgramError),
-    /// The agent does not start, or stopped.
+    /// The agent does not start, or it stopped.
     #[error(transparent)]
     Agent(#[from] AgentError),
-    /// No signals.
+    /// Signals cannot be caught.
     #[error("cannot wait for signals: {0}")]
     Signals(#[source] io::Error),
     /// Records cannot be printed.
@@ -97,7 +97,7 @@ pub enum RunError {
     /// The ledger cannot be written.
     #[error(transparent)]
     Ledger(#[from] LedgerFileError),
-    /// Something is not accounted for.
+    /// The ledger does not balance: packets are unaccounted for.
     #[error("the ledger does not balance: this is a defect, please report it with the ledger")]
     Unbalanced,
 }
@@ -129,7 +129,7 @@ pub fn run(args: &cli::Run) -> Result<(), RunError> {
     sinks::check(&accounting, &compiled.policy)?;
     let published = Published::new(Snapshot::starting(&mut program, &options)?);
     let observed = published.clone();
-    // Before anything is attached: a signal at any later moment ends with a last drain.
+    // Caught before anything is attached: from here on, a signal always ends with a last drain.
     let signals = Caught::stop_signals().map_err(RunError::Signals)?;
     let reload_signal = Caught::new(&[SIGHUP]).map_err(RunError::Signals)?;
     let senders = Senders::start(&settings.sinks, &accounting, &published).map_err(RunError::Senders)?;
@@ -151,7 +151,7 @@ pub fn run(args: &cli::Run) -> Result<(), RunError> {
     let printed = match (settings.output, &printed_lane) {
         (Some(output), Some(queue)) => {
             let printed = print(queue, &accounting, &published, output);
-            // Whoever asked for an output and has closed it wants no more.
+            // The reader of the output is gone: nobody wants more records.
             agent.stopper().stop();
             printed
         }
@@ -159,14 +159,14 @@ pub fn run(args: &cli::Run) -> Result<(), RunError> {
     };
     let ended = agent.wait();
     if let Some(queue) = printed_lane {
-        // Whatever came after the output failed is lost, and counted as such.
+        // Batches that came after the output failed are lost, and counted.
         while let Some(batch) = queue.next_batch() {
             queue.lost(&batch, Loss::Output);
         }
     }
     senders.finish(settings.shutdown_timeout);
     let ledger = accounting.ledger();
-    // The file first: a standard output that is closed must not cost it.
+    // The file first: a closed standard output must not prevent it.
     if let Some(path) = &settings.ledger {
         ledger_file::write(path, &Origin::of(&published.latest()), &ledger)?;
     }
@@ -177,7 +177,7 @@ pub fn run(args: &cli::Run) -> Result<(), RunError> {
     if ledger.is_balanced() { Ok(()) } else { Err(RunError::Unbalanced) }
 }
 
-/// Whether the policy's mandate permits collection now.
+/// Checks that the policy's mandate permits collection now.
 ///
 /// # Errors
 /// Why it does not.
@@ -193,7 +193,7 @@ pub fn load(flows_per_cpu: u32, compiled: &Arc<CompiledPolicy>) -> Result<Progra
     Program::load(&Options { flows_per_cpu, compiled: Arc::clone(compiled), ..Options::default() })
 }
 
-/// The interfaces that are meant. A name must be there; a pattern may match nothing yet.
+/// Resolves the selection of interfaces. A name must exist; a pattern may match nothing yet.
 fn select(interfaces: &[String], taps: &[String]) -> Result<Selection, RunError> {
     let selection = Selection::new(interfaces, taps)?;
     let links = Netlink::open()?.links()?;
@@ -203,12 +203,11 @@ fn select(interfaces: &[String], taps: &[String]) -> Result<Selection, RunError>
     Ok(selection)
 }
 
-/// Prints batches until there are no more. When writing fails, the batch is lost.
+/// Prints batches until the queue is closed. If writing fails, the batch is lost.
 fn print(queue: &Queue, accounting: &Accounting, published: &Published, output: Output) -> io::Result<()> {
     let mut live = (output == Output::Table).then(Live::new).filter(Live::is_terminal);
     while let Some(batch) = queue.next_batch() {
-        // After a reload the policy may have other recipients: the one that was named is looked for at the start, and
-        // for a batch without it nobody is to see anything.
+        // The recipient was checked at the start, but a reloaded policy may lack it: then nobody may see the batch.
         let Ok(offered) = batch.offered(queue.recipient()) else {
             queue.lost(&batch, Loss::NoRecipient);
             published.settled(&accounting.ledger());
@@ -236,7 +235,7 @@ fn print_records(offered: &Offered<'_>) -> io::Result<()> {
     out.flush()
 }
 
-/// Shows the largest flows of a batch: in place on a terminal, or else as a table.
+/// Shows the largest flows of a batch: redrawn in place on a terminal, otherwise as a table.
 fn show(
     live: &mut Option<Live>,
     batch: &Batch,
@@ -262,7 +261,7 @@ fn show(
     out.flush()
 }
 
-/// The ledger goes where it does not mix with records: to the table, or beside the JSON Lines.
+/// Prints the ledger below the table, or to the standard error so that it does not mix with JSON Lines.
 fn print_ledger(ledger: &Ledger, output: Output) -> io::Result<()> {
     match output {
         Output::Table => text::ledger(&mut io::stdout().lock(), ledger),

@@ -10,18 +10,18 @@ use super::tunnel;
 /// What to do with policies.
 #[derive(Debug, Subcommand)]
 pub enum PolicyVerb {
-    /// Say whether a policy can be used, or all that is wrong with it.
+    /// Check a policy, and print everything that is wrong with it.
     Check {
         /// Policy file, or the name of a built-in policy.
         #[arg(value_name = "POLICY")]
         policy: String,
     },
-    /// Say what a policy means: what is collected, for whom, why, and what can be found out from it.
+    /// Explain what a policy means: what is collected, for whom, why, and what can be inferred from it.
     Explain {
         /// Policy file, or the name of a built-in policy.
         #[arg(value_name = "POLICY")]
         policy: String,
-        /// Tunnel that is looked into beside those of the policy; may be given several times.
+        /// Tunnel to look into, in addition to those of the policy; may be given several times.
         #[arg(long = "tunnel", value_name = "TUNNEL", value_parser = tunnel())]
         tunnels: Vec<Tunnel>,
         /// How it is printed.
@@ -30,32 +30,32 @@ pub enum PolicyVerb {
     },
     /// Print the JSON Schema of policy.toml or agent.toml, for editors.
     Schema {
-        /// Of which file.
+        /// The file that the schema describes.
         #[arg(value_enum, default_value_t = SchemaOf::Policy)]
         of: SchemaOf,
     },
-    /// Say what the second policy would widen or narrow against the first.
+    /// Compare two policies: what the second one widens or narrows.
     Diff {
-        /// The policy as it is.
+        /// The policy before the change.
         #[arg(value_name = "BEFORE")]
         before: String,
-        /// The policy as it would be.
+        /// The policy after the change.
         #[arg(value_name = "AFTER")]
         after: String,
         /// How it is printed.
         #[arg(long, value_enum, default_value_t = Format::Text)]
         output: Format,
     },
-    /// Make a pair of keys: the private one goes to a file, the verifier key is printed.
+    /// Create a key pair: write the private key to a file and print the verifier key.
     Keygen {
-        /// Name of the key: of whoever will sign with it.
+        /// Name of the key, usually of the person or role that signs with it.
         #[arg(value_name = "NAME")]
         name: String,
-        /// File for the private key, which must not be there yet [default: NAME.key].
+        /// File for the private key, which must not exist yet [default: NAME.key].
         #[arg(long, value_name = "FILE")]
         out: Option<PathBuf>,
     },
-    /// Sign a policy: a note beside it, in POLICY.sig, says who signed which text.
+    /// Sign a policy: write a note to POLICY.sig that says who signed which text.
     Sign {
         /// Policy file.
         #[arg(value_name = "POLICY")]
@@ -64,7 +64,7 @@ pub enum PolicyVerb {
         #[arg(long, value_name = "FILE")]
         key: PathBuf,
     },
-    /// Say whether the holder of a key signed a policy as it is.
+    /// Check whether the holder of a key signed exactly this policy.
     Verify {
         /// Policy file.
         #[arg(value_name = "POLICY")]
@@ -84,7 +84,7 @@ pub enum Format {
     Json,
 }
 
-/// The file that a schema is of.
+/// The file that a schema describes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum SchemaOf {
     /// policy.toml.

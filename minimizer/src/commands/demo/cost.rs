@@ -1,4 +1,4 @@
-//! What the program costs per packet, by the kernel's own measure.
+//! The cost of the program per packet, as the kernel measures it.
 
 use std::os::fd::OwnedFd;
 
@@ -18,7 +18,7 @@ pub struct Meter {
 }
 
 impl Meter {
-    /// Starts to measure a program; `None` where the kernel cannot (before 5.8) or will not.
+    /// Starts to measure a program; `None` where the kernel cannot (before 5.8) or refuses.
     ///
     /// # Errors
     /// When the kernel does not tell the program's number.
@@ -27,7 +27,7 @@ impl Meter {
         Ok(enable_stats(Stats::RunTime).ok().map(|measuring| Self { program_id, _measuring: measuring }))
     }
 
-    /// What the program has cost until now; `None` when it is gone or never ran.
+    /// The cost so far; `None` if the program is gone or never ran.
     #[must_use]
     pub fn read(&self) -> Option<Cost> {
         let info = loaded_programs().filter_map(Result::ok).find(|info| info.id() == self.program_id)?;

@@ -1,4 +1,4 @@
-//! The demo's traffic: a fixed mix of everything the parser knows, and some of what it must refuse.
+//! The demo's traffic: a fixed mix of everything that the parser knows, with some malformed packets.
 
 use etherparse::{
     ArpHardwareId, ArpOperation, ArpPacket, EtherType, IpFragOffset, IpHeaders, IpNumber, Ipv4Extensions,
@@ -10,7 +10,7 @@ use rand::distr::{Distribution, StandardUniform};
 use rand::rngs::Xoshiro256PlusPlus;
 use rand::{RngExt, SeedableRng};
 
-/// Frames in the order in which they are sent, over and over.
+/// Frames, and the order in which they are sent, repeatedly.
 #[derive(Clone, Debug)]
 pub struct Traffic {
     frames: Vec<Vec<u8>>,
@@ -57,8 +57,8 @@ impl Traffic {
         Self { frames, order }
     }
 
-    /// These frames, in this order. Those shorter than a link header are left out: no interface
-    /// takes them.
+    /// These frames, in this order. Those shorter than a link header are omitted: no interface takes
+    /// them.
     #[must_use]
     pub fn of_frames(frames: impl IntoIterator<Item = Vec<u8>>) -> Self {
         let frames: Vec<_> =
@@ -87,7 +87,7 @@ impl Traffic {
 
 const ETHERNET_HEADER_OCTETS: usize = 14;
 
-/// What a flow is made of, and how many of a thousand flows are.
+/// The kinds of flows, and how many of a thousand flows are of each.
 const KINDS: [(Kind, u32); 8] = [
     (Kind::Tcp, 560),
     (Kind::Udp, 290),
@@ -166,7 +166,7 @@ fn tcp(endpoints: &Endpoints, (source, destination): (u16, u16), payload: &[u8])
     ]
 }
 
-/// Who talks to whom, and under which tags.
+/// Addresses, tags and traffic class of a flow.
 struct Endpoints {
     vlans: Vec<VlanId>,
     source: u32,
@@ -189,7 +189,7 @@ impl Endpoints {
         }
     }
 
-    /// Link and network headers; with an offset in units of 8 octets, of a fragment.
+    /// Link and network headers; with an offset, in units of 8 octets, those of a fragment.
     fn step(&self, fragment: Option<u16>) -> PacketBuilderStep<IpHeaders> {
         let ethernet = PacketBuilder::ethernet2(SOURCE_MAC, DESTINATION_MAC);
         let ip = if self.ipv6 { self.ipv6(fragment) } else { self.ipv4(fragment) };

@@ -11,13 +11,13 @@ use thiserror::Error;
 use super::sender::Handed;
 use crate::interfaces::netlink::{Link, LinkCounters, Netlink, NetlinkError};
 
-/// Why no private network could be made.
+/// Why the private network cannot be made.
 #[derive(Debug, Error)]
 pub enum NetworkError {
-    /// The kernel made no namespace.
+    /// The namespace cannot be created.
     #[error("a private network namespace cannot be created: {0}; it takes CAP_SYS_ADMIN: run as root")]
     Namespace(#[source] nix::Error),
-    /// A setting of the namespace could not be written.
+    /// A setting of the namespace cannot be written.
     #[error("{path} cannot be written: {source}")]
     Setting {
         /// The setting's file.
@@ -25,7 +25,7 @@ pub enum NetworkError {
         /// The kernel's answer.
         source: io::Error,
     },
-    /// The pair could not be created.
+    /// The pair of interfaces cannot be created.
     #[error("the private network cannot be set up: {0}")]
     Netlink(#[from] NetlinkError),
     /// Frames stay between the interfaces.
@@ -38,20 +38,19 @@ pub enum NetworkError {
     },
 }
 
-/// Longest wait for frames that are in a cable; beyond, something is stuck.
+/// Longest wait for frames in a cable; after that, something is stuck.
 const SETTLE_LIMIT: Duration = Duration::from_secs(30);
 
-/// Makes the calling thread, and all threads it starts from now on, live in a new network namespace.
+/// Moves the calling thread, and all threads that it starts from now on, into a new network namespace.
 ///
 /// The namespace has no name: the kernel removes it, with every interface in it, when its last
-/// process ends, however it ends. Sockets opened before stay where they were opened. Threads started
-/// before stay too, so this is called while there is one thread.
+/// process ends, however it ends. Sockets opened before and threads started before stay in the old namespace.
 ///
 /// # Errors
 /// The kernel's answer: no CAP_SYS_ADMIN.
 pub fn enter_private_namespace() -> Result<(), NetworkError> {
     unshare(CloneFlags::CLONE_NEWNET).map_err(NetworkError::Namespace)?;
-    // Interfaces inherit these, and would send neighbour and multicast discovery of their own.
+    // New interfaces inherit these settings; with IPv6 they would send neighbour and multicast discovery.
     for scope in ["default", "all"] {
         write_setting(&format!("/proc/sys/net/ipv6/conf/{scope}/disable_ipv6"))?;
     }
@@ -66,7 +65,7 @@ fn write_setting(path: &str) -> Result<(), NetworkError> {
     }
 }
 
-/// A virtual cable: what is sent on one end arrives on the other, and nothing else does.
+/// A virtual cable (veth pair): what is sent on one end arrives on the other, and nothing else.
 #[derive(Clone, Debug)]
 pub struct Cable {
     /// The end that frames are sent on.
@@ -94,10 +93,10 @@ impl Cable {
         Ok(Self { sender: netlink.link(sender)?, receiver: netlink.link(receiver)? })
     }
 
-    /// Waits until the receiving end has taken out all that was `handed` to the sending end since the
-    /// cable was laid, and returns how many frames those are by the driver's counters.
+    /// Waits until the receiving end has taken all frames `handed` to the sending end since the cable was
+    /// laid, and returns their number by the driver's counters.
     ///
-    /// A frame that finds no room is handed over again, and counted by the driver as dropped.
+    /// A frame that finds no room is handed over again; the driver counts it as dropped each time.
     ///
     /// # Errors
     /// The kernel's answer, or frames that stay in the cable.

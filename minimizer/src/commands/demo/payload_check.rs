@@ -1,4 +1,4 @@
-//! Checks, in the kernel, that no byte behind a packet's headers changes anything the program stores.
+//! Checks in the kernel that no byte behind a packet's headers changes what the program stores.
 
 use std::ops::{Range, RangeInclusive};
 use std::sync::Arc;
@@ -17,20 +17,20 @@ use crate::policy::compile::CompiledPolicy;
 
 /// Flows for which the tables are sized: enough for every frame of the check.
 const FLOWS_PER_CPU: u32 = 16_384;
-/// Frames that are checked at most.
+/// Most frames that are checked.
 pub const FRAMES_MAX: usize = 8192;
 /// Lengths of frames that the kernel runs a program on.
 const KERNEL_OCTETS: RangeInclusive<usize> = 14..=65_549;
 /// The index of the loopback interface, from which the kernel pretends that a test frame comes.
 const IF_INDEX: u32 = 1;
 
-/// Why the check could not be made.
+/// Why the check did not run.
 #[derive(Debug, Error)]
 pub enum PayloadCheckError {
     /// The program could not be loaded or run.
     #[error(transparent)]
     Program(#[from] ProgramError),
-    /// The thread could not be kept on one CPU, so that its table could not be compared.
+    /// The thread cannot be pinned to one CPU: each CPU has a table of its own.
     #[error("the check cannot stay on one CPU: {0}")]
     Affinity(#[from] rustix::io::Errno),
     /// The thread of the check did not start or ended early.
@@ -51,8 +51,8 @@ pub struct PayloadCheck {
     pub passed: bool,
 }
 
-/// Runs the program in the kernel on every frame as it is, and a second program with the same keys
-/// on the frames with every byte behind the headers inverted; then compares all that they stored.
+/// Runs the program in the kernel on every frame, and a second program with the same keys on the
+/// frames with every byte behind the headers inverted; then compares everything that they stored.
 ///
 /// # Errors
 /// See [`PayloadCheckError`].
@@ -91,7 +91,7 @@ fn compare_here(
     let mut check = PayloadCheck { frames: 0, inverted_octets: 0, map_octets: 0, passed: true };
     for frame in frames.iter().filter(|frame| KERNEL_OCTETS.contains(&frame.len())).take(FRAMES_MAX) {
         let mut altered = frame.clone();
-        // A header that the frame cuts off ends behind the frame: nothing is left to invert.
+        // A truncated header ends behind the frame: nothing is left to invert.
         let inverted_part = altered.get_mut(part(frame)).unwrap_or(&mut []);
         inverted_part.iter_mut().for_each(|byte| *byte = !*byte);
         check.frames += 1;
@@ -105,7 +105,7 @@ fn compare_here(
 }
 
 fn load(compiled: &Arc<CompiledPolicy>) -> Result<Program, ProgramError> {
-    // Equal keys, so that equal tuples lie in equal places. These tables see no traffic of others.
+    // Equal keys put equal tuples into equal slots. Fixed keys are safe: no foreign traffic reaches these tables.
     let mut key = 0x9e37_79b9_7f4a_7c15_u64;
     let hash_keys = std::array::from_fn(|_| {
         key = key.rotate_left(5);
@@ -119,7 +119,7 @@ fn load(compiled: &Arc<CompiledPolicy>) -> Result<Program, ProgramError> {
     };
     let mut program = Program::load(&options)?;
     program.watch(IF_INDEX, 0)?;
-    // Both make the same pseudonyms.
+    // Both programs must make the same pseudonyms.
     program.generations().set_first_pseudonym_key(&[1, 2]);
     program.set_time(1000);
     Ok(program)
@@ -128,7 +128,7 @@ fn load(compiled: &Arc<CompiledPolicy>) -> Result<Program, ProgramError> {
 /// Octets of the headers that the parser reads.
 fn headers_octets(frame: &[u8], tunnels: Tunnels) -> usize {
     let mut cursor = Cursor::over(frame);
-    // However the walk ends: what it read before is header.
+    // However the walk ends, what it has read is header.
     let _ = walk(&mut cursor, tunnels);
     usize::try_from(cursor.headers_octets()).unwrap_or(usize::MAX)
 }

@@ -1,4 +1,4 @@
-//! The demo's last screen: what was sent, seen, recorded and not read, and what to type next.
+//! The demo's last screen: what was sent, seen and recorded, that no payload was read, and what to type next.
 
 use std::collections::BTreeMap;
 use std::env;
@@ -15,7 +15,7 @@ use crate::interfaces::netlink::Link;
 use crate::records::record::Record;
 use crate::support::units::scaled;
 
-/// Interfaces that are proposed at most.
+/// Most interfaces that are proposed.
 const PROPOSALS_MAX: usize = 3;
 
 /// Records, packets and IP octets by protocol and IP version.
@@ -34,7 +34,7 @@ impl Protocols {
         }
     }
 
-    /// Names and sums, most packets first.
+    /// Names and sums, the most packets first.
     fn ranked(&self) -> Vec<(String, [u64; 3])> {
         let mut ranked: Vec<_> = self
             .0
@@ -57,11 +57,11 @@ pub struct Summary {
     pub sent: u64,
     /// Frames that the sending interface cannot carry.
     pub unsendable: u64,
-    /// How long was sent.
+    /// How long the demo sent.
     pub elapsed: Duration,
-    /// What the program cost, where the kernel measures it.
+    /// The cost of the program, if the kernel measures it.
     pub cost: Option<Cost>,
-    /// Whether payload matters.
+    /// Whether payload changes what is stored.
     pub payload_check: PayloadCheck,
 }
 
@@ -70,10 +70,10 @@ impl Summary {
         self.ledger.interfaces().map(|(_, totals)| totals.seen_packets).sum()
     }
 
-    /// What `--check` promises.
+    /// Checks what `--check` promises.
     ///
     /// # Errors
-    /// What does not hold.
+    /// Which promise is broken.
     pub fn check(&self) -> Result<(), &'static str> {
         if self.sent == 0 {
             Err("nothing was sent")
@@ -89,8 +89,7 @@ impl Summary {
     }
 }
 
-/// The interfaces of this host that `run` could be told to watch: those that are up, devices on a
-/// bus before virtual ones.
+/// Interfaces of this host to propose for `run`: those that are up, hardware before virtual ones.
 #[must_use]
 pub fn host_interfaces(links: &[Link]) -> Vec<String> {
     let candidates = || links.iter().filter(|link| link.up && !link.loopback);
@@ -99,9 +98,9 @@ pub fn host_interfaces(links: &[Link]) -> Vec<String> {
     devices.chain(virtual_links).take(PROPOSALS_MAX).map(|link| link.name.clone()).collect()
 }
 
-/// The commands to go on with.
+/// Commands to propose.
 fn next_commands(host_interfaces: &[String]) -> Vec<String> {
-    // As it was typed, so that the lines can be copied.
+    // The name as it was typed, so that the lines can be copied.
     let minimizer = env::args().next().unwrap_or_else(|| "minimizer".to_owned());
     let mut commands = vec![format!("{minimizer} doctor")];
     if !host_interfaces.is_empty() {
@@ -115,7 +114,7 @@ fn next_commands(host_interfaces: &[String]) -> Vec<String> {
 /// Prints the last screen.
 ///
 /// # Errors
-/// What writing to the standard output answers.
+/// When the standard output cannot be written.
 pub fn print(summary: &Summary, host_interfaces: &[String]) -> io::Result<()> {
     let mut out = io::stdout().lock();
     let seconds = summary.elapsed.as_secs_f64();
@@ -167,7 +166,7 @@ pub fn print(summary: &Summary, host_interfaces: &[String]) -> io::Result<()> {
 /// Prints the same as one JSON object.
 ///
 /// # Errors
-/// What writing to the standard output answers.
+/// When the standard output cannot be written.
 pub fn print_json(summary: &Summary, host_interfaces: &[String]) -> io::Result<()> {
     let protocols: Map<String, Value> = summary
         .protocols

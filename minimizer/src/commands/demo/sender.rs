@@ -1,4 +1,4 @@
-//! Sends traffic into an interface as fast as it goes, and counts what became of every frame.
+//! Sends traffic into an interface as fast as possible, and counts what became of every frame.
 
 use std::io;
 use std::sync::Arc;
@@ -13,9 +13,9 @@ use crate::support::sys::packet_socket::{BATCH_FRAMES_MAX, PacketSocket};
 pub struct Handed {
     /// The interface took them.
     pub accepted: u64,
-    /// The interface had no room; each was handed over again.
+    /// The interface had no room; the frame was handed over again.
     pub refused: u64,
-    /// Their length does not suit the interface; they were passed over.
+    /// Too long or too short for the interface; the frame was skipped.
     pub unsendable: u64,
 }
 
@@ -31,7 +31,7 @@ impl FrameSender {
     /// until [`Self::finish`] or until `frames` are accepted.
     ///
     /// # Errors
-    /// No raw socket or no thread can be had.
+    /// When the raw socket cannot be opened or the thread cannot be started.
     pub fn start(traffic: Arc<Traffic>, if_index: u32, frames: Option<u64>) -> io::Result<Self> {
         let socket = PacketSocket::open(if_index)?;
         let stop = Arc::new(AtomicBool::new(false));
@@ -42,16 +42,16 @@ impl FrameSender {
         Ok(Self { thread, stop })
     }
 
-    /// Whether the thread has ended: all frames are sent, or one could not be.
+    /// Whether the thread has ended: all frames are sent, or sending failed.
     #[must_use]
     pub fn is_finished(&self) -> bool {
         self.thread.is_finished()
     }
 
-    /// Ends the sending after the batch under way.
+    /// Stops sending after the current batch.
     ///
     /// # Errors
-    /// The error that ended the sending before.
+    /// The error that ended the sending early.
     pub fn finish(self) -> io::Result<Handed> {
         self.stop.store(true, Ordering::Relaxed);
         self.wait()
@@ -60,7 +60,7 @@ impl FrameSender {
     /// Waits until all frames are sent.
     ///
     /// # Errors
-    /// The error that ended the sending before.
+    /// The error that ended the sending early.
     pub fn wait(self) -> io::Result<Handed> {
         self.thread.join().unwrap_or_else(|_| Err(io::Error::other("the sending thread panicked")))
     }

@@ -1,4 +1,4 @@
-//! Drivers with native XDP and the kernel that brought it, for kernels that do not tell themselves.
+//! Drivers with native XDP by kernel version, for kernels before 6.3, which do not report it.
 
 use aya::util::KernelVersion;
 

@@ -107,7 +107,7 @@ fn capabilities() -> Check {
     }
 }
 
-/// Numbers that CPUs could ever have, and CPUs that run.
+/// CPU numbers that could ever be used, and CPUs that are online.
 struct Cpus {
     possible: Option<u32>,
     online: Option<u32>,

@@ -17,7 +17,7 @@ const MTU_ONE_BUFFER: u32 = 3000;
 /// All checks of the named interfaces, or of all but loopback.
 pub fn checks(names: &[String], links: &[Link], host: &HostTraffic) -> Vec<Check> {
     if names.is_empty() {
-        // Nobody asked for each of these: what some of them cannot do keeps no agent from working.
+        // Nobody named these interfaces, so what one of them lacks is no failure.
         let mut checks: Vec<Check> =
             links.iter().filter(|link| !link.loopback).flat_map(|link| interface(link, host)).collect();
         for check in &mut checks {
@@ -134,7 +134,7 @@ fn detach(interface: &str, attached: &AttachedXdp) -> String {
     )
 }
 
-/// The kernel gives names of programs only to CAP_SYS_ADMIN. Programs may end while they are listed.
+/// `None` without CAP_SYS_ADMIN, which the kernel demands for names, or if the program has just ended.
 fn program_name(id: u32) -> Option<String> {
     let program = loaded_programs().flatten().find(|program| program.id() == id)?;
     Some(program.name_as_str().unwrap_or_default().to_owned())
@@ -167,7 +167,7 @@ fn mtu(link: &Link) -> Check {
     }
 }
 
-/// Both are as it should be: most interfaces are no taps.
+/// Always a pass: most interfaces are no taps.
 fn tap(link: &Link, host: &HostTraffic) -> Check {
     let evidence = match host.through(link.index) {
         Some(traffic) => format!("refused: {traffic}"),

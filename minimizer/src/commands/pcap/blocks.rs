@@ -1,7 +1,7 @@
 //! The pcapng format (draft-ietf-opsawg-pcapng): sections of blocks, some of which hold a frame.
 //!
-//! Blocks are told apart here and not by the parser, which asks for more input when the content of
-//! a block contradicts its length.
+//! Blocks are split here and not by the parser: it asks for more input if the content of a block contradicts
+//! its length.
 
 use pcap_parser::{
     Block, EPB_MAGIC, IDB_MAGIC, InterfaceDescriptionBlock, Linktype, OptionCode, SPB_MAGIC, parse_block_be,
@@ -14,13 +14,13 @@ use super::{Captured, Damage, Stop, Unit};
 /// Type of a section header block, the same in both byte orders.
 const SECTION_HEADER: u32 = 0x0a0d_0d0a;
 const BYTE_ORDER_MAGIC: u32 = 0x1a2b_3c4d;
-/// Type of the packet block, which enhanced packet blocks have replaced.
+/// Type of the obsolete packet block, the predecessor of the enhanced packet block.
 const PACKET: u32 = 2;
 /// Type, length, and the length again.
 const BLOCK_OCTETS_MIN: u32 = 12;
-/// Far more than any frame, and not so much that a damaged length empties the memory.
+/// Far more than any frame, yet small enough that a damaged length does not exhaust memory.
 const BLOCK_OCTETS_MAX: u32 = 16 << 20;
-/// Times are microseconds when an interface does not say otherwise.
+/// Default resolution of times.
 const MICROSECONDS: u8 = 6;
 
 /// The frames of a pcapng file.
@@ -59,7 +59,7 @@ struct Packet<'a> {
 }
 
 impl Blocks {
-    /// Whether a file that starts so is a pcapng file.
+    /// Whether a file with this start is a pcapng file.
     pub(super) fn recognize(start: &[u8]) -> bool {
         start.starts_with(&SECTION_HEADER.to_be_bytes())
     }
@@ -82,7 +82,7 @@ impl Blocks {
                     self.interfaces.push(interface);
                 }
                 block_type @ (EPB_MAGIC | SPB_MAGIC | PACKET) => break (block_type, octets),
-                // Names, statistics, secrets, and what is yet to be defined: no frame in them.
+                // Names, statistics, secrets and future types hold no frame.
                 _ => {}
             }
         };
@@ -171,7 +171,7 @@ impl Blocks {
         if interface.link_type != Linktype::ETHERNET {
             return Err(Stop::LinkType(interface.link_type));
         }
-        // A simple packet block says how much was captured only by the interface's snap length.
+        // A simple packet block has no captured length: the interface's snap length limits it.
         let captured_octets = packet.captured_octets.unwrap_or_else(|| match interface.snap_octets {
             0 => packet.original_octets,
             snap_octets => packet.original_octets.min(snap_octets),
@@ -196,7 +196,7 @@ impl Interface {
             option.as_bytes().ok()
         };
         let resolution = option(OptionCode::IfTsresol).and_then(|value| value.first().copied());
-        // Read here since the parser takes it for little-endian in every section.
+        // Read here: the parser treats it as little-endian in every section.
         let offset_s = option(OptionCode::IfTsoffset).and_then(|value| value.try_into().ok());
         let offset_s = offset_s.map(if is_big_endian { i64::from_be_bytes } else { i64::from_le_bytes });
         Self {
@@ -211,7 +211,7 @@ impl Interface {
 }
 
 impl TimeUnit {
-    /// Nanoseconds since 1970 of a time in this unit, as far as 64 bits can tell it.
+    /// Converts a time in this unit to nanoseconds since 1970, saturated to 64 bits.
     fn nanoseconds(self, time: u64) -> u64 {
         const PER_SECOND: u128 = 1_000_000_000;
         let exponent = u32::from(self.resolution & 0x7f);

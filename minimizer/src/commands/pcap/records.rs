@@ -19,7 +19,7 @@ const MAGIC_NUMBERS: [[u8; 4]; 5] = [
 const FILE_HEADER_OCTETS: usize = 24;
 const RECORD_HEADER_OCTETS: usize = 16;
 const MODIFIED_RECORD_HEADER_OCTETS: usize = 24;
-/// The link type in its field; what lies above tells of frame check sequences.
+/// Mask of the link type in its field; the bits above describe frame check sequences.
 const LINK_TYPE: i32 = 0xffff;
 const NANOSECONDS_PER_SECOND: u64 = 1_000_000_000;
 
@@ -29,7 +29,7 @@ pub(super) struct Records {
 }
 
 impl Records {
-    /// Whether a file that starts so is a pcap file.
+    /// Whether a file with this start is a pcap file.
     pub(super) fn recognize(start: &[u8]) -> bool {
         MAGIC_NUMBERS.iter().any(|magic| start.starts_with(magic))
     }

@@ -305,7 +305,7 @@ fn another_link_type_is_named() {
         }
         other => panic!("{other:?}"),
     }
-    // The upper bits of the field tell of frame check sequences.
+    // The upper bits of the field describe frame check sequences.
     check(&order.pcap(0xa1b2_c3d4, 0x2400_0001), &[]);
     let capture = [
         order.section(),

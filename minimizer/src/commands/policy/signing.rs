@@ -1,4 +1,4 @@
-//! `policy keygen`, `sign` and `verify`: signatures as those meet them who sign off policies.
+//! `policy keygen`, `sign` and `verify`: for those who sign off policies.
 
 use std::fs::OpenOptions;
 use std::io::{self, Write};
@@ -13,13 +13,13 @@ use crate::policy::model::Policy;
 use crate::policy::signature::required::{self, KeyTextError};
 use crate::policy::signature::{self, NoteError, SignatureError};
 
-/// Why nothing is signed, or verified.
+/// Why a policy is not signed, or not verified.
 #[derive(Debug, Error)]
 pub enum SigningError {
-    /// No pair of keys.
+    /// The key pair cannot be created.
     #[error(transparent)]
     Generate(#[from] NoteError),
-    /// The private key cannot be kept.
+    /// The private key cannot be written.
     #[error("cannot write the private key to {}: {source}; nothing was overwritten, name another file with '--out'", path.display())]
     Keep {
         /// The file.
@@ -30,10 +30,10 @@ pub enum SigningError {
     /// The policy cannot be used.
     #[error(transparent)]
     Policy(#[from] PolicyError),
-    /// The verifier key is none.
+    /// `--key` is not a verifier key.
     #[error("--key: {0}")]
     KeyText(#[from] KeyTextError),
-    /// The signature is not as it must be.
+    /// The signature is missing or wrong.
     #[error(transparent)]
     Signature(#[from] SignatureError),
     /// The output cannot be written.
@@ -41,13 +41,14 @@ pub enum SigningError {
     Output(#[from] io::Error),
 }
 
-/// Makes a pair of keys: writes the private one to a new file that only its owner reads, prints the other.
+/// Creates a key pair: writes the private key to a new file that only its owner can read, and prints the
+/// verifier key.
 ///
 /// # Errors
-/// When the name cannot be that of a key, or the file is there already.
+/// When the name is not allowed for a key, or the file exists.
 pub fn keygen(name: &str, file: Option<&Path>, out: &mut impl Write) -> Result<(), SigningError> {
     let (private, public) = signature::generate(name)?;
-    // A name may be an address, with slashes.
+    // A name may contain slashes, like an address.
     let path = file.map_or_else(|| PathBuf::from(format!("{}.key", name.replace('/', "-"))), Path::to_owned);
     let keep = || -> io::Result<()> {
         let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
@@ -61,7 +62,7 @@ pub fn keygen(name: &str, file: Option<&Path>, out: &mut impl Write) -> Result<(
     Ok(())
 }
 
-/// Signs a policy that can be used, and says where the note is.
+/// Checks and signs a policy, and prints where the note is.
 ///
 /// # Errors
 /// When the policy is refused, or the key cannot be read.
@@ -72,7 +73,7 @@ pub fn sign(path: &Path, key: &Path, out: &mut impl Write) -> Result<(), Signing
     Ok(())
 }
 
-/// Says ok when the holder of the key signed the policy as it is.
+/// Prints ok if the holder of the key signed exactly this policy.
 ///
 /// # Errors
 /// When there is no such signature.
@@ -84,7 +85,7 @@ pub fn verify(path: &Path, key: &str, out: &mut impl Write) -> Result<(), Signin
     Ok(())
 }
 
-/// The policy in a file; no built-in one.
+/// Reads a policy from a file; a built-in policy is none.
 fn read(path: &Path) -> Result<Policy, PolicyError> {
     let text = std::fs::read_to_string(path)
         .map_err(|source| PolicyError::Read { path: path.display().to_string(), source })?;

@@ -1,4 +1,4 @@
-//! The sinks of a running agent: their queues and senders, and the standard output, which is a sink too.
+//! The sinks of a running agent: their queues and the threads that send.
 
 use std::io;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use crate::records::terms::NoRecipient;
 use crate::serve::snapshot::Published;
 use crate::sinks::config::SinkConfig;
 
-/// A sink is for somebody whom the policy does not know.
+/// The policy lacks the recipient of a sink.
 #[derive(Debug, Error)]
 #[error("sink {sink}: {source}; change `recipient` of the sink, or the policy")]
 pub struct UnknownRecipient {
@@ -23,17 +23,17 @@ pub struct UnknownRecipient {
     source: NoRecipient,
 }
 
-/// The queues of these sinks, in their order.
+/// One queue for each sink, in the same order.
 #[must_use]
 pub fn queues(sinks: &[SinkConfig]) -> Vec<Arc<Queue>> {
     let queue = |sink: &SinkConfig| Queue::new(&sink.name, Some(&sink.recipient), sink.kind(), sink.bounds);
     sinks.iter().map(queue).map(Arc::new).collect()
 }
 
-/// Whether the policy has the recipients of all sinks.
+/// Checks that the policy has the recipients of all sinks.
 ///
 /// # Errors
-/// The first sink whose recipient it lacks.
+/// The first sink whose recipient is missing.
 pub fn check(accounting: &Accounting, policy: &Policy) -> Result<(), UnknownRecipient> {
     for queue in accounting.queues() {
         if let Some(Err(source)) = queue.recipient().map(|name| policy.recipient(name)) {
@@ -43,7 +43,7 @@ pub fn check(accounting: &Accounting, policy: &Policy) -> Result<(), UnknownReci
     Ok(())
 }
 
-/// The senders of the sinks. Dropping them lets them end at once.
+/// The senders of the sinks. Dropping this ends them at once.
 pub struct Senders {
     accounting: Accounting,
     ending: Ending,
@@ -51,10 +51,10 @@ pub struct Senders {
 }
 
 impl Senders {
-    /// Starts a sender for each sink. Their queues are the first of the accounting.
+    /// Starts a sender for each sink. The sinks' queues come first in the accounting.
     ///
     /// # Errors
-    /// When there is no thread for one.
+    /// When a thread cannot be started.
     pub fn start(sinks: &[SinkConfig], accounting: &Accounting, published: &Published) -> io::Result<Self> {
         let ending = Ending::default();
         let mut senders =
@@ -68,7 +68,7 @@ impl Senders {
         Ok(senders)
     }
 
-    /// Waits until everything is delivered, so long at most, and ends them. The queues are closed.
+    /// Closes the queues, waits at most `timeout` until everything is delivered, and ends the senders.
     pub fn finish(mut self, timeout: Duration) {
         self.end(timeout);
     }
@@ -77,7 +77,7 @@ impl Senders {
         self.accounting.queues().iter().for_each(|queue| queue.close());
         self.ending.set(Instant::now() + timeout);
         for thread in self.threads.drain(..) {
-            // One that panicked left its queue as it was: what is queued there is in the ledger.
+            // A sender that panicked leaves its queue as it was; the ledger counts it as queued.
             let _panicked = thread.join();
         }
     }
