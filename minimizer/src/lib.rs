@@ -3,7 +3,7 @@
 //! Each folder is a room. A room imports only rooms that stand above it in this list; `tests/tests/layers.rs` checks it.
 
 #![deny(unsafe_code)]
-// Nobody may wait for the reader of the log, and an output that is closed is an error: `print!` and the like panic over it.
+// `print!` and `eprint!` wait for the reader, and panic when it is gone: use `writeln!` or `tracing`.
 #![deny(clippy::print_stderr, clippy::print_stdout)]
 
 pub mod support;

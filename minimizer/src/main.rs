@@ -1,7 +1,7 @@
 //! The `minimizer` command.
 
 #![deny(unsafe_code)]
-// Nobody may wait for the reader of the log, and an output that is closed is an error: `print!` and the like panic over it.
+// `print!` and `eprint!` wait for the reader, and panic when it is gone: use `writeln!` or `tracing`.
 #![deny(clippy::print_stderr, clippy::print_stdout)]
 
 use std::io::{self, BufWriter, Write as _};

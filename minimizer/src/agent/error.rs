@@ -32,7 +32,7 @@ pub enum AgentError {
     /// No key for pseudonyms.
     #[error(transparent)]
     Key(#[from] KeyError),
-    /// It ends, and takes no other program.
+    /// The agent is ending and does not reload.
     #[error("the agent is ending")]
     Ending,
     /// The drain thread panicked.

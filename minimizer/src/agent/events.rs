@@ -1,5 +1,4 @@
-//! What the drain thread waits for: to be stopped, to be asked for something, changes of interfaces, its next
-//! deadline.
+//! What the drain thread waits for: to be stopped, a reload, changes of interfaces, its next deadline.
 
 use std::io::{self, PipeReader, PipeWriter, Read as _, Write as _, pipe};
 use std::os::fd::AsFd as _;
@@ -19,8 +18,8 @@ const BURST: Duration = Duration::from_millis(50);
 pub enum Event {
     /// It is to stop.
     Stop,
-    /// It was called.
-    Call,
+    /// A reload is asked for.
+    Reload,
     /// Interfaces changed, at the earliest at this time.
     Links(Instant),
     /// The deadline has come.
@@ -31,18 +30,18 @@ pub enum Event {
 pub struct Events {
     links: LinkNotifications,
     stop: PipeReader,
-    calls: PipeReader,
+    reloads: PipeReader,
     /// When there was known to be no notification.
     quiet: Instant,
     /// Before this time notifications stay where they are.
     not_before: Instant,
 }
 
-/// The side of whoever stops or calls it.
+/// The side of whoever stops it or asks for a reload.
 #[derive(Debug)]
 pub struct Waker {
     stop: Mutex<Option<PipeWriter>>,
-    call: PipeWriter,
+    reload: PipeWriter,
 }
 
 impl Waker {
@@ -56,8 +55,8 @@ impl Waker {
     ///
     /// # Errors
     /// When nobody waits any more.
-    pub fn call(&self) -> io::Result<()> {
-        (&self.call).write_all(&[0])
+    pub fn reload(&self) -> io::Result<()> {
+        (&self.reload).write_all(&[0])
     }
 }
 
@@ -68,10 +67,10 @@ impl Events {
     /// When no pipe can be had.
     pub fn new(links: LinkNotifications) -> io::Result<(Self, Waker)> {
         let (stop, writer) = pipe()?;
-        let (calls, call) = pipe()?;
+        let (reloads, reload) = pipe()?;
         let now = Instant::now();
-        let events = Self { links, stop, calls, quiet: now, not_before: now };
-        Ok((events, Waker { stop: Mutex::new(Some(writer)), call }))
+        let events = Self { links, stop, reloads, quiet: now, not_before: now };
+        Ok((events, Waker { stop: Mutex::new(Some(writer)), reload }))
     }
 
     /// Waits until something happens. Stopping comes first.
@@ -113,7 +112,8 @@ impl Events {
     /// Waits for the pipes and, when asked to, for notifications; at most `until`. Says what was asked for, and
     /// whether there are notifications.
     fn poll(&mut self, until: Instant, with_links: bool) -> io::Result<(Option<Event>, bool)> {
-        let mut files = vec![PollFd::new(&self.stop, PollFlags::IN), PollFd::new(&self.calls, PollFlags::IN)];
+        let mut files =
+            vec![PollFd::new(&self.stop, PollFlags::IN), PollFd::new(&self.reloads, PollFlags::IN)];
         let links = self.links.as_fd();
         if with_links {
             files.push(PollFd::from_borrowed_fd(links, PollFlags::IN));
@@ -125,14 +125,14 @@ impl Events {
             Err(error) => return Err(error.into()),
         }
         let happened = |file: Option<&PollFd<'_>>| file.is_some_and(|file| !file.revents().is_empty());
-        let (stopped, called) = (happened(files.first()), happened(files.get(1)));
+        let (stopped, is_reload) = (happened(files.first()), happened(files.get(1)));
         let changed = happened(files.get(2));
         if stopped {
             return Ok((Some(Event::Stop), changed));
         }
-        if called {
-            self.calls.read_exact(&mut [0])?;
-            return Ok((Some(Event::Call), changed));
+        if is_reload {
+            self.reloads.read_exact(&mut [0])?;
+            return Ok((Some(Event::Reload), changed));
         }
         Ok((None, changed))
     }
@@ -155,12 +155,12 @@ mod tests {
         }
         assert_eq!(event, Event::Deadline);
         let far = Instant::now() + Duration::from_secs(3600);
-        bell.call().expect("somebody waits");
+        bell.reload().expect("somebody waits");
         let mut event = events.wait(far).expect("poll");
         while let Event::Links(_) = event {
             event = events.wait(far).expect("poll");
         }
-        assert_eq!(event, Event::Call);
+        assert_eq!(event, Event::Reload);
         bell.stop();
         assert_eq!(events.wait(far).expect("poll"), Event::Stop);
         assert_eq!(events.wait(far).expect("poll"), Event::Stop);

@@ -1,4 +1,4 @@
-//! The agent: how it is started, stopped and given another policy.
+//! The agent: how it is started, stopped and reloaded.
 
 pub mod error;
 mod events;
@@ -12,7 +12,7 @@ use std::time::Duration;
 use crate::agent::error::AgentError;
 use crate::agent::events::{Events, Waker};
 use crate::agent::progress::Progress;
-use crate::agent::worker::{Replacement, Worker};
+use crate::agent::worker::{Reload, Worker};
 use crate::delivery::accounting::Accounting;
 use crate::interfaces::netlink::LinkNotifications;
 use crate::interfaces::selection::Selection;
@@ -37,7 +37,7 @@ pub struct AgentOptions {
 /// The running agent. It ends as [`Stopper::stop`] says, also when it is dropped.
 pub struct Agent {
     bell: Arc<Waker>,
-    replacements: mpsc::Sender<Replacement>,
+    reloads: mpsc::Sender<Reload>,
     drain: Option<JoinHandle<Result<(), AgentError>>>,
 }
 
@@ -45,11 +45,11 @@ pub struct Agent {
 #[derive(Clone)]
 pub struct Stopper(Arc<Waker>);
 
-/// Puts another program in the place of the one in force.
+/// Asks the agent to reload, from anywhere.
 #[derive(Clone)]
-pub struct Replacer {
+pub struct Reloader {
     bell: Arc<Waker>,
-    replacements: mpsc::Sender<Replacement>,
+    reloads: mpsc::Sender<Reload>,
 }
 
 impl Agent {
@@ -71,14 +71,14 @@ impl Agent {
         let bell = Arc::new(bell);
         let watch = InterfaceSlots::new(options.selection, options.mode, options.force_tap)?;
         // Gone with the worker, and with it whatever still waits there.
-        let (replacements, waiting) = mpsc::channel();
+        let (reloads, waiting) = mpsc::channel();
         let worker =
             Worker::start(program, keyring, watch, options.interval, events, accounting, waiting, observe)?;
         let drain = thread::Builder::new()
             .name("drain".to_owned())
             .spawn(move || worker.work())
             .map_err(AgentError::Thread)?;
-        Ok(Self { bell, replacements, drain: Some(drain) })
+        Ok(Self { bell, reloads, drain: Some(drain) })
     }
 
     /// A handle that stops the agent.
@@ -87,10 +87,10 @@ impl Agent {
         Stopper(Arc::clone(&self.bell))
     }
 
-    /// A handle that puts another program in the place of the one in force.
+    /// A handle that reloads the agent.
     #[must_use]
-    pub fn replacer(&self) -> Replacer {
-        Replacer { bell: Arc::clone(&self.bell), replacements: self.replacements.clone() }
+    pub fn reloader(&self) -> Reloader {
+        Reloader { bell: Arc::clone(&self.bell), reloads: self.reloads.clone() }
     }
 
     /// Waits for the drain to end: because it was stopped, or because of an error.
@@ -121,17 +121,17 @@ impl Stopper {
     }
 }
 
-impl Replacer {
-    /// Puts `program` in the place of the one in force, on every interface, and waits until it is. What the other
-    /// one counted is drained under its own policy.
+impl Reloader {
+    /// Puts `program` into force on every interface, and waits until that is done. What the previous program counted
+    /// is drained under its own policy.
     ///
     /// # Errors
-    /// Why the one in force stays.
-    pub fn replace(&self, program: Program) -> Result<(), AgentError> {
+    /// Why the current program stays.
+    pub fn reload(&self, program: Program) -> Result<(), AgentError> {
         let (asker, done) = mpsc::channel();
         let ending = |_| AgentError::Ending;
-        self.replacements.send(Replacement { program, asker }).map_err(ending)?;
-        self.bell.call().map_err(|_| AgentError::Ending)?;
+        self.reloads.send(Reload { program, asker }).map_err(ending)?;
+        self.bell.reload().map_err(|_| AgentError::Ending)?;
         done.recv().unwrap_or(Err(AgentError::Ending))
     }
 }

@@ -1,4 +1,4 @@
-//! The thread that drains the program in force, follows the interfaces and puts other programs in its place.
+//! The thread that drains the program in force, follows the interfaces and reloads.
 
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -20,8 +20,8 @@ use crate::records::drain::{Totals, drain_slots};
 use crate::records::packed::{Packing, SlotDecoder};
 use crate::records::terms::{Keyring, Terms};
 
-/// A program that is to take the place of the one in force, and who waits for that.
-pub(super) struct Replacement {
+/// A reload that is asked for: the new program, and who waits for the result.
+pub(super) struct Reload {
     pub(super) program: Program,
     pub(super) asker: mpsc::Sender<Result<(), AgentError>>,
 }
@@ -43,7 +43,7 @@ pub(super) struct Worker<F> {
     drained_ms: u64,
     batches: u64,
     accounting: Accounting,
-    replacements: mpsc::Receiver<Replacement>,
+    reloads: mpsc::Receiver<Reload>,
     observe: F,
 }
 
@@ -56,7 +56,7 @@ impl<F: FnMut(&Progress<'_>)> Worker<F> {
         interval: Duration,
         events: Events,
         accounting: Accounting,
-        replacements: mpsc::Receiver<Replacement>,
+        reloads: mpsc::Receiver<Reload>,
         observe: F,
     ) -> Result<Self, AgentError> {
         let terms = keyring.terms(program.compiled(), Timestamp::now())?;
@@ -73,7 +73,7 @@ impl<F: FnMut(&Progress<'_>)> Worker<F> {
             drained_ms: now_ms(),
             batches: 0,
             accounting,
-            replacements,
+            reloads,
             observe,
         };
         worker.put_first_key();
@@ -101,7 +101,7 @@ impl<F: FnMut(&Progress<'_>)> Worker<F> {
             }
             match self.events.wait(deadline).map_err(AgentError::Wait)? {
                 Event::Stop => return Ok(()),
-                Event::Call => self.replace()?,
+                Event::Reload => self.reload()?,
                 Event::Links(since) => self.follow_interfaces(since, false)?,
                 Event::Deadline => {
                     let now = Instant::now();
@@ -181,10 +181,10 @@ impl<F: FnMut(&Progress<'_>)> Worker<F> {
         }
     }
 
-    /// Puts the program that is waiting in the place of the one in force. Only what ends the agent is an error
-    /// here; what keeps the other program out goes to whoever asked.
-    fn replace(&mut self) -> Result<(), AgentError> {
-        let Ok(Replacement { program, asker }) = self.replacements.try_recv() else { return Ok(()) };
+    /// Reloads: puts the new program into force. An error ends the agent; if the new program is refused, whoever asked
+    /// is told, and the current one stays.
+    fn reload(&mut self) -> Result<(), AgentError> {
+        let Ok(Reload { program, asker }) = self.reloads.try_recv() else { return Ok(()) };
         // Slots whose interfaces are gone are settled, and little is left to drain while both are there.
         self.drain()?;
         let terms = self.keyring.terms(program.compiled(), Timestamp::now())?;
@@ -192,17 +192,17 @@ impl<F: FnMut(&Progress<'_>)> Worker<F> {
         let mut other = std::mem::replace(&mut self.program, program);
         let other_terms = std::mem::replace(&mut self.terms, terms);
         self.put_first_key();
-        let replaced = self.program.replace(&mut other, &self.watch.slots());
-        let refused = replaced.err();
+        let reloaded = self.program.reload_from(&mut other, &self.watch.slots());
+        let refused = reloaded.err();
         if refused.is_some() {
             // Back to the one before; the interfaces that have the new one already are taken from it again.
-            let back = other.replace(&mut self.program, &[]);
+            let back = other.reload_from(&mut self.program, &[]);
             std::mem::swap(&mut self.program, &mut other);
             let new_terms = std::mem::replace(&mut self.terms, other_terms);
             back?;
             self.drain_other(other, new_terms)?;
         } else {
-            self.watch.replaced(&self.program)?;
+            self.watch.reloaded(&self.program)?;
             self.drain_other(other, other_terms)?;
             self.program_tag = program_tag;
         }

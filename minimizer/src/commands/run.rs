@@ -141,7 +141,7 @@ pub fn run(args: &cli::Run) -> Result<(), RunError> {
     let reload = Reload {
         choice,
         flows_per_cpu,
-        reloader: agent.replacer(),
+        reloader: agent.reloader(),
         published: published.clone(),
         accounting: accounting.clone(),
     };

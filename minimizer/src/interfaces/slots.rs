@@ -188,11 +188,11 @@ impl InterfaceSlots {
         attached.filter_map(|(slot, place)| Some((place.last_index?, slot))).collect()
     }
 
-    /// Another program has taken the place of the one that was attached.
+    /// Notes a reload: `program` has taken over the links of the one before.
     ///
     /// # Errors
     /// When the kernel does not tell its number.
-    pub fn replaced(&mut self, program: &Program) -> Result<(), ProgramError> {
+    pub fn reloaded(&mut self, program: &Program) -> Result<(), ProgramError> {
         for place in &mut self.places {
             if place.attached().is_some() {
                 place.set_program(program.info_of(place.action)?.id());

@@ -85,9 +85,9 @@ pub enum ProgramError {
     /// The kernel has no XDP links, and an attachment that outlives a crash is not wanted.
     #[error("this kernel cannot attach XDP through a link (5.9 or later can); nothing was left attached")]
     NoLink,
-    /// Another program cannot take the place of this one.
+    /// A reload failed: the interface keeps the program that it has.
     #[error("interface {if_index} keeps its program: {source}")]
-    Replace {
+    Reload {
         /// Index of the interface.
         if_index: u32,
         /// What the kernel answered.

@@ -159,15 +159,15 @@ impl Program {
         Ok(())
     }
 
-    /// Takes the place of another program on every interface that it is attached to. No packet is missed and none
-    /// runs through both. Those that are in the other program end before its next flip returns.
+    /// The kernel's part of a reload: this program takes over every link of `other`, in one step each. Every packet runs
+    /// through exactly one of the two. Packets that `other` is still processing end before its next flip returns.
     ///
-    /// Returns the interfaces that are gone meanwhile.
+    /// Returns the interfaces that have disappeared.
     ///
     /// # Errors
-    /// When the programs for taps or the positions cannot be made; then nothing has changed. When the kernel
-    /// refuses an interface, it and those after it keep the other program.
-    pub fn replace(&mut self, other: &mut Self, slots: &[(u32, u32)]) -> Result<Vec<u32>, ProgramError> {
+    /// If the program for taps or the positions cannot be made, nothing has changed. If the kernel refuses an interface,
+    /// this one and those after it keep `other`.
+    pub fn reload_from(&mut self, other: &mut Self, slots: &[(u32, u32)]) -> Result<Vec<u32>, ProgramError> {
         if other.links.values().any(|(_, action)| *action == Action::Drop) {
             self.load_tap()?;
         }
@@ -181,7 +181,7 @@ impl Program {
                 Err(error) if error.raw_os_error() == Some(libc::ENOLINK) => gone.push(if_index),
                 Err(source) => {
                     other.links.insert(if_index, (link, action));
-                    return Err(ProgramError::Replace { if_index, source });
+                    return Err(ProgramError::Reload { if_index, source });
                 }
             }
         }

@@ -8,7 +8,7 @@ use tracing::{error, info};
 
 use super::sinks::{self, UnknownRecipient};
 use super::{load, permit};
-use crate::agent::Replacer;
+use crate::agent::Reloader;
 use crate::agent::error::AgentError;
 use crate::commands::policy_choice::{PolicyChoice, PolicyChoiceError};
 use crate::delivery::accounting::Accounting;
@@ -44,7 +44,7 @@ pub struct Reload {
     /// Size of the tables.
     pub flows_per_cpu: u32,
     /// Hands the new program to the drain thread.
-    pub reloader: Replacer,
+    pub reloader: Reloader,
     /// Where the result is published.
     pub published: Published,
     /// The sinks, whose recipients the policy must have.
@@ -75,7 +75,7 @@ impl Reload {
         sinks::check(&self.accounting, &compiled.policy)?;
         let program = load(self.flows_per_cpu, &compiled)?;
         let program_tag = program.tag()?;
-        self.reloader.replace(program)?;
+        self.reloader.reload(program)?;
         Ok((compiled, program_tag))
     }
 }
