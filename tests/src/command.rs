@@ -141,12 +141,20 @@ impl Agent {
         Ok(kill_process(Pid::from_child(&self.child), Signal::HUP)?)
     }
 
+    /// Asks it to end, and does not wait for it.
+    ///
+    /// # Errors
+    /// When it has ended.
+    pub fn terminate(&self) -> Result<()> {
+        Ok(kill_process(Pid::from_child(&self.child), Signal::TERM)?)
+    }
+
     /// Stops it as an operator does; returns how it ended and what it said since the start.
     ///
     /// # Errors
     /// When it cannot be stopped.
     pub fn stop(self) -> Result<(ExitStatus, String)> {
-        kill_process(Pid::from_child(&self.child), Signal::TERM)?;
+        self.terminate()?;
         self.wait()
     }
 
@@ -180,7 +188,7 @@ impl Agent {
     /// # Errors
     /// When it does not end.
     pub fn stop_unread(mut self) -> Result<ExitStatus> {
-        kill_process(Pid::from_child(&self.child), Signal::TERM)?;
+        self.terminate()?;
         let begin = Instant::now();
         loop {
             if let Some(ended) = self.child.try_wait()? {

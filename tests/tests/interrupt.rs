@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _};
+use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
@@ -10,7 +11,7 @@ use minimizer::commands::demo::generator::Traffic;
 use minimizer::commands::demo::sender::FrameSender;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
-use tests::command::minimizer;
+use tests::command::{self, minimizer};
 use tests::expected::Expected;
 use tests::network::Network;
 use tests::privilege::can_use_kernel;
@@ -173,4 +174,31 @@ fn a_closed_standard_output_does_not_cost_the_ledger_file() {
         assert_eq!(ledger["balanced"], true, "{ledger}");
         assert!(output == "table" || ledger["dropped"]["packets"].as_u64() > Some(0), "{ledger}");
     }
+}
+
+#[test]
+fn a_second_signal_ends_an_agent_that_waits_for_its_sinks() {
+    if !can_use_kernel() {
+        return;
+    }
+    let mut network = Network::new(1, 1500).expect("a private network can be made");
+    let folder = tempfile::tempdir().expect("a folder");
+    let config = folder.path().join("agent.toml");
+    let collector = TcpListener::bind("127.0.0.1:0").and_then(|port| port.local_addr()).expect("a free port");
+    let text = format!(
+        "interfaces = [\"receive0\"]\npolicy = \"full-record\"\nlisten = \"127.0.0.1:0\"\nflows_per_cpu = 1024\n\
+         shutdown_timeout = \"10m\"\n[[sinks]]\nname = \"dead\"\nrecipient = \"laboratory\"\n\
+         ipfix = {{ collector = \"{collector}\", transport = \"tcp\" }}\n"
+    );
+    fs::write(&config, text).expect("it is written");
+    let mut command = Command::new(minimizer());
+    let agent = command::Agent::start(command.args(["run", "--config"]).arg(&config)).expect("it starts");
+    network.send_all(0, &Arc::new(Traffic::mixed(1)), 100).expect("sending works");
+    agent.terminate().expect("it runs");
+    while network.is_attached(0).expect("the cable is there") {
+        thread::yield_now();
+    }
+    let (ended, said) = agent.stop().expect("it ends");
+    assert_eq!(ended.code(), Some(128 + 15), "{said}");
+    assert!(said.contains("stopped by a second signal"), "{said}");
 }

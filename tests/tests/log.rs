@@ -1,6 +1,9 @@
 //! Whatever becomes of the reader of a log or of an output, the agent goes on: a log costs no packet.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::{Read as _, pipe};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt as _;
 use std::process::{Command, Stdio};
 
 use anyhow::{Result, ensure};
@@ -109,6 +112,41 @@ fn verbs_whose_output_nobody_reads_end_quietly() -> Result<()> {
         ensure!(matches!(output.status.code(), Some(0 | 1)), "{verb:?}: {} {said}", output.status);
         ensure!(said.is_empty(), "{verb:?}: {said}");
     }
+    Ok(())
+}
+
+/// What a command that fails says, with these variables in its environment.
+fn said(environment: impl Fn(u64, u64) -> Vec<(&'static str, String)>) -> Result<String> {
+    let (mut reader, writer) = pipe()?;
+    let writer = File::from(OwnedFd::from(writer));
+    let (device, inode) = (writer.metadata()?.dev(), writer.metadata()?.ino());
+    let mut command = Command::new(minimizer());
+    command.args(["policy", "check", "/nowhere"]).stdin(Stdio::null()).stderr(writer);
+    assert_eq!(command.envs(environment(device, inode)).status()?.code(), Some(78));
+    // It holds the writing end.
+    drop(command);
+    let mut said = String::new();
+    reader.read_to_string(&mut said)?;
+    Ok(said)
+}
+
+#[test]
+fn journald_gets_priorities_and_others_do_not() -> Result<()> {
+    let stream = |device, inode| vec![("JOURNAL_STREAM", format!("{device}:{inode}"))];
+    let lines = said(stream)?;
+    ensure!(lines.starts_with("<3>") && !lines.contains("minimizer: "), "{lines}");
+    // The variable is inherited by whose standard error is another file.
+    let lines = said(|device, inode| stream(device, inode + 1))?;
+    ensure!(lines.starts_with("minimizer: "), "{lines}");
+    Ok(())
+}
+
+#[test]
+fn no_level_hides_why_a_command_failed() -> Result<()> {
+    let whole = said(|_, _| Vec::new())?;
+    assert_eq!(said(|_, _| vec![("MINIMIZER_LOG", "off".to_owned())])?, whole);
+    let warned = said(|_, _| vec![("MINIMIZER_LOG", "loud".to_owned())])?;
+    ensure!(warned.starts_with("minimizer: warning: MINIMIZER_LOG ") && warned.ends_with(&whole), "{warned}");
     Ok(())
 }
 

@@ -21,6 +21,9 @@ pub use policy::{Format, PolicyVerb, SchemaOf};
 /// never read, and every packet is accounted for.
 #[derive(Debug, Parser)]
 #[command(name = "minimizer", version, propagate_version = true)]
+#[command(
+    after_help = "Environment:\n  MINIMIZER_LOG  Least level that is logged to stderr: error, warn, info, debug, off [default: info]"
+)]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]
