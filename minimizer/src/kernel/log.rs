@@ -1,4 +1,4 @@
-//! What the kernel program says in a development build: one line a packet, through aya's ring buffer.
+//! The log of the kernel program in a development build: one line for each packet, through aya's ring buffer.
 
 use std::sync::mpsc;
 use std::thread;
@@ -7,12 +7,12 @@ use std::time::Duration;
 use aya::Ebpf;
 use aya_log::EbpfLogger;
 
-/// How long a line may wait.
+/// The longest delay of a line.
 const DELAY: Duration = Duration::from_millis(100);
 
 /// Prints the program's lines to the log until the process ends.
 pub fn follow(ebpf: &mut Ebpf) {
-    // A second program in one process finds the logger there.
+    // A second program in the same process finds the logger installed.
     let _already_there = env_logger::try_init();
     let mut logger = match EbpfLogger::init(ebpf) {
         Ok(logger) => logger,
