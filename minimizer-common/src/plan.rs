@@ -79,7 +79,7 @@ pub struct Plan {
     pub steps: u32,
     /// Sides and classes whose IPv4 addresses become pseudonyms: bit `2 * side + class`.
     pub ipv4_pseudonyms: u32,
-    /// The same for IPv6 addresses.
+    /// Sides and classes whose IPv6 addresses become pseudonyms: bit `2 * side + class`.
     pub ipv6_pseudonyms: u32,
     /// By side: the first port that is stored as 0. 65,536 keeps every port, 0 keeps none.
     pub ports_below: [u32; 2],

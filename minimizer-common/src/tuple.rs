@@ -30,9 +30,9 @@ impl Tags {
     const VERSION_6: u32 = 1 << 26;
     const INTERFACE_SHIFT: u32 = 27;
 
-    /// The bits of the outermost VLAN identifier, and that there is one.
+    /// The bits of the outermost VLAN identifier, and the bit that says that it is present.
     pub const VLAN: Self = Self(Self::VLAN_ID_MASK | Self::TAGGED);
-    /// The bits of the second VLAN identifier, and that there is one.
+    /// The bits of the second VLAN identifier, and the bit that says that it is present.
     pub const CUSTOMER_VLAN: Self = Self(Self::VLAN_ID_MASK << 12 | Self::TAGGED_TWICE);
     /// The bit of the IP version.
     pub const VERSION: Self = Self(Self::VERSION_6);

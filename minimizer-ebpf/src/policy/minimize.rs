@@ -25,9 +25,9 @@ const DYNAMIC: u16 = 49_152;
 /// [`minimizer_common::tables::CLASS_DOMESTIC`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Classes {
-    /// Of the source.
+    /// Class of the source address.
     pub source: u32,
-    /// Of the destination.
+    /// Class of the destination address.
     pub destination: u32,
 }
 

@@ -70,7 +70,7 @@ impl Mandate {
     /// How long after `now` to call [`Self::permits`] again: at the end of the mandate at the latest.
     #[must_use]
     pub fn ask_again(&self, now: Timestamp) -> Duration {
-        // Behind the end there is no time left.
+        // After the end there is no time left.
         let left = Duration::try_from(self.valid_until.duration_since(now)).unwrap_or_default();
         left.min(CHECK)
     }

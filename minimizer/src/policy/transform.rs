@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::policy::class::Class;
 
-/// What a recipient gets of one field of a record. It does not get a field without a transform.
+/// What remains of one field of a record. A field without a transform is omitted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Transform {
     /// The value as it is.
