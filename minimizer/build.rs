@@ -1,7 +1,7 @@
 //! Builds the kernel program and hands it to the agent as bytes.
 //!
-//! Without a bpf-linker the agent is built without the program and says so when it is asked to load
-//! it; everything that needs no kernel still works.
+//! Without bpf-linker the build makes an agent without the program. Such an agent says so when it has to load
+//! the program; everything that needs no kernel still works.
 
 #[path = "build/kernel_program.rs"]
 mod kernel_program;
@@ -19,7 +19,7 @@ const PROGRAM: KernelProgram = KernelProgram {
     features: if cfg!(feature = "kernel-log") { "log" } else { "program" },
 };
 
-/// What the object depends on, relative to the root.
+/// The object depends on these, relative to the root.
 const SOURCES: &[&str] = &[
     "minimizer-ebpf/Cargo.toml",
     "minimizer-ebpf/src",
@@ -53,7 +53,7 @@ fn triggers(root: &Path) {
     println!("cargo:rerun-if-env-changed=BPF_LINKER");
 }
 
-/// Puts the object, or an empty file, where the agent includes it from.
+/// Puts the object, or an empty file, where the agent includes it.
 fn object(root: &Path, out: &Path) -> Result<(), String> {
     let object = out.join("minimizer.o");
     let Some(linker) = linker(root)? else {
@@ -68,10 +68,10 @@ fn object(root: &Path, out: &Path) -> Result<(), String> {
     Ok(())
 }
 
-/// The linker that `BPF_LINKER` names, or else the installed one, if it is.
+/// The linker that `BPF_LINKER` names, or the installed one. `None` if there is none.
 ///
-/// While it is not, cargo runs this script at every build, since the file it should watch does not
-/// exist: so that an installation is noticed at once.
+/// Cargo should watch the file of the linker. While it does not exist, cargo runs this script at every build,
+/// so that it notices an installation at once.
 fn linker(root: &Path) -> Result<Option<PathBuf>, String> {
     if let Some(named) = env::var_os("BPF_LINKER").map(PathBuf::from) {
         println!("cargo:rerun-if-changed={}", named.display());

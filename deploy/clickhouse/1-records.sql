@@ -1,10 +1,10 @@
--- Records of all hosts, as they were taken from Kafka. Each is here once, also where Kafka has its message twice.
+-- Records of all hosts, as read from Kafka. Each record is here once, even if Kafka has its message twice.
 
 CREATE DATABASE IF NOT EXISTS minimizer;
 
 CREATE TABLE IF NOT EXISTS minimizer.records
 (
-    -- Whose record it is: the headers of its message.
+    -- The record's owner, from the headers of its message.
     recipient LowCardinality(String),
     exporter LowCardinality(String),
     policy LowCardinality(String) COMMENT 'SHA-256 of the policy in force',
@@ -13,7 +13,8 @@ CREATE TABLE IF NOT EXISTS minimizer.records
     batch_end DateTime64(3, 'UTC') CODEC(DoubleDelta, ZSTD),
     message UInt64 CODEC(Delta, ZSTD) COMMENT 'number of the message in its batch',
 
-    -- The record. NULL: the policy omits it, or the packets have none. IPv4 addresses are mapped (::ffff:0:0/96).
+    -- The record. NULL means that the policy omits the value or the packets have none. IPv4 addresses are
+    -- mapped (::ffff:0:0/96).
     sourceAddress Nullable(IPv6) CODEC(ZSTD),
     destinationAddress Nullable(IPv6) CODEC(ZSTD),
     sourceTransportPort Nullable(UInt16),
@@ -32,7 +33,7 @@ CREATE TABLE IF NOT EXISTS minimizer.records
     flowStartMilliseconds Nullable(DateTime64(3, 'UTC')) CODEC(ZSTD),
     flowEndMilliseconds Nullable(DateTime64(3, 'UTC')) CODEC(ZSTD),
 
-    -- Tells records of one message apart. The records of a batch differ.
+    -- Distinguishes the records of one message. No two records of a batch are equal.
     record UInt64 MATERIALIZED sipHash64(
         ifNull(toString(sourceAddress), ''), ifNull(toString(destinationAddress), ''),
         ifNull(toString(sourceTransportPort), ''), ifNull(toString(destinationTransportPort), ''),
@@ -46,13 +47,16 @@ CREATE TABLE IF NOT EXISTS minimizer.records
 ENGINE = ReplacingMergeTree
 PARTITION BY toDate(batch_begin)
 ORDER BY (recipient, exporter, batch_begin, batch, message, record)
--- One line for each recipient: what its `retention` in the policy says. The last line is for those that are not named.
+-- One line for each recipient, with its `retention` from the policy. The last line is for recipients without
+-- a line.
 TTL toDateTime(batch_end) + INTERVAL 90 DAY DELETE WHERE recipient = 'operations',
     toDateTime(batch_end) + INTERVAL 7 DAY DELETE WHERE recipient != 'operations'
--- A part whose rows are all too old is dropped as a whole; others are rewritten at least this often.
+-- ClickHouse drops a part as a whole if all its rows are too old. It rewrites other parts at least this
+-- often.
 SETTINGS merge_with_ttl_timeout = 3600;
 
--- What was no record: looked at by people, and kept no longer than the shortest retention.
+-- Messages that are not records. People look at them; the table keeps them no longer than the shortest
+-- retention.
 CREATE TABLE IF NOT EXISTS minimizer.unreadable
 (
     received DateTime DEFAULT now(),

@@ -1,4 +1,5 @@
--- From the topic into the tables. Set brokers, topic, and access to them; one consumer a partition at most.
+-- Moves records from the topic into the tables. Set the brokers, the topic and the access to them. Use at
+-- most one consumer for each partition.
 
 CREATE TABLE IF NOT EXISTS minimizer.topic
 (

@@ -1,5 +1,5 @@
--- Sums by the hour, without addresses: made anew every ten minutes of the last two days, from records that are there once.
--- Views that add up what is inserted would count a message twice that Kafka has twice.
+-- Hourly sums without addresses. ClickHouse computes the last two days anew every ten minutes, from records
+-- that are there once. A view over inserts would count a message twice if Kafka has it twice.
 
 CREATE TABLE IF NOT EXISTS minimizer.hourly
 (
@@ -16,7 +16,7 @@ CREATE TABLE IF NOT EXISTS minimizer.hourly
 ENGINE = ReplacingMergeTree(made)
 PARTITION BY toYYYYMM(hour)
 ORDER BY (recipient, hour, exporter, protocolIdentifier, destinationTransportPort)
--- As the policy has it: a sum of records may be kept no longer than the recipient may keep it.
+-- The policy decides how long: keep a sum of records no longer than its recipient may keep it.
 TTL hour + INTERVAL 400 DAY DELETE;
 
 CREATE MATERIALIZED VIEW IF NOT EXISTS minimizer.records_hourly REFRESH EVERY 10 MINUTE APPEND TO minimizer.hourly AS
@@ -25,7 +25,7 @@ SELECT
     exporter,
     toStartOfHour(toDateTime(batch_begin, 'UTC')) AS hour,
     ifNull(protocolIdentifier, 0) AS protocolIdentifier,
-    -- Ports above are those of clients.
+    -- Higher ports belong to clients.
     if(ifNull(destinationTransportPort, 0) < 49152, ifNull(destinationTransportPort, 0), 0) AS destinationTransportPort,
     count() AS records,
     sum(ifNull(packetDeltaCount, 0)) AS packets,

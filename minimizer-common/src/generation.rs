@@ -1,12 +1,12 @@
-//! The memory of one generation: for every possible CPU a run of 512-byte blocks.
+//! The memory of one generation: every possible CPU has a run of 512-byte blocks.
 //!
 //! ```text
 //! CPU 0                                                        CPU 1
 //! | interface counters × 32 | CPU state | residual | spill log | groups | interface counters …
 //! ```
-//! Everything that belongs to a packet's accounting lies in the one generation the packet saw, so
-//! a quiet generation is a closed ledger. Only the owning CPU writes its run; the agent reads and
-//! zeroes it when the generation is quiet.
+//! Everything that accounts for a packet lies in the one generation that the packet saw. A quiet generation
+//! is therefore a closed ledger. Only the owning CPU writes its run. The agent reads and zeroes the run when
+//! the generation is quiet.
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
@@ -20,22 +20,22 @@ pub const BLOCK_BYTES: usize = 512;
 /// Slots in a group: the ways that one hash value can use.
 pub const WAYS: usize = 8;
 
-/// The unit of the kernel's arrays, given a meaning by its position.
+/// The unit of the kernel's arrays. Its position in the run gives it a meaning.
 #[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C, align(8))]
 pub struct Block(pub [u8; BLOCK_BYTES]);
 
-/// Counters of one interface on one CPU. The first line is all that a counted packet touches.
+/// Counters of one interface on one CPU. A counted packet touches the first cache line only.
 #[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct InterfaceCounters {
-    /// Frames that entered the program, counted before anything else is done.
+    /// Frames that entered the program. The program counts a frame before it reads it.
     pub seen_packets: u64,
-    /// Their length, link header included, frame check sequence excluded.
+    /// Octets of those frames, with the link header and without the frame check sequence.
     pub seen_octets: u64,
-    /// IP octets of the packets that a record or a residual counter holds.
+    /// IP octets of the packets that the policy lets through: a record or a residual counter holds them.
     pub octets_counted: u64,
-    /// Tick count at which `clock` must be computed anew.
+    /// The program computes `clock` anew from this tick count on.
     pub clock_until_tick: u64,
     /// Time of the latest packet; see [`crate::settings::clock`].
     pub clock: u64,
@@ -52,8 +52,9 @@ pub const OUTCOMES_MAX: usize = 59;
 pub struct CpuState {
     /// Slots used in the spill log.
     pub spilled: u64,
-    /// Key of the pseudonyms of this generation's addresses; zero when there are none. The agent puts it in before
-    /// the kernel gets the generation and zeroes it when the generation is drained.
+    /// Key of the pseudonyms of this generation's addresses; zero when the policy has no pseudonyms. The
+    /// agent writes it before the kernel gets the generation, and zeroes it once it has drained the
+    /// generation.
     pub pseudonym_key: [u64; 2],
     /// Unused, zero.
     pub reserved: [u64; 61],
@@ -69,9 +70,9 @@ pub struct Counts {
     pub octets: u64,
 }
 
-/// Counts counters in a block.
+/// Residual counters in a block.
 pub const RESIDUALS_PER_BLOCK: usize = BLOCK_BYTES / size_of::<Counts>();
-/// Counts counters of a CPU: interface × IP version × protocol.
+/// Residual counters of a CPU: interface × IP version × protocol.
 pub const RESIDUALS: usize = INTERFACES_MAX * 2 * 256;
 
 /// Index of a residual counter among a CPU's [`RESIDUALS`].
@@ -81,7 +82,7 @@ pub const fn residual_index(interface: u32, ipv6: bool, protocol: u8) -> u32 {
     (interface * 2 + ipv6 as u32) * 256 + protocol as u32
 }
 
-/// A group of ways: the slots in which a tuple of one hash value can lie, or a piece of spill log.
+/// The slots in which a tuple of one hash value can lie, or a piece of the spill log.
 #[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct Group(pub [Slot; WAYS]);
@@ -102,7 +103,7 @@ pub const RESIDUAL_BLOCK: u32 = CPU_STATE_BLOCK + 1;
 /// Block index, within a CPU's run, of the spill log.
 pub const SPILL_BLOCK: u32 = RESIDUAL_BLOCK + (RESIDUALS / RESIDUALS_PER_BLOCK) as u32;
 
-/// Sizes of a generation, choice at start.
+/// The sizes of a generation, fixed when the agent starts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shape {
     /// Runs: the possible CPUs.

@@ -1,9 +1,9 @@
 //! Everything the kernel program and the agent must agree on, and nothing else.
 //!
-//! [`outcome`] lists how a packet can end, [`tuple`] is the key and the slot of the flow table,
-//! [`generation`] is the memory one generation occupies, [`settings`] is what the agent tells the
-//! program, [`plan`] and [`tables`] what the policy makes of it, [`tunnel`] names the tunnels it can look into.
-//! A change to any layout here bumps [`LAYOUT_VERSION`].
+//! [`outcome`] lists how a packet can end. [`tuple`] is the key and the slot of the flow table.
+//! [`generation`] is the memory of one generation. [`settings`] is what the agent tells the program. [`plan`]
+//! and [`tables`] are the policy in the form that the program applies. [`tunnel`] names the tunnels that the
+//! program can look into. A change to any layout here bumps [`LAYOUT_VERSION`].
 #![no_std]
 // What zerocopy's derives expand to is not of this crate: the compiler does not apply the lint to it.
 #![forbid(unsafe_code)]

@@ -1,6 +1,6 @@
-//! Kinds of things as one list each, that gives the enumeration, the names and the documentation.
+//! One list for each kind of thing: it gives the enumeration, the names and the documentation.
 
-/// Declares an enumeration whose variants have a name and a description, and a list of all of them.
+/// Declares an enumeration. Each variant has a name and a description, and `ALL` lists the variants.
 #[macro_export]
 macro_rules! named {
     (
@@ -17,16 +17,16 @@ macro_rules! named {
         }
 
         impl $enum {
-            /// All of them, in the order of their numbers.
+            /// All variants, in the order of their numbers.
             pub const ALL: &'static [Self] = &[$(Self::$variant),+];
 
-            /// Its name on the command line, in metrics and in documents.
+            /// The name on the command line, in metrics and in documents.
             #[must_use]
             pub const fn name(self) -> &'static str {
                 match self { $(Self::$variant => $name,)+ }
             }
 
-            /// What it is, or when it happens.
+            /// What the variant is, or when it happens.
             #[must_use]
             pub const fn description(self) -> &'static str {
                 match self { $(Self::$variant => $doc,)+ }

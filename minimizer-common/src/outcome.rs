@@ -1,4 +1,4 @@
-//! How a packet can end: one list that gives the counters, the metric labels and the documentation.
+//! How a packet can end: one list gives the counters, the metric labels and the documentation.
 
 macro_rules! outcomes {
     ($($variant:ident, $name:literal, $reason:expr, $doc:literal;)+) => {
@@ -25,7 +25,7 @@ macro_rules! outcomes {
                 match self { $(Self::$variant => $reason,)+ }
             }
 
-            /// One sentence that says when a packet ends so.
+            /// One sentence that says when a packet has this outcome.
             #[must_use]
             pub const fn description(self) -> &'static str {
                 match self { $(Self::$variant => $doc,)+ }

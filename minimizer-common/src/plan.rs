@@ -1,13 +1,14 @@
-//! What the policy in force leaves of a packet, as constants of the program.
+//! The policy in force, as constants of the program: what the program keeps of a packet.
 //!
-//! Arrays are by side (0 source, 1 destination) and class of the address
+//! Arrays are indexed by side (0 source, 1 destination) and by class of the address
 //! ([`crate::tables::CLASS_FOREIGN`], [`crate::tables::CLASS_DOMESTIC`]).
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::tables::Tables;
 
-/// What is done with a packet: without a step no instruction of it is in the loaded program.
+/// The steps that the program takes. The verifier removes the instructions of every other step from the
+/// loaded program.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Steps(pub u32);
 
@@ -20,44 +21,44 @@ macro_rules! steps {
 }
 
 steps! {
-    SCOPE = 0: "Directions are compared with those that may be collected.";
-    SELECT = 1: "One indicator must match.";
-    TRIE = 2: "Classes or indicators are looked up by prefix.";
-    HOSTS_IPV4 = 3: "Indicators are looked up by single IPv4 address.";
-    ANY = 4: "Indicators are looked up by port and protocol.";
-    SELECTOR = 5: "The number of the indicator is stored.";
-    IPV4 = 6: "Of IPv4 addresses less than all is stored.";
-    IPV6 = 7: "Of IPv6 addresses less than all is stored.";
-    PSEUDONYMS = 8: "Some addresses become pseudonyms.";
-    PORTS = 9: "Of ports, types and codes less than all is stored.";
-    TAGS = 10: "Of VLAN identifiers, interface and IP version less than all is stored.";
-    KIND = 11: "Of protocol, traffic class and control bits less than all is stored.";
-    NO_TIME = 12: "No time is stored.";
-    NO_START = 13: "The time of the first packet is not stored.";
-    NO_END = 14: "The time of the last packet is not stored.";
-    NO_IPV4 = 15: "No address of an IPv4 packet is read.";
-    NO_IPV6 = 16: "No address of an IPv6 packet is read.";
-    NO_PORTS = 17: "No port is read.";
-    NO_TRAFFIC_CLASS = 18: "No traffic class is read.";
-    NO_CONTROL_BITS = 19: "No TCP control bits are read.";
-    HOSTS_IPV6 = 23: "Indicators are looked up by single IPv6 address.";
-    NO_TAGS = 22: "No VLAN identifier, interface and IP version is stored.";
-    CLASSES = 21: "More is stored of addresses of one class than of those of another.";
-    NO_ICMP = 24: "No type or code is read.";
-    NO_TRANSPORT = 20: "The word of ports and tags is zero.";
+    SCOPE = 0: "Compare the packet's direction with the directions that the policy collects.";
+    SELECT = 1: "Count the packet only if an indicator matches.";
+    TRIE = 2: "Look up classes or indicators by prefix.";
+    HOSTS_IPV4 = 3: "Look up indicators by single IPv4 address.";
+    ANY = 4: "Look up indicators by port and protocol.";
+    SELECTOR = 5: "Store the number of the indicator.";
+    IPV4 = 6: "Store a part of IPv4 addresses, or a pseudonym.";
+    IPV6 = 7: "Store a part of IPv6 addresses, or a pseudonym.";
+    PSEUDONYMS = 8: "Replace some addresses by pseudonyms.";
+    PORTS = 9: "Store a part of ports, types and codes.";
+    TAGS = 10: "Store a part of VLAN identifiers, interface and IP version.";
+    KIND = 11: "Store a part of protocol, traffic class and control bits.";
+    NO_TIME = 12: "Store no time.";
+    NO_START = 13: "Do not store the time of the first packet.";
+    NO_END = 14: "Do not store the time of the last packet.";
+    NO_IPV4 = 15: "Read no address of an IPv4 packet.";
+    NO_IPV6 = 16: "Read no address of an IPv6 packet.";
+    NO_PORTS = 17: "Read no port.";
+    NO_TRAFFIC_CLASS = 18: "Read no traffic class.";
+    NO_CONTROL_BITS = 19: "Read no TCP control bits.";
+    HOSTS_IPV6 = 23: "Look up indicators by single IPv6 address.";
+    NO_TAGS = 22: "Store no VLAN identifier, no interface and no IP version.";
+    CLASSES = 21: "Store more of the addresses of one class than of those of the other.";
+    NO_ICMP = 24: "Read no ICMP type or code.";
+    NO_TRANSPORT = 20: "Leave the word of ports and tags zero.";
 }
 
 impl Steps {
-    /// No step: everything is stored as it is.
+    /// No step: the program stores everything as it is.
     pub const NONE: Self = Self(0);
 
-    /// The steps of both.
+    /// The steps of both sets.
     #[must_use]
     pub const fn union(self, other: Self) -> Self {
         Self(self.0 | other.0)
     }
 
-    /// Whether any of the steps is among these.
+    /// Whether the two sets have a step in common.
     #[inline(always)]
     #[must_use]
     pub const fn intersects(self, steps: Self) -> bool {
@@ -71,24 +72,24 @@ impl Steps {
 pub struct Plan {
     /// Bits kept of an IPv6 address, in memory order, by side and class.
     pub ipv6_masks: [[[u64; 2]; 2]; 2],
-    /// Bits kept of the IPv4 addresses of a packet, in memory order, by class: of the source in the lower half, of the
-    /// destination in the upper half.
+    /// Bits kept of the IPv4 addresses of a packet, in memory order, by class. The lower half masks the
+    /// source, the upper half the destination.
     pub ipv4_masks: [u64; 2],
     /// [`Steps`].
     pub steps: u32,
     /// Sides and classes whose IPv4 addresses become pseudonyms: bit `2 * side + class`.
     pub ipv4_pseudonyms: u32,
-    /// The same for IPv6 addresses.
+    /// Sides and classes whose IPv6 addresses become pseudonyms: bit `2 * side + class`.
     pub ipv6_pseudonyms: u32,
-    /// By side: ports from this one on are stored as 0; 65,536 keeps all, 0 none.
+    /// By side: the first port that is stored as 0. 65,536 keeps every port, 0 keeps none.
     pub ports_below: [u32; 2],
-    /// By side: whether (1) or not (0) a port becomes the first of its class.
+    /// By side: 1 replaces a port by the first port of its class, 0 does not.
     pub port_classes: [u32; 2],
-    /// Bits kept of type (0..8) and code (16..24) of ICMP, and of ICMPv6.
+    /// Bits kept of the type (bits 0..8) and the code (bits 16..24), of ICMP and of ICMPv6.
     pub icmp_masks: [u32; 2],
     /// Bits kept of [`crate::tuple::Tags`].
     pub tags_mask: u32,
-    /// Bits kept of [`crate::tuple::Tuple::kind`], in bits 0..16, and of the control bits, in bits 16..28.
+    /// Bits kept of [`crate::tuple::Tuple::kind`] (in bits 0..16) and of the control bits (in bits 16..28).
     pub kind_mask: u32,
     /// Unused, zero.
     pub reserved: u32,
@@ -97,7 +98,7 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Everything is stored as it is.
+    /// The program stores everything as it is.
     pub const EXACT: Self = Self {
         ipv6_masks: [[[u64::MAX; 2]; 2]; 2],
         ipv4_masks: [u64::MAX; 2],
@@ -124,12 +125,13 @@ impl Plan {
     };
 }
 
-/// First four bits of the IPv4 addresses that pseudonyms look like: 240.0.0.0/4, which nobody has (RFC 1112).
+/// The first four bits of an IPv4 pseudonym. It lies in 240.0.0.0/4, which is reserved (RFC 1112): no host
+/// has such an address.
 pub const IPV4_PSEUDONYM: [u8; 4] = [0xf0, 0, 0, 0];
-/// Bits of a pseudonym in such an address.
+/// Bits of the hash in an IPv4 pseudonym.
 pub const IPV4_PSEUDONYM_BITS: u32 = 28;
-/// First eight octets of the IPv6 addresses that pseudonyms look like: a unique local prefix (RFC 4193), with "minimiz"
-/// behind its first octet.
+/// The first eight octets of an IPv6 pseudonym: a unique local prefix (RFC 4193), 0xfd and the letters
+/// "minimiz".
 pub const IPV6_PSEUDONYM: [u8; 8] = *b"\xfdminimiz";
 
 const _: () = assert!(size_of::<Plan>().is_multiple_of(8));

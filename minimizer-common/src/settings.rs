@@ -1,26 +1,26 @@
-//! What the agent tells the kernel program: constants fixed at load, and a control page.
+//! What the agent tells the kernel program: constants that are fixed at load, and a control page.
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::plan::Plan;
 
-/// Secret 64-bit keys of the table's hash.
+/// Number of secret 64-bit keys of the table's hash.
 pub const HASH_KEYS: usize = 12;
 
-/// Placeholder for the number of blocks in a generation, replaced in the object's type
-/// information before it is loaded: the kernel fixes the size of inner maps when the outer map is
-/// created, and an object cannot name a size that is choice at start.
+/// Placeholder for the number of blocks in a generation. The kernel fixes the size of inner maps when it
+/// creates the outer map, and the agent chooses that size at start. The agent therefore replaces this number
+/// in the object's type information before it loads the object.
 pub const BLOCKS_PLACEHOLDER: usize = 0x4d49_4e58;
 
 /// Name of the constant [`Settings`] in the object.
 pub const SETTINGS_SYMBOL: &str = "SETTINGS";
 /// Name of the constant [`crate::tables::Roots`] in the object.
 pub const ROOTS_SYMBOL: &str = "ROOTS";
-/// Name of the outer map, whose only slot holds the generation that is written.
+/// Name of the outer map. Its only slot holds the generation that the program writes.
 pub const GENERATION_MAP: &str = "GENERATION";
 /// Name of the map that holds the nodes of the policy's tables: [`crate::tables`].
 pub const TABLES_MAP: &str = "TABLES";
-/// Name of the map that holds the entries of their lists.
+/// Name of the map that holds the entries of the policy's lists.
 pub const LISTS_MAP: &str = "LISTS";
 /// Name of the map that holds [`Control`].
 pub const CONTROL_MAP: &str = "CONTROL";
@@ -30,7 +30,7 @@ pub const PROGRAM: &str = "minimizer";
 pub const PROGRAM_TAP: &str = "minimizer_tap";
 /// Name of the program that looks into tunnels and lets packets pass.
 pub const PROGRAM_INNER: &str = "minimizer_inner";
-/// Name of the program that looks into tunnels and drops packets. The kernel keeps 15 characters.
+/// Name of the program that looks into tunnels and drops packets. The kernel keeps 15 characters of a name.
 pub const PROGRAM_INNER_TAP: &str = "minimizer_intap";
 /// Every program in the object, and the only verdict that it returns.
 pub const PROGRAMS: [(&str, u32); 4] = [
@@ -40,17 +40,18 @@ pub const PROGRAMS: [(&str, u32); 4] = [
     (PROGRAM_INNER_TAP, ACTION_DROP),
 ];
 
-/// Constants of the program, in its read-only data: the verifier removes what they rule out.
+/// Constants of the program, in its read-only data. The verifier knows them and removes the code that they
+/// rule out.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct Settings {
-    /// Keys of the hash, drawn anew at every start.
+    /// Keys of the hash. The agent draws them anew at every start.
     pub hash_keys: [u64; HASH_KEYS],
-    /// What the policy in force leaves of a packet.
+    /// What the program keeps of a packet under the policy in force.
     pub plan: Plan,
-    /// Nanoseconds in a time unit: the finest time that any record can have.
+    /// Nanoseconds in a time unit, which is the finest time that any record can have.
     pub time_unit_ns: u64,
-    /// Time unit, counted from 1970, that a slot stores as 0.
+    /// The time unit, counted from 1970, that a slot stores as 0.
     pub time_base_units: u64,
     /// Nanoseconds in a timer tick of this kernel.
     pub tick_ns: u64,
@@ -64,21 +65,21 @@ pub struct Settings {
     pub clock: u32,
     /// [`LENGTH_LINEAR`] or [`LENGTH_BUFFER`].
     pub frame_length: u32,
-    /// Tunnels whose inner packet is counted: a [`crate::tunnel::Tunnels`].
+    /// Tunnels whose inner packet the program counts: a [`crate::tunnel::Tunnels`].
     pub tunnels: u32,
 }
 
-/// `XDP_PASS`: hand the packet to the network stack, unaltered.
+/// `XDP_PASS`: hands the packet to the network stack, unaltered.
 pub const ACTION_PASS: u32 = 2;
-/// `XDP_DROP`: for an interface that the operator declared a tap.
+/// `XDP_DROP`: for an interface that the operator has declared a tap.
 pub const ACTION_DROP: u32 = 1;
 /// Time comes from the kernel's tick.
 pub const CLOCK_TICK: u32 = 0;
-/// Time comes from [`Control::clock`]: captures are replayed with their own time.
+/// Time comes from [`Control::clock`]: a replayed capture keeps its own time.
 pub const CLOCK_CONTROL: u32 = 1;
-/// Frame length is the length of the linear buffer (kernels without multi-buffer XDP).
+/// The length of a frame is the length of its linear buffer (kernels without multi-buffer XDP).
 pub const LENGTH_LINEAR: u32 = 0;
-/// Frame length is asked of the kernel, multi-buffer frames included (5.18 and later).
+/// The program asks the kernel for the length of a frame, with all its buffers (Linux 5.18 and later).
 pub const LENGTH_BUFFER: u32 = 1;
 
 /// A time in one word: the time unit that a slot stores, and seconds since 1970.
@@ -88,26 +89,26 @@ pub const fn clock(units: u32, seconds: u32) -> u64 {
     units as u64 | (seconds as u64) << 32
 }
 
-/// What may change while the program runs, in one memory-mapped page.
+/// What the agent may change while the program runs, in one memory-mapped page.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct Control {
     /// Wall clock minus monotonic clock, in nanoseconds.
     pub realtime_offset_ns: u64,
-    /// The time of packets when [`Settings::clock`] is [`CLOCK_CONTROL`]: see [`clock`].
+    /// The time of packets when [`Settings::clock`] is [`CLOCK_CONTROL`]; see [`clock`].
     pub clock: u64,
-    /// Spreads interface indices over [`Control::interface_slots`] without a collision.
+    /// A factor that spreads interface indices over [`Control::interface_slots`] without a collision.
     pub interface_multiplier: u32,
     /// Unused, zero.
     pub reserved: u32,
-    /// Interface slot at [`interface_position`] of each watched interface index.
+    /// The slot of each watched interface, at the [`interface_position`] of its index.
     pub interface_slots: [u8; INTERFACE_POSITIONS],
 }
 
 /// Positions in [`Control::interface_slots`].
 pub const INTERFACE_POSITIONS: usize = 256;
 
-/// Where the slot of an interface index is found.
+/// The position at which the slot of an interface index lies.
 #[inline(always)]
 #[must_use]
 pub const fn interface_position(if_index: u32, multiplier: u32) -> usize {

@@ -1,28 +1,35 @@
-//! Tables of a policy: which class an address has, and which indicators an endpoint matches.
+//! Tables of a policy: the class of an address, and the indicators that match an endpoint.
 //!
-//! What nearly every packet asks is among the constants of the program, one load away: the [`Roots`]. The rest lies in one
-//! read-only array of [`Node`]s, each of 256 words, but for the lists, which are a read-only array of [`Entry`]s:
+//! Constants of the program, the [`Roots`], answer for nearly every packet with one load. Two read-only
+//! arrays hold the rest. One has the [`Entry`]s of all lists. The other has [`Node`]s of 256 words each:
 //!
 //! ```text
 //! | trie nodes | filter | IPv4 hosts | IPv6 hosts | any address |
 //! ```
-//! A *trie* of strides of 8 bits gives every address a [`Leaf`]: its first two octets choose a word of the root; a word with
-//! [`POINTER`] names the node in which the next octet chooses. Equal nodes are one. Of IPv4, the *classes* come first: two
-//! bits for each value of an address's first two octets, which are all that there is to know of most of them. Indicators
-//! of single hosts are in hash tables, since each would take nodes of its own; a *filter* of bits says of most addresses
-//! that they are in neither. An indicator that names no address is found by port or protocol. All of these lead to
-//! *lists* of [`Entry`]s, of which the first that matches selects.
+//! A *trie* with a stride of 8 bits gives every address a [`Leaf`]. The first two octets of the address
+//! choose a word of the root. If the word has [`POINTER`], it names a node, and the next octet chooses a word
+//! of that node. Equal nodes are stored once.
+//!
+//! An IPv4 address is looked up among the *classes* first: two bits for each value of its first two octets.
+//! They decide for most addresses.
+//!
+//! Indicators of single hosts are in hash tables, because in the trie each host would need nodes of its own.
+//! A bit *filter* tells that an address is in neither table; most addresses need no more than that. An
+//! indicator that names no address is found by port or protocol.
+//!
+//! A leaf, a host, a port and a protocol each lead to a *list* of [`Entry`]s. The first entry that matches
+//! selects the packet.
 
 /// Words in a node.
 pub const NODE_WORDS: usize = 256;
 /// The unit of the array.
 pub type Node = [u32; NODE_WORDS];
 
-/// In a word of the trie: the rest is the number of a node, in which the next octet chooses a word. Without it
-/// the word is a leaf.
+/// Marks a word of the trie as a pointer: its other bits are the number of the node in which the next octet
+/// chooses. A word without the mark is a leaf.
 pub const POINTER: u32 = 1 << 31;
 
-/// What the trie says of an address: its class in the two lowest bits, the number of a list above them.
+/// What the trie says about an address: its class in the two lowest bits, the number of a list above them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Leaf(pub u32);
 
@@ -32,7 +39,7 @@ impl Leaf {
     /// Largest number of a list.
     pub const LIST_MAX: u32 = (1 << 29) - 1;
 
-    /// A leaf of its parts; list 0 has no entry.
+    /// Builds a leaf from its parts. List 0 has no indicator.
     #[inline(always)]
     #[must_use]
     pub const fn new(class: u32, list: u32) -> Self {
@@ -56,33 +63,34 @@ impl Leaf {
 
 /// Class of addresses that no prefix covers.
 pub const CLASS_FOREIGN: u32 = 0;
-/// Class of addresses at home.
+/// Class of domestic addresses.
 pub const CLASS_DOMESTIC: u32 = 1;
-/// Class of addresses that are never collected.
+/// Class of addresses that the program never collects.
 pub const CLASS_NEVER: u32 = 2;
 
-/// In the classes of IPv4: what the other two octets are decides, or an indicator may match; the trie knows.
+/// In the classes of IPv4: the first two octets do not decide, or an indicator may match. The trie decides.
 pub const CLASS_MIXED: u32 = 3;
 
-/// Values of an address's first two octets: words of a root.
+/// Words of a root: one for each value of an address's first two octets.
 pub const ROOT_WORDS: usize = 1 << 16;
-/// Classes in a word.
+/// Classes of IPv4 in a word.
 const WORD_CLASSES: usize = 16;
 
-/// Where every address is looked up first. Indices are an address's first two octets, the first in the lower half.
+/// The first look-up of every address. An index is the address's first two octets, the first octet in the
+/// lower half.
 #[derive(Debug, zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable, zerocopy::KnownLayout)]
 #[repr(C)]
 pub struct Roots {
-    /// Two bits each, from the lowest on: a class of IPv4 addresses, or [`CLASS_MIXED`].
+    /// Two bits for each index, from the lowest bits on: a class of IPv4 addresses, or [`CLASS_MIXED`].
     pub ipv4_classes: [u32; ROOT_WORDS / WORD_CLASSES],
-    /// The root of IPv4.
+    /// The root of the IPv4 trie.
     pub ipv4: [u32; ROOT_WORDS],
-    /// The root of IPv6.
+    /// The root of the IPv6 trie.
     pub ipv6: [u32; ROOT_WORDS],
 }
 
 impl Roots {
-    /// Where a class lies: the word in [`Self::ipv4_classes`], and the first of two bits in it.
+    /// The place of a class: the word in [`Self::ipv4_classes`], and the lower of its two bits.
     #[inline(always)]
     #[must_use]
     pub const fn class_place(octets: u16) -> (usize, u32) {
@@ -90,30 +98,33 @@ impl Roots {
     }
 }
 
-/// Bit of a direction in [`Tables::directions`].
+/// The bit of a direction in [`Tables::directions`].
 #[inline(always)]
 #[must_use]
 pub const fn direction_bit(source_class: u32, destination_class: u32) -> u32 {
     1 << (source_class & 3 | (destination_class & 3) << 2)
 }
 
-/// Words of a host in the IPv4 table, which lies in one of two buckets: address (its octets in memory order), list. An address without a list is free.
+/// Words of a host in the IPv4 table: the address (octets in memory order) and its list. A place whose list
+/// is 0 is free. A host lies in one of two buckets.
 pub const IPV4_HOST_WORDS: usize = 2;
 /// Hosts in a bucket of the IPv4 table: one cache line.
 pub const IPV4_BUCKET_HOSTS: usize = 8;
-/// Words of a host in the IPv6 table: four of address (in memory order), list, three unused.
+/// Words of a host in the IPv6 table: four of address (octets in memory order), one of list, three unused.
 pub const IPV6_HOST_WORDS: usize = 8;
 /// Hosts in a bucket of the IPv6 table: two cache lines.
 pub const IPV6_BUCKET_HOSTS: usize = 4;
-/// Buckets in a node: 16 of the IPv4 table, 8 of the IPv6 table.
+/// Buckets in a node of the IPv4 table: 16.
 pub const IPV4_NODE_BUCKETS: u32 = (NODE_WORDS / (IPV4_HOST_WORDS * IPV4_BUCKET_HOSTS)) as u32;
-/// See [`IPV4_NODE_BUCKETS`].
+/// Buckets in a node of the IPv6 table: 8.
 pub const IPV6_NODE_BUCKETS: u32 = (NODE_WORDS / (IPV6_HOST_WORDS * IPV6_BUCKET_HOSTS)) as u32;
 
-/// Words of the table for indicators without an address: the number of a list by port, then by protocol.
+/// First protocol in the table for indicators without an address. The table gives a list to each port, then
+/// to each protocol.
 pub const ANY_PROTOCOL: u32 = 65_536;
 
-/// What an indicator asks for beside an address, in one number: protocol, whether the packet has no ports, port.
+/// What an indicator can ask for beside an address, in one number: the protocol, whether the packet has
+/// ports, and a port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Endpoint(pub u32);
 
@@ -122,10 +133,12 @@ impl Endpoint {
     const PORT_MASK: u32 = 0xffff;
     const PROTOCOL_SHIFT: u32 = Self::PORT_BITS + 1;
     const BITS: u32 = Self::PROTOCOL_SHIFT + 8;
-    /// Beside a port: it is none, and in no range. Type and code, or zeroes, stand in its place.
+    /// Set when the packet has no ports. The type and code, or zeroes, then stand in place of a port, and no
+    /// range of ports contains them.
     const NO_PORT: u32 = 1 << Self::PORT_BITS;
 
-    /// Without a port yet, by protocol number. Ports have TCP, UDP, DCCP, SCTP and UDP-Lite.
+    /// The endpoint of each protocol number, still without a port. TCP, UDP, DCCP, SCTP and UDP-Lite have
+    /// ports.
     pub const OF_PROTOCOL: [Self; 256] = {
         let mut all = [Self(0); 256];
         let mut protocol = 0;
@@ -137,7 +150,7 @@ impl Endpoint {
         all
     };
 
-    /// With a port.
+    /// The endpoint with a port.
     #[inline(always)]
     #[must_use]
     pub const fn with_port(self, port: u16) -> Self {
@@ -145,54 +158,57 @@ impl Endpoint {
     }
 }
 
-/// Entries in a list at most: a bound for whoever walks it.
+/// The most entries in a list. It bounds every walk of a list.
 pub const LIST_ENTRIES_MAX: usize = 32;
 
 /// Words of an [`Entry`].
 pub const ENTRY_WORDS: usize = 4;
 
-/// One indicator, or one range of its ports, in a list. A list is a run of entries, and its number that of the first;
-/// list 0 is one entry that nothing matches.
+/// One indicator of a list, or one range of its ports. A list is a run of entries; its number is that of the
+/// first entry. List 0 is one entry that matches nothing.
 ///
-/// Of an [`Endpoint`], the bits that matter are shifted to the upper end of 32, the others out of them. What is left
-/// must be in a range.
+/// A comparison shifts the bits of an [`Endpoint`] that matter to the upper end of 32 bits, and the others
+/// out. The result must be in a range.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Entry {
-    /// Seconds since 1970 from which on it matches nothing; [`Self::NEVER`] if there are none.
+    /// The second, counted from 1970, from which the entry matches nothing; [`Self::NEVER`] if it does not
+    /// expire.
     pub expires: u32,
-    /// The least that matches.
+    /// The least number that matches.
     pub first: u32,
-    /// The most that matches, less the least.
+    /// The largest number that matches, less the least.
     pub span: u32,
-    /// Number of the indicator in bits 0..20, from 1 on: what a slot stores. [`Self::LAST`]. How far to shift in bits 26..32.
+    /// Bits 0..20: the number of the indicator, from 1 on, which a slot stores. Bit 20: [`Self::LAST`]. Bits
+    /// 26..32: how far a comparison shifts.
     pub selects: u32,
 }
 
 impl Entry {
-    /// As it lies in the array.
+    /// Builds an entry from its words in the array.
     #[inline(always)]
     #[must_use]
     pub const fn of([expires, first, span, selects]: [u32; ENTRY_WORDS]) -> Self {
         Self { expires, first, span, selects }
     }
 
-    /// What [`Self::of`] takes.
+    /// The words that [`Self::of`] takes.
     #[must_use]
     pub const fn words(&self) -> [u32; ENTRY_WORDS] {
         [self.expires, self.first, self.span, self.selects]
     }
 
-    /// It does not expire.
+    /// In [`Self::expires`]: the entry does not expire.
     pub const NEVER: u32 = u32::MAX;
     /// In [`Self::selects`]: the list ends with this entry.
     pub const LAST: u32 = 1 << 20;
     const SELECTOR_MASK: u32 = (1 << 20) - 1;
     const SHIFT_SHIFT: u32 = 26;
 
-    /// An entry that nothing matches, the last of its list.
+    /// The entry that matches nothing and ends its list.
     pub const NOTHING: Self = Self { expires: 0, first: 0, span: 0, selects: Self::LAST };
 
-    /// An entry for one protocol or any, for a range of ports (if that is not empty) or whatever stands in their place.
+    /// An entry for one protocol or for every protocol, and for a range of ports or for packets with and
+    /// without ports. An entry for an empty range matches nothing.
     #[must_use]
     pub fn new(selector: u32, expires: u32, protocol: Option<u8>, ports: Option<(u16, u16)>) -> Self {
         let (first, last, bits) = match (protocol, ports) {
@@ -219,7 +235,7 @@ impl Entry {
         }
     }
 
-    /// Number of the indicator if that matches, or 0.
+    /// The number of the indicator if the entry matches, else 0.
     #[inline(always)]
     #[must_use]
     pub const fn selector(&self, endpoint: Endpoint, now_seconds: u32) -> u32 {
@@ -230,7 +246,7 @@ impl Entry {
         self.selects & Self::SELECTOR_MASK
     }
 
-    /// Whether the list ends with it.
+    /// Whether the list ends with this entry.
     #[inline(always)]
     #[must_use]
     pub const fn is_last(&self) -> bool {
@@ -238,15 +254,15 @@ impl Entry {
     }
 }
 
-/// All bits where a number is below another, or else none. The upper half of a difference, and not its sign: that the
-/// compiler would take for a comparison and make a branch of.
+/// All 32 bits set if a number is below another, else none. It takes the upper half of a difference: the
+/// compiler would turn the sign of the difference into a comparison and a branch.
 #[inline(always)]
 #[must_use]
 pub const fn is_below(number: u32, other: u32) -> u32 {
     ((number as u64).wrapping_sub(other as u64) >> 32) as u32
 }
 
-/// Where the tables lie in the array, and how large they are: constants of the program.
+/// The places and sizes of the tables in the array: constants of the program.
 #[derive(
     Clone,
     Copy,
@@ -261,23 +277,24 @@ pub const fn is_below(number: u32, other: u32) -> u32 {
 )]
 #[repr(C)]
 pub struct Tables {
-    /// Odd: spreads addresses over filter and hosts; choice so that no bucket overflows.
+    /// An odd factor that spreads addresses over the filter and the hosts. The agent chooses it so that no
+    /// bucket overflows.
     pub multiplier: u64,
     /// First node of the filter.
     pub filter: u32,
-    /// Bits of the filter, minus one: a power of two of at least 8,192 (one node).
+    /// Bits of the filter, minus one. Their number is a power of two and at least 8,192, which is one node.
     pub filter_mask: u32,
     /// First node of the IPv4 hosts.
     pub ipv4_hosts: u32,
-    /// Their buckets, minus one: a power of two of at least one node.
+    /// Buckets of the IPv4 hosts, minus one. Their number is a power of two and fills at least one node.
     pub ipv4_hosts_mask: u32,
     /// First node of the IPv6 hosts.
     pub ipv6_hosts: u32,
-    /// Their buckets, minus one.
+    /// Buckets of the IPv6 hosts, minus one.
     pub ipv6_hosts_mask: u32,
     /// First node of the table for indicators without an address.
     pub any: u32,
-    /// Directions that may be collected: [`direction_bit`]s.
+    /// The directions that the program may collect: [`direction_bit`]s.
     pub directions: u32,
 }
 

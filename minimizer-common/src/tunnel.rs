@@ -1,10 +1,10 @@
-//! The tunnels that the program can look into: one list that gives the settings, the command line and
-//! the documentation.
+//! The tunnels that the program can look into: one list that gives the settings, the command line and the
+//! documentation.
 
 use crate::named;
 
 named! {
-    /// A tunnel whose inner packet can be counted in place of the outer one.
+    /// A tunnel whose inner packet the program can count in place of the outer one.
     pub enum Tunnel {
         GtpU, "gtp-u", "GTP-U user data (3GPP TS 29.281): UDP port 2152, message type 255, IP inside";
         Vxlan, "vxlan", "VXLAN (RFC 7348): UDP port 4789, Ethernet inside";
@@ -21,12 +21,12 @@ named! {
 pub struct Tunnels(pub u32);
 
 impl Tunnels {
-    /// No tunnel: outer packets are counted, what is inside is payload.
+    /// No tunnel: the program counts outer packets, and their content is payload.
     pub const NONE: Self = Self(0);
-    /// Every tunnel there is.
+    /// Every tunnel.
     pub const ALL: Self = Self((1 << Tunnel::ALL.len()) - 1);
 
-    /// The set with one tunnel more.
+    /// The set and one tunnel more.
     #[must_use]
     pub const fn with(self, tunnel: Tunnel) -> Self {
         Self(self.0 | 1 << tunnel as u32)

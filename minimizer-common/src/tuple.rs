@@ -1,20 +1,21 @@
 //! The key of a flow and the 64-byte slot in which the kernel counts it.
 //!
-//! A slot is one cache line of eight 64-bit words, so that a look-up compares and updates whole
-//! words. Addresses keep network byte order; every other number is in host order.
+//! A slot is one cache line of eight 64-bit words. A look-up compares and updates whole words. Addresses keep
+//! network byte order; every other number is in host order.
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-/// What distinguishes one flow from another: five words, 16 bits of a sixth and 20 of a seventh.
+/// What distinguishes one flow from another: five words, 16 bits of a sixth word and 20 bits of a seventh.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Tuple {
-    /// IPv6: source in words 0 and 1, destination in words 2 and 3. IPv4: both in word 0, rest zero.
+    /// IPv6: source in words 0 and 1, destination in words 2 and 3. IPv4: both in word 0, and the other words
+    /// are zero.
     pub addresses: [u64; 4],
     /// Ports (or ICMP type and code) in bits 0..32, [`Tags`] in bits 32..64.
     pub transport: u64,
     /// Protocol in bits 0..8, traffic class octet in bits 8..16.
     pub kind: u16,
-    /// Number of the selector that the packet matched, 0 without; 20 bits.
+    /// Number of the selector that the packet matched, 0 if the policy has none; 20 bits.
     pub selector: u32,
 }
 
@@ -29,9 +30,9 @@ impl Tags {
     const VERSION_6: u32 = 1 << 26;
     const INTERFACE_SHIFT: u32 = 27;
 
-    /// The bits of the outermost VLAN identifier, and that there is one.
+    /// The bits of the outermost VLAN identifier, and the bit that says that it is present.
     pub const VLAN: Self = Self(Self::VLAN_ID_MASK | Self::TAGGED);
-    /// The bits of the second VLAN identifier, and that there is one.
+    /// The bits of the second VLAN identifier, and the bit that says that it is present.
     pub const CUSTOMER_VLAN: Self = Self(Self::VLAN_ID_MASK << 12 | Self::TAGGED_TWICE);
     /// The bit of the IP version.
     pub const VERSION: Self = Self(Self::VERSION_6);
@@ -41,7 +42,7 @@ impl Tags {
     /// Tags of an untagged IPv4 packet from interface slot 0.
     pub const NONE: Self = Self(0);
 
-    /// Adds the next VLAN tag, outermost first; beyond the second only the first two are kept.
+    /// Adds the next VLAN tag, outermost first. It keeps the first two tags and ignores further ones.
     #[inline(always)]
     #[must_use]
     pub const fn with_vlan(self, vlan_id: u16) -> Self {
@@ -69,13 +70,13 @@ impl Tags {
         Self(self.0 | slot << Self::INTERFACE_SHIFT)
     }
 
-    /// Outermost VLAN identifier (IE 58), if the frame was tagged and it is kept.
+    /// Outermost VLAN identifier (IE 58), if the frame had a tag and the policy keeps the identifier.
     #[must_use]
     pub const fn vlan_id(self) -> Option<u16> {
         if self.0 & Self::TAGGED != 0 { Some((self.0 & Self::VLAN_ID_MASK) as u16) } else { None }
     }
 
-    /// Second VLAN identifier (IE 245), if the frame had two tags and it is kept.
+    /// Second VLAN identifier (IE 245), if the frame had two tags and the policy keeps the identifier.
     #[must_use]
     pub const fn customer_vlan_id(self) -> Option<u16> {
         if self.0 & Self::TAGGED_TWICE != 0 { Some((self.0 >> 12 & Self::VLAN_ID_MASK) as u16) } else { None }
@@ -167,7 +168,7 @@ impl Tuple {
     }
 }
 
-/// One flow in the table: the tuple and what is counted for it. All zero when free.
+/// One flow in the table: the tuple and its counts. A free slot is all zero.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct Slot {
@@ -177,23 +178,23 @@ pub struct Slot {
     pub transport: u64,
     /// [`Tuple::kind`] in bits 0..16, OR of the TCP control bits in 16..32, packets in 32..64.
     pub counters: u64,
-    /// Sum of the IP lengths the headers declare in bits 0..44, [`Tuple::selector`] in bits 44..64.
+    /// Sum of the declared IP lengths in bits 0..44, [`Tuple::selector`] in bits 44..64.
     ///
     /// 44 bits hold what 2 Tbit/s carry in 70 seconds.
     pub volume: u64,
-    /// First and last time unit in which a packet was seen, in bits 0..32 and 32..64.
+    /// First time unit with a packet of the flow in bits 0..32, last one in bits 32..64.
     pub times: u64,
 }
 
 impl Slot {
-    /// Added to [`Slot::counters`] for each packet.
+    /// What each packet adds to [`Slot::counters`].
     pub const ONE_PACKET: u64 = 1 << 32;
     /// Position of the TCP control bits in [`Slot::counters`].
     pub const CONTROL_BITS_SHIFT: u32 = 16;
     /// Position of the selector in [`Slot::volume`].
     pub const SELECTOR_SHIFT: u32 = 44;
 
-    /// Number of packets; 0 means that the slot is free.
+    /// Number of packets. A slot with 0 packets is free.
     #[inline(always)]
     #[must_use]
     pub const fn packets(&self) -> u32 {
@@ -218,20 +219,20 @@ impl Slot {
         self.volume & ((1 << Self::SELECTOR_SHIFT) - 1)
     }
 
-    /// Number of the selector, 0 without.
+    /// Number of the selector, 0 if the policy has none.
     #[inline(always)]
     #[must_use]
     pub const fn selector(&self) -> u32 {
         (self.volume >> Self::SELECTOR_SHIFT) as u32
     }
 
-    /// First time unit in which the flow was seen.
+    /// First time unit with a packet of the flow.
     #[must_use]
     pub const fn first(&self) -> u32 {
         (self.times & 0xffff_ffff) as u32
     }
 
-    /// Last time unit in which the flow was seen.
+    /// Last time unit with a packet of the flow.
     #[must_use]
     pub const fn last(&self) -> u32 {
         (self.times >> 32) as u32

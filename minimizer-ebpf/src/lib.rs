@@ -1,7 +1,7 @@
-//! The parser and the flow table of the kernel program, free of anything that ties them to a kernel.
+//! The parser, the policy and the flow table of the kernel program. They do not depend on a kernel.
 //!
-//! [`parser`] walks a packet, [`policy`] decides what is left of it, [`table`] counts that. `program/` holds the modules of
-//! the binary. Everything else builds and is tested on the host.
+//! [`parser`] walks a packet, [`policy`] decides what the program keeps of it, and [`table`] counts it.
+//! `program/` has the modules of the binary. Everything else builds on the host and is tested there.
 #![no_std]
 #![allow(
     clippy::cast_possible_truncation,
@@ -17,20 +17,21 @@ pub mod parser;
 pub mod policy;
 pub mod table;
 
-/// The same number, by a way that the verifier does not trace back: what is loaded as a part of what
-/// was stored. Whatever is added to a pointer it traces back to everything the number was computed
-/// from, tells packets apart by all of that, and walks what follows once for each kind of packet.
+/// Returns the same number, but the verifier loses track of where it came from.
 ///
-/// A shift, a store and a load: of a word of eight octets on its stack the verifier remembers nothing that is loaded from
-/// its upper half.
+/// The verifier traces whatever is added to a pointer back to everything that the number was computed from.
+/// It then tells packets apart by all of that, and walks the rest of the code once for each kind of packet.
+///
+/// This function shifts, stores and loads. The verifier remembers nothing about the upper half of an
+/// eight-octet word on the stack, if the program loads that half alone.
 #[inline(always)]
 #[must_use]
 pub fn untraced(number: u32) -> u32 {
     let mut place = MaybeUninit::<u64>::uninit();
-    // SAFETY: writes a place of this function.
+    // SAFETY: writes a local variable.
     unsafe { place.as_mut_ptr().write_volatile(u64::from(number) << 32) };
-    // SAFETY: the second half lies within the place.
+    // SAFETY: the second half lies within the variable.
     let upper = unsafe { place.as_ptr().cast::<u32>().add(1) };
-    // SAFETY: it was written just above.
+    // SAFETY: the write above initialised it.
     unsafe { upper.read_volatile() }
 }

@@ -12,7 +12,7 @@ use aya_ebpf::macros::xdp;
 use aya_ebpf::programs::XdpContext;
 use minimizer_common::settings::{ACTION_DROP, ACTION_PASS};
 
-/// Counts the packet and lets it pass. Never alters it.
+/// Counts the packet and lets it pass. It never alters a packet.
 #[xdp(frags)]
 #[inline(always)]
 fn minimizer(context: XdpContext) -> u32 {
@@ -20,8 +20,8 @@ fn minimizer(context: XdpContext) -> u32 {
     ACTION_PASS
 }
 
-/// Counts the packet and drops it, on an interface that the operator declared a tap. A program of its own:
-/// what is attached to any other interface has no instruction that drops.
+/// Counts the packet and drops it, on an interface that the operator has declared a tap. It is a program of
+/// its own, so that the program on every other interface has no instruction that drops.
 #[xdp(frags)]
 #[inline(always)]
 fn minimizer_tap(context: XdpContext) -> u32 {
@@ -29,7 +29,7 @@ fn minimizer_tap(context: XdpContext) -> u32 {
     ACTION_DROP
 }
 
-/// As [`minimizer`], where a policy lists tunnels: counts the packet inside of them.
+/// Like [`minimizer`], for a policy that lists tunnels: counts the packet inside a tunnel.
 #[xdp(frags)]
 #[inline(always)]
 fn minimizer_inner(context: XdpContext) -> u32 {
@@ -37,7 +37,7 @@ fn minimizer_inner(context: XdpContext) -> u32 {
     ACTION_PASS
 }
 
-/// As [`minimizer_tap`], where a policy lists tunnels.
+/// Like [`minimizer_tap`], for a policy that lists tunnels.
 #[xdp(frags)]
 #[inline(always)]
 fn minimizer_intap(context: XdpContext) -> u32 {
@@ -48,7 +48,7 @@ fn minimizer_intap(context: XdpContext) -> u32 {
 #[inline(always)]
 fn count<const TUNNELS: bool>(context: &XdpContext) {
     let _outcome = program::accounting::account::<TUNNELS>(context);
-    // For development only: a shipped object has no buffer to write this to.
+    // For development only: a shipped object has no ring buffer for the log.
     #[cfg(feature = "log")]
     if let Some(outcome) = _outcome {
         aya_log_ebpf::debug!(context, "outcome {}", outcome);
@@ -61,7 +61,7 @@ fn unreachable_panic(_: &core::panic::PanicInfo<'_>) -> ! {
     loop {}
 }
 
-/// The kernel offers GPL-only helpers to programs that say so; licence text as the kernel knows it.
+/// The kernel offers GPL-only helpers to programs with such a licence. The text is one that the kernel knows.
 #[unsafe(link_section = "license")]
 #[unsafe(no_mangle)]
 static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

@@ -1,15 +1,15 @@
-//! How kernel programs are built: one recipe for the agent's build script, for the rebuild that
-//! `cargo xtask verify-object` compares with, and for the programs of the bench.
+//! How kernel programs are built. One recipe for the agent's build script, for the rebuild that `cargo xtask
+//! verify-object` compares with, and for the programs of the bench.
 
 use std::env;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// Kernel programs are 64-bit little-endian BPF; instruction set 3 is understood from Linux 5.1 on.
+/// Kernel programs are 64-bit little-endian BPF. Linux 5.1 and later understand instruction set 3.
 ///
-/// Loads of unaligned header fields are allowed: XDP runs on machines that have them. The linker
-/// generates the code, so that it is the linker that is told.
+/// The program may load unaligned header fields: the machines that run XDP support it. The linker generates
+/// the code, so that the option goes to the linker.
 const RUSTFLAGS: &[&str] = &[
     "-Cdebuginfo=2",
     "-Ctarget-cpu=v3",
@@ -18,7 +18,7 @@ const RUSTFLAGS: &[&str] = &[
     "--cfg=bpf_target_arch=\"x86_64\"",
 ];
 
-/// Variables through which an outer cargo, a wrapper or a user's habits would change the object.
+/// Variables of an outer cargo, a wrapper or a user that would change the object.
 const INHERITED: &[&str] = &[
     "RUSTC",
     "RUSTC_WRAPPER",
@@ -39,15 +39,14 @@ pub struct KernelProgram {
     pub package: &'static str,
     /// Name of the binary.
     pub bin: &'static str,
-    /// Features to build it with, separated by commas.
+    /// The features to build it with, separated by commas.
     pub features: &'static str,
 }
 
-/// Builds the object of `program` below `target_folder` and returns its path, and what the compiler
-/// warned of.
+/// Builds the object of `program` below `target_folder`. Returns its path and the compiler's warnings.
 ///
 /// # Errors
-/// What cargo printed, when it failed.
+/// The output of cargo, if it failed.
 pub fn build(
     root: &Path,
     linker: &Path,
@@ -62,11 +61,11 @@ pub fn build(
         .current_dir(root)
         .args(["build", "--package", package, "--bin", bin, "--features", features])
         .args(["--release", "--target", "bpfel-unknown-none", "-Zbuild-std=core", "--quiet", "--locked"])
-        // Paths of this machine are not the object's business, and would make it differ elsewhere.
+        // The object must not contain paths of this machine, which would make it differ on another one.
         .args(["-Ztrim-paths", "--config", "profile.release.trim-paths=\"all\""])
         .arg("--target-dir")
         .arg(target_folder)
-        // Of the pinned toolchain too, only nightly features build `core`.
+        // Building `core` is a nightly feature, which the pinned toolchain unlocks by this variable.
         .env("RUSTC_BOOTSTRAP", "1")
         .env("CARGO_ENCODED_RUSTFLAGS", flags);
     for name in INHERITED {

@@ -1,4 +1,4 @@
-//! `cargo xtask bench`: what the program costs, measured on this machine.
+//! `cargo xtask bench`: measures on this machine what the program costs.
 
 use std::ffi::OsString;
 
@@ -19,7 +19,8 @@ pub fn run(arguments: &[OsString]) -> Result<()> {
     command::run(&mut bench)
 }
 
-/// Whether the bench compares with other flow agents: all of it does, and the part that is named so.
+/// Whether the bench compares with other flow agents: the whole bench does, and so does the part of that
+/// name.
 fn listens(arguments: &[OsString]) -> bool {
     let has = |word: &str| arguments.iter().any(|argument| argument.to_string_lossy().contains(word));
     has("live") || !["--quick", "--only", "--curve", "--help", "-h"].into_iter().any(has)

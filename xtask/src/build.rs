@@ -1,4 +1,4 @@
-//! `cargo xtask build`: the agent, with the kernel program in it, in release mode.
+//! `cargo xtask build`: builds the agent, with the kernel program inside, in release mode.
 
 use anyhow::Result;
 
@@ -6,7 +6,7 @@ use crate::command;
 use crate::setup::{self, Purpose};
 use crate::workspace::{self, Profile};
 
-/// Installs what is missing and builds.
+/// Installs what is missing and builds the agent.
 pub fn run() -> Result<()> {
     setup::ensure(Purpose::Build)?;
     release()?;
@@ -19,7 +19,8 @@ pub fn release() -> Result<()> {
     command::run(&mut workspace::cargo(["build", "--release", "--package", "minimizer"]))
 }
 
-/// Builds every program of the workspace from the libraries that the tests use, so that nothing is built twice.
+/// Builds every program of the workspace with the features that the tests use, so that cargo builds nothing
+/// twice.
 pub fn tested() -> Result<()> {
     command::run(&mut workspace::cargo(["build", "--workspace", "--bins", "--test", "cli"]))
 }

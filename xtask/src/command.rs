@@ -1,4 +1,4 @@
-//! Runs commands so that whoever watches sees each one before it starts.
+//! Runs commands and shows each one before it starts.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::workspace;
 
-/// Prints the command, runs it and fails when it fails.
+/// Prints the command, runs it and fails if the command fails.
 pub fn run(command: &mut Command) -> Result<()> {
     announce(command);
     let status = command.status().with_context(|| format!("cannot start `{}`", text(command)))?;
@@ -18,15 +18,15 @@ pub fn run(command: &mut Command) -> Result<()> {
     Ok(())
 }
 
-/// Prints the command as it could be typed.
+/// Prints the command as a person would type it.
 pub fn announce(command: &Command) {
     eprintln!("$ {}", text(command));
 }
 
-/// The command as it could be typed, with the variables it sets.
+/// The command as a person would type it, with the variables that it sets.
 pub fn text(command: &Command) -> String {
     let variables = command.get_envs().filter_map(|(name, value)| {
-        // Both only repeat what is so anyway; they would hide the command.
+        // Both repeat what holds anyway and would hide the command.
         let noise = name == "PATH" || name == "CARGO_TARGET_DIR";
         let value = value.filter(|_| !noise)?;
         Some(format!("{}={}", name.to_string_lossy(), quoted(&value.to_string_lossy())))
@@ -51,7 +51,7 @@ pub fn is_root() -> bool {
     fs::metadata("/proc/self").is_ok_and(|process| process.uid() == 0)
 }
 
-/// A command that runs as root: as it is, or through sudo. `None` when neither is possible.
+/// A command that runs as root: directly, or through sudo. `None` if neither is possible.
 pub fn as_root(program: &str) -> Option<Command> {
     if is_root() {
         return Some(Command::new(program));

@@ -1,4 +1,4 @@
-//! `cargo xtask demo`: builds the agent and becomes it.
+//! `cargo xtask demo`: builds the agent and replaces this process by its demo.
 
 use std::ffi::OsString;
 use std::os::unix::process::CommandExt;
@@ -9,7 +9,7 @@ use crate::setup::{self, Purpose};
 use crate::workspace::{self, Profile};
 use crate::{build, command};
 
-/// Builds the agent and replaces this process by `minimizer demo`, through sudo unless root.
+/// Builds the agent and replaces this process by `minimizer demo`. Uses sudo unless root runs it.
 pub fn run(arguments: &[OsString]) -> Result<()> {
     setup::ensure(Purpose::Demo)?;
     build::release()?;

@@ -1,4 +1,4 @@
-//! `cargo xtask fuzz`: the fuzzers, with sanitizers, seeded with generated frames.
+//! `cargo xtask fuzz`: runs the fuzzers with sanitizers, seeded with generated frames.
 
 use std::fs;
 use std::process::Command;
@@ -11,13 +11,13 @@ use crate::{command, test, workspace};
 
 /// Folder of the fuzzers' package.
 const PACKAGE: &str = "tests/fuzz";
-/// Longest input: a frame of a page has every header there can be.
+/// Longest input: a frame of one page holds every possible header.
 const INPUT_OCTETS_MAX: u32 = 2048;
 
 /// Command line of the verb.
 #[derive(clap::Args)]
 pub struct Arguments {
-    /// Which fuzzer; all of them, one after the other, when none is named.
+    /// The fuzzer to run. Without a name, all of them run, one after the other.
     #[arg(value_enum)]
     targets: Vec<Target>,
     /// How long each one runs.
@@ -27,9 +27,9 @@ pub struct Arguments {
 
 #[derive(Clone, Copy, ValueEnum)]
 enum Target {
-    /// The parser on the host: total, within the first buffer, within the headers.
+    /// The parser on the host: it always ends, and reads only the first buffer and the headers.
     Walk,
-    /// The program in the kernel against the parser on the host.
+    /// The program in the kernel, compared with the parser on the host.
     Kernel,
 }
 
@@ -42,7 +42,7 @@ impl Target {
     }
 }
 
-/// Runs the verb. What a fuzzer finds it writes to `target/fuzz/artifacts` and fails.
+/// Runs the verb. A fuzzer writes each finding to `target/fuzz/artifacts` and fails.
 pub fn run(arguments: &Arguments) -> Result<()> {
     setup::ensure(Purpose::Fuzz)?;
     let targets = if arguments.targets.is_empty() { Target::value_variants() } else { &arguments.targets };
@@ -66,7 +66,7 @@ fn fuzz(target: Target, seconds: u32) -> Result<()> {
     fuzzer.args(["--sanitizer", "address", name]).arg(&corpus);
     fuzzer.arg("--").arg(format!("-max_total_time={seconds}")).arg(format!("-max_len={INPUT_OCTETS_MAX}"));
     fuzzer.arg(format!("-artifact_prefix={}/", artifacts.display())).arg("-print_final_stats=1");
-    // Of the pinned toolchain too, only nightly features have sanitizers.
+    // Sanitizers are nightly features, which the pinned toolchain unlocks by this variable.
     fuzzer.env("RUSTC_BOOTSTRAP", "1");
     test::run_as_root(&mut fuzzer)?;
     command::run(&mut fuzzer)

@@ -1,4 +1,4 @@
-//! `cargo xtask test --kernels`: the program on older and newer kernels, in emulated machines.
+//! `cargo xtask test --kernels`: runs the program on older and newer kernels, in emulated machines.
 
 mod guest;
 mod images;
@@ -19,10 +19,10 @@ use guest::Guest;
 use images::Image;
 use verified::Verified;
 
-/// Set to 1 where a kernel that cannot be had is a failure.
+/// If this variable is 1, a kernel that cannot be fetched is a failure.
 const REQUIRED: &str = "MINIMIZER_REQUIRE_KERNELS";
 
-/// Runs the guest's checks on every kernel that can be had, and fails what takes the verifier too long.
+/// Runs the guest's checks on every available kernel. A program beyond the verifier's budget fails.
 pub fn run() -> Result<Tally> {
     setup::ensure(Purpose::Build)?;
     let images = match machines() {
@@ -59,7 +59,7 @@ pub fn run() -> Result<Tally> {
     Ok(tallies.into_iter().sum())
 }
 
-/// What machines need: an emulator, and kernels, of which single ones may be missing.
+/// An emulator and the kernels. A single kernel may be missing.
 fn machines() -> Result<Vec<Result<Image>>> {
     setup::ensure(Purpose::Kernels)?;
     images::all()
@@ -74,8 +74,8 @@ fn skipped(reason: &Error) -> Result<Tally> {
     Ok(Tally::SKIPPED)
 }
 
-/// Boots the kernels, as many at a time as there are CPUs: the emulator uses one for a machine. Returns their consoles in
-/// the order of the images.
+/// Boots the kernels, as many at a time as there are CPUs, because the emulator uses one CPU for a machine.
+/// Returns their consoles in the order of the images.
 fn boot_all(images: &[&Image], guest: &Guest) -> Vec<Result<String>> {
     let at_once = thread::available_parallelism().map_or(1, NonZeroUsize::get);
     let next = AtomicUsize::new(0);

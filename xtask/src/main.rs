@@ -14,7 +14,7 @@ mod test;
 mod verify_object;
 mod workspace;
 
-// The recipe belongs to the agent's build script, which cannot depend on a crate that needs it.
+// The recipe belongs to the agent's build script, which cannot depend on a crate that needs the agent.
 #[path = "../../minimizer/build/kernel_program.rs"]
 mod kernel_program;
 
@@ -24,7 +24,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
-/// Everything a developer or a CI machine does with this repository.
+/// Every task of a developer or a CI machine in this repository.
 #[derive(Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask")]
 struct Arguments {
@@ -34,11 +34,11 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Verb {
-    /// Installs what the other verbs need; each of them calls it for itself.
+    /// Installs what the other verbs need. Each of them calls it by itself.
     Setup(setup::Arguments),
-    /// Builds the agent, with the kernel program in it, in release mode.
+    /// Builds the agent, with the kernel program inside, in release mode.
     Build,
-    /// Builds the agent and runs `minimizer demo` with the arguments given.
+    /// Builds the agent and runs `minimizer demo` with the given arguments.
     Demo {
         /// Arguments of `minimizer demo`.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
@@ -46,11 +46,11 @@ enum Verb {
     },
     /// Runs every check and every test.
     Test(test::Arguments),
-    /// Checks what the kernel program in the agent can do, and that it is the one that was built.
+    /// Checks what the kernel program in the agent can do, and that it comes from this source.
     VerifyObject(verify_object::Arguments),
     /// Runs the fuzzers of the parser, with sanitizers.
     Fuzz(fuzz::Arguments),
-    /// Measures: builds the benches in release mode and runs them with the arguments given.
+    /// Builds the benches in release mode and runs them with the given arguments.
     Bench {
         /// Arguments of the bench.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]

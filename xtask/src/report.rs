@@ -1,4 +1,4 @@
-//! The closing table of a run of many steps.
+//! The closing table of a run with several steps.
 
 use std::iter::Sum;
 use std::time::{Duration, Instant};
@@ -12,7 +12,7 @@ pub struct Tally {
     pub passed: u64,
     /// Checks that failed.
     pub failed: u64,
-    /// Checks that could not be made; why was said when it turned out.
+    /// Checks that could not run. Each one has printed the reason.
     pub skipped: u64,
 }
 
@@ -21,7 +21,7 @@ impl Tally {
     pub const ONE: Self = Self { passed: 1, failed: 0, skipped: 0 };
     /// A check that failed.
     pub const FAILED: Self = Self { passed: 0, failed: 1, skipped: 0 };
-    /// A check that could not be made.
+    /// A check that could not run.
     pub const SKIPPED: Self = Self { passed: 0, failed: 0, skipped: 1 };
 }
 
@@ -35,7 +35,7 @@ impl Sum for Tally {
     }
 }
 
-/// Steps that were run, with their results and durations.
+/// The steps that ran, with their results and durations.
 #[derive(Default)]
 pub struct Report {
     steps: Vec<Step>,
@@ -48,8 +48,8 @@ struct Step {
 }
 
 impl Report {
-    /// Runs a step. A failure is printed and counted, and the steps after it still run: whoever
-    /// repairs something wants to know all that is broken.
+    /// Runs a step. It prints and counts a failure, and the later steps still run, so that one run shows
+    /// everything that is broken.
     pub fn step(&mut self, name: &'static str, step: impl FnOnce() -> Result<Tally>) {
         eprintln!("\n== {name}");
         let start = Instant::now();
@@ -60,12 +60,12 @@ impl Report {
         self.steps.push(Step { name, tally, took: start.elapsed() });
     }
 
-    /// All steps together.
+    /// The sum of all steps.
     pub fn total(&self) -> Tally {
         self.steps.iter().map(|step| step.tally).sum()
     }
 
-    /// The table, and as the last line the sums.
+    /// The table, with the sums as its last line.
     pub fn table(&self) -> String {
         let mut table = format!("\n{:<16} {:>7} {:>7} {:>9}\n", "step", "passed", "failed", "took");
         for Step { name, tally, took } in &self.steps {

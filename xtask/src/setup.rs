@@ -1,4 +1,4 @@
-//! `cargo xtask setup`: finds out what this machine lacks, says so, installs it.
+//! `cargo xtask setup`: finds out what this machine lacks, prints it and installs it.
 
 mod apt;
 mod cargo_tools;
@@ -25,12 +25,12 @@ pub struct Arguments {
     /// What to prepare this machine for.
     #[arg(long = "for", value_enum, default_value_t = Purpose::Test)]
     purpose: Purpose,
-    /// Only say what is missing.
+    /// Only print what is missing.
     #[arg(long)]
     dry_run: bool,
 }
 
-/// What a machine is prepared for.
+/// A purpose for which `setup` prepares a machine.
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Purpose {
     /// Building the agent and the kernel program.
@@ -46,7 +46,7 @@ pub enum Purpose {
 }
 
 impl Purpose {
-    /// Whether who prepares for this one prepares for the other too.
+    /// Whether preparing for this purpose also prepares for the other one.
     fn includes(self, other: Self) -> bool {
         match self {
             Self::Build => other == Self::Build,
@@ -69,7 +69,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     if arguments.dry_run { Ok(()) } else { plan.carry_out() }
 }
 
-/// Installs what the purpose needs, without a word when nothing is missing.
+/// Installs what the purpose needs. Prints nothing if nothing is missing.
 pub fn ensure(purpose: Purpose) -> Result<()> {
     let plan = Plan::new(purpose);
     if plan.is_empty() {
@@ -131,7 +131,7 @@ impl Plan {
         }
     }
 
-    /// Packages with libraries of what is unpacked.
+    /// Packages with libraries of the unpacked programs.
     fn libraries(&self) -> BTreeSet<&'static str> {
         self.unpacked.iter().flat_map(|package| package.absent_libraries()).collect()
     }

@@ -13,10 +13,10 @@ use crate::{command, kernels, verify_object, workspace};
 /// Command line of the verb.
 #[derive(clap::Args)]
 pub struct Arguments {
-    /// Only these steps, separated by commas.
+    /// Run only these steps, separated by commas.
     #[arg(long, value_enum, value_delimiter = ',')]
     only: Vec<Step>,
-    /// Only the checks on other kernels, in emulated machines; the same as `--only kernels`.
+    /// Run only the checks on other kernels, in emulated machines; the same as `--only kernels`.
     #[arg(long)]
     kernels: bool,
 }
@@ -25,7 +25,7 @@ pub struct Arguments {
 enum Step {
     /// rustfmt.
     Formatting,
-    /// clippy, warnings denied, on everything that runs on the host.
+    /// clippy on everything that runs on the host; warnings are errors.
     Lints,
     /// clippy on the kernel program, for the kernel's target.
     KernelLints,
@@ -35,7 +35,7 @@ enum Step {
     Spelling,
     /// Every test of the workspace.
     Tests,
-    /// The checks of `cargo xtask verify-object`, of the agent that the tests ran.
+    /// The checks of `cargo xtask verify-object`, on the agent that the tests ran.
     Object,
     /// The program on older and newer kernels, in emulated machines.
     Kernels,
@@ -64,7 +64,7 @@ impl Step {
             }
             Self::KernelLints => kernel_lints(),
             Self::Dependencies => {
-                // The advisory database would have to be cloned from the network on every run.
+                // A check of advisories would clone their database from the network on every run.
                 let mut deny = Command::new(workspace::tool("cargo-deny"));
                 check(deny.current_dir(workspace::root()).args(["check", "licenses", "bans", "sources"]))
             }
@@ -79,14 +79,14 @@ impl Step {
     }
 }
 
-/// Runs the steps asked for, all of them by default; fails when anything failed.
+/// Runs the requested steps, or all of them by default. Fails if a check failed.
 pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     let mut report = Report::default();
     let mut steps = arguments.only.clone();
     if arguments.kernels {
         steps.push(Step::Kernels);
     }
-    // Emulated machines are prepared for by their own step, which may be skipped where they cannot be had.
+    // The step for emulated machines makes its own preparations, because it may be skipped.
     if steps != [Step::Kernels] {
         report.step("setup", || setup::ensure(Purpose::Test).map(|()| Tally::ONE));
     }
@@ -108,12 +108,12 @@ fn kernel_lints() -> Result<Tally> {
     clippy
         .args(["--target", "bpfel-unknown-none", "-Zbuild-std=core", "--quiet"])
         .args(["--", "-Dwarnings"])
-        // Of the pinned toolchain too, only nightly features build `core`.
+        // Building `core` is a nightly feature, which the pinned toolchain unlocks by this variable.
         .env("RUSTC_BOOTSTRAP", "1");
     check(&mut clippy)
 }
 
-/// Runs every test of the workspace, as root, and adds up what the test programs report.
+/// Runs every test of the workspace as root, and adds up the reports of the test programs.
 fn tests() -> Result<Tally> {
     let mut tests = workspace::cargo(["test", "--workspace", "--no-fail-fast"]);
     tests.env("MINIMIZER_REQUIRE_BPF", "1").env("PATH", workspace::search_path_value()?);
@@ -134,7 +134,7 @@ fn tests() -> Result<Tally> {
     Ok(tally)
 }
 
-/// What a test program's last line says: `test result: ok. 12 passed; 0 failed; …`.
+/// The numbers in the last line of a test program: `test result: ok. 12 passed; 0 failed; …`.
 fn result_line(line: &str) -> Option<Tally> {
     let (_, counts) = line.strip_prefix("test result: ")?.split_once(". ")?;
     let count = |word: &str| {
@@ -143,8 +143,8 @@ fn result_line(line: &str) -> Option<Tally> {
     Some(Tally { passed: count("passed")?, failed: count("failed")?, skipped: 0 })
 }
 
-/// Lets cargo start the programs it built through sudo, unless this is root anyway: the programs
-/// load kernel programs, the compiler should not run as root.
+/// Lets cargo start the built programs through sudo, unless root runs this. The test programs load kernel
+/// programs; the compiler should not run as root.
 pub fn run_as_root(cargo: &mut Command) -> Result<()> {
     if command::is_root() {
         return Ok(());
@@ -154,7 +154,7 @@ pub fn run_as_root(cargo: &mut Command) -> Result<()> {
     let path = workspace::search_path_value()?;
     let path = path.to_str().context("PATH is not UTF-8")?;
     let runner = format!("{} --preserve-env env PATH={path}", sudo.display());
-    // For every host target that is likely; cargo reads only the one it builds for.
+    // One variable for every likely host target. Cargo reads only the one for its own.
     for target in ["X86_64_UNKNOWN_LINUX_GNU", "AARCH64_UNKNOWN_LINUX_GNU"] {
         cargo.env(format!("CARGO_TARGET_{target}_RUNNER"), &runner);
     }

@@ -1,5 +1,5 @@
-//! `cargo xtask verify-object`: what the kernel program of an agent can do, and that it is the one that
-//! was built from this source.
+//! `cargo xtask verify-object`: what the kernel program in an agent can do, and whether it comes from this
+//! source.
 
 mod embedded;
 mod flow;
@@ -30,15 +30,15 @@ use tag::{Tags, hexadecimal};
 /// Command line of the verb.
 #[derive(clap::Args)]
 pub struct Arguments {
-    /// An object file to check in place of the one in the agent.
+    /// An object file to check instead of the one in the agent.
     #[arg(long, value_name = "FILE")]
     object: Option<PathBuf>,
-    /// Only look at the object: no comparison with a rebuild, nor with what the kernel has loaded.
+    /// Only inspect the object; do not compare it with a rebuild or with what the kernel has loaded.
     #[arg(long = "static")]
     only_static: bool,
 }
 
-/// Builds the agent, takes the object out of it and checks that.
+/// Builds the agent, extracts the object and checks it.
 pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     setup::ensure(Purpose::Build)?;
     let bytes = match &arguments.object {
@@ -53,7 +53,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     Ok(if tally.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Checks the object in the agent that the tests ran, in every way.
+/// Runs every check on the object in the agent that the tests ran.
 pub fn tested() -> Result<Tally> {
     build::tested()?;
     verify(&of_the_agent(Profile::Tested)?, Some(Profile::Tested))
@@ -65,7 +65,8 @@ fn of_the_agent(profile: Profile) -> Result<Vec<u8>> {
     Ok(embedded::find(&agent).with_context(|| path.display().to_string())?.to_vec())
 }
 
-/// Checks an object; where a profile is named, also against a rebuild and against what the loader of that profile loads.
+/// Checks an object. With a profile, compares it also with a rebuild and with what that profile's loader
+/// loads.
 fn verify(bytes: &[u8], compare: Option<Profile>) -> Result<Tally> {
     let object = KernelObject::parse(bytes)?;
     let findings = rules::check(&object);
@@ -95,7 +96,7 @@ fn conclude(violations: &[String]) -> Result<()> {
     if violations.is_empty() { Ok(()) } else { bail!("\n        {}", violations.join("\n        ")) }
 }
 
-/// Builds the object anew, from nothing, and compares.
+/// Builds the object anew in an empty folder and compares it.
 fn rebuilt(bytes: &[u8]) -> Result<()> {
     let folder = workspace::root().join("target/verify-object");
     if folder.exists() {
@@ -125,7 +126,7 @@ fn same_bytes(bytes: &[u8], fresh: &[u8], path: &Path) -> Result<()> {
     )
 }
 
-/// Lets the agent's loader load its object, and compares what the kernel says of it.
+/// Lets the agent's loader load its object, and compares the kernel's view of it.
 fn loaded_is(bytes: &[u8], object: &KernelObject, profile: Profile) -> Result<()> {
     let Loaded { object_digest, tags } = loaded::ask(profile)?;
     let digest = hexadecimal(&Sha256::digest(bytes));
@@ -136,7 +137,7 @@ fn loaded_is(bytes: &[u8], object: &KernelObject, profile: Profile) -> Result<()
         let name = &program.name;
         let tag = tags.get(name).with_context(|| format!("the agent does not load program {name}"))?;
         let Tags { sha256, sha1 } = Tags::of(program);
-        // Which of the two is the kernel's choice; both cover every instruction.
+        // The kernel's version decides which tag it computes; both cover every instruction.
         let (sha256, sha1) = (hexadecimal(&sha256), hexadecimal(&sha1));
         if *tag != sha256 && *tag != sha1 {
             bail!("the kernel's tag of {name} is {tag}, the object's {sha256} or {sha1}");

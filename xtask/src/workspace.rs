@@ -1,4 +1,4 @@
-//! Where things lie in the repository.
+//! Paths in the repository.
 
 use std::env;
 use std::ffi::OsString;
@@ -10,7 +10,7 @@ pub fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("xtask lies in the repository")
 }
 
-/// The folder that holds what `setup` installs, so that nothing lands in the user's home.
+/// The folder into which `setup` installs, so that nothing goes into the user's home.
 pub fn tools() -> PathBuf {
     root().join("target/tools")
 }
@@ -25,16 +25,16 @@ pub fn tool_environment() -> PathBuf {
     tools().join("python")
 }
 
-/// Which programs are meant, of those that cargo has built.
+/// Which build of a program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Profile {
-    /// Those that people use.
+    /// The build for users.
     Release,
-    /// Those that the tests run: the same kernel program is in them.
+    /// The build that the tests run. It contains the same kernel program.
     Tested,
 }
 
-/// A program of the workspace as it was built last.
+/// The path of a program of the workspace, as last built.
 pub fn program(name: &str, profile: Profile) -> PathBuf {
     let folder = match profile {
         Profile::Release => "target/release",
@@ -43,12 +43,12 @@ pub fn program(name: &str, profile: Profile) -> PathBuf {
     root().join(folder).join(name)
 }
 
-/// Cargo of the pinned toolchain, run at the root.
+/// Cargo of the pinned toolchain, at the root.
 pub fn cargo<const N: usize>(arguments: [&str; N]) -> Command {
     let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo")));
     cargo.current_dir(root()).args(arguments).env("CARGO_TARGET_DIR", root().join("target"));
-    // Cargo describes the package that it runs, this one, in them. Build scripts that watch them (ring's) would run again,
-    // and all that depends on them be built again, whenever somebody else calls cargo.
+    // Cargo describes xtask itself in these variables. Build scripts that watch them (ring's) would run
+    // again, and cargo would rebuild everything that depends on them, whenever another caller runs cargo.
     for (name, _) in env::vars_os() {
         let of_package = |name: &str| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_");
         if name.to_str().is_some_and(of_package) {
@@ -58,8 +58,8 @@ pub fn cargo<const N: usize>(arguments: [&str; N]) -> Command {
     cargo
 }
 
-/// Folders in which programs are looked for: the project's own first, and those of the system
-/// administrator, which a user's `PATH` lacks on Debian.
+/// Folders to search for programs: the project's own first, and those of the system administrator, which are
+/// missing in a user's `PATH` on Debian.
 pub fn search_path() -> Vec<PathBuf> {
     let mut folders = vec![tools().join("bin")];
     folders.extend(env::split_paths(&env::var_os("PATH").unwrap_or_default()));
@@ -76,7 +76,7 @@ pub fn search_path_value() -> Result<OsString, env::JoinPathsError> {
     env::join_paths(search_path())
 }
 
-/// Where a program lies, if it is installed.
+/// The path of a program, if it is installed.
 pub fn find_program(name: &str) -> Option<PathBuf> {
     search_path().into_iter().map(|folder| folder.join(name)).find(|path| path.is_file())
 }

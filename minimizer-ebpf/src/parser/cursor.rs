@@ -1,4 +1,4 @@
-//! The only code that touches packet memory: it checks bounds, copies one header, advances.
+//! The only code that touches packet memory: it checks bounds, copies one header and advances.
 
 use core::ptr;
 
@@ -7,14 +7,14 @@ use minimizer_common::plan::Steps;
 
 use crate::untraced;
 
-/// A header as it lies on the wire: bytes and byte arrays only, so that it has no alignment, no
-/// padding and no invalid value.
+/// A header as it lies on the wire. It has only bytes and byte arrays, and thus no alignment, no padding and
+/// no invalid value.
 ///
 /// # Safety
 /// Implementors are `repr(C)` structs whose every field is `u8` or an array of `u8`.
 pub(crate) unsafe trait Header: Copy {}
 
-/// A frame, of which the first buffer lies in memory.
+/// A frame whose first buffer lies in memory.
 ///
 /// # Safety
 /// `start()..end()` is readable for as long as the implementor lives.
@@ -23,15 +23,16 @@ pub unsafe trait Frame {
     fn start(&self) -> *const u8;
     /// End of the first buffer.
     fn end(&self) -> *const u8;
-    /// Octets of the whole frame, further buffers included. In the kernel this is a call, made only
-    /// for a frame that the first buffer does not explain.
+    /// Octets of the whole frame, with further buffers. In the kernel this is a helper call. The walk makes it
+    /// only where the first buffer does not suffice: for a length beyond it, for a jumbogram, and for a frame at
+    /// which the walk stopped.
     fn octets(&self) -> u32;
-    /// Whether nobody wants what one of these steps leaves out, so that it is not read.
+    /// Whether the policy drops the fields that one of these steps names. The parser then does not read them.
     #[inline(always)]
     fn omits(&self, _steps: Steps) -> bool {
         false
     }
-    /// Whether [`Self::octets`] may end before the buffer does, so that reads must heed it.
+    /// Whether [`Self::octets`] can be fewer than the first buffer holds. Reads must then respect it.
     const ENDS_EARLY: bool = false;
 }
 
@@ -50,7 +51,7 @@ unsafe impl Frame for &[u8] {
     }
 }
 
-/// A frame that goes on in further buffers, which nothing here reads.
+/// A frame with further buffers, which the parser never reads.
 #[derive(Clone, Copy, Debug)]
 pub struct Split<'frame> {
     /// The first buffer.
@@ -74,7 +75,7 @@ unsafe impl Frame for Split<'_> {
     }
 }
 
-/// The part of a frame that a packet inside of another may use: up to where the outer one ends.
+/// The part of a frame that an inner packet may use. It ends where the outer packet ends.
 #[derive(Clone, Copy)]
 pub struct Within<F> {
     frame: F,
@@ -107,7 +108,7 @@ unsafe impl<F: Frame> Frame for Within<F> {
 }
 
 impl<F: Frame> Cursor<Within<F>> {
-    /// A cursor in a frame at `offset`, for a packet that may use `octets` from there on.
+    /// A cursor at `offset` in a frame, for a packet that may use `octets` from there on.
     #[inline(always)]
     #[must_use]
     pub fn within(frame: F, offset: u32, octets: u32) -> Self {
@@ -118,8 +119,8 @@ impl<F: Frame> Cursor<Within<F>> {
         cursor
     }
 
-    /// Makes the verifier forget what it knows of position and end, so that it walks what follows once
-    /// and not once for every kind of tunnel.
+    /// Makes the verifier forget what it knows about position and end. It then walks the rest once, and not
+    /// once for every kind of tunnel.
     #[inline(always)]
     pub(crate) fn settle(&mut self) {
         self.offset = untraced(self.offset) & OFFSET_MASK;
@@ -135,12 +136,12 @@ impl<F: Frame> Cursor<Within<F>> {
     }
 }
 
-/// A header that was found within its frame, to be copied in part.
+/// A header that lies within its frame. The caller copies the fields that it needs.
 #[derive(Clone, Copy)]
 pub(crate) struct Passed<H>(*const H);
 
 impl<H: Header> Passed<H> {
-    /// Copies the header. Where only some fields of the copy are used, only they are loaded, and only where they are.
+    /// Copies the header. The compiler loads only the fields that the caller uses, at the place of their use.
     #[inline(always)]
     pub(crate) fn copy(self) -> H {
         // SAFETY: `Cursor::pass` found the header within the frame, and `H` is plain bytes.
@@ -148,30 +149,30 @@ impl<H: Header> Passed<H> {
     }
 }
 
-/// Why a room stopped: no packet will be counted.
+/// Why a room stopped. The program does not count the packet in a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stop {
-    /// What was read decides.
+    /// The octets that were read decide the outcome.
     Found(Outcome),
     /// The first buffer ended inside a header.
     Ended(Outcome),
 }
 
-/// A position in a frame. No reference to packet memory ever leaves it.
+/// A position in a frame. It never hands out a reference to packet memory.
 pub struct Cursor<F> {
     frame: F,
     start: *const u8,
     end: *const u8,
-    /// Octets before the position. A number, not a pointer: see [`Self::forget`].
+    /// Octets before the position. A number, because a pointer would defeat [`Self::forget`].
     offset: u32,
-    /// Octets of the frame that are known of: of the first buffer, until somebody asked for more.
+    /// Known octets of the frame: those of the first buffer, until a caller asks for all.
     known: u32,
     /// Octets of the frame up to the last one that was read.
     read: u32,
 }
 
-/// The verifier tracks packet offsets below 64 KiB. The longest chain of headers, eight extension
-/// headers of 2 KiB behind a full link layer, ends well below this bound.
+/// The verifier tracks packet offsets below 64 KiB. The longest chain of headers is eight extension headers
+/// of 2 KiB behind a full link layer; it ends well below this bound.
 const OFFSET_MASK: u32 = 0x7fff;
 
 impl<F: Frame> Cursor<F> {
@@ -184,7 +185,7 @@ impl<F: Frame> Cursor<F> {
         Self { frame, start, end, offset: 0, known, read: 0 }
     }
 
-    /// A cursor for a packet inside of this one: at `offset`, with `octets` from there on.
+    /// A cursor for a packet inside this frame: at `offset`, with `octets` from there on.
     #[inline(always)]
     pub(crate) fn enter(&self, offset: u32, octets: u32) -> Cursor<Within<F>>
     where
@@ -195,7 +196,7 @@ impl<F: Frame> Cursor<F> {
         inner
     }
 
-    /// Moves to where a cursor that entered this frame has come to.
+    /// Moves to the position of a cursor that entered this frame.
     #[inline(always)]
     pub(crate) fn follow(&mut self, inner: &Cursor<Within<F>>) {
         self.offset = inner.offset;
@@ -210,8 +211,8 @@ impl<F: Frame> Cursor<F> {
         Some(header)
     }
 
-    /// Finds the header at the position within the frame and advances behind it; `None` when the frame ends first.
-    /// Of what is not copied from it then, no load is in the program.
+    /// Finds the header at the position within the frame and advances behind it; `None` when the frame ends
+    /// first. The program loads only the fields that the caller copies later.
     #[inline(always)]
     pub(crate) fn pass<H: Header>(&mut self) -> Option<Passed<H>> {
         let octets = size_of::<H>() as u32;
@@ -242,7 +243,7 @@ impl<F: Frame> Cursor<F> {
         Some(unsafe { ptr::read_unaligned(at.cast::<H>()) })
     }
 
-    /// Whether nobody wants what one of these steps leaves out.
+    /// Whether the policy drops the fields that one of these steps names.
     #[inline(always)]
     pub(crate) fn omits(&self, steps: Steps) -> bool {
         self.frame.omits(steps)
@@ -263,21 +264,21 @@ impl<F: Frame> Cursor<F> {
         Some(unsafe { *at } >> 4)
     }
 
-    /// Whether `octets` from the position on go beyond a packet that ends before its frame.
+    /// Whether `octets` from the position on go beyond the end of a packet that ends before its frame.
     #[inline(always)]
     const fn is_behind(&self, octets: u32) -> bool {
         F::ENDS_EARLY && self.offset + octets > self.known
     }
 
-    /// Moves over `octets` that are not read. A position beyond the end makes the next read fail.
+    /// Advances over `octets` without reading them. A position beyond the end makes the next read fail.
     #[inline(always)]
     pub(crate) fn skip(&mut self, octets: u32) {
         self.offset = (self.offset + octets) & OFFSET_MASK;
     }
 
-    /// Makes the verifier forget the exact position, so that it walks what follows once and not once
-    /// for every stack of link headers. `noise` is any number the verifier does not know: adding and
-    /// subtracting it leaves the position as it was.
+    /// Makes the verifier forget the exact position. It then walks the rest once, and not once for every
+    /// stack of link headers. `noise` is any number that the verifier does not know; adding and subtracting
+    /// it leaves the position as it was.
     #[inline(always)]
     pub(crate) fn forget(&mut self, noise: u16) {
         let noise = u32::from(noise);
@@ -291,40 +292,40 @@ impl<F: Frame> Cursor<F> {
         self.offset
     }
 
-    /// Octets of the frame up to the last one that was read: what follows is payload.
+    /// Octets of the frame up to the last one that was read. The octets behind them are payload.
     #[must_use]
     pub const fn headers_octets(&self) -> u32 {
         self.read
     }
 
-    /// Whether the frame goes on for `octets` from the position on, further buffers included.
+    /// Whether the frame has `octets` more from the position on, with further buffers.
     #[inline(always)]
     pub(crate) fn holds(&mut self, octets: u32) -> bool {
         self.offset + octets <= self.known || octets <= self.remaining()
     }
 
-    /// Octets of the frame from the position on, further buffers included. Asks the frame.
+    /// Octets of the frame from the position on, with further buffers. Asks the frame.
     #[inline(always)]
     pub(crate) fn remaining(&mut self) -> u32 {
         self.frame_octets().saturating_sub(self.offset)
     }
 
-    /// Octets of the whole frame, further buffers included. Asks the frame.
+    /// Octets of the whole frame, with further buffers. Asks the frame.
     #[inline(always)]
     pub fn frame_octets(&mut self) -> u32 {
         self.known = self.frame.octets();
         self.known
     }
 
-    /// Octets of the frame, of the first buffer alone if the walk needed to know no more.
+    /// Octets of the frame, or of the first buffer alone if the walk needed no more.
     #[inline(always)]
     #[must_use]
     pub const fn known_octets(&self) -> u32 {
         self.known
     }
 
-    /// How a frame ends at which a room stopped: what ends in the first buffer may go on in a further
-    /// one. Asks the frame.
+    /// The outcome of a frame at which a room stopped. A header that ends in the first buffer may continue in
+    /// a further one. Asks the frame.
     #[inline(always)]
     pub fn outcome(&mut self, stop: Stop) -> Outcome {
         let first_octets = (self.end as usize - self.start as usize) as u32;

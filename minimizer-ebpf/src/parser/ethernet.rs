@@ -1,4 +1,4 @@
-//! Ethernet II (IEEE 802.3): the EtherType behind two addresses that are not read.
+//! Ethernet II (IEEE 802.3): the EtherType. The two addresses in front of it are not read.
 
 use minimizer_common::outcome::Outcome;
 
@@ -45,7 +45,7 @@ mod tests {
             (0x0806, Err(Outcome::NonIp)),
             (0x88cc, Err(Outcome::NonIp)),
             (0xffff, Err(Outcome::NonIp)),
-            // IEEE 802.3 lengths, up to the last one.
+            // Lengths of IEEE 802.3, up to the largest.
             (0, Err(Outcome::NonIp)),
             (0x0026, Err(Outcome::NonIp)),
             (0x05dc, Err(Outcome::NonIp)),

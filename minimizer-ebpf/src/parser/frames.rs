@@ -1,4 +1,5 @@
-//! Frames made by hand for the tests of the rooms, and what every transport room must hold.
+//! Frames made by hand for the tests of the rooms, and the checks that every transport and tunnel room must
+//! pass.
 
 use std::vec::Vec;
 
@@ -21,15 +22,15 @@ pub(crate) fn walk_listed(frame: &[u8]) -> Result<Packet, Outcome> {
     walk::walk(&mut Cursor::over(frame), Tunnels::ALL)
 }
 
-/// UDP to a port.
+/// A UDP datagram to a port.
 pub(crate) fn udp(port: u16, content: &[u8]) -> Vec<u8> {
     [&[0x13, 0x88], &port.to_be_bytes()[..], &[0, 8, 0, 0], content].concat()
 }
 
-/// What a tunnel's room must hold: with the tunnel listed the packet in `outer` is `inner`, without it
-/// the outer one. The outer packet ends at any length between the tunnel's header and the inner packet
-/// with one of `reasons`, in the frame and in a further buffer; padding behind it is never read; and a
-/// fragment of it counts as what it is.
+/// Checks that every tunnel room must pass. With the tunnel listed the inner packet counts, without it the
+/// outer packet. An outer packet that ends inside the tunnel's header has one of `reasons`; a first buffer that
+/// ends there gives `HeaderNotLinear`. An outer packet that ends later is malformed or counts itself. The room
+/// never reads padding. A fragment counts as the outer packet.
 pub(crate) fn check_tunnel(protocol: u8, content: &[u8], header_octets: usize, reasons: &[Outcome]) {
     let inner = walk_listed(&ethernet(IPV4, &ipv4(protocol, content))).expect("is counted");
     assert_eq!((inner.ports, inner.protocol), ((1000, 2000), 17), "the inner packet's");
@@ -40,7 +41,7 @@ pub(crate) fn check_tunnel(protocol: u8, content: &[u8], header_octets: usize, r
         assert_eq!(walk_outer(&frame).protocol, protocol, "not listed");
         let start = frame.len() - content.len();
         for octets in 0..content.len() {
-            // The outer packet ends early; what would follow lies behind it, as padding.
+            // The outer packet ends early; the rest follows as padding.
             let cut = ethernet(ether_type, &packet(protocol, &content[..octets]));
             let padded = [&cut[..], &content[octets..]].concat();
             let found = walk_listed(&cut);
@@ -51,7 +52,7 @@ pub(crate) fn check_tunnel(protocol: u8, content: &[u8], header_octets: usize, r
                 let is_malformed = matches!(found, Err(reason) if reason.name() == "malformed");
                 assert!(is_malformed || found == Ok(walk_outer(&cut)), "{octets} octets: {found:?}");
             }
-            // The first buffer ends early. The inner packet's own headers are those of its room.
+            // The first buffer ends early. The rooms of the inner headers check those themselves.
             if octets < header_octets {
                 let octets_in_frame = u32::try_from(frame.len()).expect("fits");
                 let split = Split { first: &frame[..start + octets], octets: octets_in_frame };
@@ -71,7 +72,7 @@ pub(crate) fn check_tunnel(protocol: u8, content: &[u8], header_octets: usize, r
     }
 }
 
-/// The packet that the tunnels of [`check_tunnel`] carry.
+/// The packet inside the tunnels of [`check_tunnel`].
 pub(crate) fn carried() -> Vec<u8> {
     ipv4(17, &[0x03, 0xe8, 0x07, 0xd0, 0, 8, 0, 0, 1, 2, 3, 4])
 }
@@ -85,7 +86,7 @@ pub(crate) fn ipv4(protocol: u8, rest: &[u8]) -> Vec<u8> {
     ipv4_fragment(protocol, 0, rest)
 }
 
-/// The same, with the flags and the offset of a fragment.
+/// The same packet, with the flags and the offset of a fragment.
 pub(crate) fn ipv4_fragment(protocol: u8, flags_offset: u16, rest: &[u8]) -> Vec<u8> {
     let total_length = u16::try_from(20 + rest.len()).expect("fits");
     let [length_high, length_low] = total_length.to_be_bytes();
@@ -94,7 +95,7 @@ pub(crate) fn ipv4_fragment(protocol: u8, flags_offset: u16, rest: &[u8]) -> Vec
     [&start, &[10, 0, 0, 1, 10, 0, 0, 2][..], rest].concat()
 }
 
-/// An IPv6 packet from 2001:db8::1 to 2001:db8::2 of traffic class 0x2e that ends where `rest` ends.
+/// An IPv6 packet from 2001:db8::1 to 2001:db8::2 with traffic class 0x2e. It ends where `rest` ends.
 pub(crate) fn ipv6(next_header: u8, rest: &[u8]) -> Vec<u8> {
     let [length_high, length_low] = u16::try_from(rest.len()).expect("fits").to_be_bytes();
     let mut source = [0; 16];
@@ -106,8 +107,8 @@ pub(crate) fn ipv6(next_header: u8, rest: &[u8]) -> Vec<u8> {
     [&start, &source[..], &destination, rest].concat()
 }
 
-/// What a transport room must hold: `header` is read as `ports` and `control_bits` when `needed` of
-/// its octets lie inside both the frame and the IP packet, and not at all otherwise.
+/// Checks that every transport room must pass. The room reads `ports` and `control_bits` from `header` if the
+/// first `needed` octets lie inside both the frame and the IP packet. Otherwise it reads nothing.
 pub(crate) fn check_transport(
     protocol: u8,
     header: &[u8],
@@ -131,7 +132,7 @@ pub(crate) fn check_transport(
             expect(&[&frame[..], &padding].concat(), expected);
             expect(&[&frame[..], &header[octets..]].concat(), expected);
         }
-        // The first fragment has the header, as far as it goes.
+        // The first fragment has the header, up to where the fragment ends.
         expect(&ethernet(IPV4, &ipv4_fragment(protocol, 0x2000, cut)), expected);
         expect(&ethernet(IPV6, &ipv6(FRAGMENT, &[&[protocol, 0, 0, 1, 0, 0, 0, 9], cut].concat())), expected);
     }
@@ -142,13 +143,13 @@ pub(crate) fn check_transport(
         let fragment = [protocol, 0, high, low, 0, 0, 0, 9];
         expect(&ethernet(IPV6, &ipv6(FRAGMENT, &[&fragment, header].concat())), unread);
     }
-    // A header that goes on in a further buffer is neither read nor taken for absent.
+    // A header that continues in a further buffer is not read, and not treated as absent.
     let frame = ethernet(IPV4, &ipv4(protocol, header));
     for octets in 34..=frame.len() {
         let expected = if octets - 34 < needed { Err(Outcome::HeaderNotLinear) } else { Ok(ports) };
         assert_eq!(walk_split(&frame, octets).map(|packet| packet.ports), expected, "{octets} octets");
     }
-    // What is behind the header does not matter.
+    // Octets behind the header do not matter.
     for payload in [0, 0xff] {
         let mut octets = header.to_vec();
         octets[needed..].fill(payload);
@@ -158,7 +159,7 @@ pub(crate) fn check_transport(
     }
 }
 
-/// Walks a frame of which only the first `linear` octets are in the first buffer.
+/// Walks a frame whose first buffer holds only the first `linear` octets.
 pub(crate) fn walk_split(frame: &[u8], linear: usize) -> Result<Packet, Outcome> {
     let octets = u32::try_from(frame.len()).expect("fits");
     walk::walk(&mut Cursor::over(Split { first: &frame[..linear], octets }), Tunnels::NONE)

@@ -14,7 +14,7 @@ const ROUTING: u16 = 0x4000;
 const KEY: u16 = 0x2000;
 const SEQUENCE_NUMBER: u16 = 0x1000;
 const VERSION: u16 = 0x0007;
-/// Each of checksum, key and sequence number.
+/// Octets of each option: checksum, key and sequence number.
 const OPTION_OCTETS: u32 = 4;
 
 #[derive(Clone, Copy)]
@@ -26,8 +26,8 @@ struct GreHeader {
 // SAFETY: a `repr(C)` struct of bytes and byte arrays.
 unsafe impl Header for GreHeader {}
 
-/// Reads the header, advances behind its options and returns the type of what follows; `NonIp`
-/// for another version, as in PPTP.
+/// Reads the header, advances behind its options and returns the type of the content. The error is `NonIp`
+/// for another version, such as that of PPTP.
 #[inline(always)]
 pub(crate) fn read(cursor: &mut Cursor<Within<impl Frame>>) -> Result<u16, Stop> {
     let Some(header) = cursor.read::<GreHeader>() else {

@@ -6,13 +6,13 @@ use crate::parser::cursor::{Cursor, Frame, Header, Stop, Within};
 
 /// UDP destination port.
 pub(crate) const PORT: u16 = 2152;
-/// Extension headers in one message.
+/// The most extension headers in one message.
 pub(crate) const EXTENSION_HEADERS_MAX: usize = 8;
 
 /// Version 1, protocol type GTP.
 const VERSION_TYPE: u8 = 0x30;
 const VERSION_TYPE_MASK: u8 = 0xf0;
-/// The flags of which any makes the optional fields present: E, S, PN.
+/// The flags E, S and PN. Any one of them announces the optional fields.
 const OPTIONAL_FIELDS: u8 = 0x07;
 const EXTENSION_HEADERS: u8 = 0x04;
 /// Message type G-PDU: the message carries a user's packet.
@@ -48,8 +48,8 @@ struct Octet(u8);
 // SAFETY: a `repr(C)` struct of one byte.
 unsafe impl Header for Octet {}
 
-/// Reads the header, ends the packet where the message ends and returns the first nibble of what is in
-/// it. `NonIp` when the message carries no user's packet.
+/// Reads the header, ends the packet where the message ends and returns the first nibble of the content. The
+/// error is `NonIp` when the message carries no user packet.
 #[inline(always)]
 pub(crate) fn read(cursor: &mut Cursor<Within<impl Frame>>) -> Result<u8, Stop> {
     let Some(header) = cursor.read::<GtpUHeader>() else {
@@ -75,7 +75,8 @@ pub(crate) fn read(cursor: &mut Cursor<Within<impl Frame>>) -> Result<u8, Stop> 
     cursor.peek_nibble().ok_or(Stop::Ended(Outcome::NonIp))
 }
 
-/// Each extension header names its length in its first octet and what follows in its last.
+/// Skips the extension headers. The first octet of each gives its length, the last octet the type of the
+/// next.
 #[inline(always)]
 fn skip_extension_headers(cursor: &mut Cursor<Within<impl Frame>>, first_extension: u8) -> Result<(), Stop> {
     let mut next = first_extension;
@@ -108,7 +109,7 @@ mod tests {
     use super::{EXTENSION_HEADERS_MAX, PORT};
     use crate::parser::frames::{IPV4, IPV6, carried, ethernet, ipv4, ipv6, udp, walk, walk_listed};
 
-    /// A G-PDU: flags, what lies between the header and the packet, the packet.
+    /// A G-PDU: the flags, the octets between header and packet, the packet.
     fn user_data(flags: u8, between: &[u8], packet: &[u8]) -> Vec<u8> {
         let [high, low] = u16::try_from(between.len() + packet.len()).expect("fits").to_be_bytes();
         [&[0x30 | flags, 255, high, low, 0, 0, 0, 7], between, packet].concat()
@@ -118,7 +119,7 @@ mod tests {
         ethernet(IPV4, &ipv4(17, &udp(PORT, message)))
     }
 
-    /// A chain of extension headers of `units` each, behind the optional fields.
+    /// A chain of extension headers behind the optional fields. `units` gives the length of each.
     fn chain(units: &[u8]) -> Vec<u8> {
         let mut octets = vec![0, 1, 0, if units.is_empty() { 0 } else { 0x85 }];
         for (index, units) in units.iter().enumerate() {
@@ -141,7 +142,7 @@ mod tests {
                 _ => chain(&[1, 2]),
             };
             let content = udp(PORT, &user_data(flags, &between, &carried()));
-            // The UDP header is read before: its octets are outer.
+            // The outer room reads the UDP header, so that its octets are outer.
             let message = &content[8..];
             for octets in 0..message.len() {
                 let cut = walk_listed(&frame(&message[..octets]));
@@ -177,7 +178,7 @@ mod tests {
         for units in 1..=255 {
             let message = user_data(4, &chain(&[units]), &carried());
             assert_eq!(walk_listed(&frame(&message)).map(|packet| packet.ports), Ok((1000, 2000)));
-            // One that ends where the message ends, and one that would end behind it.
+            // A header that ends where the message ends, and one that would end behind it.
             let mut message = user_data(4, &chain(&[units]), &[]);
             let outer = walk(&frame(&message));
             assert_eq!(walk_listed(&frame(&message)), outer, "nothing is carried");
@@ -207,7 +208,7 @@ mod tests {
             message[2..4].copy_from_slice(&length.to_be_bytes());
             assert_eq!(walk_listed(&frame(&message)), Err(Outcome::GtpULength), "{length}");
         }
-        // Shorter than the optional fields that its flags announce.
+        // A message shorter than the optional fields that its flags announce.
         let mut message = user_data(1, &[0, 1, 0, 0], &carried());
         message[2..4].copy_from_slice(&[0, 3]);
         assert_eq!(walk_listed(&frame(&message)), Err(Outcome::GtpULength));

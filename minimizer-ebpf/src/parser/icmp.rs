@@ -1,4 +1,4 @@
-//! ICMP (RFC 792) and ICMPv6 (RFC 4443): type and code. A quoted packet is payload.
+//! ICMP (RFC 792) and ICMPv6 (RFC 4443): type and code. The packet that a message quotes is payload.
 
 use minimizer_common::plan::Steps;
 

@@ -7,7 +7,7 @@ use crate::parser::cursor::{Cursor, Frame, Header, Stop};
 
 /// EtherType.
 pub(crate) const ETHER_TYPE: u16 = 0x0800;
-/// Protocol number inside of an outer packet.
+/// Protocol number of an IPv4 packet inside an outer packet.
 pub(crate) const PROTOCOL: u8 = 4;
 /// Version field, and first nibble below an MPLS stack.
 pub(crate) const VERSION: u8 = 4;
@@ -34,18 +34,17 @@ struct Ipv4Header {
 // SAFETY: a `repr(C)` struct of bytes and byte arrays.
 unsafe impl Header for Ipv4Header {}
 
-/// What is kept of an IPv4 header.
+/// The parts of an IPv4 header that the walk keeps.
 pub(crate) struct Ipv4 {
-    /// Source in the low, destination in the high half, as they lie on the wire.
+    /// Source in the lower half, destination in the upper half, as they lie on the wire.
     pub addresses: u64,
     pub protocol: u8,
     pub type_of_service: u8,
     /// IP length that the header declares.
     pub length_octets: u32,
-    /// Octets of this packet behind the header in which a transport header may lie: 0 in a
-    /// non-first fragment.
+    /// Octets behind the header in which a transport header may lie; 0 in a non-first fragment.
     pub transport_octets: u32,
-    /// Whether this is all of the packet, and no fragment.
+    /// Whether the packet is whole: not a fragment.
     pub is_whole: bool,
 }
 
@@ -154,7 +153,7 @@ mod tests {
             packet[0] = 0x40 | words;
             let walked = walk(&ethernet(IPV4, &packet)).expect("is counted");
             assert_eq!((walked.ports, walked.length_octets), ((5000, 53), u32::from(words) * 4 + 8));
-            // A header that is longer than the packet.
+            // A header longer than the packet.
             let end = usize::from(words) * 4 - 1;
             packet[3] = u8::try_from(end).expect("fits");
             assert_eq!(walk(&ethernet(IPV4, &packet)), Err(Outcome::Ipv4TotalLength), "{words} words");
@@ -181,7 +180,7 @@ mod tests {
 
     #[test]
     fn only_the_offset_makes_a_later_fragment() {
-        // Reserved bit, don't-fragment, more-fragments: the header is there.
+        // Reserved bit, don't-fragment, more-fragments: the transport header is there.
         for flags in [0x8000, 0x4000, 0x2000, 0xe000] {
             let walked = walk(&ethernet(IPV4, &ipv4_fragment(17, flags, &UDP)));
             assert_eq!(walked.map(|packet| packet.ports), Ok((5000, 53)), "{flags:#06x}");

@@ -1,4 +1,4 @@
-//! IPv6 (RFC 8200) with its extension headers, jumbograms (RFC 2675) included.
+//! IPv6 (RFC 8200) with its extension headers and jumbograms (RFC 2675).
 
 use minimizer_common::outcome::Outcome;
 use minimizer_common::plan::Steps;
@@ -7,11 +7,11 @@ use crate::parser::cursor::{Cursor, Frame, Header, Stop};
 
 /// EtherType.
 pub(crate) const ETHER_TYPE: u16 = 0x86dd;
-/// Protocol number inside of an outer packet.
+/// Protocol number of an IPv6 packet inside an outer packet.
 pub(crate) const PROTOCOL: u8 = 41;
 /// Version field, and first nibble below an MPLS stack.
 pub(crate) const VERSION: u8 = 6;
-/// Extension headers in one packet.
+/// The most extension headers in one packet.
 pub(crate) const EXTENSION_HEADERS_MAX: usize = 8;
 
 const HEADER_OCTETS: u32 = size_of::<Ipv6Header>() as u32;
@@ -27,13 +27,13 @@ const MOBILITY: u8 = 135;
 const HIP: u8 = 139;
 const SHIM6: u8 = 140;
 
-/// How the length of an extension header is computed from its length field.
+/// How the length field of an extension header gives its length.
 #[derive(Clone, Copy)]
 #[repr(C)]
 struct Extension {
-    /// Bits of the length field that count.
+    /// The bits of the length field that count.
     length_mask: u8,
-    /// Units beyond those that the length field names; 0 for a protocol that is no extension header.
+    /// Units to add to the length field; 0 for a protocol that is not an extension header.
     units: u8,
     /// Octets in a unit, as a power of two.
     unit_shift: u8,
@@ -41,8 +41,8 @@ struct Extension {
     is_fragment: u8,
 }
 
-/// Extension headers by protocol number: a table, because each comparison would be a branch that the
-/// verifier follows for each of the headers in turn.
+/// Extension headers by protocol number. A table, because each comparison would be a branch that the verifier
+/// follows for each of the headers in turn.
 static EXTENSIONS: [Extension; 256] = {
     let none = Extension { length_mask: 0, units: 0, unit_shift: 0, is_fragment: 0 };
     // RFC 8200: length in units of 8 octets, not counting the first.
@@ -80,7 +80,7 @@ struct Ipv6Header {
 // SAFETY: a `repr(C)` struct of bytes and byte arrays.
 unsafe impl Header for Ipv6Header {}
 
-/// The first eight octets of every extension header; none is shorter.
+/// The first eight octets of an extension header. No extension header is shorter.
 #[derive(Clone, Copy)]
 #[repr(C)]
 struct ExtensionHeader {
@@ -93,18 +93,18 @@ struct ExtensionHeader {
 // SAFETY: a `repr(C)` struct of bytes and byte arrays.
 unsafe impl Header for ExtensionHeader {}
 
-/// What is kept of an IPv6 header and its extension headers.
+/// The parts of an IPv6 header and its extension headers that the walk keeps.
 pub(crate) struct Ipv6 {
     /// Source and destination, as they lie on the wire.
     pub addresses: [u64; 4],
-    /// Next header behind the last extension header that is walked.
+    /// The next header of the last header that the walk reads.
     pub protocol: u8,
     pub traffic_class: u8,
-    /// IP length that the header declares; to the end of the frame for a jumbogram.
+    /// IP length that the header declares. The length of a jumbogram extends to the end of the frame.
     pub length_octets: u32,
-    /// Octets of this packet in which a transport header may lie: 0 in a non-first fragment.
+    /// Octets in which a transport header may lie; 0 in a non-first fragment.
     pub transport_octets: u32,
-    /// Whether this is all of the packet, and no fragment.
+    /// Whether the packet is whole: not a fragment.
     pub is_whole: bool,
 }
 
@@ -186,8 +186,8 @@ pub(crate) fn read(cursor: &mut Cursor<impl Frame>) -> Result<Ipv6, Stop> {
     })
 }
 
-/// A packet of payload length 0 with a hop-by-hop header is a jumbogram if the jumbo payload option
-/// comes first in it, as it does in those that Linux sends; else no header fits in its length.
+/// A packet of payload length 0 with a hop-by-hop header is a jumbogram if that header begins with the jumbo
+/// payload option, as in the jumbograms that Linux sends. Otherwise its length has no room for a header.
 #[inline(always)]
 fn check_jumbogram(cursor: &mut Cursor<impl Frame>) -> Result<(), Stop> {
     if cursor.remaining() < EXTENSION_OCTETS_MIN {
@@ -213,7 +213,7 @@ mod tests {
     const UDP: [u8; 8] = [0x13, 0x88, 0x00, 0x35, 0, 8, 0, 0];
     const BY_EIGHT: [u8; 6] = [HOP_BY_HOP, ROUTING, DESTINATION_OPTIONS, MOBILITY, HIP, SHIM6];
 
-    /// A chain of extension headers, each (its number, its octets), in front of UDP.
+    /// A chain of extension headers in front of UDP. Each is given as (its number, its octets).
     fn chain(headers: &[(u8, Vec<u8>)]) -> Vec<u8> {
         let numbers = headers.iter().map(|(number, _)| *number).chain([17]).collect::<Vec<_>>();
         let mut content = Vec::new();
@@ -261,7 +261,8 @@ mod tests {
             if length < 54 {
                 continue;
             }
-            // The IP length ends instead of the frame: a header does not fit, or the transport's is gone.
+            // The IP length ends early, not the frame: an extension header does not fit, or the transport
+            // header is cut off.
             let mut shorter = frame.clone();
             shorter[18..20].copy_from_slice(&u16::try_from(length - 54).expect("fits").to_be_bytes());
             let expected = if length < 54 + 24 { Err(Outcome::Ipv6ExtensionHeader) } else { Ok((0, 0)) };
@@ -325,13 +326,13 @@ mod tests {
         for at in 0..8 {
             let mut headers = vec![by_eight(DESTINATION_OPTIONS, 0); 8];
             headers[at] = (FRAGMENT, vec![0, 0, 0, 8, 0, 0, 0, 9]);
-            // The next header of the fragment header is what the packet counts with, whatever it is.
+            // The packet counts with the next header of the fragment header, whatever that is.
             let protocol = if at == 7 { 17 } else { DESTINATION_OPTIONS };
             check(&headers, Ok((protocol, (0, 0))));
             headers.push(by_eight(ROUTING, 0));
             let protocol = if at == 7 { ROUTING } else { DESTINATION_OPTIONS };
             check(&headers, Ok((protocol, (0, 0))));
-            // Reserved bits and the more-fragments flag do not make it a later one.
+            // Reserved bits and the more-fragments flag do not make it a later fragment.
             headers[at] = (FRAGMENT, vec![0, 0, 0, 7, 0, 0, 0, 9]);
             check(&headers[..8], Ok((17, (5000, 53))));
         }
@@ -341,7 +342,7 @@ mod tests {
     fn a_length_beyond_the_packet_is_malformed() {
         for number in BY_EIGHT.into_iter().chain([AUTHENTICATION]) {
             let mut frame = chain(&[by_eight(number, 0)]);
-            // UDP's eight octets may be taken for a part of the extension header, and no more.
+            // An extension header may extend over the eight octets of UDP, but no further.
             let fits = if number == AUTHENTICATION { 2 } else { 1 };
             for length in 0..=255 {
                 frame[55] = length;
@@ -362,7 +363,7 @@ mod tests {
         }
     }
 
-    /// A packet of payload length 0 with a hop-by-hop header of this start, in front of UDP.
+    /// A packet of payload length 0 with a hop-by-hop header that begins with `options`, in front of UDP.
     fn jumbogram(options: [u8; 8], rest: &[u8]) -> Vec<u8> {
         let mut frame = ethernet(IPV6, &ipv6(HOP_BY_HOP, &[&options, rest].concat()));
         frame[18..20].fill(0);
@@ -392,17 +393,17 @@ mod tests {
 
     #[test]
     fn payload_length_0_without_a_jumbo_option() {
-        // Another option: the hop-by-hop header lies outside the packet.
+        // Another option comes first: the hop-by-hop header lies outside the packet.
         for options in [[17, 0, 1, 4, 0, 0, 0, 0], [17, 0, 0xc2, 5, 0, 0, 0, 0], [17, 0, 0xc3, 4, 0, 0, 0, 0]]
         {
             assert_eq!(walk(&jumbogram(options, &UDP)), Err(Outcome::Ipv6ExtensionHeader));
         }
-        // No extension header: an empty packet.
+        // No extension header: the packet is empty.
         let mut frame = chain(&[]);
         frame[18..20].fill(0);
         let walked = walk(&frame).expect("is counted");
         assert_eq!((walked.protocol, walked.ports, walked.length_octets), (17, (0, 0), 40));
-        // Another extension header, which does not fit in it.
+        // Another extension header, for which the packet has no room.
         let mut frame = chain(&[by_eight(ROUTING, 0)]);
         frame[18..20].fill(0);
         assert_eq!(walk(&frame), Err(Outcome::Ipv6ExtensionHeader));

@@ -1,7 +1,7 @@
 //! From a frame to a packet.
 //!
-//! Each protocol is a room: one file with its header layout and one `read` over a [`cursor::Cursor`]. Rooms do not import
-//! each other; [`walk`] is the only corridor.
+//! Each protocol is a room: one file with its header layout and one `read` over a [`cursor::Cursor`]. Rooms
+//! do not import each other. [`walk`] is the only corridor.
 
 pub mod cursor;
 pub mod walk;

@@ -1,4 +1,4 @@
-//! MPLS label stack (RFC 3032): up to eight labels; what is below them is told by its first nibble.
+//! MPLS label stack (RFC 3032): up to eight labels. The first nibble below them tells what follows.
 
 use minimizer_common::outcome::Outcome;
 
@@ -8,7 +8,7 @@ use crate::parser::cursor::{Cursor, Frame, Header, Stop};
 pub(crate) const UNICAST: u16 = 0x8847;
 /// EtherType of MPLS with upstream-assigned labels (RFC 5332).
 pub(crate) const UPSTREAM: u16 = 0x8848;
-/// Labels in one stack.
+/// The most labels in one stack.
 pub(crate) const LABELS_MAX: usize = 8;
 
 const BOTTOM_OF_STACK: u8 = 1;
@@ -49,7 +49,8 @@ mod tests {
     fn labelled(ether_type: u16, labels: usize, rest: &[u8]) -> Vec<u8> {
         let mut content = Vec::new();
         for label in 1..=labels {
-            // Traffic class all ones and label bits all around: only the lowest bit is bottom of stack.
+            // Traffic class all ones and other bits all set: only the lowest bit marks the bottom of the
+            // stack.
             content.extend([0xff, 0xff, if label == labels { 0xff } else { 0xfe }, 0xff]);
         }
         content.extend(rest);
@@ -83,7 +84,7 @@ mod tests {
         let frame = labelled(super::UNICAST, 9, &ipv4(17, &[0; 8]));
         assert_eq!(walk(&frame), Err(Outcome::MplsDepth));
         assert_eq!(walk(&frame[..14 + 8 * 4]), Err(Outcome::MplsDepth));
-        // A stack that never ends is read to the eighth label.
+        // A stack without an end: the room reads eight labels.
         assert_eq!(walk(&ethernet(super::UNICAST, &[0; 1000])), Err(Outcome::MplsDepth));
     }
 
@@ -102,7 +103,7 @@ mod tests {
         let frame = labelled(super::UNICAST, 2, &ipv4(17, &[0; 8]));
         assert_eq!(walk(&frame[..22]), Err(Outcome::NonIp));
         assert_eq!(walk(&frame[..23]), Err(Outcome::Ipv4Truncated));
-        // One that goes on in a further buffer is not known to be.
+        // The depth of a stack that continues in a further buffer is unknown.
         assert_eq!(walk_split(&frame, 22), Err(Outcome::HeaderNotLinear));
     }
 }

@@ -49,7 +49,7 @@ mod tests {
 
     fn session(version_type: u8, code: u8, protocol: u16, rest: &[u8]) -> Vec<u8> {
         let [high, low] = protocol.to_be_bytes();
-        // The length field is wrong: IP has its own.
+        // The length field is wrong. The room ignores it, because IP has its own length.
         ethernet(super::SESSION, &[&[version_type, code, 0, 42, 0xff, 0xff, high, low], rest].concat())
     }
 

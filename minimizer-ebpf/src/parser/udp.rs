@@ -1,4 +1,4 @@
-//! UDP (RFC 768) and UDP-Lite (RFC 3828), whose ports lie alike.
+//! UDP (RFC 768) and UDP-Lite (RFC 3828). Both have their ports at the same place.
 
 use minimizer_common::plan::Steps;
 
@@ -39,7 +39,7 @@ mod tests {
 
     #[test]
     fn ports_of_a_whole_header() {
-        // The length field (or coverage) contradicts the packet: it is not looked at.
+        // The length field (or coverage) contradicts the packet. The room ignores it.
         for length in [[0, 8], [0, 0], [0xff, 0xff]] {
             let header = [0x13, 0x88, 0x00, 0x35, length[0], length[1], 0xab, 0xcd, 9, 9];
             check_transport(super::PROTOCOL, &header, 8, (5000, 53), 0);

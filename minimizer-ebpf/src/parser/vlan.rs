@@ -1,4 +1,4 @@
-//! VLAN tags (IEEE 802.1Q and 802.1ad): up to four, the two outermost are kept.
+//! VLAN tags (IEEE 802.1Q and 802.1ad): the room reads up to four and keeps the two outermost.
 
 use minimizer_common::outcome::Outcome;
 use minimizer_common::tuple::Tags;
@@ -11,7 +11,7 @@ pub(crate) const C_TAG: u16 = 0x8100;
 pub(crate) const S_TAG: u16 = 0x88a8;
 /// Service tag of equipment older than 802.1ad.
 pub(crate) const OLD_S_TAG: u16 = 0x9100;
-/// Tags in one frame.
+/// The most tags in one frame.
 pub(crate) const TAGS_MAX: usize = 4;
 
 #[derive(Clone, Copy)]
@@ -29,8 +29,8 @@ pub(crate) const fn is_tag(ether_type: u16) -> bool {
     matches!(ether_type, C_TAG | S_TAG | OLD_S_TAG)
 }
 
-/// Reads the stack of tags that the tag type `ether_type` announces; returns the tags and the
-/// EtherType behind them.
+/// Reads the stack of tags that the tag type `ether_type` announces. Returns the tags and the EtherType
+/// behind them.
 #[inline(always)]
 pub(crate) fn read(cursor: &mut Cursor<impl Frame>, ether_type: u16) -> Result<(Tags, u16), Stop> {
     let mut tags = Tags::NONE;
@@ -61,7 +61,7 @@ mod tests {
 
     use crate::parser::frames::{IPV4, IPV6, ethernet, ipv4, ipv6, walk, walk_split};
 
-    /// A frame with tags of these types and identifiers in front of `ether_type` and `rest`.
+    /// A frame with tags of these types and identifiers, in front of `ether_type` and `rest`.
     fn tagged(tags: &[(u16, u16)], ether_type: u16, rest: &[u8]) -> Vec<u8> {
         let types = tags.iter().map(|(tag_type, _)| *tag_type).chain([ether_type]).collect::<Vec<_>>();
         let mut content = Vec::new();
@@ -111,7 +111,7 @@ mod tests {
         let tags = [(0x8100, 1); 5];
         let frame = tagged(&tags, IPV4, &ipv4(17, &[0; 8]));
         assert_eq!(walk(&frame), Err(Outcome::VlanDepth));
-        // Whether the fifth tag is whole does not matter: it is not read.
+        // The fifth tag may be cut off: the room does not read it.
         assert_eq!(walk(&frame[..14 + 16]), Err(Outcome::VlanDepth));
         assert_eq!(walk(&tagged(&tags[..4], IPV4, &ipv4(17, &[0; 8]))).map(|packet| packet.protocol), Ok(17));
     }

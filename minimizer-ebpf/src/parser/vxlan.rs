@@ -7,7 +7,7 @@ use crate::parser::cursor::{Cursor, Frame, Header, Stop, Within};
 /// UDP destination port.
 pub(crate) const PORT: u16 = 4789;
 
-/// The I flag: the network identifier is valid. Without it the octets are not VXLAN.
+/// The I flag: the network identifier is valid. A header without it is not VXLAN.
 const IDENTIFIER_VALID: u8 = 0x08;
 
 #[derive(Clone, Copy)]
@@ -21,7 +21,7 @@ struct VxlanHeader {
 // SAFETY: a `repr(C)` struct of bytes and byte arrays.
 unsafe impl Header for VxlanHeader {}
 
-/// Reads the header, behind which an Ethernet frame lies; `NonIp` when none does.
+/// Reads the header in front of an Ethernet frame. The error is `NonIp` when the header is not VXLAN.
 #[inline(always)]
 pub(crate) fn read(cursor: &mut Cursor<Within<impl Frame>>) -> Result<(), Stop> {
     match cursor.read::<VxlanHeader>() {
@@ -78,7 +78,7 @@ mod tests {
                 _ => Outcome::Ipv4TotalLength,
             };
             assert_eq!(walk_listed(&cut), Err(expected), "{octets} octets");
-            // What lies behind the outer packet is padding.
+            // The octets behind the outer packet are padding.
             assert_eq!(walk_listed(&[&cut[..], &whole[octets..]].concat()), Err(expected), "{octets} octets");
         }
     }

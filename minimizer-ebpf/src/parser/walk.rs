@@ -1,5 +1,5 @@
-//! The corridor between the rooms: link, then network, then transport, and through one listed tunnel
-//! to the network and transport inside.
+//! The corridor between the rooms: the link, network and transport headers, and through one listed tunnel the
+//! network and transport headers inside.
 
 use minimizer_common::outcome::Outcome;
 use minimizer_common::tunnel::{Tunnel, Tunnels};
@@ -9,17 +9,19 @@ use crate::parser::cursor::{Cursor, Frame, Stop, Within};
 use crate::parser::{dccp, ethernet, gre, gtp_u, icmp, ipv4, ipv6, mpls, pppoe, sctp, tcp, udp, vlan, vxlan};
 use crate::untraced;
 
-/// What the walk found in a frame: the tuple's parts, and what is counted for it.
+/// What the walk found in a frame: the parts of the tuple, and what the program counts for it.
 ///
-/// In this order, so that no copy of a part of it is at an odd place: of the kernel's stack words are stored whole.
+/// The order of the fields aligns each part to its size: the compiler then copies whole words on the kernel's
+/// stack.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C, align(8))]
 pub struct Packet {
     /// See [`minimizer_common::tuple::Tuple::addresses`].
     pub addresses: [u64; 4],
-    /// Source and destination port, or ICMP type and code; zero where none may be read.
+    /// Source and destination port, or ICMP type and code; zero if the packet has none or the parser must not
+    /// read them.
     pub ports: (u16, u16),
-    /// VLAN identifiers and IP version; the interface is not known here.
+    /// VLAN identifiers and IP version. The walk does not know the interface.
     pub tags: Tags,
     /// IP length that the header declares.
     pub length_octets: u32,
@@ -32,9 +34,9 @@ pub struct Packet {
 }
 
 impl Packet {
-    /// The same, of whose protocol and tags the verifier knows nothing any more: what follows would be walked once for
-    /// every kind of packet that was told apart on the way. Of the other parts it knows no more than their size, see
-    /// [`walk_transport`].
+    /// The same packet, with a protocol and tags that are unknown to the verifier. Otherwise the verifier
+    /// would walk the rest once for every kind of packet that the walk told apart. Of the other fields the
+    /// verifier knows only the size; see [`walk_transport`].
     #[inline(always)]
     #[must_use]
     pub fn settled(mut self) -> Self {
@@ -44,7 +46,7 @@ impl Packet {
     }
 }
 
-/// IP version of a packet, known once the link headers are read.
+/// IP version of a packet, known after the link headers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Version {
     /// IPv4.
@@ -56,14 +58,14 @@ pub enum Version {
 /// Where a listed tunnel begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Inside {
-    /// Position of the tunnel's header in the frame; of the inner IP header where it has none.
+    /// Position of the tunnel's header in the frame, or of the inner IP header if the tunnel has no header.
     offset: u32,
     /// Octets of the outer packet from there on.
     octets: u32,
     tunnel: Tunnel,
 }
 
-/// Where a packet lies that a tunnel carries.
+/// Where the packet inside a tunnel lies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Inner {
     /// Its IP version.
@@ -74,10 +76,11 @@ pub struct Inner {
     pub octets: u32,
 }
 
-/// Reads the headers of a frame, of the inner packet where a tunnel of `listed` carries one.
+/// Reads the headers of a frame. If a tunnel of `listed` carries an inner packet, the result is the inner
+/// packet.
 ///
 /// # Errors
-/// The outcome of a frame that has no IP packet in it or whose headers do not add up.
+/// The outcome of a frame that carries no IP packet or whose headers contradict each other.
 #[inline(always)]
 pub fn walk<F: Frame + Copy>(cursor: &mut Cursor<F>, listed: Tunnels) -> Result<Packet, Outcome> {
     let walked = walk_link(cursor).and_then(|(tags, version)| {
@@ -98,11 +101,11 @@ pub fn walk<F: Frame + Copy>(cursor: &mut Cursor<F>, listed: Tunnels) -> Result<
     walked.map(|(packet, _)| packet).map_err(|stop| inner.outcome(stop))
 }
 
-/// Reads the header of a tunnel, if one begins behind the outer packet's headers. Nothing is inside when
-/// it carries no IP packet: then the outer packet is what is counted.
+/// Reads the header of a tunnel, if one begins behind the outer packet's headers. The result is `None` if the
+/// tunnel carries no IP packet; the program then counts the outer packet.
 ///
 /// # Errors
-/// The outcome of a tunnel whose headers do not add up.
+/// The outcome of a tunnel whose headers contradict each other.
 #[inline(always)]
 pub fn enter<F: Frame + Copy>(
     cursor: &mut Cursor<F>,
@@ -124,11 +127,11 @@ pub fn enter<F: Frame + Copy>(
 /// Reads the link headers, down to the IP header.
 ///
 /// # Errors
-/// The outcome of a frame that has no IP packet in it or whose link headers do not add up.
+/// The outcome of a frame that carries no IP packet or whose link headers contradict each other.
 #[inline(always)]
 pub fn walk_link(cursor: &mut Cursor<impl Frame>) -> Result<(Tags, Version), Stop> {
     let ether_type = ethernet::read(cursor)?;
-    // What most frames are, before what they also may be.
+    // The two types that most frames have come first.
     match ether_type {
         ipv4::ETHER_TYPE => return Ok((Tags::NONE, Version::V4)),
         ipv6::ETHER_TYPE => return Ok((Tags::NONE, Version::V6)),
@@ -154,10 +157,10 @@ pub fn walk_link(cursor: &mut Cursor<impl Frame>) -> Result<(Tags, Version), Sto
     Ok((tags, version))
 }
 
-/// Reads an IPv4 packet from its IP header on, and says whether a tunnel of `listed` begins behind it.
+/// Reads an IPv4 packet from its IP header on, and tells whether a tunnel of `listed` begins behind it.
 ///
 /// # Errors
-/// The outcome of a packet whose headers do not add up.
+/// The outcome of a packet whose headers contradict each other.
 #[inline(always)]
 pub fn walk_ipv4(
     cursor: &mut Cursor<impl Frame>,
@@ -165,8 +168,8 @@ pub fn walk_ipv4(
     listed: Tunnels,
 ) -> Result<(Packet, Option<Inside>), Stop> {
     let ip = ipv4::read(cursor)?;
-    // The IP length was found within the frame: a header within it that cannot be read lies in a
-    // further buffer.
+    // The IP length lies within the frame. A header that lies within the IP length but cannot be read is
+    // therefore in a further buffer.
     let Some(transport) = walk_transport(cursor, ip.protocol, ip.transport_octets) else {
         return Err(Stop::Found(Outcome::HeaderNotLinear));
     };
@@ -187,10 +190,10 @@ pub fn walk_ipv4(
     Ok((packet, inside))
 }
 
-/// Reads an IPv6 packet from its IP header on, and says whether a tunnel of `listed` begins behind it.
+/// Reads an IPv6 packet from its IP header on, and tells whether a tunnel of `listed` begins behind it.
 ///
 /// # Errors
-/// The outcome of a packet whose headers do not add up.
+/// The outcome of a packet whose headers contradict each other.
 #[inline(always)]
 pub fn walk_ipv6(
     cursor: &mut Cursor<impl Frame>,
@@ -198,8 +201,8 @@ pub fn walk_ipv6(
     listed: Tunnels,
 ) -> Result<(Packet, Option<Inside>), Stop> {
     let ip = ipv6::read(cursor)?;
-    // The IP length was found within the frame: a header within it that cannot be read lies in a
-    // further buffer.
+    // The IP length lies within the frame. A header that lies within the IP length but cannot be read is
+    // therefore in a further buffer.
     let Some(transport) = walk_transport(cursor, ip.protocol, ip.transport_octets) else {
         return Err(Stop::Found(Outcome::HeaderNotLinear));
     };
@@ -230,7 +233,7 @@ fn inside(
     listed: Tunnels,
 ) -> Option<Inside> {
     let (tunnel, header_octets) = match (packet.protocol, version) {
-        // What is found out of a copy is not known of the port.
+        // The verifier learns nothing about the port from a comparison of this copy.
         (udp::PROTOCOL, _) => match untraced(packet.ports.1.into()) as u16 {
             gtp_u::PORT => (Tunnel::GtpU, udp::HEADER_OCTETS),
             vxlan::PORT => (Tunnel::Vxlan, udp::HEADER_OCTETS),
@@ -247,11 +250,11 @@ fn inside(
     if listed.has(tunnel) { Some(Inside { tunnel, offset: cursor.position(), octets }) } else { None }
 }
 
-/// Reads a tunnel's header and whatever lies before the inner IP header.
+/// Reads a tunnel's header and everything before the inner IP header.
 ///
 /// # Errors
-/// Why there is no inner packet: `NonIp` when the tunnel carries something else here, so that the outer
-/// packet is what is counted.
+/// Why there is no inner packet. `NonIp` means that the tunnel carries something else; the program then
+/// counts the outer packet.
 #[inline(always)]
 fn walk_tunnel(cursor: &mut Cursor<Within<impl Frame>>, tunnel: Tunnel) -> Result<Version, Stop> {
     let content = match tunnel {
@@ -268,7 +271,7 @@ fn walk_tunnel(cursor: &mut Cursor<Within<impl Frame>>, tunnel: Tunnel) -> Resul
     let version = match content {
         ipv4::ETHER_TYPE => Version::V4,
         ipv6::ETHER_TYPE => Version::V6,
-        // The VLAN identifiers of a record are those of the frame on the wire.
+        // A record has the VLAN identifiers of the frame on the wire.
         gre::ETHERNET => walk_link(cursor).map(|(_, version)| version)?,
         _ => return Err(Stop::Found(Outcome::NonIp)),
     };
@@ -276,21 +279,21 @@ fn walk_tunnel(cursor: &mut Cursor<Within<impl Frame>>, tunnel: Tunnel) -> Resul
     Ok(version)
 }
 
-/// What is kept of a transport header.
+/// The parts of a transport header that the walk keeps.
 struct Transport {
     ports: (u16, u16),
     control_bits: u16,
 }
 
 impl Transport {
-    /// Of a protocol without control bits. In their place are zeroes that the verifier does not know: to it, all
-    /// transport headers look alike behind this.
+    /// A transport header without control bits. Their zeroes are unknown to the verifier, so that all
+    /// transport headers look alike to it from here on.
     #[inline(always)]
     fn without_control_bits(ports: (u16, u16)) -> Self {
         Self { ports, control_bits: untraced(0) as u16 & tcp::CONTROL_BITS }
     }
 
-    /// Of a protocol without ports, with what stands in their place.
+    /// A transport header without ports. `instead` takes their place.
     #[inline(always)]
     fn without_ports(instead: (u16, u16)) -> Self {
         let unknown = |number: u16| untraced(number.into()) as u16;
@@ -298,8 +301,8 @@ impl Transport {
     }
 }
 
-/// Reads the transport header if it lies within the `octets` of the IP packet that are left. Where it
-/// does not, the packet counts with ports 0 and no control bits. `None` when it is not in this buffer.
+/// Reads the transport header if it lies within the remaining `octets` of the IP packet. Otherwise the packet
+/// has ports 0 and no control bits. `None` when the header is not in this buffer.
 #[inline(always)]
 fn walk_transport(cursor: &mut Cursor<impl Frame>, protocol: u8, octets: u32) -> Option<Transport> {
     let ports = match protocol {
@@ -338,7 +341,7 @@ mod tests {
         ] {
             let walked = walk_listed(&outer).expect("is counted");
             assert_eq!((walked.ports, walked.protocol, walked.tags.is_ipv6()), (inner, 17, is_ipv6));
-            // Only this tunnel is what it takes.
+            // The walk enters this tunnel and no other.
             for listed in Tunnel::ALL {
                 let set = Tunnels::NONE.with(*listed);
                 let walked = walk(&mut Cursor::over(outer.as_slice()), set).expect("is counted");

@@ -1,7 +1,8 @@
-//! Indicators of single addresses: a filter that says no to most others, and two buckets in which one may lie.
+//! Indicators of single addresses: a filter, and two buckets in which an address may lie.
 //!
-//! Both are found by a product with a secret odd number. Two buckets, of which the agent fills the emptier
-//! one: with one alone, a table of which no bucket overflows would take many times the memory.
+//! The filter rules out most addresses that no indicator names. Filter and buckets are found by a product
+//! with a secret odd number. The agent puts an address into the emptier of its two buckets. With one bucket
+//! for each address, a table without an overflow would need many times the memory.
 
 use minimizer_common::plan::Plan;
 use minimizer_common::tables::{
@@ -13,13 +14,13 @@ use crate::policy::judge::{Address, Nodes, constant};
 use crate::table::hash;
 use crate::untraced;
 
-/// Where an address lies: masked, a bit of the filter, and its first bucket.
+/// The position of an address. Its masked bits give the bit of the filter and the first bucket.
 #[inline(always)]
 #[must_use]
 pub const fn position<const IPV6: bool>(multiplier: u64, address: Address) -> u32 {
     let Address { high, low } = address;
     if IPV6 {
-        // Of a product only the upper bits depend on all of the factor: they are brought down twice.
+        // Only the upper bits of a product depend on all bits of the factor. Two shifts bring them down.
         let mixed = high.wrapping_mul(multiplier);
         let mixed = (mixed ^ mixed >> 32).wrapping_add(low).wrapping_mul(multiplier);
         ((mixed ^ mixed >> 32).wrapping_mul(multiplier) >> 32) as u32
@@ -28,7 +29,7 @@ pub const fn position<const IPV6: bool>(multiplier: u64, address: Address) -> u3
     }
 }
 
-/// The position that gives an address its second bucket.
+/// The position of an address's second bucket.
 #[inline(always)]
 #[must_use]
 pub const fn second(position: u32) -> u32 {
@@ -61,8 +62,8 @@ pub fn list<const IPV6: bool>(nodes: &impl Nodes, plan: &Plan, address: Address)
     }
 }
 
-/// The list of an IPv4 address in a bucket, or 0. Every host of the bucket is compared, without a branch: which one it
-/// is, and in which bucket, no processor can foretell.
+/// The list of an IPv4 address in a bucket, or 0. It compares every host of the bucket without a branch: no
+/// processor can predict which host matches, and in which bucket.
 #[inline(always)]
 fn in_ipv4_bucket(nodes: &impl Nodes, first_node: u32, bucket: u32, address: u32) -> u32 {
     const BUCKET_WORDS: usize = IPV4_HOST_WORDS * IPV4_BUCKET_HOSTS;
@@ -92,7 +93,7 @@ fn in_ipv6_bucket<N: Nodes>(nodes: N, first_node: u32, bucket: u32, high: u64, l
     0
 }
 
-/// A word of a node. The index is below 256: the mask shows it to the compiler.
+/// A word of a node. Every index is below 256; the mask shows that to the compiler.
 #[inline(always)]
 const fn word(node: &Node, index: usize) -> u32 {
     node[index & 255]

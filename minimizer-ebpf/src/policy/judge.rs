@@ -1,8 +1,9 @@
-//! What the tables of the policy say of a packet: whether it may be collected, and which indicator asks for it.
+//! What the tables of the policy say about a packet: whether the program may collect it, and which indicator
+//! selects it.
 //!
-//! Most packets match nothing: for them this is two classes and two bits of the filter. A call is dear where returns are
-//! guarded against speculation, so that everything up to the first entry of an address's list is in line. A table that
-//! cannot be read, which never happens, lets nothing pass.
+//! Most packets match nothing; they cost two classes and two bits of the filter. A call is expensive where
+//! the kernel guards returns against speculation. Everything up to the first entry of an address's list is
+//! therefore inlined. A table that cannot be read lets no packet pass; the agent never leaves one so.
 
 use minimizer_common::outcome::Outcome;
 use minimizer_common::plan::{Plan, Steps};
@@ -11,33 +12,33 @@ use minimizer_common::tables::{ANY_PROTOCOL, CLASS_FOREIGN, Entry, Leaf, Node, R
 use crate::policy::{hosts, lists, prefixes};
 use crate::untraced;
 
-/// The tables of the policy. A copy is passed on, so that it should be nothing but a name.
+/// The tables of the policy. The functions here pass copies on, so that an implementor should have no fields.
 pub trait Nodes: Copy {
     /// One node of the array.
     fn node(&self, index: u32) -> Option<&Node>;
     /// One entry of a list.
     fn entry(&self, index: u32) -> Option<Entry>;
-    /// What comes before it: constants of the program, of which the compiler must not believe what it sees.
+    /// The roots of the tries: constants of the program. The compiler must not use the values in the object.
     fn roots(&self) -> &Roots;
 }
 
-/// What is known of a packet that may be collected.
+/// What is known about a packet that the program may collect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Judgement {
     /// Class of the source address.
     pub source_class: u32,
     /// Class of the destination address.
     pub destination_class: u32,
-    /// Number of the indicator that selects the packet; 0 without selectors.
+    /// Number of the indicator that selects the packet; 0 if the policy has no selectors.
     pub selector: u32,
 }
 
-/// An address in memory order. Of IPv4 the lower half of the first word, and the rest is zero.
+/// An address in memory order. An IPv4 address is the lower half of the first word; the rest is zero.
 #[derive(Clone, Copy)]
 pub struct Address {
-    /// The first eight octets, the very first in the lowest bits.
+    /// The first eight octets. The very first is in the lowest bits.
     pub high: u64,
-    /// The other eight.
+    /// The last eight octets.
     pub low: u64,
 }
 
@@ -56,8 +57,9 @@ impl Address {
     }
 }
 
-/// Reads one constant, volatile since the agent replaces them before the program is loaded: what the compiler
-/// sees in the object says nothing. The verifier sees the real ones, and removes what they rule out.
+/// Reads one constant. The read is volatile, because the agent replaces the constants before it loads the
+/// program; the compiler must not use the values in the object. The verifier knows the real values and
+/// removes the code that they rule out.
 macro_rules! constant {
     ($($field:tt)+) => {
         // SAFETY: reads a field of a borrowed struct.
@@ -66,12 +68,12 @@ macro_rules! constant {
 }
 pub(crate) use constant;
 
-/// Looks a packet up in the tables of the policy. `addresses` and `ports` are those of the tuple, `now_seconds`
-/// counts from 1970.
+/// Looks a packet up in the tables of the policy. `addresses` and `ports` are those of the tuple.
+/// `now_seconds` counts from 1970.
 ///
 /// # Errors
-/// [`Outcome::OutOfScope`] of a packet whose direction may not be collected, [`Outcome::NotSelected`] of one that no
-/// indicator asks for.
+/// [`Outcome::OutOfScope`] if the policy does not collect the packet's direction, [`Outcome::NotSelected`] if
+/// no indicator matches the packet.
 #[inline(always)]
 pub fn judge<const IPV6: bool>(
     nodes: &impl Nodes,
@@ -89,7 +91,7 @@ pub fn judge<const IPV6: bool>(
         destination_leaf = Leaf(untraced(prefixes::leaf::<IPV6>(nodes, destination).0));
     }
     let (source_class, destination_class) = (source_leaf.class(), destination_leaf.class());
-    // Directions with a class that is never collected are not among them.
+    // The bits of `directions` exclude every direction with a class that is never collected.
     if steps.intersects(Steps::SCOPE)
         && constant!(plan.tables.directions) & direction_bit(source_class, destination_class) == 0
     {
@@ -100,7 +102,7 @@ pub fn judge<const IPV6: bool>(
         let mut source_list = source_leaf.list();
         let mut destination_list = destination_leaf.list();
         if steps.intersects(if IPV6 { Steps::HOSTS_IPV6 } else { Steps::HOSTS_IPV4 }) {
-            // The list of a host has the indicators of its prefixes in it.
+            // The list of a host includes the indicators of its prefixes.
             let source_host = hosts::list::<IPV6>(nodes, plan, source);
             if source_host != 0 {
                 source_list = source_host;
@@ -119,7 +121,7 @@ pub fn judge<const IPV6: bool>(
     Ok(Judgement { source_class, destination_class, selector })
 }
 
-/// What an indicator may ask for, beside an address.
+/// The parts of a packet that an indicator can ask for, beside an address.
 #[derive(Clone, Copy)]
 struct Packet {
     ports: (u16, u16),
@@ -127,7 +129,8 @@ struct Packet {
     now_seconds: u32,
 }
 
-/// The first indicator that matches the source, then the destination, then any address; 0 when none does.
+/// The number of the first indicator that matches the source, then the destination, then any address; 0 if
+/// none matches.
 #[inline(always)]
 fn select(nodes: &impl Nodes, plan: &Plan, steps: Steps, endpoints: (u32, u32), packet: Packet) -> u32 {
     let Packet { ports: (source_port, destination_port), protocol, now_seconds } = packet;
@@ -151,7 +154,7 @@ fn select(nodes: &impl Nodes, plan: &Plan, steps: Steps, endpoints: (u32, u32), 
     selector
 }
 
-/// The list of the indicators that name no address, by port or protocol.
+/// The list of indicators that name no address, for a port or a protocol.
 #[inline(always)]
 fn list_of_any(nodes: &impl Nodes, first_node: u32, number: u32) -> u32 {
     let number = untraced(number);

@@ -1,11 +1,11 @@
-//! The indicators in a list, of which the first that matches selects.
+//! A list of indicators: the first one that matches selects the packet.
 
 use minimizer_common::tables::{Endpoint, LIST_ENTRIES_MAX};
 
 use crate::policy::judge::Nodes;
 
-/// Number of the first indicator in a list that matches, or 0. Nearly every list has no entry or one: that is compared
-/// in line.
+/// Number of the first indicator in a list that matches, or 0. Nearly every list has no entry or one, so that
+/// only the first comparison is inlined.
 #[inline(always)]
 #[must_use]
 pub fn matching<N: Nodes>(nodes: &N, list: u32, protocol: u8, port: u16, now_seconds: u32) -> u32 {
@@ -21,8 +21,8 @@ pub fn matching<N: Nodes>(nodes: &N, list: u32, protocol: u8, port: u16, now_sec
     selector
 }
 
-/// The same for the entries of a list from one on. A function of its own, with nothing but numbers: few packets come
-/// here, from many places.
+/// Compares the entries of a list from one entry on. It is a function of its own because many places call it
+/// for few packets. Its arguments are numbers only.
 #[inline(never)]
 fn walk<N: Nodes>(nodes: N, list: u32, endpoint: Endpoint, now_seconds: u32) -> u32 {
     for step in 0..LIST_ENTRIES_MAX as u32 {

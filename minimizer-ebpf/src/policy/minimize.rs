@@ -1,7 +1,8 @@
-//! What the plan leaves of a packet: the tuple that is stored, and nothing else.
+//! What the plan keeps of a packet: the tuple that the program stores, and nothing else.
 //!
-//! Each step stands behind its bit of the plan, a constant that the verifier knows: what is not to be done is
-//! not in the loaded program. Nothing here is told apart by packets, so that it is walked once.
+//! Each step is behind its bit of the plan. The verifier knows these bits and removes every step that the
+//! plan does not take. No branch here depends on the packet, except the one on its protocol, so that the
+//! verifier walks few paths.
 
 use minimizer_common::plan::{Plan, Steps};
 use minimizer_common::tables::is_below;
@@ -24,9 +25,9 @@ const DYNAMIC: u16 = 49_152;
 /// [`minimizer_common::tables::CLASS_DOMESTIC`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Classes {
-    /// Of the source.
+    /// Class of the source address.
     pub source: u32,
-    /// Of the destination.
+    /// Class of the destination address.
     pub destination: u32,
 }
 
@@ -37,8 +38,9 @@ pub fn steps(plan: &Plan) -> Steps {
     Steps(constant!(plan.steps))
 }
 
-/// What is stored of a packet that came in on the interface of slot number `interface`: its tuple, without
-/// selector, and its control bits. `key` is that of the pseudonyms, asked for only when there are any.
+/// What the program stores of a packet from the interface with slot number `interface`: its tuple, without a
+/// selector, and its control bits. `key` returns the key of the pseudonyms; it is called only if the policy
+/// has pseudonyms.
 #[inline(always)]
 pub fn minimize<const IPV6: bool>(
     plan: &Plan,
@@ -87,7 +89,7 @@ pub fn minimize<const IPV6: bool>(
     Some((tuple, control_bits))
 }
 
-/// The bits that are kept of IPv4 addresses.
+/// Masks IPv4 addresses.
 #[inline(always)]
 fn ipv4(plan: &Plan, steps: Steps, addresses: [u64; 4], classes: Classes) -> [u64; 4] {
     let mut mask = constant!(plan.ipv4_masks[0]);
@@ -100,7 +102,7 @@ fn ipv4(plan: &Plan, steps: Steps, addresses: [u64; 4], classes: Classes) -> [u6
     [addresses[0] & mask, 0, 0, 0]
 }
 
-/// The bits that are kept of IPv6 addresses.
+/// Masks IPv6 addresses.
 #[inline(always)]
 fn ipv6(plan: &Plan, steps: Steps, addresses: [u64; 4], classes: Classes) -> [u64; 4] {
     let mask = |side: usize, class: u32, word: usize| {
@@ -119,7 +121,7 @@ fn ipv6(plan: &Plan, steps: Steps, addresses: [u64; 4], classes: Classes) -> [u6
     ]
 }
 
-/// Puts the pseudonyms of IPv4 addresses where the masks have left nothing.
+/// Replaces the IPv4 addresses that become pseudonyms. Their masks have left zeroes.
 #[inline(always)]
 fn ipv4_pseudonyms(plan: &Plan, whole: u64, kept: u64, classes: Classes, [k0, k1]: [u64; 2]) -> [u64; 4] {
     let choice = constant!(plan.ipv4_pseudonyms);
@@ -133,7 +135,7 @@ fn ipv4_pseudonyms(plan: &Plan, whole: u64, kept: u64, classes: Classes, [k0, k1
     [addresses, 0, 0, 0]
 }
 
-/// Puts the pseudonyms of IPv6 addresses where the masks have left nothing.
+/// Replaces the IPv6 addresses that become pseudonyms. Their masks have left zeroes.
 #[inline(always)]
 fn ipv6_pseudonyms(
     plan: &Plan,
@@ -159,19 +161,20 @@ const fn is_chosen(choice: u32, side: u32, class: u32) -> bool {
     choice >> (side * 2 + (class & 1)) & 1 != 0
 }
 
-/// The first word for class 0, the second for class 1, without a branch.
+/// The first word for class 0, the second for class 1. It uses no branch.
 #[inline(always)]
 const fn either(class: u32, foreign: u64, domestic: u64) -> u64 {
     foreign ^ (foreign ^ domestic) & ((class & 1) as u64).wrapping_neg()
 }
 
-/// Type and code under a mask.
+/// Masks an ICMP type and code.
 #[inline(always)]
 const fn masked(ports: (u16, u16), mask: u32) -> (u16, u16) {
     (ports.0 & mask as u16, ports.1 & (mask >> 16) as u16)
 }
 
-/// What is left of a port, without a branch on it. Protocols without ports have port 0, of which nothing can be left out.
+/// What the plan keeps of a port, without a branch on the port. A protocol without ports has port 0, which
+/// every plan keeps as 0.
 #[inline(always)]
 fn port(plan: &Plan, side: usize, port: u16) -> u16 {
     let port = u32::from(port);

@@ -1,4 +1,4 @@
-//! Whether a packet may be collected, and what is left of it.
+//! Whether the program may collect a packet, and what it keeps of it.
 
 pub mod hosts;
 pub mod judge;

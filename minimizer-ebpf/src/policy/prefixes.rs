@@ -1,21 +1,23 @@
-//! The longest prefix of an address, by its octets.
+//! Finds the longest prefix of an address, octet by octet.
 
 use minimizer_common::tables::{CLASS_MIXED, CLASS_NEVER, Leaf, POINTER, Roots};
 
 use crate::policy::judge::{Address, Nodes, constant};
 use crate::untraced;
 
-/// What is said of an address in a trie that cannot be read: it is never collected.
+/// The leaf of every address if a node cannot be read: the program never collects it.
 const UNREADABLE: Leaf = Leaf::new(CLASS_NEVER, 0);
 
-/// What is said of an address. The classes of IPv4 are 16 KiB, which stay in a processor's nearest cache whatever
-/// addresses come; the trie behind them does not. In the trie, too, the root often has the answer.
+/// The leaf of an address. The classes of IPv4 take 16 KiB, which stay in the processor's nearest cache
+/// whatever addresses arrive; the trie behind them does not. An address of IPv6, or of a mixed class, often
+/// has its leaf in the root of the trie.
 #[inline(always)]
 #[must_use]
 pub fn leaf<const IPV6: bool>(nodes: &impl Nodes, address: Address) -> Leaf {
     let Address { high, low } = address;
     let roots = nodes.roots();
-    // Of what it is made of the compiler would know how large it is, and the verifier not.
+    // Without `untraced` the compiler would know that the number fits and drop the mask. The verifier does
+    // not know it and needs the mask.
     let octets = untraced(high as u32) as u16;
     if IPV6 {
         let word = constant!(roots.ipv6[octets as usize]);
@@ -31,13 +33,13 @@ pub fn leaf<const IPV6: bool>(nodes: &impl Nodes, address: Address) -> Leaf {
     }
 }
 
-/// Out of line: it is what two addresses have in common.
+/// A function of its own, which both addresses of a packet share.
 #[inline(never)]
 fn descend_ipv6<N: Nodes>(nodes: N, word: u32, high: u64, low: u64) -> u32 {
     descend::<14>(nodes, word, high, low)
 }
 
-/// The leaf behind a pointer in the root: each of the `OCTETS` behind the second chooses a word.
+/// The leaf behind a pointer in the root. Each of the `OCTETS` after the second octet chooses a word.
 #[inline(always)]
 fn descend<const OCTETS: usize>(nodes: impl Nodes, pointer: u32, high: u64, low: u64) -> u32 {
     let mut word = pointer;

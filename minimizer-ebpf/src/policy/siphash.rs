@@ -1,9 +1,9 @@
 //! SipHash-2-4 of addresses, and the pseudonyms made of it.
 //!
-//! Aumasson and Bernstein, "SipHash: a fast short-input PRF". The kernel program and the agent compute the same
-//! pseudonym of the same address under the same key. An address is one or two words of its octets in memory
-//! order. Everything is scalars without a loop, so that nothing needs the stack and each function can be a
-//! function of its own in the kernel.
+//! Aumasson and Bernstein, "SipHash: a fast short-input PRF". Kernel program and agent compute the same
+//! pseudonym for the same address under the same key. An address is one or two words, its octets in memory
+//! order. The code has only scalars and no loop: it then needs no stack, and each function can be a function
+//! of its own in the kernel.
 
 use minimizer_common::plan::{IPV4_PSEUDONYM, IPV4_PSEUDONYM_BITS, IPV6_PSEUDONYM};
 
@@ -37,7 +37,7 @@ impl State {
         Self(a, b, c.rotate_left(32), d)
     }
 
-    /// Takes in eight octets: two rounds.
+    /// Takes in eight octets, with two rounds.
     #[inline(always)]
     const fn word(self, word: u64) -> Self {
         let Self(a, b, c, d) = self;
@@ -45,7 +45,7 @@ impl State {
         Self(a ^ word, b, c, d)
     }
 
-    /// Four rounds more.
+    /// Ends with four more rounds and returns the hash.
     #[inline(always)]
     const fn finish(self) -> u64 {
         let Self(a, b, c, d) = self;
@@ -54,7 +54,7 @@ impl State {
     }
 }
 
-/// The last word: the octets that fill no word, and the number of all octets in the topmost.
+/// The last word: the octets that fill no whole word, and the count of all octets in the topmost octet.
 #[inline(always)]
 const fn last(octets: u64, rest: u64) -> u64 {
     octets << 56 | rest
@@ -107,7 +107,8 @@ mod tests {
         state.word(last(octets.len() as u64 & 0xff, rest)).finish()
     }
 
-    /// Key 00 to 0f, message 00 to n-1: from the authors' reference implementation.
+    /// The key is 00 to 0f, the message 00 to n-1. The hashes come from the authors' reference
+    /// implementation.
     const VECTORS: &[(u8, [u8; 8])] = &[
         (0, [0x31, 0x0e, 0x0e, 0xdd, 0x47, 0xdb, 0x6f, 0x72]),
         (4, [0xb7, 0x87, 0x71, 0x27, 0xe0, 0x94, 0x27, 0xcf]),
@@ -136,7 +137,7 @@ mod tests {
     fn addresses_hash_as_their_octets_do() {
         let mut number = 1_u64;
         let mut next = || {
-            // Xorshift: any numbers will do, the same in every run.
+            // Xorshift: arbitrary numbers, the same in every run.
             number ^= number << 13;
             number ^= number >> 7;
             number ^= number << 17;

@@ -1,4 +1,4 @@
-//! From a frame to its one outcome: counters, policy, flow table, spill log, residual.
+//! From a frame to its one outcome: counters, policy, flow table, spill log, residual counters.
 
 use core::hint::black_box;
 
@@ -22,7 +22,7 @@ use crate::program::clock::{self, Time};
 use crate::program::constants::{SETTINGS, setting};
 use crate::program::memory::{CONTROL, Displaced, Generation, PolicyTables, Run};
 
-/// The frame that the program runs on.
+/// The frame for which the kernel runs the program.
 #[derive(Clone, Copy)]
 struct XdpFrame {
     context: *mut xdp_md,
@@ -67,10 +67,11 @@ unsafe impl Frame for XdpFrame {
     }
 }
 
-/// Counts a frame, or the packet inside of it where a listed tunnel carries one, and returns the number of
-/// its outcome. Does nothing only if the agent left a map empty, which it never does.
+/// Counts a frame and returns the number of its outcome. If a listed tunnel carries a packet inside the
+/// frame, the function counts that packet. It does nothing only if the agent left a map empty, which it never
+/// does.
 ///
-/// `TUNNELS` makes two programs: the one without has everything in line.
+/// `TUNNELS` makes two programs. The one without tunnels has everything inlined.
 #[inline(always)]
 pub fn account<const TUNNELS: bool>(context: &XdpContext) -> Option<u8> {
     let run = Run::of_this_cpu()?;
@@ -81,7 +82,7 @@ pub fn account<const TUNNELS: bool>(context: &XdpContext) -> Option<u8> {
     let interface = u32::from(control.interface_slots[position]) & 31;
     let counters = run.interface(interface)?;
 
-    // The clock comes before the walk, while there is little to keep in registers.
+    // The clock is read before the walk, while few values occupy registers.
     let steps = Steps(setting!(plan.steps));
     let time = clock::now(counters, control, steps);
     counters.seen_packets += 1;
@@ -92,13 +93,13 @@ pub fn account<const TUNNELS: bool>(context: &XdpContext) -> Option<u8> {
     } else {
         count(context.ctx, counters, &place)
     };
-    // An index would be checked with a panic behind it, which is no BPF.
+    // An index would need a bounds check that panics, which BPF does not have.
     *counters.outcomes.get_mut(ended.0 as usize)? += 1;
     Some(ended.0 as u8)
 }
 
-/// How the walk of a frame ended, in one word, since a function of the kernel returns no more: the
-/// number of an outcome, or a packet inside of a tunnel.
+/// How the walk of a frame ended: the number of an outcome, or a packet inside a tunnel. It is one word,
+/// because a function in the kernel returns no more.
 #[derive(Clone, Copy)]
 struct Ended(u64);
 
@@ -111,14 +112,14 @@ impl Ended {
     const OFFSET_MASK: u64 = (1 << 15) - 1;
     const TAGS_MASK: u64 = (1 << 26) - 1;
 
-    /// With an outcome; without, which never happens, when a map is empty.
+    /// The walk ended with an outcome. There is none only if a map is empty, which never happens.
     #[inline(always)]
     fn with(outcome: Option<Outcome>) -> Self {
         Self(outcome.map_or(!Self::INNER, |outcome| outcome as u64))
     }
 
-    /// At a packet inside, with nothing counted yet. An offset has 15 bits, no frame is as long as 2^18
-    /// octets, and the link leaves IP version and interface out of the tags.
+    /// The walk found a packet inside a tunnel and counted nothing yet. An offset has 15 bits. No frame has
+    /// 2^18 octets. The link headers leave the bits of IP version and interface out of the tags.
     #[inline(always)]
     fn at(inner: &Inner, tags: Tags) -> Self {
         let version = if inner.version == Version::V6 { Self::IPV6 } else { 0 };
@@ -147,8 +148,8 @@ impl Ended {
     }
 }
 
-/// Walks a frame and counts its packet. The two IP versions stay apart to the end: what they have in
-/// common is less than what either would carry along for the other.
+/// Walks a frame and counts its packet. The code of the two IP versions stays apart to the end: joined code
+/// would make each version carry values that only the other one needs.
 #[inline(always)]
 fn count(context: *mut xdp_md, counters: &mut InterfaceCounters, place: &Place) -> Ended {
     let mut cursor = Cursor::over(XdpFrame::of(context));
@@ -172,7 +173,8 @@ fn count(context: *mut xdp_md, counters: &mut InterfaceCounters, place: &Place) 
     count_stop(&mut cursor, counters, stop)
 }
 
-/// The headers of a frame at which the walk stopped do not tell where it ends: only the kernel knows.
+/// Counts a frame at which the walk stopped. Its headers do not tell its length, so that this asks the
+/// kernel.
 #[inline(always)]
 fn count_stop(cursor: &mut Cursor<XdpFrame>, counters: &mut InterfaceCounters, stop: Stop) -> Ended {
     let outcome = cursor.outcome(stop);
@@ -180,16 +182,16 @@ fn count_stop(cursor: &mut Cursor<XdpFrame>, counters: &mut InterfaceCounters, s
     Ended::with(Some(outcome))
 }
 
-/// Counts the packet that a tunnel carries, or the outer one where none carries any. Two calls one after
-/// the other and not within each other, so that their stacks do not add up.
+/// Counts the packet inside a tunnel, or else the outer packet. It makes two calls, one after the other:
+/// nested calls would add their stacks up.
 #[inline(always)]
 fn count_inner_or_outer(context: *mut xdp_md, place: &Place) -> Ended {
     let outer = count_outer(context, place);
     if outer.is_inner() { count_inner(context, place, outer) } else { outer }
 }
 
-/// Counts a packet unless a listed tunnel carries one inside of it. Here the IP versions meet where a
-/// tunnel may begin: tunnels are the same in both.
+/// Counts a packet, unless a listed tunnel carries a packet inside it. The two IP versions share the code
+/// from here on, since tunnels are the same in both.
 #[inline(never)]
 fn count_outer(context: *mut xdp_md, place: &Place) -> Ended {
     let Some(counters) = place.run.interface(place.interface) else { return Ended::with(None) };
@@ -232,7 +234,7 @@ fn count_inner(context: *mut xdp_md, place: &Place, outer: Ended) -> Ended {
     Ended::with(Some(cursor.outcome(stop)))
 }
 
-/// Where and when a packet came in.
+/// Where and when a packet arrived.
 #[derive(Clone, Copy)]
 struct Place {
     run: Run,
@@ -241,8 +243,8 @@ struct Place {
 }
 
 impl Place {
-    /// Puts the packet into a record, or into a residual counter when there is no room. `SETTLED` says that the
-    /// verifier knows nothing of the packet any more.
+    /// Puts the packet into a record, or into a residual counter if there is no room. `SETTLED` says that the
+    /// verifier no longer knows anything about the packet.
     #[inline(always)]
     fn count<const IPV6: bool, const SETTLED: bool>(
         &self,
@@ -289,7 +291,8 @@ impl Place {
             group::count::<IPV6>(slot, &tuple, count);
             return Some(Outcome::Counted);
         }
-        // Stores of several known zeroes would become a call of memset, which the verifier refuses.
+        // The compiler would turn stores of several known zeroes into a call of memset, which the verifier
+        // refuses.
         let zero = black_box(0);
         let [first, second, third, fourth] = tuple.addresses;
         let addresses = if IPV6 { [first, second, third, fourth] } else { [first, zero, zero, zero] };
@@ -299,13 +302,14 @@ impl Place {
     }
 }
 
-/// Counts a packet in its second group or the spill log and returns `true`, or in a residual counter.
-/// A function of its own: few packets come here, and it would cost the others their registers.
+/// Counts a packet in its second group or in the spill log and returns `true`; otherwise counts it in a
+/// residual counter and returns `false`. It is a function of its own, because few packets need it and its
+/// registers would cost the others.
 #[inline(never)]
 fn displaced(generation: &'static Generation, first_block: u32, packet: &Displaced) -> Option<bool> {
     let run = Run { generation, first_block };
     let position = hash::second(packet.position);
-    // An IPv4 tuple has zeroes where an IPv6 tuple has its other addresses, in the table too.
+    // The unused address words of an IPv4 tuple are zero, in the packet and in the table.
     let group = run.group(position)?;
     // SAFETY: the block is a group, and only this CPU writes it.
     if let Some(slot) = unsafe { group::find::<true>(group, position, &packet.tuple, Parts::ALL) } {

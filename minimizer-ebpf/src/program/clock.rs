@@ -9,18 +9,19 @@ use crate::program::constants::setting;
 
 const NS_PER_SECOND: u64 = 1_000_000_000;
 
-/// When a packet came in.
+/// When a packet arrived.
 #[derive(Clone, Copy)]
 pub struct Time {
     /// Time units since the base.
     pub units: u32,
-    /// Seconds since 1970; known only where indicators expire.
+    /// Seconds since 1970; known only if the policy has selectors.
     pub seconds: u32,
 }
 
-/// The time of a packet. It is computed from the precise clock once per tick at a unit's end and remembered
-/// until the tick that ends the unit, since reading that clock stops the processor from overlapping cache
-/// misses. Where indicators expire it is computed at the end of every second, too.
+/// The time of a packet. The precise clock stops the processor from overlapping cache misses. The program
+/// therefore reads it only near the end of a time unit, at most once per tick, and uses the remembered time
+/// in between. If the policy has selectors, it also reads the clock near the end of every second, since
+/// indicators expire.
 #[inline(always)]
 pub fn now(counters: &mut InterfaceCounters, control: &Control, steps: Steps) -> Time {
     let has_seconds = steps.intersects(Steps::SELECT);

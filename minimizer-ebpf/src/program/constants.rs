@@ -1,10 +1,10 @@
-//! The constants that the agent puts into the program before it is loaded.
+//! The constants that the agent writes into the program before it loads it.
 
 use minimizer_common::plan::Plan;
 use minimizer_common::settings::Settings;
 use minimizer_common::tables::Roots;
 
-/// Constants that the agent sets before the program is loaded.
+/// The settings of the agent.
 #[unsafe(no_mangle)]
 pub static SETTINGS: Settings = Settings {
     hash_keys: [0; _],
@@ -20,11 +20,11 @@ pub static SETTINGS: Settings = Settings {
     tunnels: 0,
 };
 
-/// Where every address is looked up first, set in the same way.
+/// The first look-up of every address.
 #[unsafe(no_mangle)]
 pub static ROOTS: Roots = Roots { ipv4_classes: [0; _], ipv4: [0; _], ipv6: [0; _] };
 
-/// Reads one constant, volatile so that the compiler does not assume the value in this file.
+/// Reads one constant. The read is volatile, so that the compiler does not assume the value in this file.
 macro_rules! setting {
     ($($field:tt)+) => {
         // SAFETY: reads a constant of this program.

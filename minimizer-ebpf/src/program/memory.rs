@@ -1,4 +1,4 @@
-//! The program's maps, and the blocks of this CPU in the generation that is written.
+//! The program's maps, and the blocks of this CPU in the current generation.
 
 use aya_ebpf::btf_maps::{Array, ArrayOfMaps};
 use aya_ebpf::helpers::generated::bpf_get_smp_processor_id;
@@ -18,11 +18,12 @@ use crate::program::constants::{ROOTS, setting};
 
 const MMAPABLE: usize = 1 << 10;
 
-/// Words, and not [`Block`]: kernels from 5.15 to 6.1 take no other map for one whose values are structs
-/// by its type information, unless that has type information too.
+/// The values are words and not [`Block`]s. If type information says that the values of an inner map are
+/// structs, kernels from 5.15 to 6.1 put no other map in its place, unless that one has type information too.
 pub type Generation = Array<[u64; BLOCK_BYTES / size_of::<u64>()], BLOCKS_PLACEHOLDER, MMAPABLE>;
 
-/// The generation that is written. Replacing the slot waits until no program uses the old one.
+/// The generation that the program writes. The agent's replacement of the slot waits until no program uses
+/// the old generation.
 #[btf_map]
 static GENERATION: ArrayOfMaps<Generation, 1> = ArrayOfMaps::new();
 
@@ -30,17 +31,17 @@ static GENERATION: ArrayOfMaps<Generation, 1> = ArrayOfMaps::new();
 #[btf_map]
 pub static CONTROL: Array<Control, 1, MMAPABLE> = Array::new();
 
-/// The nodes of the policy's tables; the agent says how many nodes there are, writes them before the program is loaded and
-/// freezes them. They are not said to be read-only for the program: of a map that is both, the verifier wants to read
-/// the values that it knows the place of, and it can do that only in arrays of one element.
+/// The nodes of the policy's tables. The agent sets their number, writes them before it loads the program,
+/// and freezes the map. The map is not declared read-only for the program: if a map is frozen and read-only,
+/// the verifier reads values at known places itself, and it can do that only in arrays of one element.
 #[btf_map]
 static TABLES: Array<[u32; NODE_WORDS], 1> = Array::new();
 
-/// The entries of the policy's lists, in the same way.
+/// The entries of the policy's lists. The agent treats this map like [`TABLES`].
 #[btf_map]
 static LISTS: Array<[u32; ENTRY_WORDS], 1> = Array::new();
 
-/// [`ROOTS`], [`TABLES`] and [`LISTS`], to be looked at.
+/// [`ROOTS`], [`TABLES`] and [`LISTS`], for the look-ups.
 #[derive(Clone, Copy)]
 pub struct PolicyTables;
 
@@ -61,7 +62,7 @@ impl Nodes for PolicyTables {
     }
 }
 
-/// The blocks of this CPU in the generation that is written.
+/// The blocks of this CPU in the current generation.
 #[derive(Clone, Copy)]
 pub struct Run {
     pub generation: &'static Generation,
@@ -108,7 +109,8 @@ impl Run {
         Some(self.state()?.pseudonym_key)
     }
 
-    /// Appends a packet to the spill log and returns `true`, or adds it to a residual counter.
+    /// Appends a packet to the spill log and returns `true`, or adds it to a residual counter and returns
+    /// `false`.
     #[inline(always)]
     pub fn spill(&self, packet: &Displaced) -> Option<bool> {
         let state = self.state()?;

@@ -1,4 +1,4 @@
-//! What only the kernel has: maps, constants of the loaded program, its clock, and the way of one frame through all of it.
+//! What only the kernel has: maps, constants of the loaded program, its clock, and the accounting of a frame.
 
 pub mod accounting;
 mod clock;

@@ -1,4 +1,4 @@
-//! One group of the flow table: find a tuple's slot or a free one, and count the packet in it.
+//! One group of the flow table: it finds a tuple's slot, or a free one, and counts the packet there.
 
 use minimizer_common::generation::{Group, WAYS};
 use minimizer_common::tuple::{Slot, Tuple};
@@ -10,13 +10,13 @@ pub struct Count {
     pub octets: u64,
     /// TCP control bits.
     pub control_bits: u16,
-    /// Time unit of the packet, for a flow that begins; 0 where it is not kept.
+    /// Time unit of the packet, as the flow's first; 0 if the policy keeps no first time.
     pub first: u32,
-    /// The same, for a flow that may end; 0 where it is not kept.
+    /// Time unit of the packet, as the flow's last; 0 if the policy keeps no last time.
     pub last: u32,
 }
 
-/// Parts of a tuple in which flows can differ: of the others all are zero in every slot.
+/// The parts of a tuple in which flows can differ. Every other part is zero in every slot.
 #[derive(Clone, Copy)]
 pub struct Parts {
     /// [`Tuple::addresses`].
@@ -28,17 +28,15 @@ pub struct Parts {
 }
 
 impl Parts {
-    /// Everything.
+    /// Every part.
     pub const ALL: Self = Self { addresses: true, transport: true, selector: true };
 }
 
-/// The slot of the tuple, or the free slot that is to be its own; `None` when all ways hold other
-/// tuples. Probing starts at way `position >> 29`, so that flows of one group do not all walk the same
-/// slots, and stops at the first match or free slot: slots are never freed while a generation is
-/// written.
+/// The slot of the tuple, or a free slot for it; `None` when all ways hold other tuples. Probing starts at
+/// way `position >> 29`, so that the flows of one group do not all walk the same slots. It stops at the first
+/// match or free slot, because nobody frees a slot while the program writes the generation.
 ///
-/// `IPV6` is the tuple's IP version, known where the code is compiled: an IPv4 tuple differs only in
-/// one word of addresses.
+/// `IPV6` is the tuple's IP version, known at compile time. IPv4 tuples differ in one word of addresses only.
 ///
 /// # Safety
 /// `group` points to a group that nobody else reads or writes while the slot is used.
@@ -61,9 +59,9 @@ pub unsafe fn find<'group, const IPV6: bool>(
     None
 }
 
-/// Counts the packet in a slot that [`find`] found, or in one whose words are all zero.
+/// Counts the packet in a slot that [`find`] returned, or in one whose words are all zero.
 ///
-/// Of an IPv4 tuple only the word of addresses that it has is written.
+/// For an IPv4 tuple it writes only the first word of addresses.
 #[inline(always)]
 pub fn count<const IPV6: bool>(slot: &mut Slot, tuple: &Tuple, count: Count) {
     if slot.packets() == 0 {
@@ -76,18 +74,18 @@ pub fn count<const IPV6: bool>(slot: &mut Slot, tuple: &Tuple, count: Count) {
         slot.times = u64::from(count.first);
         slot.volume = u64::from(tuple.selector) << Slot::SELECTOR_SHIFT;
     }
-    // In a slot that is not free the tuple's kind is there already.
+    // A slot in use already has the tuple's kind, so that the OR does not change it.
     let marks = u64::from(tuple.kind) | u64::from(count.control_bits) << Slot::CONTROL_BITS_SHIFT;
     slot.counters = (slot.counters | marks) + Slot::ONE_PACKET;
     slot.volume += count.octets;
-    // Most packets fall into the time unit of the one before, and need no store.
+    // Most packets fall into the same time unit as the one before, and need no store.
     if slot.times >> 32 != u64::from(count.last) {
         slot.times = slot.times & 0xffff_ffff | u64::from(count.last) << 32;
     }
 }
 
-/// Whether the slot is that of the tuple. The IP version is part of `transport`, and the unused
-/// words of an IPv4 tuple are zero in every slot, so that they need no comparison.
+/// Whether the slot is the tuple's. `transport` includes the IP version. The unused words of an IPv4 tuple
+/// are zero in every slot and need no comparison.
 #[inline(always)]
 fn matches<const IPV6: bool>(slot: &Slot, tuple: &Tuple, parts: Parts) -> bool {
     let mut differs = (slot.counters ^ u64::from(tuple.kind)) & 0xffff;

@@ -1,12 +1,12 @@
 //! The keyed hash that spreads tuples over the groups of the flow table.
 //!
-//! Pair-multiply-shift (Lemire and Kaser, "Strongly universal string hashing is fast"): with 64-bit
-//! keys drawn at random the upper 32 bits of `Σ (k₂ᵢ + x₂ᵢ)(k₂ᵢ₊₁ + x₂ᵢ₊₁)` over 32-bit words are
-//! strongly universal, so that whoever does not know the keys makes any two tuples collide with
-//! probability 2⁻³² and no better. That is a promise about pairs: with one key in a hundred a run of
-//! consecutive addresses, which the sum maps to an arithmetic progression, would still fall into few
-//! groups. A final mix, a bijection of all 64 bits, breaks the progression up. An IPv4 tuple costs four
-//! multiplications.
+//! Pair-multiply-shift (Lemire and Kaser, "Strongly universal string hashing is fast"): with random 64-bit
+//! keys, the upper 32 bits of `Σ (k₂ᵢ + x₂ᵢ)(k₂ᵢ₊₁ + x₂ᵢ₊₁)` over 32-bit words are strongly universal.
+//! Somebody who does not know the keys can make two tuples collide with probability 2⁻³² at best.
+//!
+//! That promise covers pairs only. The sum maps a run of consecutive addresses to an arithmetic progression,
+//! which with one key in a hundred falls into few groups. A final mix, a bijection of all 64 bits, breaks the
+//! progression up. An IPv4 tuple costs four multiplications.
 
 use core::ptr;
 
@@ -16,14 +16,14 @@ use minimizer_common::tuple::Tuple;
 use crate::table::group::Parts;
 use crate::untraced;
 
-/// Where an IPv4 tuple lies: its low bits name the group, its top bits the first way to look at.
+/// The position of an IPv4 tuple: its low bits name the group, its top bits the way at which probing starts.
 #[inline(always)]
 #[must_use]
 pub fn ipv4(keys: &[u64; HASH_KEYS], tuple: &Tuple, parts: Parts) -> u32 {
     upper_half(sum_ipv4(keys, tuple, parts))
 }
 
-/// Where an IPv6 tuple lies; see [`ipv4`].
+/// The position of an IPv6 tuple; see [`ipv4`].
 #[inline(always)]
 #[must_use]
 pub fn ipv6(keys: &[u64; HASH_KEYS], tuple: &Tuple, parts: Parts) -> u32 {
@@ -37,20 +37,20 @@ pub fn ipv6(keys: &[u64; HASH_KEYS], tuple: &Tuple, parts: Parts) -> u32 {
     upper_half(sum)
 }
 
-/// Where a tuple with no room in its first group may lie: another mix of the same hash.
+/// The second position of a tuple whose first group is full: another mix of the same hash.
 #[inline(always)]
 #[must_use]
 pub const fn second(position: u32) -> u32 {
-    // Any odd constant will do: the secret is in `position`.
+    // Any odd constant works: the secret is in `position`.
     const MIX: u32 = 0x9e37_79b1;
     (position ^ position >> 15).wrapping_mul(MIX)
 }
 
-/// The upper half of the mixed sum. Without the mix, tuples in arithmetic progression, as scans and
-/// address pools make them, could fall into few groups under unlucky keys.
+/// The upper half of the mixed sum. Scans and address pools make tuples in arithmetic progression. Without
+/// the mix, unlucky keys could put them into few groups.
 #[inline(always)]
 fn upper_half(sum: u64) -> u32 {
-    // Any odd constant will do: the secret is in `sum`.
+    // Any odd constant works: the secret is in `sum`.
     const MIX: u64 = 0x9e37_79b9_7f4a_7c15;
     let mixed = (sum ^ sum >> 32).wrapping_mul(MIX);
     untraced((mixed >> 32) as u32)
@@ -80,8 +80,8 @@ fn single(keys: &[u64; HASH_KEYS], first: usize, half: u16) -> u64 {
     key(keys, first).wrapping_mul(u64::from(half))
 }
 
-/// One key. Volatile, since the keys are constants of the kernel program that the agent replaces
-/// before it is loaded: the compiler must not take the zeroes in the object for the keys.
+/// One key. The read is volatile, because the agent replaces the keys before it loads the program; the
+/// compiler must not use the zeroes in the object.
 #[inline(always)]
 fn key(keys: &[u64; HASH_KEYS], index: usize) -> u64 {
     // SAFETY: reads a field of a borrowed array.

@@ -1,4 +1,4 @@
-//! Where a tuple is counted.
+//! The flow table: where a tuple is counted.
 
 pub mod group;
 pub mod hash;

@@ -1,4 +1,4 @@
-//! Network interfaces: what the kernel tells of them, which are selected, and which slot each has.
+//! Network interfaces: what the kernel reports about them, which ones are selected, and which slot each has.
 
 pub mod netlink;
 pub mod selection;

@@ -1,4 +1,4 @@
-//! Network interfaces through rtnetlink: what there is, and the veth pairs of private networks.
+//! Network interfaces through rtnetlink: the list of interfaces, and the veth pairs of private networks.
 
 mod addresses;
 mod exchange;
@@ -22,10 +22,10 @@ pub use features::XdpFeatures;
 pub use link::{AttachedXdp, Link, LinkCounters, XdpMode};
 pub use notifications::LinkNotifications;
 
-/// Why the kernel's list of interfaces could not be read or changed.
+/// Why the agent cannot read or change the kernel's list of interfaces.
 #[derive(Debug, Error)]
 pub enum NetlinkError {
-    /// A request got no answer.
+    /// The kernel did not answer a request.
     #[error(transparent)]
     Exchange(#[from] ExchangeError),
     /// The kernel refused a request.
@@ -42,15 +42,15 @@ pub enum NetlinkError {
     /// No interface has this name.
     #[error("there is no interface {name:?}; this network namespace has: {present}")]
     NoSuchLink {
-        /// The name that was asked for.
+        /// The requested name.
         name: String,
-        /// The names there are.
+        /// The names of all interfaces.
         present: String,
     },
 }
 
 impl NetlinkError {
-    /// None of `links` has this name.
+    /// The error for a name that none of `links` has.
     #[must_use]
     pub fn no_such_link(name: &str, links: &[Link]) -> Self {
         let present: Vec<_> = links.iter().map(|link| link.name.as_str()).collect();
@@ -58,7 +58,7 @@ impl NetlinkError {
     }
 }
 
-/// A socket to the kernel's list of interfaces, of the network namespace in which it was opened.
+/// A socket to the kernel's list of interfaces, in the network namespace in which it was opened.
 pub struct Netlink {
     exchange: Exchange,
 }
@@ -67,15 +67,15 @@ impl Netlink {
     /// Opens a socket in the network namespace of the calling thread.
     ///
     /// # Errors
-    /// The kernel's answer when no socket can be had.
+    /// The kernel's error if it gives no socket.
     pub fn open() -> Result<Self, NetlinkError> {
         Ok(Self { exchange: Exchange::open(NETLINK_ROUTE)? })
     }
 
-    /// All interfaces, by rising index.
+    /// All interfaces, in ascending order of their index.
     ///
     /// # Errors
-    /// The kernel's answer, or a message that cannot be read.
+    /// The kernel's error, or a malformed message.
     pub fn links(&mut self) -> Result<Vec<Link>, NetlinkError> {
         let request = RouteNetlinkMessage::GetLink(LinkMessage::default());
         let answers = self.exchange.request(&request, NLM_F_DUMP)?;
@@ -87,7 +87,7 @@ impl Netlink {
     /// The interface of this name.
     ///
     /// # Errors
-    /// As [`Self::links`], and [`NetlinkError::NoSuchLink`].
+    /// Those of [`Self::links`], and [`NetlinkError::NoSuchLink`].
     pub fn link(&mut self, name: &str) -> Result<Link, NetlinkError> {
         let mut links = self.links()?;
         match links.iter().position(|link| link.name == name) {
@@ -96,10 +96,10 @@ impl Netlink {
         }
     }
 
-    /// Creates two interfaces that are joined by a virtual cable, both down and without ARP.
+    /// Creates a veth pair. Both ends are down and do not use ARP.
     ///
     /// # Errors
-    /// The kernel's answer: no privilege, a name in use, no veth module.
+    /// The kernel's error: no privilege, a name in use, no veth module.
     pub fn create_veth(&mut self, name: &str, peer: &str, mtu_octets: u32) -> Result<(), NetlinkError> {
         let end = |name: &str| {
             let mut end = LinkMessage::default();
@@ -122,7 +122,7 @@ impl Netlink {
     /// Sets an interface up or down.
     ///
     /// # Errors
-    /// The kernel's answer.
+    /// The kernel's error.
     pub fn set_up(&mut self, index: u32, up: bool) -> Result<(), NetlinkError> {
         let mut link = LinkMessage::default();
         link.header.index = index;
@@ -133,7 +133,7 @@ impl Netlink {
         })
     }
 
-    /// Sends a request whose answer nobody needs but for its success.
+    /// Sends a request of which only the success matters.
     fn change(
         &mut self,
         message: RouteNetlinkMessage,

@@ -1,4 +1,4 @@
-//! Which interfaces are watched: exact names and shell patterns, with what becomes of their frames.
+//! Which interfaces the agent watches: exact names and shell patterns, each with the action for its frames.
 
 use glob::Pattern;
 use thiserror::Error;
@@ -6,18 +6,18 @@ use thiserror::Error;
 use crate::interfaces::netlink::{Link, NetlinkError};
 use crate::kernel::attach::Action;
 
-/// Why a selection cannot be used.
+/// Why a selection is invalid.
 #[derive(Debug, Error)]
 pub enum SelectionError {
-    /// The same interface twice.
+    /// The same interface is selected twice.
     #[error("interface {0} is given twice")]
     Twice(String),
-    /// Not a pattern.
+    /// The text is not a pattern.
     #[error("{text:?} is not a pattern for interface names: {source}")]
     Pattern {
-        /// What was given.
+        /// The text.
         text: String,
-        /// What is wrong with it.
+        /// The fault.
         source: glob::PatternError,
     },
 }
@@ -30,7 +30,7 @@ pub struct Selection {
 }
 
 impl Selection {
-    /// Takes names and patterns of interfaces whose frames pass, and of taps.
+    /// Makes a selection from names and patterns of interfaces whose frames pass, and of taps.
     ///
     /// # Errors
     /// See [`SelectionError`].
@@ -51,33 +51,33 @@ impl Selection {
         Ok(selection)
     }
 
-    /// One interface whose frames pass.
+    /// Selects one interface whose frames pass.
     #[must_use]
     pub fn one(name: &str) -> Self {
         Self { names: vec![(name.to_owned(), Action::Pass)], patterns: Vec::new() }
     }
 
-    /// Whether the name was given as it is, and not by a pattern.
+    /// Whether the operator named this interface exactly.
     #[must_use]
     pub fn is_named(&self, name: &str) -> bool {
         self.names.iter().any(|(known, _)| known == name)
     }
 
-    /// What becomes of the frames of an interface; `None` when it is not selected. A name outweighs a
-    /// pattern, and where patterns disagree the frames pass.
+    /// The action for the frames of an interface; `None` if it is not selected. A name outweighs a pattern.
+    /// If patterns disagree, the frames pass.
     #[must_use]
     pub fn action(&self, name: &str) -> Option<Action> {
         let named = self.names.iter().find(|(known, _)| known == name).map(|(_, action)| *action);
-        // Those whose frames pass come first.
+        // The patterns of interfaces whose frames pass come first.
         named.or_else(|| {
             self.patterns.iter().find(|(pattern, _)| pattern.matches(name)).map(|(_, action)| *action)
         })
     }
 
-    /// Checks that every name is there now, and returns the patterns that match nothing yet.
+    /// Checks that every named interface exists, and returns the patterns that match no interface yet.
     ///
     /// # Errors
-    /// The first name that is not there, with the names that are.
+    /// The first name without an interface, and the names of all interfaces.
     pub fn check(&self, links: &[Link]) -> Result<Vec<&str>, NetlinkError> {
         for (name, _) in &self.names {
             if links.iter().all(|link| link.name != *name) {

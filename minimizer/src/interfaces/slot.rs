@@ -1,4 +1,4 @@
-//! One slot number's interface: its name, whether it is attached, and for how long it was not.
+//! The interface of one slot: its name, whether the program is attached, and for how long it was not.
 
 use std::time::{Duration, Instant};
 
@@ -7,17 +7,17 @@ use tracing::{info, warn};
 use crate::interfaces::netlink::Link;
 use crate::kernel::attach::{Action, Mode};
 
-/// Pause before a second attempt to attach; each later pause is twice as long.
+/// Pause before the second attempt to attach. Each later pause is twice as long.
 const PAUSE_MIN: Duration = Duration::from_millis(250);
-/// Longest pause between attempts.
+/// The longest pause between attempts.
 const PAUSE_MAX: Duration = Duration::from_secs(60);
 
-/// How often and how long nobody watched an interface, from its first attachment on.
+/// How often and for how long the program was not attached, since its first attachment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Unwatched {
-    /// How often.
+    /// The number of gaps.
     pub times: u64,
-    /// How long, altogether.
+    /// Their total time.
     pub time: Duration,
 }
 
@@ -28,60 +28,60 @@ pub struct Attached {
     pub if_index: u32,
     /// Where the program runs.
     pub mode: Mode,
-    /// The kernel's number of the program.
+    /// The kernel's id of the program.
     pub program_id: u32,
 }
 
-/// A watched interface as others see it.
+/// A watched interface, for other modules.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Watched {
-    /// Name; of one that is gone, its last.
+    /// Its name; the last one if the interface is gone.
     pub name: String,
-    /// What becomes of its frames.
+    /// The action for its frames.
     pub action: Action,
-    /// The attachment, when there is one.
+    /// The attachment, if there is one.
     pub attached: Option<Attached>,
-    /// Why there is none.
+    /// Why there is no attachment.
     pub reason: Option<String>,
     /// Whether the interface is up.
     pub up: bool,
 }
 
-/// What is with the interface.
+/// The state of the interface.
 #[derive(Debug)]
 enum State {
-    /// It is attached.
+    /// The program is attached.
     Attached(Attached),
-    /// It is there and not attached.
+    /// The interface exists, but the program is not attached.
     Blocked { reason: String, next_attempt: Instant, pause: Duration },
-    /// There is no such interface.
+    /// The interface does not exist.
     Gone { since: Instant },
 }
 
-/// A slot number's interface.
+/// The interface of one slot.
 #[derive(Debug)]
 pub struct InterfaceSlot {
-    /// Its name, followed when it changes.
+    /// Its present name.
     pub name: String,
-    /// The name under which it was selected.
+    /// Its name when it was selected.
     selected: String,
-    /// Whether the operator named it; else a pattern matched.
+    /// Whether the operator named it exactly; otherwise a pattern matched.
     pub is_named: bool,
-    /// What becomes of its frames.
+    /// The action for its frames.
     pub action: Action,
     state: State,
-    /// Index of the latest interface that was attached here.
+    /// Index of the last interface for which an attachment was tried here.
     pub last_index: Option<u32>,
-    /// Whether all its packets are in the ledger.
+    /// Whether the ledger has all its packets.
     pub is_drained: bool,
     up: bool,
     unwatched: Unwatched,
-    /// Since when it is not watched.
+    /// When the present gap began.
     gap: Option<Instant>,
 }
 
 impl InterfaceSlot {
-    /// A place for an interface that is about to be attached.
+    /// The slot of an interface to which the program is about to be attached.
     pub fn new(link: &Link, action: Action, is_named: bool) -> Self {
         Self {
             name: link.name.clone(),
@@ -97,7 +97,8 @@ impl InterfaceSlot {
         }
     }
 
-    /// Follows the interface through the list of all; returns its index when it has to be detached.
+    /// Compares the slot with the list of all interfaces. Returns the index of the interface if the program
+    /// has to be detached.
     pub fn follow(&mut self, links: &[Link], since: Instant) -> Option<u32> {
         let index = self.last_index.filter(|_| !self.is_gone())?;
         let link = links.iter().find(|link| link.index == index);
@@ -145,7 +146,7 @@ impl InterfaceSlot {
         }
     }
 
-    /// Enters that the interface is attached.
+    /// Records that the program is attached.
     pub fn attach(&mut self, attached: Attached, link: &Link, is_start: bool) {
         let now = Instant::now();
         match self.gap.take() {
@@ -164,7 +165,7 @@ impl InterfaceSlot {
         self.state = State::Attached(attached);
     }
 
-    /// Enters that the interface is there and could not be attached.
+    /// Records that the interface exists but the program could not be attached.
     pub fn block(&mut self, link: &Link, reason: String) {
         let now = Instant::now();
         self.open_gap(now);
@@ -180,17 +181,17 @@ impl InterfaceSlot {
         self.state = State::Blocked { reason, next_attempt: now + pause, pause };
     }
 
-    /// Whether the interface of this index is here.
+    /// Whether the interface with this index is the one in this slot.
     pub fn is_behind(&self, if_index: u32) -> bool {
         !self.is_gone() && self.last_index == Some(if_index)
     }
 
-    /// Whether there is no interface here now.
+    /// Whether the slot has no interface now.
     pub const fn is_gone(&self) -> bool {
         matches!(self.state, State::Gone { .. })
     }
 
-    /// Since when there is none.
+    /// When the interface disappeared, if it has.
     pub const fn gone_since(&self) -> Option<Instant> {
         match self.state {
             State::Gone { since } => Some(since),
@@ -198,7 +199,7 @@ impl InterfaceSlot {
         }
     }
 
-    /// Whether an interface of this name is the one that was here.
+    /// Whether this is the last name of the interface.
     pub fn is_called(&self, name: &str) -> bool {
         self.name == name
     }
@@ -208,12 +209,12 @@ impl InterfaceSlot {
         self.selected == name
     }
 
-    /// Whether an interface that gets this slot is another than the one that had it.
+    /// Whether the slot had another interface than this one before.
     pub fn is_another(&self, link: &Link) -> bool {
         self.is_gone() && !self.is_called(&link.name) && !self.was_selected_as(&link.name)
     }
 
-    /// The attachment, when there is one.
+    /// The attachment, if there is one.
     pub const fn attached(&self) -> Option<Attached> {
         match self.state {
             State::Attached(attached) => Some(attached),
@@ -221,14 +222,14 @@ impl InterfaceSlot {
         }
     }
 
-    /// Enters that another program is attached.
+    /// Records that another program is attached.
     pub const fn set_program(&mut self, id: u32) {
         if let State::Attached(attached) = &mut self.state {
             attached.program_id = id;
         }
     }
 
-    /// When to try again.
+    /// When to try again to attach.
     pub const fn next_attempt(&self) -> Option<Instant> {
         match self.state {
             State::Blocked { next_attempt, .. } => Some(next_attempt),
@@ -236,13 +237,13 @@ impl InterfaceSlot {
         }
     }
 
-    /// How often and how long nobody watched it, until now.
+    /// The gaps until now.
     pub fn unwatched(&self, now: Instant) -> Unwatched {
         let open = self.gap.map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
         Unwatched { time: self.unwatched.time + open, ..self.unwatched }
     }
 
-    /// What others see of it.
+    /// The interface, for other modules.
     pub fn watched(&self) -> Watched {
         let reason = match &self.state {
             State::Attached(_) => None,

@@ -1,7 +1,8 @@
-//! Which interface is behind each slot number, and how that follows what the kernel's interfaces do.
+//! Which interface each slot has, and how the slots follow changes of the kernel's interfaces.
 //!
-//! A slot belongs to one interface at a time, and to the next only from a flip on, so that every batch
-//! knows whose packets it holds. An interface that goes and comes back under its name is the same one.
+//! A slot belongs to one interface at a time. It passes to another interface only after a flip, so that every
+//! batch is known to have one interface's packets. An interface that returns under its old name is the same
+//! one.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -18,21 +19,21 @@ use crate::kernel::attach::{Action, Mode};
 use crate::kernel::error::ProgramError;
 use crate::kernel::program::Program;
 
-/// Time until the list of interfaces is asked for again when the kernel did not give it.
+/// The pause before the agent asks again for the list of interfaces if the kernel did not give it.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
 
-/// Why an interface is not attached.
+/// Why the program is not attached to an interface.
 #[derive(Debug, Error)]
 pub enum AttachError {
-    /// The program does not attach to it.
+    /// The kernel or the driver refuses the attachment.
     #[error("{name}: {source}")]
     Refused {
         /// Name of the interface.
         name: String,
-        /// Why.
+        /// The cause.
         source: ProgramError,
     },
-    /// Another program is attached.
+    /// Another program is attached already.
     #[error(
         "{name} already has an XDP program ({programs}), which is left alone; 'minimizer doctor -i {name}' \
          says whose it is and how it is detached"
@@ -40,13 +41,13 @@ pub enum AttachError {
     Busy {
         /// Name of the interface.
         name: String,
-        /// Numbers and modes of the programs.
+        /// Ids and modes of those programs.
         programs: String,
     },
     /// A tap would cut this host off.
     #[error(transparent)]
     Tap(#[from] TapRefused),
-    /// The program cannot count for it.
+    /// The kernel program does not support it.
     #[error(transparent)]
     Program(#[from] ProgramError),
 }
@@ -59,41 +60,42 @@ pub struct InterfaceSlots {
     netlink: Netlink,
     /// By slot number.
     places: Vec<InterfaceSlot>,
-    /// Interfaces that are selected and find no slot.
+    /// Selected interfaces without a slot.
     refused: BTreeSet<u32>,
     ask_again: Option<Instant>,
 }
 
-/// An interface that is to be attached, and the slot for it.
+/// An interface to which the program shall be attached, and its slot.
 pub struct Candidate {
     slot: usize,
     link: Link,
     action: Action,
-    /// Why it is not attached after all.
+    /// Why the program must not be attached after all.
     objection: Option<AttachError>,
 }
 
 impl InterfaceSlots {
-    /// Watches nothing yet.
+    /// Watches no interface yet.
     ///
     /// # Errors
-    /// When the kernel gives no netlink socket.
+    /// If the kernel gives no netlink socket.
     pub fn new(selection: Selection, mode: Mode, force_tap: bool) -> Result<Self, NetlinkError> {
         let netlink = Netlink::open()?;
         let (places, refused) = Default::default();
         Ok(Self { selection, mode, force_tap, netlink, places, refused, ask_again: None })
     }
 
-    /// When to look again although no interface changes.
+    /// When to look again, even if no interface changes.
     pub fn next_look(&self) -> Option<Instant> {
         self.places.iter().filter_map(InterfaceSlot::next_attempt).chain(self.ask_again).min()
     }
 
-    /// Looks at all interfaces: detaches from those that are gone, follows names, and returns those that
-    /// are to be attached. What changed did so at `since` at the earliest.
+    /// Compares the slots with the list of all interfaces. It detaches the program from interfaces that are
+    /// gone, follows new names, and returns the interfaces to which the program shall be attached. No change
+    /// happened before `since`.
     ///
     /// # Errors
-    /// The kernel's answer.
+    /// The kernel's error.
     pub fn look(&mut self, program: &mut Program, since: Instant) -> Result<Vec<Candidate>, NetlinkError> {
         self.ask_again = Some(Instant::now() + ASK_AGAIN);
         let links = self.netlink.links()?;
@@ -114,8 +116,8 @@ impl InterfaceSlots {
         Ok(candidates)
     }
 
-    /// Whether a slot would get another interface while its last one's packets are not yet drained, or
-    /// programs may still run that started before the latest change.
+    /// Whether a drain must come first: a slot would pass to another interface before the ledger has the
+    /// packets of its last one, or programs that started before the latest change may still run.
     pub fn needs_drain(&self, program: &Program, candidates: &[Candidate]) -> bool {
         let is_unsettled = !candidates.is_empty() && program.is_unsettled();
         is_unsettled
@@ -125,18 +127,18 @@ impl InterfaceSlots {
             })
     }
 
-    /// A drain has ended: what is not attached now is in the ledger.
+    /// Records that a drain has ended: the ledger has all packets of interfaces without an attachment.
     pub fn drained(&mut self) {
         for place in self.places.iter_mut().filter(|place| place.attached().is_none()) {
             place.is_drained = true;
         }
     }
 
-    /// Attaches the candidates. What cannot be attached is reported and tried again later, with longer
-    /// and longer pauses. Returns the slots that were given to other interfaces.
+    /// Attaches the program to the candidates. It reports each failure and tries again later, after ever
+    /// longer pauses. Returns the slots that passed to other interfaces.
     ///
     /// # Errors
-    /// At the start, why an interface that was named is not attached.
+    /// At the start: why the program cannot be attached to an interface that the operator named.
     pub fn attach(
         &mut self,
         program: &mut Program,
@@ -171,7 +173,7 @@ impl InterfaceSlots {
         Ok(retired)
     }
 
-    /// Names, and the times that nobody watched, by slot number.
+    /// Names and gaps, by slot number.
     pub fn unwatched(&self) -> impl Iterator<Item = (&str, Unwatched)> {
         let now = Instant::now();
         self.places.iter().map(move |place| (place.name.as_str(), place.unwatched(now)))
@@ -182,7 +184,7 @@ impl InterfaceSlots {
         self.places.iter().map(|place| place.last_index.unwrap_or(0))
     }
 
-    /// Interface indices and slot numbers of what is attached.
+    /// Interface indices and slot numbers of all attachments.
     pub fn slots(&self) -> Vec<(u32, u32)> {
         let attached = (0..).zip(&self.places).filter(|(_, place)| place.attached().is_some());
         attached.filter_map(|(slot, place)| Some((place.last_index?, slot))).collect()
@@ -201,17 +203,17 @@ impl InterfaceSlots {
         Ok(())
     }
 
-    /// What is watched, by slot number.
+    /// The watched interfaces, by slot number.
     pub fn watched(&self) -> Vec<Watched> {
         self.places.iter().map(InterfaceSlot::watched).collect()
     }
 
-    /// Interfaces that are selected and find no slot.
+    /// The number of selected interfaces without a slot.
     pub fn refused(&self) -> usize {
         self.refused.len()
     }
 
-    /// Selected interfaces that are not attached, with slots for them.
+    /// Selected interfaces without an attachment, with a slot for each.
     fn candidates(&mut self, links: &[Link]) -> Vec<Candidate> {
         let now = Instant::now();
         let mut candidates: Vec<Candidate> = Vec::new();
@@ -256,8 +258,8 @@ impl InterfaceSlots {
         candidates
     }
 
-    /// A slot for an interface that was never watched: a new one, or that of the interface which is gone
-    /// for longest and nobody named.
+    /// A slot for a new interface: an unused one, or else the slot of the interface that is gone for longest
+    /// among those that the operator did not name.
     fn new_slot(&self, candidates: &[Candidate]) -> Option<usize> {
         let is_used = |slot: usize| candidates.iter().any(|candidate| candidate.slot == slot);
         let fresh = (self.places.len()..INTERFACES_MAX).find(|slot| !is_used(*slot));
@@ -268,13 +270,13 @@ impl InterfaceSlots {
         })
     }
 
-    /// Interfaces that are gone leave their names to those that bear them now.
+    /// Renames interfaces that are gone if an existing interface has their name.
     fn tell_apart(&mut self) {
         let present: BTreeSet<String> =
             self.places.iter().filter(|place| !place.is_gone()).map(|place| place.name.clone()).collect();
         for place in self.places.iter_mut().filter(|place| place.is_gone()) {
             if present.contains(&place.name) {
-                // No interface has a name with a slash.
+                // The kernel allows no slash in an interface's name.
                 place.name = format!("{}/{}", place.name, place.last_index.unwrap_or(0));
             }
         }

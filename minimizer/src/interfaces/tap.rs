@@ -1,7 +1,7 @@
-//! Whether an interface may be a tap: not while this host itself is reached through it.
+//! Whether an interface may be a tap. It must not be one if this host is reached through it.
 //!
-//! A tap drops every frame that arrives. On a mirror port that is what its operator wants; on the interface
-//! of an address or a default route it cuts the host off.
+//! A tap drops every frame that arrives. That is right on a mirror port. On an interface with an address or a
+//! default route it cuts the host off.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -10,7 +10,7 @@ use thiserror::Error;
 
 use crate::interfaces::netlink::{Address, Link, Netlink, NetlinkError};
 
-/// An interface that is not made a tap.
+/// Why an interface cannot be a tap.
 #[derive(Debug, Error)]
 #[error(
     "{name} cannot be a tap, {evidence}: a tap drops every frame that arrives, this host's own traffic too; \
@@ -23,7 +23,7 @@ pub struct TapRefused {
     pub evidence: String,
 }
 
-/// The ways on which this host's own traffic arrives.
+/// The interfaces through which this host's own traffic arrives.
 #[derive(Clone, Debug, Default)]
 pub struct HostTraffic {
     links: Vec<Link>,
@@ -35,15 +35,16 @@ impl HostTraffic {
     /// Asks the kernel.
     ///
     /// # Errors
-    /// The kernel's answer.
+    /// The kernel's error.
     pub fn read(netlink: &mut Netlink) -> Result<Self, NetlinkError> {
         let mut addresses = netlink.addresses()?;
-        // The kernel gives one to every interface that is up, and nobody is reached by it from afar.
+        // The kernel gives a link-local address to every interface that is up, and nobody reaches this host
+        // through it from afar.
         addresses.retain(|address| !is_link_local(address.address));
         Ok(Self { links: netlink.links()?, addresses, default_routes: netlink.default_routes()? })
     }
 
-    /// What of this host's own traffic arrives through an interface, `None` when nothing does.
+    /// Which traffic of this host arrives through an interface; `None` if there is none.
     #[must_use]
     pub fn through(&self, if_index: u32) -> Option<String> {
         self.above(if_index).into_iter().find_map(|index| {
@@ -68,14 +69,14 @@ impl HostTraffic {
         self.through(link.index).map_or(Ok(()), |evidence| Err(TapRefused { name, evidence }))
     }
 
-    /// The interface and all that get their frames from it: bridges, bonds, VLANs.
+    /// The interface and every interface that gets frames from it: bridges, bonds, VLANs.
     fn above(&self, if_index: u32) -> BTreeSet<u32> {
         let mut above = BTreeSet::from([if_index]);
         let mut pending = vec![if_index];
         while let Some(index) = pending.pop() {
             let controllers =
                 self.links.iter().filter(|link| link.index == index).filter_map(|link| link.controller);
-            // The other end of a veth is beside it, not above.
+            // The other end of a veth is beside it, not above it.
             let stacked = self.links.iter().filter(|link| link.lower == Some(index) && !link.is_veth());
             for next in controllers.chain(stacked.map(|link| link.index)) {
                 if above.insert(next) {

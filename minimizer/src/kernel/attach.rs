@@ -1,4 +1,4 @@
-//! How the program is attached, and what becomes of the frames that it saw.
+//! How the program is attached, and the action for the frames that it has counted.
 
 use minimizer_common::settings::{PROGRAM, PROGRAM_INNER, PROGRAM_INNER_TAP, PROGRAM_TAP};
 use minimizer_common::tunnel::Tunnels;
@@ -13,7 +13,7 @@ pub enum Mode {
 }
 
 impl Mode {
-    /// The mode's name in options, metrics and `status`.
+    /// The name of the mode in options, metrics and `status`.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -31,17 +31,17 @@ impl Mode {
     }
 }
 
-/// What becomes of a frame once it is counted.
+/// The action for a frame that the program has counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// The network stack gets it.
+    /// The frame goes to the network stack.
     Pass,
-    /// Nobody gets it: the interface is a tap.
+    /// The frame is dropped: the interface is a tap.
     Drop,
 }
 
 impl Action {
-    /// Name of the program that does this, and nothing else.
+    /// Name of the program that takes this action, and no other.
     #[must_use]
     pub const fn program(self, tunnels: Tunnels) -> &'static str {
         match (self, tunnels.is_empty()) {

@@ -20,23 +20,23 @@ impl ControlPage {
     /// Maps the page.
     ///
     /// # Errors
-    /// What `mmap(2)` answers.
+    /// The error of `mmap(2)`.
     pub fn new(map: &MapData) -> io::Result<Self> {
         Ok(Self { mapping: Mapping::new(map.fd(), size_of::<Control>())?, positions: Positions::default() })
     }
 
-    /// Gives interface indices slot numbers; `None` when a number is out of range, or when there have been
+    /// Gives slot numbers to interface indices. Returns `None` if a number is out of range, or if there were
     /// too many changes since the latest grace period.
     ///
-    /// Must be called before the program is attached to the interface. Interfaces that are already
-    /// attached keep their slots at every moment.
+    /// Call it before the program is attached to the interface. Interfaces with an attachment keep their
+    /// slots throughout.
     pub fn watch(&mut self, pairs: &[(u32, u32)]) -> Option<()> {
         let change = self.positions.watch(pairs)?;
         for (position, slot) in change.slots {
             self.mapping.write(offset_of!(Control, interface_slots) + position, slot);
         }
         if let Some(multiplier) = change.multiplier {
-            // Whoever reads the new multiplier reads the new positions.
+            // A program that reads the new multiplier also reads the new positions.
             fence(Ordering::Release);
             self.mapping.write(offset_of!(Control, interface_multiplier), multiplier);
         }
@@ -48,17 +48,17 @@ impl ControlPage {
         self.positions.is_unsettled()
     }
 
-    /// A grace period has passed since the latest change: no program uses earlier positions.
+    /// Records that a grace period has passed since the latest change: no program uses earlier positions.
     pub fn settled(&mut self) {
         self.positions.settled();
     }
 
-    /// Sets the time of the packets to come: units since the base, and seconds since 1970.
+    /// Sets the time of later packets: units since the base, and seconds since 1970.
     pub fn set_time(&mut self, units: u32, seconds: u32) {
         self.mapping.write(offset_of!(Control, clock), clock(units, seconds));
     }
 
-    /// Sets the distance of the wall clock from the monotonic clock.
+    /// Sets the difference between wall clock and monotonic clock.
     pub fn set_realtime_offset(&mut self, offset_ns: u64) {
         self.mapping.write(offset_of!(Control, realtime_offset_ns), offset_ns);
     }

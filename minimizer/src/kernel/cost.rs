@@ -1,4 +1,4 @@
-//! What a loaded program costs, by the kernel's own measure.
+//! What a loaded program costs, as the kernel measures it.
 
 use std::fs;
 use std::time::Duration;
@@ -8,20 +8,21 @@ use aya::programs::ProgramInfo;
 use crate::kernel::attach::Action;
 use crate::kernel::program::Program;
 
-/// Says whether the kernel measures all programs; it does so also while somebody has asked for it by `bpf(2)`.
+/// 1 here means that the kernel measures all programs. It also measures them while a process has requested it
+/// through `bpf(2)`.
 const STATISTICS: &str = "/proc/sys/kernel/bpf_stats_enabled";
 
 /// What a program cost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Cost {
-    /// Times that the program ran.
+    /// How often the program ran.
     pub runs: u64,
-    /// Time that all runs took together; the kernel's clock reads around a run are part of it.
+    /// Total time of all runs. It includes the kernel's own clock reads around each run.
     pub time: Duration,
 }
 
 impl Cost {
-    /// What the kernel says of a program.
+    /// The kernel's figures for a program.
     #[must_use]
     pub const fn of(info: &ProgramInfo) -> Self {
         Self { runs: info.run_count(), time: info.run_time() }
@@ -35,15 +36,15 @@ impl Cost {
 }
 
 impl Program {
-    /// What the programs cost since they were loaded, by name; empty where the kernel does not measure them
-    /// (`sysctl kernel.bpf_stats_enabled=1`).
+    /// The costs of the programs since they were loaded, by name. Empty if the kernel does not measure them
+    /// (`sysctl kernel.bpf_stats_enabled=1` makes it).
     #[must_use]
     pub fn costs(&self) -> Vec<(&'static str, Cost)> {
         if fs::read(STATISTICS).ok().as_deref().map(<[u8]>::trim_ascii) != Some(b"1") {
             return Vec::new();
         }
         let cost = |action: Action| {
-            // The program for taps is loaded only where there are taps.
+            // The program for taps is loaded only if there are taps.
             let info = self.info_of(action).ok()?;
             Some((action.program(self.compiled().policy.tunnels), Cost::of(&info)))
         };

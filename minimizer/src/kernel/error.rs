@@ -1,4 +1,4 @@
-//! Why the kernel program could not be loaded, attached or run.
+//! Why the kernel program cannot be loaded, attached or run.
 
 use std::io;
 
@@ -13,16 +13,16 @@ use crate::kernel::generations::GenerationError;
 use crate::kernel::table_size::SizeError;
 use crate::support::cpus::CpusError;
 
-/// First kernel that attaches XDP programs through links.
+/// The first kernel that attaches XDP programs through links.
 const LINK_VERSION: KernelVersion = KernelVersion::new(5, 9, 0);
 
-/// Why the program could not be loaded, attached or run.
+/// Why the program cannot be loaded, attached or run.
 #[derive(Debug, Error)]
 pub enum ProgramError {
     /// The agent was built without bpf-linker.
     #[error("this agent was built without the kernel program; run `cargo xtask setup` and build it again")]
     NoObject,
-    /// The object is not what the build makes.
+    /// The object differs from what the build makes.
     #[error("the kernel program in this agent is damaged: {0}")]
     Object(&'static str),
     /// The tables do not fit into memory.
@@ -31,44 +31,44 @@ pub enum ProgramError {
     /// The policy's tables cannot be numbered.
     #[error("the policy's prefixes and indicators are too many for one table")]
     Tables,
-    /// The table's blocks cannot be numbered.
+    /// The blocks of the flow table cannot be numbered.
     #[error("--flows-per-cpu {flows_per_cpu} is too large for {cpus} CPUs")]
     Size {
-        /// What was asked for.
+        /// The requested number of flows.
         flows_per_cpu: u32,
         /// Possible CPUs of this host.
         cpus: u32,
     },
-    /// The number of CPUs is not to be had.
+    /// The number of CPUs is unknown.
     #[error(transparent)]
     Cpus(#[from] CpusError),
-    /// No random numbers for the hash.
+    /// The system gives no random numbers for the hash.
     #[error("the kernel gives no random numbers for the table's hash: {0}")]
     Random(getrandom::Error),
-    /// The kernel refused maps or object.
+    /// The kernel refused the maps or the object.
     #[error("the kernel refuses the program's maps: {0}")]
     Load(#[source] Box<EbpfError>),
     /// The verifier refused the program.
     #[error("the kernel refuses the program: {0}")]
     Verify(#[source] Box<AyaError>),
-    /// A map could not be used.
+    /// The agent could not use a map.
     #[error("cannot use map {map}: {source}")]
     Map {
         /// Its name in the object.
         map: &'static str,
-        /// Why.
+        /// The cause.
         source: MapError,
     },
-    /// The control page could not be mapped.
+    /// The agent could not map the control page.
     #[error("cannot map the control page: {0}")]
     Control(io::Error),
-    /// The flow table could not be made.
+    /// The agent could not create the flow table.
     #[error(transparent)]
     Generation(#[from] GenerationError),
-    /// More interfaces than slot numbers.
+    /// There are more interfaces than slot numbers.
     #[error("at most {INTERFACES_MAX} interfaces can be watched by one agent")]
     TooManyInterfaces,
-    /// Another program holds the interface.
+    /// The interface has another program.
     #[error("interface {if_index} already has an XDP program; it is left alone")]
     Busy {
         /// Index of the interface.
@@ -79,10 +79,10 @@ pub enum ProgramError {
     Attach {
         /// Index of the interface.
         if_index: u32,
-        /// What the kernel answered.
+        /// The kernel's error.
         source: io::Error,
     },
-    /// The kernel has no XDP links, and an attachment that outlives a crash is not wanted.
+    /// The kernel has no XDP links. Without one, an attachment would outlive a crash of the agent.
     #[error("this kernel cannot attach XDP through a link (5.9 or later can); nothing was left attached")]
     NoLink,
     /// A reload failed: the interface keeps the program that it has.
@@ -90,7 +90,7 @@ pub enum ProgramError {
     Reload {
         /// Index of the interface.
         if_index: u32,
-        /// What the kernel answered.
+        /// The kernel's error.
         source: io::Error,
     },
     /// The instructions of the loaded program cannot be read.
@@ -101,13 +101,13 @@ pub enum ProgramError {
     Run {
         /// Length of the frame.
         octets: usize,
-        /// What the kernel answered.
+        /// The kernel's error.
         source: Box<AyaError>,
     },
 }
 
 impl ProgramError {
-    /// Why an interface does not take the program, from what the kernel answered.
+    /// Why an interface does not accept the program, from the kernel's error.
     pub(crate) fn attach(if_index: u32, source: io::Error) -> Self {
         match source.raw_os_error() {
             Some(libc::EBUSY) => Self::Busy { if_index },

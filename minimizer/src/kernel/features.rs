@@ -1,28 +1,28 @@
-//! What the running kernel lacks, and what takes its place in the program.
+//! What the running kernel lacks, and what the program uses instead.
 
 use aya::programs::ProgramType;
 use aya::sys::{BpfHelper, is_helper_supported};
 use aya::util::KernelVersion;
 
-/// First kernel with multi-buffer XDP and the helper that tells the length of such a frame.
+/// The first kernel with multi-buffer XDP, and with the helper that gives the length of such a frame.
 pub const MULTI_BUFFER_VERSION: KernelVersion = KernelVersion::new(5, 18, 0);
 
-/// Name of the program's section: the loader asks for frames in several buffers because of it.
+/// Name of the program's section. It makes the loader ask for frames of several buffers.
 const MULTI_BUFFER_SECTION: &[u8] = b"xdp.frags\0";
-/// Name of the section of a program for frames in one buffer, which is the beginning of the other.
+/// Section of a program for frames of one buffer. Its name is the beginning of the other one.
 const SINGLE_BUFFER_SECTION: &[u8] = b"xdp\0";
 
-/// What differs between the kernels that the program runs on.
+/// What differs between the kernels on which the program runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Kernel {
-    /// Whether a frame may lie in several buffers, and the kernel tells its whole length. Without,
-    /// the program is one for frames in one buffer, and drivers refuse it on interfaces with jumbo frames.
+    /// Whether a frame may have several buffers, and the kernel gives its whole length. Otherwise the program
+    /// is one for frames of one buffer, and drivers refuse it on interfaces with jumbo frames.
     pub multi_buffer: bool,
 }
 
 impl Kernel {
-    /// Finds out by asking for the helper, since distributions bring it to older versions; the version
-    /// decides where this process may not ask.
+    /// Asks whether the kernel has the helper, because distributions backport it to older versions. The
+    /// version decides if this process may not ask.
     #[must_use]
     pub fn detect() -> Self {
         let by_version = || KernelVersion::current().is_ok_and(|version| version >= MULTI_BUFFER_VERSION);
@@ -30,12 +30,12 @@ impl Kernel {
         Self { multi_buffer: helper.unwrap_or_else(|_| by_version()) }
     }
 
-    /// Makes of an object one that this kernel loads.
+    /// Changes an object into one that this kernel loads.
     pub(crate) fn adapt(self, object: &mut [u8]) {
         if self.multi_buffer {
             return;
         }
-        // The name stands in the table of sections and in the type information, which refers to it.
+        // The table of sections has the name, and so has the type information, which refers to it.
         let octets = MULTI_BUFFER_SECTION.len();
         for start in 0..(object.len() + 1).saturating_sub(octets) {
             let name = &mut object[start..start + octets];

@@ -1,4 +1,4 @@
-//! The two generations: one is written by the kernel, the other is quiet and belongs to the agent.
+//! The two generations: the kernel writes one; the other is quiet and belongs to the agent.
 
 use std::io;
 use std::mem::offset_of;
@@ -19,7 +19,7 @@ const MMAPABLE: u32 = 1 << 10;
 
 type BlockArray = Array<MapData, [u8; BLOCK_BYTES]>;
 
-/// Why the flow table could not be made or flipped.
+/// Why the agent cannot create or flip the flow table.
 #[derive(Debug, Error)]
 pub enum GenerationError {
     /// The kernel did not create a generation's map.
@@ -27,18 +27,18 @@ pub enum GenerationError {
     Create {
         /// Size of one generation.
         bytes: u64,
-        /// What the kernel answered.
+        /// The kernel's error.
         source: MapError,
     },
-    /// A generation could not be mapped.
+    /// The agent could not map a generation.
     #[error("cannot map the flow table of {bytes} bytes: {source}")]
     Map {
         /// Size of one generation.
         bytes: u64,
-        /// What `mmap(2)` answered.
+        /// The error of `mmap(2)`.
         source: io::Error,
     },
-    /// The kernel did not replace the generation that is written.
+    /// The kernel did not replace the current generation.
     #[error("cannot flip generations: {0}")]
     Flip(#[from] MapError),
 }
@@ -48,14 +48,14 @@ struct Generation {
     mapping: Mapping,
 }
 
-/// Both generations, and the map through which the kernel finds the one it writes.
+/// Both generations, and the map through which the kernel finds the current one.
 pub struct Generations {
     outer: ArrayOfMaps<MapData, BlockArray>,
     pair: [Generation; 2],
     /// Index in `pair` of the generation that the kernel writes.
     written: usize,
     shape: Shape,
-    /// Key of the pseudonyms of the generations to come.
+    /// Key of the pseudonyms from the next flip on.
     pseudonym_key: Zeroizing<[u64; 2]>,
 }
 
@@ -63,7 +63,7 @@ impl Generations {
     /// Allocates both generations and hands the first to the kernel.
     ///
     /// # Errors
-    /// When the kernel refuses the memory.
+    /// If the kernel refuses the memory.
     pub fn new(outer: ArrayOfMaps<MapData, BlockArray>, shape: Shape) -> Result<Self, GenerationError> {
         let make = || -> Result<Generation, GenerationError> {
             let bytes = shape.bytes();
@@ -83,20 +83,20 @@ impl Generations {
         Ok(generations)
     }
 
-    /// Sizes of each generation.
+    /// The sizes of each generation.
     #[must_use]
     pub const fn shape(&self) -> Shape {
         self.shape
     }
 
-    /// From the next flip on, addresses become pseudonyms under this key. A key leaves the memory of the kernel when
-    /// the last generation that has it is drained.
+    /// Sets the key of the pseudonyms from the next flip on. A key leaves the memory of the kernel with the
+    /// drain of the last generation that has it.
     pub fn set_pseudonym_key(&mut self, key: &[u64; 2]) {
         *self.pseudonym_key = *key;
     }
 
-    /// The same, also for the generation that is written. For programs that are not attached yet: no packet must
-    /// be on its way.
+    /// Sets the key of the pseudonyms also for the current generation. Call it before the program is
+    /// attached: no packet must be on its way.
     pub fn set_first_pseudonym_key(&mut self, key: &[u64; 2]) {
         self.set_pseudonym_key(key);
         self.put_key(self.written);
@@ -109,11 +109,11 @@ impl Generations {
         }
     }
 
-    /// Hands the other generation to the kernel, waits until no program uses the one it wrote, and
-    /// returns that one. The kernel waits for the grace period before the call returns.
+    /// Hands the other generation to the kernel and returns the one that the kernel wrote. The kernel waits
+    /// for the grace period before the call returns, so that no program uses that one any more.
     ///
     /// # Errors
-    /// When the kernel refuses; then nothing has changed and no count is lost.
+    /// If the kernel refuses. Nothing has then changed, and no count is lost.
     pub fn flip(&mut self) -> Result<Quiet<'_>, GenerationError> {
         let next = 1 - self.written;
         self.put_key(next);
@@ -123,7 +123,7 @@ impl Generations {
         Ok(Quiet { mapping: &mut self.pair[quiet].mapping, shape: self.shape })
     }
 
-    /// A copy of the memory that the kernel writes. Whole only while no packet is processed.
+    /// A copy of the current generation. It is consistent only while no packet is processed.
     #[must_use]
     pub fn dump(&self) -> Vec<u64> {
         let mapping = &self.pair[self.written].mapping;
@@ -134,7 +134,7 @@ impl Generations {
         words
     }
 
-    /// A copy of one interface's counters on one CPU, while the kernel may be writing them.
+    /// A copy of one interface's counters on one CPU. The kernel may write them meanwhile.
     #[must_use]
     pub fn counters(&self, cpu: u32, interface: u32) -> InterfaceCounters {
         self.pair[self.written].mapping.read(block_offset(self.shape, cpu, interface))
@@ -146,14 +146,14 @@ fn block_offset(shape: Shape, cpu: u32, block: u32) -> usize {
     usize::try_from(index).map_or(usize::MAX, |index| index.saturating_mul(BLOCK_BYTES))
 }
 
-/// A generation that no program writes any more. Whoever holds it reads and zeroes it.
+/// A generation that no program writes any more. Its owner reads and zeroes it.
 pub struct Quiet<'generations> {
     mapping: &'generations mut Mapping,
     shape: Shape,
 }
 
 impl Quiet<'_> {
-    /// Sizes of the generation.
+    /// The sizes of the generation.
     #[must_use]
     pub const fn shape(&self) -> Shape {
         self.shape
@@ -169,12 +169,12 @@ impl Quiet<'_> {
         &mut self.values(cpu, CPU_STATE_BLOCK, 1)[0]
     }
 
-    /// Counts counters of `cpu`, by [`minimizer_common::generation::residual_index`].
+    /// Residual counters of `cpu`, by [`minimizer_common::generation::residual_index`].
     pub fn residuals(&mut self, cpu: u32) -> &mut [Counts] {
         self.values(cpu, RESIDUAL_BLOCK, RESIDUALS)
     }
 
-    /// The spill log of `cpu`: as many slots as [`CpuState::spilled`] says are used.
+    /// The spill log of `cpu`. [`CpuState::spilled`] says how many slots are in use.
     pub fn spill(&mut self, cpu: u32) -> &mut [Slot] {
         let slots = self.shape.spill_blocks as usize * WAYS;
         self.values(cpu, SPILL_BLOCK, slots)

@@ -1,23 +1,23 @@
-//! Where the slot number of each watched interface lies in the control page, also while that changes.
+//! The position of each watched interface's slot number in the control page, also while the positions change.
 //!
-//! A program reads the multiplier once and then one position. So that it finds the right slot at every
-//! moment, positions under a new multiplier are written beside those of the present one, which stay as they
-//! are until no program uses them any more; only then does the multiplier change, in one store.
+//! A program reads the multiplier once and then one position. It must find the right slot at every moment.
+//! The agent therefore writes the positions of a new multiplier beside those of the present one, which stay
+//! until no program uses them any more. It then changes the multiplier with one store.
 
 use minimizer_common::generation::INTERFACES_MAX;
 use minimizer_common::settings::{INTERFACE_POSITIONS, interface_position};
 
-/// Odd multiples of the golden ratio are tried as multipliers.
+/// The multipliers are odd multiples of this constant, the golden ratio in 32 bits.
 const SPREAD: u32 = 0x9e37_79b1;
-/// So many at most. Of 500 one finds 32 positions beside 32 that are taken.
+/// The most multipliers to try. About one in 500 finds 32 positions beside 32 that are taken.
 const MULTIPLIERS_MAX: u32 = 1 << 16;
 
-/// What is to be written: first the slots, then the multiplier.
+/// What to write: first the slots, then the multiplier.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Change {
     /// Slots by position.
     pub slots: Vec<(usize, u8)>,
-    /// The new multiplier, unless the present one stays.
+    /// The new multiplier; `None` if the present one stays.
     pub multiplier: Option<u32>,
 }
 
@@ -27,7 +27,7 @@ pub struct Positions {
     /// Watched interface indices with their slots.
     watched: Vec<(u32, u8)>,
     multiplier: u32,
-    /// Positions that a program may still read which has started before the latest change.
+    /// Positions that a program may still read if it started before the latest change.
     stale: [bool; INTERFACE_POSITIONS],
 }
 
@@ -38,8 +38,8 @@ impl Default for Positions {
 }
 
 impl Positions {
-    /// Gives interface indices slot numbers, and takes those numbers from whoever had them. `None`, and
-    /// nothing is changed, when a number is out of range or too many positions are still in use.
+    /// Gives slot numbers to interface indices, and takes them from the interfaces that had them. Returns
+    /// `None` and changes nothing if a number is out of range or too many positions are still in use.
     pub fn watch(&mut self, pairs: &[(u32, u32)]) -> Option<Change> {
         let mut new = Vec::new();
         for (if_index, slot) in pairs {
@@ -71,18 +71,18 @@ impl Positions {
         Some(Change { slots, multiplier: Some(multiplier) })
     }
 
-    /// Whether positions are kept free for programs that have started before the latest change.
+    /// Whether some positions are reserved for programs that started before the latest change.
     pub fn is_unsettled(&self) -> bool {
         self.stale.contains(&true)
     }
 
-    /// Every program that was running has ended since the latest change.
+    /// Records that every program that ran at the latest change has ended.
     pub fn settled(&mut self) {
         self.stale = [false; INTERFACE_POSITIONS];
     }
 }
 
-/// Whether all these interfaces find positions of their own, none of them taken.
+/// Whether each of these interfaces has a position that is not taken and no other one has.
 fn is_distinct(watched: &[(u32, u8)], multiplier: u32, mut taken: [bool; INTERFACE_POSITIONS]) -> bool {
     let mut positions = watched.iter().map(|(index, _)| interface_position(*index, multiplier));
     positions.all(|position| !std::mem::replace(&mut taken[position], true))
@@ -138,7 +138,7 @@ mod tests {
                 for (position, slot) in slots {
                     assert!(position < INTERFACE_POSITIONS);
                     page.slots.insert(position, slot);
-                    // A program that is running has read the multiplier before.
+                    // A running program has read the multiplier before the change.
                     for (slot, index) in &watched {
                         assert_eq!(page.slot(*index, before), Some(*slot));
                     }

@@ -1,4 +1,4 @@
-//! What the kernel program says in a development build: one line a packet, through aya's ring buffer.
+//! The log of the kernel program in a development build: one line for each packet, through aya's ring buffer.
 
 use std::io::{self, Write};
 use std::sync::mpsc;
@@ -12,7 +12,7 @@ use tracing::warn;
 
 use crate::support::log;
 
-/// How long a line may wait.
+/// The longest delay of a line.
 const DELAY: Duration = Duration::from_millis(100);
 
 /// Passes lines on to the agent's log, so that only one thread writes to the standard error.

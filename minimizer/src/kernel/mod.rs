@@ -1,4 +1,4 @@
-//! The kernel program: its constants, its maps, its load and its links.
+//! The kernel program: its constants, its maps, and how it is loaded and attached.
 
 pub mod attach;
 mod control_page;

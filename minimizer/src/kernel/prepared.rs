@@ -1,4 +1,4 @@
-//! The object with sizes and settings put in, and its maps made, before the verifier sees the program.
+//! The object with its sizes, settings and maps, before the verifier sees the program.
 
 use std::sync::{Arc, LazyLock};
 
@@ -28,16 +28,16 @@ pub enum Clock {
     Control,
 }
 
-/// What is fixed when the program is loaded.
+/// The choices that the load of the program fixes.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Flows per CPU and interval that fill half of the slots.
+    /// Flows on each CPU in an interval that fill half of the slots.
     pub flows_per_cpu: u32,
     /// Where the time of a packet comes from.
     pub clock: Clock,
-    /// Keys of the table's hash; drawn at random when `None`, as they must be on a live link.
+    /// Keys of the table's hash. `None` draws random ones, which a live link needs.
     pub hash_keys: Option<[u64; HASH_KEYS]>,
-    /// What is left of a packet.
+    /// The policy, in the form that the program applies.
     pub compiled: Arc<CompiledPolicy>,
 }
 
@@ -55,7 +55,7 @@ impl Default for Options {
     }
 }
 
-/// The program and its maps, before the verifier saw it.
+/// The program and its maps, before the verifier has seen it.
 pub(crate) struct Prepared {
     pub(crate) ebpf: Ebpf,
     pub(crate) shape: Shape,
@@ -110,7 +110,7 @@ impl Prepared {
     }
 }
 
-/// Writes an array of the policy's tables, which nobody changes from then on.
+/// Writes an array of the policy's tables and freezes it.
 fn fill<const WORDS: usize>(
     ebpf: &mut Ebpf,
     name: &'static str,
@@ -123,7 +123,7 @@ where
     let map = ebpf.map_mut(name).ok_or(ProgramError::Object("a map is missing"))?;
     let mut array = Array::<_, [u32; WORDS]>::try_from(map).map_err(failed)?;
     for (index, value) in (0..).zip(values) {
-        // The kernel has made the array all zero.
+        // The kernel has zeroed the new array.
         if value.iter().any(|word| *word != 0) {
             array.set(index, value, 0).map_err(failed)?;
         }
@@ -135,7 +135,7 @@ where
     bpf::freeze(data.fd()).map_err(|source| failed(MapError::IoError(source)))
 }
 
-/// The object with the number of a generation's blocks put into its type information.
+/// The object with the number of a generation's blocks in its type information.
 fn sized_object(object: &[u8], blocks: u32) -> Result<Vec<u8>, ProgramError> {
     if object.is_empty() {
         return Err(ProgramError::NoObject);
@@ -167,7 +167,7 @@ fn random_keys() -> Result<[u64; HASH_KEYS], ProgramError> {
     Ok(keys)
 }
 
-/// Numbers of CPUs that may ever run the program, online or not.
+/// The number of CPUs that can ever run the program, online or not.
 fn possible_cpus() -> Result<u32, ProgramError> {
     Ok(cpus::numbers()?)
 }

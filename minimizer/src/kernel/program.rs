@@ -1,4 +1,4 @@
-//! The kernel program: its object, how it is loaded, attached and run.
+//! The kernel program: its object, and how it is loaded, attached and run.
 
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd as _, BorrowedFd};
@@ -22,40 +22,41 @@ use crate::policy::compile::CompiledPolicy;
 use crate::support::clock;
 use crate::support::sys::bpf::{self, XdpLink};
 
-/// The kernel program as it was built, before sizes and settings are put in. Empty in a build
-/// without bpf-linker.
+/// The kernel program as the build made it, without sizes and settings. A build without bpf-linker has an
+/// empty object.
 pub const OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/minimizer.o"));
 
-/// The time units that a program stores: a distance from a base.
+/// The time units that a program stores: distances from a base.
 #[derive(Clone, Copy, Debug)]
 pub struct TimeUnits {
-    /// Time unit, counted from 1970, that a slot stores as 0.
+    /// The time unit, counted from 1970, that a slot stores as 0.
     pub base: u64,
     /// Length of a unit.
     pub unit_ms: u64,
 }
 
 impl TimeUnits {
-    /// Milliseconds since 1970 at which a stored time unit begins.
+    /// Milliseconds since 1970 at the beginning of a stored time unit.
     #[must_use]
     pub const fn milliseconds(self, units: u32) -> u64 {
         (self.base + units as u64) * self.unit_ms
     }
 }
 
-/// The loaded programs with their maps and attachments. Dropping it detaches and frees everything.
+/// The loaded programs with their maps and attachments. Dropping it detaches the programs and frees
+/// everything.
 pub struct Program {
     ebpf: Ebpf,
     compiled: Arc<CompiledPolicy>,
     control: ControlPage,
     generations: Generations,
-    /// Attachments, each with what becomes of the frames, by interface index.
+    /// Attachments, each with its action, by interface index.
     links: BTreeMap<u32, (XdpLink, Action)>,
     time: TimeUnits,
 }
 
 impl Program {
-    /// Loads the program and its maps. Nothing is attached.
+    /// Loads the program and its maps. It attaches nothing.
     ///
     /// # Errors
     /// See [`ProgramError`].
@@ -63,7 +64,7 @@ impl Program {
         Self::load_object(OBJECT, options)
     }
 
-    /// Loads the program as for a kernel that lacks what `kernel` lacks.
+    /// Loads the program as for a kernel with the features of `kernel`.
     ///
     /// # Errors
     /// See [`ProgramError`].
@@ -91,7 +92,7 @@ impl Program {
         let outer = ArrayOfMaps::try_from(outer)
             .map_err(|source| ProgramError::Map { map: GENERATION_MAP, source })?;
         let generations = Generations::new(outer, shape)?;
-        // Both maps stay open: the program for taps may be loaded later, and is to find them.
+        // Both maps stay open, because the program for taps may be loaded later and needs them.
         let control = match ebpf.map(CONTROL_MAP).ok_or(ProgramError::Object("a map is missing"))? {
             Map::Array(map) => ControlPage::new(map).map_err(ProgramError::Control)?,
             _ => return Err(ProgramError::Object("CONTROL is not an array")),
@@ -109,18 +110,18 @@ impl Program {
         Ok(program)
     }
 
-    /// Gives an interface the slot number `slot`, under which its packets are counted.
+    /// Gives an interface the slot number under which the program counts its packets.
     ///
     /// # Errors
-    /// When the slot number is out of range.
+    /// If the slot number is out of range.
     pub fn watch(&mut self, if_index: u32, slot: u32) -> Result<(), ProgramError> {
         self.watch_all(&[(if_index, slot)])
     }
 
-    /// The same for several interfaces at once.
+    /// Gives slot numbers to several interfaces at once.
     ///
     /// # Errors
-    /// When a slot number is out of range.
+    /// If a slot number is out of range.
     pub fn watch_all(&mut self, pairs: &[(u32, u32)]) -> Result<(), ProgramError> {
         self.control.watch(pairs).ok_or(ProgramError::TooManyInterfaces)
     }
@@ -131,24 +132,24 @@ impl Program {
         self.control.is_unsettled()
     }
 
-    /// A flip has returned since the latest [`Self::watch`].
+    /// Records that a flip has returned since the latest [`Self::watch`].
     pub fn settled(&mut self) {
         self.control.settled();
     }
 
-    /// Attaches the program to an interface that [`Self::watch`] knows, through a link that ends with
-    /// this process.
+    /// Attaches the program to an interface that [`Self::watch`] knows, through a link that ends with this
+    /// process.
     ///
     /// # Errors
-    /// See [`ProgramError`]; then nothing is attached.
+    /// See [`ProgramError`]. Nothing is then attached.
     pub fn attach(&mut self, if_index: u32, mode: Mode) -> Result<(), ProgramError> {
         self.attach_for(Action::Pass, if_index, mode)
     }
 
-    /// As [`Self::attach`], but for `action`: [`Action::Drop`] takes every frame from the network stack.
+    /// Like [`Self::attach`], with an action: [`Action::Drop`] takes every frame from the network stack.
     ///
     /// # Errors
-    /// See [`ProgramError`]; then nothing is attached.
+    /// See [`ProgramError`]. Nothing is then attached.
     pub fn attach_for(&mut self, action: Action, if_index: u32, mode: Mode) -> Result<(), ProgramError> {
         if action == Action::Drop {
             self.load_tap()?;
@@ -188,11 +189,11 @@ impl Program {
         Ok(gone)
     }
 
-    /// Loads the program for taps, which shares every map with the other. It is loaded only where there
-    /// are taps.
+    /// Loads the program for taps, which shares every map with the other program. Only an agent with taps
+    /// loads it.
     ///
     /// # Errors
-    /// When the verifier refuses it.
+    /// If the verifier refuses it.
     pub fn load_tap(&mut self) -> Result<(), ProgramError> {
         let tap = xdp_mut(&mut self.ebpf, Action::Drop.program(self.compiled.policy.tunnels))?;
         if tap.fd().is_err() {
@@ -201,18 +202,18 @@ impl Program {
         Ok(())
     }
 
-    /// Detaches from one interface. In-flight packets may still be counted until the next flip.
+    /// Detaches the program from one interface. It may still count packets in flight until the next flip.
     pub fn detach(&mut self, if_index: u32) {
         self.links.remove(&if_index);
     }
 
-    /// Detaches from all interfaces.
+    /// Detaches the program from all interfaces.
     pub fn detach_all(&mut self) {
         self.links.clear();
     }
 
-    /// Runs the program in the kernel on one frame, as if it came from interface index 1 (the
-    /// loopback interface of this network namespace), and returns the program's verdict.
+    /// Runs the program in the kernel on one frame, as if the frame came from interface index 1 (the loopback
+    /// interface of this network namespace). Returns the program's verdict.
     ///
     /// # Errors
     /// The kernel refuses frames below 14 bytes and beyond its buffers.
@@ -223,8 +224,8 @@ impl Program {
         Ok(result.return_value)
     }
 
-    /// Sets the time of the packets to come, in milliseconds since 1970, for [`Clock::Control`]. Times before the
-    /// base count as the base, times that do not fit as the last that does.
+    /// Sets the time of later packets, in milliseconds since 1970, for [`Clock::Control`]. A time before the
+    /// base becomes the base. A time that does not fit becomes the last one that does.
     pub fn set_time(&mut self, milliseconds: u64) {
         let units = (milliseconds / self.time.unit_ms.max(1)).saturating_sub(self.time.base);
         let seconds = milliseconds / 1000;
@@ -232,43 +233,45 @@ impl Program {
             .set_time(u32::try_from(units).unwrap_or(u32::MAX), u32::try_from(seconds).unwrap_or(u32::MAX));
     }
 
-    /// Makes a time, in milliseconds since 1970, the first that can be stored, for [`Clock::Control`]. What was
-    /// counted before must be drained.
+    /// Makes a time, in milliseconds since 1970, the first that a slot can store, for [`Clock::Control`].
+    /// Drain all earlier packets first.
     pub fn set_time_base(&mut self, milliseconds: u64) {
         self.time.base = milliseconds / self.time.unit_ms.max(1);
     }
 
-    /// What is left of a packet.
+    /// The policy, in the form that the program applies.
     #[must_use]
     pub const fn compiled(&self) -> &Arc<CompiledPolicy> {
         &self.compiled
     }
 
-    /// The generations, to be flipped and drained.
+    /// The generations, for flips and drains.
     pub fn generations(&mut self) -> &mut Generations {
-        // The wall clock may have been set since; the kernel adds this to its monotonic clock.
+        // Somebody may have set the wall clock. The kernel program adds this difference to its monotonic
+        // clock.
         self.control.set_realtime_offset(clock::realtime_offset_ns());
         &mut self.generations
     }
 
-    /// How the time units in slots are to be read.
+    /// How to read the time units in slots.
     #[must_use]
     pub const fn time(&self) -> TimeUnits {
         self.time
     }
 
-    /// The program as the kernel knows it.
+    /// The program as the kernel describes it.
     ///
     /// # Errors
+    /// If the kernel does not describe it.
     /// When the kernel does not tell.
     pub fn info(&self) -> Result<aya::programs::ProgramInfo, ProgramError> {
         self.info_of(Action::Pass)
     }
 
-    /// The program for `action` as the kernel knows it.
+    /// The program for `action` as the kernel describes it.
     ///
     /// # Errors
-    /// When the kernel does not tell, or the program is not loaded.
+    /// If the kernel does not describe it, or the program is not loaded.
     pub fn info_of(&self, action: Action) -> Result<aya::programs::ProgramInfo, ProgramError> {
         self.xdp_of(action)?.info().map_err(|source| ProgramError::Verify(Box::new(source)))
     }
@@ -276,7 +279,7 @@ impl Program {
     /// The kernel's digest of the program, in hexadecimal.
     ///
     /// # Errors
-    /// When the kernel does not tell.
+    /// If the kernel does not give it.
     pub fn tag(&self) -> Result<String, ProgramError> {
         Ok(format!("{:016x}", self.info()?.tag()))
     }
@@ -284,15 +287,16 @@ impl Program {
     /// The loaded XDP program.
     ///
     /// # Errors
-    /// When the object has none, which a build cannot make.
+    /// If the object has none, which no build makes.
     pub fn xdp(&self) -> Result<&Xdp, ProgramError> {
         self.xdp_of(Action::Pass)
     }
 
-    /// The instructions of the loaded program, without those that the verifier removed: eight octets each.
+    /// The instructions of the loaded program, eight octets each. The verifier has removed those that the
+    /// constants rule out.
     ///
     /// # Errors
-    /// When the kernel does not show them.
+    /// If the kernel does not show them.
     pub fn instructions(&self) -> Result<Vec<u8>, ProgramError> {
         bpf::instructions(self.descriptor(Action::Pass)?).map_err(ProgramError::Instructions)
     }

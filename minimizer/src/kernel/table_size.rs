@@ -1,4 +1,4 @@
-//! How large the flow tables are: from flows to memory, and whether the host has that.
+//! The size of the flow tables: from flows to memory, and whether the host has that memory.
 
 use std::num::NonZeroU32;
 
@@ -9,23 +9,23 @@ use tracing::info;
 
 use crate::support::cpus::{self, CpusError};
 
-/// Memory of the agent beside its tables.
+/// Memory of the agent without its tables.
 pub const AGENT_BYTES: u64 = 64 << 20;
 /// Generations of the table.
 const GENERATIONS: u64 = 2;
 const MIB: f64 = (1 << 20) as f64;
 
-/// For how many flows in an interval the tables are sized.
+/// The number of flows in an interval for which the tables are sized.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Flows {
-    /// Over all CPUs.
+    /// On all CPUs together.
     All(NonZeroU32),
     /// On each CPU.
     PerCpu(NonZeroU32),
 }
 
 impl Default for Flows {
-    /// Enough for a busy server, in 18.5 MiB a CPU.
+    /// Enough for a busy server. It takes 18.5 MiB for each CPU.
     fn default() -> Self {
         Self::PerCpu(NonZeroU32::new(65_536).expect("is not 0"))
     }
@@ -42,30 +42,30 @@ impl Default for Flows {
 pub struct TooLarge {
     needed: u64,
     available: u64,
-    /// The largest size that would fit, as an option.
+    /// The largest size that fits, as an option.
     fits: Option<String>,
 }
 
-/// Why no size is decided.
+/// Why the agent cannot choose a size.
 #[derive(Debug, Error)]
 pub enum SizeError {
-    /// The number of CPUs is not to be had.
+    /// The number of CPUs is unknown.
     #[error(transparent)]
     Cpus(#[from] CpusError),
-    /// The memory is not available.
+    /// The host does not have the memory.
     #[error(transparent)]
     TooLarge(#[from] TooLarge),
 }
 
-/// Flows for which the table of one CPU is sized when all of them together see `flows`: twice its even share,
-/// because receive queues are never even, and no more than all.
+/// The number of flows for one CPU's table if all CPUs together see `flows`. It is twice an even share,
+/// because receive queues are never even, and at most `flows`.
 #[must_use]
 pub fn flows_per_cpu(flows: u32, online: u32) -> u32 {
     let twice_the_share = (u64::from(flows) * 2).div_ceil(u64::from(online.max(1)));
     u32::try_from(twice_the_share).map_or(flows, |share| share.min(flows))
 }
 
-/// The most flows in total of which each CPU's share is within `flows_per_cpu`.
+/// The largest total of flows that gives each CPU's table at most `flows_per_cpu`.
 fn total(flows_per_cpu: u32, online: u32) -> u32 {
     let most = u64::from(flows_per_cpu) * u64::from(online) / 2;
     u32::try_from(most).unwrap_or(u32::MAX).max(flows_per_cpu)
@@ -77,8 +77,8 @@ pub const fn bytes(shape: &Shape) -> u64 {
     shape.bytes() * GENERATIONS
 }
 
-/// The largest number of flows for each of `cpus` CPUs whose tables fit, with the agent, into `available`
-/// bytes. It fills half of its slots, whose number is a power of two.
+/// The largest number of flows for each of `cpus` CPUs whose tables, together with the agent, fit into
+/// `available` bytes. These flows fill half of the slots, whose number is a power of two.
 fn largest(cpus: u32, available: u64) -> Option<u32> {
     let sizes = (0..u32::BITS).map_while(|power| u32::try_from(WAYS / 2).ok()?.checked_shl(power));
     let fits = |flows: &u32| {
@@ -87,8 +87,8 @@ fn largest(cpus: u32, available: u64) -> Option<u32> {
     sizes.take_while(fits).last()
 }
 
-/// Decides how many flows the table of each CPU is sized for, and says on stderr what it takes before it is
-/// taken.
+/// Chooses the number of flows for which each CPU's table is sized, and prints its memory on stderr before
+/// the agent allocates it.
 ///
 /// # Errors
 /// See [`SizeError`].
@@ -100,7 +100,7 @@ pub fn decide(flows: Flows) -> Result<u32, SizeError> {
         Flows::PerCpu(flows) => flows.get(),
     };
     let shape = Shape::for_flows(cpus, per_cpu);
-    // A size that cannot even be numbered is larger than any memory.
+    // A size that cannot be numbered is larger than any memory.
     let needed = shape.map_or(u64::MAX / 2, |shape| bytes(&shape));
     let available = Meminfo::current().ok().and_then(|memory| memory.mem_available).unwrap_or(u64::MAX);
     if needed.saturating_add(AGENT_BYTES) > available {

@@ -1,4 +1,4 @@
-//! How many instructions the verifier walked, asked in the way that each kernel offers.
+//! How many instructions the verifier walked, from the source that each kernel has.
 
 use std::fs::File;
 use std::os::fd::AsRawFd as _;
@@ -13,19 +13,19 @@ use crate::kernel::features::Kernel;
 use crate::kernel::prepared::{Options, Prepared};
 use crate::kernel::program::{OBJECT, Program, xdp_mut};
 
-/// Loads the program as [`Program::load_for`] does and returns the count, if the kernel tells.
+/// Loads the program as [`Program::load_for`] does and returns the count, if the kernel gives it.
 ///
-/// For tests: on kernels before 5.16 no thread of the process can open a file meanwhile.
+/// For tests only: on kernels before 5.16, no thread of the process can open a file during the call.
 ///
 /// # Errors
-/// When the program does not load.
+/// If the program does not load.
 pub fn instructions(kernel: Kernel, options: &Options) -> Result<Option<u32>, ProgramError> {
     let count = Program::load_for(kernel, options)?.info()?.verified_instruction_count();
     count.map_or_else(|| from_log(kernel, options), |count| Ok(Some(count)))
 }
 
-/// Kernels before 5.16 tell only in the verifier's log, which the loader keeps only of programs that
-/// do not load. A verified program does not when there is no number left for its descriptor.
+/// Kernels before 5.16 give the count only in the verifier's log, and the loader keeps the log only if the
+/// load fails. The load of a verified program fails if there is no number left for its descriptor.
 fn from_log(kernel: Kernel, options: &Options) -> Result<Option<u32>, ProgramError> {
     let Prepared { mut ebpf, .. } = Prepared::new(kernel, OBJECT, options, VerifierLogLevel::STATS)?;
     let xdp = xdp_mut(&mut ebpf, Action::Pass.program(options.compiled.policy.tunnels))?;
@@ -37,7 +37,7 @@ fn from_log(kernel: Kernel, options: &Options) -> Result<Option<u32>, ProgramErr
         return Ok(None);
     }
     let loaded = xdp.load();
-    // Back to what it was: nothing refuses that.
+    // Restores the limit. The kernel does not refuse the old value.
     let _ = setrlimit(Resource::Nofile, before);
     Ok(match loaded {
         Err(AyaError::LoadError { verifier_log, .. }) => count(&verifier_log.to_string()),

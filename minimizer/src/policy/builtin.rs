@@ -1,4 +1,4 @@
-//! Policies that are compiled in, and where a policy comes from.
+//! The policies inside the agent, and how it reads any other policy.
 
 use std::fs;
 use std::io;
@@ -11,10 +11,10 @@ use super::check::check;
 use crate::policy::model::Policy;
 use crate::support::toml::Findings;
 
-/// Why there is no policy to act on.
+/// Why a policy cannot be loaded.
 #[derive(Debug, Error)]
 pub enum PolicyError {
-    /// Neither a file nor built in.
+    /// The name is neither a file nor a built-in policy.
     #[error("there is no policy `{0}`: it is neither a file nor built in; built in are {names}", names = BUILT_IN.map(|policy| policy.name).join(" and "))]
     Unknown(String),
     /// The file cannot be read.
@@ -22,31 +22,31 @@ pub enum PolicyError {
     Read {
         /// The file.
         path: String,
-        /// Why.
+        /// The system's error.
         source: io::Error,
     },
-    /// It does not fit the model, or says what it could not keep.
+    /// The text does not fit the model, or demands something that the agent cannot keep.
     #[error("the policy is refused: {0}")]
     Refused(Findings),
 }
 
-/// A policy that is compiled in.
+/// A policy inside the agent.
 #[derive(Clone, Copy, Debug)]
 pub struct BuiltIn {
-    /// What `--policy` takes.
+    /// Its name, as `--policy` takes it.
     pub name: &'static str,
     /// Its text.
     pub text: &'static str,
 }
 
-/// All policies that are compiled in.
+/// Every policy inside the agent.
 pub const BUILT_IN: [BuiltIn; 2] = [
     BuiltIn { name: "carrier-default", text: include_str!("../../../policies/carrier-default.toml") },
     BuiltIn { name: "full-record", text: include_str!("../../../policies/full-record.toml") },
 ];
 
 impl Policy {
-    /// The built-in policy of that name, or the one in that file, with these tunnels beside its own.
+    /// Loads the built-in policy of that name, or the policy in that file, and adds these tunnels to its own.
     ///
     /// # Errors
     /// See [`PolicyError`].
@@ -62,10 +62,10 @@ impl Policy {
         Ok(policy)
     }
 
-    /// The policy of this text; the files that it names lie relative to the folder of `path`.
+    /// Reads the policy in this text. The files that it names are relative to the folder of `path`.
     ///
     /// # Errors
-    /// [`PolicyError::Refused`] with all that is wrong.
+    /// [`PolicyError::Refused`] with everything that is wrong.
     pub fn parse(text: &str, path: &Path) -> Result<Self, PolicyError> {
         let folder = path.parent().unwrap_or(Path::new(""));
         check(text, path.display().to_string(), folder).map_err(PolicyError::Refused)

@@ -1,4 +1,5 @@
-//! From the model of a policy file to a policy: whatever it could not keep is refused, with the reason and the fix.
+//! From the model of a policy file to a policy. It refuses whatever the agent could not keep, with the reason
+//! and the fix.
 
 mod inputs;
 mod recipient;
@@ -21,20 +22,20 @@ use crate::policy::model::Policy;
 use crate::support::toml::{At, Document, Finding, Findings};
 use inputs::{Inputs, sha256};
 
-/// Digests of the files that a policy names, by the names it gives.
+/// Digests of the files that a policy names, by the name in the policy.
 type Digests = BTreeMap<String, String>;
 
-/// How long a key of pseudonyms is used when the policy does not say.
+/// How long a key of pseudonyms lasts if the policy does not say.
 const EPOCH_DEFAULT: Duration = Duration::from_hours(24);
 const EPOCH_MIN: Duration = Duration::from_mins(1);
 const EPOCH_MAX: Duration = Duration::from_hours(366 * 24);
 /// Longest name.
 const NAME_CHARACTERS_MAX: usize = 64;
 
-/// Checks the text of a policy, whose files lie relative to `folder`.
+/// Checks the text of a policy whose files are relative to `folder`.
 ///
 /// # Errors
-/// All that is wrong with it; only the first thing when it does not fit the model.
+/// Everything that is wrong with it; only the first fault if it does not fit the model.
 pub fn check(text: &str, name: String, folder: &Path) -> Result<Policy, Findings> {
     let mut document = Document::new(name, text);
     let file: PolicyFile = document.read()?;
@@ -80,7 +81,7 @@ fn check_name(document: &mut Document<'_>, name: &At<String>, of: &str) {
     }
 }
 
-/// A text that must say something.
+/// A text that must not be empty.
 fn check_said(document: &mut Document<'_>, text: &At<String>, key: &str) -> String {
     if text.get().trim().is_empty() {
         document.refuse(text, format!("`{key}` says nothing: write it in a few words"));

@@ -2,15 +2,15 @@
 
 use std::fmt;
 
-/// The class of an address, by the prefixes that a policy lists.
+/// The class of an address. The prefixes of a policy decide it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]
 pub enum Class {
     /// Every address that no other prefix covers.
     Foreign = 0,
-    /// An address at home.
+    /// A domestic address.
     Domestic = 1,
-    /// An address that is never collected, whatever else covers it.
+    /// An address that is never collected, whatever other prefix covers it.
     Never = 2,
 }
 

@@ -1,38 +1,42 @@
-//! Which classes the addresses of a prefix have: the scope's prefixes as ranges of alternating class.
+//! Which classes the addresses of a prefix have. The prefixes of the scope become ranges of alternating
+//! class.
 
 use crate::policy::class::Class;
 use crate::policy::model::Scope;
 use crate::policy::prefixes::Prefix;
 
-/// The classes of all addresses. Those that are never collected are in no record, and have the class of what surrounds them.
+/// The classes of all addresses. An address that is never collected is in no record; here it has the class of
+/// the addresses around it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Classes {
     ipv4: Ranges,
     ipv6: Ranges,
 }
 
-/// First addresses of ranges, in order; every other range is domestic, the second being the first of them. Addresses are left-aligned.
+/// First addresses of ranges, left-aligned and in order. Ranges alternate: foreign up to the first of these
+/// addresses, domestic from it on, foreign from the second on.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Ranges {
     domestic_from: Vec<u128>,
 }
 
 impl Classes {
-    /// The classes that a scope gives.
+    /// The classes of a scope.
     #[must_use]
     pub fn new(scope: &Scope) -> Self {
         let ranges = |ipv6| {
             let prefixes = scope.prefixes.iter().filter(|(prefix, _)| prefix.ipv6 == ipv6);
             let mut prefixes =
                 prefixes.filter(|(_, class)| *class != Class::Never).copied().collect::<Vec<_>>();
-            // Those around others come before them.
+            // A prefix comes before the prefixes inside it.
             prefixes.sort_unstable();
             Ranges::new(&prefixes)
         };
         Self { ipv4: ranges(false), ipv6: ranges(true) }
     }
 
-    /// Whether one of the addresses that share `bits` leading bits with this left-aligned one has the class.
+    /// Whether an address of the class is among those that share `bits` leading bits with this left-aligned
+    /// one.
     #[must_use]
     pub(crate) fn may_be(&self, ipv6: bool, address: u128, bits: u8, class: Class) -> bool {
         let ranges = if ipv6 { &self.ipv6 } else { &self.ipv4 };
@@ -48,7 +52,7 @@ pub(crate) fn rest(bits: u8) -> u128 {
 impl Ranges {
     fn new(prefixes: &[(Prefix, Class)]) -> Self {
         let mut ranges = Self::default();
-        // Last address and class of the prefixes around the current one.
+        // Last address and class of each prefix around the current one.
         let mut around = vec![(u128::MAX, Class::Foreign)];
         let leave = |ranges: &mut Self, around: &mut Vec<(u128, Class)>, before: Option<u128>| {
             while let [.., (_, outer), (last, _)] = around[..]
@@ -70,7 +74,7 @@ impl Ranges {
         ranges
     }
 
-    /// From this address on the class is this one; what was said of it before is void.
+    /// Sets the class from this address on, and removes what was set from the same address on.
     fn go_on(&mut self, from: u128, class: Class) {
         if self.domestic_from.last() == Some(&from) {
             self.domestic_from.pop();
@@ -84,7 +88,7 @@ impl Ranges {
     fn have(&self, address: u128, rest: u128, domestic: bool) -> bool {
         let (first, last) = (address & !rest, address | rest);
         let begun = self.domestic_from.partition_point(|from| *from <= first);
-        // Where the next range begins before the last address there are both.
+        // If the next range begins before the last address, both classes occur.
         (begun % 2 == 1) == domestic || self.domestic_from.get(begun).is_some_and(|from| *from <= last)
     }
 }

@@ -1,4 +1,4 @@
-//! What another policy would widen or narrow: each difference in a line, and which way it goes.
+//! What another policy would widen or narrow: one line for each difference, with its direction.
 
 mod recipients;
 mod scope;
@@ -14,23 +14,24 @@ use super::words;
 use crate::policy::mandate::Mandate;
 use crate::policy::model::Policy;
 
-/// Examples that a line gives.
+/// The most examples in a line.
 const EXAMPLES_MAX: usize = 10;
 
-/// Which way a difference goes.
+/// The direction of a difference.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Effect {
-    /// More is collected, handed over, or kept.
+    /// The policy collects, hands over or keeps more.
     Wider,
-    /// Less is.
+    /// The policy collects, hands over or keeps less.
     Narrower,
-    /// Something else is; which is more cannot be said.
+    /// The policy collects, hands over or keeps something else. Neither is more than the other.
     Changed,
 }
 
 impl Effect {
-    /// The way between two states of which the one before is less or equal, or the one after is.
+    /// The direction between two states: `was_less` if the state before is less or equal, `is_less` if the
+    /// state after is.
     const fn between(was_less: bool, is_less: bool) -> Self {
         match (was_less, is_less) {
             (true, false) => Self::Wider,
@@ -43,11 +44,11 @@ impl Effect {
 /// One difference.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Difference {
-    /// Which way it goes.
+    /// Its direction.
     pub way: Effect,
-    /// What it is about.
+    /// Its subject.
     pub about: String,
-    /// What was, and what would be.
+    /// The state before and the state after.
     pub change: String,
 }
 
@@ -62,7 +63,7 @@ impl fmt::Display for Difference {
     }
 }
 
-/// Differences as they are found.
+/// The differences found so far.
 #[derive(Default)]
 struct Differences(Vec<Difference>);
 
@@ -71,14 +72,14 @@ impl Differences {
         self.0.push(Difference { way, about: about.into(), change: change.into() });
     }
 
-    /// Something that has no way.
+    /// Adds a difference without a direction.
     fn changed(&mut self, about: impl Into<String>, before: &str, after: &str) {
         if before != after {
             self.add(Effect::Changed, about, format!("`{before}` -> `{after}`"));
         }
     }
 
-    /// Something of which more is wider.
+    /// Compares two values of which the larger one is wider.
     fn grown<T: PartialOrd>(
         &mut self,
         about: impl Into<String>,
@@ -92,7 +93,7 @@ impl Differences {
         }
     }
 
-    /// Things that came or went, with the first few of them.
+    /// Adds things that came or went, with the first few as examples.
     fn examples(&mut self, way: Effect, about: &str, verb: &str, mut things: Vec<String>) {
         if things.is_empty() {
             return;

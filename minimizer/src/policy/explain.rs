@@ -1,4 +1,4 @@
-//! What a policy means, for people who sign it off and who inspect: sentences first, then a table.
+//! What a policy means, for people who approve it and for inspectors: sentences first, then a table.
 
 mod sentences;
 mod text;
@@ -13,9 +13,9 @@ use super::words;
 use crate::policy::class::Class;
 use crate::policy::model::Policy;
 
-/// Who keeps what the program stores, in the table.
+/// The table's name for what the program stores.
 const KERNEL: &str = "kept in the kernel";
-/// What the words for a pseudonym are.
+/// The table's word for a pseudonym.
 const PSEUDONYM: &str = "pseudonym";
 
 /// What a policy means.
@@ -27,11 +27,11 @@ pub struct Explanation {
     pub digest: String,
     /// SHA-256 of each file that it names.
     pub inputs: BTreeMap<String, String>,
-    /// Sentences, by what they answer.
+    /// Sentences, grouped by the question that they answer.
     pub sentences: Vec<Section>,
-    /// What is made of each field that is collected.
+    /// What remains of each collected field.
     pub fields: Vec<FieldExplained>,
-    /// Fields that are not in any table or record.
+    /// Fields that no table and no record has.
     pub not_collected: Vec<Field>,
     /// What the words of the table mean.
     pub notes: Vec<String>,
@@ -46,12 +46,12 @@ pub struct Section {
     pub sentences: Vec<String>,
 }
 
-/// What is made of one field.
+/// What remains of one field.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct FieldExplained {
     /// The field.
     pub field: Field,
-    /// The bytes it is made of.
+    /// The bytes that it comes from.
     pub source: &'static str,
     /// What remains, and where: the kernel first, then each recipient.
     pub remains: Vec<Remains>,
@@ -60,22 +60,22 @@ pub struct FieldExplained {
 /// What remains of a field in one place.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Remains {
-    /// The kernel, or recipients that get the same.
+    /// The kernel, or the recipients that get the same.
     #[serde(rename = "where")]
     pub places: Vec<String>,
-    /// The class of addresses that it is about; of all when absent.
+    /// The class of the addresses; all addresses if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub class: Option<String>,
     /// What remains.
     pub what: String,
     /// The technique by its name in RFC 6235.
     pub technique: &'static str,
-    /// Who can find the value that it was made of.
+    /// Who can find the original value.
     pub reversible_by: &'static str,
 }
 
 impl Policy {
-    /// What it means.
+    /// Explains the policy.
     #[must_use]
     pub fn explain(&self) -> Explanation {
         let collected = self.collected().fields;
@@ -104,10 +104,10 @@ impl Policy {
         for (place, transform) in [kernel].into_iter().chain(views) {
             for mut one in explain_transform(&place, transform) {
                 if place != KERNEL && one.what == PSEUDONYM {
-                    // Recipients that share the line do not share the pseudonyms.
+                    // Recipients that share this line have different pseudonyms.
                     one.what += " under its own key";
                 }
-                // Recipients that get the same share a line; the kernel has its own.
+                // Recipients that get the same share a line. The kernel has its own line.
                 let same = remains.iter_mut().skip_while(|other| other.places[0] == KERNEL).find(|other| {
                     (&other.what, &other.class, other.technique) == (&one.what, &one.class, one.technique)
                 });
@@ -121,7 +121,7 @@ impl Policy {
     }
 }
 
-/// One line, or one for each class of addresses.
+/// One line, or one line for each class of addresses.
 fn explain_transform(place: &str, transform: Option<Transform>) -> Vec<Remains> {
     let remains = |class: Option<Class>, transform: Transform| Remains {
         places: vec![place.to_owned()],

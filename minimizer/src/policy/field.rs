@@ -29,13 +29,13 @@ macro_rules! fields {
                 match self { $(Self::$variant => $number,)+ }
             }
 
-            /// What kind of value it is, which decides how it can be transformed.
+            /// The kind of its value, which decides how it can be transformed.
             #[must_use]
             pub const fn kind(self) -> Kind {
                 match self { $(Self::$variant => Kind::$kind,)+ }
             }
 
-            /// The bytes it is made of.
+            /// The bytes that it comes from.
             #[must_use]
             pub const fn source(self) -> &'static str {
                 match self { $(Self::$variant => $source,)+ }
@@ -44,7 +44,7 @@ macro_rules! fields {
     };
 }
 
-/// What kind of value a field is.
+/// The kind of a field's value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// An IPv4 address.
@@ -55,9 +55,9 @@ pub enum Kind {
     Port,
     /// TCP control bits.
     ControlBits,
-    /// A number that is kept or not: a type, a code, an identifier.
+    /// A number that a policy keeps or omits: a type, a code, an identifier.
     Number,
-    /// A sum of what was counted.
+    /// A count.
     Count,
     /// A time.
     Time,
@@ -111,7 +111,7 @@ impl Fields {
     /// Every field.
     pub const ALL: Self = Self((1 << Field::ALL.len()) - 1);
 
-    /// The set with one field more.
+    /// The set and one field more.
     #[must_use]
     pub const fn with(self, field: Field) -> Self {
         Self(self.0 | 1 << field as u32)

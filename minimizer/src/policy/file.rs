@@ -1,4 +1,4 @@
-//! The model of a policy file: which keys there are, and of what kind their values; what they may say is checked after.
+//! The model of a policy file: its keys, and the kind of each value. The check of the values comes later.
 
 use std::collections::BTreeMap;
 
@@ -11,65 +11,65 @@ use super::field::{Field, Kind};
 use crate::policy::class::Class;
 use crate::support::toml::At;
 
-/// Who receives what, why, and until when.
+/// Who receives which records, why, and until when.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(title = "Minimizer policy", extend("required" = ["name", "recipients"]))]
 pub struct PolicyFile {
     /// Name of the policy: letters, digits, '.', '_' and '-'.
     pub name: At<String>,
-    /// What it is for, in a sentence.
+    /// What the policy is for, in one sentence.
     #[serde(default)]
     pub description: String,
-    /// Tunnels whose inner packets are collected in place of the outer ones.
+    /// Tunnels whose inner packets are counted in place of the outer ones.
     #[serde(default)]
     #[schemars(schema_with = "schema_of_tunnels")]
     pub tunnels: Vec<At<String>>,
-    /// On what authority records are collected, and for how long.
+    /// The authority for the collection, and its period.
     pub mandate: Option<At<MandateFile>>,
-    /// Which packets may be collected; all when absent.
+    /// Which packets the policy collects. Without it, all packets.
     pub scope: Option<At<ScopeFile>>,
-    /// Indicators of which one must match; every packet is collected when absent.
+    /// Indicators. The policy collects only packets that match one of them. Without it, all packets.
     pub selectors: Option<At<SelectorsFile>>,
     /// Keys of pseudonyms.
     pub pseudonyms: Option<PseudonymsFile>,
-    /// Who receives records, and what is in them.
+    /// Who receives records, and what the records contain.
     #[serde(default)]
     #[schemars(length(min = 1))]
     pub recipients: Vec<At<RecipientFile>>,
 }
 
-/// On what authority records are collected, and for how long.
+/// The authority for the collection, and its period.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(rename = "mandate")]
 pub struct MandateFile {
-    /// Its number in somebody's files.
+    /// The number of the mandate in the files of the authority.
     pub id: At<String>,
-    /// The one purpose.
+    /// The one purpose of the collection.
     pub purpose: At<String>,
-    /// The law, and the section of it.
+    /// The law, and its section.
     pub legal_basis: At<String>,
-    /// Nothing is attached before this moment: a date and time with its offset from UTC.
+    /// The program is not attached before this moment: a date and time with its offset from UTC.
     #[schemars(required, schema_with = "schema_of_moment")]
     pub valid_from: Option<At<Datetime>>,
-    /// Nothing is attached from this moment on: a date and time with its offset from UTC.
+    /// The program is not attached from this moment on: a date and time with its offset from UTC.
     #[schemars(required, schema_with = "schema_of_moment")]
     pub valid_until: Option<At<Datetime>>,
 }
 
-/// Which packets may be collected, by prefixes of their addresses.
+/// Which packets the policy collects, by prefixes of their addresses.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(rename = "scope", extend("required" = ["directions"]))]
 pub struct ScopeFile {
-    /// Prefixes at home.
+    /// Domestic prefixes.
     #[serde(default)]
     pub domestic: Vec<At<String>>,
-    /// Prefixes inside of domestic ones that are not at home; what no prefix covers is foreign anyway.
+    /// Foreign prefixes inside domestic ones. Addresses without a prefix are foreign anyway.
     #[serde(default)]
     pub foreign: Vec<At<String>>,
-    /// Prefixes that are never collected, whatever else covers them.
+    /// Prefixes that are never collected, whatever other prefix covers them.
     #[serde(default)]
     pub never: Vec<At<String>>,
     /// Files of domestic prefixes.
@@ -81,11 +81,12 @@ pub struct ScopeFile {
     /// Files of prefixes that are never collected.
     #[serde(default)]
     pub never_files: Vec<At<InputFile>>,
-    /// Directions, class of the source before class of the destination, that may be collected.
+    /// The directions to collect: the class of the source, then the class of the destination.
     #[serde(default)]
     #[schemars(length(min = 1))]
     pub directions: Vec<At<Direction>>,
-    /// The words without which `domestic-domestic` is refused: "communications between domestic parties are collected".
+    /// The sentence that must be present if `domestic-domestic` is listed: "communications between domestic
+    /// parties are collected".
     pub domestic_domestic: Option<At<String>>,
 }
 
@@ -116,18 +117,18 @@ impl Direction {
     }
 }
 
-/// A file that a policy names, relative to its own folder: its path, or its path and digest.
+/// A file that a policy names: its path, relative to the policy's folder, or its path and digest.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(untagged, expecting = "a path, or { path = \"…\", sha256 = \"…\" }")]
 #[schemars(rename = "input")]
 pub enum InputFile {
     /// The path.
     Path(String),
-    /// The path, and what the file must be.
+    /// The path, and the digest that the file must have.
     Pinned(PinnedFile),
 }
 
-/// A file that must have this digest.
+/// A file with a fixed digest.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(rename = "pinned")]
@@ -140,7 +141,7 @@ pub struct PinnedFile {
 }
 
 impl InputFile {
-    /// The path as it is written.
+    /// The path, as written.
     #[must_use]
     pub fn path(&self) -> &str {
         match self {
@@ -158,12 +159,12 @@ impl InputFile {
     }
 }
 
-/// Indicators of which one must match.
+/// Indicators. The policy collects only packets that match one of them.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(rename = "selectors")]
 pub struct SelectorsFile {
-    /// Files with one indicator a line.
+    /// Files of indicators, one on each line.
     #[serde(default)]
     pub files: Vec<At<InputFile>>,
     /// Indicators: `ID EXPIRY ADDRESS [PROTOCOL[/PORTS]]`.
@@ -176,25 +177,26 @@ pub struct SelectorsFile {
 #[serde(deny_unknown_fields)]
 #[schemars(rename = "pseudonyms")]
 pub struct PseudonymsFile {
-    /// How long a key is used, like "24h": from 1 minute to 366 days.
+    /// How long a key lasts, like "24h": from 1 minute to 366 days.
     pub epoch: At<String>,
 }
 
-/// Who receives records, and what is in them.
+/// Who receives records, and what the records contain.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(rename = "recipient", extend("required" = ["name", "purpose", "fields"]))]
 pub struct RecipientFile {
     /// Name of the recipient: letters, digits, '.', '_' and '-'.
     pub name: At<String>,
-    /// What it may use the records for.
+    /// What the recipient may use the records for.
     pub purpose: Option<At<String>>,
-    /// How long it may keep them, like "30 days".
+    /// How long the recipient may keep the records, like "30 days".
     pub retention: Option<At<String>>,
-    /// Records that fewer distinct source addresses than this made are folded into one without a key.
+    /// The agent folds records that come from fewer distinct source addresses than this into one record
+    /// without a key.
     #[schemars(range(min = 2))]
     pub k_threshold: Option<At<u32>>,
-    /// What becomes of each field that it receives; a field that is not listed is omitted.
+    /// The transform of each field that the recipient gets. It does not get any other field.
     #[serde(default)]
     #[schemars(schema_with = "schema_of_fields")]
     pub fields: FieldsFile,
@@ -212,7 +214,7 @@ fn schema_of_moment(_: &mut SchemaGenerator) -> Schema {
     json_schema!({"type": "string", "format": "date-time"})
 }
 
-/// A property for each field, with the transforms that its kind can have.
+/// A property for each field, with the transforms of its kind.
 fn schema_of_fields(_: &mut SchemaGenerator) -> Schema {
     let properties: serde_json::Map<_, _> = Field::ALL
         .iter()

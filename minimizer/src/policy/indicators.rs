@@ -1,24 +1,24 @@
-//! Indicators: their text, and files with one a line.
+//! Indicators: their text, and files of them.
 
 use jiff::Timestamp;
 use thiserror::Error;
 
 use crate::policy::prefixes::{Prefix, PrefixError, content};
 
-/// What to look for: an endpoint of a packet, which is an address with the port beside it.
+/// What a policy looks for at an endpoint of a packet. An endpoint is an address and the port beside it.
 ///
-/// A packet is selected when its source or its destination matches all that is given.
+/// An indicator selects a packet if the packet's source or destination matches all given parts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Indicator {
-    /// Its number, which is the record's `selectorId`; above 0.
+    /// Its number, which the record has as `selectorId`; above 0.
     pub id: u64,
-    /// From this moment on it matches nothing.
+    /// From this moment on the indicator matches nothing.
     pub expires: Option<Timestamp>,
-    /// The endpoint's address lies in this prefix.
+    /// The prefix of the endpoint's address.
     pub prefix: Option<Prefix>,
     /// The packet's protocol.
     pub protocol: Option<u8>,
-    /// The endpoint's port lies in one of these ranges (first, last); any port when empty.
+    /// The ranges (first, last) of the endpoint's port; any port if empty.
     pub ports: Vec<(u16, u16)>,
 }
 
@@ -45,34 +45,34 @@ const WITH_PORTS: [u8; 5] = [6, 17, 33, 132, 136];
 /// What is wrong with the text of an indicator.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum IndicatorError {
-    /// Too few words, or too many.
+    /// It has too few words, or too many.
     #[error(
         "an indicator is `ID EXPIRY ADDRESS [PROTOCOL[/PORTS]]`, like `17 2026-12-31T00:00:00Z 198.51.100.7 tcp/443`"
     )]
     Words,
-    /// No number.
+    /// The id is not a number.
     #[error("`{0}` is no number of an indicator: allowed are 1 to 18446744073709551615")]
     Id(String),
-    /// No moment.
+    /// The expiry is not a moment.
     #[error(
         "`{0}` is no expiry: allowed are `-` and a moment with its offset, like 2026-12-31T00:00:00Z, from 1970 to 2105"
     )]
     Expiry(String),
-    /// No prefix.
+    /// The address is not a prefix.
     #[error("{0}; `*` is any address")]
     Prefix(#[from] PrefixError),
-    /// No protocol.
+    /// The protocol is unknown.
     #[error("`{0}` is no protocol: allowed are {names} and numbers from 0 to 255", names = names())]
     Protocol(String),
-    /// A protocol without ports.
+    /// The protocol has no ports.
     #[error("`{0}` has no ports: only tcp, udp, udplite, sctp and dccp have")]
     NoPorts(String),
-    /// No ports.
+    /// The ports are not numbers or ranges.
     #[error(
         "`{0}` are no ports: allowed are numbers from 1 to 65535 and ranges like 1000-2000, with commas between"
     )]
     Ports(String),
-    /// Selects everything.
+    /// It would select every packet.
     #[error("`*` without a protocol selects every packet: name one, or leave the selectors out")]
     Everything,
 }
@@ -124,7 +124,7 @@ impl Indicator {
         Ok(Self { id, expires, prefix, protocol, ports })
     }
 
-    /// What it looks for, as it would be written: address, protocol, ports.
+    /// Address, protocol and ports, as a person would write them.
     #[must_use]
     pub fn what(&self) -> String {
         let mut what = self.prefix.map_or_else(|| "*".to_owned(), |prefix| prefix.to_string());
@@ -140,12 +140,12 @@ impl Indicator {
     }
 }
 
-/// Digits only: the integers of the library also read a sign.
+/// Reads digits only: the library's parser also accepts a sign.
 fn number<T: std::str::FromStr>(text: &str) -> Option<T> {
     text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok()).flatten()
 }
 
-/// The kernel compares seconds in 32 bits, where 0 is never.
+/// The kernel compares seconds in 32 bits. 0 would match nothing.
 fn expiry(text: &str) -> Option<Timestamp> {
     let expiry: Timestamp = text.parse().ok()?;
     u32::try_from(expiry.as_second()).is_ok_and(|seconds| seconds > 0).then_some(expiry)
@@ -167,14 +167,14 @@ fn traffic(text: &str) -> Result<(u8, Vec<(u16, u16)>), IndicatorError> {
     Ok((protocol, merged(ranges.ok_or_else(|| IndicatorError::Ports(ports.to_owned()))?)))
 }
 
-/// Port 0 is what a packet without a readable port has: to look for it would select fragments.
+/// A packet without a readable port has port 0: an indicator for port 0 would select fragments.
 fn range(text: &str) -> Option<(u16, u16)> {
     let (first, last) = text.split_once('-').unwrap_or((text, text));
     let (first, last) = (number(first)?, number(last)?);
     (0 < first && first <= last).then_some((first, last))
 }
 
-/// The same ports in as few ranges as possible.
+/// The same ports in the fewest ranges.
 fn merged(mut ranges: Vec<(u16, u16)>) -> Vec<(u16, u16)> {
     ranges.sort_unstable();
     let mut merged: Vec<(u16, u16)> = Vec::with_capacity(ranges.len());
@@ -187,9 +187,9 @@ fn merged(mut ranges: Vec<(u16, u16)>) -> Vec<(u16, u16)> {
     merged
 }
 
-/// The indicators of a file, each with its line: one a line, `#` begins a comment.
+/// The indicators of a file, each with its line number. Each line has one; `#` begins a comment.
 ///
-/// Lines that are none come as errors; the others are read nevertheless.
+/// A line that is not an indicator gives an error. The lines behind it are read nevertheless.
 pub fn lines(text: &str) -> impl Iterator<Item = (usize, Result<Indicator, IndicatorError>)> {
     let numbered = text.lines().enumerate();
     numbered.filter_map(|(index, line)| Some((index + 1, Indicator::parse(content(line)?))))

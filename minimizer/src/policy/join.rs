@@ -1,4 +1,5 @@
-//! What the program collects: of each field the least that all recipients' transforms can be derived from.
+//! What the program collects: for each field, the least from which the agent can derive every recipient's
+//! transform.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -10,17 +11,17 @@ use crate::policy::model::Policy;
 
 /// What the program stores.
 ///
-/// Only what the kernel can do occurs: [`Transform::Exact`], [`Transform::Address`] of omitted, exact, truncated and
-/// pseudonymous addresses, [`Transform::PortClasses`], [`Transform::ServicePorts`], [`Transform::ControlBits`] and
-/// [`Transform::Coarsened`].
+/// It has only what the kernel can do: [`Transform::Exact`], [`Transform::Address`] with omitted, exact,
+/// truncated and pseudonymous addresses, [`Transform::PortClasses`], [`Transform::ServicePorts`],
+/// [`Transform::ControlBits`] and [`Transform::Coarsened`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Collected {
-    /// What becomes of each field before it is stored; a field that is not here is not stored.
+    /// The transform of each field that the program stores. It does not store any other field.
     pub fields: BTreeMap<Field, Transform>,
 }
 
 impl Collected {
-    /// Whether each packet's interface and protocol are.
+    /// Whether the program stores the interface and the protocol of each packet.
     #[must_use]
     pub fn has_protocols(&self) -> bool {
         [Field::IngressInterface, Field::ProtocolIdentifier]
@@ -28,7 +29,8 @@ impl Collected {
             .all(|field| self.fields.contains_key(field))
     }
 
-    /// The least that these can be derived from. Packets and octets are always counted: they prove the ledger.
+    /// The least from which all these can be derived. Packets and octets are always in it, because they prove
+    /// the ledger.
     #[must_use]
     pub fn of(needs: impl IntoIterator<Item = (Field, Transform)>) -> Self {
         let mut fields: BTreeMap<_, _> =
@@ -44,7 +46,7 @@ impl Collected {
             Transform::Coarsened { unit } => Some(*unit),
             _ => None,
         });
-        // The program has one clock.
+        // The program has one clock, so that both times have one unit.
         if let Some(unit) = units.reduce(common_unit) {
             let times =
                 fields.values_mut().filter(|transform| matches!(transform, Transform::Coarsened { .. }));
@@ -60,7 +62,7 @@ impl Policy {
     pub fn collected(&self) -> Collected {
         let fields = self.recipients.iter().flat_map(|recipient| &recipient.fields);
         let counted = self.recipients.iter().filter(|recipient| recipient.k_threshold.is_some());
-        // Sources are told apart to be counted.
+        // The agent counts sources by their pseudonyms.
         let sources = counted.flat_map(|_| {
             [Field::SourceIPv4Address, Field::SourceIPv6Address]
                 .map(|field| (field, Transform::address(AddressTransform::Pseudonym)))
@@ -71,7 +73,7 @@ impl Policy {
             let of_recipients = || self.recipients.iter().filter_map(|recipient| recipient.fields.get(field));
             let all_pseudonyms = Transform::address(AddressTransform::Pseudonym);
             if *transform == all_pseudonyms && of_recipients().any(|transform| transform.is_by_class()) {
-                // Of a pseudonym nobody can tell the class, which a recipient asks for.
+                // A recipient's transform depends on the class, which a pseudonym does not reveal.
                 *transform = Transform::Exact;
             }
         }
@@ -79,7 +81,7 @@ impl Policy {
     }
 }
 
-/// Whether a recipient's transform can be derived from what is stored.
+/// Whether the agent can derive a recipient's transform from what the program stores.
 #[must_use]
 pub fn is_derivable(stored: Option<Transform>, wanted: Option<Transform>) -> bool {
     let (Some(stored), Some(wanted)) = (stored, wanted) else { return wanted.is_none() };
@@ -98,7 +100,7 @@ pub fn is_derivable(stored: Option<Transform>, wanted: Option<Transform>) -> boo
     }
 }
 
-/// Whether one address can be made of the other.
+/// Whether one form of an address can be derived from the other.
 #[must_use]
 pub fn is_address_derivable(stored: AddressTransform, wanted: AddressTransform) -> bool {
     match (stored, wanted) {
@@ -110,18 +112,18 @@ pub fn is_address_derivable(stored: AddressTransform, wanted: AddressTransform) 
     }
 }
 
-/// Largest unit that both are multiples of, in whole milliseconds.
+/// The largest unit of which both are multiples, in whole milliseconds.
 #[must_use]
 pub fn common_unit(one: Duration, other: Duration) -> Duration {
     let (mut one, mut other) = (one.as_millis(), other.as_millis());
     while other != 0 {
         (one, other) = (other, one % other);
     }
-    // As small as the smaller of two durations that come from milliseconds.
+    // The result is no larger than the smaller duration, so that it fits.
     Duration::from_millis(u64::try_from(one).unwrap_or(u64::MAX))
 }
 
-/// What the kernel must store for a transform, part of which is done later.
+/// The part of a transform that the kernel does. The agent does the rest.
 const fn in_kernel(transform: Transform) -> Transform {
     match transform {
         Transform::Address { foreign, domestic } => {
@@ -139,7 +141,7 @@ const fn address_in_kernel(transform: AddressTransform) -> AddressTransform {
     }
 }
 
-/// Exact has one form only.
+/// An exact address has one form only.
 const fn of_classes(foreign: AddressTransform, domestic: AddressTransform) -> Transform {
     match (foreign, domestic) {
         (AddressTransform::Exact, AddressTransform::Exact) => Transform::Exact,
@@ -186,7 +188,7 @@ mod tests {
     use crate::policy::field::{Field, Kind};
     use crate::policy::transform::{AddressTransform, PrefixScheme, Transform};
 
-    /// Transforms of a kind, all pairs and triples of which are tried.
+    /// Transforms of a kind. The tests try all their pairs and triples.
     fn transforms(kind: Kind) -> Vec<Transform> {
         match kind {
             Kind::Ipv4Address | Kind::Ipv6Address => {
@@ -268,7 +270,7 @@ mod tests {
                             is_derivable(Some(joined), Some(wanted)),
                             "{field}: {wanted:?} from {joined:?}"
                         );
-                        // When one needs no more than the other, the other alone decides.
+                        // If one suffices to derive the other, it alone decides.
                         if is_derivable(Some(one), Some(other)) {
                             assert_eq!(joined, Collected::of([(field, one)]).fields[&field]);
                         }

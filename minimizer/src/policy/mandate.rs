@@ -5,25 +5,26 @@ use std::time::Duration;
 use jiff::Timestamp;
 use thiserror::Error;
 
-/// On what authority records are collected, and for how long.
+/// The authority for the collection, and its period.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mandate {
-    /// Its number in somebody's files.
+    /// The number of the mandate in the files of the authority.
     pub id: String,
-    /// The one purpose.
+    /// The one purpose of the collection.
     pub purpose: String,
-    /// The law, and the section of it.
+    /// The law, and its section.
     pub legal_basis: String,
-    /// Before this moment nothing is attached.
+    /// The program is not attached before this moment.
     pub valid_from: Timestamp,
-    /// From this moment on nothing is attached.
+    /// The program is not attached from this moment on.
     pub valid_until: Timestamp,
 }
 
-/// The wall clock may be set at any time: a mandate is compared with it at least this often.
+/// The agent compares a mandate with the wall clock at least this often, because somebody can set the clock
+/// at any time.
 const CHECK: Duration = Duration::from_secs(1);
 
-/// Outside of its period a mandate permits nothing.
+/// The mandate does not permit collection now.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum MandateError {
     /// It has not begun.
@@ -51,10 +52,10 @@ pub enum MandateError {
 }
 
 impl Mandate {
-    /// Whether collection is permitted at this moment.
+    /// Checks that the mandate permits collection at this moment.
     ///
     /// # Errors
-    /// Why it is not.
+    /// Why it does not.
     pub fn permits(&self, now: Timestamp) -> Result<(), MandateError> {
         let id = self.id.clone();
         if now < self.valid_from {
@@ -66,10 +67,10 @@ impl Mandate {
         Ok(())
     }
 
-    /// Time from `now` on after which [`Self::permits`] is to be asked again: at its end at the latest.
+    /// How long after `now` to call [`Self::permits`] again: at the end of the mandate at the latest.
     #[must_use]
     pub fn ask_again(&self, now: Timestamp) -> Duration {
-        // Before now there is no time left.
+        // After the end there is no time left.
         let left = Duration::try_from(self.valid_until.duration_since(now)).unwrap_or_default();
         left.min(CHECK)
     }

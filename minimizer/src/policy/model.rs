@@ -1,4 +1,4 @@
-//! A policy: who receives what, why, and until when. This is what a privacy officer signs off.
+//! A policy: who receives which records, why, and until when. A privacy officer approves this.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -12,33 +12,33 @@ use crate::policy::mandate::Mandate;
 use crate::policy::prefixes::Prefix;
 use crate::policy::transform::Transform;
 
-/// A policy that was checked: it says nothing that it cannot keep.
+/// A policy that the check has accepted: the agent can keep all that it says.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Policy {
     /// Its name.
     pub name: String,
-    /// What it is for, in a sentence; may be empty.
+    /// What it is for, in one sentence; may be empty.
     pub description: String,
-    /// On what authority, and for how long; a laboratory needs none.
+    /// The authority and its period. A laboratory needs none.
     pub mandate: Option<Mandate>,
-    /// Which packets may be collected; all when absent.
+    /// Which packets it collects; all if absent.
     pub scope: Option<Scope>,
-    /// Indicators of which one must match; every packet is collected when absent.
+    /// Indicators. It collects only packets that match one of them; all packets if absent.
     pub selectors: Option<Vec<Indicator>>,
-    /// Tunnels whose inner packets are collected in place of the outer ones.
+    /// Tunnels whose inner packets are counted in place of the outer ones.
     pub tunnels: Tunnels,
-    /// How long a key of pseudonyms is used.
+    /// How long a key of pseudonyms lasts.
     pub pseudonym_epoch: Duration,
-    /// Who receives what: at least one, with different names.
+    /// Who receives which records: at least one recipient, and no two of one name.
     pub recipients: Vec<Recipient>,
     /// SHA-256 of the policy's text, in hexadecimal.
     pub digest: String,
-    /// SHA-256 of each file that it names, by the name it gives.
+    /// SHA-256 of each file that it names, by the name in the policy.
     pub inputs: BTreeMap<String, String>,
 }
 
 impl Policy {
-    /// Whether any recipient is given pseudonyms, or sources are counted by them.
+    /// Whether a recipient gets pseudonyms, or the agent counts sources by them.
     #[must_use]
     pub fn has_pseudonyms(&self) -> bool {
         self.recipients.iter().any(|recipient| {
@@ -47,26 +47,28 @@ impl Policy {
     }
 }
 
-/// Which packets may be collected.
+/// Which packets the policy collects.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Scope {
-    /// Prefixes and their classes; the longest that covers an address decides, but [`Class::Never`] always wins.
+    /// Prefixes and their classes. The longest prefix that covers an address decides, except that
+    /// [`Class::Never`] always wins.
     pub prefixes: Vec<(Prefix, Class)>,
-    /// Directions (class of the source, of the destination) that may be collected.
+    /// Directions that the policy collects: class of the source, class of the destination.
     pub directions: Vec<(Class, Class)>,
 }
 
-/// Who receives records, and what is in them.
+/// Who receives records, and what the records contain.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Recipient {
-    /// Its name, by which sinks are bound to it.
+    /// Its name, which binds sinks to it.
     pub name: String,
-    /// What it may use the records for.
+    /// What the recipient may use the records for.
     pub purpose: String,
-    /// How long it may keep them.
+    /// How long the recipient may keep them.
     pub retention: Option<Duration>,
-    /// Records that fewer distinct source addresses than this made are folded into one without a key.
+    /// The agent folds records that come from fewer distinct source addresses than this into one record
+    /// without a key.
     pub k_threshold: Option<u32>,
-    /// What becomes of each field that it receives.
+    /// The transform of each field that the recipient gets.
     pub fields: BTreeMap<Field, Transform>,
 }

@@ -1,44 +1,44 @@
-//! Prefixes: their text, and files with one a line.
+//! Prefixes: their text, and files of them.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use thiserror::Error;
 
-/// A prefix: its address, with zeroes behind its length. IPv4 addresses are the first four octets.
+/// A prefix: an address whose bits behind the length are zero. An IPv4 address takes the first four octets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Prefix {
-    /// Whether it is one of IPv6.
+    /// Whether it is an IPv6 prefix.
     pub ipv6: bool,
     /// The address in network byte order; for IPv4 in the first four octets.
     pub octets: [u8; 16],
-    /// Bits: 0 to 32, or 0 to 128.
+    /// Its length in bits: 0 to 32, or 0 to 128.
     pub bits: u8,
 }
 
 /// What is wrong with the text of a prefix.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum PrefixError {
-    /// No address.
+    /// The text is not an address.
     #[error("`{0}` is no prefix: allowed are like 192.0.2.0/24, 2001:db8::/32, or a single address")]
     NoPrefix(String),
-    /// The length is none.
+    /// The length is not a length of such a prefix.
     #[error("`{text}` has no length from 0 to {longest} behind its slash")]
     Length {
-        /// What is written.
+        /// The text.
         text: String,
-        /// Bits of such an address.
+        /// The longest length of such a prefix.
         longest: u8,
     },
     /// Bits behind the prefix are not zero.
     #[error("`{text}` has bits set behind its length: write {fix}, or the length that is meant")]
     HostBits {
-        /// What is written.
+        /// The text.
         text: String,
-        /// The prefix without these bits.
+        /// The prefix with zeroes there.
         fix: Prefix,
     },
-    /// An IPv4 address in the form that IPv6 sockets use, which no packet has.
+    /// An IPv4 address in the form of IPv6 sockets. No packet has it.
     #[error("`{0}` is an IPv4 address written as IPv6, which no packet carries: write it as IPv4")]
     Mapped(String),
 }
@@ -54,7 +54,7 @@ impl Prefix {
             None => (text, None),
         };
         let no_prefix = || PrefixError::NoPrefix(text.to_owned());
-        // Telling them apart first spares the slower of two attempts, for hundreds of thousands of lines.
+        // This test spares the slower of two attempts, which matters for hundreds of thousands of lines.
         let (ipv6, octets, longest) = if address.contains(':') {
             let address: Ipv6Addr = address.parse().map_err(|_| no_prefix())?;
             (true, address.octets(), 128)
@@ -66,7 +66,7 @@ impl Prefix {
         };
         let bits = match bits {
             None => longest,
-            // `u8` would also read a sign.
+            // The parser of `u8` would also accept a sign.
             Some(bits) => Some(bits)
                 .filter(|bits| bits.bytes().all(|byte| byte.is_ascii_digit()))
                 .and_then(|bits| bits.parse().ok())
@@ -90,7 +90,7 @@ impl Prefix {
         Ipv4Addr::new(first, second, third, fourth).into()
     }
 
-    /// Whether every address of the other lies in this one.
+    /// Whether every address of the other prefix lies in this one.
     #[must_use]
     pub fn covers(&self, other: &Self) -> bool {
         self.ipv6 == other.ipv6
@@ -105,21 +105,21 @@ impl fmt::Display for Prefix {
     }
 }
 
-/// The first bits, and zeroes behind them.
+/// The first bits, with zeroes behind them.
 fn truncated(octets: [u8; 16], bits: u8) -> [u8; 16] {
     let mask = u128::MAX.checked_shl(128 - u32::from(bits)).unwrap_or(0);
     (u128::from_be_bytes(octets) & mask).to_be_bytes()
 }
 
-/// What stands in a line, without its comment and the space around; nothing in lines that say nothing.
+/// The content of a line without its comment and surrounding space; `None` if nothing is left.
 pub(super) fn content(line: &str) -> Option<&str> {
     let content = line.split_once('#').map_or(line, |(content, _)| content).trim();
     (!content.is_empty()).then_some(content)
 }
 
-/// The prefixes of a file, each with its line: one a line, `#` begins a comment.
+/// The prefixes of a file, each with its line number. Each line has one; `#` begins a comment.
 ///
-/// Lines that are none come as errors; the others are read nevertheless.
+/// A line that is not a prefix gives an error. The lines behind it are read nevertheless.
 pub fn lines(text: &str) -> impl Iterator<Item = (usize, Result<Prefix, PrefixError>)> {
     let numbered = text.lines().enumerate();
     numbered.filter_map(|(index, line)| Some((index + 1, Prefix::parse(content(line)?))))

@@ -1,7 +1,8 @@
-//! The signature of a policy: a signed note beside its file, which names the policy and the digest of its text.
+//! The signature of a policy: a signed note beside the policy's file. It names the policy and the digest of
+//! its text.
 //!
-//! The note of `policy.toml` is `policy.toml.sig`. Its text is three lines: `minimizer policy v1`, the policy's name,
-//! and `sha256` with the digest.
+//! The note of `policy.toml` is `policy.toml.sig`. Its text has three lines: `minimizer policy v1`, the
+//! policy's name, and `sha256` with the digest.
 
 pub mod note;
 pub mod required;
@@ -20,10 +21,10 @@ pub use note::{Note, NoteError, SigningKey, VerifierKey};
 /// First line of the note's text.
 const TITLE: &str = "minimizer policy v1";
 
-/// Why a policy is not signed as it must be, or could not be.
+/// Why a policy does not have the required signature, or cannot be signed.
 #[derive(Debug, Error)]
 pub enum SignatureError {
-    /// There is no note.
+    /// The policy has no note.
     #[error(
         "{}: there is no signature of the policy {}; whoever holds a key makes one with `minimizer policy sign`",
         signature.display(), policy.display()
@@ -31,7 +32,7 @@ pub enum SignatureError {
     Missing {
         /// The policy.
         policy: PathBuf,
-        /// Where its note would be.
+        /// The path that its note would have.
         signature: PathBuf,
     },
     /// A file cannot be read or written.
@@ -39,24 +40,24 @@ pub enum SignatureError {
     Io {
         /// The file.
         path: PathBuf,
-        /// What the system says.
+        /// The system's error.
         source: io::Error,
     },
-    /// Of the note: not written as one, not signed by the key, or signed and changed.
+    /// The note is malformed, the key did not sign it, or it was changed after the signature.
     #[error("{}: {source}", path.display())]
     Note {
         /// The note, or the key.
         path: PathBuf,
-        /// What is wrong.
+        /// The fault.
         source: NoteError,
     },
-    /// A note of something else.
+    /// The note is about something else.
     #[error("{}: signed, but its text is not that of a policy's signature: `{TITLE}`, a name, `sha256` and a digest", path.display())]
     NotOfAPolicy {
         /// The note.
         path: PathBuf,
     },
-    /// A note of another policy.
+    /// The note is about another policy.
     #[error("{}: signs the policy {signed:?}, and this one is {actual:?}", path.display())]
     Name {
         /// The note.
@@ -66,7 +67,7 @@ pub enum SignatureError {
         /// Name in the policy.
         actual: String,
     },
-    /// A note of another text.
+    /// The note is about another text.
     #[error(
         "{}: signs the text with the SHA-256 {signed}, and that of the policy is {actual}: the policy was changed after \
          it was signed; sign it again if the change is meant",
@@ -80,12 +81,12 @@ pub enum SignatureError {
         /// Digest of the policy.
         actual: String,
     },
-    /// The private key was not read.
+    /// The private key cannot be read.
     #[error(transparent)]
     Key(#[from] SecretFileError),
 }
 
-/// Where the note of a policy is.
+/// The path of a policy's note.
 #[must_use]
 pub fn path_of(policy: &Path) -> PathBuf {
     let mut path = OsString::from(policy);
@@ -93,20 +94,20 @@ pub fn path_of(policy: &Path) -> PathBuf {
     path.into()
 }
 
-/// A new pair of keys, as they are written.
+/// Generates a pair of keys, in their text form.
 ///
 /// # Errors
-/// When the name cannot be that of a key, or the system gives no random numbers.
+/// If a key cannot have this name, or the system gives no random numbers.
 pub fn generate(name: &str) -> Result<(Zeroizing<String>, String), NoteError> {
     let key = SigningKey::generate(name)?;
     Ok((key.text(), key.verifier().to_string()))
 }
 
-/// Signs a policy with the key in a file: adds to the note beside it, or writes a new one when there is none or
-/// it is of another text. Returns where it is.
+/// Signs a policy with the key in a file and returns the path of the note. It adds a signature to the note
+/// beside the policy. If that note does not exist or is about another text, it writes a new one.
 ///
 /// # Errors
-/// When the key cannot be read or others can, or when the note cannot be written.
+/// If the key cannot be read, if other users can read it, or if the note cannot be written.
 pub fn sign(policy: &Path, name: &str, digest: &str, key_file: &Path) -> Result<PathBuf, SignatureError> {
     let at = |path: &Path| {
         let path = path.to_owned();
@@ -116,13 +117,13 @@ pub fn sign(policy: &Path, name: &str, digest: &str, key_file: &Path) -> Result<
     let key = SigningKey::parse(str::from_utf8(&contents).unwrap_or_default()).map_err(at(key_file))?;
     let path = path_of(policy);
     let mut note = Note::new(text(name, digest)).map_err(at(policy))?;
-    // What is no note, or of another text, is nothing that could be added to.
+    // A malformed note, or one about another text, cannot take another signature.
     let known = fs::read(&path).ok().and_then(|contents| Note::parse(&contents).ok());
     if let Some(known) = known.filter(|known| known.text() == note.text()) {
         note = known;
     }
     note.sign(&key);
-    // A reader sees the old note or the new one.
+    // A reader sees the old note or the new one, never a part.
     let mut unfinished = OsString::from(&path);
     unfinished.push(".new");
     let io = |source| SignatureError::Io { path: path.clone(), source };
@@ -134,7 +135,8 @@ pub fn sign(policy: &Path, name: &str, digest: &str, key_file: &Path) -> Result<
 /// Checks that the key signed the policy of this name whose text has this digest.
 ///
 /// # Errors
-/// When there is no note beside the policy, or it is not signed by the key, or is of another policy or text.
+/// If the policy has no note, if the key did not sign the note, or if the note is about another policy or
+/// text.
 pub fn verify(policy: &Path, name: &str, digest: &str, key: &VerifierKey) -> Result<(), SignatureError> {
     let path = path_of(policy);
     let contents = match fs::read(&path) {

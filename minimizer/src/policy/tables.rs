@@ -26,16 +26,16 @@ use lists::Lists;
 use selectors::{Selectors, Target};
 use trie::{Item, Meaning, Trie};
 
-/// Indicators with different numbers at most: what fits into a slot.
+/// The most indicators with different numbers: as many as a slot can store.
 pub const SELECTORS_MAX: u32 = (1 << 20) - 1;
 
-/// Indicators of single IPv4 addresses that are put into the trie: each takes up to two nodes there.
+/// The most indicators of single IPv4 addresses in the trie, where each takes up to two nodes.
 const TRIE_HOSTS_MAX: usize = 1024;
 
-/// Why a policy's tables cannot be built.
+/// Why the agent cannot build a policy's tables.
 #[derive(Debug, Error)]
 pub enum TableError {
-    /// More indicators apply to the same endpoint than the kernel program looks at.
+    /// More indicators apply to one endpoint than the kernel program compares.
     #[error(
         "{count} indicators apply to {place}, and at most {LIST_ENTRIES_MAX} can (each range of ports is one): \
          remove those that others include"
@@ -43,10 +43,10 @@ pub enum TableError {
     TooManyApply {
         /// The endpoint: a prefix, a port or a protocol.
         place: String,
-        /// How many apply.
+        /// How many indicators apply.
         count: usize,
     },
-    /// The slot has no room for the number of an indicator.
+    /// A slot has no room for the number of an indicator.
     #[error("the selectors have more than {SELECTORS_MAX} different ids")]
     TooManySelectors,
     /// An indicator would select every packet.
@@ -55,7 +55,7 @@ pub enum TableError {
         /// Its number.
         id: u64,
     },
-    /// A prefix is said to be at home and abroad.
+    /// A prefix is listed as both domestic and foreign.
     #[error("the scope lists {prefix} as both domestic and foreign")]
     TwoClasses {
         /// The prefix.
@@ -64,7 +64,7 @@ pub enum TableError {
     /// The tables have more nodes than a word can number.
     #[error("the policy's prefixes and indicators take more memory than the kernel's tables can have")]
     TooLarge,
-    /// No random number for the hash.
+    /// The system gives no random number for the hash.
     #[error("the kernel gives no random numbers for the hash of the selectors: {0}")]
     Random(getrandom::Error),
 }
@@ -74,20 +74,20 @@ pub enum TableError {
 pub struct Content {
     /// Constants of the program.
     pub roots: Box<Roots>,
-    /// The array of nodes: at least one.
+    /// The array of nodes. It has at least one.
     pub nodes: Vec<Node>,
-    /// The array of entries: at least one.
+    /// The array of entries. It has at least one.
     pub lists: Vec<[u32; ENTRY_WORDS]>,
 }
 
 impl Content {
-    /// Memory of the tables in the kernel.
+    /// The memory of the tables in the kernel, in octets.
     #[must_use]
     pub fn octets(&self) -> usize {
         size_of_val(&*self.roots) + size_of_val(self.nodes.as_slice()) + size_of_val(self.lists.as_slice())
     }
 
-    /// As the kernel sees them.
+    /// The tables as the kernel sees them.
     #[must_use]
     pub fn seen(&self) -> TablesView<'_> {
         TablesView { roots: &self.roots, nodes: &self.nodes, lists: &self.lists }
@@ -116,17 +116,17 @@ impl Nodes for TablesView<'_> {
     }
 }
 
-/// Tables, and what the program has to know of them.
+/// The tables, and what the program has to know about them.
 #[derive(Debug)]
 pub struct Built {
     /// The tables.
     pub content: Content,
-    /// Where everything lies in the array of nodes.
+    /// Where each table lies in the array of nodes.
     pub tables: Tables,
-    /// What the program has to do to use it, of [`Steps::SCOPE`], [`Steps::SELECT`], [`Steps::TRIE`],
+    /// The steps that use the tables, among [`Steps::SCOPE`], [`Steps::SELECT`], [`Steps::TRIE`],
     /// [`Steps::HOSTS_IPV4`], [`Steps::HOSTS_IPV6`] and [`Steps::ANY`].
     pub steps: Steps,
-    /// The id of each indicator, by the number that the kernel stores, minus one.
+    /// The id of each indicator, by its number in the kernel minus one.
     pub selector_ids: Vec<u64>,
 }
 
@@ -161,7 +161,7 @@ pub fn build(scope: Option<&Scope>, selectors: Option<&[Indicator]>) -> Result<B
         }
     }
 
-    // Where every address is looked up in the trie anyway, a few hosts cost least in it.
+    // If the program looks every address up in the trie anyway, a few hosts cost least there.
     let (ipv6_hosts, ipv4_hosts): (Vec<_>, Vec<_>) =
         hosts.into_iter().partition(|(prefix, _): &(Prefix, usize)| prefix.ipv6);
     let mut hosts = ipv6_hosts;
@@ -199,7 +199,7 @@ pub fn build(scope: Option<&Scope>, selectors: Option<&[Indicator]>) -> Result<B
     Ok(Built { content, tables, steps, selector_ids: selectors.into_ids() })
 }
 
-/// The directions that may be collected; none with a class that is never collected is among them.
+/// The directions to collect. They exclude every direction with a class that is never collected.
 fn directions(scope: &Scope) -> u32 {
     let allowed = scope.directions.iter().filter(|(from, to)| *from != Class::Never && *to != Class::Never);
     allowed.fold(0, |bits, (from, to)| bits | direction_bit(class_number(*from), class_number(*to)))
@@ -213,12 +213,12 @@ const fn class_number(class: Class) -> u32 {
     }
 }
 
-/// The number of a node, which must fit beside [`POINTER`].
+/// The number of a node. It must leave the bit of [`POINTER`] free.
 fn number(index: usize) -> Result<u32, TableError> {
     u32::try_from(index).ok().filter(|number| *number < POINTER).ok_or(TableError::TooLarge)
 }
 
-/// Appends a table, filled up with zeroes to whole nodes.
+/// Appends a table, padded with zeroes to whole nodes.
 fn append_words(nodes: &mut Vec<Node>, words: impl IntoIterator<Item = u32>) {
     for (position, word) in words.into_iter().enumerate() {
         if position % NODE_WORDS == 0 {
@@ -230,7 +230,7 @@ fn append_words(nodes: &mut Vec<Node>, words: impl IntoIterator<Item = u32>) {
     }
 }
 
-/// A prefix as people write it.
+/// A prefix as a person writes it.
 fn written(prefix: &Prefix) -> String {
     let [a, b, c, d, ..] = prefix.octets;
     let address = if prefix.ipv6 {

@@ -1,61 +1,62 @@
-//! What a policy can make of a field before it is stored or handed over.
+//! What a policy can do to a field before the program stores it or the agent hands it over.
 
 use std::time::Duration;
 
 use crate::policy::class::Class;
 
-/// What becomes of one field of a record. A field without a transform is omitted.
+/// What remains of one field of a record. A field without a transform is omitted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Transform {
     /// The value as it is.
     Exact,
-    /// An address, by the class of its prefix. Both are the same where the policy makes no difference.
+    /// An address, by the class of its prefix. Both transforms are equal if the policy does not distinguish
+    /// classes.
     Address {
-        /// What becomes of addresses in foreign prefixes, and of all where no scope is given.
+        /// The transform of addresses in foreign prefixes; of all addresses if the policy has no scope.
         foreign: AddressTransform,
-        /// What becomes of addresses in domestic prefixes.
+        /// The transform of addresses in domestic prefixes.
         domestic: AddressTransform,
     },
     /// A port: 0 for well-known ones (0-1023), 1024 for registered ones (1024-49151), 49152 for others.
     PortClasses,
-    /// A port below this one as it is, and 0 for the others.
+    /// The port if it is below this one, else 0.
     ServicePorts {
-        /// The first port that is not kept, 1 to 65535.
+        /// The first port that becomes 0, 1 to 65535.
         below: u16,
     },
-    /// TCP control bits, of which only these are kept.
+    /// TCP control bits, reduced to these.
     ControlBits {
         /// The bits, as in IE 6.
         mask: u16,
     },
-    /// A time, rounded down to a multiple of this one.
+    /// A time, rounded down to a multiple of this unit.
     Coarsened {
-        /// From 10 ms to 1 h, whole milliseconds.
+        /// From 10 ms to 1 h, in whole milliseconds.
         unit: Duration,
     },
     /// A count, rounded down to a power of two (0 stays 0).
     Log2,
 }
 
-/// What becomes of an address.
+/// The transform of an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum AddressTransform {
-    /// Nothing is left of it.
+    /// Nothing remains.
     Omitted,
     /// The address as it is.
     Exact,
-    /// Its first bits, the others zero.
+    /// The first bits of the address; the others are zero.
     Truncated {
-        /// How many, at least 1 and below the length of the address.
+        /// The number of bits, at least 1 and below the length of the address.
         bits: u8,
     },
-    /// A keyed pseudonym that cannot be turned back without the key.
+    /// A keyed pseudonym. Nobody can reverse it without the key.
     Pseudonym,
-    /// Another address that shares with any other as long a prefix as the two did.
+    /// Another address. Two such addresses share as long a prefix as the original two.
     PrefixPreserving(PrefixScheme),
 }
 
-/// How prefixes are preserved.
+/// The algorithm that preserves prefixes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum PrefixScheme {
     /// ipcrypt-pfx of draft-denis-ipcrypt.
@@ -65,20 +66,20 @@ pub enum PrefixScheme {
 }
 
 impl Transform {
-    /// Whether addresses of any class become pseudonyms.
+    /// Whether addresses of some class become pseudonyms.
     #[must_use]
     pub fn is_pseudonym(&self) -> bool {
         matches!(self, Self::Address { foreign, domestic } if [foreign, domestic].contains(&&AddressTransform::Pseudonym))
     }
 
-    /// The same for all addresses.
+    /// The same transform for all addresses.
     #[must_use]
     pub const fn address(transform: AddressTransform) -> Self {
         Self::Address { foreign: transform, domestic: transform }
     }
 
-    /// What becomes of an address of this class; nothing is left of one that is never collected, nor of what is no
-    /// address.
+    /// The transform of an address of this class. Nothing remains of an address that is never collected, nor
+    /// of a field that is not an address.
     #[must_use]
     pub const fn of_class(self, class: Class) -> AddressTransform {
         match (self, class) {
@@ -89,14 +90,14 @@ impl Transform {
         }
     }
 
-    /// Whether the class of an address decides what becomes of it.
+    /// Whether the transform depends on the class of the address.
     #[must_use]
     pub fn is_by_class(self) -> bool {
         self.of_class(Class::Foreign) != self.of_class(Class::Domestic)
     }
 }
 
-/// TCP control bits by their names in the IANA registry, from the lowest on.
+/// TCP control bits by their names in the IANA registry, from the lowest bit on.
 pub const CONTROL_BITS: [(&str, u16); 9] = [
     ("FIN", 0x001),
     ("SYN", 0x002),

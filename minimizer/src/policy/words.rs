@@ -1,4 +1,4 @@
-//! Transforms, times and prefixes in words, for people who decide and inspect.
+//! Transforms, times and prefixes in words, for people who decide and for inspectors.
 
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ pub fn duration(duration: Duration) -> String {
     }
 }
 
-/// A number with its noun.
+/// A number and its noun.
 #[must_use]
 pub fn count(number: usize, one: &str, many: &str) -> String {
     match number {
@@ -30,7 +30,7 @@ pub fn count(number: usize, one: &str, many: &str) -> String {
     }
 }
 
-/// Words with commas and "and" between.
+/// Joins words with commas and a final "and".
 #[must_use]
 pub fn list(words: &[String]) -> String {
     match words {
@@ -81,7 +81,7 @@ pub fn remains(transform: Transform) -> String {
 pub const fn technique(transform: Transform) -> &'static str {
     match transform {
         Transform::Exact => "none",
-        // Both are the same where this is asked for a class.
+        // Both classes have the same transform when this is called.
         Transform::Address { foreign, .. } => match foreign {
             AddressTransform::Omitted => "black marker",
             AddressTransform::Exact => "none",
@@ -94,7 +94,7 @@ pub const fn technique(transform: Transform) -> &'static str {
     }
 }
 
-/// Who can find the value that it was made of.
+/// Who can find the original value.
 #[must_use]
 pub const fn reversible_by(transform: Transform) -> &'static str {
     match transform {
@@ -107,7 +107,7 @@ pub const fn reversible_by(transform: Transform) -> &'static str {
     }
 }
 
-/// A direction.
+/// The name of a direction.
 #[must_use]
 pub fn direction((source, destination): (Class, Class)) -> String {
     format!("{source}-{destination}")

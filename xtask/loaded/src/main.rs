@@ -1,5 +1,5 @@
-//! Loads every program of the object and prints the object's digest, and name and tag that the kernel
-//! gave each.
+//! Loads every program of the object and prints the object's digest, and the name and tag that the kernel
+//! gives to each program.
 
 #![forbid(unsafe_code)]
 

@@ -1,4 +1,4 @@
-//! The program that runs in the machines, and the libraries that it is linked with.
+//! The program that runs in the machines, and its shared libraries.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -8,24 +8,24 @@ use anyhow::{Context, Result, ensure};
 use crate::workspace::{self, Profile};
 use crate::{build, command};
 
-/// The program, and each library by its path, on this host as in the machine.
+/// The program, and each library by its path, which is the same on this host and in the machine.
 pub struct Guest {
     pub program: PathBuf,
     pub libraries: Vec<PathBuf>,
 }
 
-/// Builds it, from the same libraries as the tests of this host.
+/// Builds the program, from the same libraries as the tests of this host.
 pub fn build() -> Result<Guest> {
     build::tested()?;
     let program = workspace::root().join("target/kernels/guest");
-    // It is copied into the machine's memory.
+    // The machine keeps the program in memory: smaller is better.
     let mut strip = Command::new("strip");
     strip.arg("--strip-all").arg("-o").arg(&program).arg(workspace::program("guest", Profile::Tested));
     command::run(&mut strip)?;
     Ok(Guest { libraries: libraries(&program)?, program })
 }
 
-/// Where the libraries lie that the loader finds for a program.
+/// The paths of the libraries that the loader finds for a program.
 fn libraries(program: &Path) -> Result<Vec<PathBuf>> {
     let output = Command::new("ldd").arg(program).output().context("cannot start ldd")?;
     ensure!(output.status.success(), "ldd: {}", String::from_utf8_lossy(&output.stderr));

@@ -1,4 +1,4 @@
-//! Debian's kernels, fetched once into `target/kernels`, without a change to this system's packages.
+//! Debian's kernels, fetched once into `target/kernels`. The packages of this system do not change.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -9,31 +9,32 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::{command, workspace};
 
-/// Debian's suites and the kernels they have, oldest first.
+/// Debian's suites and their kernels, oldest first.
 const SUITES: [(&str, &str); 4] =
     [("bullseye", "5.10"), ("bookworm", "6.1"), ("trixie", "6.12"), ("sid", "the newest")];
-/// Depends on the newest kernel of a suite, in its build for virtual machines, the smallest one.
+/// The package that depends on a suite's newest kernel, in the build for virtual machines, which is the
+/// smallest.
 const METAPACKAGE: &str = "linux-image-cloud-amd64";
-/// Beginnings of the names of packages that a kernel consists of.
+/// Prefixes of the names of the packages that make up a kernel.
 const PARTS: [&str; 3] = ["linux-image-", "linux-binary-", "linux-modules-"];
 const MIRROR: &str = "http://deb.debian.org/debian";
 const KEYS: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 
-/// A kernel that can be booted.
+/// A kernel that a machine can boot.
 pub struct Image {
-    /// Debian's name of the suite that it is from.
+    /// The suite, by Debian's name.
     pub suite: &'static str,
     /// The kernel's name for itself.
     pub release: String,
-    /// Where everything of it lies.
+    /// The folder with all files of the kernel.
     pub folder: PathBuf,
     /// The kernel.
     pub kernel: PathBuf,
-    /// The module that makes virtual cables.
+    /// The module for veth pairs.
     pub veth_module: PathBuf,
 }
 
-/// All kernels; those that were fetched before are taken from `target/kernels`.
+/// All kernels. A kernel that an earlier run fetched comes from `target/kernels`.
 pub fn all() -> Result<Vec<Result<Image>>> {
     if cfg!(not(target_arch = "x86_64")) {
         bail!("the machines are x86-64 machines");
@@ -53,7 +54,7 @@ fn image(suite: &'static str) -> Result<Image> {
         return Ok(image);
     }
     let folder = folder(suite).with_extension("partial");
-    // Of a run that was interrupted.
+    // An interrupted run may have left this folder.
     let _ = fs::remove_dir_all(&folder);
     fetch(suite, &folder).with_context(|| format!("the kernel of Debian {suite}"))?;
     fs::rename(&folder, self::folder(suite))?;
@@ -73,7 +74,7 @@ fn folder(suite: &str) -> PathBuf {
     workspace::root().join("target/kernels").join(suite)
 }
 
-/// Leaves the three files of [`Image::fetched`] in `folder`, and nothing else.
+/// Puts the three files of [`Image::fetched`] into `folder`, and nothing else.
 fn fetch(suite: &str, folder: &Path) -> Result<()> {
     let apt = Apt::new(suite, folder.join("apt"))?;
     command::run(apt.command("apt-get").args(["update", "--quiet", "--error-on=any"]))?;
@@ -107,11 +108,11 @@ fn fetch(suite: &str, folder: &Path) -> Result<()> {
     Ok(())
 }
 
-/// A first file below `folder` with such a name.
+/// The first file below `folder` whose name matches.
 fn find(folder: &Path, matches: &impl Fn(&str) -> bool) -> Result<Option<PathBuf>> {
     for entry in fs::read_dir(folder)? {
         let path = entry?.path();
-        // Debian's folder of a kernel has links to where its sources may lie.
+        // A kernel package links to folders where its sources may lie.
         let found = match path.is_dir() && !path.is_symlink() {
             true => find(&path, matches)?,
             false => path.file_name().and_then(OsStr::to_str).is_some_and(matches).then_some(path),
@@ -123,7 +124,8 @@ fn find(folder: &Path, matches: &impl Fn(&str) -> bool) -> Result<Option<PathBuf
     Ok(None)
 }
 
-/// Debian's package manager with lists of one suite, and no knowledge of what is installed here.
+/// Debian's package manager with the package lists of one suite. It does not know the packages of this
+/// system.
 struct Apt {
     configuration: PathBuf,
 }
@@ -136,7 +138,7 @@ impl Apt {
         for folder in ["state/lists/partial", "cache/archives/partial"] {
             fs::create_dir_all(root.join(folder))?;
         }
-        // Descriptions and graphical catalogues would be most of what is fetched.
+        // Descriptions and graphical catalogues would be most of the download.
         let source =
             format!("deb [arch=amd64 target=Packages lang=none signed-by={KEYS}] {MIRROR} {suite} main\n");
         fs::write(root.join("sources.list"), source)?;
@@ -149,7 +151,7 @@ impl Apt {
             format!("Dir::Etc::sourcelist \"{root}/sources.list\";"),
             "Dir::Etc::sourceparts \"/dev/null\";".to_owned(),
             "APT::Architecture \"amd64\";".to_owned(),
-            // Without a user of its own for downloads apt needs no right to write as somebody else.
+            // With root as the download user, apt needs no folder that another user can write.
             "APT::Sandbox::User \"root\";".to_owned(),
         ];
         let configuration = Path::new(root).join("apt.conf");

@@ -1,4 +1,4 @@
-//! What a machine has in memory when it starts: one program with its libraries, one module.
+//! The content of a machine's memory at start: one program with its libraries, and one module.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
@@ -13,9 +13,9 @@ use super::guest::Guest;
 /// Writes the archive that the kernel unpacks; the guest's program is its first process.
 pub fn write(archive: &Path, guest: &Guest, veth_module: &Path) -> io::Result<()> {
     let mut out = BufWriter::new(File::create(archive)?);
-    // The root folder would otherwise be writable by all.
+    // Without this entry everybody could write to the root folder.
     directory(&mut out, ".")?;
-    // Folders come before what is in them, and each once.
+    // A folder comes before its content, and each folder comes once.
     let inner = |path: &Path| path.strip_prefix("/").unwrap_or(path).to_string_lossy().into_owned();
     let folders: BTreeSet<_> =
         guest.libraries.iter().flat_map(|path| path.ancestors().skip(1)).map(inner).collect();

@@ -1,4 +1,4 @@
-//! One run of an emulated machine: its console, and what it says about how the run ended.
+//! One run of an emulated machine: its console, and how the run ended.
 
 use std::fs::File;
 use std::io::{BufRead as _, BufReader, Write as _};
@@ -14,19 +14,19 @@ use crate::command;
 use crate::report::Tally;
 
 const EMULATOR: &str = "qemu-system-x86_64";
-/// A machine that takes longer hangs. It takes half a minute on a machine that has nothing else to do.
+/// A machine that takes longer hangs. A run takes half a minute on an idle host.
 const LIMIT: Duration = Duration::from_secs(300);
-/// Software emulation, which runs everywhere. The emulated CPUs take turns: 5.10 and 6.12 panic in code
-/// that changes itself when each has a thread of the emulator. Without the exchange of 16 octets, since with
-/// it QEMU 7.2 breaks every third boot of 6.12, somewhere behind an allocation.
+/// Software emulation, which runs everywhere. The emulated CPUs take turns: kernels 5.10 and 6.12 panic in
+/// self-modifying code if each CPU has a thread of the emulator. The CPU has no 16-octet exchange: with it,
+/// QEMU 7.2 breaks every third boot of 6.12, somewhere behind an allocation.
 const MACHINE: &[&str] =
     &["-M", "q35", "-accel", "tcg,thread=single", "-cpu", "max,-cx16", "-smp", "2", "-m", "768"];
 /// No screen, no devices, the first serial line as standard output, and no second boot.
 const DEVICES: &[&str] = &["-display", "none", "-nodefaults", "-no-reboot", "-serial", "stdio"];
 const COMMAND_LINE: &str = "console=ttyS0 panic=-1 quiet";
 
-/// Runs a machine to its end, or to [`LIMIT`], and returns its console, which is kept in `log` too. Its lines are shown
-/// with the kernel's release: other machines may run at the same time.
+/// Runs a machine to its end, or to [`LIMIT`], and returns its console. `log` keeps the console too. Each
+/// line is shown with the kernel's release, because other machines may run at the same time.
 pub fn run(release: &str, kernel: &Path, initramfs: &Path, log: &Path) -> Result<String> {
     let mut emulator = Command::new(EMULATOR);
     emulator.args(MACHINE).arg("-kernel").arg(kernel).arg("-initrd").arg(initramfs);
@@ -40,7 +40,7 @@ pub fn run(release: &str, kernel: &Path, initramfs: &Path, log: &Path) -> Result
     Ok(console)
 }
 
-/// Shows the guest's lines as they come.
+/// Shows the guest's lines as they arrive.
 fn follow(mut emulator: Child, name: &str) -> Result<String> {
     let output = BufReader::new(emulator.stdout.take().context("the console is no pipe")?);
     let (sender, lines) = mpsc::channel();
@@ -74,8 +74,8 @@ fn follow(mut emulator: Child, name: &str) -> Result<String> {
     Ok(console)
 }
 
-/// Counts the checks that a console reports. Fails when the kernel complained, or when the guest did not
-/// get to its last line.
+/// Counts the checks that a console reports. Fails if the kernel complained, or if the guest did not reach
+/// its last line.
 pub fn judge(console: &str) -> Result<Tally> {
     if let Some(line) = console.lines().find(|line| is_complaint(line)) {
         bail!("the kernel is not well: {line}");
@@ -92,7 +92,7 @@ pub fn judge(console: &str) -> Result<Tally> {
     Ok(Tally { passed, failed, skipped: 0 })
 }
 
-/// What a kernel prints when it goes wrong, whatever the guest goes on to report.
+/// Whether a kernel prints such a line when it fails. The guest's own report does not matter then.
 fn is_complaint(line: &str) -> bool {
     ["Oops", "panic", "soft lockup", "BUG:"].iter().any(|word| line.contains(word))
         || line.split_once("rcu").is_some_and(|(_, rest)| rest.contains("stall"))

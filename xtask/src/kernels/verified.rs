@@ -1,30 +1,30 @@
-//! How many instructions the verifier of each kernel walked, against a budget.
+//! How many instructions the verifier of each kernel walked, compared with a budget.
 
 use std::collections::BTreeMap;
 
-/// Instructions that a verifier may walk. It gives up at a million, and at fewer in future: what a
-/// small change can multiply has to be far below.
+/// The most instructions that a verifier may walk. Kernels give up at a million. The budget is far below,
+/// because a small change can multiply the number.
 const BUDGET: u32 = 150_000;
-/// The same of a program whose policy makes it do everything that it can.
+/// The budget for a program whose policy makes it take every step.
 const EVERYTHING_BUDGET: u32 = 600_000;
-/// What the names of those begin with.
+/// Prefix of the names of such programs.
 const EVERYTHING: &str = "everything";
 
 const TITLE: &str = "verified instructions";
 
-/// Counts by variant of the program, for each kernel in the order of the boots.
+/// Counts by variant of the program. Each has one count for every kernel, in the order of the boots.
 #[derive(Default)]
 pub struct Verified {
     kernels: Vec<(String, BTreeMap<String, u32>)>,
 }
 
 impl Verified {
-    /// Takes the counts from a guest's console.
+    /// Adds the counts from a guest's console.
     pub fn add(&mut self, kernel: &str, console: &str) {
         self.kernels.push((kernel.to_owned(), console.lines().filter_map(count).collect()));
     }
 
-    /// One line a kernel, one column a variant.
+    /// One line for each kernel, one column for each variant.
     pub fn table(&self) -> String {
         let variants: BTreeMap<&str, usize> = self
             .kernels
@@ -48,7 +48,7 @@ impl Verified {
         table + &format!("\nthe budget is {BUDGET}, for {EVERYTHING} {EVERYTHING_BUDGET}")
     }
 
-    /// What took more than the budget.
+    /// The variants and kernels that exceed the budget.
     pub fn over_budget(&self) -> impl Iterator<Item = String> {
         self.kernels.iter().flat_map(|(kernel, counts)| {
             counts.iter().filter_map(move |(variant, count)| {

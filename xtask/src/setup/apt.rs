@@ -1,4 +1,4 @@
-//! Debian's package manager, or what to do where it cannot be used.
+//! Debian's package manager, or instructions where it cannot be used.
 
 use std::process::{Command, Stdio};
 
@@ -8,7 +8,7 @@ use crate::{command, workspace};
 
 const OFFLINE: &str = "is the network reachable? Once the packages are installed by hand, setup needs no apt";
 
-/// Fetches the lists of packages, when a package is unknown or has no version to install.
+/// Fetches the package lists if a package is unknown or has no version to install.
 pub fn refresh_lists(packages: &[&str]) -> Result<()> {
     require()?;
     let known = !packages.is_empty() && simulate(packages).is_ok();
@@ -19,7 +19,7 @@ pub fn refresh_lists(packages: &[&str]) -> Result<()> {
     command::run(update.arg("--quiet")).context(OFFLINE)
 }
 
-/// Installs packages, with what they depend on and nothing that they merely recommend.
+/// Installs packages and their dependencies, without recommended packages.
 pub fn install(packages: &[&str]) -> Result<()> {
     require()?;
     match simulate(packages) {
@@ -36,14 +36,14 @@ pub fn install(packages: &[&str]) -> Result<()> {
     command::run(install.arg("--quiet").args(packages)).context(OFFLINE)
 }
 
-/// Whether a package is installed, in whatever version.
+/// Whether a package is installed, in any version.
 pub fn is_installed(package: &str) -> bool {
     let mut query = Command::new("dpkg-query");
     let output = query.args(["--show", "--showformat", "${db:Status-Status}", package]).output();
     output.is_ok_and(|output| output.stdout == b"installed")
 }
 
-/// What an installation would fetch and occupy, in the words of apt.
+/// What an installation would download and occupy, in apt's words.
 fn simulate(packages: &[&str]) -> Result<String> {
     let mut simulate = Command::new("apt-get");
     simulate
@@ -65,11 +65,11 @@ fn simulate(packages: &[&str]) -> Result<String> {
     Ok(sizes)
 }
 
-/// Downloads a package file into the current folder of the command; needs no privilege.
+/// Downloads a package file into a folder. It needs no privilege.
 pub fn download(package: &str, into: &std::path::Path) -> Result<()> {
     require()?;
     let mut download = Command::new("apt-get");
-    // Without a sandbox user of its own apt needs no right to write as somebody else.
+    // With root as the download user, apt needs no folder that another user can write.
     download.args(["download", "--quiet", "--option", "APT::Sandbox::User=root", package]).current_dir(into);
     command::run(&mut download).context(OFFLINE)
 }

@@ -1,4 +1,4 @@
-//! Tools built from crates.io into `target/tools`.
+//! Tools that cargo builds from crates.io into `target/tools`.
 
 use std::fs;
 use std::path::Path;
@@ -9,13 +9,13 @@ use anyhow::{Context, Result};
 use super::Purpose;
 use crate::{command, workspace};
 
-/// A tool of exactly one version: another could judge, or link, differently.
+/// A tool of exactly one version. Another version could judge, or link, differently.
 pub struct CargoTool {
     /// Name of the crate.
     pub name: &'static str,
-    /// What it is needed for.
+    /// Why it is needed.
     pub reason: &'static str,
-    /// Whether it is linked with LLVM.
+    /// Whether it links with LLVM.
     pub needs_llvm: bool,
     version: &'static str,
     program: &'static str,
@@ -23,10 +23,10 @@ pub struct CargoTool {
     options: &'static [&'static str],
 }
 
-/// Where Debian installs the LLVM that the pinned Rust contains.
+/// Debian's folder of the LLVM version that the pinned Rust contains.
 const LLVM_PREFIX: &str = "/usr/lib/llvm-22";
 
-/// What runs for a second; optimizing it would take minutes.
+/// The options for a tool that runs for a second: optimising it would take minutes.
 const QUICK: &[&str] = &["--profile", "dev"];
 
 const CARGO_TOOLS: &[CargoTool] = &[
@@ -37,7 +37,7 @@ const CARGO_TOOLS: &[CargoTool] = &[
         version: "0.13.0",
         program: "bpf-linker",
         purpose: Purpose::Build,
-        // The LLVM of the pinned Rust; the default feature is a newer one.
+        // The LLVM of the pinned Rust. The default feature takes a newer one.
         options: &["--no-default-features", "--features", "llvm-22"],
     },
     CargoTool {
@@ -60,7 +60,7 @@ const CARGO_TOOLS: &[CargoTool] = &[
     },
 ];
 
-/// Tools that the purpose needs and that are absent, do not run or have another version.
+/// Tools for the purpose that are absent, do not run or have another version.
 pub fn missing(purpose: Purpose) -> Vec<&'static CargoTool> {
     CARGO_TOOLS.iter().filter(|tool| purpose.includes(tool.purpose)).filter(|tool| !tool.is_there()).collect()
 }
@@ -74,7 +74,7 @@ impl CargoTool {
         })
     }
 
-    /// Builds the tool with the versions that its authors locked.
+    /// Builds the tool with the dependency versions that its authors locked.
     pub fn install(&self) -> Result<()> {
         let build = workspace::tools().join("build");
         let mut install = workspace::cargo(["install", self.name, "--version", self.version]);
@@ -82,16 +82,16 @@ impl CargoTool {
         install.arg("--target-dir").arg(relative(&build)).args(self.options);
         install.env("CARGO_PROFILE_DEV_DEBUG", "0");
         if self.needs_llvm {
-            // Both: the build script takes an unrelated `llvm-config` in PATH before anything else.
+            // Both are set, because the build script prefers an unrelated `llvm-config` in PATH.
             install.env("LLVM_PREFIX", LLVM_PREFIX).env("LLVM_SYS_221_PREFIX", LLVM_PREFIX);
         }
         command::run(&mut install).with_context(|| format!("{} could not be built", self.name))?;
-        // Hundreds of megabytes that nobody needs again.
+        // The build folder takes hundreds of megabytes that nobody needs again.
         fs::remove_dir_all(&build).with_context(|| format!("cannot remove {}", build.display()))
     }
 }
 
-/// Commands run at the root; relative paths make them short to read.
+/// A path relative to the root. Commands run there, so that a short path is easier to read.
 fn relative(path: &Path) -> &Path {
     path.strip_prefix(workspace::root()).unwrap_or(path)
 }

@@ -12,7 +12,7 @@ use crate::{command, workspace};
 pub struct Component {
     /// Its name.
     pub name: &'static str,
-    /// What it is needed for.
+    /// Why it is needed.
     pub reason: &'static str,
     purpose: Purpose,
     probe: Probe,
@@ -46,7 +46,7 @@ const COMPONENTS: &[Component] = &[
     },
 ];
 
-/// Components that the purpose needs and the toolchain lacks.
+/// Components for the purpose that the toolchain lacks.
 pub fn missing(purpose: Purpose) -> Vec<&'static Component> {
     COMPONENTS
         .iter()
@@ -74,7 +74,7 @@ fn toolchain_folder() -> Option<PathBuf> {
     Some(PathBuf::from(String::from_utf8(output.stdout).ok()?.trim_end()))
 }
 
-/// Adds components; rustup takes the toolchain from `rust-toolchain.toml`.
+/// Adds components. rustup reads the toolchain from `rust-toolchain.toml`.
 pub fn install(components: &[&Component]) -> Result<()> {
     if components.is_empty() {
         return Ok(());

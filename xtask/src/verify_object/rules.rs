@@ -1,4 +1,4 @@
-//! What the kernel program may be: every permission is listed here with its reason.
+//! What the kernel program may do: this file lists every permission with its reason.
 
 use std::collections::BTreeMap;
 use std::mem::size_of;
@@ -13,7 +13,7 @@ use super::flow::{self, Flow};
 use super::instruction::Call;
 use super::object::{KernelObject, MapShape, Program};
 
-/// Helpers that may be called: number, name, reason.
+/// The helpers that the program may call: number, name, reason.
 pub const HELPERS: &[(i32, &str, &str)] = &[
     (1, "map_lookup_elem", "finds counters and slots"),
     (5, "ktime_get_ns", "precise time, once per time unit"),
@@ -22,18 +22,18 @@ pub const HELPERS: &[(i32, &str, &str)] = &[
     (188, "xdp_get_buff_len", "length of frames of many buffers"),
 ];
 
-/// Licence under which the kernel runs the program.
+/// The licence that the program must have.
 const LICENCE: &str = "Dual MIT/GPL";
-/// Section of an XDP program that takes frames of many buffers.
+/// Section of an XDP program that accepts frames of several buffers.
 const SECTION: &str = "xdp.frags";
-/// Name that the loader gives to the map of the constants.
+/// The loader's name for the map of constants.
 const CONSTANTS_MAP: &str = ".rodata";
 
 const ARRAY: u32 = 2;
 const ARRAY_OF_MAPS: u32 = 12;
 const DESCRIPTOR_BYTES: u32 = 4;
 
-/// A map that may exist, and the largest value that it, or a map within it, may have.
+/// A map that the object may have, and the largest value size of it or of its inner maps.
 struct Permitted {
     name: &'static str,
     kind: u32,
@@ -42,7 +42,7 @@ struct Permitted {
 }
 
 const MAPS: &[Permitted] = &[
-    // Counters, slots and logs in blocks: the values that records are made of.
+    // Counters, slots and logs in blocks: the values that records come from.
     Permitted {
         name: GENERATION_MAP,
         kind: ARRAY_OF_MAPS,
@@ -51,11 +51,12 @@ const MAPS: &[Permitted] = &[
     },
     // What the agent tells the program while it runs.
     Permitted { name: CONTROL_MAP, kind: ARRAY, value_bytes: size_of::<Control>(), inner_value_bytes: None },
-    // What the policy says of addresses and endpoints: frozen before the program is loaded.
+    // What the policy says about addresses and endpoints. The agent freezes it before it loads the program.
     Permitted { name: TABLES_MAP, kind: ARRAY, value_bytes: size_of::<Node>(), inner_value_bytes: None },
     Permitted { name: LISTS_MAP, kind: ARRAY, value_bytes: size_of::<Entry>(), inner_value_bytes: None },
-    // What the agent tells the program before it is loaded, what the policy says of most addresses, and two
-    // tables with four bytes for each protocol number: extension headers, and endpoints; the kernel makes it read-only.
+    // Settings that the agent makes before it loads the program, the look-up that decides for most addresses,
+    // and two tables with four bytes for each protocol number: extension headers and endpoints. The kernel
+    // makes the map read-only.
     Permitted {
         name: CONSTANTS_MAP,
         kind: ARRAY,
@@ -64,14 +65,14 @@ const MAPS: &[Permitted] = &[
     },
 ];
 
-/// What was found in an object.
+/// What the check found in an object.
 #[derive(Debug, Default)]
 pub struct Findings {
     /// Calls by helper number.
     pub helpers: BTreeMap<i32, usize>,
-    /// What was seen on the paths of each program that can be followed.
+    /// What the analysis saw on the paths of each program that it could follow.
     pub flows: BTreeMap<String, Flow>,
-    /// What is not permitted, as sentences. Empty when all is well.
+    /// Violations of the rules, as sentences. Empty if the object obeys them.
     pub violations: Vec<String>,
 }
 
@@ -156,7 +157,7 @@ impl Findings {
         let mut at = 0;
         while let Some(instruction) = program.instructions.get(at) {
             match instruction.call() {
-                // Functions of the program are followed with it.
+                // The analysis follows these functions together with the program.
                 None | Some(Call::Function) => {}
                 Some(Call::Helper(number)) => {
                     *self.helpers.entry(number).or_default() += 1;
@@ -169,7 +170,7 @@ impl Findings {
                 }
                 Some(Call::Unknown) => self.violation(format!("instruction {at} is an unknown call")),
             }
-            // The second half of a 64-bit constant is no instruction.
+            // The second half of a 64-bit constant is not an instruction.
             at += if instruction.opcode == super::instruction::LOAD_IMMEDIATE_64 { 2 } else { 1 };
         }
     }
@@ -180,7 +181,7 @@ pub fn helper_name(number: i32) -> Option<&'static str> {
     HELPERS.iter().find(|(permitted, ..)| *permitted == number).map(|(_, name, _)| *name)
 }
 
-/// Helpers that are the first one thinks of, by name; the others by number.
+/// The names of helpers that come to mind first; a number for every other helper.
 fn denied_name(number: i32) -> String {
     match number {
         6 => "6 (trace_printk)".into(),
@@ -191,7 +192,7 @@ fn denied_name(number: i32) -> String {
     }
 }
 
-/// Name of a map type, as far as it is likely to be met.
+/// Name of a map type, for the types that objects are likely to have.
 pub fn kind_name(kind: u32) -> String {
     match kind {
         1 => "hash".into(),

@@ -11,19 +11,19 @@ pub const TAG_BYTES: usize = 8;
 /// The tags that kernels compute for a program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tags {
-    /// From SHA-256: Linux 6.18 and later.
+    /// From SHA-256, in Linux 6.18 and later.
     pub sha256: [u8; TAG_BYTES],
-    /// From SHA-1: before.
+    /// From SHA-1, in earlier kernels.
     pub sha1: [u8; TAG_BYTES],
 }
 
-/// Numbers of the kernel for a 64-bit constant that stands for a map, and for a value in one.
+/// The kernel's numbers for two kinds of 64-bit constants: a map, and a value in a map.
 const MAP_DESCRIPTOR: u8 = 1;
 const MAP_VALUE: u8 = 2;
 
 impl Tags {
-    /// Digests the instructions as `bpf_prog_calc_tag` does: references to maps keep their kind and
-    /// lose their number.
+    /// Digests the instructions as `bpf_prog_calc_tag` does: a reference to a map keeps its kind and loses
+    /// its number.
     pub fn of(program: &Program) -> Self {
         let mut bytes = Vec::with_capacity(program.instructions.len() * 8);
         for (at, instruction) in program.instructions.iter().enumerate() {

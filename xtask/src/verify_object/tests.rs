@@ -1,4 +1,4 @@
-//! Every rule against an object that breaks it: the built one with some bytes changed.
+//! Checks that each rule refuses an object that breaks it: the built object with some bytes changed.
 
 use std::mem::offset_of;
 use std::ops::Range;
@@ -14,7 +14,7 @@ use super::rules::{self, Findings};
 use super::tag::Tags;
 use super::{embedded, same_bytes};
 
-/// The built object, to be changed; `None`, after saying so, in a build without bpf-linker.
+/// The built object, for a test to change. A build without bpf-linker gives `None` and says so.
 fn object() -> Option<Vec<u8>> {
     if OBJECT.is_empty() {
         assert!(std::env::var_os("MINIMIZER_REQUIRE_BPF").is_none(), "built without the kernel program");
@@ -28,7 +28,7 @@ fn findings(bytes: &[u8]) -> Findings {
     rules::check(&KernelObject::parse(bytes).expect("it is still an object"))
 }
 
-/// Checks that the one thing that is wrong with the object is reported in these words.
+/// Checks that the object has exactly one violation and that its report contains these words.
 fn assert_refused(bytes: &[u8], words: &str) {
     let violations = findings(bytes).violations;
     assert!(violations.iter().any(|violation| violation.contains(words)), "{words:?} not in {violations:?}");
@@ -61,7 +61,7 @@ fn calls_clock(instruction: &Instruction) -> bool {
     instruction.call() == Some(super::instruction::Call::Helper(5))
 }
 
-/// Replaces words of the type information that follow each other, everywhere.
+/// Replaces consecutive words of the type information, everywhere.
 fn patch_types<const N: usize>(bytes: &mut [u8], words: [u32; N], with: [u32; N]) {
     let types = section(bytes, ".BTF");
     let find: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
@@ -185,7 +185,7 @@ fn another_licence_is_refused() {
 #[test]
 fn another_program_is_refused() {
     let Some(mut bytes) = object() else { return };
-    // The functions that every object shares become programs when their section is called otherwise.
+    // The shared functions become programs if their section has another name.
     let names = section(&bytes, ".strtab");
     let name = b".text\0";
     let at = names.clone().find(|at| bytes[*at..].starts_with(name)).expect("the section has a name");
@@ -203,10 +203,10 @@ fn another_program_is_refused() {
 #[test]
 fn stores_to_the_packet_are_refused() {
     let Some(mut bytes) = object() else { return };
-    // The first load from the packet becomes a store to the same place: one byte, from the same register.
+    // The first load from the packet becomes a store of one byte to the same place, from the same register.
     let program = KernelObject::parse(&bytes).expect("parses");
     let code = section(&bytes, "xdp.frags");
-    // A program that reads packets without the help of functions.
+    // A program that reads packets without a call.
     let file = object::File::parse(&*bytes).expect("an ELF file");
     let address = |name: &str| {
         let symbols =
@@ -274,7 +274,7 @@ fn other_verdicts_are_refused() {
         }
     };
     let (drop, pass, transmit) = (1, 2, 3);
-    // Whatever passes must not drop, nor the other way round.
+    // A program that passes packets must not drop them, and the reverse.
     for (program, verdict, other) in
         [("minimizer", pass, drop), ("minimizer", pass, transmit), ("minimizer_tap", drop, pass)]
     {

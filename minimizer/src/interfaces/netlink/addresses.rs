@@ -1,4 +1,5 @@
-//! What makes an interface this host's own way to the network: its addresses, and default routes over it.
+//! The interfaces through which this host's own traffic arrives: those with addresses, and those of default
+//! routes.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -12,23 +13,23 @@ use super::{Netlink, NetlinkError};
 
 /// Octets of `struct ifaddrmsg`: family, prefix length, flags, scope, index.
 const ADDRESS_HEADER_OCTETS: usize = 8;
-/// `IFA_ADDRESS`, which is the peer's on a point-to-point link.
+/// `IFA_ADDRESS`; on a point-to-point link it is the peer's address.
 const ADDRESS: u16 = 1;
 /// `IFA_LOCAL`.
 const LOCAL: u16 = 2;
-/// Octets of `struct rtmsg`; the second is the length of the destination's prefix.
+/// Octets of `struct rtmsg`. Its second octet is the length of the destination's prefix.
 const ROUTE_HEADER_OCTETS: usize = 12;
 /// `RTA_OIF`.
 const OUTPUT_INTERFACE: u16 = 4;
 /// `RTA_MULTIPATH`.
 const MULTIPATH: u16 = 9;
-/// Type `RTN_UNICAST`: the routes that lead to an interface.
+/// Type `RTN_UNICAST`: routes that lead to an interface.
 const UNICAST: u8 = 1;
 
 /// An address of this host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Address {
-    /// Index of the interface that has it.
+    /// Index of its interface.
     pub if_index: u32,
     /// The address.
     pub address: IpAddr,
@@ -46,17 +47,17 @@ impl Netlink {
     /// The addresses of all interfaces.
     ///
     /// # Errors
-    /// The kernel's answer.
+    /// The kernel's error.
     pub fn addresses(&mut self) -> Result<Vec<Address>, NetlinkError> {
         let request = RouteNetlinkMessage::GetAddress(AddressMessage::default());
         let answers = self.exchange.request(&request, NLM_F_DUMP)?;
         Ok(answers.iter().filter_map(|payload| address(payload)).collect())
     }
 
-    /// Indices of the interfaces that default routes of any table lead to.
+    /// Indices of the interfaces of all default routes, in every routing table.
     ///
     /// # Errors
-    /// The kernel's answer.
+    /// The kernel's error.
     pub fn default_routes(&mut self) -> Result<Vec<u32>, NetlinkError> {
         let request = RouteNetlinkMessage::GetRoute(RouteMessage::default());
         let answers = self.exchange.request(&request, NLM_F_DUMP)?;
@@ -86,7 +87,7 @@ fn address(payload: &[u8]) -> Option<Address> {
     Some(Address { if_index: u32::from_ne_bytes(*if_index), address, prefix_length: *prefix_length })
 }
 
-/// The interfaces of a default route; none for other routes.
+/// The interfaces of a default route. Another route gives none.
 fn default_route(payload: &[u8]) -> Vec<u32> {
     let is_default = payload
         .first_chunk::<ROUTE_HEADER_OCTETS>()
@@ -121,7 +122,7 @@ mod tests {
     fn loopback_has_its_address() {
         let addresses = Netlink::open().and_then(|mut netlink| netlink.addresses()).expect("addresses");
         let texts: Vec<_> = addresses.iter().filter(|address| address.if_index == 1).collect();
-        // A fresh namespace has none, and nothing else has index 1.
+        // A new namespace has no address but those of the loopback interface, whose index is 1.
         assert!(texts.iter().all(|address| address.address.is_loopback()), "{texts:?}");
     }
 

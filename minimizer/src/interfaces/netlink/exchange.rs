@@ -9,15 +9,15 @@ use netlink_packet_core::{
 use netlink_sys::{Socket, SocketAddr};
 use thiserror::Error;
 
-/// Why a request got no answer.
+/// Why a request failed.
 #[derive(Debug, Error)]
 pub enum ExchangeError {
     /// The socket failed.
     #[error("the netlink socket failed while it {doing}: {source}")]
     Socket {
-        /// What was being done.
+        /// The operation.
         doing: &'static str,
-        /// The kernel's answer.
+        /// The kernel's error.
         source: io::Error,
     },
     /// The kernel refused the request.
@@ -28,7 +28,7 @@ pub enum ExchangeError {
     Decode(#[from] DecodeError),
 }
 
-/// A netlink socket to the kernel, of the network namespace in which it was opened.
+/// A netlink socket to the kernel, in the network namespace in which it was opened.
 pub struct Exchange {
     socket: Socket,
     sequence_number: u32,
@@ -38,7 +38,7 @@ impl Exchange {
     /// Opens a socket of a netlink protocol in the network namespace of the calling thread.
     ///
     /// # Errors
-    /// The kernel's answer when no socket can be had.
+    /// The kernel's error if it gives no socket.
     pub fn open(protocol: isize) -> Result<Self, ExchangeError> {
         let failed = |source| ExchangeError::Socket { doing: "was opened", source };
         let mut socket = Socket::new(protocol).map_err(failed)?;
@@ -47,11 +47,11 @@ impl Exchange {
         Ok(Self { socket, sequence_number: 0 })
     }
 
-    /// Sends a request and returns the payloads of its answers, undecoded, up to their end. What the
-    /// caller cannot decode of them it passes over: new kernels send what no library knows yet.
+    /// Sends a request and returns the payloads of all its answers, undecoded. The caller passes over
+    /// payloads that it cannot decode, because new kernels send some that no library knows.
     ///
     /// # Errors
-    /// The kernel's answer.
+    /// The kernel's error.
     pub fn request(
         &mut self,
         message: &(impl NetlinkSerializable + Clone),

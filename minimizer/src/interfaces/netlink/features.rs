@@ -1,4 +1,5 @@
-//! What drivers say about their XDP support: the kernel's generic netlink family `netdev` (6.3 and later).
+//! What drivers report about their XDP support, through the kernel's generic netlink family `netdev` (Linux
+//! 6.3 and later).
 
 use std::collections::BTreeMap;
 
@@ -7,9 +8,9 @@ use netlink_sys::protocols::NETLINK_GENERIC;
 
 use super::exchange::{Exchange, ExchangeError};
 
-/// Octets of `struct genlmsghdr`, which stands before the attributes.
+/// Octets of `struct genlmsghdr`, which precedes the attributes.
 const HEADER_OCTETS: usize = 4;
-/// `GENL_ID_CTRL` of `linux/genetlink.h`: the family that knows the others.
+/// `GENL_ID_CTRL` of `linux/genetlink.h`: the family that knows all other families.
 const CONTROLLER: u16 = 0x10;
 /// `CTRL_CMD_GETFAMILY`.
 const GET_FAMILY: u8 = 3;
@@ -27,22 +28,22 @@ const IF_INDEX: u16 = 1;
 const XDP_FEATURES: u16 = 3;
 /// `NETDEV_XDP_ACT_BASIC`: pass, drop, abort, transmit.
 const BASIC: u64 = 1 << 0;
-/// `NETDEV_XDP_ACT_RX_SG`: frames of several buffers, what `xdp.frags` needs.
+/// `NETDEV_XDP_ACT_RX_SG`: frames of several buffers, which `xdp.frags` needs.
 const MULTI_BUFFER: u64 = 1 << 5;
 
-/// What a driver can do in native mode.
+/// What a driver supports in native mode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct XdpFeatures {
-    /// Programs can be attached.
+    /// It can attach programs.
     pub native: bool,
-    /// Programs see frames that span several buffers.
+    /// Its programs see frames that span several buffers.
     pub multi_buffer: bool,
 }
 
-/// Features by interface index; `None` when the kernel has no such family.
+/// Features by interface index; `None` if the kernel has no such family.
 ///
 /// # Errors
-/// What the netlink socket reports.
+/// The error of the netlink socket.
 pub fn xdp_features() -> Result<Option<BTreeMap<u32, XdpFeatures>>, ExchangeError> {
     let mut exchange = Exchange::open(NETLINK_GENERIC)?;
     let families = exchange.request(&Request { family: CONTROLLER, command: GET_FAMILY }, NLM_F_DUMP)?;

@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::features::{self, XdpFeatures};
 
-/// Octets of `struct ifinfomsg`, which stands before a link's attributes.
+/// Octets of `struct ifinfomsg`, which precedes a link's attributes.
 const LINK_HEADER_OCTETS: usize = 16;
 
 /// Where an XDP program is attached.
@@ -24,7 +24,7 @@ pub enum XdpMode {
 }
 
 impl XdpMode {
-    /// The mode as it is printed.
+    /// The printed name of the mode.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -44,27 +44,27 @@ pub struct AttachedXdp {
     pub mode: XdpMode,
 }
 
-/// Counters that the driver keeps for an interface, from its creation on.
+/// The driver's counters of an interface, since its creation.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LinkCounters {
     /// Frames received.
     pub received_packets: u64,
-    /// Frames that were lost on reception.
+    /// Received frames that were lost.
     pub received_dropped: u64,
-    /// Frames transmitted. A veth whose peer has an XDP program counts a frame here when the peer takes it.
+    /// Frames transmitted. A veth counts a frame here when its peer takes it, if the peer has an XDP program.
     pub transmitted_packets: u64,
-    /// Frames that were not transmitted.
+    /// Frames that could not be transmitted.
     pub transmitted_dropped: u64,
 }
 
 /// One network interface.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Link {
-    /// The kernel's number of the interface.
+    /// The kernel's index of the interface.
     pub index: u32,
     /// Its name.
     pub name: String,
-    /// The largest network-layer packet it carries, in octets.
+    /// The largest network-layer packet that it carries, in octets.
     pub mtu_octets: u32,
     /// Kind of a virtual interface: `veth`, `bridge`, `vlan`, …
     pub kind: Option<String>,
@@ -76,21 +76,21 @@ pub struct Link {
     pub carrier: bool,
     /// Whether it is a loopback interface.
     pub loopback: bool,
-    /// Index of the bridge or bond that it is a port of.
+    /// Index of the bridge or bond to which it belongs as a port.
     pub controller: Option<u32>,
-    /// Index of the interface below it in this namespace: of a VLAN the trunk, of a veth its other end.
+    /// Index of the interface below it in this namespace: the trunk of a VLAN, the other end of a veth.
     pub lower: Option<u32>,
     /// Its XDP programs.
     pub xdp: Vec<AttachedXdp>,
-    /// What the driver says about XDP; `None` unless [`Link::with_features`] asked a kernel that tells.
+    /// What the driver reports about XDP; `None` until [`Link::with_features`] asks a kernel that reports it.
     pub features: Option<XdpFeatures>,
     /// Its counters.
     pub counters: LinkCounters,
 }
 
 impl Link {
-    /// Asks the drivers of all these interfaces what they can do with XDP. Kernels before 6.3, and
-    /// namespaces that refuse generic netlink, cannot tell: that is not an error.
+    /// Asks the drivers of all these interfaces for their XDP features. Kernels before 6.3, and namespaces
+    /// that refuse generic netlink, do not report them. That is not an error.
     #[must_use]
     pub fn with_features(mut links: Vec<Self>) -> Vec<Self> {
         let features = features::xdp_features().ok().flatten().unwrap_or_default();
@@ -107,13 +107,13 @@ impl Link {
         named.unwrap_or(if self.loopback { "loopback" } else { "unknown" })
     }
 
-    /// Whether it is one end of a virtual cable.
+    /// Whether it is one end of a veth pair.
     #[must_use]
     pub fn is_veth(&self) -> bool {
         self.kind.as_deref() == Some("veth")
     }
 
-    /// An interface of which nothing more is known.
+    /// An interface of which only index and name are known.
     pub(crate) fn named(index: u32, name: &str) -> Self {
         Self {
             index,
@@ -132,8 +132,8 @@ impl Link {
         }
     }
 
-    /// Reads a link. An attribute that cannot be read is passed over: new kernels and rare drivers send
-    /// forms that the library does not know, and none of them may hide the interface.
+    /// Reads a link and passes over attributes that it cannot read. New kernels and rare drivers send forms
+    /// that the library does not know, and none of them may hide the interface.
     pub(super) fn parse(payload: &[u8]) -> Result<Self, DecodeError> {
         let header = LinkHeader::parse(payload)?;
         let mut link = Self {
@@ -181,7 +181,8 @@ fn kind(infos: &[LinkInfo]) -> Option<String> {
     })
 }
 
-/// The kernel gives one number per mode, and a total one when there is a single program.
+/// The attached programs. The kernel gives one number for each mode, and a common one if there is a single
+/// program.
 fn attached(attributes: &[LinkXdp]) -> Vec<AttachedXdp> {
     let mut programs = Vec::new();
     let mut single = None;
@@ -213,7 +214,7 @@ fn attached(attributes: &[LinkXdp]) -> Vec<AttachedXdp> {
     programs
 }
 
-/// The driver's name, from the device that sysfs links the interface to. Virtual interfaces have none.
+/// The driver's name, from the device to which sysfs links the interface. A virtual interface has none.
 fn driver(name: &str) -> Option<String> {
     let driver = fs::read_link(format!("/sys/class/net/{name}/device/driver")).ok()?;
     Some(driver.file_name()?.to_str()?.to_owned())

@@ -1,4 +1,4 @@
-//! The kernel's word that interfaces changed: rtnetlink's multicast group of links.
+//! The kernel's notifications of changed interfaces: rtnetlink's multicast group of links.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -12,14 +12,14 @@ use super::exchange::ExchangeError;
 /// `RTMGRP_LINK`.
 const LINKS: u32 = 1;
 
-/// A subscription of changes of interfaces in the network namespace in which it was opened.
+/// A subscription to changes of interfaces, in the network namespace in which it was opened.
 pub struct LinkNotifications(Socket);
 
 impl LinkNotifications {
-    /// Subscribes. What changes from now on is notified.
+    /// Subscribes. The kernel notifies of every change from now on.
     ///
     /// # Errors
-    /// The kernel's answer when no socket can be had.
+    /// The kernel's error if it gives no socket.
     pub fn subscribe() -> Result<Self, NetlinkError> {
         let failed = |source| ExchangeError::Socket { doing: "subscribed to links", source };
         let mut socket = Socket::new(NETLINK_ROUTE).map_err(failed)?;
@@ -28,14 +28,14 @@ impl LinkNotifications {
         Ok(Self(socket))
     }
 
-    /// Takes all notifications that are there. They only say that something changed, and a lost one says
-    /// the same as one that was read: what there is now is asked for.
+    /// Reads and discards all pending notifications. A notification only tells that something changed, so
+    /// that a lost one matters no more than a read one: the caller asks for the present list.
     pub fn take(&self) {
         let mut room = Vec::with_capacity(8192);
         loop {
             room.clear();
             match self.0.recv(&mut room, 0) {
-                // ENOBUFS: some were lost.
+                // ENOBUFS: the kernel has lost some.
                 Ok(_) => {}
                 Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => {}
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}

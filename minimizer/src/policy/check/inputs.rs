@@ -1,4 +1,4 @@
-//! The files that a policy names: read relative to its folder, with their digests.
+//! The files that a policy names. They are read relative to the policy's folder, and their digests are kept.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -17,12 +17,12 @@ pub struct Inputs<'folder> {
 }
 
 impl<'folder> Inputs<'folder> {
-    /// Files lie relative to `folder`.
+    /// A reader of files relative to `folder`.
     pub const fn new(folder: &'folder Path) -> Self {
         Self { folder, digests: Digests::new() }
     }
 
-    /// The text of the file; notes what is wrong with it.
+    /// Reads a file and returns its text. Notes what is wrong with it.
     pub fn read(&mut self, document: &mut Document<'_>, at: &At<InputFile>) -> Option<String> {
         let input = at.get();
         let place = self.place(input);
@@ -52,12 +52,12 @@ impl<'folder> Inputs<'folder> {
         Some(text)
     }
 
-    /// Where the file lies.
+    /// The path of the file.
     pub fn place(&self, input: &InputFile) -> String {
         self.folder.join(input.path()).display().to_string()
     }
 
-    /// SHA-256 of all that was read.
+    /// SHA-256 of every file that was read.
     pub fn digests(self) -> Digests {
         self.digests
     }
@@ -66,7 +66,7 @@ impl<'folder> Inputs<'folder> {
 /// SHA-256 in hexadecimal.
 pub fn sha256(octets: &[u8]) -> String {
     Sha256::digest(octets).iter().fold(String::with_capacity(64), |mut text, octet| {
-        // A string takes everything.
+        // Writing to a string cannot fail.
         write!(text, "{octet:02x}").ok();
         text
     })

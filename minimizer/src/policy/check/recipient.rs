@@ -1,4 +1,4 @@
-//! Recipients: each with a purpose, and with fields that mean something together.
+//! Recipients: each needs a purpose, and fields that make sense together.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -11,16 +11,16 @@ use crate::policy::model::Recipient;
 use crate::policy::transform::Transform;
 use crate::support::toml::{At, Document};
 
-/// What the rest of a policy makes possible.
+/// What the other sections of the policy make possible.
 #[derive(Clone, Copy)]
 pub struct Context {
-    /// Addresses have classes.
+    /// The policy has a scope, so that addresses have classes.
     pub has_scope: bool,
-    /// Records have indicators.
+    /// The policy has selectors, so that records have indicators.
     pub has_selectors: bool,
 }
 
-/// Fields that mean nothing without another one.
+/// Fields that make no sense without another field.
 const MEANINGLESS_ALONE: [(Field, Field, &str); 8] = [
     (Field::SourceTransportPort, Field::ProtocolIdentifier, "a port of which protocol"),
     (Field::DestinationTransportPort, Field::ProtocolIdentifier, "a port of which protocol"),
@@ -32,7 +32,7 @@ const MEANINGLESS_ALONE: [(Field, Field, &str); 8] = [
     (Field::Dot1qCustomerVlanId, Field::VlanId, "the customer's tag below which service tag"),
 ];
 
-/// Notes what is wrong with the recipients, and reads them.
+/// Reads the recipients and notes what is wrong with them.
 pub fn check(document: &mut Document<'_>, files: &[At<RecipientFile>], context: Context) -> Vec<Recipient> {
     if files.is_empty() {
         document.refuse_at(0, "nobody receives anything: add [[recipients]] with name, purpose and fields");
@@ -161,7 +161,7 @@ fn check_fields(
     fields
 }
 
-/// Distinct sources can only be counted where the sources are not part of what is compared.
+/// Notes a threshold below 2, and source addresses in the records: the agent could not count distinct sources.
 fn check_threshold(document: &mut Document<'_>, threshold: &At<u32>, fields: &BTreeMap<Field, Transform>) {
     if *threshold.get() < 2 {
         document.refuse(

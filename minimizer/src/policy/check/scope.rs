@@ -1,4 +1,4 @@
-//! The scope: prefixes with one class each, and directions that mean something.
+//! The scope: every prefix must have one class, and every direction must be possible.
 
 use hashbrown::HashMap;
 
@@ -10,10 +10,10 @@ use crate::policy::prefixes::Prefix;
 use crate::policy::prefixes::{self, PrefixError};
 use crate::support::toml::{At, Document, Finding};
 
-/// What a policy must say to collect communications between domestic parties.
+/// The words with which a policy must say that it collects communications between domestic parties.
 pub const DOMESTIC_WORDS: &str = "communications between domestic parties are collected";
 
-/// Notes what is wrong with a scope, and reads its prefixes.
+/// Reads a scope with its prefixes, and notes what is wrong with it.
 pub fn check(document: &mut Document<'_>, inputs: &mut Inputs<'_>, at: &At<ScopeFile>) -> Scope {
     let scope = at.get();
     let mut set = Prefixes::default();
@@ -116,19 +116,19 @@ fn read(
         }
     }
     if is_empty {
-        // What no prefix covers is foreign: a list that got lost would open the scope.
+        // An address without a prefix is foreign: a file that lost its prefixes would open the scope.
         document.refuse(file, format!("{place} lists no prefix: give it one, or remove it from the scope"));
     }
 }
 
-/// Where a prefix is listed.
+/// Where the policy lists a prefix.
 #[derive(Clone, Copy)]
 enum Source {
     Policy,
     Line(usize, usize),
 }
 
-/// Prefixes with their class and where they are listed first.
+/// Prefixes with their class and the first place where the policy lists them.
 #[derive(Default)]
 struct Prefixes {
     classes: HashMap<Prefix, (Class, Source)>,

@@ -1,4 +1,4 @@
-//! Every refusal, and what is accepted beside it.
+//! Every refusal, and a policy beside it that is accepted.
 
 use std::fs;
 use std::path::Path;
@@ -22,7 +22,7 @@ fn said(text: &str) -> String {
     }
 }
 
-/// The text must be refused with all these parts.
+/// Checks that the text is refused, with all these parts in the message.
 fn refused(text: &str, parts: &[&str]) {
     let said = said(text);
     for part in parts {
@@ -30,12 +30,12 @@ fn refused(text: &str, parts: &[&str]) {
     }
 }
 
-/// A policy with one recipient of these fields.
+/// A policy with one recipient that has these fields.
 fn with_fields(fields: &str) -> String {
     format!("name = \"p\"\n{SCOPE}{RECIPIENT}[recipients.fields]\n{fields}\n")
 }
 
-/// A policy with this between its name and its recipient.
+/// A policy with this section between its name and its recipient.
 fn with_section(section: &str) -> String {
     format!("name = \"p\"\n{section}\n{RECIPIENT}fields = {{ protocolIdentifier = \"exact\" }}\n")
 }

@@ -1,4 +1,4 @@
-//! One transform: which a field can have, and what its numbers may be.
+//! One transform: which fields can have it, and the limits of its numbers.
 
 use std::time::Duration;
 
@@ -7,11 +7,11 @@ use toml::{Table, Value};
 use crate::policy::field::{Field, Kind};
 use crate::policy::transform::{AddressTransform, CONTROL_BITS, PrefixScheme, Transform};
 
-/// Shortest unit of time that the program stores.
+/// The shortest unit of time that the program stores.
 pub const UNIT_MIN: Duration = Duration::from_millis(10);
 const UNIT_MAX: Duration = Duration::from_hours(1);
 
-/// Reads the transform of a field, or says which it can have.
+/// Reads the transform of a field, or tells which transforms the field can have.
 pub fn check(field: Field, value: &Value) -> Result<Transform, String> {
     let transform = match field.kind() {
         Kind::Ipv4Address => address(value, 31)?,
@@ -34,7 +34,7 @@ pub fn check(field: Field, value: &Value) -> Result<Transform, String> {
     })
 }
 
-/// The transforms of a kind, as they are written.
+/// The transforms of a kind, as a person writes them.
 #[must_use]
 pub fn allowed(kind: Kind) -> &'static str {
     match kind {
@@ -54,7 +54,7 @@ pub fn allowed(kind: Kind) -> &'static str {
     }
 }
 
-/// The value of the only key, when it is this one.
+/// The value of this key, if the table has no other key.
 fn only<'value>(value: &'value Value, key: &str) -> Option<&'value Value> {
     let table = value.as_table()?;
     table.get(key).filter(|_| table.len() == 1)
@@ -88,7 +88,7 @@ fn address(value: &Value, longest: u8) -> Result<Option<Transform>, String> {
         }
         value => {
             let transform = address_of_class(value, longest)?;
-            // Exact is written in one way only, so that policies can be compared.
+            // An exact address has one form only, so that policies can be compared.
             Ok(transform.filter(|transform| *transform != AddressTransform::Omitted).map(|transform| {
                 if transform == AddressTransform::Exact {
                     Transform::Exact

@@ -1,4 +1,4 @@
-//! Differences between recipients, and between what each receives.
+//! Differences between recipients, and between the fields that each of them gets.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use crate::policy::model::Recipient;
 use crate::policy::transform::Transform;
 use crate::policy::words;
 
-/// Finds who comes, who goes, and what changes for the others.
+/// Finds recipients that come or go, and what changes for the others.
 pub fn diff(differences: &mut Differences, before: &[Recipient], after: &[Recipient]) {
     for recipient in after {
         let about = format!("recipient {}", recipient.name);
@@ -39,7 +39,7 @@ pub fn diff(differences: &mut Differences, before: &[Recipient], after: &[Recipi
 
 fn one(differences: &mut Differences, about: &str, before: &Recipient, after: &Recipient) {
     differences.changed(format!("{about}, purpose"), &before.purpose, &after.purpose);
-    // No limit is longer than any.
+    // No limit is longer than every limit.
     let unlimited = |retention: Option<Duration>| retention.unwrap_or(Duration::MAX);
     differences.grown(
         format!("{about}, retention"),

@@ -1,4 +1,4 @@
-//! Differences in which packets are collected: directions, prefixes, indicators.
+//! Differences in which packets the policy collects: directions, prefixes, indicators.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -45,7 +45,8 @@ fn directions(scope: &Scope) -> String {
     words::list(&scope.directions.iter().map(|direction| words::direction(*direction)).collect::<Vec<_>>())
 }
 
-/// What it means for an address to become domestic: fewer directions and less of it, or more of both, or neither.
+/// The effect of an address becoming domestic. It narrows if fewer directions and less of the address remain,
+/// widens if more of both, and changes otherwise.
 fn domestic_is(policy: &Policy, scope: &Scope) -> Effect {
     use Class::{Domestic, Foreign};
     let allowed = |source, destination| scope.directions.contains(&(source, destination));
@@ -90,7 +91,7 @@ fn prefixes(differences: &mut Differences, before: &Scope, after: &Scope, domest
     }
 }
 
-/// Finds what changes in what is looked for.
+/// Finds what changes in the indicators.
 pub fn selectors(differences: &mut Differences, before: Option<&[Indicator]>, after: Option<&[Indicator]>) {
     let about = "selectors";
     match (before, after) {
@@ -127,13 +128,13 @@ pub fn selectors(differences: &mut Differences, before: Option<&[Indicator]>, af
     }
 }
 
-/// Latest expiry by number and what is looked for.
+/// The latest expiry, by number and by what the indicator looks for.
 type Expiries = BTreeMap<(u64, String), Timestamp>;
 
 fn by_what(indicators: &[Indicator]) -> Expiries {
     let mut expiries = Expiries::new();
     for indicator in indicators {
-        // Never is later than any moment.
+        // An indicator without an expiry ends later than every other.
         let expires = indicator.expires.unwrap_or(Timestamp::MAX);
         let latest = expiries.entry((indicator.id, indicator.what())).or_insert(expires);
         *latest = expires.max(*latest);

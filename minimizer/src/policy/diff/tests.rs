@@ -1,4 +1,4 @@
-//! Each kind of difference, and that it turns round when the policies do.
+//! Every kind of difference, and that its direction reverses when the policies change places.
 
 use std::path::Path;
 
@@ -37,7 +37,7 @@ fn diff(before: &str, after: &str) -> Vec<Difference> {
     parse(before).diff(&parse(after))
 }
 
-/// Replacing one text by the other must be wider, and the reverse narrower.
+/// Checks that replacing one text by the other is wider, and the reverse narrower.
 fn wider(from: &str, to: &str, about: &str) {
     assert!(BASE.contains(from), "{from}");
     let changed = BASE.replacen(from, to, 1);
@@ -65,7 +65,7 @@ fn what_collects_or_tells_more_is_wider() {
         "direction domestic-foreign",
     );
     wider("never = [\"198.51.100.0/24\"]", "", "never prefixes");
-    // Only what goes to domestic addresses is collected, and nobody receives more of foreign ones.
+    // The policy collects only packets to domestic addresses, and no recipient gets more of foreign ones.
     wider("00Z 203.0.113.7\"]", "00Z 203.0.113.7\", \"8 - * udp\"]", "selectors");
     wider("2026-12-31", "2027-12-31", "selectors");
     wider("[selectors]\nindicators = [\"7 2026-12-31T00:00:00Z 203.0.113.7\"]", "", "selectors");
@@ -91,7 +91,7 @@ fn what_collects_or_tells_more_is_wider() {
 fn domestic_prefixes_widen_or_narrow_by_what_may_be_collected() {
     let more = |text: &str| text.replace("\"192.0.2.0/24\"", "\"192.0.2.0/24\", \"203.0.113.0/24\"");
     let way = |text: &str| diff(text, &more(text))[0].clone();
-    // What went from abroad to abroad would go from abroad to home.
+    // A packet between two foreign addresses would become one from a foreign to a domestic address.
     assert_eq!(way(BASE).way, Effect::Changed);
     let outside = BASE.replace(
         "[\"foreign-domestic\"]",

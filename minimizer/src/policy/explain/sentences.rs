@@ -11,10 +11,10 @@ use crate::policy::model::{Policy, Recipient, Scope};
 use crate::policy::transform::{AddressTransform, Transform};
 use crate::policy::words;
 
-/// What becomes of each field before it is stored.
+/// The transform of each field that the program stores.
 type Stored = BTreeMap<Field, Transform>;
 
-/// All sections, in the order in which they are read.
+/// All sections, in reading order.
 pub fn sentences(policy: &Policy, stored: &Stored) -> Vec<Section> {
     vec![
         Section { title: "Why", sentences: why(policy) },
@@ -184,7 +184,7 @@ fn what(policy: &Policy, stored: &Stored) -> Vec<String> {
     said
 }
 
-/// Whether any address is stored or handed over so.
+/// Whether the program stores, or a recipient gets, such an address.
 fn has(policy: &Policy, stored: &Stored, is_wanted: impl Fn(AddressTransform) -> bool) -> bool {
     let views = policy.recipients.iter().flat_map(|recipient| recipient.fields.values());
     stored.values().chain(views).any(|transform| {
@@ -207,7 +207,7 @@ fn who(recipient: &Recipient) -> String {
     said
 }
 
-/// What the words of the table mean, as far as they occur.
+/// Explains the words of the table that occur.
 pub fn notes(policy: &Policy, stored: &Stored) -> Vec<String> {
     let mut said = Vec::new();
     let preserves = |transform| matches!(transform, AddressTransform::PrefixPreserving(_));

@@ -1,4 +1,4 @@
-//! What explanations say, and that they fit a page.
+//! What explanations say, and that each fits one page.
 
 use std::path::Path;
 

@@ -1,11 +1,11 @@
-//! An explanation as text, in 100 columns and without colours: it is printed, mailed and filed.
+//! An explanation as text of 100 columns, without colours: people print it, mail it and file it.
 
 use std::fmt;
 
 use super::Explanation;
 
 const COLUMNS: usize = 100;
-/// Columns of the table; the last one takes the rest.
+/// Widths of the table's columns. The last column takes the rest.
 const WIDTHS: [usize; 4] = [31, 28, 23, 18];
 
 impl fmt::Display for Explanation {
@@ -41,7 +41,7 @@ impl fmt::Display for Explanation {
     }
 }
 
-/// A paragraph that hangs behind its first line.
+/// A paragraph with a hanging indent.
 fn paragraph(formatter: &mut fmt::Formatter<'_>, indent: &str, text: &str) -> fmt::Result {
     for (number, line) in wrapped(text, COLUMNS - indent.len() - 2).iter().enumerate() {
         let mark = if number == 0 { "- " } else { "  " };
@@ -50,9 +50,9 @@ fn paragraph(formatter: &mut fmt::Formatter<'_>, indent: &str, text: &str) -> fm
     Ok(())
 }
 
-/// A row of the table, with as many lines as its longest cell takes.
+/// A row of the table. It has as many lines as its longest cell.
 fn row(formatter: &mut fmt::Formatter<'_>, cells: [&str; 4]) -> fmt::Result {
-    // The first cell is indented below its field, and a space is left between cells.
+    // The first cell is indented below its field. A space separates cells.
     let indents = [2, 0, 0, 0];
     let mut columns = [const { Vec::new() }; 4];
     for (column, cell) in cells.iter().enumerate() {
@@ -71,7 +71,7 @@ fn row(formatter: &mut fmt::Formatter<'_>, cells: [&str; 4]) -> fmt::Result {
     Ok(())
 }
 
-/// Lines of at most `width` characters, broken between words; a word that is longer has a line of its own.
+/// Breaks text between words into lines of at most `width` characters. A longer word has a line of its own.
 fn wrapped(text: &str, width: usize) -> Vec<String> {
     let mut lines: Vec<String> = Vec::new();
     for word in text.split_whitespace() {

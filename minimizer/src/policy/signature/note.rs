@@ -1,7 +1,7 @@
-//! Signed notes of C2SP: a text, an empty line, and lines with Ed25519 signatures of it.
+//! Signed notes of C2SP: a text, an empty line, and lines with Ed25519 signatures of the text.
 //!
-//! A key is known by its name and the first four octets of SHA-256 over name, newline, algorithm and public key.
-//! Signatures by other keys are ignored, so that a note can be signed by several, in turn.
+//! A note identifies a key by its name and by the first four octets of SHA-256 over name, newline, algorithm
+//! and public key. A check ignores signatures by other keys, so that several people can sign a note in turn.
 
 use std::fmt;
 
@@ -14,25 +14,25 @@ use zeroize::Zeroizing;
 
 /// The algorithm octet of Ed25519.
 const ED25519: u8 = 1;
-/// Begins a private key.
+/// The start of a private key.
 const PRIVATE: &str = "PRIVATE+KEY+";
-/// Begins a signature line: an em dash and a space.
+/// The start of a signature line: an em dash and a space.
 const SIGNATURE: &str = "\u{2014} ";
-/// No note is longer.
+/// The longest note in octets.
 const OCTETS_MAX: usize = 65_536;
 
-/// Why a note or a key is none, or is not signed.
+/// Why a note or a key is malformed, or a note is not signed.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum NoteError {
-    /// A key is not written as one.
+    /// The text is not a key.
     #[error("not a {what}, which is written {form}")]
     Key {
-        /// What was expected.
+        /// The expected kind of key.
         what: &'static str,
-        /// How it is written.
+        /// The form of such a key.
         form: &'static str,
     },
-    /// A name that keys cannot have.
+    /// A key cannot have this name.
     #[error(
         "{name:?} cannot be the name of a key: it is not empty and has neither spaces, nor control characters, nor a plus sign"
     )]
@@ -40,21 +40,21 @@ pub enum NoteError {
         /// The name.
         name: String,
     },
-    /// A note is not written as one.
+    /// The text is not a note.
     #[error("not a signed note: {why}")]
     Malformed {
-        /// What is wrong.
+        /// The fault.
         why: &'static str,
     },
-    /// No signature by this key.
+    /// The note has no signature by this key.
     #[error("not signed by {key}; it is signed by {found}")]
     NotSigned {
-        /// The key that was asked for.
+        /// The requested key.
         key: String,
-        /// Names and hashes of those that signed.
+        /// Names and hashes of the keys that signed.
         found: String,
     },
-    /// A signature by this key of another text.
+    /// The note has a signature by this key, but of another text.
     #[error("the signature by {key} does not match the text: one of the two was changed afterwards")]
     DoesNotMatch {
         /// The key.
@@ -76,7 +76,7 @@ impl VerifierKey {
     /// Reads `name+hash+base64`.
     ///
     /// # Errors
-    /// When it is not written so, or its hash is not that of the key.
+    /// If the text has another form, or the hash does not match the key.
     pub fn parse(text: &str) -> Result<Self, NoteError> {
         let error = NoteError::Key { what: "verifier key", form: "NAME+HASH+BASE64" };
         let (name, hash, octets) = parse_key(text.trim_end()).ok_or_else(|| error.clone())?;
@@ -113,17 +113,17 @@ impl fmt::Display for VerifierKey {
     }
 }
 
-/// A private key with its name; zeroed when it is dropped.
+/// A private key with its name. Dropping it zeroes it.
 pub struct SigningKey {
     name: String,
     key: Ed25519,
 }
 
 impl SigningKey {
-    /// A new one.
+    /// Generates a key.
     ///
     /// # Errors
-    /// When the name cannot be that of a key, or the system gives no random numbers.
+    /// If a key cannot have this name, or the system gives no random numbers.
     pub fn generate(name: &str) -> Result<Self, NoteError> {
         if !is_name(name) {
             return Err(NoteError::Name { name: name.to_owned() });
@@ -136,7 +136,7 @@ impl SigningKey {
     /// Reads `PRIVATE+KEY+name+hash+base64`.
     ///
     /// # Errors
-    /// When it is not written so, or its hash is not that of the key.
+    /// If the text has another form, or the hash does not match the key.
     pub fn parse(text: &str) -> Result<Self, NoteError> {
         let error = NoteError::Key { what: "private key", form: "PRIVATE+KEY+NAME+HASH+BASE64" };
         let parsed = text.trim_end().strip_prefix(PRIVATE).and_then(parse_key);
@@ -145,7 +145,7 @@ impl SigningKey {
         if parsed.verifier().hash() == hash { Ok(parsed) } else { Err(error) }
     }
 
-    /// The key as it is written in a file.
+    /// The key in its text form, as in a file.
     #[must_use]
     pub fn text(&self) -> Zeroizing<String> {
         let mut octets = Zeroizing::new([0; 33]);
@@ -162,7 +162,7 @@ impl SigningKey {
     }
 }
 
-/// A text and what claims to be signatures of it.
+/// A text, and the lines that claim to be its signatures.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Note {
     text: String,
@@ -177,10 +177,10 @@ struct Line {
 }
 
 impl Note {
-    /// A note that nobody signed yet.
+    /// A note without signatures.
     ///
     /// # Errors
-    /// When the text is empty, does not end with a newline, or has control characters.
+    /// If the text is empty, does not end with a newline, or has control characters.
     pub fn new(text: String) -> Result<Self, NoteError> {
         let malformed = |why| Err(NoteError::Malformed { why });
         if !text.ends_with('\n') {
@@ -195,7 +195,7 @@ impl Note {
     /// Reads a note.
     ///
     /// # Errors
-    /// When it is not written as one.
+    /// If the octets are not a note.
     pub fn parse(note: &[u8]) -> Result<Self, NoteError> {
         let malformed = |why| NoteError::Malformed { why };
         if note.len() > OCTETS_MAX {
@@ -217,13 +217,13 @@ impl Note {
         Ok(parsed)
     }
 
-    /// What is signed.
+    /// The signed text.
     #[must_use]
     pub fn text(&self) -> &str {
         &self.text
     }
 
-    /// Signs the text, in place of an earlier signature by the same key.
+    /// Signs the text and replaces an earlier signature by the same key.
     pub fn sign(&mut self, key: &SigningKey) {
         let verifier = key.verifier();
         let hash = verifier.hash();
@@ -235,7 +235,7 @@ impl Note {
     /// Checks that the key signed the text.
     ///
     /// # Errors
-    /// When it did not, or signed another text.
+    /// If the key did not sign, or signed another text.
     pub fn verify(&self, key: &VerifierKey) -> Result<(), NoteError> {
         let mut signed = false;
         for line in self.signatures.iter().filter(|line| line.is_by(key)) {
@@ -292,10 +292,10 @@ fn is_name(name: &str) -> bool {
             .any(|character| character.is_whitespace() || character.is_control() || character == '+')
 }
 
-/// Name, hash and octets of a key as it is written.
+/// Name, hash and octets of a key in its text form.
 type Written<'text> = (&'text str, [u8; 4], Zeroizing<[u8; 32]>);
 
-/// The parts of a key, if it is one of Ed25519.
+/// The parts of a key, if it is an Ed25519 key.
 fn parse_key(text: &str) -> Option<Written<'_>> {
     let (name, rest) = text.split_once('+')?;
     let (hash, encoded) = rest.split_once('+')?;

@@ -1,4 +1,4 @@
-//! The key by which a policy must be signed before it is put in force.
+//! The key that must have signed a policy before the agent applies it.
 
 use std::fs;
 use std::io;
@@ -11,52 +11,52 @@ use super::{NoteError, SignatureError, VerifierKey, verify};
 use crate::policy::builtin::BUILT_IN;
 use crate::policy::model::Policy;
 
-/// Why a text names no key.
+/// Why a text does not give a key.
 #[derive(Debug, Error)]
 pub enum KeyTextError {
-    /// Neither a key nor a file.
+    /// It is neither a key nor the path of a file.
     #[error(
         "`{text}` is neither a verifier key, which is written NAME+HASH+BASE64, nor a file with one: {source}"
     )]
     Neither {
-        /// What was given.
+        /// The text.
         text: String,
-        /// Why it is not read as a file.
+        /// Why it cannot be read as a file.
         source: io::Error,
     },
-    /// A file of something else.
+    /// The file has no key.
     #[error("{}: {source}", path.display())]
     File {
         /// The file.
         path: PathBuf,
-        /// What is wrong with its text.
+        /// What is wrong with its content.
         source: NoteError,
     },
 }
 
-/// Why a policy is not put in force where a signature is required.
+/// Why the agent does not apply a policy when it requires a signature.
 #[derive(Debug, Error)]
 pub enum NotSigned {
-    /// There is no file that a note could be beside of.
+    /// A built-in policy has no file that a note could be beside.
     #[error(
         "the policy {0} is built in and nobody signed it, but a signature is required; write it to a file, sign that \
          with `minimizer policy sign`, and name the file"
     )]
     BuiltIn(String),
-    /// More than what was signed would be collected.
+    /// The agent would collect more than the signed policy says.
     #[error(
         "--tunnel {0} would widen a policy that must be signed; list it in the policy's `tunnels`, and sign that"
     )]
     Tunnel(&'static str),
-    /// Its note.
+    /// The policy's note is absent or does not match.
     #[error("a signature is required: {0}")]
     Signature(#[from] SignatureError),
 }
 
-/// The verifier key that is written so, or in the file of that name relative to `folder`.
+/// The verifier key in this text, or in the file of this name relative to `folder`.
 ///
 /// # Errors
-/// When it is neither.
+/// If the text is neither.
 pub fn key(text: &str, folder: &Path) -> Result<VerifierKey, KeyTextError> {
     if let Ok(key) = VerifierKey::parse(text) {
         return Ok(key);
@@ -67,7 +67,7 @@ pub fn key(text: &str, folder: &Path) -> Result<VerifierKey, KeyTextError> {
     VerifierKey::parse(&contents).map_err(|source| KeyTextError::File { path, source })
 }
 
-/// Checks that the key signed the policy that was read from `source`, and that nothing is added to it.
+/// Checks that the key signed the policy from `source`, and that the command line adds nothing to it.
 ///
 /// # Errors
 /// See [`NotSigned`].

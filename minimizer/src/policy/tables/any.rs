@@ -1,4 +1,4 @@
-//! Indicators that name no address, by port or protocol.
+//! Indicators that name no address. The program finds them by port or protocol.
 
 use std::collections::BTreeSet;
 
@@ -8,7 +8,7 @@ use super::lists::Lists;
 use super::selectors::Selectors;
 use super::{TableError, append_words};
 
-/// Ports that there are.
+/// The number of ports.
 const PORTS: usize = 65_536;
 
 /// Appends the table for the indicators at `positions`.

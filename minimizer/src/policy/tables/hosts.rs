@@ -12,33 +12,34 @@ use super::trie::{Trie, address};
 use super::{TableError, append_words, number, written};
 use crate::policy::prefixes::Prefix;
 
-/// Bits of the filter for each host, at least; at most twice as many.
+/// The least number of filter bits for each host. Rounding up to a power of two can double it.
 const FILTER_BITS_PER_HOST: usize = 16;
 const FILTER_BITS_MIN: usize = NODE_WORDS * 32;
-/// Multipliers that are tried before the buckets are doubled. Of tables half full about every one will do.
+/// How many multipliers to try before doubling the buckets. If a table is half full, about every multiplier
+/// works.
 const ATTEMPTS: usize = 4;
 
-/// A single address, and the list of what applies to it.
+/// A single address and its list of indicators.
 pub struct Host {
     prefix: Prefix,
     list: u32,
 }
 
 impl Host {
-    /// Whether it is one of IPv6.
+    /// Whether it is an IPv6 address.
     pub const fn is_ipv6(&self) -> bool {
         self.prefix.ipv6
     }
 }
 
-/// Puts together what applies to each address: the indicators that name it, then those of prefixes that cover it.
+/// Builds the list of each address: the indicators that name it, then those of the prefixes that cover it.
 pub fn with_lists(
     mut indicators: Vec<(Prefix, usize)>,
     selectors: &Selectors<'_>,
     trie: &Trie,
     lists: &mut Lists,
 ) -> Result<Vec<Host>, TableError> {
-    // By address; indicators of the same one stay in the order of the policy.
+    // A stable sort by address: indicators of one address stay in the order of the policy.
     indicators.sort_by_key(|(prefix, _)| *prefix);
     let of_one_address = indicators.chunk_by(|(one, _), (next, _)| one == next);
     let hosts = of_one_address.filter_map(|same| Some((same.first()?.0, same)));
@@ -51,7 +52,7 @@ pub fn with_lists(
         .collect()
 }
 
-/// Appends filter and buckets, and notes where they are.
+/// Appends the filter and the buckets, and notes their places.
 pub fn append(nodes: &mut Vec<Node>, tables: &mut Tables, hosts: &[Host]) -> Result<(), TableError> {
     let (ipv4, ipv6) = hosts.split_at(hosts.partition_point(|host| !host.prefix.ipv6));
     let mut ipv4_buckets = Shape::IPV4.buckets(ipv4.len());
@@ -65,7 +66,7 @@ pub fn append(nodes: &mut Vec<Node>, tables: &mut Tables, hosts: &[Host]) -> Res
                 break 'drawn (multiplier, ipv4_words, ipv6_words);
             }
         }
-        // A table with room for one host in each bucket has been too small all the same.
+        // Even a table with more buckets than hosts was too small.
         if ipv4_buckets > 4 * Shape::IPV4.buckets(2 * hosts.len()) {
             return Err(TableError::TooLarge);
         }
@@ -99,7 +100,7 @@ fn position_of(host: &Host, multiplier: u64) -> u32 {
     }
 }
 
-/// The remainder by a power of two.
+/// The remainder modulo a power of two.
 fn remainder(position: u32, of: usize) -> usize {
     usize::try_from(position).unwrap_or(0) & (of - 1)
 }
@@ -113,12 +114,12 @@ fn filter(hosts: &[Host], bits: usize, multiplier: u64) -> Vec<u32> {
     words
 }
 
-/// What differs between the tables of the two IP versions.
+/// The differences between the tables of the two IP versions.
 struct Shape {
     host_words: usize,
     bucket_hosts: usize,
     node_buckets: u32,
-    /// The words that name an address.
+    /// Words of an address.
     key_words: usize,
 }
 
@@ -136,13 +137,13 @@ impl Shape {
         key_words: 4,
     };
 
-    /// Buckets of a table that is at most half full, and no smaller than a node.
+    /// The buckets of a table that is at most half full and fills at least one node.
     fn buckets(&self, hosts: usize) -> usize {
         let node_buckets = usize::try_from(self.node_buckets).unwrap_or(1);
         (hosts * 2).div_ceil(self.bucket_hosts).next_power_of_two().max(node_buckets)
     }
 
-    /// The words of the table, unless both buckets of a host are full.
+    /// The words of the table; `None` if both buckets of a host are full.
     fn fill(&self, hosts: &[Host], buckets: usize, multiplier: u64) -> Option<Vec<u32>> {
         let bucket_words = self.host_words * self.bucket_hosts;
         let mut words = vec![0; buckets * bucket_words];

@@ -1,4 +1,4 @@
-//! Lists of entries, of which equal ones are stored once.
+//! Lists of entries. Equal lists are stored once.
 
 use std::hash::BuildHasher as _;
 
@@ -7,7 +7,7 @@ use minimizer_common::tables::{ENTRY_WORDS, Entry, LIST_ENTRIES_MAX, Leaf};
 
 use super::TableError;
 
-/// All lists, one after the other. The number of a list is the position of its first entry.
+/// All lists, one behind the other. The number of a list is the position of its first entry.
 pub struct Lists {
     entries: Vec<Entry>,
     known: HashTable<u32>,
@@ -15,15 +15,15 @@ pub struct Lists {
 }
 
 impl Default for Lists {
-    /// List 0 has one entry, which nothing matches.
+    /// List 0 has one entry, which matches nothing.
     fn default() -> Self {
         Self { entries: vec![Entry::NOTHING], known: HashTable::new(), hasher: DefaultHashBuilder::default() }
     }
 }
 
 impl Lists {
-    /// The number of the list of these entries, then of those of the list `less_specific`; without repetitions.
-    /// `place` says whose list it is.
+    /// Stores these entries, then those of the list `less_specific`, without duplicates, and returns the
+    /// number of the new list. `place` names the list's owner for an error.
     pub fn join(
         &mut self,
         more_specific: impl IntoIterator<Item = Entry>,
@@ -32,7 +32,7 @@ impl Lists {
     ) -> Result<u32, TableError> {
         let mut joined: Vec<Entry> = Vec::new();
         let mut add = |entry: Entry| {
-            // What is too long already is only counted.
+            // If the list is already too long, entries are only counted.
             if joined.len() > LIST_ENTRIES_MAX || !joined.contains(&entry) {
                 joined.push(entry);
             }
@@ -63,7 +63,7 @@ impl Lists {
         Ok(number)
     }
 
-    /// The entries of a list; none of list 0.
+    /// The entries of a list. List 0 has none.
     fn list(&self, number: u32) -> &[Entry] {
         if number == 0 { &[] } else { list_in(&self.entries, number) }
     }

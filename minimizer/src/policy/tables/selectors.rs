@@ -1,4 +1,4 @@
-//! Indicators as the kernel numbers and compares them.
+//! Indicators with the numbers and entries that the kernel compares.
 
 use hashbrown::HashMap;
 use jiff::Timestamp;
@@ -8,24 +8,24 @@ use super::{SELECTORS_MAX, TableError};
 use crate::policy::indicators::Indicator;
 use crate::policy::prefixes::Prefix;
 
-/// By what an indicator is found.
+/// The key by which the program finds an indicator.
 #[derive(Clone, Copy, Debug)]
 pub enum Target {
     /// A single address.
     Host(Prefix),
     /// A prefix.
     Prefix(Prefix),
-    /// Its ports or protocol, whatever the address.
+    /// Its ports or protocol; it names no address.
     Any,
 }
 
-/// The indicators of a policy, in their order, with their numbers.
+/// The indicators of a policy in their order, with their numbers.
 #[derive(Default)]
 pub struct Selectors<'policy> {
     indicators: &'policy [Indicator],
-    /// By position of the indicator.
+    /// The kernel's number, by position of the indicator.
     numbers: Vec<u32>,
-    /// By number, minus one.
+    /// The id, by the kernel's number minus one.
     ids: Vec<u64>,
 }
 
@@ -48,7 +48,7 @@ impl<'policy> Selectors<'policy> {
         Ok(Self { indicators, numbers, ids })
     }
 
-    /// Each indicator's position, and by what it is found.
+    /// The position and the key of each indicator.
     pub fn targets(&self) -> impl Iterator<Item = (usize, Target)> {
         self.indicators.iter().enumerate().map(|(position, indicator)| {
             let target = match indicator.prefix {
@@ -60,37 +60,37 @@ impl<'policy> Selectors<'policy> {
         })
     }
 
-    /// The ranges of ports that the indicator at a position asks for; none for any port.
+    /// The ranges of ports of the indicator at a position. An empty slice means any port.
     pub fn ports(&self, position: usize) -> &'policy [(u16, u16)] {
         &self.indicators[position].ports
     }
 
-    /// The protocol that it asks for.
+    /// The protocol of the indicator at a position.
     pub fn protocol(&self, position: usize) -> Option<u8> {
         self.indicators[position].protocol
     }
 
-    /// What the kernel compares for it: an entry for each range of ports.
+    /// What the kernel compares for the indicator: one entry for each range of ports.
     pub fn entries(&self, position: usize) -> impl Iterator<Item = Entry> {
         let ranges = self.ports(position).iter().map(|range| Some(*range));
         let any_port = ranges.len() == 0;
         any_port.then_some(None).into_iter().chain(ranges).map(move |range| self.entry(position, range))
     }
 
-    /// The entry for one of its ranges, or for any port.
+    /// The entry for one range of ports, or for any port.
     pub fn entry(&self, position: usize, range: Option<(u16, u16)>) -> Entry {
         let Indicator { expires, protocol, .. } = &self.indicators[position];
         let expires = expires.map_or(Entry::NEVER, seconds);
         Entry::new(self.numbers[position], expires, *protocol, range)
     }
 
-    /// The ids, by number minus one.
+    /// The ids, by the kernel's number minus one.
     pub fn into_ids(self) -> Vec<u64> {
         self.ids
     }
 }
 
-/// Whole seconds since 1970: an indicator may end a part of a second early, but not late.
+/// Whole seconds since 1970, rounded down: an indicator may end a part of a second early, but not late.
 fn seconds(expires: Timestamp) -> u32 {
     u32::try_from(expires.as_second().max(0)).unwrap_or(Entry::NEVER)
 }

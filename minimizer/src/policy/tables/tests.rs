@@ -1,4 +1,4 @@
-//! What the kernel program finds in the tables is what the policy says, line by line.
+//! The kernel program finds in the tables what the policy says, line by line.
 
 mod reference;
 mod sizes;

@@ -1,4 +1,4 @@
-//! The trie of prefixes: 16 bits in the root, then 8 bits a node. Equal nodes are stored once.
+//! The trie of prefixes: the root takes 16 bits, each node 8 more. Equal nodes are stored once.
 
 use std::hash::BuildHasher as _;
 
@@ -16,19 +16,19 @@ use super::{TableError, TablesView, class_number, number, written};
 use crate::policy::class::Class;
 use crate::policy::prefixes::Prefix;
 
-/// Something that is said of a prefix.
+/// What a policy says about one prefix.
 #[derive(Clone, Copy)]
 pub struct Item {
     pub prefix: Prefix,
     pub meaning: Meaning,
 }
 
-/// What is said of it.
+/// What it says.
 #[derive(Clone, Copy)]
 pub enum Meaning {
-    /// The class of its addresses.
+    /// The addresses have this class.
     Class(Class),
-    /// They match the indicator at this position.
+    /// The addresses match the indicator at this position.
     Indicator(usize),
 }
 
@@ -41,20 +41,21 @@ pub struct Trie {
 }
 
 impl Trie {
-    /// Tries in which every address is foreign, and no indicator's.
+    /// Tries in which every address is foreign and has no indicator.
     pub fn empty() -> Result<Self, TableError> {
         let roots = Roots::new_box_zeroed().map_err(|_| TableError::TooLarge)?;
         Ok(Self { roots, nodes: Vec::new(), known: HashTable::new(), hasher: DefaultHashBuilder::default() })
     }
 
-    /// Puts everything in.
+    /// Adds all items.
     pub fn build(
         &mut self,
         mut items: Vec<Item>,
         selectors: &Selectors<'_>,
         lists: &mut Lists,
     ) -> Result<(), TableError> {
-        // Before everything that it covers stands a prefix; the order of the same prefix is that of the policy.
+        // A stable sort: a prefix comes before every prefix that it covers, and items of one prefix stay in
+        // the order of the policy.
         items.sort_by_key(|item| item.prefix);
         let (ipv4, ipv6) = items.split_at(items.partition_point(|item| !item.prefix.ipv6));
         let mut builder = Builder { trie: self, selectors, lists };
@@ -65,7 +66,7 @@ impl Trie {
         Ok(())
     }
 
-    /// The classes of IPv4, as its root has them.
+    /// Fills the classes of IPv4 from the root.
     fn class_ipv4(&mut self) {
         let Roots { ipv4_classes, ipv4, .. } = &mut *self.roots;
         for (octets, word) in (0..=u16::MAX).zip(ipv4) {
@@ -92,7 +93,7 @@ impl Trie {
         (self.roots, self.nodes)
     }
 
-    /// The number of a node with these words.
+    /// Stores a node, unless an equal one is there, and returns its number.
     fn store(&mut self, node: &Node) -> Result<u32, TableError> {
         let Self { nodes, known, hasher, .. } = self;
         let hashed = hasher.hash_one(node);
@@ -122,12 +123,12 @@ struct Builder<'build, 'policy> {
     lists: &'build mut Lists,
 }
 
-/// Puts the items behind an octet somewhere, given what covers them, and says the word for the octet.
+/// Stores the items behind an octet, given the leaf that covers them, and returns the word for the octet.
 type Place<'place, Builder> =
     &'place mut dyn FnMut(&mut Builder, usize, &[Item], Leaf) -> Result<u32, TableError>;
 
 impl Builder<'_, '_> {
-    /// The words that the first two octets choose.
+    /// The words of the root, one for the first two octets.
     fn root(&mut self, items: &[Item]) -> Result<Vec<u32>, TableError> {
         let mut root = vec![0; ROOT_WORDS];
         let by_first_octet =
@@ -144,7 +145,7 @@ impl Builder<'_, '_> {
         Ok(root)
     }
 
-    /// The word that stands for a node whose words the octet at `depth` chooses.
+    /// The word for a node in which the octet at `depth` chooses: a leaf if all words of the node are equal.
     fn word(&mut self, items: &[Item], depth: usize, leaf: Leaf) -> Result<u32, TableError> {
         let node = self.node(items, depth, leaf)?;
         let [first, ..] = node;
@@ -154,15 +155,15 @@ impl Builder<'_, '_> {
         Ok(POINTER | self.trie.store(&node)?)
     }
 
-    /// The words that the octet at `depth` chooses.
+    /// The node in which the octet at `depth` chooses.
     fn node(&mut self, items: &[Item], depth: usize, leaf: Leaf) -> Result<Node, TableError> {
         self.fill(items, depth, leaf, &mut |builder, _, longer, covering| {
             builder.word(longer, depth + 1, covering)
         })
     }
 
-    /// The words that the octet at `depth` chooses. `leaf` is what the prefix says that covers all of them; `place` puts
-    /// longer prefixes somewhere and says the word for their octet.
+    /// The words among which the octet at `depth` chooses. `leaf` is the leaf of the prefix that covers all
+    /// of them. `place` stores longer prefixes and returns the word for their octet.
     fn fill(
         &mut self,
         items: &[Item],
@@ -176,7 +177,7 @@ impl Builder<'_, '_> {
         while let Some(Item { prefix, .. }) = rest.first() {
             let octet = usize::from(prefix.octets[depth]);
             let bits = usize::from(prefix.bits);
-            // Whatever covers this prefix came before it.
+            // Every prefix that covers this one came before it.
             let covering = Leaf(words[octet]);
             let group;
             if bits <= end_bits {
@@ -191,7 +192,7 @@ impl Builder<'_, '_> {
         Ok(words)
     }
 
-    /// What a prefix says of its addresses, by all that is said of it and by the prefix that covers it.
+    /// The leaf of a prefix, from all that the policy says about it and from the leaf that covers it.
     fn leaf(&mut self, prefix: &Prefix, said: &[Item], covering: Leaf) -> Result<Leaf, TableError> {
         let mut class = None;
         for item in said {
@@ -205,7 +206,7 @@ impl Builder<'_, '_> {
         }
         let class = class.map_or(covering.class(), class_number);
         if class == CLASS_NEVER || covering.class() == CLASS_NEVER {
-            // Nobody looks for indicators of an address that is never collected.
+            // The program looks for no indicator of an address that is never collected.
             return Ok(Leaf::new(CLASS_NEVER, 0));
         }
         let indicators = said.iter().filter_map(|item| match item.meaning {
@@ -218,7 +219,7 @@ impl Builder<'_, '_> {
     }
 }
 
-/// The first items, for which it is true, and the others.
+/// The leading items for which `is_first` is true, and the rest.
 fn split(items: &[Item], is_first: impl Fn(&Item) -> bool) -> (&[Item], &[Item]) {
     items.split_at(items.iter().position(|item| !is_first(item)).unwrap_or(items.len()))
 }

@@ -1,4 +1,4 @@
-//! The policy applied line by line, against the tables, for random policies and packets.
+//! Compares the tables with the policy, applied line by line, for random policies and packets.
 
 use jiff::Timestamp;
 use minimizer_common::outcome::Outcome;
@@ -11,7 +11,7 @@ use crate::policy::indicators::Indicator;
 use crate::policy::model::Scope;
 use crate::policy::prefixes::Prefix;
 
-/// What the tables are asked about.
+/// A packet to look up in the tables.
 #[derive(Clone, Debug)]
 pub struct Packet {
     pub ipv6: bool,
@@ -22,7 +22,7 @@ pub struct Packet {
 }
 
 impl Packet {
-    /// As in a tuple.
+    /// Its addresses, as in a tuple.
     pub fn addresses(&self) -> [u64; 4] {
         let [source, destination] = self.octets;
         let word = |octets: &[u8]| u64::from_le_bytes(octets.try_into().unwrap());
@@ -78,7 +78,7 @@ fn selected(indicators: &[Indicator], packet: &Packet) -> Option<u64> {
         .map(|found| found.id)
 }
 
-/// Classes and id of the indicator, or how the packet ends.
+/// The classes and the id of the indicator, or the outcome of the packet.
 fn expected(
     scope: Option<&Scope>,
     selectors: Option<&[Indicator]>,
@@ -106,7 +106,7 @@ fn found(built: &Built, packet: &Packet) -> Result<(u32, u32, Option<u64>), Outc
     })
 }
 
-/// Draws policies and packets out of few values, so that they meet.
+/// Draws policies and packets from few values, so that they often match.
 struct Draw(ChaCha8Rng);
 
 impl Draw {
@@ -150,13 +150,13 @@ impl Draw {
         for _ in 0..self.below(30) {
             let prefix = self.prefix();
             let class = self.of(&[Class::Foreign, Class::Domestic, Class::Domestic, Class::Never]);
-            // The same prefix with another class is refused, unless it is never collected.
+            // The tables refuse a prefix with two classes, unless one of them is never.
             if class == Class::Never || prefixes.iter().all(|(other, _)| *other != prefix) {
                 prefixes.push((prefix, class));
             }
         }
         if self.below(4) != 0 {
-            // Else one wide prefix often decides it all.
+            // Otherwise one wide prefix often decides every packet.
             prefixes.retain(|(prefix, class)| *class != Class::Never || prefix.bits > 8);
         }
         let directions = (0..self.below(6)).map(|_| (self.class(), self.class())).collect();
@@ -195,7 +195,7 @@ impl Draw {
         Indicator { id: u64::from(self.below(40) + 1) << 33, expires, prefix, protocol, ports }
     }
 
-    /// An address, often one that a prefix is about.
+    /// An address. A listed prefix often covers it.
     fn address(&mut self, ipv6: bool, prefixes: &[Prefix]) -> [u8; 16] {
         let mut octets = self.octets(ipv6);
         if self.below(3) != 0 && !prefixes.is_empty() {
@@ -205,7 +205,7 @@ impl Draw {
                     let mask = 0x80 >> (bit % 8);
                     octets[bit / 8] = octets[bit / 8] & !mask | prefix.octets[bit / 8] & mask;
                 }
-                // And often one beside it.
+                // Sometimes an address just outside the prefix.
                 if self.below(4) == 0 && prefix.bits > 0 {
                     let bit = usize::from(prefix.bits) - 1;
                     octets[bit / 8] ^= 0x80 >> (bit % 8);
@@ -240,7 +240,7 @@ fn tables_say_what_the_policy_says() {
             (draw.below(3) != 0).then(|| (0..count).map(|_| draw.indicator()).collect::<Vec<_>>());
         let built = match build(scope.as_ref(), selectors.as_deref()) {
             Ok(built) => built,
-            // So many can meet by chance.
+            // So many indicators can meet at one endpoint by chance.
             Err(TableError::TooManyApply { .. }) => continue,
             Err(error) => panic!("seed {seed}: {error}"),
         };
@@ -259,6 +259,6 @@ fn tables_say_what_the_policy_says() {
             }] += 1;
         }
     }
-    // A test of which all packets end in the same way tests nothing.
+    // If all packets had one outcome, the test would show nothing.
     assert!(ends.iter().all(|count| *count > 5_000), "{ends:?}");
 }

@@ -1,4 +1,5 @@
-//! Large tables: that they can be built, that their hosts are found, and how much memory they take (printed).
+//! Large tables: that the agent can build them, that look-ups find their hosts, and how much memory they take
+//! (printed).
 
 use rand::rngs::ChaCha8Rng;
 use rand::{Rng as _, RngExt as _, SeedableRng as _};
@@ -18,7 +19,8 @@ fn cut(ipv6: bool, mut octets: [u8; 16], bits: u8) -> Prefix {
     Prefix { ipv6, octets, bits }
 }
 
-/// As networks have them: /12 to /24 of IPv4, most of them /24; /32 to /48 of IPv6 in `parents` allocations.
+/// Prefixes like those of networks: /12 to /24 for IPv4, most of them /24; /32 to /48 for IPv6, in `parents`
+/// allocations.
 fn prefixes(random: &mut ChaCha8Rng, ipv4: usize, ipv6: usize, parents: u32) -> Vec<(Prefix, Class)> {
     let mut all = Vec::new();
     for _ in 0..ipv4 {
@@ -86,7 +88,7 @@ fn a_hundred_thousand_hosts() {
     for id in 1..=100_000_u64 {
         let ipv6 = id % 2 == 0;
         let mut octets = [0; 16];
-        // Half of them in a row: what addresses of a scan or a pool look like.
+        // Half of the hosts are consecutive, like the addresses of a scan or a pool.
         if id > 50_000 {
             octets[if ipv6 { 8..16 } else { 0..8 }].copy_from_slice(&id.to_be_bytes());
             octets.rotate_left(if ipv6 { 0 } else { 4 });
