@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! CPU 0                                                        CPU 1
-//! | interface counters × 32 | CPU state | residual | spill log | groups | interface counters …
+//! | interface counters × 33 | CPU state | residual | spill log | groups | interface counters …
 //! ```
 //! Everything that accounts for a packet lies in the one generation that the packet saw. A quiet generation
 //! is therefore a closed ledger. Only the owning CPU writes its run. The agent reads and zeroes the run when
@@ -15,6 +15,8 @@ use crate::tuple::Slot;
 
 /// Interfaces that one agent can watch: the width of the slot number in a tuple.
 pub const INTERFACES_MAX: usize = 32;
+/// The place of the counters of every interface that nobody watches: behind those of the slots.
+pub const UNKNOWN_INTERFACE: u32 = INTERFACES_MAX as u32;
 /// Size of a block in bytes: the value size of the kernel's maps.
 pub const BLOCK_BYTES: usize = 512;
 /// Slots in a group: the ways that one hash value can use.
@@ -97,7 +99,7 @@ const _: () = {
 };
 
 /// Block index, within a CPU's run, of its [`CpuState`].
-pub const CPU_STATE_BLOCK: u32 = INTERFACES_MAX as u32;
+pub const CPU_STATE_BLOCK: u32 = UNKNOWN_INTERFACE + 1;
 /// Block index, within a CPU's run, of the first block of [`Counts`] counters.
 pub const RESIDUAL_BLOCK: u32 = CPU_STATE_BLOCK + 1;
 /// Block index, within a CPU's run, of the spill log.

@@ -40,6 +40,7 @@ outcomes! {
     NotSelected, "not_selected", None, "The policy has selectors and none of them matches.";
     NonIp, "non_ip", None, "The frame carries neither IPv4 nor IPv6.";
     Overflow, "overflow", None, "Flow table and spill log were full: the packet is in a residual counter.";
+    UnknownInterface, "unknown_interface", None, "The program ran on an interface that nobody watches: the port of a bond before the agent knew of it, or a driver that runs the program on a lower device.";
     EthernetTruncated, "malformed", Some("ethernet_truncated"), "The frame ends inside the Ethernet header.";
     VlanTruncated, "malformed", Some("vlan_truncated"), "The frame ends inside a VLAN tag.";
     MplsTruncated, "malformed", Some("mpls_truncated"), "The frame ends inside an MPLS label.";

@@ -2,6 +2,7 @@
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
+use crate::generation::INTERFACES_MAX;
 use crate::plan::Plan;
 
 /// Number of secret 64-bit keys of the table's hash.
@@ -97,23 +98,49 @@ pub struct Control {
     pub realtime_offset_ns: u64,
     /// The time of packets when [`Settings::clock`] is [`CLOCK_CONTROL`]; see [`clock`].
     pub clock: u64,
-    /// A factor that spreads interface indices over [`Control::interface_slots`] without a collision.
+    /// A factor that spreads the indices of watched interfaces over [`Control::interfaces`] without a collision.
     pub interface_multiplier: u32,
     /// Unused, zero.
     pub reserved: u32,
-    /// The slot of each watched interface, at the [`interface_position`] of its index.
-    pub interface_slots: [u8; INTERFACE_POSITIONS],
+    /// The [`InterfaceEntry`] of each watched interface, at the [`interface_position`] of its index.
+    pub interfaces: [u64; INTERFACE_POSITIONS],
 }
 
-/// Positions in [`Control::interface_slots`].
-pub const INTERFACE_POSITIONS: usize = 256;
+/// Positions in [`Control::interfaces`].
+pub const INTERFACE_POSITIONS: usize = 1 << INTERFACE_POSITION_BITS;
+const INTERFACE_POSITION_BITS: u32 = 12;
 
-/// The position at which the slot of an interface index lies.
+/// The position at which the entry of an interface index lies.
 #[inline(always)]
 #[must_use]
 pub const fn interface_position(if_index: u32, multiplier: u32) -> usize {
-    (if_index.wrapping_mul(multiplier) >> 24) as usize
+    (if_index.wrapping_mul(multiplier) >> (u32::BITS - INTERFACE_POSITION_BITS)) as usize
+}
+
+/// An interface index and its slot in one word, so that one store changes both. Zero is no entry: no interface has
+/// index 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct InterfaceEntry(pub u64);
+
+impl InterfaceEntry {
+    /// The entry of an interface that has a slot.
+    #[must_use]
+    pub const fn new(if_index: u32, slot: u8) -> Self {
+        Self((if_index as u64) << 32 | slot as u64)
+    }
+
+    /// The slot, if the entry is that of the interface. The hash is without collisions for watched interfaces only:
+    /// the entry of another one may be found for an interface that nobody watches.
+    #[inline(always)]
+    #[must_use]
+    pub const fn slot_of(self, if_index: u32) -> Option<u32> {
+        if (self.0 >> 32) as u32 == if_index {
+            Some(self.0 as u32 & (INTERFACES_MAX as u32 - 1))
+        } else {
+            None
+        }
+    }
 }
 
 const _: () = assert!(size_of::<Settings>() == HASH_KEYS * 8 + size_of::<Plan>() + 3 * 8 + 6 * 4);
-const _: () = assert!(size_of::<Control>() == 24 + INTERFACE_POSITIONS);
+const _: () = assert!(size_of::<Control>() == 24 + 8 * INTERFACE_POSITIONS);

@@ -5,10 +5,10 @@ use core::hint::black_box;
 use aya_ebpf::bindings::xdp_md;
 use aya_ebpf::helpers::generated::bpf_xdp_get_buff_len;
 use aya_ebpf::programs::XdpContext;
-use minimizer_common::generation::InterfaceCounters;
+use minimizer_common::generation::{InterfaceCounters, UNKNOWN_INTERFACE};
 use minimizer_common::outcome::Outcome;
 use minimizer_common::plan::Steps;
-use minimizer_common::settings::{LENGTH_BUFFER, interface_position};
+use minimizer_common::settings::{InterfaceEntry, LENGTH_BUFFER, interface_position};
 use minimizer_common::tunnel::Tunnels;
 use minimizer_common::tuple::{Tags, Tuple};
 use minimizer_ebpf::parser::cursor::{Cursor, Frame, Stop};
@@ -79,7 +79,9 @@ pub fn account<const TUNNELS: bool>(context: &XdpContext) -> Option<u8> {
     // SAFETY: reads a field of the context.
     let if_index = unsafe { (*context.ctx).ingress_ifindex };
     let position = interface_position(if_index, control.interface_multiplier);
-    let interface = u32::from(control.interface_slots[position]) & 31;
+    let Some(interface) = InterfaceEntry(control.interfaces[position]).slot_of(if_index) else {
+        return unknown_interface(context.ctx, run.generation, run.first_block);
+    };
     let counters = run.interface(interface)?;
 
     // The clock is read before the walk, while few values occupy registers.
@@ -96,6 +98,16 @@ pub fn account<const TUNNELS: bool>(context: &XdpContext) -> Option<u8> {
     // An index would need a bounds check that panics, which BPF does not have.
     *counters.outcomes.get_mut(ended.0 as usize)? += 1;
     Some(ended.0 as u8)
+}
+
+/// Counts a frame of an interface that nobody watches. It reads no octet of the frame.
+#[inline(never)]
+fn unknown_interface(context: *mut xdp_md, generation: &'static Generation, first_block: u32) -> Option<u8> {
+    let counters = Run { generation, first_block }.interface(UNKNOWN_INTERFACE)?;
+    counters.seen_packets += 1;
+    counters.seen_octets += u64::from(XdpFrame::of(context).octets());
+    counters.outcomes[Outcome::UnknownInterface as usize] += 1;
+    Some(Outcome::UnknownInterface as u8)
 }
 
 /// How the walk of a frame ended: the number of an outcome, or a packet inside a tunnel. It is one word,

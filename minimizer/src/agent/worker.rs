@@ -42,6 +42,8 @@ pub(super) struct Worker<F> {
     /// When the latest drain was, in milliseconds since 1970.
     drained_ms: u64,
     batches: u64,
+    /// Packets seen by slot since they were last compared with what the drivers received.
+    seen: Vec<u64>,
     accounting: Accounting,
     reloads: mpsc::Receiver<Reload>,
     observe: F,
@@ -72,6 +74,7 @@ impl<F: FnMut(&Progress<'_>)> Worker<F> {
             interval,
             drained_ms: now_ms(),
             batches: 0,
+            seen: Vec::new(),
             accounting,
             reloads,
             observe,
@@ -112,6 +115,7 @@ impl<F: FnMut(&Progress<'_>)> Worker<F> {
             }
             if Instant::now() >= next {
                 self.drain()?;
+                self.look_for_blindness()?;
                 // After a stall the next drain is a whole interval away, not several at once.
                 next = (next + self.interval).max(Instant::now());
             }
@@ -137,6 +141,10 @@ impl<F: FnMut(&Progress<'_>)> Worker<F> {
         let totals = drain_slots(&mut quiet, self.if_indices.len(), |slot| packing.add(slot));
         self.program.settled();
         self.watch.drained();
+        self.seen.resize(self.if_indices.len(), 0);
+        for (seen, interface) in self.seen.iter_mut().zip(&totals.interfaces) {
+            *seen += interface.seen_packets;
+        }
         let records = self.packing.take(SlotDecoder::new(&terms.compiled, time, &self.if_indices));
         let accounting = self.accounting.clone();
         let mut ledger = accounting.lock();
@@ -185,6 +193,14 @@ impl<F: FnMut(&Progress<'_>)> Worker<F> {
     /// is told, and the current one stays.
     fn reload(&mut self) -> Result<(), AgentError> {
         let Ok(Reload { program, asker }) = self.reloads.try_recv() else { return Ok(()) };
+        let refused = self.put_in_force(program)?;
+        // Whoever asked may have gone.
+        let _unheard = asker.send(refused.map_or(Ok(()), |error| Err(error.into())));
+        Ok(())
+    }
+
+    /// Puts a program into force. Returns why the kernel refused it; the current one then stays.
+    fn put_in_force(&mut self, program: Program) -> Result<Option<ProgramError>, AgentError> {
         // Slots whose interfaces are gone are settled, and little is left to drain while both are there.
         self.drain()?;
         let terms = self.keyring.terms(program.compiled(), Timestamp::now())?;
@@ -206,8 +222,22 @@ impl<F: FnMut(&Progress<'_>)> Worker<F> {
             self.drain_other(other, other_terms)?;
             self.program_tag = program_tag;
         }
-        // Whoever asked may have gone.
-        let _unheard = asker.send(refused.map_or(Ok(()), |error| Err(error.into())));
+        Ok(refused)
+    }
+
+    /// Reloads the same program where a driver does not run this one.
+    fn look_for_blindness(&mut self) -> Result<(), AgentError> {
+        let seen = std::mem::take(&mut self.seen);
+        if !self.watch.observe(&seen) {
+            return Ok(());
+        }
+        let refused = match self.program.load_again() {
+            Ok(program) => self.put_in_force(program)?,
+            Err(error) => Some(error),
+        };
+        if let Some(error) = refused {
+            warn!("another copy of the program cannot be put in place: {error}");
+        }
         Ok(())
     }
 

@@ -12,8 +12,16 @@ use crate::records::drain::{InterfaceTotals, Totals};
 pub const DRAINS_MAX: usize = 360;
 
 /// Names of outcomes, those with reasons once: the order of [`Packets::outcomes`].
-pub const OUTCOMES: [&str; 7] =
-    ["counted", "out_of_scope", "not_selected", "non_ip", "overflow", "malformed", "unsupported"];
+pub const OUTCOMES: [&str; 8] = [
+    "counted",
+    "out_of_scope",
+    "not_selected",
+    "non_ip",
+    "overflow",
+    "malformed",
+    "unsupported",
+    "unknown_interface",
+];
 
 /// What one interface saw between two drains.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -134,6 +142,7 @@ mod tests {
         interface.outcomes[Outcome::Ipv4Version as usize] = 1;
         interface.outcomes[Outcome::VlanTruncated as usize] = 2;
         Totals {
+            unknown: InterfaceTotals::ZERO,
             recorded: Counts::default(),
             interfaces: vec![interface],
             residuals: Vec::new(),
@@ -157,7 +166,7 @@ mod tests {
         assert_eq!(history.drains().len(), DRAINS_MAX);
         let latest = history.latest().expect("there were drains");
         let packets = latest.of("eth0").expect("it has a slot");
-        assert_eq!((packets.packets, packets.outcomes), (400, [0, 0, 0, 0, 0, 3, 0]));
+        assert_eq!((packets.packets, packets.outcomes), (400, [0, 0, 0, 0, 0, 3, 0, 0]));
         assert!((latest.per_second(packets.packets) - 200.0).abs() < 1e-6);
         assert_eq!(
             history.drains().next().and_then(|oldest| oldest.of("eth0")).map(|it| it.packets),

@@ -57,6 +57,9 @@ impl ProtocolClass {
 /// Packets of IPv4 and of IPv6, by the order of [`ProtocolClass::ALL`].
 pub type ProtocolPackets = [[u64; ProtocolClass::ALL.len()]; 2];
 
+/// Name of the entry for interfaces that nobody watches, but on which a driver ran the program.
+pub const UNKNOWN: &str = "unknown interfaces";
+
 /// One interface.
 #[derive(Clone, Debug)]
 struct Entry {
@@ -79,6 +82,8 @@ pub struct Ledger {
     entries: Vec<Entry>,
     /// Interfaces that had a slot which another one has now.
     former: Option<InterfaceTotals>,
+    /// Interfaces that nobody watches.
+    unknown: InterfaceTotals,
     /// Grows with every change.
     revision: u64,
     /// Packets and octets in records that were handed over.
@@ -106,6 +111,7 @@ impl Ledger {
         Self {
             entries,
             former: None,
+            unknown: InterfaceTotals::ZERO,
             revision: 0,
             exported,
             dropped,
@@ -156,6 +162,7 @@ impl Ledger {
         for (entry, batch) in self.entries.iter_mut().zip(&drained.interfaces) {
             entry.totals.add_all(batch);
         }
+        self.unknown.add_all(&drained.unknown);
         add(&mut self.queued, drained.recorded);
         add(&mut self.overflow, drained.overflow());
     }
@@ -229,10 +236,11 @@ impl Ledger {
         }
     }
 
-    /// Names and totals of the interfaces, by slot number; then [`FORMER`] ones, if there are any.
+    /// Names and totals of the interfaces, by slot number; then [`FORMER`] and [`UNKNOWN`] ones, if there are any.
     pub fn interfaces(&self) -> impl Iterator<Item = (&str, &InterfaceTotals)> {
         let present = self.entries.iter().map(|entry| (entry.name.as_str(), &entry.totals));
-        present.chain(self.former.iter().map(|totals| (FORMER, totals)))
+        let unknown = (self.unknown.seen_packets != 0).then_some((UNKNOWN, &self.unknown));
+        present.chain(self.former.iter().map(|totals| (FORMER, totals))).chain(unknown)
     }
 
     /// Packets and octets in records that were handed over.
@@ -316,7 +324,7 @@ impl Serialize for Interfaces<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut map = serializer.serialize_map(None)?;
         let unwatched = self.0.unwatched().map(|(_, unwatched)| unwatched);
-        let unwatched = unwatched.chain(std::iter::once(Unwatched::default()));
+        let unwatched = unwatched.chain(std::iter::repeat(Unwatched::default()));
         for ((name, totals), unwatched) in self.0.interfaces().zip(unwatched) {
             map.serialize_entry(name, &Interface { totals, unwatched })?;
         }
@@ -390,7 +398,7 @@ mod tests {
     use minimizer_common::outcome::Outcome;
     use minimizer_common::tuple::{Tags, Tuple};
 
-    use super::{FORMER, Ledger};
+    use super::{FORMER, Ledger, UNKNOWN};
     use crate::interfaces::slot::Unwatched;
     use crate::records::drain::{InterfaceTotals, Occupancy, Totals};
     use crate::records::record::Record;
@@ -408,6 +416,7 @@ mod tests {
         let sum = packets.iter().sum();
         Totals {
             interfaces: packets.iter().map(interface).collect(),
+            unknown: InterfaceTotals::ZERO,
             recorded: Counts { packets: sum, octets: sum * 40 },
             residuals: Vec::new(),
             occupancy: Occupancy::default(),
@@ -431,6 +440,24 @@ mod tests {
         assert_eq!(json["interfaces"]["eth2"]["unwatched_seconds"], 1.5);
         assert_eq!(json["interfaces"]["eth0"].get("unwatched_times"), None);
         assert_eq!(json["interfaces"][FORMER]["seen"], 5);
+    }
+
+    #[test]
+    fn packets_of_interfaces_that_nobody_watches_are_nobody_elses() {
+        let mut ledger = Ledger::new(vec!["eth0".to_owned()]);
+        let mut totals = drained(&[3]);
+        totals.unknown.seen_packets = 2;
+        totals.unknown.outcomes[Outcome::UnknownInterface as usize] = 2;
+        ledger.add(&totals);
+        assert!(ledger.is_balanced());
+        let json = serde_json::to_value(&ledger).expect("a ledger is JSON");
+        assert_eq!(json["interfaces"]["eth0"]["seen"], 3);
+        assert_eq!(json["interfaces"]["eth0"]["outcomes"]["unknown_interface"], 0);
+        assert_eq!(json["interfaces"][UNKNOWN]["seen"], 2);
+        assert_eq!(json["interfaces"][UNKNOWN]["outcomes"]["unknown_interface"], 2);
+        totals.unknown.outcomes[Outcome::UnknownInterface as usize] = 1;
+        ledger.add(&totals);
+        assert!(!ledger.is_balanced());
     }
 
     #[test]

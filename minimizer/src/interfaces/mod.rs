@@ -1,5 +1,6 @@
 //! Network interfaces: what the kernel reports about them, which ones are selected, and which slot each has.
 
+mod blindness;
 pub mod netlink;
 pub mod selection;
 pub mod slot;

@@ -4,12 +4,17 @@ use std::time::{Duration, Instant};
 
 use tracing::{info, warn};
 
+use crate::interfaces::blindness::{Blindness, Sight};
 use crate::interfaces::netlink::Link;
 use crate::kernel::attach::{Action, Mode};
 
 /// Pause before the second attempt to attach. Each later pause is twice as long.
 const PAUSE_MIN: Duration = Duration::from_millis(250);
-/// The longest pause between attempts.
+/// Pause before a second copy of the program is tried where the first saw nothing; each later pause is twice as long.
+const BLIND_PAUSE_MIN: Duration = Duration::from_secs(60);
+/// Longest pause between such copies.
+const BLIND_PAUSE_MAX: Duration = Duration::from_secs(3600);
+/// Longest pause between attempts.
 const PAUSE_MAX: Duration = Duration::from_secs(60);
 
 /// How often and for how long the program was not attached, since its first attachment.
@@ -41,10 +46,23 @@ pub struct Watched {
     pub action: Action,
     /// The attachment, if there is one.
     pub attached: Option<Attached>,
-    /// Why there is no attachment.
+    /// Why there is none, or why it is of no use.
     pub reason: Option<String>,
+    /// Whether the program is attached and sees nothing of what the interface receives.
+    pub is_blind: bool,
     /// Whether the interface is up.
     pub up: bool,
+}
+
+/// Why an attachment is of no use.
+const BLIND: &str =
+    "attached, and the driver does not run the program: it receives frames of which the program sees none";
+
+/// The program is attached and sees nothing.
+#[derive(Debug)]
+struct Blind {
+    next_attempt: Instant,
+    pause: Duration,
 }
 
 /// The state of the interface.
@@ -75,6 +93,11 @@ pub struct InterfaceSlot {
     /// Whether the ledger has all its packets.
     pub is_drained: bool,
     up: bool,
+    /// Indices of the interfaces below it on which its driver runs the program: a bond's ports.
+    ports: Vec<u32>,
+    blindness: Blindness,
+    /// Set while the program is attached and sees nothing of what is received.
+    blind: Option<Blind>,
     unwatched: Unwatched,
     /// When the present gap began.
     gap: Option<Instant>,
@@ -92,6 +115,9 @@ impl InterfaceSlot {
             last_index: None,
             is_drained: true,
             up: false,
+            ports: Vec::new(),
+            blindness: Blindness::default(),
+            blind: None,
             unwatched: Unwatched::default(),
             gap: None,
         }
@@ -134,6 +160,7 @@ impl InterfaceSlot {
     }
 
     fn leave(&mut self, since: Instant) {
+        self.blind = None;
         self.state = State::Gone { since };
         self.is_drained = false;
         self.open_gap(since);
@@ -162,7 +189,69 @@ impl InterfaceSlot {
         self.name.clone_from(&link.name);
         self.up = link.up;
         self.is_drained = false;
+        self.blindness.attached(now);
+        self.blind = None;
         self.state = State::Attached(attached);
+    }
+
+    /// Indices of the interfaces below it on which its driver runs the program.
+    pub fn ports(&self) -> &[u32] {
+        &self.ports
+    }
+
+    /// Enters the ports, and returns those before.
+    pub const fn set_ports(&mut self, ports: Vec<u32>) -> Vec<u32> {
+        std::mem::replace(&mut self.ports, ports)
+    }
+
+    /// Indices under which packets of the interface come in: its own, and those of its ports.
+    pub fn indices(&self) -> impl Iterator<Item = u32> {
+        self.last_index.into_iter().chain(self.ports.iter().copied())
+    }
+
+    /// Compares the frames that the driver has received in all with those that the program saw since the latest drain.
+    /// Returns whether another copy of the program should be tried: it may see what this one does not.
+    pub fn observe(&mut self, now: Instant, received: u64, seen: u64) -> bool {
+        if self.attached().is_none() {
+            return false;
+        }
+        match self.blindness.observe(now, received, seen) {
+            Sight::Sees => {
+                if self.blind.take().is_some()
+                    && let Some(since) = self.gap.take()
+                {
+                    let gap = now.saturating_duration_since(since);
+                    self.unwatched.time += gap;
+                    let seconds = gap.as_secs_f64();
+                    info!("{} is seen again; it was not for {seconds:.3} s", self.name);
+                }
+                false
+            }
+            Sight::Unknown => false,
+            Sight::Blind(since) => {
+                let blind = self.blind.get_or_insert_with(|| {
+                    warn!(
+                        "{} receives frames, and its program sees none of them, although it is attached: the \
+                         driver does not run it. Another copy is put in its place; if that does not help, '--mode skb' \
+                         does",
+                        self.name
+                    );
+                    Blind { next_attempt: now, pause: BLIND_PAUSE_MIN }
+                });
+                let is_due = blind.next_attempt <= now;
+                if is_due {
+                    blind.next_attempt = now + blind.pause;
+                    blind.pause = (blind.pause * 2).min(BLIND_PAUSE_MAX);
+                }
+                self.open_gap(since);
+                is_due
+            }
+        }
+    }
+
+    /// Whether the program is attached and sees nothing of what is received.
+    pub const fn is_blind(&self) -> bool {
+        self.blind.is_some()
     }
 
     /// Records that the interface exists but the program could not be attached.
@@ -223,9 +312,10 @@ impl InterfaceSlot {
     }
 
     /// Records that another program is attached.
-    pub const fn set_program(&mut self, id: u32) {
+    pub fn set_program(&mut self, id: u32) {
         if let State::Attached(attached) = &mut self.state {
             attached.program_id = id;
+            self.blindness.attached(Instant::now());
         }
     }
 
@@ -246,7 +336,7 @@ impl InterfaceSlot {
     /// The interface, for other modules.
     pub fn watched(&self) -> Watched {
         let reason = match &self.state {
-            State::Attached(_) => None,
+            State::Attached(_) => self.is_blind().then(|| BLIND.to_owned()),
             State::Blocked { reason, .. } => Some(reason.clone()),
             State::Gone { .. } => Some("there is no such interface".to_owned()),
         };
@@ -255,6 +345,7 @@ impl InterfaceSlot {
             action: self.action,
             attached: self.attached(),
             reason,
+            is_blind: self.is_blind(),
             up: self.up,
         }
     }

@@ -69,6 +69,8 @@ pub struct InterfaceSlots {
 pub struct Candidate {
     slot: usize,
     link: Link,
+    /// The interfaces below it on which its driver runs the program.
+    ports: Vec<u32>,
     action: Action,
     /// Why the program must not be attached after all.
     objection: Option<AttachError>,
@@ -104,6 +106,7 @@ impl InterfaceSlots {
                 program.detach(if_index);
             }
         }
+        self.follow_ports(program, &links);
         self.tell_apart();
         let mut candidates = self.candidates(&links);
         if !self.force_tap && candidates.iter().any(|candidate| candidate.action == Action::Drop) {
@@ -147,10 +150,12 @@ impl InterfaceSlots {
     ) -> Result<Vec<usize>, AttachError> {
         let mut retired = Vec::new();
         let slot_number = |slot| u32::try_from(slot).unwrap_or(u32::MAX);
-        let pairs: Vec<_> =
-            candidates.iter().map(|candidate| (candidate.link.index, slot_number(candidate.slot))).collect();
+        let mut pairs = Vec::new();
+        for Candidate { slot, link, ports, .. } in &candidates {
+            pairs.extend(ports.iter().chain([&link.index]).map(|index| (*index, slot_number(*slot))));
+        }
         program.watch_all(&pairs)?;
-        for Candidate { slot, link, action, objection } in candidates {
+        for Candidate { slot, link, ports, action, objection } in candidates {
             if self.places.get(slot).is_none() {
                 let place = InterfaceSlot::new(&link, action, self.selection.is_named(&link.name));
                 self.places.insert(slot, place);
@@ -160,6 +165,7 @@ impl InterfaceSlots {
             }
             let place = &mut self.places[slot];
             place.last_index = Some(link.index);
+            place.set_ports(ports);
             let attached = match objection {
                 Some(objection) => Err(objection),
                 None => attach(program, &mut self.netlink, &link, action, self.mode),
@@ -184,10 +190,10 @@ impl InterfaceSlots {
         self.places.iter().map(|place| place.last_index.unwrap_or(0))
     }
 
-    /// Interface indices and slot numbers of all attachments.
+    /// Interface indices and slot numbers of what is attached, ports of bonds included.
     pub fn slots(&self) -> Vec<(u32, u32)> {
         let attached = (0..).zip(&self.places).filter(|(_, place)| place.attached().is_some());
-        attached.filter_map(|(slot, place)| Some((place.last_index?, slot))).collect()
+        attached.flat_map(|(slot, place)| place.indices().map(move |index| (index, slot))).collect()
     }
 
     /// Notes a reload: `program` has taken over the links of the one before.
@@ -213,7 +219,40 @@ impl InterfaceSlots {
         self.refused.len()
     }
 
-    /// Selected interfaces without an attachment, with a slot for each.
+    /// Follows the ports of bonds. Frames of a port that the program does not know yet are those of an unknown interface.
+    fn follow_ports(&mut self, program: &mut Program, links: &[Link]) {
+        for (slot, place) in (0..).zip(&mut self.places) {
+            let here = links.iter().find(|link| place.is_behind(link.index) && place.attached().is_some());
+            let Some(ports) = here.map(|link| link.ports(links)).filter(|ports| *ports != place.ports())
+            else {
+                continue;
+            };
+            let before = place.set_ports(ports);
+            let pairs: Vec<_> = place.indices().map(|index| (index, slot)).collect();
+            // There is room again after the next flip.
+            if program.watch_all(&pairs).is_err() {
+                place.set_ports(before);
+            }
+        }
+    }
+
+    /// Compares what the drivers of attached interfaces have received with what the program saw of each slot since the
+    /// latest call. Returns whether another copy of the program should take the place of this one.
+    pub fn observe(&mut self, seen: &[u64]) -> bool {
+        // A list that cannot be had now can be had at the next drain.
+        let Ok(links) = self.netlink.links() else { return false };
+        let now = Instant::now();
+        let mut is_due = false;
+        for (place, seen) in self.places.iter_mut().zip(seen) {
+            // Whoever has another index by now is another interface; the notification of that is on its way.
+            if let Some(link) = links.iter().find(|link| place.is_behind(link.index)) {
+                is_due |= place.observe(now, link.counters.received_packets, *seen);
+            }
+        }
+        is_due
+    }
+
+    /// Selected interfaces that are not attached, with slots for them.
     fn candidates(&mut self, links: &[Link]) -> Vec<Candidate> {
         let now = Instant::now();
         let mut candidates: Vec<Candidate> = Vec::new();
@@ -222,7 +261,8 @@ impl InterfaceSlots {
             if let Some(slot) = self.places.iter().position(|place| place.is_behind(link.index)) {
                 if self.places[slot].next_attempt().is_some_and(|attempt| attempt <= now) {
                     let (link, action) = (link.clone(), self.places[slot].action);
-                    candidates.push(Candidate { slot, link, action, objection: None });
+                    let ports = link.ports(links);
+                    candidates.push(Candidate { slot, link, ports, action, objection: None });
                 }
                 continue;
             }
@@ -240,7 +280,8 @@ impl InterfaceSlots {
             let slot = returned.or_else(|| self.new_slot(&candidates));
             match slot {
                 Some(slot) => {
-                    candidates.push(Candidate { slot, link: link.clone(), action, objection: None });
+                    let (link, ports) = (link.clone(), link.ports(links));
+                    candidates.push(Candidate { slot, link, ports, action, objection: None });
                 }
                 None => {
                     refused.insert(link.index);

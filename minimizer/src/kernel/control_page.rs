@@ -5,7 +5,7 @@ use std::mem::offset_of;
 use std::sync::atomic::{Ordering, fence};
 
 use aya::maps::MapData;
-use minimizer_common::settings::{Control, clock};
+use minimizer_common::settings::{Control, InterfaceEntry, clock};
 
 use crate::kernel::interface_positions::Positions;
 use crate::support::sys::Mapping;
@@ -32,8 +32,8 @@ impl ControlPage {
     /// slots throughout.
     pub fn watch(&mut self, pairs: &[(u32, u32)]) -> Option<()> {
         let change = self.positions.watch(pairs)?;
-        for (position, slot) in change.slots {
-            self.mapping.write(offset_of!(Control, interface_slots) + position, slot);
+        for (position, entry) in change.entries {
+            self.write_entry(position, entry);
         }
         if let Some(multiplier) = change.multiplier {
             // A program that reads the new multiplier also reads the new positions.
@@ -43,6 +43,10 @@ impl ControlPage {
         Some(())
     }
 
+    fn write_entry(&mut self, position: usize, entry: InterfaceEntry) {
+        self.mapping.write(offset_of!(Control, interfaces) + position * size_of::<u64>(), entry.0);
+    }
+
     /// Whether a grace period should pass before the next change.
     pub fn is_unsettled(&self) -> bool {
         self.positions.is_unsettled()
@@ -50,7 +54,9 @@ impl ControlPage {
 
     /// Records that a grace period has passed since the latest change: no program uses earlier positions.
     pub fn settled(&mut self) {
-        self.positions.settled();
+        for position in self.positions.settled() {
+            self.write_entry(position, InterfaceEntry(0));
+        }
     }
 
     /// Sets the time of later packets: units since the base, and seconds since 1970.

@@ -47,12 +47,13 @@ impl TimeUnits {
 /// everything.
 pub struct Program {
     ebpf: Ebpf,
-    compiled: Arc<CompiledPolicy>,
     control: ControlPage,
     generations: Generations,
     /// Attachments, each with its action, by interface index.
     links: BTreeMap<u32, (XdpLink, Action)>,
     time: TimeUnits,
+    /// What was fixed when it was loaded.
+    options: Options,
 }
 
 impl Program {
@@ -64,7 +65,15 @@ impl Program {
         Self::load_object(OBJECT, options)
     }
 
-    /// Loads the program as for a kernel with the features of `kernel`.
+    /// Loads the same program again, with maps of its own.
+    ///
+    /// # Errors
+    /// See [`ProgramError`].
+    pub fn load_again(&self) -> Result<Self, ProgramError> {
+        Self::load(&self.options)
+    }
+
+    /// Loads the program as for a kernel that lacks what `kernel` lacks.
     ///
     /// # Errors
     /// See [`ProgramError`].
@@ -100,11 +109,11 @@ impl Program {
         let unit_ms = u64::try_from(options.compiled.time_unit.as_millis()).unwrap_or(u64::MAX);
         let mut program = Self {
             ebpf,
-            compiled: Arc::clone(&options.compiled),
             control,
             generations,
             links: BTreeMap::new(),
             time: TimeUnits { base: time_base_units, unit_ms },
+            options: options.clone(),
         };
         program.control.set_realtime_offset(clock::realtime_offset_ns());
         Ok(program)
@@ -195,7 +204,7 @@ impl Program {
     /// # Errors
     /// If the verifier refuses it.
     pub fn load_tap(&mut self) -> Result<(), ProgramError> {
-        let tap = xdp_mut(&mut self.ebpf, Action::Drop.program(self.compiled.policy.tunnels))?;
+        let tap = xdp_mut(&mut self.ebpf, Action::Drop.program(self.options.compiled.policy.tunnels))?;
         if tap.fd().is_err() {
             tap.load().map_err(|source| ProgramError::Verify(Box::new(source)))?;
         }
@@ -242,7 +251,7 @@ impl Program {
     /// The policy, in the form that the program applies.
     #[must_use]
     pub const fn compiled(&self) -> &Arc<CompiledPolicy> {
-        &self.compiled
+        &self.options.compiled
     }
 
     /// The generations, for flips and drains.
@@ -307,7 +316,7 @@ impl Program {
     }
 
     fn xdp_of(&self, action: Action) -> Result<&Xdp, ProgramError> {
-        match self.ebpf.program(action.program(self.compiled.policy.tunnels)) {
+        match self.ebpf.program(action.program(self.options.compiled.policy.tunnels)) {
             Some(AyaProgram::Xdp(xdp)) => Ok(xdp),
             _ => Err(ProgramError::Object("there is no XDP program in it")),
         }

@@ -1,6 +1,8 @@
 //! Empties a quiet generation: copies what was counted, zeroes it, merges the CPUs.
 
-use minimizer_common::generation::{Counts, INTERFACES_MAX, InterfaceCounters, Shape, WAYS};
+use minimizer_common::generation::{
+    Counts, INTERFACES_MAX, InterfaceCounters, Shape, UNKNOWN_INTERFACE, WAYS,
+};
 use minimizer_common::outcome::Outcome;
 use minimizer_common::tuple::Slot;
 
@@ -117,6 +119,8 @@ impl Occupancy {
 pub struct Totals {
     /// Totals by interface slot.
     pub interfaces: Vec<InterfaceTotals>,
+    /// Totals of every interface that nobody watches.
+    pub unknown: InterfaceTotals,
     /// Packets and octets in the records.
     pub recorded: Counts,
     /// Counts counters that are not zero.
@@ -151,6 +155,7 @@ pub fn drain(quiet: &mut Quiet<'_>, records: &mut Records, milliseconds: impl Fn
 pub fn drain_slots(quiet: &mut Quiet<'_>, interfaces: usize, mut take: impl FnMut(&Slot)) -> Totals {
     let shape = quiet.shape();
     let mut interfaces = vec![InterfaceTotals::ZERO; interfaces];
+    let mut unknown = InterfaceTotals::ZERO;
     let mut recorded = Counts::default();
     let mut residuals = Vec::new();
     let mut occupancy = Occupancy::empty(shape);
@@ -162,16 +167,14 @@ pub fn drain_slots(quiet: &mut Quiet<'_>, interfaces: usize, mut take: impl FnMu
     };
     for cpu in 0..shape.cpus {
         quiet.state(cpu).pseudonym_key = [0; 2];
+        take_counters(quiet.counters(cpu, UNKNOWN_INTERFACE), &mut unknown);
         let mut seen = 0;
         let mut overflowed = 0;
         for (slot, totals) in (0..).zip(&mut interfaces) {
             let counters = quiet.counters(cpu, slot);
             seen += counters.seen_packets;
             overflowed += counters.outcomes[Outcome::Overflow as usize];
-            if counters.seen_packets != 0 {
-                totals.add(counters);
-                *counters = zerocopy::FromZeros::new_zeroed();
-            }
+            take_counters(counters, totals);
         }
         if seen == 0 {
             continue;
@@ -189,7 +192,14 @@ pub fn drain_slots(quiet: &mut Quiet<'_>, interfaces: usize, mut take: impl FnMu
         let spilled = usize::try_from(spilled).unwrap_or(usize::MAX);
         quiet.spill(cpu).iter_mut().take(spilled).for_each(&mut take);
     }
-    Totals { interfaces, recorded, residuals, occupancy }
+    Totals { interfaces, unknown, recorded, residuals, occupancy }
+}
+
+fn take_counters(counters: &mut InterfaceCounters, totals: &mut InterfaceTotals) {
+    if counters.seen_packets != 0 {
+        totals.add(counters);
+        *counters = zerocopy::FromZeros::new_zeroed();
+    }
 }
 
 fn take_residuals(counters: &mut [Counts], totals: &mut Vec<ResidualTotals>) {

@@ -309,6 +309,7 @@ pub(crate) mod tests {
         let mut ledger = Ledger::new(vec!["eth\"0\\".to_owned(), "gone".to_owned()]);
         let packets = totals.outcome(Outcome::Counted);
         ledger.add(&Totals {
+            unknown: InterfaceTotals::ZERO,
             recorded: Counts { packets, octets: 70_000 },
             interfaces: vec![totals, InterfaceTotals::ZERO],
             residuals: vec![residual],
@@ -346,6 +347,7 @@ pub(crate) mod tests {
                 action: Action::Pass,
                 attached: Some(Attached { if_index: 13, mode: Mode::Native, program_id: 4711 }),
                 reason: None,
+                is_blind: false,
                 up: true,
             },
             Watched {
@@ -353,6 +355,7 @@ pub(crate) mod tests {
                 action: Action::Drop,
                 attached: None,
                 reason: Some("there is no such interface".to_owned()),
+                is_blind: false,
                 up: false,
             },
         ];

@@ -144,7 +144,7 @@ pub struct InterfaceReport {
     /// The kernel's number of the program, when it is attached.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub program_id: Option<u32>,
-    /// Why it is not attached.
+    /// Why it is not attached, or why the attachment is of no use.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
     /// What it saw between the last two drains; absent before the first one.
@@ -300,7 +300,10 @@ impl Report {
             let seen = packets(&totals["seen"]);
             row(&interface.name, format!("{mode}{state}, seen {seen}{outcomes}{unwatched}"));
             if let Some(reason) = &interface.reason {
-                row("", format!("not attached: {reason}"));
+                row(
+                    "",
+                    if interface.mode.is_some() { reason.clone() } else { format!("not attached: {reason}") },
+                );
             }
         }
         let [exported, suppressed, overflow] = ["exported", "suppressed", "overflow"].map(|name| {

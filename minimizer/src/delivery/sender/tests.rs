@@ -138,6 +138,7 @@ fn batch(number: u64, records: u32, terms: &Arc<Terms>, accounting: &Accounting)
     };
     interface.outcomes[Outcome::Counted as usize] = recorded.packets;
     let totals = Totals {
+        unknown: InterfaceTotals::ZERO,
         interfaces: vec![interface],
         recorded,
         residuals: Vec::new(),

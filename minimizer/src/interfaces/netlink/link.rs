@@ -107,7 +107,19 @@ impl Link {
         named.unwrap_or(if self.loopback { "loopback" } else { "unknown" })
     }
 
-    /// Whether it is one end of a veth pair.
+    /// Indices of the interfaces on which its driver runs its program, so that packets come in under theirs: the ports of
+    /// a bond, and of the Hyper-V driver the virtual function that it is paired with.
+    #[must_use]
+    pub fn ports(&self, links: &[Self]) -> Vec<u32> {
+        if !matches!(self.kind.as_deref(), Some("bond" | "team"))
+            && self.driver.as_deref() != Some("hv_netvsc")
+        {
+            return Vec::new();
+        }
+        links.iter().filter(|link| link.controller == Some(self.index)).map(|link| link.index).collect()
+    }
+
+    /// Whether it is one end of a virtual cable.
     #[must_use]
     pub fn is_veth(&self) -> bool {
         self.kind.as_deref() == Some("veth")

@@ -74,6 +74,11 @@ impl Families<'_> {
             "Whether the program is attached to the interface (1) or not (0), and in which mode",
             attached,
         )?;
+        self.gauges(
+            "minimizer_interface_blind",
+            "Whether the program is attached to the interface and sees none of the frames that it receives (1), because the driver does not run it, or not (0)",
+            watched().map(|watched| (vec![label(watched)], u64::from(watched.is_blind))),
+        )?;
         let infos = watched().filter_map(|watched| {
             let attached = watched.attached?;
             let labels = vec![

@@ -1,0 +1,69 @@
+//! A driver may run the program under an index that nobody watches: those packets are nobody else's.
+
+use std::sync::Arc;
+
+use anyhow::{Result, ensure};
+use minimizer::commands::demo::generator::Traffic;
+use minimizer::delivery::ledger::{Ledger, UNKNOWN};
+use minimizer::interfaces::slot::Unwatched;
+use minimizer::kernel::attach::{Action, Mode};
+use minimizer::kernel::prepared::Options;
+use minimizer::kernel::program::Program;
+use minimizer::records::drain::drain_slots;
+use minimizer_common::generation::Counts;
+use minimizer_common::outcome::Outcome;
+use tests::expected::Expected;
+use tests::network::Network;
+use tests::privilege::can_use_kernel;
+
+const FRAMES: u64 = 3000;
+
+/// Attached to both cables, one of which is watched: the control page's hash is without collisions for watched indices
+/// only, so that the other one's packets would be found in the watched one's slot.
+#[test]
+fn packets_of_an_interface_that_nobody_watches_are_nobody_elses() -> Result<()> {
+    if !can_use_kernel() {
+        return Ok(());
+    }
+    for action in [Action::Pass, Action::Drop] {
+        let mut network = Network::new(2, 1500)?;
+        let [watched, other] = [0, 1].map(|cable| network.cables()[cable].receiver.index);
+        let mut program = Program::load(&Options { flows_per_cpu: 4096, ..Options::default() })?;
+        program.watch(watched, 0)?;
+        for if_index in [watched, other] {
+            program.attach_for(action, if_index, Mode::Native)?;
+        }
+        let traffic = Arc::new(Traffic::mixed(9));
+        let sent = [network.send_all(0, &traffic, FRAMES)?, network.send_all(1, &traffic, 2 * FRAMES)?];
+        // From now on the other one is a port of the first, as that of a bond is.
+        program.watch_all(&[(watched, 0), (other, 0)])?;
+        let sent_as_port = network.send_all(1, &traffic, FRAMES)?;
+        // And no port any more.
+        program.watch_all(&[(watched, 0)])?;
+        let sent_after = network.send_all(1, &traffic, FRAMES)?;
+        program.detach_all();
+
+        let mut packets = 0;
+        let mut quiet = program.generations().flip()?;
+        let totals = drain_slots(&mut quiet, 1, |slot| packets += u64::from(slot.packets()));
+        let mut ledger = Ledger::new(vec!["watched".to_owned()]);
+        ledger.enter(0, "watched", Unwatched::default());
+        ledger.add(&totals);
+        ledger.add_exported(totals.recorded, Counts::default());
+        ensure!(ledger.is_balanced(), "{ledger:?}");
+        let seen: Vec<_> = ledger.interfaces().map(|(name, totals)| (name, totals.seen_packets)).collect();
+        assert_eq!(seen, [("watched", sent[0] + sent_as_port), (UNKNOWN, sent[1] + sent_after)]);
+        let expected: u64 = [sent[0], sent_as_port]
+            .map(|sent| Expected::of(traffic.round(), sent, 0).outcomes[Outcome::Counted as usize])
+            .iter()
+            .sum();
+        assert_eq!(packets, expected, "only what is watched is in records");
+        assert_eq!(totals.unknown.outcome(Outcome::UnknownInterface), sent[1] + sent_after);
+        assert_eq!(totals.unknown.outcomes.iter().sum::<u64>(), sent[1] + sent_after);
+        // Nothing is left for the next drain.
+        let mut quiet = program.generations().flip()?;
+        let totals = drain_slots(&mut quiet, 1, |_| ());
+        assert_eq!(totals.unknown.seen_packets, 0);
+    }
+    Ok(())
+}
