@@ -10,9 +10,8 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, Result, ensure};
 use minimizer::commands::demo::generator::Traffic;
-use minimizer::delivery::ledger::Ledger;
 use minimizer::delivery::loss::Loss;
-use minimizer::delivery::sink::{CHUNK_RECORDS_MAX, Heading, Sink, Taken};
+use minimizer::delivery::sink::{CHUNK_RECORDS_MAX, Heading, Losses, Sink, Taken};
 use minimizer::policy::field::Fields;
 use minimizer::policy::model::Policy;
 use minimizer::records::record::Record;
@@ -114,7 +113,6 @@ impl Sender {
     /// Brings a batch; returns how many records were taken, what became of them, and the error that stopped it.
     fn bring(&mut self, records: &[Record]) -> (usize, Taken, Option<minimizer::delivery::sink::SinkError>) {
         self.number += 1;
-        let ledger = Ledger::new(Vec::new());
         let heading = Heading {
             number: self.number,
             begin_ms: BEGIN_MS + self.number * 1000,
@@ -123,7 +121,7 @@ impl Sender {
             recipient: &self.policy.recipients[0],
             fields: self.fields,
             interfaces: &[],
-            ledger: &ledger,
+            losses: Losses::default(),
             program_tag: "0123456789abcdef",
         };
         let (mut count, mut last) = (0, Taken::Held);

@@ -12,7 +12,7 @@ use crate::agent::progress::Progress;
 use crate::delivery::accounting::Accounting;
 use crate::delivery::batch::{Batch, Origin};
 use crate::delivery::ledger::Ledger;
-use crate::delivery::sink::Interface;
+use crate::delivery::sink::{Interface, Losses};
 use crate::interfaces::slots::InterfaceSlots;
 use crate::kernel::error::ProgramError;
 use crate::kernel::program::Program;
@@ -156,17 +156,18 @@ impl<F: FnMut(&Progress<'_>)> Worker<F> {
         if terms.compiled.collected.has_protocols() {
             ledger.add_protocols(records.iter());
         }
-        let origin = self.origin(ledger.clone());
+        let losses = Losses { overflow: ledger.overflow(), dropped: ledger.dropped() };
         drop(ledger);
-        let batch = Arc::new(Batch::new(records, totals, terms, origin, &accounting));
-        accounting.queues().iter().for_each(|queue| queue.push(&batch));
+        let origin = self.origin(losses);
+        let batch = Arc::new(Batch::new(records, totals, terms, origin, accounting.queues().len()));
+        accounting.push(&batch);
         let ledger = accounting.ledger();
         self.report(&ledger, Some((&batch.totals, start.elapsed())));
         Ok(())
     }
 
     /// When and where the batch was drained that is drained now.
-    fn origin(&mut self, ledger: Ledger) -> Origin {
+    fn origin(&mut self, losses: Losses) -> Origin {
         self.batches += 1;
         let begin_ms = std::mem::replace(&mut self.drained_ms, now_ms());
         let attached =
@@ -177,7 +178,7 @@ impl<F: FnMut(&Progress<'_>)> Worker<F> {
             number: self.batches,
             interval_ms: (begin_ms, self.drained_ms.max(begin_ms)),
             interfaces: attached.collect(),
-            ledger,
+            losses,
             program_tag: Arc::clone(&self.program_tag),
         }
     }

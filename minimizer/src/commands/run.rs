@@ -161,7 +161,7 @@ pub fn run(args: &cli::Run) -> Result<(), RunError> {
     if let Some(queue) = printed_lane {
         // Batches that came after the output failed are lost, and counted.
         while let Some(batch) = queue.next_batch() {
-            queue.lost(&batch, Loss::Output);
+            accounting.lost(&queue, &batch, Loss::Output);
         }
     }
     senders.finish(settings.shutdown_timeout);
@@ -209,7 +209,7 @@ fn print(queue: &Queue, accounting: &Accounting, published: &Published, output: 
     while let Some(batch) = queue.next_batch() {
         // The recipient was checked at the start, but a reloaded policy may lack it: then nobody may see the batch.
         let Ok(offered) = batch.offered(queue.recipient()) else {
-            queue.lost(&batch, Loss::NoRecipient);
+            accounting.lost(queue, &batch, Loss::NoRecipient);
             published.settled(&accounting.ledger());
             continue;
         };
@@ -218,8 +218,8 @@ fn print(queue: &Queue, accounting: &Accounting, published: &Published, output: 
             Output::Table => show(&mut live, &batch, &offered, accounting),
         };
         match result {
-            Ok(()) => queue.exported(&batch, offered.len(), offered.suppressed),
-            Err(_) => queue.lost(&batch, Loss::Output),
+            Ok(()) => accounting.exported(queue, &batch, offered.len(), offered.suppressed),
+            Err(_) => accounting.lost(queue, &batch, Loss::Output),
         }
         published.settled(&accounting.ledger());
         result?;

@@ -4,17 +4,17 @@ use std::collections::BTreeMap;
 
 use minimizer_common::generation::Counts;
 use minimizer_common::outcome::Outcome;
-use serde::ser::{Serialize, SerializeMap as _, SerializeStruct as _, Serializer};
 
 use crate::delivery::account::Account;
+use crate::delivery::settlement::Entry;
 use crate::interfaces::slot::Unwatched;
 use crate::records::drain::{InterfaceTotals, Totals};
 use crate::records::record::Record;
 
-/// Name of the entry for interfaces whose slots were given to others. No interface has a space in its name.
+/// Name of the entry for interfaces whose slots others have now. No interface has a space in its name.
 pub const FORMER: &str = "former interfaces";
 
-/// Kinds of packets that are told apart where nobody needs more.
+/// Classes of protocols, for whoever does not need each protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ProtocolClass {
     /// TCP.
@@ -54,7 +54,7 @@ impl ProtocolClass {
     }
 }
 
-/// Packets of IPv4 and of IPv6, by the order of [`ProtocolClass::ALL`].
+/// Packets of IPv4 and of IPv6, in the order of [`ProtocolClass::ALL`].
 pub type ProtocolPackets = [[u64; ProtocolClass::ALL.len()]; 2];
 
 /// Name of the entry for interfaces that nobody watches, but on which a driver ran the program.
@@ -62,14 +62,14 @@ pub const UNKNOWN: &str = "unknown interfaces";
 
 /// One interface.
 #[derive(Clone, Debug)]
-struct Entry {
+struct InterfaceEntry {
     name: String,
     totals: InterfaceTotals,
     unwatched: Unwatched,
     protocols: ProtocolPackets,
 }
 
-impl Entry {
+impl InterfaceEntry {
     const fn new(name: String, unwatched: Unwatched) -> Self {
         Self { name, totals: InterfaceTotals::ZERO, unwatched, protocols: [[0; 4]; 2] }
     }
@@ -79,8 +79,8 @@ impl Entry {
 #[derive(Clone, Debug)]
 pub struct Ledger {
     /// By slot number.
-    entries: Vec<Entry>,
-    /// Interfaces that had a slot which another one has now.
+    entries: Vec<InterfaceEntry>,
+    /// Sum over the interfaces whose slots others have now.
     former: Option<InterfaceTotals>,
     /// Interfaces that nobody watches.
     unknown: InterfaceTotals,
@@ -92,8 +92,9 @@ pub struct Ledger {
     dropped: Counts,
     /// Packets and octets in records that wait to be handed over.
     queued: Counts,
-    /// Packets and octets that the policy keeps from the recipient: too few sources made their records.
+    /// Packets and octets that were handed over without keys: too few sources made their records.
     suppressed: Counts,
+    /// Packets and octets in residual counters.
     overflow: Counts,
     /// Packets in records by the number of the indicator that selected them.
     selected: BTreeMap<u64, u64>,
@@ -105,7 +106,7 @@ impl Ledger {
     /// An empty ledger for interfaces with these names, by slot number.
     #[must_use]
     pub fn new(names: Vec<String>) -> Self {
-        let entry = |name| Entry::new(name, Unwatched::default());
+        let entry = |name| InterfaceEntry::new(name, Unwatched::default());
         let entries = names.into_iter().map(entry).collect();
         let (exported, dropped, queued, suppressed, overflow) = Default::default();
         Self {
@@ -123,19 +124,19 @@ impl Ledger {
         }
     }
 
-    /// Enters the present name of the interface in a slot, and how long nobody watched it; a slot beyond
-    /// the last is a new one.
+    /// Enters the present name of the interface in a slot, and how often and how long nobody watched it. A slot beyond the
+    /// last one is added.
     pub fn enter(&mut self, slot: usize, name: &str, unwatched: Unwatched) {
         self.revision += 1;
         while self.entries.len() <= slot {
-            self.entries.push(Entry::new(name.to_owned(), unwatched));
+            self.entries.push(InterfaceEntry::new(name.to_owned(), unwatched));
         }
         name.clone_into(&mut self.entries[slot].name);
         self.entries[slot].unwatched = unwatched;
     }
 
-    /// Moves what the interface in a slot saw to [`FORMER`]: another one gets the slot. All packets of the
-    /// first must have been entered.
+    /// Moves what the interface in a slot saw to [`FORMER`], because another interface gets the slot. All packets of the
+    /// former one must have been entered.
     pub fn retire(&mut self, slot: usize) {
         self.revision += 1;
         if let Some(entry) = self.entries.get_mut(slot) {
@@ -167,7 +168,7 @@ impl Ledger {
         add(&mut self.overflow, drained.overflow());
     }
 
-    /// Enters records that were handed over; `suppressed` of their packets without their keys.
+    /// Enters records that were handed over, `suppressed` of their packets without keys.
     pub fn add_exported(&mut self, counts: Counts, suppressed: Counts) {
         self.revision += 1;
         self.queued.packets -= counts.packets;
@@ -185,14 +186,22 @@ impl Ledger {
         add(&mut self.dropped, counts);
     }
 
-    /// SerializedCounts the packets of records by the indicator that selected them.
+    /// Enters what became of a batch, in the end.
+    pub fn settle(&mut self, Entry { exported, suppressed, dropped }: Entry) {
+        let mut counts = exported;
+        add(&mut counts, suppressed);
+        self.add_exported(counts, suppressed);
+        self.add_dropped(dropped);
+    }
+
+    /// Counts the packets of records by the indicator that selected them.
     pub fn add_selected(&mut self, records: impl IntoIterator<Item = Record>) {
         for record in records.into_iter().filter(|record| record.selector_id != 0) {
             *self.selected.entry(record.selector_id).or_default() += record.packets;
         }
     }
 
-    /// SerializedCounts the packets of records by interface, IP version and protocol. All three must have been collected.
+    /// Counts the packets of records by interface, IP version and protocol. All three must have been collected.
     pub fn add_protocols(&mut self, records: impl IntoIterator<Item = Record>) {
         for Record { tuple, packets, .. } in records {
             let slot = usize::try_from(tuple.tags().interface()).unwrap_or(usize::MAX);
@@ -208,13 +217,13 @@ impl Ledger {
         self.entries.iter().map(|entry| (entry.name.as_str(), &entry.protocols))
     }
 
-    /// Packets in records by the number of the indicator that selected them; none where no recipient is told.
+    /// Packets in records by the number of the indicator that selected them. Empty where no recipient gets that number.
     #[must_use]
     pub const fn selected(&self) -> &BTreeMap<u64, u64> {
         &self.selected
     }
 
-    /// Takes the accounts of the sinks as they stand.
+    /// Replaces the accounts of the sinks by these.
     pub fn set_sinks(&mut self, sinks: impl Iterator<Item = Account>) {
         self.revision += 1;
         self.sinks.clear();
@@ -227,7 +236,7 @@ impl Ledger {
         &self.sinks
     }
 
-    /// Enters a packet that could not be given to the kernel program but has a known outcome.
+    /// Enters a packet whose outcome is known although the kernel program could not be given it.
     pub fn add_outcome(&mut self, interface: usize, outcome: Outcome, frame_octets: u64) {
         if let Some(total) = self.entries.get_mut(interface).map(|entry| &mut entry.totals) {
             total.seen_packets += 1;
@@ -236,7 +245,8 @@ impl Ledger {
         }
     }
 
-    /// Names and totals of the interfaces, by slot number; then [`FORMER`] and [`UNKNOWN`] ones, if there are any.
+    /// Names and totals of the interfaces, by slot number, and after them those of [`FORMER`] and [`UNKNOWN`] ones, if there are
+    /// any.
     pub fn interfaces(&self) -> impl Iterator<Item = (&str, &InterfaceTotals)> {
         let present = self.entries.iter().map(|entry| (entry.name.as_str(), &entry.totals));
         let unknown = (self.unknown.seen_packets != 0).then_some((UNKNOWN, &self.unknown));
@@ -261,7 +271,7 @@ impl Ledger {
         self.queued
     }
 
-    /// Packets and octets that were handed over in sums without keys, because too few sources made their records.
+    /// Packets and octets that were handed over without keys, because too few sources made their records.
     #[must_use]
     pub const fn suppressed(&self) -> Counts {
         self.suppressed
@@ -295,99 +305,6 @@ impl Ledger {
 fn add(total: &mut Counts, counts: Counts) {
     total.packets += counts.packets;
     total.octets += counts.octets;
-}
-
-impl Serialize for Ledger {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut ledger = serializer.serialize_struct("Ledger", 9)?;
-        ledger.serialize_field("interfaces", &Interfaces(self))?;
-        ledger.serialize_field("exported", &SerializedCounts(self.exported))?;
-        ledger.serialize_field("dropped", &SerializedCounts(self.dropped))?;
-        ledger.serialize_field("queued", &SerializedCounts(self.queued))?;
-        ledger.serialize_field("suppressed", &SerializedCounts(self.suppressed))?;
-        ledger.serialize_field("overflow", &SerializedCounts(self.overflow))?;
-        if !self.selected.is_empty() {
-            ledger.serialize_field("selected", &self.selected)?;
-        }
-        if !self.sinks.is_empty() {
-            let sinks: BTreeMap<_, _> = self.sinks.iter().map(|sink| (&sink.name, sink)).collect();
-            ledger.serialize_field("sinks", &sinks)?;
-        }
-        ledger.serialize_field("balanced", &self.is_balanced())?;
-        ledger.end()
-    }
-}
-
-struct Interfaces<'ledger>(&'ledger Ledger);
-
-impl Serialize for Interfaces<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut map = serializer.serialize_map(None)?;
-        let unwatched = self.0.unwatched().map(|(_, unwatched)| unwatched);
-        let unwatched = unwatched.chain(std::iter::repeat(Unwatched::default()));
-        for ((name, totals), unwatched) in self.0.interfaces().zip(unwatched) {
-            map.serialize_entry(name, &Interface { totals, unwatched })?;
-        }
-        map.end()
-    }
-}
-
-struct Interface<'ledger> {
-    totals: &'ledger InterfaceTotals,
-    unwatched: Unwatched,
-}
-
-impl Serialize for Interface<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let Self { totals, unwatched: Unwatched { times, time } } = *self;
-        let fields = if times == 0 { 4 } else { 6 };
-        let mut interface = serializer.serialize_struct("Interface", fields)?;
-        interface.serialize_field("seen", &totals.seen_packets)?;
-        interface.serialize_field("seen_octets", &totals.seen_octets)?;
-        interface.serialize_field("outcomes", &Outcomes(totals))?;
-        interface.serialize_field("octets_counted", &totals.octets_counted)?;
-        if times != 0 {
-            interface.serialize_field("unwatched_times", &times)?;
-            interface.serialize_field("unwatched_seconds", &time.as_secs_f64())?;
-        }
-        interface.end()
-    }
-}
-
-/// All outcomes by name; those with reasons as an object of the reasons that occurred.
-struct Outcomes<'ledger>(&'ledger InterfaceTotals);
-
-impl Serialize for Outcomes<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut map = serializer.serialize_map(None)?;
-        let mut done = Vec::new();
-        for outcome in Outcome::ALL {
-            let name = outcome.name();
-            if outcome.reason().is_none() {
-                map.serialize_entry(name, &self.0.outcome(*outcome))?;
-            } else if !done.contains(&name) {
-                done.push(name);
-                let reasons: serde_json::Map<String, serde_json::Value> = Outcome::ALL
-                    .iter()
-                    .filter(|other| other.name() == name && self.0.outcome(**other) != 0)
-                    .filter_map(|other| Some((other.reason()?.to_owned(), self.0.outcome(*other).into())))
-                    .collect();
-                map.serialize_entry(name, &reasons)?;
-            }
-        }
-        map.end()
-    }
-}
-
-struct SerializedCounts(Counts);
-
-impl Serialize for SerializedCounts {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut counts = serializer.serialize_struct("Counts", 2)?;
-        counts.serialize_field("packets", &self.0.packets)?;
-        counts.serialize_field("octets", &self.0.octets)?;
-        counts.end()
-    }
 }
 
 #[cfg(test)]

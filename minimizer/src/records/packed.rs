@@ -93,7 +93,11 @@ impl Packing {
 
     /// Takes out what was added since the last time.
     pub fn take(&mut self, decoder: SlotDecoder) -> Packed {
-        Packed { narrow: self.narrow.take(), wide: self.wide.take(), decoder }
+        let (mut narrow, mut wide) = (self.narrow.take(), self.wide.take());
+        // They may wait for hours: the room that was left for more would wait with them.
+        narrow.shrink_to_fit();
+        wide.shrink_to_fit();
+        Packed { narrow, wide, decoder }
     }
 }
 
@@ -145,7 +149,9 @@ impl Packed {
     /// Octets of memory that they take.
     #[must_use]
     pub fn octets(&self) -> u64 {
-        let octets = size_of_val(&*self.narrow) + size_of_val(&*self.wide);
+        let octets = self.narrow.capacity() * size_of::<Narrow>()
+            + self.wide.capacity() * size_of::<Slot>()
+            + self.decoder.if_indices.capacity() * size_of::<u32>();
         u64::try_from(octets).unwrap_or(u64::MAX)
     }
 
@@ -206,7 +212,7 @@ mod tests {
         packing.add(&slot([4, 0, 0, 0], 2, 50, 16, (4, 5)));
         packing.add(&slot([4, 0, 0, 9], 3, 50, 16, (5, 9)));
         let packed = packing.take(decoder());
-        assert_eq!((packed.len(), packed.octets()), (20, 10 * (40 + 64)));
+        assert_eq!((packed.len(), packed.octets()), (20, 10 * (40 + 64) + 2 * 4));
         let all: Vec<_> = packed.iter().collect();
         let mut buffer = Vec::new();
         for start in 0..=20 {

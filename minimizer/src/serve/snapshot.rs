@@ -269,8 +269,9 @@ pub(crate) mod tests {
     use jiff::Timestamp;
 
     use crate::agent::progress::Progress;
-    use crate::delivery::account::{Account, Tally};
+    use crate::delivery::account::Account;
     use crate::delivery::ledger::Ledger;
+    use crate::delivery::tally::Tally;
     use crate::interfaces::slot::Unwatched;
     use crate::interfaces::slot::{Attached, Watched};
     use crate::kernel::attach::{Action, Mode};

@@ -9,8 +9,8 @@ use serde::Deserialize;
 use super::files::{FilesConfig, FilesFile};
 use super::ipfix::{IpfixConfig, IpfixFile};
 use super::kafka::{KafkaConfig, KafkaFile};
-use crate::delivery::queue::Bounds;
 use crate::delivery::sink::Sink;
+use crate::delivery::waiting::Bounds;
 use crate::support::toml::{At, Document};
 
 /// One of `[[sinks]]`: exactly one of `ipfix`, `files` and `kafka` says what it is.
@@ -26,7 +26,7 @@ pub struct SinkFile {
     /// wait.
     #[schemars(range(min = 1))]
     pub queue_records: Option<At<u64>>,
-    /// Memory of the records that may wait, like "128MiB".
+    /// Memory of the batches that may wait, like "128MiB".
     pub queue_bytes: Option<At<String>>,
     /// IPFIX, to a collector or in files.
     pub ipfix: Option<At<IpfixFile>>,

@@ -259,7 +259,7 @@ impl Sink for Exporter {
         self.ready()?;
         if self.batch != heading.number {
             self.batch = heading.number;
-            self.statistics.note(heading.ledger, heading.end_ms);
+            self.statistics.note(heading.losses, heading.end_ms);
             self.statistics.write(&mut self.outbox)?;
             self.outbox.finish()?;
             self.transport.send(&mut self.outbox)?;

@@ -8,8 +8,7 @@ use super::anonymization::Anonymization;
 use super::element::{specifier, time};
 use super::layout::TEMPLATE_ID_MIN;
 use super::outbox::{EncodeError, Kind, Outbox};
-use crate::delivery::ledger::Ledger;
-use crate::delivery::sink::Interface;
+use crate::delivery::sink::{Interface, Losses};
 
 /// `selectorId` of the sampling that selects every packet. Indicators have numbers above.
 const EVERY_PACKET: u64 = 0;
@@ -161,10 +160,10 @@ pub(super) struct Statistics {
 }
 
 impl Statistics {
-    /// Takes over what the ledger has at the end of a batch.
-    pub(super) fn note(&mut self, ledger: &Ledger, end_ms: u64) {
-        self.ignored = (ledger.overflow().packets, ledger.overflow().octets);
-        let not_sent = (ledger.dropped().packets, ledger.dropped().octets);
+    /// Takes over the losses up to the end of a batch.
+    pub(super) fn note(&mut self, Losses { overflow, dropped }: Losses, end_ms: u64) {
+        self.ignored = (overflow.packets, overflow.octets);
+        let not_sent = (dropped.packets, dropped.octets);
         if not_sent != self.not_sent {
             let first = if self.not_sent_ms.0 == 0 { end_ms } else { self.not_sent_ms.0 };
             self.not_sent_ms = (first, end_ms);

@@ -3,8 +3,9 @@
 use std::fmt;
 
 use super::{Families, Labels};
-use crate::delivery::account::{Account, Tally};
+use crate::delivery::account::Account;
 use crate::delivery::loss::Loss;
+use crate::delivery::tally::Tally;
 use crate::serve::snapshot::Snapshot;
 
 /// A counter of each sink: name, help, value.
@@ -80,7 +81,7 @@ impl Families<'_> {
         )?;
         self.gauges(
             "minimizer_sink_queued_bytes",
-            "Memory of the records that wait for the sink",
+            "Memory of the batches that wait for the sink or are being handed to it",
             sinks.iter().map(|sink| (vec![label(sink)], sink.queue_bytes)),
         )?;
         self.gauges(
