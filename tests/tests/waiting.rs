@@ -54,6 +54,7 @@ fn batch(number: u64, flows: u64, terms: &Arc<Terms>, accounting: &Accounting) -
         residuals: Vec::new(),
         occupancy: Occupancy::default(),
     };
+    accounting.lock().add(&totals);
     let interface = |index: &u32| Interface { index: *index, name: format!("interface{index}") };
     let origin = Origin {
         number,

@@ -62,7 +62,7 @@ impl Accounting {
     }
 
     /// The ledger for an entry. Every entry is complete when the lock is released.
-    pub(crate) fn lock(&self) -> MutexGuard<'_, Ledger> {
+    pub fn lock(&self) -> MutexGuard<'_, Ledger> {
         self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

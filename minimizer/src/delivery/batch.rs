@@ -203,3 +203,60 @@ impl Offered<'_> {
         self.view.valued(self.residual.as_slice(), &mut valued).first().copied()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, PoisonError};
+
+    use jiff::Timestamp;
+    use minimizer_common::generation::Counts;
+
+    use super::{Batch, Interface, Losses, Origin, Source};
+    use crate::kernel::program::TimeUnits;
+    use crate::policy::compile::CompiledPolicy;
+    use crate::records::drain::{InterfaceTotals, Occupancy, Totals};
+    use crate::records::keys::Keys;
+    use crate::records::packed::{Packing, SlotDecoder};
+    use crate::records::terms::Keyring;
+
+    fn empty(policy: &str, interfaces: usize) -> Batch {
+        let compiled = CompiledPolicy::load(policy, &[]).expect("is built in");
+        let mut keyring = Keyring::new(Keys::load(None).expect("keys"));
+        let terms = keyring.terms(&compiled, Timestamp::now()).expect("terms");
+        let decoder = SlotDecoder::new(&compiled, TimeUnits { base: 0, unit_ms: 1 }, &[]);
+        let totals = Totals {
+            interfaces: vec![InterfaceTotals::ZERO; interfaces],
+            recorded: Counts::default(),
+            residuals: Vec::new(),
+            occupancy: Occupancy::default(),
+        };
+        let origin = Origin {
+            number: 1,
+            interval_ms: (0, 1),
+            interfaces: vec![Interface { index: 1, name: "eth0".to_owned() }; interfaces],
+            losses: Losses::default(),
+            program_tag: "".into(),
+        };
+        Batch::new(Packing::default().take(decoder), totals, terms, origin, 1)
+    }
+
+    #[test]
+    fn merged_records_are_shared_while_somebody_uses_them_and_do_not_wait() {
+        let batch = empty("carrier-default", 1);
+        let (one, other) = (batch.offered(None).expect("a view"), batch.offered(None).expect("a view"));
+        let (Source::Merged(first), Source::Merged(second)) = (&one.source, &other.source) else {
+            panic!("this policy merges");
+        };
+        assert!(Arc::ptr_eq(first, second));
+        drop((one, other));
+        assert!(batch.merged[0].lock().unwrap_or_else(PoisonError::into_inner).upgrade().is_none());
+    }
+
+    #[test]
+    fn a_batch_without_records_has_the_octets_of_its_interfaces() {
+        let of_one = (size_of::<InterfaceTotals>() + size_of::<Interface>() + "eth0".len()) as u64;
+        let octets = [0, 1, 15].map(|interfaces| empty("full-record", interfaces).octets());
+        assert_eq!((octets[1] - octets[0], octets[2] - octets[0]), (of_one, 15 * of_one));
+        assert!(octets[0] > size_of::<Batch>() as u64);
+    }
+}

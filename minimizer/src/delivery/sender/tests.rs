@@ -245,8 +245,10 @@ fn the_oldest_gives_way_and_one_may_always_wait() {
     accounting.push(&batch(6, 1000, &terms, &accounting));
     assert_eq!(queue.account().queued.records, 1000);
     let left = queue.next_batch().expect("one waits");
+    assert_eq!(queue.account().queue_bytes, left.octets(), "it is not handed over yet");
     assert_eq!(left.heading(None).expect("has a first recipient").number, 6);
     accounting.exported(&queue, &left, left.records.len(), Counts::default());
+    assert_eq!(queue.account().queue_bytes, 0);
     assert!(accounting.ledger().is_balanced());
 }
 
