@@ -242,14 +242,18 @@ mod tests {
 
     #[test]
     fn merged_records_are_shared_while_somebody_uses_them_and_do_not_wait() {
-        let batch = empty("carrier-default", 1);
-        let (one, other) = (batch.offered(None).expect("a view"), batch.offered(None).expect("a view"));
+        let batch = empty("recipient-abroad", 1);
+        let recipients = &batch.terms.compiled.policy.recipients;
+        let position = (0..recipients.len()).find(|position| batch.terms.view_at(*position).merges());
+        let position = position.expect("a recipient gets fewer fields than are collected");
+        let offered = || batch.offered(Some(&recipients[position].name)).expect("a view");
+        let (one, other) = (offered(), offered());
         let (Source::Merged(first), Source::Merged(second)) = (&one.source, &other.source) else {
-            panic!("this policy merges");
+            panic!("its view merges");
         };
         assert!(Arc::ptr_eq(first, second));
         drop((one, other));
-        assert!(batch.merged[0].lock().unwrap_or_else(PoisonError::into_inner).upgrade().is_none());
+        assert!(batch.merged[position].lock().unwrap_or_else(PoisonError::into_inner).upgrade().is_none());
     }
 
     #[test]
