@@ -214,13 +214,17 @@ mod tests {
     use super::{Batch, Interface, Losses, Origin, Source};
     use crate::kernel::program::TimeUnits;
     use crate::policy::compile::CompiledPolicy;
+    use crate::policy::model::Policy;
     use crate::records::drain::{InterfaceTotals, Occupancy, Totals};
     use crate::records::keys::Keys;
     use crate::records::packed::{Packing, SlotDecoder};
     use crate::records::terms::Keyring;
 
-    fn empty(policy: &str, interfaces: usize) -> Batch {
-        let compiled = CompiledPolicy::load(policy, &[]).expect("is built in");
+    /// A batch without records, whose recipient has this threshold.
+    fn empty(k_threshold: Option<u32>, interfaces: usize) -> Batch {
+        let mut policy = Policy::load("full-record", &[]).expect("is built in");
+        policy.recipients[0].k_threshold = k_threshold;
+        let compiled = Arc::new(CompiledPolicy::compile(policy).expect("has tables"));
         let mut keyring = Keyring::new(Keys::load(None).expect("keys"));
         let terms = keyring.terms(&compiled, Timestamp::now()).expect("terms");
         let decoder = SlotDecoder::new(&compiled, TimeUnits { base: 0, unit_ms: 1 }, &[]);
@@ -242,24 +246,20 @@ mod tests {
 
     #[test]
     fn merged_records_are_shared_while_somebody_uses_them_and_do_not_wait() {
-        let batch = empty("recipient-abroad", 1);
-        let recipients = &batch.terms.compiled.policy.recipients;
-        let position = (0..recipients.len()).find(|position| batch.terms.view_at(*position).merges());
-        let position = position.expect("a recipient gets fewer fields than are collected");
-        let offered = || batch.offered(Some(&recipients[position].name)).expect("a view");
-        let (one, other) = (offered(), offered());
+        let batch = empty(Some(2), 1);
+        let (one, other) = (batch.offered(None).expect("a view"), batch.offered(None).expect("a view"));
         let (Source::Merged(first), Source::Merged(second)) = (&one.source, &other.source) else {
             panic!("its view merges");
         };
         assert!(Arc::ptr_eq(first, second));
         drop((one, other));
-        assert!(batch.merged[position].lock().unwrap_or_else(PoisonError::into_inner).upgrade().is_none());
+        assert!(batch.merged[0].lock().unwrap_or_else(PoisonError::into_inner).upgrade().is_none());
     }
 
     #[test]
     fn a_batch_without_records_has_the_octets_of_its_interfaces() {
         let of_one = (size_of::<InterfaceTotals>() + size_of::<Interface>() + "eth0".len()) as u64;
-        let octets = [0, 1, 15].map(|interfaces| empty("full-record", interfaces).octets());
+        let octets = [0, 1, 15].map(|interfaces| empty(None, interfaces).octets());
         assert_eq!((octets[1] - octets[0], octets[2] - octets[0]), (of_one, 15 * of_one));
         assert!(octets[0] > size_of::<Batch>() as u64);
     }
