@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 
 use minimizer_common::generation::Counts;
 use minimizer_common::outcome::Outcome;
-use serde::ser::{Serialize, SerializeMap as _, SerializeStruct as _, Serializer};
 
 use crate::delivery::account::Account;
 use crate::interfaces::slot::Unwatched;
@@ -178,14 +177,14 @@ impl Ledger {
         add(&mut self.dropped, counts);
     }
 
-    /// SerializedCounts the packets of records by the indicator that selected them.
+    /// Counts the packets of records by the indicator that selected them.
     pub fn add_selected(&mut self, records: impl IntoIterator<Item = Record>) {
         for record in records.into_iter().filter(|record| record.selector_id != 0) {
             *self.selected.entry(record.selector_id).or_default() += record.packets;
         }
     }
 
-    /// SerializedCounts the packets of records by interface, IP version and protocol. All three must have been collected.
+    /// Counts the packets of records by interface, IP version and protocol. All three must have been collected.
     pub fn add_protocols(&mut self, records: impl IntoIterator<Item = Record>) {
         for Record { tuple, packets, .. } in records {
             let slot = usize::try_from(tuple.tags().interface()).unwrap_or(usize::MAX);
@@ -289,99 +288,6 @@ fn add(total: &mut Counts, counts: Counts) {
     total.octets += counts.octets;
 }
 
-impl Serialize for Ledger {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut ledger = serializer.serialize_struct("Ledger", 9)?;
-        ledger.serialize_field("interfaces", &Interfaces(self))?;
-        ledger.serialize_field("exported", &SerializedCounts(self.exported))?;
-        ledger.serialize_field("dropped", &SerializedCounts(self.dropped))?;
-        ledger.serialize_field("queued", &SerializedCounts(self.queued))?;
-        ledger.serialize_field("suppressed", &SerializedCounts(self.suppressed))?;
-        ledger.serialize_field("overflow", &SerializedCounts(self.overflow))?;
-        if !self.selected.is_empty() {
-            ledger.serialize_field("selected", &self.selected)?;
-        }
-        if !self.sinks.is_empty() {
-            let sinks: BTreeMap<_, _> = self.sinks.iter().map(|sink| (&sink.name, sink)).collect();
-            ledger.serialize_field("sinks", &sinks)?;
-        }
-        ledger.serialize_field("balanced", &self.is_balanced())?;
-        ledger.end()
-    }
-}
-
-struct Interfaces<'ledger>(&'ledger Ledger);
-
-impl Serialize for Interfaces<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut map = serializer.serialize_map(None)?;
-        let unwatched = self.0.unwatched().map(|(_, unwatched)| unwatched);
-        let unwatched = unwatched.chain(std::iter::once(Unwatched::default()));
-        for ((name, totals), unwatched) in self.0.interfaces().zip(unwatched) {
-            map.serialize_entry(name, &Interface { totals, unwatched })?;
-        }
-        map.end()
-    }
-}
-
-struct Interface<'ledger> {
-    totals: &'ledger InterfaceTotals,
-    unwatched: Unwatched,
-}
-
-impl Serialize for Interface<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let Self { totals, unwatched: Unwatched { times, time } } = *self;
-        let fields = if times == 0 { 4 } else { 6 };
-        let mut interface = serializer.serialize_struct("Interface", fields)?;
-        interface.serialize_field("seen", &totals.seen_packets)?;
-        interface.serialize_field("seen_octets", &totals.seen_octets)?;
-        interface.serialize_field("outcomes", &Outcomes(totals))?;
-        interface.serialize_field("octets_counted", &totals.octets_counted)?;
-        if times != 0 {
-            interface.serialize_field("unwatched_times", &times)?;
-            interface.serialize_field("unwatched_seconds", &time.as_secs_f64())?;
-        }
-        interface.end()
-    }
-}
-
-/// All outcomes by name; those with reasons as an object of the reasons that occurred.
-struct Outcomes<'ledger>(&'ledger InterfaceTotals);
-
-impl Serialize for Outcomes<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut map = serializer.serialize_map(None)?;
-        let mut done = Vec::new();
-        for outcome in Outcome::ALL {
-            let name = outcome.name();
-            if outcome.reason().is_none() {
-                map.serialize_entry(name, &self.0.outcome(*outcome))?;
-            } else if !done.contains(&name) {
-                done.push(name);
-                let reasons: serde_json::Map<String, serde_json::Value> = Outcome::ALL
-                    .iter()
-                    .filter(|other| other.name() == name && self.0.outcome(**other) != 0)
-                    .filter_map(|other| Some((other.reason()?.to_owned(), self.0.outcome(*other).into())))
-                    .collect();
-                map.serialize_entry(name, &reasons)?;
-            }
-        }
-        map.end()
-    }
-}
-
-struct SerializedCounts(Counts);
-
-impl Serialize for SerializedCounts {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut counts = serializer.serialize_struct("Counts", 2)?;
-        counts.serialize_field("packets", &self.0.packets)?;
-        counts.serialize_field("octets", &self.0.octets)?;
-        counts.end()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
@@ -426,11 +332,6 @@ mod tests {
         let seen: Vec<_> = ledger.interfaces().map(|(name, totals)| (name, totals.seen_packets)).collect();
         assert_eq!(seen, [("eth0", 7), ("eth2", 6), (FORMER, 5)]);
         assert!(ledger.is_balanced());
-        let json = serde_json::to_value(&ledger).expect("a ledger is JSON");
-        assert_eq!(json["interfaces"]["eth2"]["unwatched_times"], 2);
-        assert_eq!(json["interfaces"]["eth2"]["unwatched_seconds"], 1.5);
-        assert_eq!(json["interfaces"]["eth0"].get("unwatched_times"), None);
-        assert_eq!(json["interfaces"][FORMER]["seen"], 5);
     }
 
     #[test]
@@ -473,9 +374,8 @@ mod tests {
             selector_id,
         };
         let mut ledger = Ledger::new(Vec::new());
-        assert_eq!(serde_json::to_value(&ledger).expect("a ledger is JSON").get("selected"), None);
+        assert!(ledger.selected().is_empty());
         ledger.add_selected([record(1001, 3), record(0, 9), record(1002, 4), record(1001, 5)]);
-        let json = serde_json::to_value(&ledger).expect("a ledger is JSON");
-        assert_eq!(json["selected"], serde_json::json!({"1001": 8, "1002": 4}));
+        assert_eq!(*ledger.selected(), [(1001, 8), (1002, 4)].into());
     }
 }
