@@ -77,6 +77,10 @@ impl Terminal {
 
     /// Waits until the shell is back, and checks that the terminal is as it was.
     fn assert_restored(&self, exit_code: &str) -> Result<()> {
+        // Until then, what is typed goes to the view, which ends without reading it.
+        let is_back =
+            |screen: &str| screen.trim_end().lines().last().is_some_and(|line| line.trim_end() == "prompt>");
+        self.wait_for("the shell", is_back)?;
         self.keys(&["echo ended $?; stty -a | tr -s ' ;' '\\n' | grep -x -e icanon -e echo", "Enter"])?;
         let ended = format!("ended {exit_code}");
         for line in [&ended, "icanon", "echo"] {

@@ -35,7 +35,7 @@ use crate::policy::compile::CompiledPolicy;
 use crate::policy::mandate::MandateError;
 use crate::records::keys::KeyError;
 use crate::serve::http::{ListenError, Listener, Server, Web, WebConfigError};
-use crate::serve::ledger_file::{self, LedgerFileError, Origin};
+use crate::serve::ledger_file::{self, LedgerFileError, LedgerOrigin};
 use crate::serve::snapshot::{Published, Snapshot};
 use crate::sinks::stdout;
 use crate::support::log;
@@ -168,7 +168,7 @@ pub fn run(args: &cli::Run) -> Result<(), RunError> {
     let ledger = accounting.ledger();
     // The file first: a closed standard output must not prevent it.
     if let Some(path) = &settings.ledger {
-        ledger_file::write(path, &Origin::of(&published.latest()), &ledger)?;
+        ledger_file::write(path, &LedgerOrigin::of(&published.latest()), &ledger)?;
     }
     printed
         .and_then(|()| print_ledger(&ledger, settings.output.unwrap_or(Output::Json)))

@@ -229,6 +229,7 @@ mod tests {
         let terms = keyring.terms(&compiled, Timestamp::now()).expect("terms");
         let decoder = SlotDecoder::new(&compiled, TimeUnits { base: 0, unit_ms: 1 }, &[]);
         let totals = Totals {
+            unknown: InterfaceTotals::ZERO,
             interfaces: vec![InterfaceTotals::ZERO; interfaces],
             recorded: Counts::default(),
             residuals: Vec::new(),

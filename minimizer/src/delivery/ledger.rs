@@ -352,11 +352,6 @@ mod tests {
         let seen: Vec<_> = ledger.interfaces().map(|(name, totals)| (name, totals.seen_packets)).collect();
         assert_eq!(seen, [("eth0", 7), ("eth2", 6), (FORMER, 5)]);
         assert!(ledger.is_balanced());
-        let json = serde_json::to_value(&ledger).expect("a ledger is JSON");
-        assert_eq!(json["interfaces"]["eth2"]["unwatched_times"], 2);
-        assert_eq!(json["interfaces"]["eth2"]["unwatched_seconds"], 1.5);
-        assert_eq!(json["interfaces"]["eth0"].get("unwatched_times"), None);
-        assert_eq!(json["interfaces"][FORMER]["seen"], 5);
     }
 
     #[test]
@@ -417,9 +412,8 @@ mod tests {
             selector_id,
         };
         let mut ledger = Ledger::new(Vec::new());
-        assert_eq!(serde_json::to_value(&ledger).expect("a ledger is JSON").get("selected"), None);
+        assert!(ledger.selected().is_empty());
         ledger.add_selected([record(1001, 3), record(0, 9), record(1002, 4), record(1001, 5)]);
-        let json = serde_json::to_value(&ledger).expect("a ledger is JSON");
-        assert_eq!(json["selected"], serde_json::json!({"1001": 8, "1002": 4}));
+        assert_eq!(*ledger.selected(), [(1001, 8), (1002, 4)].into());
     }
 }

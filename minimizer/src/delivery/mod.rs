@@ -6,7 +6,6 @@ pub mod batch;
 pub mod ending;
 pub mod history;
 pub mod ledger;
-mod ledger_json;
 pub mod loss;
 pub mod queue;
 pub mod sender;

@@ -1,11 +1,11 @@
-//! What the web server did so far, for metrics: connections, and why they ended early.
+//! What the web server did since the start: connections, requests, and why it refused some.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use minimizer_common::named;
 
 named! {
-    /// Why a client did not get an answer, or not the one that it wanted.
+    /// Why a client got no answer, or not the one that it asked for.
     pub enum Refusal {
         SlowRequest, "slow_request", "The handshake or the header of a request was not complete in time.";
         SlowReader, "slow_reader", "The client did not take its answer in time.";
@@ -15,59 +15,59 @@ named! {
     }
 }
 
-/// AccessCounts since the start.
+/// What the web server did since the start.
 #[derive(Debug, Default)]
 pub struct AccessCounts {
-    /// Connections that were accepted.
+    /// Accepted connections.
     pub accepted: AtomicU64,
-    /// Connections that are open.
+    /// Open connections.
     pub open: AtomicU64,
-    /// Requests that were answered.
+    /// Answered requests.
     pub requests: AtomicU64,
-    /// By the order of [`Refusal::ALL`].
+    /// Refusals, in the order of [`Refusal::ALL`].
     refusals: [AtomicU64; Refusal::ALL.len()],
-    /// Changed web configurations that were put in force.
+    /// Changed web configurations that came into force.
     pub reloads: AtomicU64,
     /// Changed web configurations that could not be used.
     pub reload_failures: AtomicU64,
 }
 
 impl AccessCounts {
-    /// Adds one.
+    /// Adds one to a counter.
     pub fn add(counter: &AtomicU64) {
         counter.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// A count.
+    /// The value of a counter.
     #[must_use]
     pub fn get(counter: &AtomicU64) -> u64 {
         counter.load(Ordering::Relaxed)
     }
 
-    /// Enters a refusal.
+    /// Counts a refusal.
     pub fn refuse(&self, refusal: Refusal) {
         Self::add(&self.refusals[refusal as usize]);
     }
 
-    /// How often that happened.
+    /// How often this happened.
     #[must_use]
     pub fn refused(&self, refusal: Refusal) -> u64 {
         Self::get(&self.refusals[refusal as usize])
     }
 
-    /// Enters that a connection was accepted; it is open as long as what is returned.
-    pub fn accept(&self) -> Open<'_> {
+    /// Counts an accepted connection. It counts as open until the returned guard is dropped.
+    pub fn accept(&self) -> OpenConnection<'_> {
         Self::add(&self.accepted);
         Self::add(&self.open);
-        Open(self)
+        OpenConnection(self)
     }
 }
 
 /// An open connection.
 #[derive(Debug)]
-pub struct Open<'counts>(&'counts AccessCounts);
+pub struct OpenConnection<'counts>(&'counts AccessCounts);
 
-impl Drop for Open<'_> {
+impl Drop for OpenConnection<'_> {
     fn drop(&mut self) {
         self.0.open.fetch_sub(1, Ordering::Relaxed);
     }

@@ -1,4 +1,4 @@
-//! What the last drains found, in the report: rates of each interface now, and the course of each.
+//! What the last drains found, in the report: the present rates of each interface, and their course.
 
 use std::collections::BTreeMap;
 
@@ -6,22 +6,22 @@ use serde::{Deserialize, Serialize};
 
 use crate::delivery::history::{Drained, History, OUTCOMES, Packets};
 
-/// Drains of which the report tells.
+/// Drains that the report covers.
 pub const DRAINS_MAX: usize = 120;
 
 /// What an interface saw between the last two drains, per second.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
-pub struct Rates {
+pub struct InterfaceRates {
     /// Packets.
     pub packets_per_second: f64,
     /// Octets, link header included.
     pub octets_per_second: f64,
-    /// Packets by outcome; those that did not occur are left out.
+    /// Packets by outcome; outcomes that did not occur are absent.
     pub outcomes_per_second: BTreeMap<String, f64>,
 }
 
-impl Rates {
-    /// Of an interface in a drain.
+impl InterfaceRates {
+    /// The rates of an interface in a drain.
     #[must_use]
     pub fn new(drained: &Drained, packets: &Packets) -> Self {
         let outcomes = OUTCOMES.iter().zip(packets.outcomes).filter(|(_, packets)| *packets != 0);
@@ -42,7 +42,7 @@ pub struct Course {
     pub span_milliseconds: Vec<u64>,
     /// How long flip, copy, zeroing and merge took.
     pub duration_microseconds: Vec<u64>,
-    /// By name of the interfaces that have slots now.
+    /// By name of the interface, for those that have a slot now.
     pub interfaces: BTreeMap<String, InterfaceCourse>,
 }
 
@@ -51,12 +51,12 @@ pub struct Course {
 pub struct InterfaceCourse {
     /// Packets of each drain.
     pub packets: Vec<u64>,
-    /// Their octets, link header included.
+    /// Octets of these packets, link header included.
     pub octets: Vec<u64>,
 }
 
 impl Course {
-    /// Of a history.
+    /// The course of a history.
     #[must_use]
     pub fn new(history: &History) -> Self {
         let skipped = history.drains().len().saturating_sub(DRAINS_MAX);
