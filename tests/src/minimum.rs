@@ -11,7 +11,6 @@ use minimizer::kernel::program::Program;
 use minimizer::policy::compile::CompiledPolicy;
 use minimizer::policy::field::Field;
 use minimizer::policy::model::Policy;
-use minimizer::records::drain::{Records, drain};
 use minimizer::records::record::Record;
 use minimizer_common::outcome::Outcome;
 use minimizer_common::settings::HASH_KEYS;
@@ -22,6 +21,7 @@ use rand::RngExt as _;
 use rand::SeedableRng as _;
 use rand::rngs::ChaCha8Rng;
 
+use crate::drained::drained;
 use crate::packets::Generator;
 use crate::policies;
 use crate::reference::{self, Key};
@@ -148,14 +148,9 @@ pub fn compare(kernel: Kernel, policy: Policy, frames: &[Frame], seed: u64) -> R
         counts.end_ms = stored.end_ms;
     }
 
-    let time = program.time();
-    let mut records = Records::new(vec![IF_INDEX]);
-    let mut quiet = program.generations().flip()?;
-    let totals = drain(&mut quiet, &mut records, |units| time.milliseconds(units));
+    let (records, totals) = drained(&mut program, &[IF_INDEX])?;
     let outcomes = totals.interfaces[0].outcomes;
     ensure!(outcomes == expected_outcomes, "{outcomes:?}, not {expected_outcomes:?} under {policy:#?}");
-    let mut records = records.take();
-    compiled.finish(&mut records);
     let time_of = |field, time_ms| if collected.fields.contains_key(&field) { time_ms } else { 0 };
     for record in &records {
         let key = Key::of(record);

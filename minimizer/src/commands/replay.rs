@@ -18,8 +18,10 @@ use crate::kernel::prepared::{Clock, Options};
 use crate::kernel::program::Program;
 use crate::policy::compile::CompiledPolicy;
 use crate::policy::field::Fields;
-use crate::records::drain::{Records, drain};
+use crate::records::drain::drain;
 use crate::records::keys::KeyError;
+use crate::records::merge::Merge;
+use crate::records::packed::{Packing, SlotDecoder};
 use crate::records::record::Record;
 use crate::records::terms::{Keyring, NoRecipient, Terms};
 
@@ -86,9 +88,7 @@ pub fn replay(
     let mut replay = Replay::new(&terms)?;
     let error = replay.frames(capture).err();
     replay.drain()?;
-    let mut records = replay.records.take();
-    compiled.finish(&mut records);
-    replay.ledger.add_selected(records.iter().copied());
+    let records = replay.records.take();
     let viewed = view.of(&records);
     let mut shown = viewed.records.into_owned();
     shown.sort_unstable_by_key(|record| (record.start_ms, record.tuple));
@@ -107,7 +107,9 @@ pub fn replay(
 
 struct Replay {
     program: Program,
-    records: Records,
+    packing: Packing,
+    /// Of all drains: a long capture has several, each with a time base of its own.
+    records: Merge<Record>,
     ledger: Ledger,
     /// Packets and octets in the records.
     recorded: Counts,
@@ -131,8 +133,8 @@ impl Replay {
         }
         let ledger = Ledger::new(vec![INTERFACE.to_owned()]);
         let recorded = Counts::default();
-        let records = Records::new(vec![IF_INDEX]);
-        Ok(Self { program, records, ledger, recorded, since_drain: 0, latest_ms: None })
+        let (packing, records) = Default::default();
+        Ok(Self { program, packing, records, ledger, recorded, since_drain: 0, latest_ms: None })
     }
 
     fn frames(&mut self, capture: Capture) -> Result<(), ReplayError> {
@@ -177,9 +179,12 @@ impl Replay {
 
     /// Empties the table into the records, which are all handed over in the end.
     fn drain(&mut self) -> Result<(), ReplayError> {
-        let time = self.program.time();
+        let decoder = SlotDecoder::new(self.program.compiled(), self.program.time(), &[IF_INDEX]);
         let mut quiet = self.program.generations().flip().map_err(ProgramError::from)?;
-        let totals = drain(&mut quiet, &mut self.records, |units| time.milliseconds(units));
+        let (packed, totals) = drain(&mut quiet, &mut self.packing, decoder);
+        for record in packed.iter() {
+            self.records.add(record);
+        }
         self.ledger.add(&totals);
         self.recorded.packets += totals.recorded.packets;
         self.recorded.octets += totals.recorded.octets;

@@ -18,7 +18,6 @@ use crate::policy::join::Collected;
 use crate::policy::model::Policy;
 use crate::policy::tables::{self, Built, Content, TableError};
 use crate::policy::transform::{AddressTransform, Transform};
-use crate::records::record::Record;
 
 /// Why a policy that reads well cannot be compiled.
 #[derive(Debug, Error)]
@@ -121,20 +120,6 @@ impl CompiledPolicy {
     #[must_use]
     pub fn has_interface(&self) -> bool {
         self.collected.fields.contains_key(&Field::IngressInterface)
-    }
-
-    /// Puts the numbers of indicators into records, and takes out the interface where it was not collected.
-    pub fn finish(&self, records: &mut [Record]) {
-        let has_interface = self.has_interface();
-        if has_interface && self.selector_ids.is_empty() {
-            return;
-        }
-        for record in records {
-            record.selector_id = self.selector_id(record.tuple.selector);
-            if !has_interface {
-                record.ingress_interface = 0;
-            }
-        }
     }
 
     /// Bits of a slot's key that can be set for packets of one IP version, the number of an indicator included.

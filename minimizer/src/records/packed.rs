@@ -1,6 +1,7 @@
 //! The records of a batch while they wait: 40 octets of a flow of IPv4, 64 of IPv6. Whoever works with them unpacks a few
 //! thousand at a time.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -97,27 +98,64 @@ impl Packing {
     }
 }
 
-/// What slots stand for.
+/// Turns slots into records.
 pub struct SlotDecoder {
     compiled: Arc<CompiledPolicy>,
     time: TimeUnits,
+    interfaces: usize,
+    /// By interface slot; empty where the interface is not collected.
     if_indices: Vec<u32>,
 }
 
 impl SlotDecoder {
-    /// For slots that were collected under a policy, with its unit of time. `if_indices` has the index of the interface by
-    /// slot number.
+    /// A decoder of slots that were collected under this policy and with this unit of time. `if_indices` has the index of
+    /// the interface in each interface slot.
     #[must_use]
     pub fn new(compiled: &Arc<CompiledPolicy>, time: TimeUnits, if_indices: &[u32]) -> Self {
-        // Where the interface was not collected, slot number 0 stands in its place.
+        let interfaces = if_indices.len();
+        // Where the interface is not collected, every slot says 0, which is also the number of an interface slot.
         let if_indices = if compiled.has_interface() { if_indices.to_vec() } else { Vec::new() };
-        Self { compiled: Arc::clone(compiled), time, if_indices }
+        Self { compiled: Arc::clone(compiled), time, interfaces, if_indices }
+    }
+
+    /// How many interface slots are in use.
+    pub(super) const fn interfaces(&self) -> usize {
+        self.interfaces
+    }
+
+    /// Whether slots tell both the interface and the protocol.
+    pub(super) fn has_protocols(&self) -> bool {
+        self.compiled.collected.has_protocols()
+    }
+
+    /// How many indicators a slot can name.
+    pub(super) fn selectors(&self) -> usize {
+        self.compiled.selector_ids.len()
+    }
+
+    /// Packets by the ids of indicators, from packets by their positions in the policy. Zeros are left out.
+    pub(super) fn by_selector_id(&self, packets: &[u64]) -> BTreeMap<u64, u64> {
+        let mut selected = BTreeMap::new();
+        for (id, packets) in
+            self.compiled.selector_ids.iter().zip(packets).filter(|(_, packets)| **packets != 0)
+        {
+            *selected.entry(*id).or_default() += packets;
+        }
+        selected
     }
 
     fn record(&self, slot: &Slot) -> Record {
+        let tuple = slot.tuple();
+        let interface = usize::try_from(tuple.tags().interface()).unwrap_or(usize::MAX);
         Record {
+            tuple,
+            ingress_interface: self.if_indices.get(interface).copied().unwrap_or(0),
+            control_bits: slot.control_bits(),
+            packets: u64::from(slot.packets()),
+            octets: slot.octets(),
+            start_ms: self.time.milliseconds(slot.first()),
+            end_ms: self.time.milliseconds(slot.last()),
             selector_id: self.compiled.selector_id(slot.selector()),
-            ..Record::of(slot, &self.if_indices, |units| self.time.milliseconds(units))
         }
     }
 }

@@ -16,6 +16,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use minimizer_common::generation::Counts;
+use minimizer_common::protocol::Transport;
 use minimizer_common::tuple::{Tags, Tuple};
 
 use crate::policy::classes::Classes;
@@ -24,7 +25,7 @@ use crate::policy::model::Recipient;
 use crate::policy::transform::{AddressTransform, Transform};
 use crate::records::keys::{PseudonymKey, RecipientKeys};
 use crate::records::merge::Merge;
-use crate::records::record::{Record, Transport};
+use crate::records::record::Record;
 use address::{Addresses, Permuted};
 use threshold::Threshold;
 

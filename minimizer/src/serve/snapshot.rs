@@ -264,7 +264,7 @@ pub(crate) mod tests {
 
     use minimizer_common::generation::Counts;
     use minimizer_common::outcome::Outcome;
-    use minimizer_common::tuple::{Tags, Tuple};
+    use minimizer_common::protocol::ProtocolClass;
 
     use jiff::Timestamp;
 
@@ -277,7 +277,6 @@ pub(crate) mod tests {
     use crate::kernel::cost::Cost;
     use crate::policy::mandate::Mandate;
     use crate::records::drain::{InterfaceTotals, Occupancy, ResidualTotals, Totals};
-    use crate::records::record::Record;
     use crate::serve::drains::Drains;
     use crate::serve::snapshot::{Build, InForce, NotReady, Reloads, Snapshot};
 
@@ -293,6 +292,7 @@ pub(crate) mod tests {
             totals.outcomes[index] = packets;
             totals.seen_packets += packets;
         }
+        totals.protocols[0][ProtocolClass::Udp as usize] = 43;
         let overflow = totals.outcome(Outcome::Overflow);
         let residual =
             ResidualTotals { interface: 0, ipv6: false, protocol: 17, packets: overflow, octets: 2 };
@@ -313,21 +313,12 @@ pub(crate) mod tests {
             interfaces: vec![totals, InterfaceTotals::ZERO],
             residuals: vec![residual],
             occupancy,
+            ..Totals::default()
         });
         let suppressed = Counts { packets: 4, octets: 300 };
         ledger.add_exported(Counts { packets: packets - 3, octets: 69_000 }, suppressed);
         ledger.add_dropped(Counts { packets: 1, octets: 600 });
         assert!(ledger.is_balanced());
-        ledger.add_protocols([Record {
-            tuple: Tuple::new([0; 4], (0, 0), Tags::default(), 17, 0),
-            ingress_interface: 13,
-            control_bits: 0,
-            packets: 43,
-            octets: 0,
-            start_ms: 0,
-            end_ms: 0,
-            selector_id: 0,
-        }]);
         let mut soc = Account::new("soc", "operations", "ipfix");
         soc.offered = Tally { records: 60, packets: 101, octets: 70_000 };
         soc.exported = Tally { records: 42, packets: 88, octets: 60_000 };

@@ -21,7 +21,7 @@ use crate::delivery::sink::{CHUNK_RECORDS_MAX, Heading, Sink, SinkError, Taken};
 use crate::kernel::program::TimeUnits;
 use crate::policy::compile::CompiledPolicy;
 use crate::policy::field::Fields;
-use crate::records::drain::{InterfaceTotals, Occupancy, Totals};
+use crate::records::drain::{InterfaceTotals, Totals};
 use crate::records::keys::Keys;
 use crate::records::packed::{Packing, SlotDecoder};
 use crate::records::record::Record;
@@ -137,12 +137,7 @@ fn batch(number: u64, records: u32, terms: &Arc<Terms>, accounting: &Accounting)
         ..InterfaceTotals::ZERO
     };
     interface.outcomes[Outcome::Counted as usize] = recorded.packets;
-    let totals = Totals {
-        interfaces: vec![interface],
-        recorded,
-        residuals: Vec::new(),
-        occupancy: Occupancy::default(),
-    };
+    let totals = Totals { interfaces: vec![interface], recorded, ..Totals::default() };
     let mut ledger = accounting.lock();
     ledger.enter(0, "eth0", crate::interfaces::slot::Unwatched::default());
     ledger.add(&totals);
