@@ -1,4 +1,4 @@
-//! `replay`: every frame of a capture through the program in the kernel, and its records.
+//! `replay`: runs every frame of a capture through the program in the kernel and yields the records.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -27,20 +27,20 @@ use crate::records::terms::{Keyring, NoRecipient, Terms};
 
 /// Name of the only interface in the ledger of a replay.
 pub const INTERFACE: &str = "replay";
-/// The interface index from which the kernel pretends that a test frame comes: loopback.
+/// Index of the interface that the kernel names for test frames: loopback.
 pub const IF_INDEX: u32 = 1;
 /// Octets of the shortest frame that the kernel runs a program on.
 const KERNEL_OCTETS_MIN: usize = 14;
-/// Octets of the longest frame that the kernel runs a program on, with some to spare: an IP packet
-/// is at most 65,535 octets, and what lies behind it is neither read nor counted.
+/// Longer frames are cut to so many octets. The kernel refuses much longer ones, and an IP packet has at most 65,535: what
+/// lies behind it is neither read nor counted.
 const KERNEL_OCTETS_MAX: usize = 70_000;
-/// Frames between drains: as many flows as they can be never fill the table.
+/// Frames between drains. Even if each is a flow of its own, they fit into the table.
 const FRAMES_PER_DRAIN: u32 = 65_536;
 
 /// Why a replay ended early. What was replayed before is complete and correct.
 #[derive(Debug, Error)]
 pub enum ReplayError {
-    /// The capture cannot be read, or not to its end.
+    /// The capture cannot be read to its end.
     #[error(transparent)]
     Capture(#[from] CaptureError),
     /// The program cannot be loaded or run.
@@ -61,11 +61,11 @@ pub struct Replayed {
     pub records: Vec<Record>,
     /// Their fields.
     pub fields: Fields,
-    /// The sum of what too few sources made, and its fields.
+    /// The sum of the records from too few sources, and its fields.
     pub residual: Option<(Record, Fields)>,
-    /// Where every frame went.
+    /// What became of every frame.
     pub ledger: Ledger,
-    /// The kernel's digest of the program that they ran through, in hexadecimal.
+    /// The kernel's digest of the program, in hexadecimal.
     pub program_tag: String,
     /// What ended the replay before the end of the capture.
     pub error: Option<ReplayError>,
@@ -74,8 +74,7 @@ pub struct Replayed {
 /// Replays a capture and shows what `recipient` would see of it; the first recipient when none is named.
 ///
 /// # Errors
-/// When it does not begin: the capture does not open or the program does not load. What happens
-/// later is in [`Replayed::error`].
+/// If it cannot begin: the capture does not open or the program does not load. Later errors are in [`Replayed::error`].
 pub fn replay(
     path: &Path,
     compiled: &Arc<CompiledPolicy>,
@@ -108,7 +107,7 @@ pub fn replay(
 struct Replay {
     program: Program,
     packing: Packing,
-    /// Of all drains: a long capture has several, each with a time base of its own.
+    /// Merged over all drains. A long capture has several, and each may have a time base of its own.
     records: Merge<Record>,
     ledger: Ledger,
     /// Packets and octets in the records.
@@ -151,8 +150,8 @@ impl Replay {
     fn frame(&mut self, frame: &Frame) -> Result<(), ReplayError> {
         let octets = &frame.data[..frame.data.len().min(KERNEL_OCTETS_MAX)];
         if octets.len() < KERNEL_OCTETS_MIN {
-            // The kernel refuses to run on less than an Ethernet header; the same walk says what
-            // such a frame is.
+            // The kernel refuses frames that are shorter than an Ethernet header. The same walk, on the host, gives their
+            // outcome.
             let outcome =
                 walk(&mut Cursor::over(octets), Tunnels::NONE).err().unwrap_or(Outcome::EthernetTruncated);
             self.ledger.add_outcome(0, outcome, u64::from(frame.original_octets));
@@ -163,8 +162,8 @@ impl Replay {
         Ok(())
     }
 
-    /// A slot takes its latest packet for its last, and stores 32 bits of time: captures that were merged go back in
-    /// time, and one may claim any.
+    /// Sets the program's time. A slot assumes that time does not go back and stores 32 bits of it, but a merged capture goes
+    /// back and a capture may claim any time: then the table is drained and gets another time base.
     fn set_time(&mut self, time_ms: u64) -> Result<(), ReplayError> {
         let time = self.program.time();
         let is_storable = time_ms / time.unit_ms <= time.base + u64::from(u32::MAX);
@@ -177,7 +176,7 @@ impl Replay {
         Ok(())
     }
 
-    /// Empties the table into the records, which are all handed over in the end.
+    /// Drains the table into the records.
     fn drain(&mut self) -> Result<(), ReplayError> {
         let decoder = SlotDecoder::new(self.program.compiled(), self.program.time(), &[IF_INDEX]);
         let mut quiet = self.program.generations().flip().map_err(ProgramError::from)?;

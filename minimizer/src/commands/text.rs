@@ -21,13 +21,13 @@ pub enum Output {
     Json,
 }
 
-/// Records that become lines before these are written.
+/// How many records become lines before these are written.
 const RECORDS_AT_ONCE: usize = 1024;
 
-/// Writes one JSON object a line.
+/// Writes one JSON object per record, each on a line of its own.
 ///
 /// # Errors
-/// What writing answers.
+/// If writing fails.
 pub fn json_lines(out: &mut impl Write, records: &[Record], fields: Fields) -> io::Result<()> {
     let mut lines = Vec::new();
     for records in records.chunks(RECORDS_AT_ONCE) {
@@ -38,10 +38,10 @@ pub fn json_lines(out: &mut impl Write, records: &[Record], fields: Fields) -> i
     Ok(())
 }
 
-/// Writes these fields of records as columns, with a header; `-` stands for what the policy omits.
+/// Writes these fields of records as columns with a header. `-` stands for what the policy omits.
 ///
 /// # Errors
-/// What writing answers.
+/// If writing fails.
 pub fn table<'records>(
     out: &mut impl Write,
     records: impl IntoIterator<Item = &'records Record>,
@@ -145,7 +145,7 @@ pub fn control_bits(record: &Record, fields: Fields) -> String {
 /// Writes the ledger for people: every outcome of every interface, and whether it adds up.
 ///
 /// # Errors
-/// What writing answers.
+/// If writing fails.
 pub fn ledger(out: &mut impl Write, ledger: &Ledger) -> io::Result<()> {
     writeln!(out, "LEDGER")?;
     for (name, totals) in ledger.interfaces() {

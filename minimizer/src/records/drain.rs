@@ -66,7 +66,7 @@ impl InterfaceTotals {
     }
 }
 
-/// Packets that found no room, of one interface, IP version and protocol.
+/// Packets of one interface, IP version and protocol for which the table had no room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ResidualTotals {
     /// Slot number of the interface.
@@ -86,11 +86,11 @@ pub struct ResidualTotals {
 pub struct Occupancy {
     /// Slots in use, over all CPUs.
     pub slots_used: u64,
-    /// Slots there are.
+    /// Slots in the tables of all CPUs.
     pub slots: u64,
     /// Spill log entries in use, over all CPUs.
     pub spill_used: u64,
-    /// Spill log entries there are.
+    /// Entries in the spill logs of all CPUs.
     pub spill: u64,
     /// Slots of one CPU.
     pub slots_per_cpu: u64,
@@ -126,12 +126,12 @@ impl Occupancy {
     }
 }
 
-/// What one drain found beside the records.
+/// What one drain found besides the records.
 #[derive(Clone, Debug, Default)]
 pub struct Totals {
     /// Totals by interface slot.
     pub interfaces: Vec<InterfaceTotals>,
-    /// Packets and octets in the records.
+    /// Packets and octets in records.
     pub recorded: Counts,
     /// Residual counters that are not zero.
     pub residuals: Vec<ResidualTotals>,
@@ -152,8 +152,8 @@ impl Totals {
     }
 }
 
-/// Drains a quiet generation into `packing`, leaves it all zero, and takes out what was packed. The decoder is for what the
-/// generation counted.
+/// Drains a quiet generation and leaves it all zero. `packing` is empty before and after: it lends the tables in which flows
+/// are merged. `decoder` must be the one for the policy and time under which the generation counted.
 pub fn drain(quiet: &mut Quiet<'_>, packing: &mut Packing, decoder: SlotDecoder) -> (Packed, Totals) {
     let shape = quiet.shape();
     let mut interfaces = vec![InterfaceTotals::ZERO; decoder.interfaces()];

@@ -1,5 +1,5 @@
-//! The records of a batch while they wait: 40 octets of a flow of IPv4, 64 of IPv6. Whoever works with them unpacks a few
-//! thousand at a time.
+//! The records of a batch, packed while they wait: 40 octets for an IPv4 flow, 64 for IPv6. A [`Record`] takes 96, so users
+//! unpack a few thousand at a time.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -12,7 +12,7 @@ use crate::policy::compile::CompiledPolicy;
 use crate::records::merge::{Flow, Merge};
 use crate::records::record::Record;
 
-/// A slot of whose words of addresses only the first is not zero.
+/// A slot whose address words are zero but for the first, as those of IPv4 are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Narrow {
     address: u64,
@@ -23,7 +23,7 @@ struct Narrow {
 }
 
 impl Narrow {
-    /// The same slot, if it is one.
+    /// The slot without its zero words; `None` if it is wide.
     fn of(slot: &Slot) -> Option<Self> {
         let Slot { addresses: [address, rest @ ..], transport, counters, volume, times } = *slot;
         (rest == [0; 3]).then_some(Self { address, transport, counters, volume, times })
@@ -35,7 +35,7 @@ impl Narrow {
     }
 }
 
-/// Slots count in fewer bits than records: two whose sum does not fit stay two.
+/// Slots count in fewer bits than records. Two slots whose sum would not fit stay two.
 impl Flow for Slot {
     type Key = ([u64; 4], u64, u16, u32);
 
@@ -75,7 +75,7 @@ impl Flow for Narrow {
     }
 }
 
-/// Slots by tuple: one flow may be in the tables of several CPUs and many times in a spill log.
+/// Merges slots of the same flow: it may be in the tables of several CPUs, and many times in a spill log.
 #[derive(Debug, Default)]
 pub struct Packing {
     narrow: Merge<Narrow>,
@@ -92,7 +92,7 @@ impl Packing {
         }
     }
 
-    /// Takes out what was added since the last time.
+    /// Takes out what was added since the last call.
     pub fn take(&mut self, decoder: SlotDecoder) -> Packed {
         Packed { narrow: self.narrow.take(), wide: self.wide.take(), decoder }
     }
@@ -130,7 +130,7 @@ impl SlotDecoder {
 
     /// How many indicators a slot can name.
     pub(super) fn selectors(&self) -> usize {
-        self.compiled.selector_ids.len()
+        if self.compiled.has_selector() { self.compiled.selector_ids.len() } else { 0 }
     }
 
     /// Packets by the ids of indicators, from packets by their positions in the policy. Zeros are left out.
@@ -168,7 +168,7 @@ pub struct Packed {
 }
 
 impl Packed {
-    /// How many there are.
+    /// Number of records.
     #[must_use]
     pub const fn len(&self) -> usize {
         self.narrow.len() + self.wide.len()
@@ -180,20 +180,20 @@ impl Packed {
         self.len() == 0
     }
 
-    /// Octets of memory that they take.
+    /// Octets of memory that the records occupy.
     #[must_use]
     pub fn octets(&self) -> u64 {
         let octets = size_of_val(&*self.narrow) + size_of_val(&*self.wide);
         u64::try_from(octets).unwrap_or(u64::MAX)
     }
 
-    /// All of them, one after the other.
+    /// Unpacks all records, one after the other.
     pub fn iter(&self) -> impl Iterator<Item = Record> {
         let narrow = self.narrow.iter().map(|narrow| self.decoder.record(&narrow.wide()));
         narrow.chain(self.wide.iter().map(|slot| self.decoder.record(slot)))
     }
 
-    /// Some of them, by their positions, put into `buffer`.
+    /// Unpacks the records at these positions into `buffer`, which is emptied first.
     pub fn unpack(&self, positions: Range<usize>, buffer: &mut Vec<Record>) {
         let of = |start: usize, length: usize| {
             let inside = |position: usize| position.saturating_sub(start).min(length);

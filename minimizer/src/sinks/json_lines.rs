@@ -7,13 +7,13 @@ use crate::policy::field::{Field, Fields};
 use crate::records::fields::{Number, Reader, Variant, done, read_all};
 use crate::records::record::Record;
 
-/// More than a record of all fields takes, each of them as long as it can be.
+/// More octets than a line has when all fields are present and as long as possible.
 const LINE_OCTETS_MAX: usize = 768;
 
 /// Appends a line for each record, with these fields.
 pub fn append(lines: &mut Vec<u8>, records: &[Record], fields: Fields) {
     for record in records {
-        // Once for the whole line, so that appending its pieces seldom finds the vector full.
+        // Reserved for the whole line, so that the vector rarely has to grow while its pieces are appended.
         lines.reserve(LINE_OCTETS_MAX);
         append_line(lines, record, fields);
     }
@@ -87,7 +87,7 @@ fn dotted(line: &mut Vec<u8>, [a, b, c, d]: [u8; 4]) {
     number(line, d);
 }
 
-/// As RFC 5952 writes it.
+/// The form of RFC 5952.
 fn ipv6(line: &mut Vec<u8>, octets: [u8; 16]) {
     let groups = Ipv6Addr::from(octets).segments();
     line.push(b'"');

@@ -18,22 +18,22 @@ use crate::policy::field::{Field, Fields, Kind};
 use crate::records::fields::{Number, Reader, Variant, done, octets, read_one};
 use crate::records::record::Record;
 
-/// Rows of a row group: what is held in memory until it is encoded.
+/// Rows of a row group. So many are held in memory until they are encoded.
 pub(super) const ROW_GROUP_ROWS: usize = 1 << 16;
-/// More than the header of a page, the description of a column in the footer and its place in a row group take.
+/// More octets than a page header, a column's description in the footer and its entry in a row group take together.
 const COLUMN_OCTETS: u64 = 1024;
-/// The fastest of the usual levels.
+/// The fastest of zstd's usual levels.
 const ZSTD_LEVEL: i32 = 1;
 
-/// Makes a Parquet file, in pieces that are to be written one after the other.
+/// Makes a Parquet file, in pieces to be written one after the other.
 pub(super) struct Parquet {
     writer: SerializedFileWriter<Vec<u8>>,
     columns: Vec<Column>,
     /// Rows in the columns.
     rows: usize,
-    /// The fields that each of the records has that are being added.
+    /// The fields of each record that is being added.
     present: Vec<Fields>,
-    /// Row groups that are encoded.
+    /// Row groups encoded so far.
     groups: u64,
     header_octets: u64,
 }
@@ -41,7 +41,7 @@ pub(super) struct Parquet {
 struct Column {
     field: Field,
     values: Values,
-    /// For each row 1, or 0 where there is no value.
+    /// 1 for each row with a value, 0 for each without.
     levels: Vec<i16>,
 }
 
@@ -81,15 +81,15 @@ impl Parquet {
         Ok(Self { writer, columns, rows: 0, present: Vec::new(), groups: 0, header_octets })
     }
 
-    /// Octets that may still come when so many records are added and the file is then finished.
+    /// At most so many octets are still to come if so many records are added and the file is then finished.
     pub(super) fn octets_to_come(&self, records: usize) -> u64 {
         let columns = length(self.columns.len());
         let values: u64 = self.columns.iter().map(|column| column.octets(records)).sum();
-        // A dictionary and the numbers of its entries can take more than the values, but not twice as much.
+        // A dictionary and the indices into it can take more octets than the values, but less than twice as many.
         2 * values + COLUMN_OCTETS * columns * (self.groups + 2) + 2 * self.header_octets
     }
 
-    /// Adds a row for each record, with these fields, and whatever is to be written of the file then.
+    /// Adds a row with these fields for each record, and appends to `file` what can be written by now.
     pub(super) fn append(
         &mut self,
         file: &mut Vec<u8>,
@@ -109,7 +109,7 @@ impl Parquet {
         Ok(())
     }
 
-    /// Ends the file; nothing can be added any more.
+    /// Ends the file. Nothing can be added after that.
     pub(super) fn finish(&mut self, file: &mut Vec<u8>) -> Result<(), ParquetError> {
         if self.rows != 0 {
             self.end_row_group()?;
@@ -163,7 +163,7 @@ impl Column {
         Self { field, values, levels: Vec::new() }
     }
 
-    /// Octets of the values, with so many more of them.
+    /// Octets of the values, if so many are added.
     fn octets(&self, more: usize) -> u64 {
         let (octets, each) = match &self.values {
             Values::Int32(values) => (size_of_val(&**values), 4),
@@ -174,7 +174,7 @@ impl Column {
         length(octets + more * each + (self.levels.len() + more) / 8)
     }
 
-    /// Adds a value or nothing for each record, of which `present` are the fields.
+    /// Adds the value of each record, if `present` says that it has one.
     fn append(&mut self, records: &[Record], present: &[Fields]) {
         let field = self.field;
         self.levels.extend(present.iter().map(|present| i16::from(present.has(field))));
@@ -182,7 +182,7 @@ impl Column {
     }
 }
 
-/// The values of a column in records that have its field.
+/// The cells of a column that are being added.
 struct Cells<'records> {
     values: &'records mut Values,
     records: &'records [Record],
@@ -204,7 +204,7 @@ impl Reader for Cells<'_> {
     fn number<N: Number>(&mut self, field: Field, of: impl Fn(&Record) -> N) -> Result<(), Infallible> {
         let values = self.having(field).map(|record| -> u64 { of(record).into() });
         match self.values {
-            // A column has 32 bits where they hold every value of its field's type.
+            // A column has 32 bits only if its field's type has no more, so no value is lost.
             Values::Int32(column) => {
                 column.extend(values.filter_map(|value| u32::try_from(value).ok()).map(u32::cast_signed));
             }
@@ -242,7 +242,7 @@ fn definition(field: Field) -> String {
     format!("{of} {field} {is}")
 }
 
-/// Whether values of the field are so often the same that a dictionary pays.
+/// Whether values of the field repeat so often that a dictionary pays off.
 const fn repeats(field: Field) -> bool {
     !matches!(field.kind(), Kind::Ipv4Address | Kind::Ipv6Address)
 }

@@ -22,17 +22,17 @@ pub(super) struct TooShort;
 /// An element of a data record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Element {
-    /// One that a field of the record is by itself.
+    /// A field of the record.
     Of(Field),
     /// `ipVersion`, beside addresses.
     IpVersion,
-    /// `icmpTypeCodeIPv4`: collectors know it, and not type and code apart.
+    /// `icmpTypeCodeIPv4`: collectors know it, but not type and code as two elements.
     IcmpTypeCodeIPv4,
     /// `icmpTypeCodeIPv6`.
     IcmpTypeCodeIPv6,
     /// `flowDirection`, beside the interface that frames came in on.
     FlowDirection,
-    /// `paddingOctets`, in a record that has no field of its recipient: a template needs one.
+    /// `paddingOctets`, in a record without any field, because a template needs an element.
     Padding,
 }
 
@@ -58,7 +58,7 @@ impl Element {
         }
     }
 
-    /// What a template says of it.
+    /// Its description in a template.
     ///
     /// # Panics
     /// If the library does not know the number or does not allow the length: a mistake in this program, which a test
@@ -136,10 +136,10 @@ fn put(octets: &mut &mut [u8], value: &[u8]) -> Result<(), TooShort> {
     Ok(())
 }
 
-/// What a template says of an element.
+/// The description of an element in a template.
 ///
 /// # Panics
-/// When the registry does not allow that length for the element: an error of this program, which a test would show.
+/// If the registry does not allow that length for the element: a mistake in this program, which a test would find.
 pub(super) fn specifier(element: IE, octets: u16) -> FieldSpecifier {
     FieldSpecifier::new(element, octets).expect("every length is one that the registry allows")
 }
@@ -174,7 +174,7 @@ pub(super) fn elements(present: Fields) -> Vec<Element> {
         Field::SourceIPv6Address,
         Field::DestinationIPv6Address,
     ];
-    // Addresses come first.
+    // Addresses come first, and the version after them.
     let addresses = addresses.iter().filter(|field| present.has(**field)).count();
     if addresses > 0 {
         elements.insert(addresses, Element::IpVersion);

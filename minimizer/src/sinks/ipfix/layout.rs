@@ -20,9 +20,9 @@ pub(super) struct Layout {
     block: u16,
     /// By variant: the first variant with the same elements, which stands for all of them.
     same: [u8; Variant::COUNT as usize],
-    /// By variant that stands for others: its template.
+    /// By variant: its template, if it stands for itself and others.
     templates: Vec<Option<Template>>,
-    /// Variants of which the other end has the template.
+    /// Variants whose template the other end has.
     pub(super) announced: u128,
 }
 
@@ -31,26 +31,26 @@ pub(super) struct Layout {
 pub(super) struct Template {
     /// Its number.
     pub(super) id: u16,
-    /// What its records have.
+    /// The elements of its records.
     pub(super) elements: Vec<Element>,
     /// Length of a record.
     pub(super) octets: usize,
 }
 
 impl Template {
-    /// What announces it.
+    /// The record that announces it.
     pub(super) fn record(&self) -> TemplateRecord {
         TemplateRecord::new(self.id, self.elements.iter().map(|element| element.specifier()).collect())
     }
 
-    /// What takes it back (RFC 7011, 8.1).
+    /// The record that withdraws it (RFC 7011, 8.1).
     pub(super) fn withdrawal(&self) -> TemplateRecord {
         TemplateRecord::new(self.id, Box::new([]))
     }
 }
 
 impl Layout {
-    /// The templates for these fields. Their numbers follow from the fields alone, unless others have them at this moment.
+    /// The templates for these fields. Their numbers follow from the fields alone, unless `others` use those at the moment.
     pub(super) fn new<'a>(fields: Fields, others: impl IntoIterator<Item = &'a Self>) -> Self {
         let taken: Vec<u16> = others.into_iter().map(|other| other.block).collect();
         let first = block(fields);
@@ -98,7 +98,7 @@ impl Layout {
     }
 }
 
-/// Where the numbers of these fields' templates are looked for first: the same after every start, on every host and in
+/// The block that is tried first for the templates of these fields. It is the same after every start, on every host and in
 /// every release.
 fn block(fields: Fields) -> u16 {
     let mut hash = Sha256::new();
@@ -150,7 +150,7 @@ mod tests {
         assert_eq!(ids(&Layout::new(sum, &[])).len(), 1);
         let nothing = Layout::new(Fields::NONE, &[]);
         assert_eq!(nothing.template(0).map(|template| template.octets), Some(1));
-        // Transport has three bits for five kinds; numbers without a kind are as those without ports.
+        // Transport has three bits for five kinds. Numbers that are no kind get the fields of protocols without ports.
         assert_eq!(ids(&Layout::new(Fields::ALL, &[])).len(), 2 * 5 * 4 * 2);
     }
 }

@@ -12,7 +12,7 @@ use crate::records::record::Record;
 /// Octets of a message's key.
 pub const KEY_OCTETS: usize = 8;
 
-/// What makes a flow, in the order in which it is hashed.
+/// The fields that make a flow, in the order in which they are hashed.
 const KEY_FIELDS: [Field; 11] = [
     Field::SourceIPv4Address,
     Field::DestinationIPv4Address,
@@ -34,21 +34,21 @@ const KEY_FIELDS: [Field; 11] = [
 #[must_use]
 pub fn key(record: &Record, fields: Fields) -> Option<[u8; KEY_OCTETS]> {
     let present = fields.and(Variant::of(record).fields());
-    let mut flow = Flow { hasher: SipHasher24::new(), record, is_empty: true };
+    let mut key = FlowKey { hasher: SipHasher24::new(), record, is_empty: true };
     for field in KEY_FIELDS.into_iter().filter(|field| present.has(*field)) {
-        done(read_one(field, &mut flow));
+        done(read_one(field, &mut key));
     }
-    (!flow.is_empty).then(|| flow.hasher.finish().to_be_bytes())
+    (!key.is_empty).then(|| key.hasher.finish().to_be_bytes())
 }
 
 /// Hashes each value after the number of its field.
-struct Flow<'record> {
+struct FlowKey<'record> {
     hasher: SipHasher24,
     record: &'record Record,
     is_empty: bool,
 }
 
-impl Flow<'_> {
+impl FlowKey<'_> {
     fn add(&mut self, field: Field, value: &[u8]) {
         self.hasher.write(&field.number().to_be_bytes());
         self.hasher.write(value);
@@ -56,11 +56,11 @@ impl Flow<'_> {
     }
 }
 
-impl Reader for Flow<'_> {
+impl Reader for FlowKey<'_> {
     type Error = Infallible;
 
     fn number<N: Number>(&mut self, field: Field, of: impl Fn(&Record) -> N) -> Result<(), Infallible> {
-        // ICMP types and codes have two octets, as ports have: another key would move flows to other partitions.
+        // ICMP types and codes are hashed as two octets, like ports. Other keys would move flows to other partitions.
         let octets = if field == Field::ProtocolIdentifier { 1 } else { 2 };
         let value: u64 = of(self.record).into();
         self.add(field, &value.to_be_bytes()[8 - octets..]);
