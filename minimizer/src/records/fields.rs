@@ -277,3 +277,6 @@ const _: () = {
         index += 1;
     }
 };
+
+#[cfg(test)]
+mod tests;
