@@ -6,6 +6,7 @@ pub mod bench;
 pub mod browser;
 pub mod captures;
 pub mod command;
+pub mod drained;
 pub mod expected;
 pub mod foreign;
 pub mod fuzz;

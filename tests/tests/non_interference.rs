@@ -8,8 +8,8 @@ use aya::maps::{Array, Map, MapData};
 use minimizer::kernel::prepared::{Clock, Options};
 use minimizer::kernel::program::Program;
 use minimizer::policy::compile::CompiledPolicy;
-use minimizer::records::drain::{Records, drain};
 use minimizer_common::outcome::Outcome;
+use minimizer_common::protocol::{Protocol, Transport};
 use minimizer_common::settings::{
     CONTROL_MAP, Control, GENERATION_MAP, HASH_KEYS, LISTS_MAP, Settings, TABLES_MAP,
 };
@@ -19,6 +19,7 @@ use minimizer_ebpf::parser::cursor::Cursor;
 use minimizer_ebpf::parser::walk::walk;
 use rand::rngs::ChaCha8Rng;
 use rand::{RngExt, SeedableRng};
+use tests::drained::drained;
 use tests::packets::{Generator, Packet};
 use tests::privilege::can_use_kernel;
 
@@ -106,9 +107,8 @@ fn content<const OCTETS: usize>(data: MapData) -> Vec<u8> {
 }
 
 fn empty(program: &mut Program) -> u64 {
-    let mut quiet = program.generations().flip().expect("the kernel flips");
-    let mut records = Records::new(vec![1]);
-    drain(&mut quiet, &mut records, u64::from).interfaces[0].seen_packets
+    let (_, totals) = drained(program, &[1]).expect("the kernel flips");
+    totals.interfaces[0].seen_packets
 }
 
 #[test]
@@ -247,15 +247,9 @@ fn kind(packet: &Packet) -> &'static str {
     match packet.expected {
         Err(Outcome::NonIp) => "non_ip",
         Err(outcome) => outcome.name(),
-        Ok(counted) => match counted.protocol {
-            1 => "ICMP",
-            6 => "TCP",
-            17 => "UDP",
-            33 => "DCCP",
-            58 => "ICMPv6",
-            132 => "SCTP",
-            136 => "UDP-Lite",
-            _ => "other",
+        Ok(counted) => match (Transport::of(counted.protocol), Protocol::numbered(counted.protocol)) {
+            (Transport::Other, _) | (_, None) => "other",
+            (_, Some(protocol)) => protocol.title,
         },
     }
 }

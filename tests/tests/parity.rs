@@ -8,7 +8,7 @@ use aya::util::KernelVersion;
 use minimizer::kernel::prepared::{Clock, Options};
 use minimizer::kernel::program::Program;
 use minimizer::policy::compile::CompiledPolicy;
-use minimizer::records::drain::{InterfaceTotals, Records, drain};
+use minimizer::records::drain::InterfaceTotals;
 use minimizer_common::generation::InterfaceCounters;
 use minimizer_common::outcome::Outcome;
 use minimizer_common::settings::HASH_KEYS;
@@ -17,6 +17,7 @@ use minimizer_common::tuple::Tuple;
 use minimizer_ebpf::parser::cursor::{Cursor, Split};
 use minimizer_ebpf::parser::walk::{Packet, walk};
 use rand::RngExt;
+use tests::drained::drained;
 use tests::packets::{Generator, mutations};
 use tests::privilege::can_use_kernel;
 
@@ -151,14 +152,12 @@ impl Bench {
 
     /// Drains the kernel and compares all records.
     fn drain(&mut self) {
-        let mut records = Records::new(vec![INTERFACE_INDEX]);
-        let mut quiet = self.program.generations().flip().expect("the kernel flips");
-        let totals = drain(&mut quiet, &mut records, |units| u64::from(units) * 1000);
+        let (records, totals) = drained(&mut self.program, &[INTERFACE_INDEX]).expect("the kernel flips");
         let mut model = std::mem::take(&mut self.model);
         assert!(totals.residuals.is_empty(), "the table was large enough: {:?}", totals.residuals);
         assert_eq!(totals.interfaces[0].outcomes, model.outcomes);
         assert_eq!(totals.interfaces[0].seen_octets, model.seen_octets);
-        for record in records.take() {
+        for record in records {
             let expected = model.records.remove(&record.tuple);
             let counts = Counts {
                 packets: record.packets,

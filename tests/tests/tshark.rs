@@ -17,6 +17,7 @@ use serde_json::{Map, Value, json};
 use tests::captures::{Captured, pcap, pcapng};
 use tests::packets::{Extension, Generator, Network, OptionsHeader, Packet};
 use tests::privilege::can_use_kernel;
+use tests::reference::WITH_PORTS;
 use tests::tshark::{self, Flow, Reading, Rule};
 
 /// Directory of further captures.
@@ -101,7 +102,7 @@ fn record(flow: &Flow, counts: &Counts) -> String {
     }
     let (first, second) = flow.ports;
     match flow.protocol {
-        6 | 17 | 33 | 132 | 136 => {
+        protocol if WITH_PORTS.contains(&protocol) => {
             put("sourceTransportPort", json!(first));
             put("destinationTransportPort", json!(second));
         }

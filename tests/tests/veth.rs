@@ -14,10 +14,11 @@ use minimizer::interfaces::netlink::Netlink;
 use minimizer::kernel::attach::Mode;
 use minimizer::kernel::prepared::Options;
 use minimizer::kernel::program::Program;
-use minimizer::records::drain::{Occupancy, Records, Totals, drain};
+use minimizer::records::drain::{Occupancy, Totals};
 use minimizer_common::generation::Counts;
 use minimizer_common::outcome::Outcome;
 use minimizer_common::tuple::Tuple;
+use tests::drained::drained;
 use tests::expected::Expected;
 use tests::live_frames::LiveFrames;
 use tests::network::Network;
@@ -42,10 +43,7 @@ struct Found {
 
 impl Found {
     fn drain(&mut self, program: &mut Program, if_indices: &[u32]) {
-        let mut records = Records::new(if_indices.to_vec());
-        let mut quiet = program.generations().flip().expect("the kernel flips");
-        let totals = drain(&mut quiet, &mut records, u64::from);
-        let records = records.take();
+        let (records, totals) = drained(program, if_indices).expect("the kernel flips");
         self.ledger.add(&totals);
         self.ledger.add_exported(totals.recorded, Counts::default());
         assert!(self.ledger.is_balanced(), "{}", serde_json::to_string(&self.ledger).expect("serializes"));

@@ -16,7 +16,7 @@ use crate::delivery::sink::{Interface, Losses};
 use crate::interfaces::slots::InterfaceSlots;
 use crate::kernel::error::ProgramError;
 use crate::kernel::program::Program;
-use crate::records::drain::{Totals, drain_slots};
+use crate::records::drain::{Totals, drain};
 use crate::records::packed::{Packing, SlotDecoder};
 use crate::records::terms::{Keyring, Terms};
 
@@ -137,25 +137,18 @@ impl<F: FnMut(&Progress<'_>)> Worker<F> {
         let start = Instant::now();
         let time = self.program.time();
         let mut quiet = self.program.generations().flip().map_err(ProgramError::from)?;
-        let packing = &mut self.packing;
-        let totals = drain_slots(&mut quiet, self.if_indices.len(), |slot| packing.add(slot));
+        let decoder = SlotDecoder::new(&terms.compiled, time, &self.if_indices);
+        let (records, totals) = drain(&mut quiet, &mut self.packing, decoder);
         self.program.settled();
         self.slots.drained();
         self.seen.resize(self.if_indices.len(), 0);
         for (seen, interface) in self.seen.iter_mut().zip(&totals.interfaces) {
             *seen += interface.seen_packets;
         }
-        let records = self.packing.take(SlotDecoder::new(&terms.compiled, time, &self.if_indices));
         let accounting = self.accounting.clone();
         let mut ledger = accounting.lock();
         write_unwatched(&self.slots, &mut ledger);
         ledger.add(&totals);
-        if !terms.compiled.selector_ids.is_empty() {
-            ledger.add_selected(records.iter());
-        }
-        if terms.compiled.collected.has_protocols() {
-            ledger.add_protocols(records.iter());
-        }
         let losses = Losses { overflow: ledger.overflow(), dropped: ledger.dropped() };
         drop(ledger);
         let origin = self.origin(losses);

@@ -209,13 +209,12 @@ mod tests {
     use std::sync::{Arc, PoisonError};
 
     use jiff::Timestamp;
-    use minimizer_common::generation::Counts;
 
     use super::{Batch, Interface, Losses, Origin, Source};
     use crate::kernel::program::TimeUnits;
     use crate::policy::compile::CompiledPolicy;
     use crate::policy::model::Policy;
-    use crate::records::drain::{InterfaceTotals, Occupancy, Totals};
+    use crate::records::drain::{InterfaceTotals, Totals};
     use crate::records::keys::Keys;
     use crate::records::packed::{Packing, SlotDecoder};
     use crate::records::terms::Keyring;
@@ -228,13 +227,7 @@ mod tests {
         let mut keyring = Keyring::new(Keys::load(None).expect("keys"));
         let terms = keyring.terms(&compiled, Timestamp::now()).expect("terms");
         let decoder = SlotDecoder::new(&compiled, TimeUnits { base: 0, unit_ms: 1 }, &[]);
-        let totals = Totals {
-            unknown: InterfaceTotals::ZERO,
-            interfaces: vec![InterfaceTotals::ZERO; interfaces],
-            recorded: Counts::default(),
-            residuals: Vec::new(),
-            occupancy: Occupancy::default(),
-        };
+        let totals = Totals { interfaces: vec![InterfaceTotals::ZERO; interfaces], ..Totals::default() };
         let origin = Origin {
             number: 1,
             interval_ms: (0, 1),

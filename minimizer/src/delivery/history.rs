@@ -135,19 +135,13 @@ mod tests {
     use minimizer_common::outcome::Outcome;
 
     use super::{DRAINS_MAX, History, OUTCOMES};
-    use crate::records::drain::{InterfaceTotals, Occupancy, Totals};
+    use crate::records::drain::{InterfaceTotals, Totals};
 
     fn totals(packets: u64) -> Totals {
         let mut interface = InterfaceTotals { seen_packets: packets, ..InterfaceTotals::ZERO };
         interface.outcomes[Outcome::Ipv4Version as usize] = 1;
         interface.outcomes[Outcome::VlanTruncated as usize] = 2;
-        Totals {
-            unknown: InterfaceTotals::ZERO,
-            recorded: Counts::default(),
-            interfaces: vec![interface],
-            residuals: Vec::new(),
-            occupancy: Occupancy::default(),
-        }
+        Totals { recorded: Counts::default(), interfaces: vec![interface], ..Totals::default() }
     }
 
     #[test]

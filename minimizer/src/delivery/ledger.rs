@@ -8,54 +8,10 @@ use minimizer_common::outcome::Outcome;
 use crate::delivery::account::Account;
 use crate::delivery::settlement::Entry;
 use crate::interfaces::slot::Unwatched;
-use crate::records::drain::{InterfaceTotals, Totals};
-use crate::records::record::Record;
+use crate::records::drain::{InterfaceTotals, ProtocolPackets, Totals};
 
 /// Name of the entry for interfaces whose slots others have now. No interface has a space in its name.
 pub const FORMER: &str = "former interfaces";
-
-/// Classes of protocols, for whoever does not need each protocol.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ProtocolClass {
-    /// TCP.
-    Tcp,
-    /// UDP.
-    Udp,
-    /// ICMP and ICMPv6.
-    Icmp,
-    /// All others.
-    Other,
-}
-
-impl ProtocolClass {
-    /// All of them.
-    pub const ALL: [Self; 4] = [Self::Tcp, Self::Udp, Self::Icmp, Self::Other];
-
-    /// The class of a protocol number.
-    #[must_use]
-    pub const fn of(protocol: u8) -> Self {
-        match protocol {
-            6 => Self::Tcp,
-            17 => Self::Udp,
-            1 | 58 => Self::Icmp,
-            _ => Self::Other,
-        }
-    }
-
-    /// Its name in metrics.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Tcp => "tcp",
-            Self::Udp => "udp",
-            Self::Icmp => "icmp",
-            Self::Other => "other",
-        }
-    }
-}
-
-/// Packets of IPv4 and of IPv6, in the order of [`ProtocolClass::ALL`].
-pub type ProtocolPackets = [[u64; ProtocolClass::ALL.len()]; 2];
 
 /// Name of the entry for interfaces that nobody watches, but on which a driver ran the program.
 pub const UNKNOWN: &str = "unknown interfaces";
@@ -66,12 +22,11 @@ struct InterfaceEntry {
     name: String,
     totals: InterfaceTotals,
     unwatched: Unwatched,
-    protocols: ProtocolPackets,
 }
 
 impl InterfaceEntry {
     const fn new(name: String, unwatched: Unwatched) -> Self {
-        Self { name, totals: InterfaceTotals::ZERO, unwatched, protocols: [[0; 4]; 2] }
+        Self { name, totals: InterfaceTotals::ZERO, unwatched }
     }
 }
 
@@ -142,7 +97,6 @@ impl Ledger {
         if let Some(entry) = self.entries.get_mut(slot) {
             let totals = std::mem::replace(&mut entry.totals, InterfaceTotals::ZERO);
             self.former.get_or_insert(InterfaceTotals::ZERO).add_all(&totals);
-            entry.protocols = ProtocolPackets::default();
         }
     }
 
@@ -166,6 +120,9 @@ impl Ledger {
         self.unknown.add_all(&drained.unknown);
         add(&mut self.queued, drained.recorded);
         add(&mut self.overflow, drained.overflow());
+        for (id, packets) in &drained.selected {
+            *self.selected.entry(*id).or_default() += packets;
+        }
     }
 
     /// Enters records that were handed over, `suppressed` of their packets without keys.
@@ -194,27 +151,9 @@ impl Ledger {
         self.add_dropped(dropped);
     }
 
-    /// Counts the packets of records by the indicator that selected them.
-    pub fn add_selected(&mut self, records: impl IntoIterator<Item = Record>) {
-        for record in records.into_iter().filter(|record| record.selector_id != 0) {
-            *self.selected.entry(record.selector_id).or_default() += record.packets;
-        }
-    }
-
-    /// Counts the packets of records by interface, IP version and protocol. All three must have been collected.
-    pub fn add_protocols(&mut self, records: impl IntoIterator<Item = Record>) {
-        for Record { tuple, packets, .. } in records {
-            let slot = usize::try_from(tuple.tags().interface()).unwrap_or(usize::MAX);
-            if let Some(entry) = self.entries.get_mut(slot) {
-                let version = usize::from(tuple.tags().is_ipv6());
-                entry.protocols[version][ProtocolClass::of(tuple.protocol()) as usize] += packets;
-            }
-        }
-    }
-
     /// Packets in records by interface, IP version and protocol.
     pub fn protocols(&self) -> impl Iterator<Item = (&str, &ProtocolPackets)> {
-        self.entries.iter().map(|entry| (entry.name.as_str(), &entry.protocols))
+        self.entries.iter().map(|entry| (entry.name.as_str(), &entry.totals.protocols))
     }
 
     /// Packets in records by the number of the indicator that selected them. Empty where no recipient gets that number.
@@ -309,16 +248,15 @@ fn add(total: &mut Counts, counts: Counts) {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
     use std::time::Duration;
 
     use minimizer_common::generation::Counts;
     use minimizer_common::outcome::Outcome;
-    use minimizer_common::tuple::{Tags, Tuple};
 
     use super::{FORMER, Ledger, UNKNOWN};
     use crate::interfaces::slot::Unwatched;
-    use crate::records::drain::{InterfaceTotals, Occupancy, Totals};
-    use crate::records::record::Record;
+    use crate::records::drain::{InterfaceTotals, Totals};
 
     fn drained(packets: &[u64]) -> Totals {
         let interface = |packets: &u64| {
@@ -335,8 +273,7 @@ mod tests {
             interfaces: packets.iter().map(interface).collect(),
             unknown: InterfaceTotals::ZERO,
             recorded: Counts { packets: sum, octets: sum * 40 },
-            residuals: Vec::new(),
-            occupancy: Occupancy::default(),
+            ..Totals::default()
         }
     }
 
@@ -374,46 +311,27 @@ mod tests {
 
     #[test]
     fn packets_are_counted_by_version_and_protocol_of_each_interface() {
-        let record = |tags, protocol, packets| Record {
-            tuple: Tuple::new([0; 4], (0, 0), tags, protocol, 0),
-            ingress_interface: 0,
-            control_bits: 0,
-            packets,
-            octets: 0,
-            start_ms: 0,
-            end_ms: 0,
-            selector_id: 0,
-        };
-        let second = Tags::default().with_interface(1);
         let mut ledger = Ledger::new(vec!["a".to_owned(), "b".to_owned()]);
-        ledger.add_protocols([
-            record(Tags::default(), 6, 2),
-            record(second, 6, 3),
-            record(second, 17, 4),
-            record(second.with_ipv6(), 58, 5),
-            record(second.with_ipv6(), 132, 6),
-            record(Tags::default().with_interface(2), 6, 7),
-        ]);
-        let counted: Vec<_> = ledger.protocols().map(|(name, packets)| (name, *packets)).collect();
-        let expected = [("a", [[2, 0, 0, 0], [0; 4]]), ("b", [[3, 4, 0, 0], [0, 0, 5, 6]])];
-        assert_eq!(counted, expected);
+        let mut totals = drained(&[2, 9]);
+        totals.interfaces[0].protocols[0][0] = 2;
+        totals.interfaces[1].protocols = [[3, 4, 0, 0], [0, 0, 5, 6]];
+        ledger.add(&totals);
+        ledger.add(&totals);
+        let counted = |ledger: &Ledger| -> Vec<_> {
+            ledger.protocols().map(|(name, packets)| (name.to_owned(), *packets)).collect()
+        };
+        let expected = [[[4, 0, 0, 0], [0; 4]], [[6, 8, 0, 0], [0, 0, 10, 12]]];
+        assert_eq!(counted(&ledger), [("a".to_owned(), expected[0]), ("b".to_owned(), expected[1])]);
+        ledger.retire(1);
+        assert_eq!(counted(&ledger)[1].1, [[0; 4]; 2]);
     }
 
     #[test]
     fn packets_are_counted_by_the_indicator_that_selected_them() {
-        let record = |selector_id, packets| Record {
-            tuple: Tuple::default(),
-            ingress_interface: 1,
-            control_bits: 0,
-            packets,
-            octets: 0,
-            start_ms: 0,
-            end_ms: 0,
-            selector_id,
-        };
         let mut ledger = Ledger::new(Vec::new());
         assert!(ledger.selected().is_empty());
-        ledger.add_selected([record(1001, 3), record(0, 9), record(1002, 4), record(1001, 5)]);
+        ledger.add(&Totals { selected: BTreeMap::from([(1001, 3), (1002, 4)]), ..drained(&[]) });
+        ledger.add(&Totals { selected: BTreeMap::from([(1001, 5)]), ..drained(&[]) });
         assert_eq!(*ledger.selected(), [(1001, 8), (1002, 4)].into());
     }
 }

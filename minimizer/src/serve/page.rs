@@ -164,7 +164,7 @@ mod tests {
     use super::{grouped, landing};
     use crate::delivery::history::History;
     use crate::interfaces::slot::Unwatched;
-    use crate::records::drain::{InterfaceTotals, Occupancy, Totals};
+    use crate::records::drain::{InterfaceTotals, Totals};
     use crate::serve::snapshot::example::example;
 
     #[test]
@@ -207,11 +207,8 @@ mod tests {
         });
         snapshot.ledger.set_sinks([serde_json::from_value(sink).expect("an account")].into_iter());
         let totals = Totals {
-            unknown: InterfaceTotals::ZERO,
-            recorded: Default::default(),
             interfaces: vec![InterfaceTotals { seen_packets: 7, ..InterfaceTotals::ZERO }],
-            residuals: Vec::new(),
-            occupancy: Occupancy::default(),
+            ..Totals::default()
         };
         let history = History::new().after([HOSTILE].into_iter(), &totals, Duration::ZERO, Instant::now());
         snapshot.history = Arc::new(history);

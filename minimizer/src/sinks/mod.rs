@@ -3,6 +3,6 @@
 pub mod config;
 pub mod files;
 pub mod ipfix;
-mod json_lines;
+pub(crate) mod json_lines;
 pub mod kafka;
 pub mod stdout;

@@ -4,12 +4,14 @@ use anyhow::{Context as _, ensure};
 use aya::Ebpf;
 use aya::maps::{Array, IterableMap as _, MapData, PerCpuArray};
 use bench_ebpf::{HalfSlot, Key, Line, PerCpuValue, SharedValue};
-use minimizer::records::drain::{Records, Totals, drain};
+use minimizer::records::drain::Totals;
 use minimizer::support::sys::Mapping;
 use minimizer_common::outcome::Outcome;
 
 use super::batch;
 use super::contenders::{Body, Contender, Kind, TEST_RUN_IF_INDEX, cpus};
+
+use crate::drained::drained;
 
 /// What a program's tables hold.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -33,10 +35,8 @@ impl Contender {
         let kind = self.kind;
         let ebpf = match &mut self.body {
             Body::Real(program) => {
-                let mut quiet = program.generations().flip()?;
-                let mut records = Records::new(vec![TEST_RUN_IF_INDEX]);
-                let totals = drain(&mut quiet, &mut records, u64::from);
-                return balanced(&totals, records.take().len()).map(Some);
+                let (records, totals) = drained(program, &[TEST_RUN_IF_INDEX])?;
+                return balanced(&totals, records.len()).map(Some);
             }
             Body::Bench(ebpf) => ebpf,
         };

@@ -4,11 +4,9 @@ use std::hint::black_box;
 
 use anyhow::ensure;
 use bench_ebpf::{Key, PerCpuValue};
-use minimizer::kernel::program::TimeUnits;
-use minimizer::policy::compile::CompiledPolicy;
-use minimizer::records::drain::{Records, drain, drain_slots};
+use minimizer::kernel::program::Program;
+use minimizer::records::drain::drain;
 use minimizer::records::packed::{Packing, SlotDecoder};
-use minimizer_common::tunnel::Tunnels;
 use minimizer_common::tuple::Slot;
 use serde::Serialize;
 
@@ -73,17 +71,18 @@ type Way = fn(&mut Contender, u32) -> anyhow::Result<(usize, f64)>;
 const WAYS: [(Way, bool); 3] = [(drain_real, true), (copy_real, true), (take_batches, false)];
 
 fn drain_real(contender: &mut Contender, _: u32) -> anyhow::Result<(usize, f64)> {
-    let mut quiet = contender.real()?.generations().flip()?;
+    let program = contender.real()?;
+    let decoder = decoder(program);
+    let mut quiet = program.generations().flip()?;
     let mut packing = Packing::default();
-    let (_, time) = timed(|| Ok(drain_slots(&mut quiet, 1, |slot| packing.add(slot))))?;
-    let time_units = TimeUnits { base: 0, unit_ms: 1 };
-    let decoder =
-        SlotDecoder::new(&CompiledPolicy::full_record(Tunnels::NONE), time_units, &[TEST_RUN_IF_INDEX]);
-    Ok((packing.take(decoder).len(), time.as_secs_f64() * 1e9))
+    let ((records, _), time) = timed(|| Ok(drain(&mut quiet, &mut packing, decoder)))?;
+    Ok((records.len(), time.as_secs_f64() * 1e9))
 }
 
 fn copy_real(contender: &mut Contender, records: u32) -> anyhow::Result<(usize, f64)> {
-    let mut quiet = contender.real()?.generations().flip()?;
+    let program = contender.real()?;
+    let decoder = decoder(program);
+    let mut quiet = program.generations().flip()?;
     let mut taken = Vec::with_capacity(records as usize);
     let cpus = quiet.shape().cpus;
     let ((), time) = timed(|| {
@@ -96,9 +95,12 @@ fn copy_real(contender: &mut Contender, records: u32) -> anyhow::Result<(usize, 
         Ok(())
     })?;
     // Counters and spill log, which hold next to nothing.
-    let mut rest = Records::new(vec![TEST_RUN_IF_INDEX]);
-    drain(&mut quiet, &mut rest, u64::from);
-    Ok((black_box(taken).len() + rest.take().len(), time.as_secs_f64() * 1e9))
+    let (rest, _) = drain(&mut quiet, &mut Packing::default(), decoder);
+    Ok((black_box(taken).len() + rest.len(), time.as_secs_f64() * 1e9))
+}
+
+fn decoder(program: &Program) -> SlotDecoder {
+    SlotDecoder::new(program.compiled(), program.time(), &[TEST_RUN_IF_INDEX])
 }
 
 fn take_batches(contender: &mut Contender, _: u32) -> anyhow::Result<(usize, f64)> {

@@ -22,7 +22,7 @@ use crate::delivery::waiting::Bounds;
 use crate::kernel::program::TimeUnits;
 use crate::policy::compile::CompiledPolicy;
 use crate::policy::field::Fields;
-use crate::records::drain::{InterfaceTotals, Occupancy, Totals};
+use crate::records::drain::{InterfaceTotals, Totals};
 use crate::records::keys::Keys;
 use crate::records::packed::{Packing, SlotDecoder};
 use crate::records::record::Record;
@@ -138,13 +138,7 @@ fn batch(number: u64, records: u32, terms: &Arc<Terms>, accounting: &Accounting)
         ..InterfaceTotals::ZERO
     };
     interface.outcomes[Outcome::Counted as usize] = recorded.packets;
-    let totals = Totals {
-        unknown: InterfaceTotals::ZERO,
-        interfaces: vec![interface],
-        recorded,
-        residuals: Vec::new(),
-        occupancy: Occupancy::default(),
-    };
+    let totals = Totals { interfaces: vec![interface], recorded, ..Totals::default() };
     let mut ledger = accounting.lock();
     ledger.enter(0, "eth0", crate::interfaces::slot::Unwatched::default());
     ledger.add(&totals);

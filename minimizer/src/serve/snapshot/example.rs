@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use jiff::Timestamp;
 use minimizer_common::generation::Counts;
 use minimizer_common::outcome::Outcome;
-use minimizer_common::tuple::{Tags, Tuple};
+use minimizer_common::protocol::ProtocolClass;
 
 use super::{Build, PolicyInForce, Reloads, Snapshot};
 use crate::delivery::account::Account;
@@ -17,7 +17,6 @@ use crate::kernel::attach::{Action, Mode};
 use crate::kernel::cost::Cost;
 use crate::policy::mandate::Mandate;
 use crate::records::drain::{InterfaceTotals, Occupancy, ResidualTotals, Totals};
-use crate::records::record::Record;
 use crate::serve::drains::Drains;
 
 /// A snapshot in which every number is different, and the ledger balances.
@@ -32,6 +31,7 @@ pub(crate) fn example() -> Snapshot {
         totals.outcomes[index] = packets;
         totals.seen_packets += packets;
     }
+    totals.protocols[0][ProtocolClass::Udp as usize] = 43;
     let overflow = totals.outcome(Outcome::Overflow);
     let residual = ResidualTotals { interface: 0, ipv6: false, protocol: 17, packets: overflow, octets: 2 };
     let occupancy = Occupancy {
@@ -47,26 +47,16 @@ pub(crate) fn example() -> Snapshot {
     let mut ledger = Ledger::new(vec!["eth\"0\\".to_owned(), "gone".to_owned()]);
     let packets = totals.outcome(Outcome::Counted);
     ledger.add(&Totals {
-        unknown: InterfaceTotals::ZERO,
         recorded: Counts { packets, octets: 70_000 },
         interfaces: vec![totals, InterfaceTotals::ZERO],
         residuals: vec![residual],
         occupancy,
+        ..Totals::default()
     });
     let suppressed = Counts { packets: 4, octets: 300 };
     ledger.add_exported(Counts { packets: packets - 3, octets: 69_000 }, suppressed);
     ledger.add_dropped(Counts { packets: 1, octets: 600 });
     assert!(ledger.is_balanced());
-    ledger.add_protocols([Record {
-        tuple: Tuple::new([0; 4], (0, 0), Tags::default(), 17, 0),
-        ingress_interface: 13,
-        control_bits: 0,
-        packets: 43,
-        octets: 0,
-        start_ms: 0,
-        end_ms: 0,
-        selector_id: 0,
-    }]);
     let mut soc = Account::new("soc", "operations", "ipfix");
     soc.offered = Tally { records: 60, packets: 101, octets: 70_000 };
     soc.exported = Tally { records: 42, packets: 88, octets: 60_000 };

@@ -211,12 +211,11 @@ mod tests {
     use std::time::Duration;
 
     use minimizer_common::outcome::Outcome;
-    use minimizer_common::tuple::Tuple;
 
     use super::{LedgerReport, OutcomePackets};
     use crate::delivery::ledger::{FORMER, Ledger};
     use crate::interfaces::slot::Unwatched;
-    use crate::records::record::Record;
+    use crate::records::drain::Totals;
     use crate::serve::snapshot::example::example;
 
     #[test]
@@ -251,37 +250,17 @@ mod tests {
 
     #[test]
     fn indicators_are_numbers_and_absent_where_there_are_none() {
-        let record = |selector_id, packets| Record {
-            tuple: Tuple::default(),
-            ingress_interface: 1,
-            control_bits: 0,
-            packets,
-            octets: 0,
-            start_ms: 0,
-            end_ms: 0,
-            selector_id,
-        };
         let mut ledger = Ledger::new(Vec::new());
         let json = |ledger: &Ledger| serde_json::to_value(LedgerReport::from(ledger)).expect("JSON");
         assert_eq!(json(&ledger).get("selected"), None);
-        ledger.add_selected([record(1001, 3), record(0, 9), record(1002, 4), record(1001, 5)]);
+        ledger.add(&Totals { selected: [(1001, 8), (1002, 4)].into(), ..Totals::default() });
         assert_eq!(json(&ledger)["selected"], serde_json::json!({"1001": 8, "1002": 4}));
     }
 
     #[test]
     fn what_is_written_is_read_back() {
         let mut ledger = example().ledger;
-        let selected = Record {
-            tuple: Tuple::default(),
-            ingress_interface: 1,
-            control_bits: 0,
-            packets: 3,
-            octets: 0,
-            start_ms: 0,
-            end_ms: 0,
-            selector_id: 1001,
-        };
-        ledger.add_selected([selected]);
+        ledger.add(&Totals { selected: [(1001, 3)].into(), ..Totals::default() });
         let report = LedgerReport::from(&ledger);
         let json = serde_json::to_string(&report).expect("a ledger is JSON");
         let read: LedgerReport = serde_json::from_str(&json).expect("is read back");

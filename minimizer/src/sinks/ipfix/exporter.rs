@@ -35,8 +35,8 @@ pub(super) struct Exporter {
     batch: u64,
     /// When templates were last sent.
     described_at: Option<Instant>,
-    /// Shape of each record of a call.
-    shapes: Vec<u8>,
+    /// Variant of each record of a call.
+    variants: Vec<u8>,
     /// Whether something was sent of which it is not known that it arrived.
     is_held: bool,
 }
@@ -71,7 +71,7 @@ impl Exporter {
             statistics: Statistics::default(),
             batch: 0,
             described_at: None,
-            shapes: Vec::new(),
+            variants: Vec::new(),
             is_held: false,
         }
     }
@@ -168,14 +168,14 @@ impl Exporter {
     /// Makes messages of records.
     fn encode(&mut self, records: &[Record], fields: Fields) -> Result<(), EncodeError> {
         let index = self.layout(fields);
-        let Self { outbox, layouts, shapes, terms, indicators, .. } = self;
+        let Self { outbox, layouts, variants, terms, indicators, .. } = self;
         let layout = &mut layouts[index].0;
         let mut occurring = 0_u128;
-        shapes.clear();
-        shapes.extend(records.iter().map(|record| {
-            let shape = layout.shape(record);
-            occurring |= 1 << shape;
-            shape
+        variants.clear();
+        variants.extend(records.iter().map(|record| {
+            let variant = layout.variant(record);
+            occurring |= 1 << variant;
+            variant
         }));
         announce(outbox, layout, occurring, terms.as_ref())?;
         if fields.has(Field::SelectorId) {
@@ -185,10 +185,10 @@ impl Exporter {
                 }
             }
         }
-        // By shape: every change of it begins a set.
-        for shape in (0..128_u8).filter(|shape| occurring >> shape & 1 == 1) {
-            let Some(template) = layout.template(shape) else { continue };
-            for (record, _) in records.iter().zip(&*shapes).filter(|(_, other)| **other == shape) {
+        // By variant: every change of it begins a set.
+        for variant in (0..128_u8).filter(|variant| occurring >> variant & 1 == 1) {
+            let Some(template) = layout.template(variant) else { continue };
+            for (record, _) in records.iter().zip(&*variants).filter(|(_, other)| **other == variant) {
                 let mut octets = outbox.data_record(template.id, template.octets)?;
                 for element in &template.elements {
                     element.write(record, &mut octets)?;
@@ -206,7 +206,7 @@ impl Exporter {
     }
 }
 
-/// Sends the templates of shapes that did not occur before.
+/// Sends the templates of variants that did not occur before.
 fn announce(
     outbox: &mut Outbox,
     layout: &mut Layout,
@@ -218,11 +218,11 @@ fn announce(
         return Ok(());
     }
     layout.announced |= new;
-    let is_new = |shape: &u8| new >> shape & 1 == 1;
-    for template in (0..128).filter(is_new).filter_map(|shape| layout.template(shape)) {
+    let is_new = |variant: &u8| new >> variant & 1 == 1;
+    for template in (0..128).filter(is_new).filter_map(|variant| layout.template(variant)) {
         outbox.template(&template.record())?;
     }
-    for template in (0..128).filter(is_new).filter_map(|shape| layout.template(shape)) {
+    for template in (0..128).filter(is_new).filter_map(|variant| layout.template(variant)) {
         for element in &template.elements {
             let Some(terms) = terms else { continue };
             let anonymization = anonymization::of(*element, &terms.recipient);

@@ -5,7 +5,6 @@ use std::num::TryFromIntError;
 use std::time::Instant;
 
 use netgauze_flow_pkt::ipfix::{IpfixPacket, OptionsTemplateRecord, Set, TemplateRecord};
-use netgauze_flow_pkt::wire::serializer::ie::FieldWritingError;
 use netgauze_flow_pkt::wire::serializer::ipfix::{
     DataRecordWritingError, IpfixPacketWritingError, OptionsTemplateRecordWritingError, SetWritingError,
     TemplateRecordWritingError,
@@ -14,7 +13,7 @@ use netgauze_flow_pkt::{DataSetId, DataSetIdError};
 use netgauze_parse_utils::{WritablePdu as _, WritablePduWithOneInput as _};
 use thiserror::Error;
 
-use super::element::time;
+use super::element::{TooShort, time};
 use crate::support::clock;
 
 /// Octets of the header of a message.
@@ -28,7 +27,7 @@ const SET_HEADER_OCTETS: usize = 4;
 pub(super) enum EncodeError {
     /// A value.
     #[error("a value cannot be written: {0}")]
-    Field(#[from] FieldWritingError),
+    Field(#[from] TooShort),
     /// A record of options.
     #[error("a record of options cannot be written: {0}")]
     Options(#[from] DataRecordWritingError),
