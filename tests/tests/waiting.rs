@@ -52,6 +52,7 @@ fn batch(number: u64, flows: u64, terms: &Arc<Terms>, accounting: &Accounting) -
         interfaces: indices.iter().map(|_| InterfaceTotals::ZERO).collect(),
         recorded: Counts { packets: flows, octets: flows * 40 },
         residuals: Vec::new(),
+        unknown: InterfaceTotals::ZERO,
         occupancy: Occupancy::default(),
     };
     accounting.lock().add(&totals);

@@ -72,11 +72,10 @@ impl Agent {
         let slots = InterfaceSlots::new(options.selection, options.mode, options.force_tap)?;
         // The receiver ends with the worker. Reloads that still wait are dropped with it, and who asked is told.
         let (reloads, waiting) = mpsc::channel();
-        let worker =
-            Worker::start(program, keyring, slots, options.interval, events, accounting, waiting, observe)?;
+        let worker = Worker::start(program, keyring, slots, events, accounting, waiting, observe)?;
         let drain = thread::Builder::new()
             .name("drain".to_owned())
-            .spawn(move || worker.work())
+            .spawn(move || worker.work(options.interval))
             .map_err(AgentError::Thread)?;
         Ok(Self { waker, reloads, drain: Some(drain) })
     }

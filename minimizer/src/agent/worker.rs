@@ -36,7 +36,6 @@ pub(super) struct Worker<F> {
     packing: Packing,
     /// Index of the interface by slot number.
     if_indices: Vec<u32>,
-    interval: Duration,
     /// The kernel's digest of the program.
     program_tag: Arc<str>,
     /// Time of the latest drain, in milliseconds since 1970.
@@ -55,7 +54,6 @@ impl<F: FnMut(&Progress<'_>)> Worker<F> {
         program: Program,
         mut keyring: Keyring,
         slots: InterfaceSlots,
-        interval: Duration,
         events: Events,
         accounting: Accounting,
         reloads: mpsc::Receiver<Reload>,
@@ -71,7 +69,6 @@ impl<F: FnMut(&Progress<'_>)> Worker<F> {
             events,
             packing: Packing::default(),
             if_indices: Vec::new(),
-            interval,
             drained_ms: now_ms(),
             batches: 0,
             seen: Vec::new(),
@@ -84,8 +81,9 @@ impl<F: FnMut(&Progress<'_>)> Worker<F> {
         Ok(worker)
     }
 
-    pub(super) fn work(mut self) -> Result<(), AgentError> {
-        let result = self.drain_until_stopped();
+    /// Drains whenever this time has passed, until the agent is stopped, and once more after that.
+    pub(super) fn work(mut self, interval: Duration) -> Result<(), AgentError> {
+        let result = self.drain_until_stopped(interval);
         self.program.detach_all();
         // The flip waits for packets that were in the program when it was detached.
         let last = self.drain();
@@ -93,8 +91,8 @@ impl<F: FnMut(&Progress<'_>)> Worker<F> {
         result.and(last)
     }
 
-    fn drain_until_stopped(&mut self) -> Result<(), AgentError> {
-        let mut next = Instant::now() + self.interval;
+    fn drain_until_stopped(&mut self, interval: Duration) -> Result<(), AgentError> {
+        let mut next = Instant::now() + interval;
         loop {
             let mut deadline = self.slots.next_look().map_or(next, |look| look.min(next));
             if let Some(mandate) = &self.program.compiled().policy.mandate {
@@ -117,7 +115,7 @@ impl<F: FnMut(&Progress<'_>)> Worker<F> {
                 self.drain()?;
                 self.look_for_blindness()?;
                 // After a stall, drain once, not once for every interval that was missed.
-                next = (next + self.interval).max(Instant::now());
+                next = (next + interval).max(Instant::now());
             }
         }
     }
