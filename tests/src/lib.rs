@@ -2,7 +2,6 @@
 
 pub mod authority;
 pub mod bare;
-pub mod bench;
 pub mod browser;
 pub mod captures;
 pub mod command;
@@ -21,6 +20,7 @@ pub mod packets;
 pub mod policies;
 pub mod privilege;
 pub mod prometheus;
+pub mod records;
 pub mod reference;
 pub mod tshark;
 pub mod veth;

@@ -21,10 +21,10 @@ use rand::SeedableRng as _;
 use rand::rngs::ChaCha8Rng;
 use rustix::mount::{MountFlags, UnmountFlags, mount, mount_bind, mount_remount, unmount};
 use serde_json::Value;
-use tests::bench::sinks::{Mix, record};
 use tests::command::{Agent, minimizer};
 use tests::network::Network;
 use tests::privilege::can_use_kernel;
+use tests::records::{Mix, record};
 
 const FORMATS: [Format; 2] = [Format::JsonLines, Format::Parquet];
 const BEGIN_MS: u64 = 1_795_402_055_123;
