@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::net::UdpSocket;
-use std::path::Path;
 
 use anyhow::{Context as _, Result};
 use minimizer::delivery::sink::{Sink, Taken};

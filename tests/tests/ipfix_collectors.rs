@@ -16,9 +16,9 @@ use tests::ipfix::decoded::Decoded;
 use tests::ipfix::sinks::{only_file, sink};
 use tests::ipfix::{ALL_FIELDS, Offer, exact, many, one_of_each, totals};
 use tests::network::Network;
-use tests::privilege::can_use_kernel;
 
 #[test]
+#[cfg_attr(without_tshark, ignore = "needs tshark: cargo xtask test")]
 fn tshark_reads_every_record_of_a_file_and_how_it_was_anonymized() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let mut sink = sink(&format!("directory = \"{}\"", folder.path().display()))?;
@@ -67,6 +67,7 @@ fn visit(value: &Value, look: &mut impl FnMut(&serde_json::Map<String, Value>)) 
 }
 
 #[test]
+#[cfg_attr(without_nfdump, ignore = "needs nfdump: cargo xtask test")]
 fn nfdump_reads_every_record() -> Result<()> {
     let nfcapd = Nfcapd::start(free_port()?)?;
     let mut sink = sink(&format!("collector = \"127.0.0.1:{}\"", nfcapd.port))?;
@@ -98,6 +99,7 @@ fn nfdump_reads_every_record() -> Result<()> {
 }
 
 #[test]
+#[cfg_attr(without_pmacct, ignore = "needs pmacct: cargo xtask test")]
 fn nfacctd_reads_every_record() -> Result<()> {
     let nfacctd = Nfacctd::start(
         free_port()?,
@@ -119,6 +121,7 @@ fn nfacctd_reads_every_record() -> Result<()> {
 }
 
 #[test]
+#[cfg_attr(without_nfdump, ignore = "needs nfdump: cargo xtask test")]
 fn a_collector_that_comes_back_gets_every_record_once() -> Result<()> {
     let port = free_port()?;
     let mut sink = sink(&format!("collector = \"127.0.0.1:{port}\""))?;
@@ -155,10 +158,11 @@ const SINKS: [(&str, &str, &str); 4] = [
 ];
 
 #[test]
+#[cfg_attr(
+    any(without_kernel, without_nfdump, without_pmacct, without_tshark),
+    ignore = "needs root, the kernel program, nfdump, pmacct and tshark: cargo xtask test"
+)]
 fn everybody_reads_what_the_ledger_of_the_agent_says() -> Result<()> {
-    if !can_use_kernel() {
-        return Ok(());
-    }
     let mut network = Network::new(1, 1500)?;
     let folder = tempfile::tempdir()?;
     let nfcapd = Nfcapd::start(4739)?;
