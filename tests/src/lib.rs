@@ -9,6 +9,7 @@ pub mod expected;
 pub mod foreign;
 pub mod fuzz;
 pub mod guest;
+pub mod imports;
 pub mod ipfix;
 pub mod kafka;
 pub mod leftovers;
