@@ -36,6 +36,8 @@ enum Step {
     KernelLints,
     /// cargo-deny: licences, sources, banned crates.
     Dependencies,
+    /// cargo-machete: crates in manifests that no source uses.
+    UnusedDependencies,
     /// typos.
     Spelling,
     /// Every test of the workspace.
@@ -53,6 +55,7 @@ impl Step {
             Self::Lints => "lints",
             Self::KernelLints => "kernel lints",
             Self::Dependencies => "dependencies",
+            Self::UnusedDependencies => "unused dependencies",
             Self::Spelling => "spelling",
             Self::Tests => "tests",
             Self::Object => "kernel object",
@@ -72,6 +75,9 @@ impl Step {
                 // A check of advisories would clone their database from the network on every run.
                 let mut deny = Command::new(workspace::tool("cargo-deny"));
                 check(deny.current_dir(workspace::root()).args(["check", "licenses", "bans", "sources"]))
+            }
+            Self::UnusedDependencies => {
+                check(Command::new(workspace::tool("cargo-machete")).current_dir(workspace::root()))
             }
             Self::Spelling => {
                 let typos = workspace::tool_environment().join("bin/typos");
