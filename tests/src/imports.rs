@@ -177,8 +177,12 @@ impl Reader<'_> {
         }
     }
 
-    /// Notes a path, where it is one of this crate. Names of modules next to it may begin only that of a `use`.
+    /// Notes a path, where it is one of this crate. Names of modules next to it may begin only that of a `use`, and a single
+    /// word like the one in `pub(super)` is none elsewhere.
     fn import(&mut self, file: &Names, module: &Names, line: usize, path: &[String], is_use: bool) {
+        if path.len() < 2 && !is_use {
+            return;
+        }
         let supers = path.iter().take_while(|name| *name == "super").count();
         let absolute = match path.first().map(String::as_str) {
             Some("crate") => path[1..].to_vec(),
