@@ -170,10 +170,8 @@ fn a_closed_standard_output_does_not_cost_the_ledger_file() {
 }
 
 #[test]
+#[cfg_attr(without_kernel, ignore = "needs root and the kernel program: cargo xtask test")]
 fn a_second_signal_ends_an_agent_that_waits_for_its_sinks() {
-    if !can_use_kernel() {
-        return;
-    }
     let mut network = Network::new(1, 1500).expect("a private network can be made");
     let folder = tempfile::tempdir().expect("a folder");
     let config = folder.path().join("agent.toml");
