@@ -2,6 +2,7 @@
 
 pub mod collectors;
 pub mod decoded;
+pub mod sinks;
 pub mod streams;
 
 use std::path::Path;

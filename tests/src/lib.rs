@@ -2,7 +2,6 @@
 
 pub mod authority;
 pub mod bare;
-pub mod bench;
 pub mod browser;
 pub mod captures;
 pub mod command;
@@ -11,6 +10,7 @@ pub mod expected;
 pub mod foreign;
 pub mod fuzz;
 pub mod guest;
+pub mod imports;
 pub mod ipfix;
 pub mod kafka;
 pub mod leftovers;
@@ -20,8 +20,9 @@ pub mod minimum;
 pub mod network;
 pub mod packets;
 pub mod policies;
-pub mod privilege;
 pub mod prometheus;
+pub mod records;
 pub mod reference;
+pub mod tools;
 pub mod tshark;
 pub mod veth;

@@ -18,7 +18,6 @@ use rustix::thread::{CpuSet, sched_getcpu, sched_setaffinity};
 use tests::drained::drained;
 use tests::live_frames::LiveFrames;
 use tests::network::Network;
-use tests::privilege::can_use_kernel;
 
 /// Spoofed packets in each of two intervals.
 const FLOOD_FRAMES: u64 = 5_000_000;
@@ -80,10 +79,8 @@ fn overflow_packets(totals: &Totals) -> u64 {
 }
 
 #[test]
+#[cfg_attr(without_kernel, ignore = "needs root and the kernel program: cargo xtask test")]
 fn a_flood_of_spoofed_tuples_is_counted_to_the_last_packet() {
-    if !can_use_kernel() {
-        return;
-    }
     // As a card's queues do, all packets of a flow come in on one CPU, and so does the flood.
     let mut cpu = CpuSet::new();
     cpu.set(sched_getcpu());

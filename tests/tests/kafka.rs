@@ -22,7 +22,6 @@ use tests::command::{Agent, minimizer};
 use tests::kafka::batches::{BEGIN_MS, Batches, WAIT_LIMIT, attempt, bring, records, settle};
 use tests::kafka::{Broker, Cluster, Encrypted, Message, TOPIC, create, free, in_clickhouse};
 use tests::network::Network;
-use tests::privilege::can_use_kernel;
 
 const PARTITIONS: usize = 4;
 
@@ -62,6 +61,7 @@ fn lines(messages: &[Message]) -> Vec<String> {
 }
 
 #[test]
+#[cfg_attr(without_python, ignore = "needs the Python packages: cargo xtask test")]
 fn each_record_is_a_message_with_its_flows_key_and_its_batchs_headers() -> Result<()> {
     let broker = Broker::with_topic(PARTITIONS)?;
     let (batches, records) = (Batches::new()?, records(10_000));
@@ -100,6 +100,7 @@ fn each_record_is_a_message_with_its_flows_key_and_its_batchs_headers() -> Resul
 }
 
 #[test]
+#[cfg_attr(without_python, ignore = "needs the Python packages: cargo xtask test")]
 fn every_compression_and_records_together_arrive() -> Result<()> {
     let (batches, records) = (Batches::new()?, records(5000));
     let expected = json(&records, batches.fields())?;
@@ -120,6 +121,7 @@ fn every_compression_and_records_together_arrive() -> Result<()> {
 }
 
 #[test]
+#[cfg_attr(without_python, ignore = "needs the Python packages: cargo xtask test")]
 fn fields_without_a_flow_are_spread_and_have_no_key() -> Result<()> {
     let cluster = Cluster::start(PARTITIONS)?;
     let (batches, records) = (Batches::new()?, records(10_000));
@@ -136,6 +138,7 @@ fn fields_without_a_flow_are_spread_and_have_no_key() -> Result<()> {
 }
 
 #[test]
+#[cfg_attr(without_python, ignore = "needs the Python packages: cargo xtask test")]
 fn brokers_that_go_in_the_middle_of_traffic_and_return_get_every_record() -> Result<()> {
     let mut cluster = Cluster::start(PARTITIONS)?;
     let (batches, records) = (Batches::new()?, records(12_000));
@@ -188,6 +191,7 @@ fn wait_for_error(sink: &mut dyn Sink) -> Result<SinkError> {
 }
 
 #[test]
+#[cfg_attr(without_python, ignore = "needs the Python packages: cargo xtask test")]
 fn a_killed_broker_costs_nothing_that_was_not_acknowledged() -> Result<()> {
     let broker = Broker::with_topic(PARTITIONS)?;
     let address = broker.address.clone();
@@ -215,6 +219,7 @@ fn a_killed_broker_costs_nothing_that_was_not_acknowledged() -> Result<()> {
 }
 
 #[test]
+#[cfg_attr(without_python, ignore = "needs the Python packages: cargo xtask test")]
 fn a_broker_that_stands_still_blocks_nobody_and_gets_every_record_later() -> Result<()> {
     let broker = Broker::with_topic(PARTITIONS)?;
     let (batches, records) = (Batches::new()?, records(80_000));
@@ -237,6 +242,7 @@ fn a_broker_that_stands_still_blocks_nobody_and_gets_every_record_later() -> Res
 }
 
 #[test]
+#[cfg_attr(without_python, ignore = "needs the Python packages: cargo xtask test")]
 fn what_the_brokers_refuse_is_named() -> Result<()> {
     let broker = Broker::with_topic(PARTITIONS)?;
     let nothing = refusal(&KafkaConfig { topic: "absent".to_owned(), ..config(from_ref(&broker.address)) })?;
@@ -264,6 +270,7 @@ fn what_the_brokers_refuse_is_named() -> Result<()> {
 }
 
 #[test]
+#[cfg_attr(without_python, ignore = "needs the Python packages: cargo xtask test")]
 fn certificates_let_in_and_keep_out() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let folder = folder.path();
@@ -318,6 +325,7 @@ fn certificates_let_in_and_keep_out() -> Result<()> {
 }
 
 #[test]
+#[cfg_attr(without_python, ignore = "needs the Python packages: cargo xtask test")]
 fn an_unknown_user_is_refused() -> Result<()> {
     let broker = Broker::start(&["--authentication"])?;
     let folder = tempfile::tempdir()?;
@@ -345,10 +353,11 @@ fn seen(ledger: &Value) -> u64 {
 }
 
 #[test]
+#[cfg_attr(
+    any(without_kernel, without_python),
+    ignore = "needs root, the kernel program and the Python packages: cargo xtask test"
+)]
 fn what_the_ledger_says_was_exported_is_in_the_topic_and_in_the_tables() -> Result<()> {
-    if !can_use_kernel() {
-        return Ok(());
-    }
     let mut network = Network::new(3, 1500)?;
     let mut cluster = Cluster::start(PARTITIONS)?;
     let folder = tempfile::tempdir()?;

@@ -21,7 +21,6 @@ use rand::rngs::ChaCha8Rng;
 use rand::{RngExt, SeedableRng};
 use tests::drained::drained;
 use tests::packets::{Generator, Packet};
-use tests::privilege::can_use_kernel;
 
 const PASS: u32 = 2;
 const PACKETS: usize = 1500;
@@ -112,10 +111,8 @@ fn empty(program: &mut Program) -> u64 {
 }
 
 #[test]
+#[cfg_attr(without_kernel, ignore = "needs root and the kernel program: cargo xtask test")]
 fn octets_behind_the_headers_change_nothing_in_any_map() {
-    if !can_use_kernel() {
-        return;
-    }
     stay_on_this_cpu();
     check(Tunnels::NONE);
     check(Tunnels::ALL);
@@ -210,10 +207,8 @@ fn spoil(packet: &mut Packet) {
 
 /// The comparison above can fail: other headers do leave other maps.
 #[test]
+#[cfg_attr(without_kernel, ignore = "needs root and the kernel program: cargo xtask test")]
 fn octets_of_the_headers_change_the_maps() {
-    if !can_use_kernel() {
-        return;
-    }
     stay_on_this_cpu();
     let mut programs = [program(Tunnels::NONE), program(Tunnels::NONE)];
     let mut generator = Generator::new(23);

@@ -19,7 +19,6 @@ use minimizer_ebpf::parser::walk::{Packet, walk};
 use rand::RngExt;
 use tests::drained::drained;
 use tests::packets::{Generator, mutations};
-use tests::privilege::can_use_kernel;
 
 const PASS: u32 = 2;
 /// Shorter frames are not run by the kernel.
@@ -206,10 +205,8 @@ fn run_split(program: &Program, frame: &[u8], linear_octets: usize) -> u32 {
 }
 
 #[test]
+#[cfg_attr(without_kernel, ignore = "needs root and the kernel program: cargo xtask test")]
 fn mutated_frames_are_the_same_in_the_kernel() {
-    if !can_use_kernel() {
-        return;
-    }
     for tunnels in [Tunnels::NONE, Tunnels::ALL] {
         let mut bench = Bench::new(65_536, tunnels, None);
         let mut generator = Generator::new(11);
@@ -232,10 +229,8 @@ fn mutated_frames_are_the_same_in_the_kernel() {
 }
 
 #[test]
+#[cfg_attr(without_kernel, ignore = "needs root and the kernel program: cargo xtask test")]
 fn frames_beyond_a_page_are_the_same_in_the_kernel() {
-    if !can_use_kernel() {
-        return;
-    }
     for tunnels in [Tunnels::NONE, Tunnels::ALL] {
         let mut bench = Bench::new(65_536, tunnels, None);
         let mut generator = Generator::new(12);
@@ -263,10 +258,8 @@ fn frames_beyond_a_page_are_the_same_in_the_kernel() {
 }
 
 #[test]
+#[cfg_attr(without_kernel, ignore = "needs root and the kernel program: cargo xtask test")]
 fn frames_split_at_every_octet_are_the_same_in_the_kernel() {
-    if !can_use_kernel() {
-        return;
-    }
     let version = KernelVersion::current().expect("the kernel has a version");
     if version < SPLIT_VERSION {
         eprintln!("not run: {version:?} cannot be told where to split a frame, 6.18 and later can");
@@ -290,10 +283,8 @@ fn frames_split_at_every_octet_are_the_same_in_the_kernel() {
 }
 
 #[test]
+#[cfg_attr(without_kernel, ignore = "needs root and the kernel program: cargo xtask test")]
 fn a_table_too_small_changes_no_record() {
-    if !can_use_kernel() {
-        return;
-    }
     // 128 slots for about 80 flows, under keys that do not change: some go to the spill log.
     let keys = std::array::from_fn(|index| {
         0x9e37_79b9_7f4a_7c15_u64.rotate_left(5 * u32::try_from(index).expect("small"))

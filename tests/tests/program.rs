@@ -9,7 +9,6 @@ use minimizer::records::packed::{Packing, SlotDecoder};
 use minimizer_common::generation::Counts;
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use tests::drained::drained;
-use tests::privilege::can_use_kernel;
 
 const PASS: u32 = 2;
 
@@ -24,10 +23,8 @@ fn syn(source_port: u16) -> Vec<u8> {
 }
 
 #[test]
+#[cfg_attr(without_kernel, ignore = "needs root and the kernel program: cargo xtask test")]
 fn what_the_kernel_counts_is_what_the_drain_finds() {
-    if !can_use_kernel() {
-        return;
-    }
     let options = Options { flows_per_cpu: 64, clock: Clock::Control, ..Options::default() };
     let mut program = Program::load(&options).expect("the program loads");
     program.watch(1, 0).expect("slot 0 exists");
@@ -67,10 +64,8 @@ fn what_the_kernel_counts_is_what_the_drain_finds() {
 
 /// A CPU that comes online later has a number that is possible now, and every possible number has a run.
 #[test]
+#[cfg_attr(without_kernel, ignore = "needs root and the kernel program: cargo xtask test")]
 fn every_cpu_counts_in_a_run_of_its_own() {
-    if !can_use_kernel() {
-        return;
-    }
     let options = Options { flows_per_cpu: 64, clock: Clock::Control, ..Options::default() };
     let mut program = Program::load(&options).expect("the program loads");
     program.watch(1, 0).expect("slot 0 exists");

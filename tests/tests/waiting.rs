@@ -13,7 +13,7 @@ use minimizer::delivery::sink::{Interface, Losses};
 use minimizer::delivery::waiting::Bounds;
 use minimizer::kernel::program::TimeUnits;
 use minimizer::policy::compile::CompiledPolicy;
-use minimizer::records::drain::{InterfaceTotals, Occupancy, Totals};
+use minimizer::records::drain::{InterfaceTotals, Totals};
 use minimizer::records::keys::Keys;
 use minimizer::records::packed::{Packing, SlotDecoder};
 use minimizer::records::terms::{Keyring, Terms};
@@ -51,9 +51,7 @@ fn batch(number: u64, flows: u64, terms: &Arc<Terms>, accounting: &Accounting) -
     let totals = Totals {
         interfaces: indices.iter().map(|_| InterfaceTotals::ZERO).collect(),
         recorded: Counts { packets: flows, octets: flows * 40 },
-        residuals: Vec::new(),
-        unknown: InterfaceTotals::ZERO,
-        occupancy: Occupancy::default(),
+        ..Totals::default()
     };
     accounting.lock().add(&totals);
     let interface = |index: &u32| Interface { index: *index, name: format!("interface{index}") };

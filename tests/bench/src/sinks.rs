@@ -12,20 +12,16 @@ use minimizer::sinks::files::{FilesConfig, Format};
 use minimizer::sinks::ipfix::{IpfixConfig, IpfixFile};
 use minimizer::sinks::kafka::{Compression, KafkaConfig};
 use minimizer::support::toml::Document;
-use minimizer_common::tuple::{Tags, Tuple};
+use rand::SeedableRng as _;
 use rand::rngs::ChaCha8Rng;
-use rand::{RngExt as _, SeedableRng as _};
 use rustix::time::{ClockId, clock_gettime};
 use serde::Serialize;
+use tests::kafka::batches::{Batches, bring, settle};
+use tests::kafka::{Broker, TOPIC};
+use tests::records::{Mix, record};
 
 use super::statistics::Spread;
-use crate::kafka::batches::{Batches, bring, settle};
-use crate::kafka::{Broker, TOPIC};
 
-/// Services that flows go to.
-const SERVICES: [u16; 6] = [443, 443, 443, 80, 53, 123];
-/// When the flows were seen: within ten seconds from here, in whole seconds.
-const BEGIN_MS: u64 = 1_795_402_050_000;
 /// Records that are sent to a broker: it takes some ten thousand messages a second.
 const KAFKA_RECORDS: usize = 100_000;
 const PARTITIONS: usize = 4;
@@ -70,30 +66,6 @@ impl Kind {
     #[must_use]
     pub const fn is_kafka(self) -> bool {
         matches!(self, Self::Kafka | Self::KafkaTogether)
-    }
-}
-
-/// What the records are of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Mix {
-    /// IPv4 and TCP.
-    Ipv4Tcp,
-    /// Half of them IPv6; TCP, UDP, ICMP; a quarter tagged.
-    Mixed,
-}
-
-impl Mix {
-    /// Both.
-    pub const ALL: [Self; 2] = [Self::Ipv4Tcp, Self::Mixed];
-
-    /// Name in tables.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Ipv4Tcp => "IPv4, TCP",
-            Self::Mixed => "mixed",
-        }
     }
 }
 
@@ -192,53 +164,4 @@ fn kafka(broker: &Broker, records_per_message: usize) -> Box<dyn Sink> {
 /// CPU time of this process: some sinks have threads of their own.
 fn cpu_time() -> anyhow::Result<Duration> {
     Ok(Duration::try_from(clock_gettime(ClockId::ProcessCPUTime))?)
-}
-
-/// A flow of clients anywhere to some ten thousand servers.
-#[must_use]
-pub fn record(random: &mut ChaCha8Rng, mix: Mix) -> Record {
-    let is_mixed = mix == Mix::Mixed;
-    let (client, server) = (random.random::<u32>(), 0x6440_0000 | random.random_range(0..10_000_u32));
-    let mut tags = Tags::NONE;
-    if is_mixed && random.random_ratio(1, 4) {
-        tags = tags.with_vlan(random.random_range(1..20));
-    }
-    let words = |high: u64, low: u64| [high.to_be(), low.to_be()];
-    let addresses = if is_mixed && random.random() {
-        tags = tags.with_ipv6();
-        let client = words(0x2001_0db8_0000_0000 | u64::from(client), random.random());
-        let server = words(0x2001_0db8_ffff_0000, u64::from(server));
-        [client[0], client[1], server[0], server[1]]
-    } else {
-        [u64::from(client) << 32 | u64::from(server), 0, 0, 0].map(u64::to_be)
-    };
-    let is_ipv6 = tags.is_ipv6();
-    let protocol = match random.random_range(0..20) {
-        0 if is_mixed => {
-            if is_ipv6 {
-                58
-            } else {
-                1
-            }
-        }
-        1..8 if is_mixed => 17,
-        _ => 6,
-    };
-    let ports = match protocol {
-        1 => (8, 0),
-        58 => (128, 0),
-        _ => (random.random_range(32_768..=65_535), SERVICES[random.random_range(0..SERVICES.len())]),
-    };
-    let packets: u64 = 1 + u64::from(random.random::<u32>() >> random.random_range(16..32));
-    let start_ms = BEGIN_MS + 1000 * random.random_range(0..10);
-    Record {
-        tuple: Tuple::new(addresses, ports, tags, protocol, if random.random_ratio(1, 8) { 0xb8 } else { 0 }),
-        ingress_interface: 3,
-        control_bits: if protocol == 6 { [2, 18, 24, 27][random.random_range(0..4)] } else { 0 },
-        packets,
-        octets: packets * random.random_range(40..1500),
-        start_ms,
-        end_ms: (start_ms + 1000 * random.random_range(0..3)).min(BEGIN_MS + 9000),
-        selector_id: 0,
-    }
 }

@@ -12,7 +12,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 use super::cable::RECEIVER;
-use crate::bench::on_any_cpu;
+use crate::on_any_cpu;
 
 /// Longest wait for an agent to start, and to stop.
 const LIMIT: Duration = Duration::from_secs(20);

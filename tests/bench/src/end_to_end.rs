@@ -13,12 +13,12 @@ use anyhow::{Context as _, Result, ensure};
 use aya::programs::{ProgramFd, loaded_programs};
 use serde::Serialize;
 use serde_json::Value;
+use tests::command::{Agent, minimizer};
+use tests::network::Network;
 
 use super::schedule::Schedule;
 use super::traffic::Traffic;
 use super::wrapper::Wrapper;
-use crate::command::{Agent, minimizer};
-use crate::network::Network;
 
 /// Intervals that are measured.
 const INTERVALS: u64 = 3;

@@ -11,7 +11,7 @@ use minimizer_common::outcome::Outcome;
 use super::batch;
 use super::contenders::{Body, Contender, Kind, TEST_RUN_IF_INDEX, cpus};
 
-use crate::drained::drained;
+use tests::drained::drained;
 
 /// What a program's tables hold.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

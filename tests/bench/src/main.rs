@@ -6,16 +6,17 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use bench_ebpf::SCHEDULE_ENTRIES;
-use clap::{Parser, ValueEnum};
-use tests::bench::report::Report;
-use tests::bench::rounds::Effort;
-use tests::bench::schedule::Popularity;
-use tests::bench::traffic::Traffic;
-use tests::bench::{
+use bench::report::Report;
+use bench::rounds::Effort;
+use bench::schedule::Popularity;
+use bench::traffic::Traffic;
+use bench::{
     curve, drain, end_to_end, full_table, kinds, live, memory, new_flows, packets, pin, plot, policies,
     sinks, targets, two_cpus,
 };
+use bench_ebpf::SCHEDULE_ENTRIES;
+use clap::{Parser, ValueEnum};
+use tests::records::Mix;
 
 /// Measures the kernel program on this machine's kernel, beside usual flow tables and the floor.
 #[derive(Parser)]
@@ -213,7 +214,7 @@ impl Bench {
             Part::Sinks => {
                 let records = if self.is_quick { 8192 } else { SINKS_RECORDS };
                 for kind in sinks::Kind::ALL {
-                    for mix in sinks::Mix::ALL {
+                    for mix in Mix::ALL {
                         match sinks::measure(effort.runs, kind, mix, records) {
                             Ok(row) => self.report.sinks.push(row),
                             // Brokers are installed for tests.

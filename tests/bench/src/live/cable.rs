@@ -11,12 +11,12 @@ use aya::{Ebpf, EbpfLoader};
 use minimizer::commands::demo::network::enter_private_namespace;
 use minimizer::interfaces::netlink::Netlink;
 use nix::sched::{CloneFlags, setns};
+use tests::veth::ip;
 
-use crate::bench::contenders::{object, xdp};
-use crate::bench::schedule::Schedule;
-use crate::bench::traffic::Traffic;
-use crate::bench::wrapper::Wrapper;
-use crate::veth::ip;
+use crate::contenders::{object, xdp};
+use crate::schedule::Schedule;
+use crate::traffic::Traffic;
+use crate::wrapper::Wrapper;
 
 /// The receiving end.
 pub const RECEIVER: &str = "receive0";

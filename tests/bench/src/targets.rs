@@ -179,7 +179,7 @@ fn rows(row: &packets::Row, targets: &mut Vec<Target>) {
 #[cfg(test)]
 mod tests {
     use super::Target;
-    use crate::bench::statistics::Spread;
+    use crate::statistics::Spread;
 
     #[test]
     fn a_line_says_what_and_whether() {
