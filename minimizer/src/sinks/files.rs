@@ -2,14 +2,8 @@
 //!
 //! docs/FILES.md says what a reader may rely on.
 
-mod error;
-mod leftovers;
-mod manifest;
-mod name;
-mod open;
 mod parquet;
-mod retention;
-mod unfinished;
+mod record_file;
 mod writing;
 
 use std::path::{Path, PathBuf};
@@ -19,6 +13,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::delivery::sink::Sink;
+use crate::sinks::folder::Encoding;
 use crate::support::toml::{At, Document};
 use writing::FilesSink;
 
@@ -60,13 +55,17 @@ pub enum Format {
 }
 
 impl Format {
-    /// What names of its files end with, behind the dot.
+    const fn encoding(self) -> Encoding {
+        match self {
+            Self::JsonLines => Encoding::JsonLines,
+            Self::Parquet => Encoding::Parquet,
+        }
+    }
+
+    /// What follows the dot in the names of its files.
     #[must_use]
     pub const fn extension(self) -> &'static str {
-        match self {
-            Self::JsonLines => "jsonl",
-            Self::Parquet => "parquet",
-        }
+        self.encoding().extension()
     }
 }
 

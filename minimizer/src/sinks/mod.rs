@@ -2,6 +2,7 @@
 
 pub mod config;
 pub mod files;
+mod folder;
 pub mod ipfix;
 mod json_lines;
 pub mod kafka;

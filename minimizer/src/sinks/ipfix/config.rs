@@ -156,7 +156,7 @@ impl IpfixConfig {
             }
             Destination::Stream { collector, tls } => Box::new(Stream::new(Collector::new(collector), tls)),
             Destination::Files { directory, rotate_every, rotate_octets } => {
-                Box::new(Files::new(directory, name.to_owned(), rotate_every, rotate_octets))
+                Box::new(Files::new(&directory, name.to_owned(), rotate_every, rotate_octets))
             }
         };
         Box::new(Exporter::new(transport, Outbox::new(self.observation_domain, self.message_octets)))

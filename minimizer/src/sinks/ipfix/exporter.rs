@@ -13,6 +13,7 @@ use crate::delivery::sink::{Heading, Interface, Sink, SinkError, Taken};
 use crate::policy::field::{Field, Fields};
 use crate::policy::model::Recipient;
 use crate::records::record::Record;
+use crate::sinks::folder::Sums;
 
 /// Indicators that are described at most, of those that selected something: a policy may have a million.
 const INDICATORS_MAX: usize = 4096;
@@ -27,7 +28,7 @@ pub(super) struct Exporter {
     outbox: Outbox,
     /// Templates: those in use, and retired ones that messages on their way may still need.
     layouts: Vec<(Layout, Use)>,
-    terms: Option<Terms>,
+    subject: Option<Subject>,
     /// Indicators that were described.
     indicators: BTreeSet<u64>,
     statistics: Statistics,
@@ -47,9 +48,9 @@ enum Use {
     Retired,
 }
 
-/// What descriptions are made of.
+/// What the other end is told: whose records these are, and from which interfaces.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Terms {
+struct Subject {
     recipient: Recipient,
     interfaces: Vec<Interface>,
 }
@@ -66,7 +67,7 @@ impl Exporter {
             transport,
             outbox,
             layouts: Vec::new(),
-            terms: None,
+            subject: None,
             indicators: BTreeSet::new(),
             statistics: Statistics::default(),
             batch: 0,
@@ -96,51 +97,54 @@ impl Exporter {
 
     /// Puts templates and options before everything that waits.
     fn describe(&mut self) -> Result<(), SinkError> {
-        let Self { outbox, layouts, terms, indicators, .. } = self;
-        let Some(terms) = terms else { return Ok(()) };
+        let Self { outbox, layouts, subject, indicators, .. } = self;
+        let Some(subject) = subject else { return Ok(()) };
         outbox.first(|outbox| {
             for template in layouts.iter().flat_map(|(layout, _)| layout.announced()) {
                 outbox.template(&template.record())?;
             }
             options::templates(outbox)?;
-            describe_terms(outbox, terms, layouts, indicators)
+            describe_subject(outbox, subject, layouts, indicators)
         })?;
         self.described_at = Some(Instant::now());
         Ok(())
     }
 
-    /// Takes over what the heading says of the recipient; `true` if templates or options changed.
-    fn heed(&mut self, heading: &Heading<'_>) -> Result<(), SinkError> {
+    /// Takes over what the heading says of the recipient. `starts_anew`: the batch goes into a new session, which needs
+    /// neither what the former one was told nor its end.
+    fn heed(&mut self, heading: &Heading<'_>, starts_anew: bool) -> Result<(), SinkError> {
         let is_same =
-            |terms: &Terms| terms.recipient == *heading.recipient && terms.interfaces == heading.interfaces;
-        if self.terms.as_ref().is_some_and(is_same) {
+            |said: &Subject| said.recipient == *heading.recipient && said.interfaces == heading.interfaces;
+        if self.subject.as_ref().is_some_and(is_same) {
             return Ok(());
         }
-        let is_first = self.terms.is_none();
         let fields = |recipient: &Recipient| recipient.fields.keys().copied().collect::<Fields>();
         let keeps_fields =
-            self.terms.as_ref().is_some_and(|terms| fields(&terms.recipient) == fields(heading.recipient));
-        if !is_first {
-            // Whatever was said under the former terms goes out under them.
+            self.subject.as_ref().is_some_and(|said| fields(&said.recipient) == fields(heading.recipient));
+        let goes_on = self.subject.is_some() && !starts_anew;
+        if goes_on {
+            // Messages that wait belong to the former subject: they go out before the new one is described.
             self.ready()?;
-            if !keeps_fields {
-                self.retire()?;
-            }
         }
-        self.terms =
-            Some(Terms { recipient: heading.recipient.clone(), interfaces: heading.interfaces.to_vec() });
-        if !is_first && let Some(terms) = &self.terms {
-            describe_terms(&mut self.outbox, terms, &self.layouts, &self.indicators)?;
+        if !keeps_fields {
+            self.retire(goes_on)?;
+        }
+        let subject = self.subject.insert(Subject {
+            recipient: heading.recipient.clone(),
+            interfaces: heading.interfaces.to_vec(),
+        });
+        if goes_on {
+            describe_subject(&mut self.outbox, subject, &self.layouts, &self.indicators)?;
             self.outbox.finish()?;
         }
         Ok(())
     }
 
     /// Gives up all templates: the recipient gets other fields.
-    fn retire(&mut self) -> Result<(), SinkError> {
-        let retirement = self.transport.retire(&mut self.outbox)?;
+    fn retire(&mut self, goes_on: bool) -> Result<(), EncodeError> {
+        let is_withdrawn = goes_on && self.transport.retirement() == Retirement::Withdrawn;
         for (layout, used) in &mut self.layouts {
-            if *used == Use::Current && retirement == Retirement::Withdrawn {
+            if *used == Use::Current && is_withdrawn {
                 for template in layout.announced() {
                     self.outbox.template(&template.withdrawal())?;
                 }
@@ -149,14 +153,20 @@ impl Exporter {
         }
         self.outbox.finish()?;
         self.indicators.clear();
+        self.drop_retired();
         Ok(())
+    }
+
+    /// Drops templates that no message needs any more.
+    fn drop_retired(&mut self) {
+        if self.outbox.is_empty() {
+            self.layouts.retain(|(_, used)| *used == Use::Current);
+        }
     }
 
     /// The templates for these fields.
     fn layout(&mut self, fields: Fields) -> usize {
-        if self.outbox.is_empty() {
-            self.layouts.retain(|(_, used)| *used == Use::Current);
-        }
+        self.drop_retired();
         let is_wanted = |(layout, used): &(Layout, Use)| *used == Use::Current && layout.fields() == fields;
         self.layouts.iter().position(is_wanted).unwrap_or_else(|| {
             let layout = Layout::new(fields, self.layouts.iter().map(|(layout, _)| layout));
@@ -168,7 +178,7 @@ impl Exporter {
     /// Makes messages of records.
     fn encode(&mut self, records: &[Record], fields: Fields) -> Result<(), EncodeError> {
         let index = self.layout(fields);
-        let Self { outbox, layouts, shapes, terms, indicators, .. } = self;
+        let Self { outbox, layouts, shapes, subject, indicators, .. } = self;
         let layout = &mut layouts[index].0;
         let mut occurring = 0_u128;
         shapes.clear();
@@ -177,7 +187,7 @@ impl Exporter {
             occurring |= 1 << shape;
             shape
         }));
-        announce(outbox, layout, occurring, terms.as_ref())?;
+        announce(outbox, layout, occurring, subject.as_ref())?;
         if fields.has(Field::SelectorId) {
             for id in records.iter().map(|record| record.selector_id).filter(|id| *id != 0) {
                 if indicators.len() < INDICATORS_MAX && indicators.insert(id) {
@@ -189,7 +199,8 @@ impl Exporter {
         for shape in (0..128_u8).filter(|shape| occurring >> shape & 1 == 1) {
             let Some(template) = layout.template(shape) else { continue };
             for (record, _) in records.iter().zip(&*shapes).filter(|(_, other)| **other == shape) {
-                let mut octets = outbox.data_record(template.id, template.octets)?;
+                let sums = Sums::of(std::slice::from_ref(record), fields);
+                let mut octets = outbox.data_record(template.id, template.octets, sums)?;
                 for element in &template.elements {
                     element.write(record, &mut octets)?;
                 }
@@ -211,7 +222,7 @@ fn announce(
     outbox: &mut Outbox,
     layout: &mut Layout,
     occurring: u128,
-    terms: Option<&Terms>,
+    subject: Option<&Subject>,
 ) -> Result<(), EncodeError> {
     let new = occurring & !layout.announced;
     if new == 0 {
@@ -224,8 +235,8 @@ fn announce(
     }
     for template in (0..128).filter(is_new).filter_map(|shape| layout.template(shape)) {
         for element in &template.elements {
-            let Some(terms) = terms else { continue };
-            let anonymization = anonymization::of(*element, &terms.recipient);
+            let Some(subject) = subject else { continue };
+            let anonymization = anonymization::of(*element, &subject.recipient);
             options::anonymization(outbox, template.id, element.number(), anonymization)?;
         }
     }
@@ -233,19 +244,19 @@ fn announce(
 }
 
 /// Writes the options of all that is in use.
-fn describe_terms(
+fn describe_subject(
     outbox: &mut Outbox,
-    terms: &Terms,
+    subject: &Subject,
     layouts: &[(Layout, Use)],
     indicators: &BTreeSet<u64>,
 ) -> Result<(), EncodeError> {
     options::sampling(outbox)?;
     indicators.iter().try_for_each(|id| options::indicator(outbox, *id))?;
-    options::interfaces(outbox, &terms.interfaces)?;
+    options::interfaces(outbox, &subject.interfaces)?;
     let current = layouts.iter().filter(|(_, used)| *used == Use::Current);
     for template in current.flat_map(|(layout, _)| layout.announced()) {
         for element in &template.elements {
-            let anonymization = anonymization::of(*element, &terms.recipient);
+            let anonymization = anonymization::of(*element, &subject.recipient);
             options::anonymization(outbox, template.id, element.number(), anonymization)?;
         }
     }
@@ -254,8 +265,8 @@ fn describe_terms(
 
 impl Sink for Exporter {
     fn begin(&mut self, heading: &Heading<'_>) -> Result<(), SinkError> {
-        self.transport.heed(heading);
-        self.heed(heading)?;
+        let starts_anew = self.transport.heed(heading);
+        self.heed(heading, starts_anew)?;
         self.ready()?;
         if self.batch != heading.number {
             self.batch = heading.number;
@@ -290,7 +301,7 @@ impl Sink for Exporter {
     }
 
     fn tend(&mut self) -> Result<Taken, SinkError> {
-        self.transport.tend()?;
+        self.transport.tend(&mut self.outbox)?;
         if self.must_repeat() || !self.outbox.is_sent() {
             self.ready()?;
         }

@@ -7,7 +7,7 @@ use netgauze_parse_utils::WritablePduWithOneInput as _;
 use super::anonymization::Anonymization;
 use super::element::{specifier, time};
 use super::layout::TEMPLATE_ID_MIN;
-use super::outbox::{EncodeError, Kind, Outbox};
+use super::outbox::{EncodeError, MessageKind, Outbox};
 use crate::delivery::ledger::Ledger;
 use crate::delivery::sink::Interface;
 
@@ -94,7 +94,7 @@ impl Options {
         fields: impl Into<Box<[Field]>>,
     ) -> Result<(), EncodeError> {
         let record = DataRecord::new(scope.into(), fields.into());
-        let octets = outbox.record(Kind::Description, self.id(), record.len(None))?;
+        let octets = outbox.record(MessageKind::Description, self.id(), record.len(None))?;
         Ok(record.write(octets, None)?)
     }
 }

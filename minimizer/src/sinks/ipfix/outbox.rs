@@ -15,6 +15,7 @@ use netgauze_parse_utils::{WritablePdu as _, WritablePduWithOneInput as _};
 use thiserror::Error;
 
 use super::element::time;
+use crate::sinks::folder::Sums;
 use crate::support::clock;
 
 /// Octets of the header of a message.
@@ -54,7 +55,7 @@ pub(super) enum EncodeError {
 
 /// What a message is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum MessageKind {
     /// Templates and options: what a new session begins with.
     Description,
     /// Records of flows.
@@ -68,7 +69,9 @@ pub(super) struct Message {
     pub(super) octets: Vec<u8>,
     /// Data records in it, those of options too.
     records: u32,
-    pub(super) kind: Kind,
+    /// Records of flows in it, and what they count.
+    pub(super) sums: Sums,
+    pub(super) kind: MessageKind,
     /// Its number, once it is sent.
     sequence: u32,
     /// When it was sent.
@@ -121,36 +124,46 @@ impl Outbox {
     }
 
     /// Room for a data record of that length, which the caller writes, in a message of that kind.
-    pub(super) fn record(&mut self, kind: Kind, id: u16, octets: usize) -> Result<&mut Vec<u8>, EncodeError> {
+    pub(super) fn record(&mut self, kind: MessageKind, id: u16, octets: usize) -> Result<&mut Vec<u8>, EncodeError> {
+        self.data(kind, id, octets).map(|message| &mut message.octets)
+    }
+
+    /// Room for a data record of a flow with these counts: zeros, which the caller overwrites.
+    pub(super) fn data_record(
+        &mut self,
+        id: u16,
+        octets: usize,
+        sums: Sums,
+    ) -> Result<&mut [u8], EncodeError> {
+        let message = self.data(MessageKind::Flows, id, octets)?;
+        message.sums.add(sums);
+        let begin = message.octets.len();
+        message.octets.resize(begin + octets, 0);
+        Ok(&mut message.octets[begin..])
+    }
+
+    fn data(&mut self, kind: MessageKind, id: u16, octets: usize) -> Result<&mut Message, EncodeError> {
         let set = Set::Data { id: DataSetId::new(id)?, records: Box::new([]) };
         let message = self.room(kind, &set, octets)?;
         message.records += 1;
-        Ok(&mut message.octets)
-    }
-
-    /// A data record of a flow, of that length: zeros, in whose place the caller writes.
-    pub(super) fn data_record(&mut self, id: u16, octets: usize) -> Result<&mut [u8], EncodeError> {
-        let message = self.record(Kind::Flows, id, octets)?;
-        let begin = message.len();
-        message.resize(begin + octets, 0);
-        Ok(&mut message[begin..])
+        Ok(message)
     }
 
     /// Adds a template.
     pub(super) fn template(&mut self, template: &TemplateRecord) -> Result<(), EncodeError> {
-        let message = self.room(Kind::Description, &Set::Template(Box::new([])), template.len())?;
+        let message = self.room(MessageKind::Description, &Set::Template(Box::new([])), template.len())?;
         Ok(template.write(&mut message.octets)?)
     }
 
     /// Adds a template of options, in a set of its own: some collectors read only the first in a set.
     pub(super) fn options_template(&mut self, template: &OptionsTemplateRecord) -> Result<(), EncodeError> {
         self.end_set()?;
-        let message = self.room(Kind::Description, &Set::OptionsTemplate(Box::new([])), template.len())?;
+        let message = self.room(MessageKind::Description, &Set::OptionsTemplate(Box::new([])), template.len())?;
         template.write(&mut message.octets)?;
         self.end_set()
     }
 
-    fn room(&mut self, kind: Kind, set: &Set, octets: usize) -> Result<&mut Message, EncodeError> {
+    fn room(&mut self, kind: MessageKind, set: &Set, octets: usize) -> Result<&mut Message, EncodeError> {
         let is_set = self.set.is_some_and(|(id, _)| id == set.id());
         let needed = octets + if is_set { 0 } else { SET_HEADER_OCTETS };
         let fits =
@@ -166,7 +179,7 @@ impl Outbox {
             let mut octets = self.spare.pop().unwrap_or_else(|| Vec::with_capacity(self.octets_max));
             octets.clear();
             octets.resize(HEADER_OCTETS, 0);
-            Message { octets, records: 0, kind, sequence: 0, sent_at: None }
+            Message { octets, records: 0, sums: Sums::default(), kind, sequence: 0, sent_at: None }
         });
         if !is_set {
             self.set = Some((set.id(), message.octets.len()));
@@ -253,17 +266,17 @@ impl Outbox {
         while let Some(message) = self.sent.pop_back() {
             self.waiting.push_front(message);
         }
-        self.waiting.retain(|message| message.kind == Kind::Flows);
+        self.waiting.retain(|message| message.kind == MessageKind::Flows);
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{HEADER_OCTETS, Kind, Outbox};
+    use super::{HEADER_OCTETS, MessageKind, Outbox};
 
     fn flows(outbox: &mut Outbox, records: usize) {
         for _ in 0..records {
-            outbox.record(Kind::Flows, 300, 10).unwrap().extend([7; 10]);
+            outbox.record(MessageKind::Flows, 300, 10).unwrap().extend([7; 10]);
         }
         outbox.finish().unwrap();
     }
@@ -298,7 +311,7 @@ mod tests {
         outbox.restart(1);
         outbox
             .first(|outbox| {
-                outbox.record(Kind::Description, 256, 4)?.extend([1; 4]);
+                outbox.record(MessageKind::Description, 256, 4)?.extend([1; 4]);
                 Ok(())
             })
             .unwrap();

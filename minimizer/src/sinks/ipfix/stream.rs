@@ -344,8 +344,8 @@ impl Transport for Stream {
         }
     }
 
-    fn retire(&mut self, _outbox: &mut Outbox) -> Result<Retirement, SinkError> {
-        Ok(Retirement::Withdrawn)
+    fn retirement(&self) -> Retirement {
+        Retirement::Withdrawn
     }
 
     fn close(&mut self, outbox: &mut Outbox) -> Result<Taken, SinkError> {

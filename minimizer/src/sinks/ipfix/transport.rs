@@ -11,32 +11,32 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(2);
 /// What becomes of templates that are not used any more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Retirement {
-    /// They are taken back, as RFC 7011, 8.1 demands of reliable transports.
+    /// They are withdrawn, as RFC 7011, 8.1 demands of reliable transports.
     Withdrawn,
     /// The other end forgets them when they are not sent again (RFC 7011, 8.4).
     Forgotten,
-    /// A new session begins.
-    Renewed,
 }
 
 /// Carries the messages of an [`Outbox`].
 pub(super) trait Transport: Send {
-    /// Takes notice of the batch that begins.
-    fn heed(&mut self, _heading: &Heading<'_>) {}
+    /// Is told which batch begins; returns whether [`Self::open`] will begin a new session for it.
+    fn heed(&mut self, _heading: &Heading<'_>) -> bool {
+        false
+    }
 
-    /// Sees to it that there is a session, and returns whether it is a new one, to which nothing was said yet.
+    /// Makes sure that there is a session; returns whether it is a new one, which has no templates yet.
     ///
-    /// When the former one ended, this has told the outbox what may have been lost with it.
+    /// When the former session broke, this has told the outbox which messages may be lost with it.
     fn open(&mut self, outbox: &mut Outbox) -> Result<bool, SinkError>;
 
     /// Sends everything that waits.
     fn send(&mut self, outbox: &mut Outbox) -> Result<(), SinkError>;
 
-    /// Finds out whether what was sent arrived, and waits no longer than that for it.
+    /// Finds out whether everything that was sent arrived, and waits for it no longer than `patience`.
     fn confirm(&mut self, outbox: &mut Outbox, patience: Duration) -> Result<Taken, SinkError>;
 
-    /// What becomes of templates that are not used any more; what is sent next finds it done.
-    fn retire(&mut self, outbox: &mut Outbox) -> Result<Retirement, SinkError>;
+    /// What becomes of templates that are not used any more.
+    fn retirement(&self) -> Retirement;
 
     /// How often templates are sent again, if the other end may not have got them.
     fn template_interval(&self) -> Option<Duration> {
@@ -48,12 +48,12 @@ pub(super) trait Transport: Send {
         None
     }
 
-    /// Does what time asks for.
-    fn tend(&mut self) -> Result<(), SinkError> {
+    /// Does what is due.
+    fn tend(&mut self, _outbox: &mut Outbox) -> Result<(), SinkError> {
         Ok(())
     }
 
-    /// Ends the session in good order, after everything was sent; finds out a last time whether it arrived.
+    /// Ends the session after everything was sent; finds out a last time whether it arrived.
     fn close(&mut self, outbox: &mut Outbox) -> Result<Taken, SinkError>;
 
     /// Octets that were sent.

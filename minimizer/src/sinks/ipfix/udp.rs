@@ -10,7 +10,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{RecvFlags, recv};
 
 use super::collector::Collector;
-use super::outbox::{HEADER_OCTETS, Kind, Message, Outbox};
+use super::outbox::{HEADER_OCTETS, MessageKind, Message, Outbox};
 use super::pace::Pace;
 use super::transport::{PATIENCE, Retirement, Transport};
 use crate::delivery::loss::Loss;
@@ -113,7 +113,7 @@ impl Transport for Udp {
     fn send(&mut self, outbox: &mut Outbox) -> Result<(), SinkError> {
         while let Some(message) = outbox.next()? {
             // A collector that is not there is found out by what can be said again.
-            if message.kind == Kind::Flows && !self.is_answered {
+            if message.kind == MessageKind::Flows && !self.is_answered {
                 if self.is_refused(REFUSED_WITHIN) {
                     return Err(self.refused(outbox, &io::ErrorKind::ConnectionRefused.into()));
                 }
@@ -161,8 +161,8 @@ impl Transport for Udp {
         Ok(if outbox.is_sent() { Taken::Delivered } else { Taken::Held })
     }
 
-    fn retire(&mut self, _outbox: &mut Outbox) -> Result<Retirement, SinkError> {
-        Ok(Retirement::Forgotten)
+    fn retirement(&self) -> Retirement {
+        Retirement::Forgotten
     }
 
     fn template_interval(&self) -> Option<Duration> {
