@@ -57,12 +57,15 @@ fn receive(socket: &UdpSocket, decoded: &mut Decoded) -> Result<()> {
     Ok(())
 }
 
-/// The only file of a folder.
+/// The only file of messages in a folder, where nothing else is but its manifest.
 fn only_file(folder: &Path) -> Result<std::path::PathBuf> {
-    let mut files = fs::read_dir(folder)?;
-    let file = files.next().context("there is a file")??.path();
-    anyhow::ensure!(files.next().is_none(), "there are more files");
-    Ok(file)
+    let entries = fs::read_dir(folder)?.map(|entry| Ok(entry?.path()));
+    let mut paths: Vec<_> = entries.collect::<std::io::Result<_>>()?;
+    paths.sort();
+    let [file, manifest] = &paths[..] else { anyhow::bail!("{paths:?}") };
+    anyhow::ensure!(file.extension().is_some_and(|extension| extension == "ipfix"), "{paths:?}");
+    anyhow::ensure!(*manifest == file.with_extension("ipfix.manifest.json"), "{paths:?}");
+    Ok(file.clone())
 }
 
 #[test]
@@ -509,59 +512,6 @@ fn tls_lets_in_whom_the_collector_trusts_and_nobody_else() -> Result<()> {
             assert!(read.is_err(), "{tls}");
         }
     }
-    Ok(())
-}
-
-#[test]
-fn files_are_complete_rotated_recovered_and_removed() -> Result<()> {
-    let folder = tempfile::tempdir()?;
-    let text = "directory = \"flows\"\nrotate_octets = \"1MiB\"";
-    let mut sink = configured(text, folder.path()).map_err(anyhow::Error::msg)?;
-    let mut offer = Offer::exact(&ALL_FIELDS)?;
-    let records = many(30_000);
-    for batch in records.chunks(10_000) {
-        assert_eq!(offer.bring(sink.as_mut(), batch)?.taken, Taken::Delivered);
-    }
-    // An agent that is interrupted leaves a piece of a message behind; another one keeps what was delivered.
-    let flows = folder.path().join("flows");
-    drop(sink);
-    let parts = |suffix: &str| -> Result<Vec<std::path::PathBuf>> {
-        let files = fs::read_dir(&flows)?.map(|entry| Ok(entry?.path()));
-        let files: std::io::Result<Vec<_>> = files.collect();
-        Ok(files?.into_iter().filter(|path| path.to_string_lossy().ends_with(suffix)).collect())
-    };
-    let part = parts(".part")?.pop().context("a file is not complete")?;
-    let mut octets = fs::read(&part)?;
-    octets.extend([0, 10, 5, 0]);
-    fs::write(&part, octets)?;
-    let old = |name: &str| -> Result<std::path::PathBuf> {
-        let path = flows.join(name);
-        fs::File::create(&path)?
-            .set_modified(std::time::SystemTime::now() - Duration::from_secs(2 * 86_400))?;
-        Ok(path)
-    };
-    let ours = old("soc-20200101T000000Z-0000.ipfix")?;
-    let others = [old("soc-b-20200101T000000Z-0000.ipfix")?, old("soc.ipfix")?, old("other")?];
-    offer.replace(&exact(&ALL_FIELDS).replace("purpose =", "retention = \"1 day\"\npurpose ="))?;
-    let mut sink = configured(text, folder.path()).map_err(anyhow::Error::msg)?;
-    offer.bring(sink.as_mut(), &one_of_each())?;
-    assert!(!ours.exists() && others.iter().all(|path| path.exists()));
-    others.iter().try_for_each(fs::remove_file)?;
-    assert_eq!(sink.close()?, Taken::Delivered);
-    assert_eq!(parts(".part")?.len(), 0);
-    let mut found = Vec::new();
-    for path in parts(".ipfix")? {
-        let mut decoded = Decoded::default();
-        // Each begins with all that it needs.
-        decoded.stream(&fs::read(&path)?)?;
-        assert_eq!(decoded.missing, 0);
-        found.extend(decoded.sorted_flows());
-    }
-    found.sort();
-    let mut all = records;
-    all.extend(one_of_each());
-    assert!(found == all_expected(&all, offer.fields()), "{} of {}", found.len(), all.len());
-    assert_eq!(parts(".ipfix")?.len(), 3);
     Ok(())
 }
 

@@ -167,3 +167,154 @@ fn a_deletion_is_recorded() -> Result<()> {
     ensure!(deletion["records"] == 10 && deletion["octets"] == octets, "{deletion}");
     Ok(())
 }
+
+#[test]
+fn files_are_complete_rotated_recovered_and_removed() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let text = "directory = \"flows\"\nrotate_octets = \"1MiB\"";
+    let mut first = sink(text, folder.path())?;
+    let mut offer = Offer::exact(&ALL_FIELDS)?;
+    let records = many(30_000);
+    for batch in records.chunks(10_000) {
+        ensure!(offer.bring(first.as_mut(), batch)?.taken == Taken::Delivered);
+    }
+    // An agent that is interrupted leaves a piece of a message behind; the next one keeps what was delivered.
+    let flows = folder.path().join("flows");
+    drop(first);
+    let [part] = &paths(&flows, ".ipfix.tmp")?[..] else { panic!("a file is not complete") };
+    let mut octets = fs::read(part)?;
+    octets.extend([0, 10, 5, 0]);
+    fs::write(part, octets)?;
+    // A whole file of another time, and files of others.
+    let [whole, ..] = &paths(&flows, ".ipfix")?[..] else { panic!("no file is complete") };
+    let old = |name: &str| -> Result<PathBuf> {
+        let path = flows.join(name);
+        fs::copy(whole, &path)?;
+        let mut manifest = manifest(whole)?;
+        manifest["file"] = name.into();
+        manifest["begin"] = "1970-01-01T00:00:00Z".into();
+        fs::write(manifest_path(&path), manifest.to_string())?;
+        Ok(path)
+    };
+    let ours = old("soc-19700101T000000.000Z-000001.ipfix")?;
+    let others = [
+        old("soc-b-19700101T000000.000Z-000001.ipfix")?,
+        old("soc.ipfix")?,
+        old("soc-19700101T000000.000Z-000002.ipfix")?,
+    ];
+    fs::remove_file(manifest_path(&others[2]))?;
+    offer.replace(&exact(&ALL_FIELDS).replace("purpose =", "retention = \"9000 days\"\npurpose ="))?;
+    let mut next = sink(text, folder.path())?;
+    offer.bring(next.as_mut(), &one_of_each())?;
+    ensure!(!ours.exists() && !manifest_path(&ours).exists());
+    for path in &others {
+        ensure!(path.exists(), "{} is gone", path.display());
+        fs::remove_file(path)?;
+        fs::remove_file(manifest_path(path)).ok();
+    }
+    ensure!(next.close()? == Taken::Delivered);
+    ensure!(paths(&flows, ".tmp")?.is_empty(), "{:?}", paths(&flows, "")?);
+    let [deletion] = &deletions(&flows)?[..] else { panic!("one line") };
+    ensure!(deletion["file"] == "soc-19700101T000000.000Z-000001.ipfix", "{deletion}");
+    let mut found = Vec::new();
+    let mut counted = 0;
+    for path in paths(&flows, ".ipfix")? {
+        let mut decoded = Decoded::default();
+        // Each begins with all that it needs.
+        decoded.stream(&fs::read(&path)?)?;
+        ensure!(decoded.missing == 0);
+        found.extend(decoded.sorted_flows());
+        counted += check_manifest(&path)?.values().sum::<u64>();
+    }
+    found.sort();
+    let mut all = records;
+    all.extend(one_of_each());
+    ensure!(found == all_expected(&all, offer.fields()), "{} of {}", found.len(), all.len());
+    ensure!(counted == u64::try_from(all.len())?, "manifests count {counted} of {}", all.len());
+    ensure!(paths(&flows, ".ipfix")?.len() == 3, "{:?}", paths(&flows, "")?);
+    Ok(())
+}
+
+#[test]
+fn what_was_not_delivered_is_not_in_a_recovered_file() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let mut first = sink("directory = \".\"", folder.path())?;
+    let mut offer = Offer::exact(&ALL_FIELDS)?;
+    offer.bring(first.as_mut(), &many(100))?;
+    // A batch that never ends.
+    offer.number += 1;
+    first.begin(&offer.heading())?;
+    ensure!(first.take(&many(100), offer.fields())? == Taken::Held);
+    drop(first);
+    // A journal's last line may be torn.
+    let [journal] = &paths(folder.path(), ".journal.tmp")?[..] else { panic!("a journal") };
+    let text = fs::read_to_string(journal)? + "{\"octets\":99";
+    fs::write(journal, text)?;
+    // A file of which nothing was delivered.
+    for name in ["", ".manifest.json", ".journal"] {
+        let name = format!(".soc-19700101T000000.000Z-000001.ipfix{name}.tmp");
+        fs::write(folder.path().join(name), "")?;
+    }
+    let mut next = sink("directory = \".\"", folder.path())?;
+    ensure!(next.tend_at().is_some_and(|at| at <= std::time::Instant::now()), "a start looks for leftovers");
+    next.tend()?;
+    let [file] = &paths(folder.path(), ".ipfix")?[..] else { panic!("one file") };
+    ensure!(check_manifest(file)? == BTreeMap::from([(1, 100)]));
+    let [deletion] = &deletions(folder.path())?[..] else { panic!("one line") };
+    ensure!(deletion["file"] == "soc-19700101T000000.000Z-000001.ipfix", "{deletion}");
+    ensure!(deletion["why"] == "unfinished" && deletion["sha256"].is_null(), "{deletion}");
+    let names = paths(folder.path(), "")?;
+    ensure!(names.len() == 3, "{names:?}");
+    Ok(())
+}
+
+#[test]
+fn a_file_has_records_of_one_policy_only() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let mut sink = sink("directory = \".\"", folder.path())?;
+    let mut offer = Offer::exact(&ALL_FIELDS)?;
+    offer.bring(sink.as_mut(), &many(10))?;
+    // The same fields, another purpose: another header.
+    offer.replace(&exact(&ALL_FIELDS).replace("to test", "to test again"))?;
+    offer.bring(sink.as_mut(), &many(20))?;
+    // Other fields.
+    offer.replace(&exact(&["packetDeltaCount", "protocolIdentifier"]))?;
+    offer.bring(sink.as_mut(), &many(30))?;
+    ensure!(sink.close()? == Taken::Delivered);
+    let files = paths(folder.path(), ".ipfix")?;
+    let mut records = Vec::new();
+    for file in &files {
+        let manifest = manifest(file)?;
+        records.push((manifest["records"].as_u64(), manifest["purpose"].as_str().map(str::to_owned)));
+        let mut decoded = Decoded::default();
+        decoded.stream(&fs::read(file)?)?;
+        ensure!(decoded.missing == 0 && manifest["records"] == decoded.flows.len(), "{manifest:#}");
+    }
+    records.sort();
+    let [(Some(10), Some(first)), (Some(20), Some(second)), (Some(30), Some(third))] = &records[..] else {
+        anyhow::bail!("{records:?}")
+    };
+    ensure!(first == third && second == "to test again", "{records:?}");
+    let last = manifest(files.last().context("a file")?)?;
+    ensure!(last["batches"][0]["octets"].is_null() && last["batches"][0]["packets"].is_u64(), "{last:#}");
+    Ok(())
+}
+
+#[test]
+fn a_file_that_somebody_removed_costs_only_what_was_in_it() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let mut sink = sink("directory = \".\"", folder.path())?;
+    let mut offer = Offer::exact(&ALL_FIELDS)?;
+    offer.bring(sink.as_mut(), &many(10))?;
+    let [unfinished] = &paths(folder.path(), ".ipfix.tmp")?[..] else { panic!("one file") };
+    fs::remove_file(unfinished)?;
+    let brought = offer.bring(sink.as_mut(), &many(20))?;
+    ensure!(brought.taken == Taken::Delivered);
+    let [error] = &brought.errors[..] else { panic!("{:?}", brought.errors) };
+    ensure!(!error.held_is_lost && error.message.contains("somebody removed it"), "{error}");
+    ensure!(sink.close()? == Taken::Delivered);
+    let [file] = &paths(folder.path(), ".ipfix")?[..] else { panic!("one file") };
+    ensure!(check_manifest(file)? == BTreeMap::from([(2, 20)]));
+    ensure!(paths(folder.path(), ".tmp")?.is_empty(), "{:?}", paths(folder.path(), "")?);
+    Ok(())
+}

@@ -22,7 +22,7 @@ use crate::policy::field::Fields;
 use crate::records::record::Record;
 use backlog::{Backlog, Failure};
 pub use config::{
-    Compression, Format, KafkaConfig, KafkaFile, Mechanism, PartitionBy, Sasl, SaslFile, Tls, TlsFile,
+    BrokerTlsFile, Compression, Format, KafkaConfig, KafkaFile, Mechanism, PartitionBy, Sasl, SaslFile,
 };
 use connection::Connection;
 use messages::{Common, Encoder};

@@ -14,10 +14,11 @@ use super::files::Files;
 use super::outbox::Outbox;
 use super::pace::Pace;
 use super::stream::Stream;
-use super::tls::Tls;
+use super::tls::CollectorTls;
 use super::transport::Transport;
 use super::udp::Udp;
 use crate::delivery::sink::Sink;
+use crate::support::tls::{self, ClientTls};
 use crate::support::toml::{At, Document};
 
 /// Shorter messages have no room for a template with all fields and what stands around it.
@@ -58,7 +59,7 @@ pub struct IpfixFile {
     /// Time after which templates are sent again over UDP; "60s" is the default.
     pub template_interval: Option<At<String>>,
     /// Keys and certificates, where the transport is "tls".
-    pub tls: Option<At<TlsFile>>,
+    pub tls: Option<At<CollectorTlsFile>>,
     /// Folder of files, relative to this file.
     pub directory: Option<At<PathBuf>>,
     /// Time after which another file is begun; "5m" is the default.
@@ -84,7 +85,7 @@ pub enum TransportName {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(rename = "ipfix_tls")]
-pub struct TlsFile {
+pub struct CollectorTlsFile {
     /// PEM file of the authorities that may have signed the collector's certificate, relative to this file; those of the
     /// host when it is not given.
     pub ca: Option<At<PathBuf>>,
@@ -107,7 +108,7 @@ pub struct IpfixConfig {
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Destination {
     Udp { collector: String, template_interval: Duration, messages_per_second: u32 },
-    Stream { collector: String, tls: Option<Tls> },
+    Stream { collector: String, tls: Option<CollectorTls> },
     Files { directory: PathBuf, rotate_every: Duration, rotate_octets: u64 },
 }
 
@@ -247,43 +248,33 @@ fn into_files(
 }
 
 fn tls_of(
-    tls: Option<&At<TlsFile>>,
+    tls: Option<&At<CollectorTlsFile>>,
     host: &str,
     collector: &At<String>,
     document: &mut Document<'_>,
     folder: &Path,
-) -> Option<Tls> {
-    let path = |path: &At<PathBuf>| folder.join(path.get());
+) -> Option<CollectorTls> {
     let file = tls.map(At::get);
-    let identity = match file.map(|file| (&file.certificate, &file.key)) {
-        Some((Some(certificate), Some(key))) => Some((path(certificate), path(key))),
-        Some((Some(alone), None)) => {
-            document.refuse(alone, "a certificate is worth nothing without its `key`: name both");
-            return None;
+    let client = match file {
+        Some(CollectorTlsFile { ca, certificate, key, .. }) => {
+            ClientTls::check(ca.as_ref(), certificate.as_ref(), key.as_ref(), document, folder)?
         }
-        Some((None, Some(alone))) => {
-            document.refuse(alone, "a key is worth nothing without its `certificate`: name both");
-            return None;
-        }
-        Some((None, None)) | None => None,
+        None => ClientTls::default(),
     };
     let server_name = file.and_then(|file| file.server_name.as_ref());
-    let tls_config = Tls {
-        ca: file.and_then(|file| file.ca.as_ref()).map(path),
-        identity,
-        server_name: server_name.map_or_else(|| host.to_owned(), |name| name.get().clone()),
-    };
-    // What is wrong with files is known before anything is attached.
-    if let Err(error) = tls_config.name() {
+    let config =
+        CollectorTls { client, server_name: server_name.map_or(host, |name| name.get()).to_owned() };
+    // Faults of files are reported before anything is attached.
+    if let Err(error) = tls::server_name(&config.server_name) {
         document.refuse(server_name.unwrap_or(collector), error.to_string());
     }
-    if let Err(error) = tls_config.config() {
+    if let Err(error) = config.client.config() {
         match tls {
             Some(tls) => document.refuse(tls, error.to_string()),
             None => document.refuse(collector, error.to_string()),
         }
     }
-    Some(tls_config)
+    Some(config)
 }
 
 /// The host of `host:port`, without brackets.

@@ -11,7 +11,7 @@ use rustls::ClientConnection;
 
 use super::collector::Collector;
 use super::outbox::{Message, Outbox};
-use super::tls::{self, Tls};
+use super::tls::{self, CollectorTls};
 use super::transport::{PATIENCE, Retirement, Transport};
 use crate::delivery::loss::Loss;
 use crate::delivery::sink::{SinkError, Taken};
@@ -27,7 +27,7 @@ const ASK_PAUSE: Duration = Duration::from_millis(2);
 /// Sends to a collector over TCP, or over TLS.
 pub(super) struct Stream {
     collector: Collector,
-    tls: Option<Tls>,
+    tls: Option<CollectorTls>,
     session: Option<Session>,
     octets_written: u64,
 }
@@ -65,7 +65,7 @@ impl From<io::Error> for Broken {
 impl Session {
     fn connect(
         addresses: &[SocketAddr],
-        tls: Option<&Tls>,
+        tls: Option<&CollectorTls>,
         collector: &Collector,
     ) -> Result<Self, SinkError> {
         let deadline = Instant::now() + PATIENCE;
@@ -242,7 +242,7 @@ impl Session {
 }
 
 impl Stream {
-    pub(super) const fn new(collector: Collector, tls: Option<Tls>) -> Self {
+    pub(super) const fn new(collector: Collector, tls: Option<CollectorTls>) -> Self {
         Self { collector, tls, session: None, octets_written: 0 }
     }
 

@@ -7,6 +7,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::delivery::sink::Sink;
+use crate::support::tls::ClientTls;
 use crate::support::toml::{At, Document};
 
 /// Records in a message where nothing is said.
@@ -42,7 +43,7 @@ pub struct KafkaFile {
     #[schemars(range(min = 1, max = 1000))]
     pub records_per_message: Option<At<u32>>,
     /// How the connection is encrypted; without it, not at all.
-    pub tls: Option<TlsFile>,
+    pub tls: Option<BrokerTlsFile>,
     /// How the agent says who it is.
     pub sasl: Option<SaslFile>,
 }
@@ -86,9 +87,10 @@ pub enum PartitionBy {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(rename = "kafka tls")]
-pub struct TlsFile {
-    /// PEM file of the certificates by which brokers are trusted.
-    pub ca: At<PathBuf>,
+pub struct BrokerTlsFile {
+    /// PEM file of the authorities that may have signed the brokers' certificates, relative to this file; those of the
+    /// host when it is not given.
+    pub ca: Option<At<PathBuf>>,
     /// PEM file of the agent's certificate, and those that lead to a trusted one.
     pub certificate: Option<At<PathBuf>>,
     /// PEM file of the key that the certificate is for.
@@ -122,18 +124,9 @@ pub struct KafkaConfig {
     /// Records in a message, at most.
     pub records_per_message: usize,
     /// How the connection is encrypted.
-    pub tls: Option<Tls>,
+    pub tls: Option<ClientTls>,
     /// How the agent says who it is.
     pub sasl: Option<Sasl>,
-}
-
-/// Files of TLS.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Tls {
-    /// Certificates by which brokers are trusted.
-    pub ca: PathBuf,
-    /// The agent's certificates and the key of the first.
-    pub identity: Option<(PathBuf, PathBuf)>,
 }
 
 /// Who the agent is.
@@ -183,7 +176,9 @@ impl KafkaConfig {
         };
         let acks = acks(file.acks.as_ref(), document);
         let records_per_message = records_per_message(file.records_per_message.as_ref(), document);
-        let tls = file.tls.as_ref().map(|tls| check_tls(tls, document, folder));
+        let tls = file.tls.as_ref().map(|BrokerTlsFile { ca, certificate, key }| {
+            ClientTls::check(ca.as_ref(), certificate.as_ref(), key.as_ref(), document, folder)
+        });
         let sasl = file.sasl.as_ref().map(|sasl| check_sasl(sasl, file.tls.is_some(), document, folder));
         let Format::Json = file.format;
         let PartitionBy::Tuple = file.partition_by;
@@ -286,23 +281,6 @@ fn records_per_message(at: Option<&At<u32>>, document: &mut Document<'_>) -> Opt
         return None;
     }
     usize::try_from(records).ok()
-}
-
-fn check_tls(file: &TlsFile, document: &mut Document<'_>, folder: &Path) -> Option<Tls> {
-    let path = |at: &At<PathBuf>| folder.join(at.get());
-    let identity = match (&file.certificate, &file.key) {
-        (Some(certificate), Some(key)) => Some((path(certificate), path(key))),
-        (None, None) => None,
-        (Some(alone), None) => {
-            document.refuse(alone, "a certificate proves nothing without its key: add `key`");
-            return None;
-        }
-        (None, Some(alone)) => {
-            document.refuse(alone, "a key is for a certificate: add `certificate`");
-            return None;
-        }
-    };
-    Some(Tls { ca: path(&file.ca), identity })
 }
 
 fn check_sasl(
