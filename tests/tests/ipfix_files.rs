@@ -105,9 +105,8 @@ fn files_and_folders_have_the_same_modes_under_every_umask() -> Result<()> {
             .env(FOLDER, folder.path())
             .output()?;
         ensure!(ended.status.success(), "{}", String::from_utf8_lossy(&ended.stdout));
-        let mode = |path: &Path| -> Result<String> {
-            Ok(format!("{:04o}", fs::metadata(path)?.mode() & 0o7777))
-        };
+        let mode =
+            |path: &Path| -> Result<String> { Ok(format!("{:04o}", fs::metadata(path)?.mode() & 0o7777)) };
         let inner = folder.path().join("a/b");
         for path in [folder.path().join("a"), inner.clone()] {
             let mode = mode(&path)?;

@@ -45,11 +45,11 @@ pub struct SinkConfig {
     pub recipient: String,
     /// How much may wait for it.
     pub bounds: Bounds,
-    kind: Kind,
+    kind: SinkKind,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Kind {
+enum SinkKind {
     Ipfix(IpfixConfig),
     Files(FilesConfig),
     Kafka(KafkaConfig),
@@ -80,9 +80,9 @@ impl SinkConfig {
     #[must_use]
     pub const fn kind(&self) -> &'static str {
         match &self.kind {
-            Kind::Ipfix(_) => "ipfix",
-            Kind::Files(_) => "files",
-            Kind::Kafka(_) => "kafka",
+            SinkKind::Ipfix(_) => "ipfix",
+            SinkKind::Files(_) => "files",
+            SinkKind::Kafka(_) => "kafka",
         }
     }
 
@@ -90,9 +90,9 @@ impl SinkConfig {
     #[must_use]
     pub fn sink(&self) -> Box<dyn Sink> {
         match &self.kind {
-            Kind::Ipfix(config) => config.sink(&self.name),
-            Kind::Files(config) => config.sink(&self.name),
-            Kind::Kafka(config) => config.sink(&self.name),
+            SinkKind::Ipfix(config) => config.sink(&self.name),
+            SinkKind::Files(config) => config.sink(&self.name),
+            SinkKind::Kafka(config) => config.sink(&self.name),
         }
     }
 }
@@ -114,11 +114,11 @@ fn one(at: &At<SinkFile>, document: &mut Document<'_>, folder: &Path) -> Option<
     }
     // Each kind that is named, as far as it is right.
     let ipfix = file.ipfix.as_ref();
-    let ipfix = ipfix.map(|file| IpfixConfig::check(file.get(), document, folder).map(Kind::Ipfix));
+    let ipfix = ipfix.map(|file| IpfixConfig::check(file.get(), document, folder).map(SinkKind::Ipfix));
     let files = file.files.as_ref();
-    let files = files.map(|file| FilesConfig::check(file.get(), document, folder).map(Kind::Files));
+    let files = files.map(|file| FilesConfig::check(file.get(), document, folder).map(SinkKind::Files));
     let kafka = file.kafka.as_ref();
-    let kafka = kafka.map(|file| KafkaConfig::check(file.get(), document, folder).map(Kind::Kafka));
+    let kafka = kafka.map(|file| KafkaConfig::check(file.get(), document, folder).map(SinkKind::Kafka));
     let mut named = [ipfix, files, kafka].into_iter().flatten();
     let (Some(kind), None) = (named.next(), named.next()) else {
         document.refuse(at, "a sink is exactly one of `ipfix`, `files` and `kafka`");

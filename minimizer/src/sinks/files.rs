@@ -40,7 +40,7 @@ pub struct FilesFile {
     /// With how many octets a file is closed and named before that, like "256MiB": from "64KiB" to "64GiB".
     pub rotate_octets: Option<At<String>>,
     /// How columns of Parquet are compressed.
-    pub compression: Option<At<Compression>>,
+    pub compression: Option<At<ColumnCompression>>,
 }
 
 /// What a file is written as.
@@ -72,7 +72,7 @@ impl Format {
 /// How columns are compressed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
-pub enum Compression {
+pub enum ColumnCompression {
     /// Not at all.
     None,
     /// With Zstandard (RFC 8878).
@@ -87,7 +87,7 @@ pub struct FilesConfig {
     /// What is written.
     pub format: Format,
     /// How columns of Parquet are compressed.
-    pub compression: Compression,
+    pub compression: ColumnCompression,
     /// How long a file is written to.
     pub rotate_every: Duration,
     /// With how many octets it is full.
@@ -101,7 +101,7 @@ impl FilesConfig {
         Self {
             directory,
             format,
-            compression: Compression::Zstd,
+            compression: ColumnCompression::Zstd,
             rotate_every: ROTATE_EVERY,
             rotate_octets: ROTATE_OCTETS,
         }
@@ -177,7 +177,7 @@ mod tests {
     use std::path::{Path, PathBuf};
     use std::time::Duration;
 
-    use super::{Compression, FilesConfig, FilesFile, Format};
+    use super::{ColumnCompression, FilesConfig, FilesFile, Format};
     use crate::support::toml::Document;
 
     fn check(text: &str) -> Result<FilesConfig, String> {
@@ -204,7 +204,7 @@ mod tests {
         let wanted = FilesConfig {
             directory: PathBuf::from("/etc/minimizer/soc"),
             format: Format::Parquet,
-            compression: Compression::None,
+            compression: ColumnCompression::None,
             rotate_every: Duration::from_secs(5),
             rotate_octets: 1 << 30,
         };

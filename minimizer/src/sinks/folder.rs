@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 pub(super) use error::FileError;
-pub(super) use manifest::{BatchShare, Header, Manifest, Sums};
+pub(super) use manifest::{BatchShare, Begun, Header, Manifest, Sums};
 pub(super) use name::Encoding;
 pub(super) use open::OpenFile;
 use retention::Retention;

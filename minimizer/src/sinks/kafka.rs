@@ -22,10 +22,10 @@ use crate::policy::field::Fields;
 use crate::records::record::Record;
 use backlog::{Backlog, Failure};
 pub use config::{
-    BrokerTlsFile, Compression, Format, KafkaConfig, KafkaFile, Mechanism, PartitionBy, Sasl, SaslFile,
+    BrokerTlsFile, Compression, KafkaConfig, KafkaFile, Mechanism, MessageFormat, PartitionBy, Sasl, SaslFile,
 };
 use connection::Connection;
-use messages::{Common, Encoder};
+use messages::{Common, MessageEncoder};
 
 /// Octets before compression that may wait for acknowledgement when more records are taken.
 const BACKLOG_OCTETS: usize = 8 << 20;
@@ -47,7 +47,7 @@ pub struct Kafka {
     connection: Option<Connection>,
     backlog: Arc<Backlog>,
     /// The batch that is taken, by number and begin.
-    batch: Option<((u64, u64), Encoder)>,
+    batch: Option<((u64, u64), MessageEncoder)>,
     tend_at: Option<Instant>,
 }
 
@@ -139,7 +139,7 @@ impl Sink for Kafka {
         // After an error the same batch goes on: its messages are numbered without a gap.
         if self.batch.as_ref().is_none_or(|(known, _)| *known != batch) {
             let common = Common::new(heading, &self.exporter);
-            self.batch = Some((batch, Encoder::new(common, self.config.records_per_message)));
+            self.batch = Some((batch, MessageEncoder::new(common, self.config.records_per_message)));
         }
         self.connect()
     }

@@ -98,8 +98,7 @@ impl ClientTls {
                 return None;
             }
             (None, Some(alone)) => {
-                document
-                    .refuse(alone, "a key proves nothing without its `certificate`: add `certificate`");
+                document.refuse(alone, "a key proves nothing without its `certificate`: add `certificate`");
                 return None;
             }
         };
@@ -121,8 +120,10 @@ impl ClientTls {
         let contents = secret_file::read(key, Placed::ByOperator)?;
         let private = PrivateKeyDer::from_pem_slice(&contents)
             .map_err(|source| TlsError::NoKey { path: key.clone(), source })?;
-        trusting.with_client_auth_cert(certificates(certificate)?, private).map_err(|source| {
-            TlsError::Pair { certificate: certificate.clone(), key: key.clone(), source }
+        trusting.with_client_auth_cert(certificates(certificate)?, private).map_err(|source| TlsError::Pair {
+            certificate: certificate.clone(),
+            key: key.clone(),
+            source,
         })
     }
 

@@ -12,7 +12,7 @@ use parquet::file::writer::SerializedFileWriter;
 use parquet::schema::parser::parse_message_type;
 use parquet::schema::types::ColumnPath;
 
-use super::Compression;
+use super::ColumnCompression;
 use crate::policy::field::{Field, Fields, Kind};
 use crate::records::record::{Record, Transport};
 
@@ -52,14 +52,14 @@ impl Parquet {
     pub(super) fn new(
         header: String,
         fields: Fields,
-        compression: Compression,
+        compression: ColumnCompression,
     ) -> Result<Self, ParquetError> {
         let fields: Vec<Field> = Field::ALL.iter().copied().filter(|field| fields.has(*field)).collect();
         let schema = fields.iter().map(|field| format!("optional {};", definition(*field)));
         let schema = parse_message_type(&format!("message record {{ {} }}", schema.collect::<String>()))?;
         let codec = match compression {
-            Compression::None => Codec::UNCOMPRESSED,
-            Compression::Zstd => Codec::ZSTD(ZstdLevel::try_new(ZSTD_LEVEL)?),
+            ColumnCompression::None => Codec::UNCOMPRESSED,
+            ColumnCompression::Zstd => Codec::ZSTD(ZstdLevel::try_new(ZSTD_LEVEL)?),
         };
         let header_octets = length(header.len());
         let mut properties = WriterProperties::builder()

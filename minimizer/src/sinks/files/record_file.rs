@@ -4,7 +4,7 @@ use super::parquet::Parquet;
 use super::{FilesConfig, Format};
 use crate::policy::field::Fields;
 use crate::records::record::Record;
-use crate::sinks::folder::{BatchShare, FileError, Folder, Header, Manifest, OpenFile, Sums};
+use crate::sinks::folder::{BatchShare, Begun, FileError, Folder, Manifest, OpenFile, Sums};
 use crate::sinks::json_lines;
 
 /// A file that takes records.
@@ -23,21 +23,15 @@ enum RecordEncoder {
 }
 
 impl RecordFile {
-    /// A new file for records with this header.
-    pub(super) fn begin(
-        folder: &mut Folder,
-        config: &FilesConfig,
-        header: &Header,
-        fields: Fields,
-        begin_ms: u64,
-    ) -> Result<Self, FileError> {
-        let text = header.text(begin_ms);
-        let file = folder.begin(header, begin_ms, config.format.encoding(), config.rotate_every)?;
+    /// A new file for this batch and those that follow.
+    pub(super) fn begin(folder: &mut Folder, config: &FilesConfig, batch: &Begun) -> Result<Self, FileError> {
+        let text = batch.header.text(batch.begin_ms);
+        let file = folder.begin(batch, config.format.encoding(), config.rotate_every)?;
         let (encoder, unwritten) = match config.format {
             Format::JsonLines => {
                 (RecordEncoder::JsonLines, format!("{{\"minimizer\":{text}}}\n").into_bytes())
             }
-            Format::Parquet => match Parquet::new(text, fields, config.compression) {
+            Format::Parquet => match Parquet::new(text, batch.fields, config.compression) {
                 Ok(encoder) => (RecordEncoder::Parquet(Box::new(encoder)), Vec::new()),
                 Err(source) => {
                     let error = unencodable(&file, source);

@@ -8,7 +8,7 @@ use crate::delivery::loss::Loss;
 use crate::delivery::sink::{Heading, Sink, SinkError, Taken};
 use crate::policy::field::Fields;
 use crate::records::record::Record;
-use crate::sinks::folder::{BatchShare, FileError, Folder, Header};
+use crate::sinks::folder::{Begun, FileError, Folder};
 
 /// Writes files.
 pub(super) struct FilesSink {
@@ -23,13 +23,6 @@ pub(super) struct FilesSink {
     /// Whether files were named since the last call that could report it.
     is_untold: bool,
     octets_written: u64,
-}
-
-struct Begun {
-    header: Header,
-    fields: Fields,
-    begin_ms: u64,
-    share: BatchShare,
 }
 
 impl FilesSink {
@@ -111,9 +104,7 @@ impl FilesSink {
         let open = match &mut self.open {
             Some(open) => open,
             None => {
-                let Begun { header, fields, begin_ms, .. } = batch;
-                let begun =
-                    RecordFile::begin(&mut self.folder, &self.config, header, *fields, *begin_ms)?;
+                let begun = RecordFile::begin(&mut self.folder, &self.config, batch)?;
                 self.open.insert(begun)
             }
         };
@@ -135,17 +126,12 @@ impl Sink for FilesSink {
     fn begin(&mut self, heading: &Heading<'_>) -> Result<(), SinkError> {
         self.settle()?;
         self.folder.search()?;
-        let header = Header::of(&self.name, heading);
-        if self.open.as_ref().is_some_and(|open| *open.file().header() != header) {
+        let batch = Begun::new(&self.name, heading);
+        if self.open.as_ref().is_some_and(|open| *open.file().header() != batch.header) {
             self.close_file()?;
         }
-        self.folder.promise(&header);
-        self.batch = Some(Begun {
-            header,
-            fields: heading.fields,
-            begin_ms: heading.begin_ms,
-            share: BatchShare::of(heading),
-        });
+        self.folder.promise(&batch.header);
+        self.batch = Some(batch);
         Ok(())
     }
 

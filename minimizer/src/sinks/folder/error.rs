@@ -104,9 +104,13 @@ fn fix(error: &io::Error) -> &'static str {
         Some(Errno::NOSPC | Errno::DQUOT) => {
             "free space there, or name a `directory` on a larger disk; the sink then goes on by itself"
         }
-        Some(Errno::FBIG) => "let files be smaller with `rotate_octets`; the file system or `ulimit -f` allows no larger one",
+        Some(Errno::FBIG) => {
+            "let files be smaller with `rotate_octets`; the file system or `ulimit -f` allows no larger one"
+        }
         Some(Errno::NOTDIR | Errno::EXIST) => "something else has that name; name another `directory`",
-        Some(Errno::ROFS) => "mount it writable, or name another `directory`; the sink then goes on by itself",
+        Some(Errno::ROFS) => {
+            "mount it writable, or name another `directory`; the sink then goes on by itself"
+        }
         Some(Errno::ACCESS | Errno::PERM) => {
             "let the user of the agent write there (`chown`), or name another `directory`"
         }

@@ -54,7 +54,8 @@ fn complete_or_remove(directory: &Path, sink: &str, name: &str) -> Result<(), Fi
     let path = directory.join(name::unfinished(name));
     let Some(file) = unused(&path)? else { return Ok(()) };
     let octets = file.metadata().map_err(FileError::io("look at", &path))?.len();
-    let journal = journal::read(&directory.join(name::unfinished(&name::journal(name))), name, Encoding::Ipfix);
+    let journal =
+        journal::read(&directory.join(name::unfinished(&name::journal(name))), name, Encoding::Ipfix);
     if let Some(manifest) = journal.filter(|manifest| manifest.octets <= octets) {
         return complete(directory, sink, &path, manifest);
     }

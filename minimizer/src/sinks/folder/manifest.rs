@@ -43,7 +43,7 @@ pub(super) struct DatedHeader<H> {
 
 impl Header {
     /// The header for the records of a batch that go to this sink.
-    pub(in crate::sinks) fn of(sink: &str, heading: &Heading<'_>) -> Self {
+    fn of(sink: &str, heading: &Heading<'_>) -> Self {
         let Heading { policy, recipient, .. } = heading;
         Self {
             sink: sink.to_owned(),
@@ -109,7 +109,7 @@ pub(in crate::sinks) struct BatchShare {
 
 impl BatchShare {
     /// An empty share of the batch.
-    pub(in crate::sinks) fn of(heading: &Heading<'_>) -> Self {
+    fn of(heading: &Heading<'_>) -> Self {
         let zero = |field| heading.fields.has(field).then_some(0);
         Self {
             number: heading.number,
@@ -127,6 +127,27 @@ impl BatchShare {
         add(&mut self.records, sums.records);
         self.packets.iter_mut().for_each(|packets| add(packets, sums.packets));
         self.octets.iter_mut().for_each(|octets| add(octets, sums.octets));
+    }
+}
+
+/// A batch that goes to a sink: what its files need to know of it.
+pub(in crate::sinks) struct Begun {
+    pub(in crate::sinks) header: Header,
+    pub(in crate::sinks) fields: Fields,
+    pub(in crate::sinks) begin_ms: u64,
+    /// An empty share.
+    pub(in crate::sinks) share: BatchShare,
+}
+
+impl Begun {
+    /// The batch under this heading.
+    pub(in crate::sinks) fn new(sink: &str, heading: &Heading<'_>) -> Self {
+        Self {
+            header: Header::of(sink, heading),
+            fields: heading.fields,
+            begin_ms: heading.begin_ms,
+            share: BatchShare::of(heading),
+        }
     }
 }
 
@@ -153,12 +174,7 @@ pub(in crate::sinks) struct Manifest {
 
 impl Manifest {
     /// A manifest of these batches, without what depends on the finished file: name, length and digest.
-    pub(super) fn new(
-        format: Encoding,
-        header: Header,
-        begin: Timestamp,
-        batches: Vec<BatchShare>,
-    ) -> Self {
+    pub(super) fn new(format: Encoding, header: Header, begin: Timestamp, batches: Vec<BatchShare>) -> Self {
         Self {
             file: String::new(),
             format,

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::Folder;
 use super::error::FileError;
 use super::journal::Journal;
-use super::manifest::{BatchShare, Header, Manifest, Sums};
+use super::manifest::{BatchShare, Begun, Header, Manifest, Sums};
 use super::name::{self, Encoding};
 use super::unfinished::{Unfinished, sync_directory};
 
@@ -30,22 +30,22 @@ pub(in crate::sinks) struct OpenFile {
 }
 
 impl Folder {
-    /// Begins a file for records with this header, to be closed after `rotate_every`.
+    /// Begins a file for this batch and those that follow, to be closed after `rotate_every`.
     pub(in crate::sinks) fn begin(
         &mut self,
-        header: &Header,
-        begin_ms: u64,
+        batch: &Begun,
         encoding: Encoding,
         rotate_every: Duration,
     ) -> Result<OpenFile, FileError> {
         self.make()?;
-        let file = Unfinished::create(&self.path, &self.sink, begin_ms, &mut self.sequence, encoding)?;
+        let Begun { header, begin_ms, .. } = batch;
+        let file = Unfinished::create(&self.path, &self.sink, *begin_ms, &mut self.sequence, encoding)?;
         Ok(OpenFile {
             file,
             encoding,
             journal: None,
             header: header.clone(),
-            begin_ms,
+            begin_ms: *begin_ms,
             batches: Vec::new(),
             batches_reserved: 0,
             records: 0,
@@ -56,13 +56,12 @@ impl Folder {
     /// Begins a file that the next start can complete up to its last [`OpenFile::checkpoint`].
     pub(in crate::sinks) fn begin_journaled(
         &mut self,
-        header: &Header,
-        begin_ms: u64,
+        batch: &Begun,
         encoding: Encoding,
         rotate_every: Duration,
     ) -> Result<OpenFile, FileError> {
-        let mut file = self.begin(header, begin_ms, encoding, rotate_every)?;
-        let journal = Journal::create(file.file.journal_path(), header, begin_ms);
+        let mut file = self.begin(batch, encoding, rotate_every)?;
+        let journal = Journal::create(file.file.journal_path(), &batch.header, batch.begin_ms);
         match journal.and_then(|journal| sync_directory(&self.path).map(|()| journal)) {
             Ok(journal) => {
                 file.journal = Some(journal);

@@ -8,6 +8,7 @@ use bytesize::ByteSize;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use super::carrier::Carrier;
 use super::collector::Collector;
 use super::exporter::Exporter;
 use super::files::Files;
@@ -15,7 +16,6 @@ use super::outbox::Outbox;
 use super::pace::Pace;
 use super::stream::Stream;
 use super::tls::CollectorTls;
-use super::transport::Transport;
 use super::udp::Udp;
 use crate::delivery::sink::Sink;
 use crate::support::tls::{self, ClientTls};
@@ -150,7 +150,7 @@ impl IpfixConfig {
     /// The sink, which connects when it is given something.
     #[must_use]
     pub fn sink(&self, name: &str) -> Box<dyn Sink> {
-        let transport: Box<dyn Transport> = match self.destination.clone() {
+        let carrier: Box<dyn Carrier> = match self.destination.clone() {
             Destination::Udp { collector, template_interval, messages_per_second } => {
                 let pace = Pace::new(messages_per_second);
                 Box::new(Udp::new(Collector::new(collector), template_interval, pace))
@@ -160,7 +160,7 @@ impl IpfixConfig {
                 Box::new(Files::new(&directory, name.to_owned(), rotate_every, rotate_octets))
             }
         };
-        Box::new(Exporter::new(transport, Outbox::new(self.observation_domain, self.message_octets)))
+        Box::new(Exporter::new(carrier, Outbox::new(self.observation_domain, self.message_octets)))
     }
 }
 
@@ -262,8 +262,7 @@ fn tls_of(
         None => ClientTls::default(),
     };
     let server_name = file.and_then(|file| file.server_name.as_ref());
-    let config =
-        CollectorTls { client, server_name: server_name.map_or(host, |name| name.get()).to_owned() };
+    let config = CollectorTls { client, server_name: server_name.map_or(host, |name| name.get()).to_owned() };
     // Faults of files are reported before anything is attached.
     if let Err(error) = tls::server_name(&config.server_name) {
         document.refuse(server_name.unwrap_or(collector), error.to_string());

@@ -4,10 +4,10 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use super::anonymization;
+use super::carrier::{Carrier, Retirement};
 use super::layout::Layout;
 use super::options::{self, Statistics};
 use super::outbox::{EncodeError, Outbox};
-use super::transport::{Retirement, Transport};
 use crate::delivery::loss::Loss;
 use crate::delivery::sink::{Heading, Interface, Sink, SinkError, Taken};
 use crate::policy::field::{Field, Fields};
@@ -24,7 +24,7 @@ const CONFIRM_PAUSE: Duration = Duration::from_millis(200);
 
 /// Sends the records of one recipient as IPFIX.
 pub(super) struct Exporter {
-    transport: Box<dyn Transport>,
+    carrier: Box<dyn Carrier>,
     outbox: Outbox,
     /// Templates: those in use, and retired ones that messages on their way may still need.
     layouts: Vec<(Layout, Use)>,
@@ -62,9 +62,9 @@ impl From<EncodeError> for SinkError {
 }
 
 impl Exporter {
-    pub(super) fn new(transport: Box<dyn Transport>, outbox: Outbox) -> Self {
+    pub(super) fn new(carrier: Box<dyn Carrier>, outbox: Outbox) -> Self {
         Self {
-            transport,
+            carrier,
             outbox,
             layouts: Vec::new(),
             subject: None,
@@ -79,11 +79,11 @@ impl Exporter {
 
     /// Sees to it that there is a session, that the other end knows what it must, and that nothing waits.
     fn ready(&mut self) -> Result<(), SinkError> {
-        let is_new = self.transport.open(&mut self.outbox)?;
+        let is_new = self.carrier.open(&mut self.outbox)?;
         if is_new || self.must_repeat() {
             self.describe()?;
         }
-        self.transport.send(&mut self.outbox)
+        self.carrier.send(&mut self.outbox)
     }
 
     fn must_repeat(&self) -> bool {
@@ -92,7 +92,7 @@ impl Exporter {
 
     /// When templates are to be sent again.
     fn repeat_at(&self) -> Option<Instant> {
-        Some(self.described_at? + self.transport.template_interval()?)
+        Some(self.described_at? + self.carrier.template_interval()?)
     }
 
     /// Puts templates and options before everything that waits.
@@ -142,7 +142,7 @@ impl Exporter {
 
     /// Gives up all templates: the recipient gets other fields.
     fn retire(&mut self, goes_on: bool) -> Result<(), EncodeError> {
-        let is_withdrawn = goes_on && self.transport.retirement() == Retirement::Withdrawn;
+        let is_withdrawn = goes_on && self.carrier.retirement() == Retirement::Withdrawn;
         for (layout, used) in &mut self.layouts {
             if *used == Use::Current && is_withdrawn {
                 for template in layout.announced() {
@@ -210,9 +210,9 @@ impl Exporter {
     }
 
     fn confirm(&mut self, patience: Duration) -> Result<Taken, SinkError> {
-        let taken = self.transport.confirm(&mut self.outbox, patience)?;
+        let taken = self.carrier.confirm(&mut self.outbox, patience)?;
         self.is_held = taken == Taken::Held;
-        self.statistics.octets = self.transport.octets_written();
+        self.statistics.octets = self.carrier.octets_written();
         Ok(taken)
     }
 }
@@ -265,7 +265,7 @@ fn describe_subject(
 
 impl Sink for Exporter {
     fn begin(&mut self, heading: &Heading<'_>) -> Result<(), SinkError> {
-        let starts_anew = self.transport.heed(heading);
+        let starts_anew = self.carrier.heed(heading);
         self.heed(heading, starts_anew)?;
         self.ready()?;
         if self.batch != heading.number {
@@ -273,7 +273,7 @@ impl Sink for Exporter {
             self.statistics.note(heading.ledger, heading.end_ms);
             self.statistics.write(&mut self.outbox)?;
             self.outbox.finish()?;
-            self.transport.send(&mut self.outbox)?;
+            self.carrier.send(&mut self.outbox)?;
         }
         Ok(())
     }
@@ -283,7 +283,7 @@ impl Sink for Exporter {
         self.encode(records, fields)?;
         self.statistics.flows += u64::try_from(records.len()).unwrap_or(u64::MAX);
         // They are messages now, which wait until they can be sent: what fails here fails the next call.
-        if self.transport.send(&mut self.outbox).is_err() {
+        if self.carrier.send(&mut self.outbox).is_err() {
             self.is_held = true;
             return Ok(Taken::Held);
         }
@@ -297,11 +297,11 @@ impl Sink for Exporter {
 
     fn tend_at(&self) -> Option<Instant> {
         let confirm_at = self.is_held.then(|| Instant::now() + CONFIRM_PAUSE);
-        [confirm_at, self.repeat_at(), self.transport.tend_at()].into_iter().flatten().min()
+        [confirm_at, self.repeat_at(), self.carrier.tend_at()].into_iter().flatten().min()
     }
 
     fn tend(&mut self) -> Result<Taken, SinkError> {
-        self.transport.tend(&mut self.outbox)?;
+        self.carrier.tend(&mut self.outbox)?;
         if self.must_repeat() || !self.outbox.is_sent() {
             self.ready()?;
         }
@@ -312,12 +312,12 @@ impl Sink for Exporter {
         if !self.outbox.is_sent() {
             self.ready()?;
         }
-        let taken = self.transport.close(&mut self.outbox)?;
+        let taken = self.carrier.close(&mut self.outbox)?;
         self.is_held = taken == Taken::Held;
         Ok(taken)
     }
 
     fn octets_written(&self) -> u64 {
-        self.transport.octets_written()
+        self.carrier.octets_written()
     }
 }

@@ -3,10 +3,10 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use super::carrier::{Carrier, Retirement};
 use super::outbox::Outbox;
-use super::transport::{Retirement, Transport};
 use crate::delivery::sink::{Heading, SinkError, Taken};
-use crate::sinks::folder::{BatchShare, Encoding, FileError, Folder, Header, OpenFile};
+use crate::sinks::folder::{Begun, Encoding, FileError, Folder, OpenFile};
 
 /// Writes files.
 pub(super) struct Files {
@@ -23,12 +23,6 @@ pub(super) struct Files {
     /// Whether the disk and the journal have all that was written.
     is_safe: bool,
     octets_written: u64,
-}
-
-struct Begun {
-    header: Header,
-    begin_ms: u64,
-    share: BatchShare,
 }
 
 impl Files {
@@ -49,7 +43,10 @@ impl Files {
     fn is_due(&self) -> bool {
         self.open.as_ref().is_some_and(|open| {
             let is_another = self.batch.as_ref().is_some_and(|batch| batch.header != *open.header());
-            self.is_closing || is_another || Instant::now() >= open.close_at() || open.octets() >= self.rotate_octets
+            self.is_closing
+                || is_another
+                || Instant::now() >= open.close_at()
+                || open.octets() >= self.rotate_octets
         })
     }
 
@@ -90,9 +87,8 @@ impl Files {
             open.list(&batch.share)?;
             return Ok(false);
         }
-        let Begun { header, begin_ms, share } = batch;
-        let mut open = self.folder.begin_journaled(header, *begin_ms, Encoding::Ipfix, self.rotate_every)?;
-        if let Err(error) = open.list(share) {
+        let mut open = self.folder.begin_journaled(batch, Encoding::Ipfix, self.rotate_every)?;
+        if let Err(error) = open.list(&batch.share) {
             open.discard();
             return Err(error);
         }
@@ -101,13 +97,12 @@ impl Files {
     }
 }
 
-impl Transport for Files {
+impl Carrier for Files {
     fn heed(&mut self, heading: &Heading<'_>) -> bool {
-        let header = Header::of(&self.name, heading);
-        self.folder.promise(&header);
-        let is_another = self.open.as_ref().is_none_or(|open| *open.header() != header);
-        let share = BatchShare::of(heading);
-        self.batch = Some(Begun { header, begin_ms: heading.begin_ms, share });
+        let batch = Begun::new(&self.name, heading);
+        self.folder.promise(&batch.header);
+        let is_another = self.open.as_ref().is_none_or(|open| *open.header() != batch.header);
+        self.batch = Some(batch);
         is_another
     }
 

@@ -18,7 +18,7 @@ const VARIABLE: u16 = u16::MAX;
 
 /// Templates of options, whose numbers are 256 and up in this order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Options {
+pub(super) enum OptionsKind {
     /// Sampling as NetFlow had it: `samplingInterval` of the observation domain.
     SamplingInterval,
     /// Sampling as PSAMP has it, and the indicators that selected packets.
@@ -35,7 +35,7 @@ pub(super) enum Options {
     Anonymization,
 }
 
-impl Options {
+impl OptionsKind {
     const ALL: [Self; 7] = [
         Self::SamplingInterval,
         Self::Selector,
@@ -101,14 +101,14 @@ impl Options {
 
 /// Writes all templates of options.
 pub(super) fn templates(outbox: &mut Outbox) -> Result<(), EncodeError> {
-    Options::ALL.iter().try_for_each(|options| outbox.options_template(&options.template()))
+    OptionsKind::ALL.iter().try_for_each(|options| outbox.options_template(&options.template()))
 }
 
 /// Says that every packet is counted, in the forms that collectors look for.
 pub(super) fn sampling(outbox: &mut Outbox) -> Result<(), EncodeError> {
     let domain = outbox.domain();
     let scope = [Field::observationDomainId(domain)];
-    Options::SamplingInterval.write(outbox, scope, [Field::samplingInterval(1)])?;
+    OptionsKind::SamplingInterval.write(outbox, scope, [Field::samplingInterval(1)])?;
     let algorithm = selectorAlgorithm::SystematiccountbasedSampling;
     selector(outbox, EVERY_PACKET, algorithm)
 }
@@ -124,14 +124,14 @@ fn selector(outbox: &mut Outbox, id: u64, algorithm: selectorAlgorithm) -> Resul
         Field::samplingPacketInterval(1),
         Field::samplingPacketSpace(0),
     ];
-    Options::Selector.write(outbox, [Field::selectorId(id)], fields)
+    OptionsKind::Selector.write(outbox, [Field::selectorId(id)], fields)
 }
 
 /// Names interfaces.
 pub(super) fn interfaces(outbox: &mut Outbox, interfaces: &[Interface]) -> Result<(), EncodeError> {
     interfaces.iter().try_for_each(|Interface { index, name }| {
         let name = Field::interfaceName(name.as_str().into());
-        Options::Interface.write(outbox, [Field::ingressInterface(*index)], [name])
+        OptionsKind::Interface.write(outbox, [Field::ingressInterface(*index)], [name])
     })
 }
 
@@ -144,7 +144,7 @@ pub(super) fn anonymization(
 ) -> Result<(), EncodeError> {
     let scope = [Field::templateId(template), Field::informationElementId(element)];
     let fields = [Field::anonymizationFlags(flags), Field::anonymizationTechnique(technique)];
-    Options::Anonymization.write(outbox, scope, fields)
+    OptionsKind::Anonymization.write(outbox, scope, fields)
 }
 
 /// What options say of totals since the start of the agent.
@@ -177,17 +177,17 @@ impl Statistics {
         let domain = outbox.domain();
         let exported =
             [Field::exportedFlowRecordTotalCount(self.flows), Field::exportedOctetTotalCount(self.octets)];
-        Options::Metering.write(outbox, [Field::observationDomainId(domain)], exported)?;
+        OptionsKind::Metering.write(outbox, [Field::observationDomainId(domain)], exported)?;
         let ignored =
             [Field::ignoredPacketTotalCount(self.ignored.0), Field::ignoredOctetTotalCount(self.ignored.1)];
         let scope = [Field::observationDomainId(domain), Field::meteringProcessId(1)];
-        Options::Ignored.write(outbox, scope, ignored)?;
+        OptionsKind::Ignored.write(outbox, scope, ignored)?;
         let not_sent = [
             Field::notSentPacketTotalCount(self.not_sent.0),
             Field::notSentOctetTotalCount(self.not_sent.1),
             Field::observationTimeMilliseconds(time(self.not_sent_ms.0)),
             Field::observationTimeMilliseconds(time(self.not_sent_ms.1)),
         ];
-        Options::NotSent.write(outbox, [Field::exportingProcessId(1)], not_sent)
+        OptionsKind::NotSent.write(outbox, [Field::exportingProcessId(1)], not_sent)
     }
 }

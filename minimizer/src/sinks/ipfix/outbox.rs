@@ -124,7 +124,12 @@ impl Outbox {
     }
 
     /// Room for a data record of that length, which the caller writes, in a message of that kind.
-    pub(super) fn record(&mut self, kind: MessageKind, id: u16, octets: usize) -> Result<&mut Vec<u8>, EncodeError> {
+    pub(super) fn record(
+        &mut self,
+        kind: MessageKind,
+        id: u16,
+        octets: usize,
+    ) -> Result<&mut Vec<u8>, EncodeError> {
         self.data(kind, id, octets).map(|message| &mut message.octets)
     }
 
@@ -158,7 +163,8 @@ impl Outbox {
     /// Adds a template of options, in a set of its own: some collectors read only the first in a set.
     pub(super) fn options_template(&mut self, template: &OptionsTemplateRecord) -> Result<(), EncodeError> {
         self.end_set()?;
-        let message = self.room(MessageKind::Description, &Set::OptionsTemplate(Box::new([])), template.len())?;
+        let message =
+            self.room(MessageKind::Description, &Set::OptionsTemplate(Box::new([])), template.len())?;
         template.write(&mut message.octets)?;
         self.end_set()
     }

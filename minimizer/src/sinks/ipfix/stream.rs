@@ -9,10 +9,10 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::sockopt::set_tcp_user_timeout;
 use rustls::ClientConnection;
 
+use super::carrier::{Carrier, PATIENCE, Retirement};
 use super::collector::Collector;
 use super::outbox::{Message, Outbox};
 use super::tls::{self, CollectorTls};
-use super::transport::{PATIENCE, Retirement, Transport};
 use crate::delivery::loss::Loss;
 use crate::delivery::sink::{SinkError, Taken};
 use crate::support::sys::tcp::unacknowledged_octets;
@@ -286,7 +286,7 @@ impl Stream {
     }
 }
 
-impl Transport for Stream {
+impl Carrier for Stream {
     fn open(&mut self, outbox: &mut Outbox) -> Result<bool, SinkError> {
         // A collector that was started anew has closed the former connection; it is connected to at once.
         if self.session.is_some() && self.with(outbox, |session, _| session.read()).is_ok() {

@@ -9,10 +9,10 @@ use nix::sys::socket::sockopt::{Ipv4RecvErr, Ipv6RecvErr};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{RecvFlags, recv};
 
+use super::carrier::{Carrier, PATIENCE, Retirement};
 use super::collector::Collector;
-use super::outbox::{HEADER_OCTETS, MessageKind, Message, Outbox};
+use super::outbox::{HEADER_OCTETS, Message, MessageKind, Outbox};
 use super::pace::Pace;
-use super::transport::{PATIENCE, Retirement, Transport};
 use crate::delivery::loss::Loss;
 use crate::delivery::sink::{SinkError, Taken};
 
@@ -95,7 +95,7 @@ fn quotes(socket: &UdpSocket) -> Vec<[u8; HEADER_OCTETS]> {
     quotes
 }
 
-impl Transport for Udp {
+impl Carrier for Udp {
     fn open(&mut self, outbox: &mut Outbox) -> Result<bool, SinkError> {
         if self.is_refused(Duration::ZERO) {
             return Err(self.refused(outbox, &io::ErrorKind::ConnectionRefused.into()));

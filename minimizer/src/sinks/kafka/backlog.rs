@@ -21,13 +21,13 @@ pub struct Failure {
 /// Requests that wait for their acknowledgement.
 #[derive(Debug)]
 pub struct Backlog {
-    state: Mutex<State>,
+    state: Mutex<BacklogState>,
     changed: Condvar,
     more: watch::Sender<()>,
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct BacklogState {
     /// By partition, the oldest first.
     lanes: Vec<VecDeque<Arc<Messages>>>,
     octets: usize,
@@ -44,7 +44,7 @@ impl Default for Backlog {
 }
 
 impl Backlog {
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, BacklogState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -142,7 +142,11 @@ impl Backlog {
         (state.in_flight, state.failure) = (0, None);
     }
 
-    fn wait_while(&self, limit: Duration, condition: impl Fn(&State) -> bool) -> MutexGuard<'_, State> {
+    fn wait_while(
+        &self,
+        limit: Duration,
+        condition: impl Fn(&BacklogState) -> bool,
+    ) -> MutexGuard<'_, BacklogState> {
         let deadline = Instant::now() + limit;
         let mut state = self.state();
         while condition(&state) {

@@ -35,7 +35,7 @@ pub struct KafkaFile {
     pub compression: Compression,
     /// What a message's value is.
     #[serde(default)]
-    pub format: Format,
+    pub format: MessageFormat,
     /// What decides the partition.
     #[serde(default)]
     pub partition_by: PartitionBy,
@@ -68,7 +68,7 @@ pub enum Compression {
 /// What a message's value is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
-pub enum Format {
+pub enum MessageFormat {
     /// Records as JSON objects.
     #[default]
     Json,
@@ -180,7 +180,7 @@ impl KafkaConfig {
             ClientTls::check(ca.as_ref(), certificate.as_ref(), key.as_ref(), document, folder)
         });
         let sasl = file.sasl.as_ref().map(|sasl| check_sasl(sasl, file.tls.is_some(), document, folder));
-        let Format::Json = file.format;
+        let MessageFormat::Json = file.format;
         let PartitionBy::Tuple = file.partition_by;
         acks?;
         Some(Self {

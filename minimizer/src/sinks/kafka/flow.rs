@@ -17,7 +17,7 @@ pub const KEY_OCTETS: usize = 8;
 /// It says nothing that the record does not say, and is the same on every host and after every start.
 #[must_use]
 pub fn key(record: &Record, fields: Fields) -> Option<[u8; KEY_OCTETS]> {
-    let mut flow = Flow { hasher: SipHasher24::new(), fields, is_empty: true };
+    let mut flow = FlowHash { hasher: SipHasher24::new(), fields, is_empty: true };
     let tuple = &record.tuple;
     if tuple.tags().is_ipv6() {
         let (source, destination) = tuple.ipv6();
@@ -40,13 +40,13 @@ pub fn key(record: &Record, fields: Fields) -> Option<[u8; KEY_OCTETS]> {
     flow.end(tuple.protocol())
 }
 
-struct Flow {
+struct FlowHash {
     hasher: SipHasher24,
     fields: Fields,
     is_empty: bool,
 }
 
-impl Flow {
+impl FlowHash {
     /// Adds a value behind the number of its field, if the recipient receives it.
     fn add(&mut self, field: Field, value: &[u8]) {
         if self.fields.has(field) {

@@ -55,12 +55,12 @@ pub struct Messages {
     common: Arc<Common>,
     /// Their values, one behind the other.
     values: Vec<u8>,
-    messages: Vec<Message>,
+    messages: Vec<EncodedMessage>,
 }
 
 /// A message whose value ends there.
 #[derive(Clone, Copy, Debug)]
-struct Message {
+struct EncodedMessage {
     end: usize,
     records: usize,
     key: Option<[u8; flow::KEY_OCTETS]>,
@@ -109,7 +109,7 @@ impl Messages {
 
 /// Makes messages of a batch's records.
 #[derive(Debug)]
-pub struct Encoder {
+pub struct MessageEncoder {
     common: Arc<Common>,
     records_per_message: usize,
     /// Messages of the batch so far.
@@ -118,7 +118,7 @@ pub struct Encoder {
     turn: usize,
 }
 
-impl Encoder {
+impl MessageEncoder {
     /// For the batch of these headers.
     #[must_use]
     pub fn new(common: Common, records_per_message: usize) -> Self {
@@ -161,7 +161,7 @@ impl Encoder {
             let (end, number) = (messages.values.len(), count);
             // A key stands for all that is in its message.
             let key = key.filter(|_| self.records_per_message == 1);
-            messages.messages.push(Message { end, records: 1, key, time_ms, number });
+            messages.messages.push(EncodedMessage { end, records: 1, key, time_ms, number });
         }
         turn = (turn + 1) % partitions.max(1);
         (self.count, self.turn) = (count, turn);

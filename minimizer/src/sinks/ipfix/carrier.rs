@@ -18,7 +18,7 @@ pub(super) enum Retirement {
 }
 
 /// Carries the messages of an [`Outbox`].
-pub(super) trait Transport: Send {
+pub(super) trait Carrier: Send {
     /// Is told which batch begins; returns whether [`Self::open`] will begin a new session for it.
     fn heed(&mut self, _heading: &Heading<'_>) -> bool {
         false
