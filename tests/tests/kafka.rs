@@ -327,7 +327,8 @@ fn certificates_let_in_and_keep_out() -> Result<()> {
         // The variable belongs to the whole process: other tests must not run with it.
         let ended = Command::new(env::current_exe()?)
             .args(["--exact", "certificates_let_in_and_keep_out"])
-            .envs([(BROKER, address.as_str().into()), (FOLDER, folder.as_os_str())])
+            .env(BROKER, &address)
+            .env(FOLDER, folder)
             .env("SSL_CERT_FILE", folder.join(host))
             .env_remove("SSL_CERT_DIR")
             .output()?;

@@ -1,4 +1,4 @@
-//! The sinks of agent.toml: what they are called, whose records they get, and how much may wait for them.
+//! The sinks of agent.toml: their names, whose records they get, and how much may wait for them.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -22,11 +22,10 @@ pub struct SinkFile {
     pub name: At<String>,
     /// The recipient of the policy whose records it gets.
     pub recipient: At<String>,
-    /// Records that may wait, as they were collected; with more the oldest batches are dropped. One batch always may
-    /// wait.
+    /// How many records may wait, as collected. With more, the oldest batches are dropped; one batch may always wait.
     #[schemars(range(min = 1))]
     pub queue_records: Option<At<u64>>,
-    /// Memory of the records that may wait, like "128MiB".
+    /// How much memory the waiting records may take, like "128MiB".
     pub queue_bytes: Option<At<String>>,
     /// IPFIX, to a collector or in files.
     pub ipfix: Option<At<IpfixFile>>,
@@ -36,7 +35,7 @@ pub struct SinkFile {
     pub kafka: Option<At<KafkaFile>>,
 }
 
-/// A sink as it is configured.
+/// A configured sink.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SinkConfig {
     /// Its name.
@@ -76,7 +75,7 @@ impl SinkConfig {
         sinks
     }
 
-    /// What kind of sink it is.
+    /// The kind of the sink.
     #[must_use]
     pub const fn kind(&self) -> &'static str {
         match &self.kind {
@@ -86,7 +85,7 @@ impl SinkConfig {
         }
     }
 
-    /// The sink, which connects and opens files when it is given something.
+    /// The sink. It connects, or opens files, when its first batch comes.
     #[must_use]
     pub fn sink(&self) -> Box<dyn Sink> {
         match &self.kind {
@@ -112,7 +111,7 @@ fn one(at: &At<SinkFile>, document: &mut Document<'_>, folder: &Path) -> Option<
             _ => document.refuse(octets, "allowed is a size above 0, like \"128MiB\""),
         }
     }
-    // Each kind that is named, as far as it is right.
+    // Each kind that is given, if it is right.
     let ipfix = file.ipfix.as_ref();
     let ipfix = ipfix.map(|file| IpfixConfig::check(file.get(), document, folder).map(SinkKind::Ipfix));
     let files = file.files.as_ref();

@@ -1,4 +1,4 @@
-//! Sends records as IPFIX (RFC 7011) over UDP, TCP and TLS, or writes them to files (RFC 5655).
+//! The IPFIX sink: sends records over UDP, TCP or TLS (RFC 7011), or writes them to files (RFC 5655).
 
 mod anonymization;
 mod carrier;

@@ -1,17 +1,17 @@
-//! Records as lines of JSON: what `Record::with` serializes, octet for octet, written by hand for speed.
+//! Records as lines of JSON: octet for octet what serde makes of `Record::with`, but written by hand for speed.
 
 use std::net::Ipv6Addr;
 
 use crate::policy::field::{Field, Fields};
 use crate::records::record::{Record, Transport};
 
-/// More than a record of all fields takes, each of them as long as it can be.
+/// More than the longest record with all fields takes.
 const LINE_OCTETS_MAX: usize = 768;
 
 /// Appends a line for each record, with these fields.
 pub fn append(lines: &mut Vec<u8>, records: &[Record], fields: Fields) {
     for record in records {
-        // Once for the whole line, so that appending its pieces seldom finds the vector full.
+        // One reservation for the whole line, so that its pieces seldom find the vector full.
         lines.reserve(LINE_OCTETS_MAX);
         append_line(lines, record, fields);
     }

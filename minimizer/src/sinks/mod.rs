@@ -1,4 +1,4 @@
-//! The kinds of sinks, and how agent.toml configures them.
+//! The kinds of sinks, and their configuration in agent.toml.
 
 pub mod config;
 pub mod files;

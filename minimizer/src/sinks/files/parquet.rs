@@ -16,20 +16,20 @@ use super::ColumnCompression;
 use crate::policy::field::{Field, Fields, Kind};
 use crate::records::record::{Record, Transport};
 
-/// Rows of a row group: what is held in memory until it is encoded.
+/// Rows of a row group, which are kept in memory until they are encoded.
 pub(super) const ROW_GROUP_ROWS: usize = 1 << 16;
-/// More than the header of a page, the description of a column in the footer and its place in a row group take.
+/// More than a column takes beside its values: the header of a page, its description in the footer, its entry in a row group.
 const COLUMN_OCTETS: u64 = 1024;
-/// The fastest of the usual levels.
+/// The fastest of Zstandard's usual levels.
 const ZSTD_LEVEL: i32 = 1;
 
-/// Makes a Parquet file, in pieces that are to be written one after the other.
+/// Encodes a Parquet file, in pieces to be written one after the other.
 pub(super) struct Parquet {
     writer: SerializedFileWriter<Vec<u8>>,
     columns: Vec<Column>,
-    /// In the columns.
+    /// Rows in the columns, not encoded yet.
     rows: usize,
-    /// Row groups that are encoded.
+    /// Encoded row groups.
     groups: u64,
     header_octets: u64,
 }
@@ -37,7 +37,7 @@ pub(super) struct Parquet {
 struct Column {
     field: Field,
     values: Values,
-    /// For each row 1, or 0 where there is no value.
+    /// For each row, 1 if it has a value and 0 otherwise.
     levels: Vec<i16>,
 }
 
@@ -77,15 +77,15 @@ impl Parquet {
         Ok(Self { writer, columns, rows: 0, groups: 0, header_octets })
     }
 
-    /// Octets that may still come when so many records are added and the file is then finished.
+    /// The most octets that adding so many records and finishing the file can still produce.
     pub(super) fn octets_to_come(&self, records: usize) -> u64 {
         let columns = length(self.columns.len());
         let values: u64 = self.columns.iter().map(|column| column.octets(records)).sum();
-        // A dictionary and the numbers of its entries can take more than the values, but not twice as much.
+        // A dictionary and the indices into it can take more than the values themselves, but not twice as much.
         2 * values + COLUMN_OCTETS * columns * (self.groups + 2) + 2 * self.header_octets
     }
 
-    /// Adds a row for each record, with these fields, and whatever is to be written of the file then.
+    /// Adds a row for each record, with these fields, and appends to `octets` what is to be written to the file.
     pub(super) fn append(
         &mut self,
         octets: &mut Vec<u8>,
@@ -103,7 +103,7 @@ impl Parquet {
         Ok(())
     }
 
-    /// Ends the file; nothing can be added any more.
+    /// Finishes the file: no row can be added any more.
     pub(super) fn finish(&mut self, octets: &mut Vec<u8>) -> Result<(), ParquetError> {
         if self.rows != 0 {
             self.end_row_group()?;
@@ -158,14 +158,14 @@ impl Column {
         Self { field, values, levels: Vec::new() }
     }
 
-    /// Octets of the values, with so many more of them.
+    /// Octets of the values when so many are added.
     fn octets(&self, more: usize) -> u64 {
         let (octets, each) = match &self.values {
             Values::Int32(values) => (size_of_val(&**values), 4),
             Values::Int64(values) => (size_of_val(&**values), 8),
             Values::Address(values) => (values.len(), 16),
         };
-        // A level takes a bit.
+        // Each row has a level of one bit.
         length(octets + more * each + (self.levels.len() + more) / 8)
     }
 
@@ -247,10 +247,10 @@ const fn is_ipv4(record: &Record) -> bool {
     !record.tuple.tags().is_ipv6()
 }
 
-/// Type and name of a column in the language of Parquet's schemas.
+/// A column in Parquet's schema language.
 fn definition(field: Field) -> String {
     let (of, is) = match (field.kind(), field) {
-        // What ClickHouse takes for IPv4 and IPv6 without a conversion.
+        // ClickHouse reads these types as IPv4 and IPv6 without a conversion.
         (Kind::Ipv4Address, _) => ("int32", "(INTEGER(32,false))"),
         (Kind::Ipv6Address, _) => ("fixed_len_byte_array(16)", ""),
         (Kind::Count, _) | (_, Field::SelectorId) => ("int64", "(INTEGER(64,false))"),
@@ -264,7 +264,7 @@ fn definition(field: Field) -> String {
     format!("{of} {field} {is}")
 }
 
-/// Whether values of the field are so often the same that a dictionary pays.
+/// Whether values of the field repeat so often that a dictionary pays.
 const fn repeats(field: Field) -> bool {
     !matches!(field.kind(), Kind::Ipv4Address | Kind::Ipv6Address)
 }

@@ -1,4 +1,4 @@
-//! The sink: which records go into which file, and when a file is closed.
+//! Decides which records go into which file, and when a file is closed.
 
 use std::time::Instant;
 

@@ -1,11 +1,11 @@
-//! What carries messages: a session that begins, sends, and sometimes ends.
+//! What carries messages to the other end: sessions that begin, send, and sometimes break.
 
 use std::time::{Duration, Instant};
 
 use super::outbox::Outbox;
 use crate::delivery::sink::{Heading, SinkError, Taken};
 
-/// How long a call may wait for the other end.
+/// The longest that a call waits for the other end.
 pub(super) const PATIENCE: Duration = Duration::from_secs(2);
 
 /// What becomes of templates that are not used any more.
@@ -29,7 +29,7 @@ pub(super) trait Carrier: Send {
     /// When the former session broke, this has told the outbox which messages may be lost with it.
     fn open(&mut self, outbox: &mut Outbox) -> Result<bool, SinkError>;
 
-    /// Sends everything that waits.
+    /// Sends all messages that wait.
     fn send(&mut self, outbox: &mut Outbox) -> Result<(), SinkError>;
 
     /// Finds out whether everything that was sent arrived, and waits for it no longer than `patience`.
@@ -38,7 +38,7 @@ pub(super) trait Carrier: Send {
     /// What becomes of templates that are not used any more.
     fn retirement(&self) -> Retirement;
 
-    /// How often templates are sent again, if the other end may not have got them.
+    /// How often templates are sent again; `None` where they cannot get lost.
     fn template_interval(&self) -> Option<Duration> {
         None
     }

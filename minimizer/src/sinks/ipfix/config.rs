@@ -1,4 +1,4 @@
-//! What agent.toml says of a sink that sends IPFIX, and what of it cannot be.
+//! The configuration of an IPFIX sink in agent.toml, and its checks.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -21,18 +21,18 @@ use crate::delivery::sink::Sink;
 use crate::support::tls::{self, ClientTls};
 use crate::support::toml::{At, Document};
 
-/// Shorter messages have no room for a template with all fields and what stands around it.
+/// Shorter messages have no room for a template with all fields and its headers.
 const MESSAGE_OCTETS_MIN: u16 = 512;
-/// The most that a UDP datagram over IPv4 holds.
+/// The payload of the longest UDP datagram over IPv4.
 const DATAGRAM_OCTETS_MAX: u16 = 65_507;
-/// What passes wherever Ethernet does, also in a tunnel.
+/// Fits into an Ethernet frame, also inside a tunnel.
 const DATAGRAM_OCTETS: u16 = 1400;
-/// What some collectors read of a stream at once.
+/// Some collectors read no more of a stream at once.
 const STREAM_OCTETS: u16 = 8192;
 const OBSERVATION_DOMAIN: u32 = 1;
-/// At 1400 octets, 224 Mbit/s: a million IPv4 records in little more than two seconds.
+/// With messages of 1400 octets, 224 Mbit/s: a million IPv4 records in little more than two seconds.
 const MESSAGES_PER_SECOND: u32 = 20_000;
-/// The messages of one call, some hundreds, must be sent within seconds.
+/// One call sends some hundred messages, and must not take longer than a few seconds.
 const MESSAGES_PER_SECOND_MIN: u32 = 100;
 const TEMPLATE_INTERVAL: Duration = Duration::from_secs(60);
 const ROTATE_EVERY: Duration = Duration::from_secs(300);
@@ -53,12 +53,12 @@ pub struct IpfixFile {
     /// Longest message in octets; 1400 is the default over UDP, and 8192 otherwise.
     #[schemars(range(min = 512))]
     pub message_octets: Option<At<u16>>,
-    /// Messages that are sent over UDP in a second, at most; 20000 is the default.
+    /// Most messages a second over UDP; 20000 is the default.
     #[schemars(range(min = 100))]
     pub messages_per_second: Option<At<u32>>,
     /// Time after which templates are sent again over UDP; "60s" is the default.
     pub template_interval: Option<At<String>>,
-    /// Keys and certificates, where the transport is "tls".
+    /// Keys and certificates, for the transport "tls".
     pub tls: Option<At<CollectorTlsFile>>,
     /// Folder of files, relative to this file.
     pub directory: Option<At<PathBuf>>,
@@ -77,7 +77,7 @@ pub enum TransportName {
     Udp,
     /// A stream.
     Tcp,
-    /// A stream that nobody between can read or change.
+    /// An encrypted stream.
     Tls,
 }
 
@@ -89,15 +89,15 @@ pub struct CollectorTlsFile {
     /// PEM file of the authorities that may have signed the collector's certificate, relative to this file; those of the
     /// host when it is not given.
     pub ca: Option<At<PathBuf>>,
-    /// PEM file of the certificate that is shown to the collector, and of those between it and its authority.
+    /// PEM file of the certificate that is shown to the collector, followed by those between it and its authority.
     pub certificate: Option<At<PathBuf>>,
-    /// PEM file of the key of that certificate, which nobody else may read.
+    /// PEM file of the key of that certificate. Only its owner may be allowed to read it.
     pub key: Option<At<PathBuf>>,
     /// The name in the collector's certificate; the host in `collector` when it is not given.
     pub server_name: Option<At<String>>,
 }
 
-/// A sink that sends IPFIX, as it is configured.
+/// A configured IPFIX sink.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IpfixConfig {
     observation_domain: u32,
@@ -113,7 +113,7 @@ enum Destination {
 }
 
 impl IpfixConfig {
-    /// Checks what agent.toml, whose folder is `folder`, says.
+    /// Checks agent.toml, which is in `folder`; `None` when something is refused.
     pub fn check(file: &IpfixFile, document: &mut Document<'_>, folder: &Path) -> Option<Self> {
         let destination = match (&file.collector, &file.directory) {
             (Some(_), Some(directory)) => {
@@ -147,7 +147,7 @@ impl IpfixConfig {
         })
     }
 
-    /// The sink, which connects when it is given something.
+    /// The sink. It connects, or opens a file, when its first batch comes.
     #[must_use]
     pub fn sink(&self, name: &str) -> Box<dyn Sink> {
         let carrier: Box<dyn Carrier> = match self.destination.clone() {
@@ -287,7 +287,7 @@ fn host(collector: &str) -> Option<String> {
     (is_port && !host.is_empty() && host.bytes().all(is_allowed)).then(|| host.to_owned())
 }
 
-/// A time between bounds, if one is given and right.
+/// A time, if one is given, within bounds.
 fn time(
     text: &Option<At<String>>,
     document: &mut Document<'_>,
@@ -339,7 +339,7 @@ fn messages_per_second(
     Some(*pace.get())
 }
 
-/// Where the first key stands that is given.
+/// The position of the first key that is given.
 fn first_key(file: &IpfixFile) -> Option<usize> {
     let texts = [&file.template_interval, &file.rotate_every, &file.rotate_octets];
     let begin = |span: std::ops::Range<usize>| span.start;

@@ -1,4 +1,4 @@
-//! The information elements that records are made of, each with its length and its value.
+//! The information elements of a record, with their lengths and values.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -14,17 +14,17 @@ use crate::records::record::Record;
 /// An element of a data record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Element {
-    /// One that a field of the record is by itself.
+    /// The element of one field of the record.
     Of(Field),
     /// `ipVersion`, beside addresses.
     IpVersion,
-    /// `icmpTypeCodeIPv4`: collectors know it, and not type and code apart.
+    /// `icmpTypeCodeIPv4`: some collectors know only this, and not type and code as separate elements.
     IcmpTypeCodeIPv4,
     /// `icmpTypeCodeIPv6`.
     IcmpTypeCodeIPv6,
-    /// `flowDirection`, beside the interface that frames came in on.
+    /// `flowDirection`, beside the interface that received the frames.
     FlowDirection,
-    /// `paddingOctets`, in a record that has no field of its recipient: a template needs one.
+    /// `paddingOctets`, in a record without any field for its recipient: a template needs one element.
     Padding,
 }
 
@@ -77,7 +77,7 @@ impl Element {
                 | Field::DestinationTransportPort
                 | Field::VlanId
                 | Field::Dot1qCustomerVlanId => 2,
-                // Control bits in reduced size: some collectors read nothing where they have two octets.
+                // Reduced-size encoding of control bits: some collectors ignore them in two octets.
                 Field::TcpControlBits
                 | Field::ProtocolIdentifier
                 | Field::IpClassOfService
@@ -91,7 +91,7 @@ impl Element {
         }
     }
 
-    /// What a template says of it.
+    /// Its specifier in a template.
     pub(super) fn specifier(self) -> FieldSpecifier {
         specifier(self.ie(), self.octets())
     }
@@ -101,7 +101,7 @@ impl Element {
         self.ie().id()
     }
 
-    /// The field of the policy that it is made of.
+    /// The field of the policy that it shows.
     pub(super) const fn field(self) -> Option<Field> {
         match self {
             Self::Of(field) => Some(field),
@@ -111,7 +111,7 @@ impl Element {
         }
     }
 
-    /// Writes its value in a record, at the begin of `octets`, of which the rest is left.
+    /// Writes its value to the front of `octets`, which then starts behind it.
     #[inline]
     pub(super) fn write(self, record: &Record, octets: &mut &mut [u8]) -> Result<(), FieldWritingError> {
         let tuple = &record.tuple;
@@ -156,10 +156,10 @@ impl Element {
     }
 }
 
-/// What a template says of an element.
+/// The specifier of an element in a template.
 ///
 /// # Panics
-/// When the registry does not allow that length for the element: an error of this program, which a test would show.
+/// When the registry does not allow this length for the element: an error of this program that tests would show.
 pub(super) fn specifier(element: IE, octets: u16) -> FieldSpecifier {
     FieldSpecifier::new(element, octets).expect("every length is one that the registry allows")
 }

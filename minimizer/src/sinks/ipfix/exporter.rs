@@ -1,4 +1,4 @@
-//! The sink: records become messages, templates and options go with them.
+//! Turns records into messages, and sends templates and options with them.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -15,30 +15,30 @@ use crate::policy::model::Recipient;
 use crate::records::record::Record;
 use crate::sinks::folder::Sums;
 
-/// Indicators that are described at most, of those that selected something: a policy may have a million.
+/// Most indicators that are described, of those that selected something: a policy may have a million.
 const INDICATORS_MAX: usize = 4096;
-/// How long the end of a batch waits for the other end to confirm it.
+/// How long the end of a batch waits for its confirmation.
 const CONFIRMED_WITHIN: Duration = Duration::from_secs(1);
-/// Pause until it is asked again whether what was sent has arrived.
+/// Pause before asking again whether everything arrived.
 const CONFIRM_PAUSE: Duration = Duration::from_millis(200);
 
-/// Sends the records of one recipient as IPFIX.
+/// Exports the records of one recipient.
 pub(super) struct Exporter {
     carrier: Box<dyn Carrier>,
     outbox: Outbox,
-    /// Templates: those in use, and retired ones that messages on their way may still need.
+    /// Templates in use, and retired ones that messages on their way may still need.
     layouts: Vec<(Layout, Use)>,
     subject: Option<Subject>,
-    /// Indicators that were described.
+    /// Indicators that the other end knows.
     indicators: BTreeSet<u64>,
     statistics: Statistics,
-    /// The batch in which statistics were last sent.
+    /// Number of the batch in which statistics were last sent.
     batch: u64,
     /// When templates were last sent.
     described_at: Option<Instant>,
-    /// Shape of each record of a call.
+    /// The shape of each record of a call; kept for its memory.
     shapes: Vec<u8>,
-    /// Whether something was sent of which it is not known that it arrived.
+    /// Whether something was sent and is not confirmed.
     is_held: bool,
 }
 
@@ -77,7 +77,7 @@ impl Exporter {
         }
     }
 
-    /// Sees to it that there is a session, that the other end knows what it must, and that nothing waits.
+    /// Makes sure that there is a session, that it has all templates and options, and that nothing waits.
     fn ready(&mut self) -> Result<(), SinkError> {
         let is_new = self.carrier.open(&mut self.outbox)?;
         if is_new || self.must_repeat() {
@@ -90,12 +90,12 @@ impl Exporter {
         self.repeat_at().is_some_and(|at| Instant::now() >= at)
     }
 
-    /// When templates are to be sent again.
+    /// When templates must be sent again.
     fn repeat_at(&self) -> Option<Instant> {
         Some(self.described_at? + self.carrier.template_interval()?)
     }
 
-    /// Puts templates and options before everything that waits.
+    /// Puts templates and options in front of everything that waits.
     fn describe(&mut self) -> Result<(), SinkError> {
         let Self { outbox, layouts, subject, indicators, .. } = self;
         let Some(subject) = subject else { return Ok(()) };
@@ -195,7 +195,7 @@ impl Exporter {
                 }
             }
         }
-        // By shape: every change of it begins a set.
+        // Ordered by shape, because every change of shape starts a new set.
         for shape in (0..128_u8).filter(|shape| occurring >> shape & 1 == 1) {
             let Some(template) = layout.template(shape) else { continue };
             for (record, _) in records.iter().zip(&*shapes).filter(|(_, other)| **other == shape) {
@@ -217,7 +217,7 @@ impl Exporter {
     }
 }
 
-/// Sends the templates of shapes that did not occur before.
+/// Writes the templates of shapes that occur for the first time.
 fn announce(
     outbox: &mut Outbox,
     layout: &mut Layout,
@@ -243,7 +243,7 @@ fn announce(
     Ok(())
 }
 
-/// Writes the options of all that is in use.
+/// Writes the options for everything in use.
 fn describe_subject(
     outbox: &mut Outbox,
     subject: &Subject,
@@ -282,7 +282,7 @@ impl Sink for Exporter {
         self.ready()?;
         self.encode(records, fields)?;
         self.statistics.flows += u64::try_from(records.len()).unwrap_or(u64::MAX);
-        // They are messages now, which wait until they can be sent: what fails here fails the next call.
+        // The records are messages now, and wait until they can be sent. The next call reports an error that persists.
         if self.carrier.send(&mut self.outbox).is_err() {
             self.is_held = true;
             return Ok(Taken::Held);

@@ -1,4 +1,4 @@
-//! Which template a record has: its shape, and the elements and the number that follow from it.
+//! The template of a record: the record's shape decides on elements and number.
 
 use netgauze_flow_pkt::ipfix::TemplateRecord;
 use sha2::{Digest as _, Sha256};
@@ -7,23 +7,23 @@ use super::element::{Element, elements};
 use crate::policy::field::{Field, Fields};
 use crate::records::record::{Record, Transport};
 
-/// Shapes: IP version, five kinds of transport, each of two tags or not, a selector or not.
+/// All shapes: IP version, transport (three bits for five kinds), each of two tags or not, a selector or not.
 const SHAPES: u8 = 1 << 7;
 /// The first number that a template may have (RFC 7011, 3.4.1).
 pub(super) const TEMPLATE_ID_MIN: u16 = 256;
-/// Blocks of as many numbers as there are shapes. Block 0 is that of options.
+/// Blocks of template numbers, each with a number for every shape. Block 0 is for options.
 const BLOCKS: u16 = (u16::MAX - TEMPLATE_ID_MIN) / 128;
 
-/// The templates of all records with some fields of the policy.
+/// The templates for all records with these fields of the policy.
 #[derive(Debug)]
 pub(super) struct Layout {
     fields: Fields,
     block: u16,
-    /// By shape: the first shape with the same elements, which stands for all of them.
+    /// For each shape, the first shape with the same elements, which represents all of them.
     same: [u8; SHAPES as usize],
-    /// By shape that stands for others: its template.
+    /// The templates, at the shapes that represent others.
     templates: Vec<Option<Template>>,
-    /// Shapes of which the other end has the template.
+    /// A bit for each shape whose template the other end has.
     pub(super) announced: u128,
 }
 
@@ -32,26 +32,26 @@ pub(super) struct Layout {
 pub(super) struct Template {
     /// Its number.
     pub(super) id: u16,
-    /// What its records have.
+    /// The elements of its records.
     pub(super) elements: Vec<Element>,
     /// Length of a record.
     pub(super) octets: usize,
 }
 
 impl Template {
-    /// What announces it.
+    /// The record that announces it.
     pub(super) fn record(&self) -> TemplateRecord {
         TemplateRecord::new(self.id, self.elements.iter().map(|element| element.specifier()).collect())
     }
 
-    /// What takes it back (RFC 7011, 8.1).
+    /// The record that withdraws it (RFC 7011, 8.1).
     pub(super) fn withdrawal(&self) -> TemplateRecord {
         TemplateRecord::new(self.id, Box::new([]))
     }
 }
 
 impl Layout {
-    /// The templates for these fields. Their numbers follow from the fields alone, unless others have them at this moment.
+    /// The templates for these fields. Their numbers follow from the fields alone, unless another layout uses them now.
     pub(super) fn new<'a>(fields: Fields, others: impl IntoIterator<Item = &'a Self>) -> Self {
         let taken: Vec<u16> = others.into_iter().map(|other| other.block).collect();
         let first = block(fields);
@@ -82,25 +82,25 @@ impl Layout {
         self.fields
     }
 
-    /// The shape of a record, as that which stands for it.
+    /// The shape that represents the shape of a record.
     pub(super) fn shape(&self, record: &Record) -> u8 {
         self.same[usize::from(shape(record))]
     }
 
-    /// The template of a shape that stands for others.
+    /// The template of a shape that represents others.
     pub(super) fn template(&self, shape: u8) -> Option<&Template> {
         self.templates.get(usize::from(shape))?.as_ref()
     }
 
-    /// The templates that the other end has.
+    /// The templates that were announced to the other end.
     pub(super) fn announced(&self) -> impl Iterator<Item = &Template> {
         let is_announced = |shape: &u8| self.announced >> shape & 1 == 1;
         (0..SHAPES).filter(is_announced).filter_map(|shape| self.template(shape))
     }
 }
 
-/// What of a record decides about its elements: the version in bit 0, the transport from bit 1 on, the presence of tags in
-/// bits 4 and 5, that of a selector in bit 6.
+/// What decides on the elements of a record: IP version in bit 0, transport in bits 1 to 3, presence of tags in bits 4 and
+/// 5, of a selector in bit 6.
 fn shape(record: &Record) -> u8 {
     let tags = record.tuple.tags();
     u8::from(tags.is_ipv6())
@@ -110,7 +110,7 @@ fn shape(record: &Record) -> u8 {
         | u8::from(record.selector_id != 0) << 6
 }
 
-/// Which of the fields records of a shape have.
+/// The fields that a record of this shape has.
 fn present(fields: Fields, shape: u8) -> Fields {
     let has = |bit: u8| shape >> bit & 1 == 1;
     let is_transport = |transport: Transport| shape >> 1 & 7 == transport as u8;
@@ -131,8 +131,8 @@ fn present(fields: Fields, shape: u8) -> Fields {
     Field::ALL.iter().copied().filter(|field| fields.has(*field)).filter(is_present).collect()
 }
 
-/// Where the numbers of these fields' templates are looked for first: the same after every start, on every host and in
-/// every release.
+/// The first block to try for the templates of these fields: the same after every start, on every host and in every
+/// release.
 fn block(fields: Fields) -> u16 {
     let mut hash = Sha256::new();
     for field in Field::ALL.iter().filter(|field| fields.has(**field)) {

@@ -1,4 +1,4 @@
-//! Options: what a collector is told beside flows.
+//! Options: what a collector is told in addition to flows.
 
 use netgauze_flow_pkt::ie::{Field, IE, selectorAlgorithm};
 use netgauze_flow_pkt::ipfix::{DataRecord, OptionsTemplateRecord};
@@ -11,25 +11,25 @@ use super::outbox::{EncodeError, MessageKind, Outbox};
 use crate::delivery::ledger::Ledger;
 use crate::delivery::sink::Interface;
 
-/// `selectorId` of the sampling that selects every packet. Indicators have numbers above.
+/// `selectorId` of the sampling that selects every packet. Indicators have higher numbers.
 const EVERY_PACKET: u64 = 0;
-/// A length that every record gives by itself.
+/// A variable length: each record states its own.
 const VARIABLE: u16 = u16::MAX;
 
-/// Templates of options, whose numbers are 256 and up in this order.
+/// Kinds of options, whose templates have the numbers from 256 on in this order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum OptionsKind {
-    /// Sampling as NetFlow had it: `samplingInterval` of the observation domain.
+    /// Sampling in the manner of NetFlow: `samplingInterval` of the observation domain.
     SamplingInterval,
-    /// Sampling as PSAMP has it, and the indicators that selected packets.
+    /// Sampling in the manner of PSAMP, and the indicators that selected packets.
     Selector,
     /// Names of interfaces.
     Interface,
-    /// What was exported (RFC 7011, 4.1).
+    /// Records and octets that were exported (RFC 7011, 4.1).
     Metering,
-    /// What was observed and is in no record (RFC 7011, 4.2).
+    /// Packets that were observed and are in no record (RFC 7011, 4.2).
     Ignored,
-    /// What was in records and not sent (RFC 7011, 4.3).
+    /// Packets in records that were not sent (RFC 7011, 4.3).
     NotSent,
     /// How elements were anonymized (RFC 6235, 7.2).
     Anonymization,
@@ -52,7 +52,7 @@ impl OptionsKind {
 
     fn template(self) -> OptionsTemplateRecord {
         let (scope, fields): (&[_], &[_]) = match self {
-            // Some collectors take the interval only where nothing else stands beside it.
+            // Some collectors accept the interval only when it is the one field.
             Self::SamplingInterval => (&[(IE::observationDomainId, 4)], &[(IE::samplingInterval, 4)]),
             Self::Selector => (
                 &[(IE::selectorId, 8)],
@@ -104,7 +104,7 @@ pub(super) fn templates(outbox: &mut Outbox) -> Result<(), EncodeError> {
     OptionsKind::ALL.iter().try_for_each(|options| outbox.options_template(&options.template()))
 }
 
-/// Says that every packet is counted, in the forms that collectors look for.
+/// Describes that every packet is counted, in the two forms that collectors look for.
 pub(super) fn sampling(outbox: &mut Outbox) -> Result<(), EncodeError> {
     let domain = outbox.domain();
     let scope = [Field::observationDomainId(domain)];
@@ -113,7 +113,7 @@ pub(super) fn sampling(outbox: &mut Outbox) -> Result<(), EncodeError> {
     selector(outbox, EVERY_PACKET, algorithm)
 }
 
-/// Says that packets were selected by an indicator.
+/// Describes an indicator that selected packets.
 pub(super) fn indicator(outbox: &mut Outbox, id: u64) -> Result<(), EncodeError> {
     selector(outbox, id, selectorAlgorithm::PropertymatchFiltering)
 }
@@ -135,7 +135,7 @@ pub(super) fn interfaces(outbox: &mut Outbox, interfaces: &[Interface]) -> Resul
     })
 }
 
-/// Says how an element of a template was anonymized.
+/// Describes how an element of a template is anonymized.
 pub(super) fn anonymization(
     outbox: &mut Outbox,
     template: u16,
@@ -147,7 +147,7 @@ pub(super) fn anonymization(
     OptionsKind::Anonymization.write(outbox, scope, fields)
 }
 
-/// What options say of totals since the start of the agent.
+/// The totals since the start of the agent that options report.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Statistics {
     /// Records of flows that this sink took.
@@ -156,12 +156,12 @@ pub(super) struct Statistics {
     pub(super) octets: u64,
     ignored: (u64, u64),
     not_sent: (u64, u64),
-    /// Ends of the first and the last batch in which something was not sent, in milliseconds since 1970; 0 when nothing was.
+    /// Ends of the first and the last batch in which something was not sent, in milliseconds since 1970; 0 for none.
     not_sent_ms: (u64, u64),
 }
 
 impl Statistics {
-    /// Takes over what the ledger has at the end of a batch.
+    /// Takes the totals of the ledger at the end of a batch.
     pub(super) fn note(&mut self, ledger: &Ledger, end_ms: u64) {
         self.ignored = (ledger.overflow().packets, ledger.overflow().octets);
         let not_sent = (ledger.dropped().packets, ledger.dropped().octets);
@@ -172,7 +172,7 @@ impl Statistics {
         self.not_sent = not_sent;
     }
 
-    /// Writes them.
+    /// Writes the totals.
     pub(super) fn write(&self, outbox: &mut Outbox) -> Result<(), EncodeError> {
         let domain = outbox.domain();
         let exported =

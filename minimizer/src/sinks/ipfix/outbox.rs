@@ -1,4 +1,4 @@
-//! Messages on their way: the one that is being filled, those that wait, those that may still come back.
+//! Messages on their way: the one being filled, those that wait, and those that were sent and may have to be sent again.
 
 use std::collections::VecDeque;
 use std::num::TryFromIntError;
@@ -23,8 +23,8 @@ pub(super) const HEADER_OCTETS: usize = 16;
 /// Octets of the header of a set.
 const SET_HEADER_OCTETS: usize = 4;
 
-/// Why something cannot be written as IPFIX. A vector takes every octet and lengths are those of the elements, so that it
-/// is an error of this program.
+/// Why something cannot be encoded. A vector has room for everything and lengths are computed from the elements, so that
+/// each of these is an error of this program.
 #[derive(Debug, Error)]
 pub(super) enum EncodeError {
     /// A value.
@@ -56,7 +56,7 @@ pub(super) enum EncodeError {
 /// What a message is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum MessageKind {
-    /// Templates and options: what a new session begins with.
+    /// Templates and options, which every new session begins with.
     Description,
     /// Records of flows.
     Flows,
@@ -65,14 +65,14 @@ pub(super) enum MessageKind {
 /// A message.
 #[derive(Debug)]
 pub(super) struct Message {
-    /// All of it; time and sequence number are right once it is sent.
+    /// The whole message. Time and sequence number are filled in when it is sent.
     pub(super) octets: Vec<u8>,
-    /// Data records in it, those of options too.
+    /// Data records in it, including those of options.
     records: u32,
-    /// Records of flows in it, and what they count.
+    /// Records of flows in it, with their packets and octets.
     pub(super) sums: Sums,
     pub(super) kind: MessageKind,
-    /// Its number, once it is sent.
+    /// Its sequence number, once it is sent.
     sequence: u32,
     /// When it was sent.
     pub(super) sent_at: Option<Instant>,
@@ -86,7 +86,7 @@ pub(super) struct Outbox {
     /// Data records before the first message that waits.
     sequence: u32,
     open: Option<Message>,
-    /// The last set of the open message: its id, and where it begins.
+    /// The last set of the open message: its id and offset.
     set: Option<(u16, usize)>,
     waiting: VecDeque<Message>,
     sent: VecDeque<Message>,
@@ -94,7 +94,7 @@ pub(super) struct Outbox {
 }
 
 impl Outbox {
-    /// No messages yet; none will be longer than `octets_max`.
+    /// An empty outbox, whose messages will not be longer than `octets_max`.
     pub(super) fn new(domain: u32, octets_max: u16) -> Self {
         Self {
             domain,
@@ -113,17 +113,17 @@ impl Outbox {
         self.domain
     }
 
-    /// Whether there is nothing that could still be lost.
+    /// Whether it holds no message in any state.
     pub(super) fn is_empty(&self) -> bool {
         self.open.is_none() && self.waiting.is_empty() && self.sent.is_empty()
     }
 
-    /// Whether anything waits to be sent.
+    /// Whether no message waits to be sent.
     pub(super) fn is_sent(&self) -> bool {
         self.waiting.is_empty()
     }
 
-    /// Room for a data record of that length, which the caller writes, in a message of that kind.
+    /// Room for a data record of that length in a message of that kind. The caller appends the record.
     pub(super) fn record(
         &mut self,
         kind: MessageKind,
@@ -160,7 +160,7 @@ impl Outbox {
         Ok(template.write(&mut message.octets)?)
     }
 
-    /// Adds a template of options, in a set of its own: some collectors read only the first in a set.
+    /// Adds a template of options in a set of its own: some collectors read only the first of a set.
     pub(super) fn options_template(&mut self, template: &OptionsTemplateRecord) -> Result<(), EncodeError> {
         self.end_set()?;
         let message =
@@ -202,14 +202,14 @@ impl Outbox {
         Ok(())
     }
 
-    /// Ends the open message: it waits.
+    /// Ends the open message, which then waits to be sent.
     pub(super) fn finish(&mut self) -> Result<(), EncodeError> {
         self.end_set()?;
         self.waiting.extend(self.open.take());
         Ok(())
     }
 
-    /// Puts what `write` adds before everything that waits.
+    /// Puts the messages that `write` adds in front of those that wait.
     pub(super) fn first(
         &mut self,
         write: impl FnOnce(&mut Self) -> Result<(), EncodeError>,
@@ -221,7 +221,7 @@ impl Outbox {
         written
     }
 
-    /// The next message, with its number and the time.
+    /// The next message to send, with its sequence number and the time.
     pub(super) fn next(&mut self) -> Result<Option<&mut Message>, EncodeError> {
         let Some(message) = self.waiting.front_mut() else {
             return Ok(None);
@@ -239,7 +239,7 @@ impl Outbox {
         Ok(Some(message))
     }
 
-    /// The next message is sent. It may come back.
+    /// Notes that the next message was sent. It is kept until it arrived.
     pub(super) fn sent(&mut self) {
         if let Some(mut message) = self.waiting.pop_front() {
             self.sequence = self.sequence.wrapping_add(message.records);
@@ -248,12 +248,12 @@ impl Outbox {
         }
     }
 
-    /// What was sent and may come back, from the oldest on.
+    /// Sent messages that may have to be sent again, the oldest first.
     pub(super) const fn may_return(&self) -> &VecDeque<Message> {
         &self.sent
     }
 
-    /// The first messages of those that were sent arrived.
+    /// Notes that the oldest of the sent messages arrived.
     pub(super) fn arrived(&mut self, messages: usize) {
         for message in self.sent.drain(..messages.min(self.sent.len())) {
             if self.spare.len() < 512 {
@@ -262,8 +262,8 @@ impl Outbox {
         }
     }
 
-    /// The session has ended, and of what was sent all but the first messages is lost: flows are sent again in the next
-    /// session, which begins with a description of its own.
+    /// The session ended, and only the oldest `arrived` of the sent messages arrived. The next session sends the flows of
+    /// the others again. It does not need their templates and options, because it begins with its own.
     pub(super) fn restart(&mut self, arrived: usize) {
         self.arrived(arrived);
         if let Some(message) = self.sent.front() {

@@ -11,7 +11,7 @@ use crate::delivery::loss::Loss;
 use crate::delivery::sink::SinkError;
 use crate::support::tls::{self, ClientTls};
 
-/// How long the other end has to refuse our certificate after a handshake.
+/// How long to wait after a handshake for the other end to refuse our certificate.
 pub(super) const ANSWERED_WITHIN: Duration = Duration::from_millis(500);
 
 /// TLS with one collector.
@@ -34,7 +34,7 @@ impl CollectorTls {
     }
 }
 
-/// What to say when one end does not accept the other.
+/// The error for a handshake in which one end does not accept the other.
 pub(super) fn refused(collector: &Collector, error: &rustls::Error) -> SinkError {
     let fix = match error {
         rustls::Error::InvalidCertificate(

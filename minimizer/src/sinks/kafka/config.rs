@@ -1,4 +1,4 @@
-//! What agent.toml says of a Kafka sink.
+//! The configuration of a Kafka sink in agent.toml, and its checks.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -10,14 +10,14 @@ use crate::delivery::sink::Sink;
 use crate::support::tls::ClientTls;
 use crate::support::toml::{At, Document};
 
-/// Records in a message where nothing is said.
+/// Records in a message, where agent.toml does not say.
 const RECORDS_PER_MESSAGE: u32 = 1;
-/// More records would make messages that few consumers take.
+/// More records would make messages that many consumers refuse.
 const RECORDS_PER_MESSAGE_MAX: u32 = 1000;
 /// Octets of a topic's name, by Kafka's rule.
 const TOPIC_OCTETS_MAX: usize = 249;
 
-/// Where and how records go to Kafka.
+/// A Kafka sink in agent.toml.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(rename = "kafka")]
@@ -26,25 +26,25 @@ pub struct KafkaFile {
     pub brokers: At<Vec<At<String>>>,
     /// The topic, which must exist.
     pub topic: At<String>,
-    /// Name of this host in each message; without it, the host's own.
+    /// Name of this host in each message; the host's own name when it is not given.
     pub exporter: Option<At<String>>,
     /// When a record is delivered: "all" (every replica in sync has it), which is also the default.
     pub acks: Option<At<String>>,
     /// How batches of messages are compressed.
     #[serde(default)]
     pub compression: Compression,
-    /// What a message's value is.
+    /// The format of a message's value.
     #[serde(default)]
     pub format: MessageFormat,
     /// What decides the partition.
     #[serde(default)]
     pub partition_by: PartitionBy,
-    /// Records in a message at most, one on a line; 1 where it is not said. With more than 1, messages have no key.
+    /// Most records in a message, one on a line; 1 when it is not given. With more than 1, messages have no key.
     #[schemars(range(min = 1, max = 1000))]
     pub records_per_message: Option<At<u32>>,
-    /// How the connection is encrypted; without it, not at all.
+    /// How connections are encrypted; they are not when it is not given.
     pub tls: Option<BrokerTlsFile>,
-    /// How the agent says who it is.
+    /// How the agent logs in.
     pub sasl: Option<SaslFile>,
 }
 
@@ -65,7 +65,7 @@ pub enum Compression {
     Gzip,
 }
 
-/// What a message's value is.
+/// The format of a message's value.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum MessageFormat {
@@ -83,7 +83,7 @@ pub enum PartitionBy {
     Tuple,
 }
 
-/// How the connection is encrypted.
+/// How connections are encrypted.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(rename = "kafka tls")]
@@ -91,26 +91,26 @@ pub struct BrokerTlsFile {
     /// PEM file of the authorities that may have signed the brokers' certificates, relative to this file; those of the
     /// host when it is not given.
     pub ca: Option<At<PathBuf>>,
-    /// PEM file of the agent's certificate, and those that lead to a trusted one.
+    /// PEM file of the agent's certificate, followed by those between it and its authority.
     pub certificate: Option<At<PathBuf>>,
-    /// PEM file of the key that the certificate is for.
+    /// PEM file of the key of that certificate.
     pub key: Option<At<PathBuf>>,
 }
 
-/// How the agent says who it is.
+/// How the agent logs in.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(rename = "kafka sasl")]
 pub struct SaslFile {
     /// "SCRAM-SHA-512", "SCRAM-SHA-256", or "PLAIN", which needs `tls`.
     pub mechanism: At<String>,
-    /// Name that the brokers know.
+    /// The name that the brokers know.
     pub username: At<String>,
-    /// File with the password, which only its owner may read.
+    /// File with the password. Only its owner may be allowed to read it.
     pub password_file: At<PathBuf>,
 }
 
-/// A Kafka sink as it is configured.
+/// A configured Kafka sink.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KafkaConfig {
     /// Brokers that are asked first.
@@ -123,18 +123,18 @@ pub struct KafkaConfig {
     pub compression: Compression,
     /// Records in a message, at most.
     pub records_per_message: usize,
-    /// How the connection is encrypted.
+    /// How connections are encrypted.
     pub tls: Option<ClientTls>,
-    /// How the agent says who it is.
+    /// How the agent logs in.
     pub sasl: Option<Sasl>,
 }
 
-/// Who the agent is.
+/// A login.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sasl {
-    /// How it proves that.
+    /// How the agent proves who it is.
     pub mechanism: Mechanism,
-    /// Its name.
+    /// Its name for the brokers.
     pub username: String,
     /// File of its password.
     pub password_file: PathBuf,
@@ -165,7 +165,7 @@ impl fmt::Display for Mechanism {
 }
 
 impl KafkaConfig {
-    /// Checks what agent.toml says, whose folder is `folder`; notes each mistake.
+    /// Checks agent.toml, which is in `folder`; `None` when something is refused.
     #[must_use]
     pub fn check(file: &KafkaFile, document: &mut Document<'_>, folder: &Path) -> Option<Self> {
         let brokers = brokers(file, document);
@@ -194,7 +194,7 @@ impl KafkaConfig {
         })
     }
 
-    /// The sink, which connects when it is given something.
+    /// The sink. It connects when its first batch comes.
     #[must_use]
     pub fn sink(&self, name: &str) -> Box<dyn Sink> {
         Box::new(super::Kafka::new(name, self))

@@ -1,4 +1,4 @@
-//! Which flow a record belongs to, and which partition that flow goes to.
+//! The key of a record's flow, and the partition for the key.
 
 use std::hash::Hasher as _;
 use std::net::IpAddr;
@@ -11,10 +11,10 @@ use crate::records::record::{Record, Transport};
 /// Octets of a message's key.
 pub const KEY_OCTETS: usize = 8;
 
-/// The key of the record's flow: SipHash-2-4 under the key 0 of those of its addresses, ports, ICMP type and code and
-/// protocol that its recipient receives. `None` when that is none of them.
+/// The key of the record's flow: a SipHash-2-4, under the key 0, of addresses, ports, ICMP type and code, and protocol, as far
+/// as the recipient receives them. `None` when the recipient receives none of them.
 ///
-/// It says nothing that the record does not say, and is the same on every host and after every start.
+/// It reveals nothing that the record does not contain, and is the same on every host and after every start.
 #[must_use]
 pub fn key(record: &Record, fields: Fields) -> Option<[u8; KEY_OCTETS]> {
     let mut flow = FlowHash { hasher: SipHasher24::new(), fields, is_empty: true };
@@ -47,7 +47,7 @@ struct FlowHash {
 }
 
 impl FlowHash {
-    /// Adds a value behind the number of its field, if the recipient receives it.
+    /// Adds the number of a field and its value, if the recipient receives the field.
     fn add(&mut self, field: Field, value: &[u8]) {
         if self.fields.has(field) {
             self.hasher.write(&field.number().to_be_bytes());
@@ -69,10 +69,10 @@ impl FlowHash {
     }
 }
 
-/// The partition of a key among so many, as Kafka's own clients choose it.
+/// The partition for a key, chosen as Kafka's own clients do.
 ///
 /// # Panics
-/// When there are none.
+/// When there are no partitions.
 #[must_use]
 pub fn partition(key: &[u8], partitions: usize) -> usize {
     let positive = murmur2(key) & 0x7fff_ffff;
