@@ -174,7 +174,7 @@ mod tests {
     use std::process::Command;
     use std::sync::Arc;
 
-    use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+    use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
     use rustls::pki_types::pem::PemObject as _;
     use rustls::pki_types::{CertificateDer, PrivateKeyDer};
     use rustls::server::WebPkiClientVerifier;
@@ -187,8 +187,9 @@ mod tests {
 
     type Authority = CertifiedIssuer<'static, KeyPair>;
 
-    fn authority() -> Authority {
+    fn authority(name: &str) -> Authority {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.distinguished_name.push(DnType::CommonName, name);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap()
     }
@@ -207,7 +208,7 @@ mod tests {
     /// A folder with an authority in `ca.pem`, and certificates that it signed for a server and an agent.
     fn folder() -> tempfile::TempDir {
         let folder = tempfile::tempdir().unwrap();
-        let authority = authority();
+        let authority = authority("trusted");
         fs::write(folder.path().join("ca.pem"), authority.pem()).unwrap();
         sign(&authority, folder.path(), "server");
         sign(&authority, folder.path(), "agent");
@@ -255,7 +256,7 @@ mod tests {
         let folder = folder();
         let folder = folder.path();
         shake_hands(&agent(folder, Some("ca.pem")), folder).unwrap();
-        fs::write(folder.join("other.pem"), authority().pem()).unwrap();
+        fs::write(folder.join("other.pem"), authority("other").pem()).unwrap();
         let error = shake_hands(&agent(folder, Some("other.pem")), folder).unwrap_err();
         assert!(error.to_string().contains("UnknownIssuer"), "{error}");
     }
@@ -267,7 +268,7 @@ mod tests {
             return shake_hands(&agent(folder, None), folder).unwrap();
         }
         let folder = folder();
-        fs::write(folder.path().join("other.pem"), authority().pem()).unwrap();
+        fs::write(folder.path().join("other.pem"), authority("other").pem()).unwrap();
         fs::write(folder.path().join("none.pem"), "").unwrap();
         for (host, expected) in
             [("ca.pem", None), ("other.pem", Some("UnknownIssuer")), ("none.pem", Some("NoAuthorities"))]
