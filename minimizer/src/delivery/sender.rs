@@ -20,8 +20,9 @@ use crate::delivery::settlement::Share;
 use crate::delivery::sink::{CHUNK_RECORDS_MAX, Heading, Sink, SinkError, Taken};
 use crate::delivery::tally::{Portion, Tally};
 use crate::records::record::Record;
+use crate::support::backoff::Backoff;
 
-/// Pause after a first failure; it doubles with each further one.
+/// Pause after a first failure.
 const PAUSE_MIN: Duration = Duration::from_millis(100);
 /// Longest pause.
 const PAUSE_MAX: Duration = Duration::from_secs(15);
@@ -38,8 +39,7 @@ pub struct Sender {
     /// Buffers of the latest records: with exact values, and as the recipient gets them.
     exact: Vec<Record>,
     chunk: Vec<Record>,
-    /// Failures since the sink last worked.
-    failures: u32,
+    backoff: Backoff,
     /// Tells others that the account has changed.
     changed: Box<dyn Fn() + Send>,
 }
@@ -103,7 +103,7 @@ impl Sender {
             held,
             exact,
             chunk,
-            failures: 0,
+            backoff: Backoff::with_jitter(PAUSE_MIN, PAUSE_MAX),
             changed: Box::new(changed),
         }
     }
@@ -251,7 +251,6 @@ impl Sender {
     }
 
     fn failed(&mut self, error: &SinkError, current: Option<&mut BatchProgress<'_>>) {
-        self.failures = self.failures.saturating_add(1);
         if self.queue.failed(error) {
             warn!("sink {}: {error}; tried again, longer apart each time", self.name);
         }
@@ -272,19 +271,15 @@ impl Sender {
     }
 
     fn recovered(&mut self) {
-        self.failures = 0;
+        self.backoff.reset();
         if self.queue.enter(Account::recover) {
             info!("sink {} works again", self.name);
         }
     }
 
-    /// Waits, longer after each failure. Returns whether there is time left to try again.
-    fn pause(&self) -> bool {
-        let doubled = PAUSE_MIN.saturating_mul(1_u32.checked_shl(self.failures.min(16) - 1).unwrap_or(1));
-        let longest = doubled.min(PAUSE_MAX);
-        // Many agents that lost one collector must not come back to it at the same moment.
-        let jitter = f64::from(getrandom::u32().unwrap_or_default()) / f64::from(u32::MAX);
-        self.ending.pause(longest.mul_f64(0.5 + jitter / 2.0))
+    /// Waits, longer after each failure; returns whether there is time left to try again.
+    fn pause(&mut self) -> bool {
+        self.ending.pause(self.backoff.fail())
     }
 
     fn tell(&self) {

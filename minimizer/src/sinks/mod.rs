@@ -1,7 +1,8 @@
-//! The kinds of sinks, and how agent.toml configures them.
+//! The kinds of sinks, and their configuration in agent.toml.
 
 pub mod config;
 pub mod files;
+mod folder;
 pub mod ipfix;
 pub(crate) mod json_lines;
 pub mod kafka;

@@ -10,7 +10,7 @@ pub fn realtime_ns() -> u64 {
     nanoseconds(clock_gettime(ClockId::Realtime))
 }
 
-/// What must be added to the monotonic clock, which the kernel program reads, to get wall-clock time.
+/// What to add to the monotonic clock, which the kernel program reads, for wall-clock time.
 #[must_use]
 pub fn realtime_offset_ns() -> u64 {
     let monotonic = nanoseconds(clock_gettime(ClockId::Monotonic));

@@ -28,13 +28,16 @@ pub fn sink(text: &str) -> Result<Box<dyn Sink>> {
     configured(text, Path::new("")).map_err(anyhow::Error::msg)
 }
 
-/// The only file of a folder.
+/// The only file of messages in a folder, where nothing else is but its manifest.
 ///
 /// # Errors
-/// When there is none, or more than one.
+/// When there are more files, or fewer.
 pub fn only_file(folder: &Path) -> Result<PathBuf> {
-    let mut files = fs::read_dir(folder)?;
-    let file = files.next().context("there is a file")??.path();
-    ensure!(files.next().is_none(), "there are more files");
-    Ok(file)
+    let entries = fs::read_dir(folder)?.map(|entry| Ok(entry?.path()));
+    let mut paths: Vec<_> = entries.collect::<std::io::Result<_>>()?;
+    paths.sort();
+    let [file, manifest] = &paths[..] else { anyhow::bail!("{paths:?}") };
+    anyhow::ensure!(file.extension().is_some_and(|extension| extension == "ipfix"), "{paths:?}");
+    anyhow::ensure!(*manifest == file.with_extension("ipfix.manifest.json"), "{paths:?}");
+    Ok(file.clone())
 }

@@ -13,7 +13,7 @@ use parquet::file::writer::SerializedFileWriter;
 use parquet::schema::parser::parse_message_type;
 use parquet::schema::types::ColumnPath;
 
-use super::Compression;
+use super::ColumnCompression;
 use crate::policy::field::{Field, Fields, Kind};
 use crate::records::fields::{Number, Reader, Variant, done, octets, read_one};
 use crate::records::record::Record;
@@ -56,14 +56,14 @@ impl Parquet {
     pub(super) fn new(
         header: String,
         fields: Fields,
-        compression: Compression,
+        compression: ColumnCompression,
     ) -> Result<Self, ParquetError> {
         let fields: Vec<Field> = Field::ALL.iter().copied().filter(|field| fields.has(*field)).collect();
         let schema = fields.iter().map(|field| format!("optional {};", definition(*field)));
         let schema = parse_message_type(&format!("message record {{ {} }}", schema.collect::<String>()))?;
         let codec = match compression {
-            Compression::None => Codec::UNCOMPRESSED,
-            Compression::Zstd => Codec::ZSTD(ZstdLevel::try_new(ZSTD_LEVEL)?),
+            ColumnCompression::None => Codec::UNCOMPRESSED,
+            ColumnCompression::Zstd => Codec::ZSTD(ZstdLevel::try_new(ZSTD_LEVEL)?),
         };
         let header_octets = length(header.len());
         let mut properties = WriterProperties::builder()
@@ -170,7 +170,7 @@ impl Column {
             Values::Int64(values) => (size_of_val(&**values), 8),
             Values::Address(values) => (values.len(), 16),
         };
-        // A level takes a bit.
+        // Each row has a level of one bit.
         length(octets + more * each + (self.levels.len() + more) / 8)
     }
 
@@ -228,7 +228,7 @@ impl Reader for Cells<'_> {
     }
 }
 
-/// Type and name of a column in the language of Parquet's schemas.
+/// A column in Parquet's schema language.
 fn definition(field: Field) -> String {
     let (of, is) = match (field.kind(), octets(field)) {
         (Kind::Time, _) => ("int64", "(TIMESTAMP(MILLIS,true))"),

@@ -1,4 +1,4 @@
-//! The information elements that records are made of, each with its length and its value.
+//! The information elements of a record, with their lengths and values.
 
 use chrono::{DateTime, Utc};
 use netgauze_flow_pkt::FieldSpecifier;
@@ -30,7 +30,7 @@ pub(super) enum Element {
     IcmpTypeCodeIPv4,
     /// `icmpTypeCodeIPv6`.
     IcmpTypeCodeIPv6,
-    /// `flowDirection`, beside the interface that frames came in on.
+    /// `flowDirection`, beside the interface that received the frames.
     FlowDirection,
     /// `paddingOctets`, in a record without any field, because a template needs an element.
     Padding,
@@ -68,7 +68,7 @@ impl Element {
         specifier(element, u16::try_from(self.octets()).expect("an element has few octets"))
     }
 
-    /// The field of the policy that it is made of.
+    /// The field of the policy that it shows.
     pub(super) const fn field(self) -> Option<Field> {
         match self {
             Self::Of(field) => Some(field),

@@ -13,7 +13,7 @@ pub(super) const TEMPLATE_ID_MIN: u16 = 256;
 /// Blocks of as many numbers as there are variants. Block 0 is for options.
 const BLOCKS: u16 = (u16::MAX - TEMPLATE_ID_MIN) / 128;
 
-/// The templates of all records with some fields of the policy.
+/// The templates for all records with these fields of the policy.
 #[derive(Debug)]
 pub(super) struct Layout {
     fields: Fields,
@@ -91,7 +91,7 @@ impl Layout {
         self.templates.get(usize::from(variant))?.as_ref()
     }
 
-    /// The templates that the other end has.
+    /// The templates that were announced to the other end.
     pub(super) fn announced(&self) -> impl Iterator<Item = &Template> {
         let is_announced = |variant: &u8| self.announced >> variant & 1 == 1;
         (0..Variant::COUNT).filter(is_announced).filter_map(|variant| self.template(variant))

@@ -1,4 +1,4 @@
-//! Which flow a record belongs to, and which partition that flow goes to.
+//! The key of a record's flow, and the partition for the key.
 
 use std::convert::Infallible;
 use std::hash::Hasher as _;
@@ -78,10 +78,10 @@ impl Reader for FlowKey<'_> {
     }
 }
 
-/// The partition of a key among so many, as Kafka's own clients choose it.
+/// The partition for a key, chosen as Kafka's own clients do.
 ///
 /// # Panics
-/// When there are none.
+/// When there are no partitions.
 #[must_use]
 pub fn partition(key: &[u8], partitions: usize) -> usize {
     let positive = murmur2(key) & 0x7fff_ffff;

@@ -1,8 +1,8 @@
-//! Deletes files when their recipient's time is over, and writes down that it did.
+//! Deletes files when their recipient's time is over, and records each deletion.
 
-use std::fs::{self, OpenOptions};
+use std::fs;
 use std::io::{self, Write as _};
-use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -12,31 +12,31 @@ use tracing::warn;
 
 use super::error::FileError;
 use super::manifest::{Header, Manifest};
+use super::mode::append_to_file;
 use super::name;
 use crate::support::clock;
 
 /// The list of what was deleted.
-pub(super) const DELETIONS: &str = "deletions.jsonl";
-const DELETIONS_MODE: u32 = 0o640;
-/// Longest time that one call spends on files.
+const DELETIONS: &str = "deletions.jsonl";
+/// Longest time that one call spends on files: records wait meanwhile.
 const WORK_MAX: Duration = Duration::from_millis(300);
-/// The clock may be set meanwhile.
+/// Longest time until the clock is looked at again: somebody may set it.
 const LOOK_AGAIN: Duration = Duration::from_secs(60 * 60);
-/// After a failure.
+/// Time until it is tried again after a failure.
 const TRY_AGAIN: Duration = Duration::from_secs(60);
 const NS_PER_MS: u64 = 1_000_000;
 const MS_PER_SECOND: u64 = 1000;
 
-/// The files of a sink that are whole, and until when each is kept.
+/// The whole files of a sink, and how long each is kept.
 pub(super) struct Retention {
     directory: PathBuf,
     sink: String,
-    /// Manifests that were found and not read yet.
+    /// Names of manifests that are not read yet.
     unread: Vec<String>,
     kept: Vec<Kept>,
-    /// What the policy in force says of the recipient.
+    /// Recipient and retention as the policy in force has them.
     promise: Option<Header>,
-    /// Nothing is tried before.
+    /// Nothing is tried before this moment.
     rest_until: Option<Instant>,
 }
 
@@ -53,20 +53,20 @@ struct Kept {
 pub(super) enum Why {
     /// The recipient may not keep it any longer.
     Retention,
-    /// The same, and somebody else had deleted it before.
+    /// The same, but somebody else had deleted it before.
     RetentionOfAbsent,
-    /// An agent ended before it was whole.
+    /// The agent that wrote it ended before any of it was delivered.
     Unfinished,
 }
 
-/// A line of the list.
+/// A line of the list of deletions.
 #[derive(Serialize)]
 pub(super) struct Deletion<'file> {
     pub(super) time: Timestamp,
     pub(super) sink: &'file str,
     pub(super) file: &'file str,
     pub(super) octets: u64,
-    /// `None` for what was never whole.
+    /// `None` for a file that was never whole.
     pub(super) sha256: Option<&'file str>,
     pub(super) records: Option<u64>,
     pub(super) why: Why,
@@ -109,7 +109,7 @@ impl Retention {
         });
     }
 
-    /// The policy in force says this of the recipient. Where it is less than when a file was written it counts for that file.
+    /// The retention that the policy in force promises. It counts for older files too where it is shorter than theirs.
     pub(super) fn promise(&mut self, header: &Header) {
         if self.promise.as_ref() != Some(header) {
             self.promise = Some(header.clone());
@@ -129,7 +129,7 @@ impl Retention {
         Some(self.rest_until.map_or(next, |until| next.max(until)))
     }
 
-    /// Deletes what is past its time, for a while.
+    /// Reads manifests and deletes files whose time is over, for at most [`WORK_MAX`].
     pub(super) fn work(&mut self) -> Result<(), FileError> {
         if self.rest_until.is_some_and(|until| Instant::now() < until) {
             return Ok(());
@@ -144,7 +144,7 @@ impl Retention {
         while let Some(manifest) = self.unread.pop() {
             let path = self.directory.join(&manifest);
             match read(&path) {
-                // Only what this sink wrote is its own.
+                // Another's manifest may have been put there.
                 Some(read) if read.header.sink == self.sink && name::manifest(&read.file) == manifest => {
                     self.add(&read);
                 }
@@ -163,7 +163,7 @@ impl Retention {
         let over: Vec<usize> = (0..self.kept.len()).rev().filter(|at| is_over(&self.kept[*at])).collect();
         for position in over {
             self.delete(&self.kept[position].file)?;
-            // From the last one on, so that the other positions stay.
+            // Positions are visited from the last one on, so that this moves none that is still to come.
             self.kept.swap_remove(position);
             if begin.elapsed() > WORK_MAX {
                 break;
@@ -183,7 +183,7 @@ impl Retention {
     fn delete(&self, file: &str) -> Result<(), FileError> {
         let path = self.directory.join(file);
         let manifest_path = self.directory.join(name::manifest(file));
-        // Who took the manifest away took the file over.
+        // Whoever takes the manifest away takes the file over.
         let Some(manifest) = read(&manifest_path) else { return Ok(()) };
         let why = match fs::remove_file(&path) {
             Ok(()) => Why::Retention,
@@ -202,7 +202,7 @@ impl Retention {
                 why,
             },
         )?;
-        // Last: as long as it is there, what is missing is done at the next start.
+        // The manifest goes last: as long as it is there, the next start finishes the deletion.
         fs::remove_file(&manifest_path).map_err(FileError::io("delete", &manifest_path))
     }
 }
@@ -211,15 +211,14 @@ fn read(manifest: &Path) -> Option<Manifest> {
     serde_json::from_slice(&fs::read(manifest).ok()?).ok()
 }
 
-/// Appends a line to the list of what was deleted.
+/// Appends a line to the list of deletions.
 pub(super) fn note(directory: &Path, deletion: &Deletion<'_>) -> Result<(), FileError> {
     let path = directory.join(DELETIONS);
     let write = || -> io::Result<()> {
-        let mut options = OpenOptions::new();
-        let mut file = options.read(true).append(true).create(true).mode(DELETIONS_MODE).open(&path)?;
+        let mut file = append_to_file(&path)?;
         let mut line = serde_json::to_vec(deletion)?;
         line.push(b'\n');
-        // A line that was not written as a whole must not spoil this one.
+        // An earlier line that was cut off must not spoil this one.
         let mut last = [b'\n'];
         if let Some(end) = file.metadata()?.len().checked_sub(1) {
             file.read_exact_at(&mut last, end)?;
