@@ -197,7 +197,7 @@ mod tests {
                 {
                     assert_eq!(page.slot(index, page.multiplier), None, "{index} is not watched");
                 }
-                if step() % 3 == 0 {
+                if step().is_multiple_of(3) {
                     page.erase(positions.settled());
                 }
             }

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::Result;
 use minimizer::delivery::sink::Sink;
 use minimizer::sinks::ipfix::{IpfixConfig, IpfixFile};
 use minimizer::support::toml::Document;
