@@ -35,11 +35,6 @@ const CREDENTIALS_DIRECTORY: &str = "CREDENTIALS_DIRECTORY";
 /// More than a key takes with all certificates beside it.
 const SECRET_OCTETS_MAX: u64 = 1 << 20;
 
-use crate::serve::access::AccessCounts;
-use crate::support::toml::Findings;
-pub use password::Admission;
-use password::Checker;
-
 /// Why the web configuration cannot be used.
 #[derive(Debug, Error)]
 pub enum WebConfigError {
