@@ -15,7 +15,7 @@ use crate::kernel::table_size::Flows;
 use crate::policy::builtin::BUILT_IN;
 use crate::policy::signature::VerifierKey;
 use crate::policy::signature::required;
-use crate::serve::http::ListenAddress;
+use crate::serve::http::{HostName, ListenAddress};
 use crate::sinks::config::{SinkConfig, SinkFile};
 use crate::support::toml::{At, Document, Findings};
 
@@ -48,6 +48,10 @@ pub struct ConfigFile {
     /// Address for /metrics and the status page, like "127.0.0.1:14739", or a list of them. A loopback address
     /// written like "http://127.0.0.1:14739" is exempt from the web configuration.
     pub listen: Option<At<OneOrMore>>,
+    /// Further names by which requests may name this host, like "minimizer.example.org". Its addresses, its own name
+    /// and, on loopback, "localhost" are always accepted.
+    #[serde(default)]
+    pub hosts: Vec<At<String>>,
     /// Web configuration with certificates and users, in the format of Prometheus' exporters, relative to this file.
     pub web_config: Option<PathBuf>,
     /// Policy file, relative to this file, or the name of a built-in policy.
@@ -101,6 +105,8 @@ pub struct Config {
     pub flows: Option<Flows>,
     /// Where the agent serves.
     pub listen: Vec<ListenAddress>,
+    /// Names by which it may be asked, beside those of the host itself.
+    pub hosts: Vec<HostName>,
     /// Who is served, and how.
     pub web_config: Option<PathBuf>,
     /// Policy file, or the name of a built-in policy.
@@ -168,6 +174,7 @@ impl Config {
             }),
             flows: flows(&mut document, &file),
             listen: listen(&mut document, file.listen.as_ref()),
+            hosts: hosts(&mut document, &file.hosts),
             web_config: file.web_config.map(|path| folder.join(path)),
             policy: file.policy.map(|policy| match BUILT_IN.iter().any(|built_in| built_in.name == policy) {
                 true => policy,
@@ -219,6 +226,17 @@ fn listen(document: &mut Document<'_>, addresses: Option<&At<OneOrMore>>) -> Vec
     listen
 }
 
+fn hosts(document: &mut Document<'_>, names: &[At<String>]) -> Vec<HostName> {
+    let mut hosts = Vec::new();
+    for name in names {
+        match name.get().parse() {
+            Ok(host) => hosts.push(host),
+            Err(error) => document.refuse(name, format!("`{}`: {error}", name.get())),
+        }
+    }
+    hosts
+}
+
 fn flows(document: &mut Document<'_>, file: &ConfigFile) -> Option<Flows> {
     let mut number = |flows: &At<u32>| {
         let number = NonZeroU32::new(*flows.get());
@@ -261,7 +279,7 @@ mod tests {
     fn everything_can_be_said() {
         let config = parse(
             "interfaces = [\"eth*\"]\ntaps = [\"mirror0\"]\nforce_tap = true\nmode = \"skb\"\ninterval = \"5s\"\n\
-             flows = 1000\nlisten = \"[::1]:9\"\nweb_config = \"web.yml\"\npolicy = \"policy.toml\"\nkeys = \"/run/keys\"\nledger = \"l.json\"\n\
+             flows = 1000\nlisten = \"[::1]:9\"\nhosts = [\"A.example\"]\nweb_config = \"web.yml\"\npolicy = \"policy.toml\"\nkeys = \"/run/keys\"\nledger = \"l.json\"\n\
              shutdown_timeout = \"3s\"\n",
         );
         let wanted = Config {
@@ -272,6 +290,7 @@ mod tests {
             interval: Some(Duration::from_secs(5)),
             flows: NonZeroU32::new(1000).map(Flows::All),
             listen: "[::1]:9".parse().into_iter().collect(),
+            hosts: "a.example".parse().into_iter().collect(),
             web_config: Some(PathBuf::from("/etc/minimizer/web.yml")),
             policy: Some("/etc/minimizer/policy.toml".to_owned()),
             require_signature: None,
@@ -304,6 +323,10 @@ mod tests {
             (
                 "listen = [\"127.0.0.1:1\", \"http://192.0.2.1:1\"]",
                 "`http://192.0.2.1:1`: without certificate",
+            ),
+            (
+                "hosts = [\"a\", \"http://b:1\"]",
+                "agent.toml:1:15: `http://b:1`: allowed is the name of a host",
             ),
             ("listen = []", "without an address nobody can ask"),
             ("flows = 0", "1 and more"),

@@ -46,7 +46,7 @@ use network::{Cable, NetworkError};
 use payload_check::PayloadCheckError;
 use screen::{Protocols, Summary};
 use sender::{FrameSender, Handed};
-use tracing::{info, warn};
+use tracing::warn;
 
 /// The interface that traffic is sent from.
 pub const SENDER: &str = "generator";
@@ -192,10 +192,12 @@ fn measure(
     let accounting = Accounting::new(vec![Arc::new(queue)]);
     let observe = move |progress: &Progress<'_>| observed.progressed(progress);
     let agent = Agent::start(program, keyring, options, accounting.clone(), observe)?;
-    let server = listener.map(|listener| Server::start(vec![listener], published.clone(), None)).transpose();
+    let server = listener
+        .map(|listener| Server::start(vec![listener], published.clone(), None, Vec::new()))
+        .transpose();
     let server = server.map_err(RunError::Server)?;
     if let Some(server) = &server {
-        server.urls().iter().for_each(|url| info!("serving {url}"));
+        server.announce();
     }
     let end = Arc::new(Latch::default());
     let stopped = Arc::clone(&end);

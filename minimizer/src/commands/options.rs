@@ -11,7 +11,7 @@ use crate::commands::config::{Config, ConfigError};
 use crate::commands::policy_choice::{PolicyChoice, PolicyChoiceError};
 use crate::commands::text::Output;
 use crate::kernel::table_size::Flows;
-use crate::serve::http::ListenAddress;
+use crate::serve::http::{HostName, ListenAddress};
 use crate::sinks::config::SinkConfig;
 
 /// How long sinks may take by default when the agent ends.
@@ -56,6 +56,8 @@ pub struct Settings {
     pub flows: Flows,
     /// Where the agent serves.
     pub listen: Vec<ListenAddress>,
+    /// Names by which it may be asked, beside those of the host itself.
+    pub hosts: Vec<HostName>,
     /// Who is served, and how.
     pub web_config: Option<PathBuf>,
     /// File of the ledger.
@@ -99,6 +101,7 @@ impl Settings {
             interval: args.interval.or(config.interval).unwrap_or(DEFAULT_INTERVAL),
             flows: args.table.flows().or(config.flows).unwrap_or_default(),
             listen: first_not_empty(&args.listen, config.listen),
+            hosts: config.hosts,
             web_config: args.web_config.clone().or(config.web_config),
             ledger: args.ledger.clone().or(config.ledger),
             output: args.output.or(config.sinks.is_empty().then_some(Output::Table)),

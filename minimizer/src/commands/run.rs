@@ -10,7 +10,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use signal_hook::consts::SIGHUP;
 use thiserror::Error;
-use tracing::{info, warn};
+use tracing::warn;
 
 use crate::agent::error::AgentError;
 use crate::agent::{Agent, AgentOptions};
@@ -146,8 +146,9 @@ pub fn run(args: &cli::Run) -> Result<(), RunError> {
         accounting: accounting.clone(),
     };
     reload_signal.handle("reload", move |_| reload.reload()).map_err(RunError::Signals)?;
-    let server = Server::start(listeners, published.clone(), web).map_err(RunError::Server)?;
-    server.urls().iter().for_each(|url| info!("serving {url}"));
+    let server =
+        Server::start(listeners, published.clone(), web, settings.hosts).map_err(RunError::Server)?;
+    server.announce();
     let printed = match (settings.output, &printed_lane) {
         (Some(output), Some(queue)) => {
             let printed = print(queue, &accounting, &published, output);

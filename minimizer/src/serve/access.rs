@@ -11,7 +11,9 @@ named! {
         SlowReader, "slow_reader", "The client did not take its answer in time.";
         Handshake, "handshake", "The TLS handshake failed: no TLS, no common version, no accepted certificate.";
         Unauthorized, "unauthorized", "The request had no user and password that the web configuration has.";
-        Busy, "busy", "Too many passwords waited to be checked.";
+        Busy, "busy", "The password waited too long to be checked.";
+        Displaced, "displaced", "The connection waited and gave its place to another one.";
+        Misdirected, "misdirected", "The request named a host or a site that this host is not known by.";
     }
 }
 

@@ -4,30 +4,41 @@
 
 mod answer;
 mod connection;
+mod hosts;
 mod listen;
 mod phase;
+mod places;
 mod web;
 
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
-use tracing::error;
+use tracing::{error, info, warn};
 
+pub use hosts::HostName;
 pub use listen::{ListenAddress, ListenError, Listener};
 pub use web::{Web, WebConfigError};
 
 use crate::serve::access::AccessCounts;
 use crate::serve::snapshot::Published;
-use connection::Site;
+use connection::{Ends, Site};
+use hosts::Hosts;
+use phase::Phases;
+use places::{Peer, Places};
 
-/// Connections that one port serves at a time. Further ones wait until one ends.
+/// Connections that one port serves at a time. A further one takes the place of one that waits.
 pub const CONNECTIONS_MAX: usize = 512;
+/// File descriptors that connections leave to interfaces, tables and sinks.
+const OTHER_DESCRIPTORS: u64 = 512;
+/// Fewest connections on one port, however few file descriptors there are.
+const CONNECTIONS_MIN: usize = 32;
 /// Pause after a connection could not be accepted, which happens when the process has no file descriptor left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Nice value of the thread: when there is no CPU for both, the drain comes first.
@@ -36,37 +47,42 @@ const NICENESS: i32 = 5;
 /// A running server. Dropping it closes its ports and all its connections.
 #[derive(Debug)]
 pub struct Server {
-    urls: Vec<String>,
+    ports: Vec<(ListenAddress, bool)>,
     stop: watch::Sender<()>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Server {
     /// Serves `published` on `listeners`, on a thread of its own. `web` says who is answered and how connections are
-    /// encrypted; plain listeners ignore it.
+    /// encrypted; plain listeners ignore it. Requests name the host by one of its own names or one of `names`.
     ///
     /// # Errors
     /// When the thread or its event loop cannot be started.
-    pub fn start(listeners: Vec<Listener>, published: Published, web: Option<Web>) -> io::Result<Self> {
-        let url = |listener: &Listener| {
+    pub fn start(
+        listeners: Vec<Listener>,
+        published: Published,
+        web: Option<Web>,
+        names: Vec<HostName>,
+    ) -> io::Result<Self> {
+        let port = |listener: &Listener| {
             let address = listener.address();
-            let is_encrypted = !address.is_plain && web.as_ref().is_some_and(Web::is_encrypted);
-            format!("http{}://{}/", if is_encrypted { "s" } else { "" }, address.socket)
+            (address, !address.is_plain && web.as_ref().is_some_and(Web::is_encrypted))
         };
-        let urls = listeners.iter().map(url).collect();
-        raise_descriptor_limit();
-        let site = Arc::new(Site { published, access: Arc::new(AccessCounts::default()), web });
+        let ports = listeners.iter().map(port).collect();
+        let most = connections_most(raise_descriptor_limit(), listeners.len());
+        let hosts = Hosts::new(names);
+        let site = Arc::new(Site { published, access: Arc::new(AccessCounts::default()), web, hosts });
         let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
         let (stop, mut stopped) = watch::channel(());
         let serve = async move {
-            let mut ports = JoinSet::new();
+            let mut accepting = JoinSet::new();
             for listener in listeners {
                 let is_plain = listener.address().is_plain;
                 let listener = listener.into_inner();
                 listener.set_nonblocking(true)?;
                 let listener = tokio::net::TcpListener::from_std(listener)?;
                 let site = Arc::clone(&site);
-                ports.spawn(async move { accept(&listener, &site, is_plain).await });
+                accepting.spawn(async move { accept(&listener, &site, is_plain, most).await });
             }
             // Returns when the server is dropped, which sends a value.
             let _stopped = stopped.changed().await;
@@ -79,13 +95,23 @@ impl Server {
                 error!("the web server has ended: {error}");
             }
         })?;
-        Ok(Self { urls, stop, thread: Some(thread) })
+        Ok(Self { ports, stop, thread: Some(thread) })
     }
 
-    /// The URLs that it serves, in the order of the listeners.
-    #[must_use]
-    pub fn urls(&self) -> &[String] {
-        &self.urls
+    /// Logs where it serves, in the order of the listeners, and who can listen in.
+    pub fn announce(&self) {
+        for (address, is_encrypted) in &self.ports {
+            let socket = address.socket;
+            info!("serving http{}://{socket}/", if *is_encrypted { "s" } else { "" });
+            if !is_encrypted && !is_loopback(socket) {
+                warn!(
+                    "others reach {socket} without TLS: whoever is on the way reads metrics and status, and passwords \
+                     if there are some; give '--web.config.file FILE' with `tls_server_config`, or serve this host only \
+                     with '--listen 127.0.0.1:{}'",
+                    socket.port()
+                );
+            }
+        }
     }
 }
 
@@ -97,28 +123,67 @@ impl Drop for Server {
     }
 }
 
-/// Raises the soft limit of file descriptors to the hard one, so that full ports leave enough descriptors to sinks and
-/// drain. The usual soft limit of 1024 exists for programs that call `select(2)`; this one does not.
-fn raise_descriptor_limit() {
-    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
-    // A refusal leaves the limit as it was.
-    let _refused = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
+fn is_loopback(address: SocketAddr) -> bool {
+    address.ip().to_canonical().is_loopback()
+}
+
+/// Raises the soft limit of file descriptors to the hard one, and returns it; `None` is no limit. The usual soft limit of
+/// 1024 exists for programs that call `select(2)`; this one does not.
+fn raise_descriptor_limit() -> Option<u64> {
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    match setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }) {
+        Ok(()) => maximum,
+        // A refusal leaves the limit as it was.
+        Err(_) => current,
+    }
+}
+
+/// Connections that each port serves at a time: full ports leave enough descriptors to sinks and drain.
+fn connections_most(descriptors: Option<u64>, ports: usize) -> usize {
+    let Some(descriptors) = descriptors else { return CONNECTIONS_MAX };
+    let of_ports = usize::try_from(descriptors.saturating_sub(OTHER_DESCRIPTORS)).unwrap_or(usize::MAX);
+    (of_ports / ports.max(1)).clamp(CONNECTIONS_MIN, CONNECTIONS_MAX)
 }
 
 /// Accepts connections on one port. Each port has its own limit, so that a full port does not block the others.
-async fn accept(listener: &tokio::net::TcpListener, site: &Arc<Site>, is_plain: bool) {
-    let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+async fn accept(listener: &tokio::net::TcpListener, site: &Arc<Site>, is_plain: bool, most: usize) {
+    let places = Places::new(most);
     loop {
-        let permit = Arc::clone(&permits).acquire_owned().await;
         match listener.accept().await {
-            Ok((stream, _)) => {
+            Ok((stream, address)) => {
+                let peer = Peer::from(address.ip());
+                let is_loopback = stream.local_addr().is_ok_and(is_loopback);
+                let phases = Phases::new();
+                let place = places.take(peer, phases.clone());
                 let site = Arc::clone(site);
                 tokio::spawn(async move {
-                    connection::serve(stream, site, is_plain).await;
-                    drop(permit);
+                    connection::serve(stream, site, Ends { peer, is_loopback, is_plain }, phases).await;
+                    drop(place);
                 });
             }
-            Err(_) => sleep(ACCEPT_PAUSE).await,
+            Err(_) => {
+                // There may be no file descriptor left.
+                places.cut_one();
+                sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{CONNECTIONS_MAX, CONNECTIONS_MIN, connections_most};
+
+    #[test]
+    fn connections_leave_file_descriptors_to_the_agent() {
+        for (descriptors, ports, most) in [
+            (None, 3, CONNECTIONS_MAX),
+            (Some(1 << 20), 3, CONNECTIONS_MAX),
+            (Some(1024), 1, 512),
+            (Some(1024), 4, 128),
+            (Some(256), 1, CONNECTIONS_MIN),
+        ] {
+            assert_eq!(connections_most(descriptors, ports), most, "{descriptors:?} {ports}");
         }
     }
 }

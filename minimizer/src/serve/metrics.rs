@@ -57,7 +57,7 @@ pub(crate) mod tests {
         ] {
             counter.store(value, Ordering::Relaxed);
         }
-        for (refusal, times) in Refusal::ALL.iter().zip(54..59) {
+        for (refusal, times) in Refusal::ALL.iter().zip(54..61) {
             (0..times).for_each(|_| access.refuse(*refusal));
         }
         access
@@ -121,6 +121,7 @@ pub(crate) mod tests {
             "minimizer_web_requests_total 53",
             r#"minimizer_web_refusals_total{reason="slow_request"} 54"#,
             r#"minimizer_web_refusals_total{reason="busy"} 58"#,
+            r#"minimizer_web_refusals_total{reason="misdirected"} 60"#,
             "minimizer_web_config_reloads_total 60",
             "minimizer_web_config_reload_failures_total 61",
             "minimizer_log_lines_dropped_total 67",

@@ -59,10 +59,12 @@ pub enum SecretFileError {
         user: u32,
     },
     /// It is too long for a secret.
-    #[error("{}: longer than {OCTETS_MAX} octets: this is no secret of Minimizer", path.display())]
+    #[error("{}: longer than {octets_max} octets: this is no secret of Minimizer", path.display())]
     TooLong {
         /// The file.
         path: PathBuf,
+        /// Octets that were read.
+        octets_max: u64,
     },
 }
 
@@ -81,16 +83,28 @@ pub enum Placed {
 /// # Errors
 /// When it cannot be read, is no regular file, is too long, or when others may read or write it.
 pub fn read(path: &Path, placed: Placed) -> Result<Zeroizing<Vec<u8>>, SecretFileError> {
+    read_up_to(path, placed, OCTETS_MAX)
+}
+
+/// The contents of a file that holds more than a secret, like certificates beside their key.
+///
+/// # Errors
+/// When it cannot be read, when it is no regular file, when others may read or write it.
+pub fn read_up_to(
+    path: &Path,
+    placed: Placed,
+    octets_max: u64,
+) -> Result<Zeroizing<Vec<u8>>, SecretFileError> {
     let io = |source| SecretFileError::Io { path: path.to_owned(), source };
     // Without this flag opening a pipe would wait for a writer.
     let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path).map_err(io)?;
     check(path, &file, placed)?;
     // All room from the start: a vector that grows leaves copies of the secret in freed memory.
-    let room = usize::try_from(OCTETS_MAX + 1).unwrap_or(usize::MAX);
+    let room = usize::try_from(octets_max + 1).unwrap_or(usize::MAX);
     let mut contents = Zeroizing::new(Vec::with_capacity(room));
-    let octets = file.take(OCTETS_MAX + 1).read_to_end(&mut contents).map_err(io)?;
+    let octets = file.take(octets_max + 1).read_to_end(&mut contents).map_err(io)?;
     if octets == room {
-        return Err(SecretFileError::TooLong { path: path.to_owned() });
+        return Err(SecretFileError::TooLong { path: path.to_owned(), octets_max });
     }
     Ok(contents)
 }

@@ -10,6 +10,7 @@ use hyper::header::{
 };
 use hyper::{Method, Request, Response, StatusCode};
 
+use super::hosts::Misdirected;
 use crate::serve::access::AccessCounts;
 use crate::serve::metrics::{self, ExpositionFormat, Scrape};
 use crate::serve::page;
@@ -66,7 +67,32 @@ pub fn unauthorized() -> Response<Full<Bytes>> {
     response
 }
 
-/// The answer to a request whose password would have to wait too long for its check.
+/// The answer to a request that names another host, or that the page of another site makes.
+pub fn misdirected(why: &Misdirected) -> Response<Full<Bytes>> {
+    let (status, body) = match why {
+        Misdirected::Unsaid => (
+            StatusCode::BAD_REQUEST,
+            "the request does not say once which host it means: send one Host header\n".to_owned(),
+        ),
+        Misdirected::Host(name) => (
+            StatusCode::MISDIRECTED_REQUEST,
+            format!(
+                "misdirected: this agent does not know itself as \"{name}\"; ask it by an address, or add the name to \
+                 `hosts` of agent.toml\n"
+            ),
+        ),
+        Misdirected::Origin(site) => (
+            StatusCode::MISDIRECTED_REQUEST,
+            format!(
+                "misdirected: a page of \"{site}\" asks, which is another site; if it may, add its name to `hosts` of \
+                 agent.toml\n"
+            ),
+        ),
+    };
+    respond(status, PLAIN, body)
+}
+
+/// The answer to a request whose password waited too long for its check.
 pub fn busy() -> Response<Full<Bytes>> {
     let mut response = respond(
         StatusCode::SERVICE_UNAVAILABLE,

@@ -17,7 +17,9 @@ use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 
 use super::answer;
+use super::hosts::Hosts;
 use super::phase::{Phase, PhasedStream, Phases};
+use super::places::Peer;
 use super::web::{Admission, Web, WebConfig};
 use crate::serve::access::{AccessCounts, Refusal};
 use crate::serve::snapshot::Published;
@@ -43,28 +45,41 @@ pub struct Site {
     pub access: Arc<AccessCounts>,
     /// Who is answered, and how connections are encrypted; everybody and in plain text without it.
     pub web: Option<Web>,
+    /// By which names this host may be asked.
+    pub hosts: Hosts,
+}
+
+/// The two ends of a connection.
+#[derive(Clone, Copy, Debug)]
+pub struct Ends {
+    /// Who asks.
+    pub peer: Peer,
+    /// Whether it came to a loopback address.
+    pub is_loopback: bool,
+    /// Whether it came to a port where the web configuration does not hold.
+    pub is_plain: bool,
 }
 
 /// Serves one connection until its end. Errors of a connection concern its client alone: they are counted, not reported.
-pub async fn serve(stream: TcpStream, site: Arc<Site>, is_plain: bool) {
+pub async fn serve(stream: TcpStream, site: Arc<Site>, ends: Ends, phases: Phases) {
     let access = Arc::clone(&site.access);
     let _open = access.accept();
-    let phases = Phases::new();
     tokio::select! {
-        () = converse(stream, site, is_plain, phases.clone()) => {}
+        () = converse(stream, site, ends, phases.clone()) => {}
         phase = phases.overrun() => match phase {
             Phase::Header => access.refuse(Refusal::SlowRequest),
             Phase::Answer => access.refuse(Refusal::SlowReader),
+            Phase::Displaced => access.refuse(Refusal::Displaced),
             Phase::Idle => {}
         },
     }
 }
 
-async fn converse(mut stream: TcpStream, site: Arc<Site>, is_plain: bool, phases: Phases) {
-    let web = site.web.as_ref().filter(|_| !is_plain);
+async fn converse(mut stream: TcpStream, site: Arc<Site>, ends: Ends, phases: Phases) {
+    let web = site.web.as_ref().filter(|_| !ends.is_plain);
     let config = web.map(|web| web.current(&site.access));
     let Some(tls) = config.as_ref().and_then(|config| config.tls.clone()) else {
-        return exchange(stream, site, config, phases).await;
+        return exchange(stream, site, ends, config, phases).await;
     };
     let mut first = [0];
     if stream.peek(&mut first).await.is_ok_and(|octets| octets == 1) && first[0] != TLS_HANDSHAKE {
@@ -78,22 +93,27 @@ async fn converse(mut stream: TcpStream, site: Arc<Site>, is_plain: bool, phases
         return;
     }
     match TlsAcceptor::from(tls).accept(stream).await {
-        Ok(stream) => exchange(stream, site, config, phases).await,
+        Ok(stream) => exchange(stream, site, ends, config, phases).await,
         Err(_) => site.access.refuse(Refusal::Handshake),
     }
 }
 
 /// Answers requests. `begun` is the web configuration that was in force when the connection began; there is none on a
 /// plain port and without a web configuration.
-async fn exchange<Stream>(stream: Stream, site: Arc<Site>, begun: Option<Arc<WebConfig>>, phases: Phases)
-where
+async fn exchange<Stream>(
+    stream: Stream,
+    site: Arc<Site>,
+    ends: Ends,
+    begun: Option<Arc<WebConfig>>,
+    phases: Phases,
+) where
     Stream: AsyncRead + AsyncWrite + Send + Unpin,
 {
     let stream = TokioIo::new(PhasedStream::new(stream, phases.clone()));
     let service = service_fn(move |request: Request<Incoming>| {
         phases.enter(Phase::Answer);
         let (site, begun) = (Arc::clone(&site), begun.clone());
-        async move { Ok::<_, Infallible>(respond(&request, &site, begun.as_ref()).await) }
+        async move { Ok::<_, Infallible>(respond(&request, &site, ends, begun.as_ref()).await) }
     });
     let connection = http1::Builder::new()
         .max_headers(HEADER_FIELDS_MAX)
@@ -110,29 +130,37 @@ where
 async fn respond(
     request: &Request<Incoming>,
     site: &Site,
+    ends: Ends,
     begun: Option<&Arc<WebConfig>>,
 ) -> Response<Full<Bytes>> {
     AccessCounts::add(&site.access.requests);
     // A connection that began without a web configuration is on a plain port, where none applies.
     let web = site.web.as_ref().zip(begun).map(|(web, begun)| (web, web.current(&site.access), begun));
     let mut is_last = !request.body().is_end_stream();
-    let mut response = match &web {
-        None => answer::answer(request, &site.published, &site.access),
-        Some((web, config, begun)) => {
-            // Another configuration may ask for other certificates: the client must connect again to show its own.
-            is_last |= !Arc::ptr_eq(config, begun);
+    // Another configuration may ask for other certificates: the client must connect again to show its own.
+    is_last |= web.as_ref().is_some_and(|(_, config, begun)| !Arc::ptr_eq(config, begun));
+    // First: a page of another site does not get as far as the question for a password.
+    let verdict = match (site.hosts.check(request, ends.is_loopback), &web) {
+        (Err(why), _) => Err(why),
+        (Ok(()), None) => Ok(Admission::Admitted),
+        (Ok(()), Some((web, config, _))) => {
             let authorization = request.headers().get(AUTHORIZATION).map(HeaderValue::as_bytes);
-            match web.admits(config, authorization).await {
-                Admission::Admitted => answer::answer(request, &site.published, &site.access),
-                Admission::Refused => {
-                    site.access.refuse(Refusal::Unauthorized);
-                    answer::unauthorized()
-                }
-                Admission::Busy => {
-                    site.access.refuse(Refusal::Busy);
-                    answer::busy()
-                }
-            }
+            Ok(web.admits(config, ends.peer, authorization).await)
+        }
+    };
+    let mut response = match verdict {
+        Ok(Admission::Admitted) => answer::answer(request, &site.published, &site.access),
+        Ok(Admission::Refused) => {
+            site.access.refuse(Refusal::Unauthorized);
+            answer::unauthorized()
+        }
+        Ok(Admission::Busy) => {
+            site.access.refuse(Refusal::Busy);
+            answer::busy()
+        }
+        Err(why) => {
+            site.access.refuse(Refusal::Misdirected);
+            answer::misdirected(&why)
         }
     };
     if let Some((_, config, _)) = &web {

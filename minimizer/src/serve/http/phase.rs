@@ -27,14 +27,18 @@ pub enum Phase {
     Answer,
     /// For the next request.
     Idle,
+    /// Nothing: it gave its place to another one.
+    Displaced,
 }
 
 impl Phase {
-    const fn limit(self) -> Duration {
+    /// Time that it may take when there are places left.
+    pub const fn limit(self) -> Duration {
         match self {
             Self::Header => HEADER_LIMIT,
             Self::Answer => ANSWER_LIMIT,
             Self::Idle => IDLE_LIMIT,
+            Self::Displaced => Duration::ZERO,
         }
     }
 }
@@ -49,9 +53,21 @@ impl Phases {
         Self(Arc::new(watch::Sender::new((Phase::Header, Instant::now()))))
     }
 
-    /// Enters a phase; its time begins now.
+    /// Enters a phase; its time begins now. A connection that gave its place away enters no other one.
     pub fn enter(&self, phase: Phase) {
-        self.0.send_replace((phase, Instant::now()));
+        self.0.send_if_modified(|state| {
+            let is_entered = state.0 != Phase::Displaced;
+            if is_entered {
+                *state = (phase, Instant::now());
+            }
+            is_entered
+        });
+    }
+
+    /// The phase, and how long it has taken.
+    pub fn since(&self) -> (Phase, Duration) {
+        let (phase, begin) = *self.0.borrow();
+        (phase, begin.elapsed())
     }
 
     fn now(&self) -> Phase {

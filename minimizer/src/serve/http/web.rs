@@ -5,9 +5,11 @@
 mod client;
 mod file;
 mod password;
+mod queue;
 mod tls;
 
 use std::collections::BTreeMap;
+use std::env;
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
@@ -17,12 +19,21 @@ use std::sync::{Arc, Mutex, PoisonError};
 use hyper::header::{HeaderName, HeaderValue};
 use rustls::ServerConfig;
 use thiserror::Error;
-use tracing::{error, info};
+use tracing::{error, info, warn};
+use zeroize::Zeroizing;
 
+use super::places::Peer;
 use crate::serve::access::AccessCounts;
+use crate::support::secret_file::{self, Placed};
 use crate::support::toml::Findings;
+use file::Content;
 pub use password::Admission;
 use password::Checker;
+
+/// Where systemd puts the credentials of a service.
+const CREDENTIALS_DIRECTORY: &str = "CREDENTIALS_DIRECTORY";
+/// More than a key takes with all certificates beside it.
+const SECRET_OCTETS_MAX: u64 = 1 << 20;
 
 /// Why the web configuration cannot be used.
 #[derive(Debug, Error)]
@@ -99,9 +110,16 @@ impl Web {
         let mut read = Vec::new();
         match load(&self.path, &mut read) {
             Ok(config) => {
+                let path = self.path.display();
+                info!("the web configuration {path} has changed and holds now");
+                if loaded.in_force.tls.is_some() && config.tls.is_none() {
+                    warn!(
+                        "the web configuration {path} has no `tls_server_config` any more: whoever is on the way reads \
+                         metrics, status and passwords"
+                    );
+                }
                 loaded.in_force = Arc::new(config);
                 AccessCounts::add(&access.reloads);
-                info!("the web configuration {} has changed and holds now", self.path.display());
             }
             Err(error) => {
                 AccessCounts::add(&access.reload_failures);
@@ -125,12 +143,12 @@ impl Web {
         self.loaded.lock().unwrap_or_else(PoisonError::into_inner).in_force.tls.is_some()
     }
 
-    /// Whether an `Authorization` header of this value has a user of `config` and that user's password.
-    pub async fn admits(&self, config: &WebConfig, authorization: Option<&[u8]>) -> Admission {
+    /// Whether an `Authorization` header of this value, sent by `peer`, has a user of `config` and that user's password.
+    pub async fn admits(&self, config: &WebConfig, peer: Peer, authorization: Option<&[u8]>) -> Admission {
         if config.users.is_empty() {
             return Admission::Admitted;
         }
-        self.checker.check(&config.users, authorization).await
+        self.checker.check(&config.users, peer, authorization).await
     }
 }
 
@@ -140,11 +158,26 @@ fn load(path: &Path, read: &mut Vec<(PathBuf, Option<Stamp>)>) -> Result<WebConf
     read.push((path.to_owned(), stamp_of(path)));
     let text =
         fs::read_to_string(path).map_err(|source| WebConfigError::Read { path: path.to_owned(), source })?;
-    file::parse(&text, path, |file| {
-        read.push((file.to_owned(), stamp_of(file)));
-        fs::read(file)
+    file::parse(&text, path, |file, content| {
+        if file != path {
+            read.push((file.to_owned(), stamp_of(file)));
+        }
+        match content {
+            Content::Public => fs::read(file)
+                .map(Zeroizing::new)
+                .map_err(|error| format!("cannot read {}: {error}", file.display())),
+            Content::Secret => secret_file::read_up_to(file, placed(file), SECRET_OCTETS_MAX)
+                .map_err(|error| error.to_string()),
+        }
     })
     .map_err(WebConfigError::Refused)
+}
+
+fn placed(file: &Path) -> Placed {
+    match env::var_os(CREDENTIALS_DIRECTORY) {
+        Some(directory) if file.starts_with(&directory) => Placed::BySystemd,
+        _ => Placed::ByOperator,
+    }
 }
 
 fn stamp_of(path: &Path) -> Option<Stamp> {

@@ -1,13 +1,13 @@
 //! The file of a web configuration: its model, and the checks before it comes into force.
 
 use std::collections::BTreeMap;
-use std::io;
 use std::path::{Path, PathBuf};
 
 use hyper::header::{HeaderName, HeaderValue};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_saphyr::{Location, Spanned};
+use zeroize::Zeroizing;
 
 use super::WebConfig;
 use super::client::ClientAuthType;
@@ -59,14 +59,23 @@ struct HttpSection {
     headers: Option<BTreeMap<String, Spanned<String>>>,
 }
 
-/// Parses the text of the file at `path`. `read` reads the files that it names.
+/// What a file holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Content {
+    /// What everybody may know.
+    Public,
+    /// A key, which nobody else may read.
+    Secret,
+}
+
+/// Reads the text of the file of that path; `read` reads files that it names, or says why it does not.
 ///
 /// # Errors
 /// All that is wrong, each with its place.
 pub fn parse(
     text: &str,
     path: &Path,
-    read: impl FnMut(&Path) -> io::Result<Vec<u8>>,
+    read: impl FnMut(&Path, Content) -> Result<Zeroizing<Vec<u8>>, String>,
 ) -> Result<WebConfig, Findings> {
     let mut check = WebFileCheck { path, read, findings: Vec::new() };
     let options = serde_saphyr::options! { with_snippet: false };
@@ -88,7 +97,7 @@ struct WebFileCheck<'path, Read> {
     findings: Vec<Finding>,
 }
 
-impl<Read: FnMut(&Path) -> io::Result<Vec<u8>>> WebFileCheck<'_, Read> {
+impl<Read: FnMut(&Path, Content) -> Result<Zeroizing<Vec<u8>>, String>> WebFileCheck<'_, Read> {
     fn refuse(&mut self, at: Location, message: impl Into<String>) {
         let number = |number: u64| usize::try_from(number).unwrap_or(0);
         self.findings.push(Finding {
@@ -178,8 +187,8 @@ impl<Read: FnMut(&Path) -> io::Result<Vec<u8>>> WebFileCheck<'_, Read> {
         let at = tls.referenced;
         let tls = tls.value;
         let before = self.findings.len();
-        let certificates = self.pem("cert", tls.cert, tls.cert_file, at, tls::certificates);
-        let key = self.pem("key", tls.key, tls.key_file, at, tls::private_key);
+        let certificates = self.pem("cert", Content::Public, tls.cert, tls.cert_file, at, tls::certificates);
+        let key = self.pem("key", Content::Secret, tls.key, tls.key_file, at, tls::private_key);
         let client_auth = tls.client_auth_type.as_ref().map_or(ClientAuthType::default(), |kind| kind.value);
         let auth_at = tls.client_auth_type.as_ref().map_or(at, |kind| kind.referenced);
         let has_ca = tls.client_ca.is_some() || tls.client_ca_file.is_some();
@@ -192,7 +201,14 @@ impl<Read: FnMut(&Path) -> io::Result<Vec<u8>>> WebFileCheck<'_, Read> {
                 );
                 None
             }
-            (true, _) => self.pem("client_ca", tls.client_ca, tls.client_ca_file, at, tls::certificates),
+            (true, _) => self.pem(
+                "client_ca",
+                Content::Public,
+                tls.client_ca,
+                tls.client_ca_file,
+                at,
+                tls::certificates,
+            ),
             (false, kind) if kind.is_verified() => {
                 self.refuse(
                     auth_at,
@@ -254,6 +270,7 @@ impl<Read: FnMut(&Path) -> io::Result<Vec<u8>>> WebFileCheck<'_, Read> {
     fn pem<T>(
         &mut self,
         key: &str,
+        content: Content,
         text: Option<Spanned<String>>,
         file: Option<Spanned<String>>,
         section: Location,
@@ -261,13 +278,17 @@ impl<Read: FnMut(&Path) -> io::Result<Vec<u8>>> WebFileCheck<'_, Read> {
     ) -> Option<T> {
         match (text, file) {
             (Some(text), None) => {
+                if content == Content::Secret {
+                    // The configuration holds the secret itself.
+                    let read = (self.read)(self.path, content);
+                    self.value(text.referenced, read)?;
+                }
                 let parsed = parse(text.value.as_bytes()).map_err(|error| format!("`{key}` {error}"));
                 self.value(text.referenced, parsed)
             }
             (None, Some(file)) => {
                 let path: PathBuf = self.path.parent().unwrap_or(Path::new("")).join(&file.value);
-                let read =
-                    (self.read)(&path).map_err(|error| format!("cannot read {}: {error}", path.display()));
+                let read = (self.read)(&path, content);
                 let octets = self.value(file.referenced, read)?;
                 let parsed = parse(&octets).map_err(|error| format!("{} {error}", path.display()));
                 self.value(file.referenced, parsed)
@@ -302,12 +323,15 @@ mod tests {
         let [key, other] = [0, 1].map(|_| KeyPair::generate().expect("a key"));
         let certificate = CertificateParams::new(vec!["localhost".to_owned()]).expect("a name");
         let certificate = certificate.self_signed(&key).expect("a certificate");
-        parse(text, Path::new("/etc/minimizer/web.yml"), |path| match path.to_str() {
-            Some("/etc/minimizer/cert") => Ok(certificate.pem().into_bytes()),
-            Some("/etc/minimizer/key") => Ok(key.serialize_pem().into_bytes()),
-            Some("/etc/minimizer/other") => Ok(other.serialize_pem().into_bytes()),
-            Some("/etc/minimizer/empty") => Ok(Vec::new()),
-            _ => Err(std::io::ErrorKind::NotFound.into()),
+        parse(text, Path::new("/etc/minimizer/web.yml"), |path, _| {
+            let text = match path.to_str() {
+                Some("/etc/minimizer/cert") => certificate.pem(),
+                Some("/etc/minimizer/key") => key.serialize_pem(),
+                Some("/etc/minimizer/other") => other.serialize_pem(),
+                Some("/etc/minimizer/empty") => String::new(),
+                _ => return Err(format!("cannot read {}: it is not there", path.display())),
+            };
+            Ok(text.into_bytes().into())
         })
         .map_err(|findings| findings.to_string())
     }
