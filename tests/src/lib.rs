@@ -5,6 +5,7 @@ pub mod bare;
 pub mod bench;
 pub mod browser;
 pub mod captures;
+pub mod clocks;
 pub mod command;
 pub mod expected;
 pub mod foreign;

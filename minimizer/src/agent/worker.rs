@@ -1,7 +1,7 @@
 //! The thread that drains the program in force, follows the interfaces and reloads.
 
 use std::sync::{Arc, mpsc};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use tracing::warn;
@@ -16,9 +16,11 @@ use crate::delivery::sink::Interface;
 use crate::interfaces::slots::InterfaceSlots;
 use crate::kernel::error::ProgramError;
 use crate::kernel::program::Program;
+use crate::kernel::wall_clock::WallClock;
 use crate::records::drain::{Totals, drain_slots};
 use crate::records::packed::{Packing, SlotDecoder};
 use crate::records::terms::{Keyring, Terms};
+use crate::support::clock::Clocks;
 
 /// A reload that is asked for: the new program, and who waits for the result.
 pub(super) struct Reload {
@@ -37,9 +39,10 @@ pub(super) struct Worker<F> {
     /// Index of the interface by slot number.
     if_indices: Vec<u32>,
     interval: Duration,
+    clocks: Arc<dyn Clocks>,
     /// The kernel's digest of the program.
     program_tag: Arc<str>,
-    /// When the latest drain was, in milliseconds since 1970.
+    /// When the latest drain was, in milliseconds since 1970, by the clock of the generation that it began.
     drained_ms: u64,
     batches: u64,
     /// Packets seen by slot since they were last compared with what the drivers received.
@@ -64,6 +67,7 @@ impl<F: FnMut(&Progress<'_>)> Worker<F> {
         let terms = keyring.terms(program.compiled(), Timestamp::now())?;
         let mut worker = Self {
             program_tag: program.tag()?.into(),
+            clocks: Arc::clone(program.clocks()),
             program,
             keyring,
             terms,
@@ -72,14 +76,15 @@ impl<F: FnMut(&Progress<'_>)> Worker<F> {
             packing: Packing::default(),
             if_indices: Vec::new(),
             interval,
-            drained_ms: now_ms(),
+            drained_ms: 0,
             batches: 0,
             seen: Vec::new(),
             accounting,
             reloads,
             observe,
         };
-        worker.put_first_key();
+        worker.prepare_first_generation();
+        worker.drained_ms = worker.program.wall_clock().milliseconds(worker.clocks.monotonic_ns());
         worker.follow_interfaces(Instant::now(), true)?;
         Ok(worker)
     }
@@ -135,7 +140,7 @@ impl<F: FnMut(&Progress<'_>)> Worker<F> {
     /// Drains the program in force. Its records were collected under these terms.
     fn drain_under(&mut self, terms: Arc<Terms>) -> Result<(), AgentError> {
         let start = Instant::now();
-        let time = self.program.time();
+        let (time, clock) = (self.program.time(), self.program.wall_clock());
         let mut quiet = self.program.generations().flip().map_err(ProgramError::from)?;
         let packing = &mut self.packing;
         let totals = drain_slots(&mut quiet, self.if_indices.len(), |slot| packing.add(slot));
@@ -156,7 +161,7 @@ impl<F: FnMut(&Progress<'_>)> Worker<F> {
         if terms.compiled.collected.has_protocols() {
             ledger.add_protocols(records.iter());
         }
-        let origin = self.origin(ledger.clone());
+        let origin = self.origin(ledger.clone(), clock);
         drop(ledger);
         let batch = Arc::new(Batch::new(records, totals, terms, origin, &accounting));
         accounting.queues().iter().for_each(|queue| queue.push(&batch));
@@ -165,25 +170,30 @@ impl<F: FnMut(&Progress<'_>)> Worker<F> {
         Ok(())
     }
 
-    /// When and where the batch was drained that is drained now.
-    fn origin(&mut self, ledger: Ledger) -> Origin {
+    /// When and where the batch was drained that is drained now. Its interval is by the wall clock of its generation,
+    /// as its records are: if somebody set the clock meanwhile, the next interval begins by the new clock.
+    fn origin(&mut self, ledger: Ledger, clock: WallClock) -> Origin {
         self.batches += 1;
-        let begin_ms = std::mem::replace(&mut self.drained_ms, now_ms());
+        let monotonic_ns = self.clocks.monotonic_ns();
+        let end_ms = clock.milliseconds(monotonic_ns);
+        let next_ms = self.program.wall_clock().milliseconds(monotonic_ns);
+        let begin_ms = std::mem::replace(&mut self.drained_ms, next_ms);
         let attached =
             self.watch.watched().into_iter().filter_map(|watched| {
                 Some(Interface { index: watched.attached?.if_index, name: watched.name })
             });
         Origin {
             number: self.batches,
-            interval_ms: (begin_ms, self.drained_ms.max(begin_ms)),
+            interval_ms: (begin_ms, end_ms.max(begin_ms)),
             interfaces: attached.collect(),
             ledger,
             program_tag: Arc::clone(&self.program_tag),
         }
     }
 
-    /// The key of pseudonyms under which packets are counted from the first one on.
-    fn put_first_key(&mut self) {
+    /// Sets the clock and the key of pseudonyms for the packets of the first generation.
+    fn prepare_first_generation(&mut self) {
+        self.program.date_first_generation();
         if let Some(key) = self.terms.pseudonym_key() {
             self.program.generations().set_first_pseudonym_key(key);
         }
@@ -207,7 +217,7 @@ impl<F: FnMut(&Progress<'_>)> Worker<F> {
         let program_tag = program.tag()?.into();
         let mut other = std::mem::replace(&mut self.program, program);
         let other_terms = std::mem::replace(&mut self.terms, terms);
-        self.put_first_key();
+        self.prepare_first_generation();
         let reloaded = self.program.reload_from(&mut other, &self.watch.slots());
         let refused = reloaded.err();
         if refused.is_some() {
@@ -290,9 +300,4 @@ fn write_unwatched(watch: &InterfaceSlots, ledger: &mut Ledger) {
     for (slot, (name, unwatched)) in watch.unwatched().enumerate() {
         ledger.enter(slot, name, unwatched);
     }
-}
-
-fn now_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }

@@ -4,7 +4,7 @@ use std::hint::black_box;
 
 use anyhow::ensure;
 use bench_ebpf::{Key, PerCpuValue};
-use minimizer::kernel::program::TimeUnits;
+use minimizer::kernel::wall_clock::TimeUnits;
 use minimizer::policy::compile::CompiledPolicy;
 use minimizer::records::drain::{Records, drain, drain_slots};
 use minimizer::records::packed::{Packing, SlotDecoder};

@@ -18,7 +18,7 @@ use crate::delivery::ledger::Ledger;
 use crate::delivery::loss::Loss;
 use crate::delivery::queue::{Bounds, Queue};
 use crate::delivery::sink::{CHUNK_RECORDS_MAX, Heading, Sink, SinkError, Taken};
-use crate::kernel::program::TimeUnits;
+use crate::kernel::wall_clock::TimeUnits;
 use crate::policy::compile::CompiledPolicy;
 use crate::policy::field::Fields;
 use crate::records::drain::{InterfaceTotals, Occupancy, Totals};
