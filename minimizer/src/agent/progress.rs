@@ -14,6 +14,8 @@ pub struct Progress<'drain> {
     pub ledger: &'drain Ledger,
     /// The watched interfaces, in the order of the ledger's.
     pub watched: Vec<Watched>,
+    /// Why nothing is attached although the mandate has not ended: the wall clock is wrong.
+    pub paused: Option<&'drain str>,
     /// Interfaces that are selected and find no slot.
     pub refused: usize,
     /// What the drain found beside the records, and how long flip, copy, zeroing and merge took; `None`

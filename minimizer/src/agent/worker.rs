@@ -4,11 +4,12 @@ use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
-use tracing::warn;
+use tracing::{info, warn};
 
 use crate::agent::error::AgentError;
 use crate::agent::events::{Event, Events};
 use crate::agent::progress::Progress;
+use crate::agent::time_mark::TimeMark;
 use crate::delivery::accounting::Accounting;
 use crate::delivery::batch::{Batch, Origin};
 use crate::delivery::ledger::Ledger;
@@ -17,6 +18,7 @@ use crate::interfaces::slots::InterfaceSlots;
 use crate::kernel::error::ProgramError;
 use crate::kernel::program::Program;
 use crate::kernel::wall_clock::WallClock;
+use crate::policy::mandate::Standing;
 use crate::records::drain::{Totals, drain_slots};
 use crate::records::packed::{Packing, SlotDecoder};
 use crate::records::terms::{Keyring, Terms};
@@ -48,6 +50,7 @@ pub(super) struct Worker<F> {
     /// Packets seen by slot since they were last compared with what the drivers received.
     seen: Vec<u64>,
     accounting: Accounting,
+    mark: TimeMark,
     reloads: mpsc::Receiver<Reload>,
     observe: F,
 }
@@ -61,6 +64,7 @@ impl<F: FnMut(&Progress<'_>)> Worker<F> {
         interval: Duration,
         events: Events,
         accounting: Accounting,
+        mark: TimeMark,
         reloads: mpsc::Receiver<Reload>,
         observe: F,
     ) -> Result<Self, AgentError> {
@@ -80,11 +84,14 @@ impl<F: FnMut(&Progress<'_>)> Worker<F> {
             batches: 0,
             seen: Vec::new(),
             accounting,
+            mark,
             reloads,
             observe,
         };
         worker.prepare_first_generation();
         worker.drained_ms = worker.program.wall_clock().milliseconds(worker.clocks.monotonic_ns());
+        // A clock that is wrong from the start: the interfaces are known, and nothing is attached.
+        worker.follow_mandate()?;
         worker.follow_interfaces(Instant::now(), true)?;
         Ok(worker)
     }
@@ -94,6 +101,7 @@ impl<F: FnMut(&Progress<'_>)> Worker<F> {
         self.program.detach_all();
         // Packets that were in the program when it was detached end before the flip returns.
         let last = self.drain();
+        self.mark.keep_now();
         self.accounting.queues().iter().for_each(|queue| queue.close());
         result.and(last)
     }
@@ -101,12 +109,8 @@ impl<F: FnMut(&Progress<'_>)> Worker<F> {
     fn drain_until_stopped(&mut self) -> Result<(), AgentError> {
         let mut next = Instant::now() + self.interval;
         loop {
-            let mut deadline = self.watch.next_look().map_or(next, |look| look.min(next));
-            if let Some(mandate) = &self.program.compiled().policy.mandate {
-                let now = Timestamp::now();
-                mandate.permits(now)?;
-                deadline = deadline.min(Instant::now() + mandate.ask_again(now));
-            }
+            let again = self.follow_mandate()?;
+            let deadline = [self.watch.next_look(), again].into_iter().flatten().fold(next, Instant::min);
             match self.events.wait(deadline).map_err(AgentError::Wait)? {
                 Event::Stop => return Ok(()),
                 Event::Reload => self.reload()?,
@@ -124,6 +128,46 @@ impl<F: FnMut(&Progress<'_>)> Worker<F> {
                 // After a stall the next drain is a whole interval away, not several at once.
                 next = (next + self.interval).max(Instant::now());
             }
+        }
+    }
+
+    /// Compares the mandate with the clock: takes the program off the interfaces while the clock is wrong, and puts it
+    /// back when it is right. Returns when to call this again. An error ends the agent: the mandate has ended.
+    fn follow_mandate(&mut self) -> Result<Option<Instant>, AgentError> {
+        let (wall, mark) = self.mark.now();
+        self.mark.keep();
+        let (standing, again) = match &self.program.compiled().policy.mandate {
+            Some(mandate) => {
+                (mandate.standing(wall, mark)?, Some(Instant::now() + mandate.ask_again(wall, mark)))
+            }
+            None => (Standing::Permits, None),
+        };
+        match (standing, self.watch.paused().is_some()) {
+            (Standing::Paused(reason), false) => {
+                warn!("{reason}");
+                self.watch.pause(&mut self.program, reason.to_string());
+                // The ledger has everything up to now, and the gap begins.
+                self.drain()?;
+            }
+            (Standing::Permits, true) => {
+                info!("the clock is right again; the interfaces are watched");
+                self.watch.resume();
+                // The next generation has the right clock.
+                self.drain()?;
+                self.follow_interfaces(Instant::now(), false)?;
+            }
+            _ => {}
+        }
+        Ok(again)
+    }
+
+    /// Whether the mandate of another program permits collection now.
+    fn permit(&mut self, program: &Program) -> Result<(), AgentError> {
+        let Some(mandate) = &program.compiled().policy.mandate else { return Ok(()) };
+        let (wall, mark) = self.mark.now();
+        match mandate.standing(wall, mark)? {
+            Standing::Permits => Ok(()),
+            Standing::Paused(reason) => Err(reason.into()),
         }
     }
 
@@ -203,9 +247,12 @@ impl<F: FnMut(&Progress<'_>)> Worker<F> {
     /// is told, and the current one stays.
     fn reload(&mut self) -> Result<(), AgentError> {
         let Ok(Reload { program, asker }) = self.reloads.try_recv() else { return Ok(()) };
-        let refused = self.put_in_force(program)?;
+        let result = match self.permit(&program) {
+            Ok(()) => self.put_in_force(program)?.map_or(Ok(()), |error| Err(error.into())),
+            Err(error) => Err(error),
+        };
         // Whoever asked may have gone.
-        let _unheard = asker.send(refused.map_or(Ok(()), |error| Err(error.into())));
+        let _unheard = asker.send(result);
         Ok(())
     }
 
@@ -291,7 +338,7 @@ impl<F: FnMut(&Progress<'_>)> Worker<F> {
     fn report(&mut self, ledger: &Ledger, drained: Option<(&Totals, Duration)>) {
         let (watched, refused) = (self.watch.watched(), self.watch.refused());
         let costs = self.program.costs();
-        (self.observe)(&Progress { ledger, watched, refused, drained, costs });
+        (self.observe)(&Progress { ledger, watched, paused: self.watch.paused(), refused, drained, costs });
     }
 }
 

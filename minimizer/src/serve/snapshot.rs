@@ -37,6 +37,8 @@ pub struct Snapshot {
     pub watched: Vec<Watched>,
     /// Interfaces that are selected and find no slot.
     pub refused: usize,
+    /// Why nothing is attached although the mandate has not ended.
+    pub paused: Option<String>,
     /// Totals since the start.
     pub ledger: Ledger,
     /// How full the generation of the last drain was.
@@ -152,6 +154,7 @@ impl Snapshot {
             started: SystemTime::now(),
             interval: options.interval,
             watched: Vec::new(),
+            paused: None,
             refused: 0,
             ledger: Ledger::new(Vec::new()),
             occupancy: Occupancy::empty(shape),
@@ -166,6 +169,7 @@ impl Snapshot {
     fn progressed(&mut self, progress: &Progress<'_>) {
         self.advance(progress.ledger);
         self.watched.clone_from(&progress.watched);
+        self.paused = progress.paused.map(str::to_owned);
         self.refused = progress.refused;
         if let Some((totals, duration)) = progress.drained {
             self.occupancy = totals.occupancy;
@@ -384,6 +388,7 @@ pub(crate) mod tests {
             started: SystemTime::UNIX_EPOCH + Duration::from_millis(1_700_000_000_250),
             interval: Duration::from_millis(2500),
             watched,
+            paused: None,
             refused: 8,
             ledger,
             occupancy,
@@ -414,8 +419,14 @@ pub(crate) mod tests {
         let mut later = older.clone();
         later.add_exported(Counts { packets: 2, octets: 400 }, Counts::default());
         snapshot.advance(&later);
-        let progress =
-            Progress { ledger: &older, watched: Vec::new(), refused: 0, drained: None, costs: Vec::new() };
+        let progress = Progress {
+            ledger: &older,
+            watched: Vec::new(),
+            paused: None,
+            refused: 0,
+            drained: None,
+            costs: Vec::new(),
+        };
         snapshot.progressed(&progress);
         assert_eq!(snapshot.ledger.exported().packets, 96);
         assert!(snapshot.watched.is_empty());

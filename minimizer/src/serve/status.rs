@@ -82,6 +82,9 @@ pub struct PolicyReport {
     /// When the mandate ends, and the agent with it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub valid_until: Option<Timestamp>,
+    /// Why nothing is attached although the mandate has not ended: the clock of the host is wrong.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub paused: Option<String>,
     /// Prefixes of its scope.
     pub prefixes: usize,
     /// Indicators, expired ones included.
@@ -96,7 +99,7 @@ pub struct PolicyReport {
 }
 
 impl PolicyReport {
-    fn new(policy: &InForce, reloads: &Reloads) -> Self {
+    fn new(policy: &InForce, reloads: &Reloads, paused: Option<&str>) -> Self {
         let mandate = policy.mandate.as_ref();
         Self {
             name: policy.name.clone(),
@@ -105,6 +108,7 @@ impl PolicyReport {
             mandate: mandate.map(|mandate| mandate.id.clone()),
             valid_from: mandate.map(|mandate| mandate.valid_from),
             valid_until: mandate.map(|mandate| mandate.valid_until),
+            paused: paused.map(str::to_owned),
             prefixes: policy.prefixes,
             indicators: policy.indicators,
             reloads: reloads.succeeded,
@@ -204,7 +208,7 @@ impl Report {
             object_sha256: snapshot.build.object_digest.clone(),
             program_tag: snapshot.build.program_tag.clone(),
             process: std::process::id(),
-            policy: PolicyReport::new(&snapshot.policy, &snapshot.reloads),
+            policy: PolicyReport::new(&snapshot.policy, &snapshot.reloads, snapshot.paused.as_deref()),
             started_milliseconds: milliseconds(started),
             uptime_milliseconds: milliseconds(wall.duration_since(snapshot.started).unwrap_or_default()),
             ready: not_ready.is_none(),
@@ -261,6 +265,9 @@ impl Report {
         row("policy", self.policy.line());
         if let Some(error) = &self.policy.reload_error {
             row("", format!("the latest reload failed, and this policy stays: {error}"));
+        }
+        if let Some(reason) = &self.policy.paused {
+            row("", format!("paused: {reason}"));
         }
         row("ready", self.not_ready.as_ref().map_or("yes".to_owned(), |reason| format!("no: {reason}")));
         let drains = &self.drains;
