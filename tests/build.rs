@@ -1,45 +1,77 @@
-//! Builds the kernel programs that the bench compares the real one with.
+//! Finds out what the tests need and this machine lacks, so that a test which cannot run is ignored and does not pass.
 //!
-//! Without a bpf-linker everything else here still builds; the bench says so when it is started.
-
-#[path = "../minimizer/build/kernel_program.rs"]
-mod kernel_program;
+//! Each need is a cfg: `without_kernel`, and one for each row of [`PROGRAMS`]. `cargo xtask test` runs ignored tests,
+//! too: there a need that is not met is a failure. A need is looked up when the tests are built, since a test program
+//! cannot ignore a test at run time.
 
 use std::env;
 use std::fs;
-use std::path::PathBuf;
-use std::process::ExitCode;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
 
-use kernel_program::KernelProgram;
+/// Programs of others that tests run, by the word in the cfg.
+const PROGRAMS: &[(&str, &[&str])] = &[
+    ("chromium", &["chromium"]),
+    ("curl", &["curl"]),
+    ("man", &["man"]),
+    ("nfdump", &["nfcapd", "nfdump"]),
+    ("pmacct", &["nfacctd"]),
+    ("prometheus", &["prometheus", "promtool"]),
+    ("tmux", &["tmux"]),
+    ("tshark", &["tshark", "mergecap"]),
+];
+/// Capabilities to load programs and to make network namespaces, by their bits (capabilities(7)): `CAP_SYS_ADMIN` and
+/// `CAP_NET_ADMIN`.
+const CAPABILITIES: u64 = 1 << 21 | 1 << 12;
+/// Variables that change when another user builds.
+const USER: [&str; 3] = ["USER", "LOGNAME", "HOME"];
 
-const PROGRAM: KernelProgram = KernelProgram { package: "bench-ebpf", bin: "bench", features: "program" };
-
-fn main() -> ExitCode {
-    for source in ["build.rs", "bench-ebpf", "../minimizer-ebpf", "../minimizer-common", "../Cargo.lock"] {
-        println!("cargo:rerun-if-changed={source}");
+fn main() {
+    println!("cargo::rerun-if-changed=build.rs");
+    for variable in USER.iter().chain(&["BPF_LINKER"]) {
+        println!("cargo::rerun-if-env-changed={variable}");
     }
-    println!("cargo:rerun-if-env-changed=BPF_LINKER");
-    match object() {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("{error}");
-            ExitCode::FAILURE
-        }
+    let package = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").expect("cargo sets CARGO_MANIFEST_DIR"));
+    let tools = package.parent().expect("the package lies in the repository").join("target/tools");
+    let linker = env::var_os("BPF_LINKER").map_or_else(|| tools.join("bin/bpf-linker"), PathBuf::from);
+    let has_kernel =
+        is_there(&linker) && has_privilege() && ["ip", "setpriv"].iter().all(|it| is_found(it, &tools));
+    say("kernel", has_kernel);
+    say("python", is_there(&tools.join("python/bin/python3")));
+    for (word, programs) in PROGRAMS {
+        say(word, programs.iter().all(|program| is_found(program, &tools)));
     }
 }
 
-fn object() -> Result<(), String> {
-    let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
-    let package = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").expect("cargo sets CARGO_MANIFEST_DIR"));
-    let root = package.parent().expect("the package lies in the repository");
-    let object = out.join("bench.o");
-    let linker =
-        env::var_os("BPF_LINKER").map_or_else(|| kernel_program::installed_linker(root), PathBuf::from);
-    println!("cargo:rerun-if-changed={}", linker.display());
-    if !linker.is_file() {
-        return fs::write(&object, []).map_err(|error| format!("{}: {error}", object.display()));
+fn say(word: &str, is_met: bool) {
+    println!("cargo::rustc-check-cfg=cfg(without_{word})");
+    if !is_met {
+        println!("cargo::rustc-cfg=without_{word}");
     }
-    let (built, _) = kernel_program::build(root, &linker, &root.join("target/bpf"), &PROGRAM)?;
-    fs::copy(&built, &object).map_err(|error| format!("{}: {error}", built.display()))?;
-    Ok(())
+}
+
+/// Whether this process is root and has not been deprived of what loads programs, as in a container.
+fn has_privilege() -> bool {
+    let is_root = fs::metadata("/proc/self").is_ok_and(|process| process.uid() == 0);
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    let effective = effective.and_then(|set| u64::from_str_radix(set.trim(), 16).ok()).unwrap_or_default();
+    is_root && effective & CAPABILITIES == CAPABILITIES
+}
+
+/// Whether a program is among the installed tools or in the `PATH`.
+fn is_found(program: &str, tools: &Path) -> bool {
+    let path = env::var_os("PATH").unwrap_or_default();
+    let folders = [tools.join("bin")].into_iter().chain(env::split_paths(&path));
+    let found = folders.map(|folder| folder.join(program)).find(|file| file.is_file());
+    // When it is missing, cargo looks again as soon as a package has been installed.
+    let watched = found.clone().unwrap_or_else(|| PathBuf::from("/usr/bin"));
+    println!("cargo::rerun-if-changed={}", watched.display());
+    found.is_some()
+}
+
+/// Whether a file of the setup exists. While it does not, cargo runs this script at every build.
+fn is_there(file: &Path) -> bool {
+    println!("cargo::rerun-if-changed={}", file.display());
+    file.is_file()
 }

@@ -2,8 +2,8 @@
 //!
 //! [`outcome`] lists how a packet can end. [`tuple`] is the key and the slot of the flow table.
 //! [`generation`] is the memory of one generation. [`settings`] is what the agent tells the program. [`plan`]
-//! and [`tables`] are the policy in the form that the program applies. [`tunnel`] names the tunnels that the
-//! program can look into. A change to any layout here bumps [`LAYOUT_VERSION`].
+//! and [`tables`] are the policy in the form that the program applies. [`protocol`] names the protocols of IP, and
+//! [`tunnel`] the tunnels that the program can look into. A change to any layout here bumps [`LAYOUT_VERSION`].
 #![no_std]
 // What zerocopy's derives expand to is not of this crate: the compiler does not apply the lint to it.
 #![forbid(unsafe_code)]
@@ -16,6 +16,7 @@ pub mod generation;
 pub mod named;
 pub mod outcome;
 pub mod plan;
+pub mod protocol;
 pub mod settings;
 pub mod tables;
 pub mod tunnel;

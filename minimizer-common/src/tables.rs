@@ -20,6 +20,8 @@
 //! A leaf, a host, a port and a protocol each lead to a *list* of [`Entry`]s. The first entry that matches
 //! selects the packet.
 
+use crate::protocol::Transport;
+
 /// Words in a node.
 pub const NODE_WORDS: usize = 256;
 /// The unit of the array.
@@ -137,13 +139,13 @@ impl Endpoint {
     /// range of ports contains them.
     const NO_PORT: u32 = 1 << Self::PORT_BITS;
 
-    /// The endpoint of each protocol number, still without a port. TCP, UDP, DCCP, SCTP and UDP-Lite have
-    /// ports.
+    /// The endpoint of each protocol number, still without a port.
     pub const OF_PROTOCOL: [Self; 256] = {
         let mut all = [Self(0); 256];
         let mut protocol = 0;
         while protocol < all.len() {
-            let no_port = if matches!(protocol, 6 | 17 | 33 | 132 | 136) { 0 } else { Self::NO_PORT };
+            let has_ports = Transport::of(protocol as u8).has_ports();
+            let no_port = if has_ports { 0 } else { Self::NO_PORT };
             all[protocol] = Self((protocol as u32) << Self::PROTOCOL_SHIFT | no_port);
             protocol += 1;
         }

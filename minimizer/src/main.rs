@@ -20,7 +20,7 @@ use minimizer::commands::run::RunError;
 use minimizer::commands::text::{self, Output};
 use minimizer::commands::{cli_docs, demo, doctor, reload, replay, run, top};
 use minimizer::serve::http::WebConfigError;
-use minimizer::serve::ledger_file::Origin;
+use minimizer::serve::ledger_file::LedgerOrigin;
 use minimizer::serve::{ledger_file, status};
 use minimizer::support::log;
 use minimizer::support::privilege::{self, PrivilegeError, Task};
@@ -124,7 +124,7 @@ fn replay(args: &cli::Replay) -> anyhow::Result<()> {
     }
     out.flush()?;
     if let Some(path) = &args.ledger {
-        let origin = Origin::new(&compiled.policy, replayed.program_tag);
+        let origin = LedgerOrigin::new(&compiled.policy, replayed.program_tag);
         ledger_file::write(path, &origin, &replayed.ledger)?;
     }
     match replayed.error {

@@ -20,7 +20,11 @@ use serde_json::Value;
 /// Longest wait for what must come; beyond, something is stuck.
 const WAIT_LIMIT: Duration = Duration::from_secs(60);
 
-/// The binary, built with the profile of this test. Cargo does not build it for tests of another package.
+/// The binary, built with the profile of this test.
+///
+/// Cargo builds it, and says where in `CARGO_BIN_EXE_minimizer`, only for tests of the package `minimizer`. The integration
+/// tests stay in a package of their own all the same: next to the binary, every unit test of the agent would have to be
+/// built after this library and the decoders, brokers and browsers in it, and the bench needs the binary, too.
 ///
 /// # Panics
 /// When it does not build.

@@ -12,6 +12,8 @@ use minimizer_common::tunnel::Tunnels;
 use minimizer_ebpf::parser::cursor::{Cursor, Split};
 use minimizer_ebpf::parser::walk::{Packet, walk};
 
+use crate::drained::drained;
+
 /// Octets of a frame that `BPF_PROG_TEST_RUN` puts in its first buffer.
 const LINEAR_OCTETS: usize = 3500;
 /// Shorter frames are not run by the kernel.
@@ -129,9 +131,7 @@ impl Kernel {
         assert_eq!(self.counters(), self.counters, "the kernel counts otherwise than {walked:?}");
         self.frames += 1;
         if self.frames.is_multiple_of(DRAIN_EVERY) {
-            let mut records = minimizer::records::drain::Records::new(vec![IF_INDEX]);
-            let mut quiet = self.program.generations().flip().expect("the kernel flips");
-            minimizer::records::drain::drain(&mut quiet, &mut records, u64::from);
+            drained(&mut self.program, &[IF_INDEX]).expect("the kernel flips");
             self.counters = Self::ZERO.to_vec();
         }
     }

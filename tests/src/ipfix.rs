@@ -2,6 +2,7 @@
 
 pub mod collectors;
 pub mod decoded;
+pub mod sinks;
 pub mod streams;
 
 use std::path::Path;
@@ -9,8 +10,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
-use minimizer::delivery::ledger::Ledger;
-use minimizer::delivery::sink::{CHUNK_RECORDS_MAX, Heading, Interface, Sink, SinkError, Taken};
+use minimizer::delivery::sink::{CHUNK_RECORDS_MAX, Heading, Interface, Losses, Sink, SinkError, Taken};
 use minimizer::policy::field::Fields;
 use minimizer::policy::model::Policy;
 use minimizer::records::record::Record;
@@ -25,7 +25,6 @@ pub const START_MS: u64 = 1_790_000_000_000;
 pub struct Offer {
     policy: Policy,
     interfaces: Vec<Interface>,
-    ledger: Ledger,
     /// Number of the last batch.
     pub number: u64,
 }
@@ -41,7 +40,7 @@ impl Offer {
             Interface { index: 17, name: "uplink-to-the-ix".to_owned() },
         ];
         let policy = Policy::parse(policy, Path::new("policies/test.toml"))?;
-        Ok(Self { policy, interfaces, ledger: Ledger::new(vec!["eth0".to_owned()]), number: 0 })
+        Ok(Self { policy, interfaces, number: 0 })
     }
 
     /// Under a policy that gives its one recipient these fields as they are.
@@ -78,7 +77,7 @@ impl Offer {
             recipient: &self.policy.recipients[0],
             fields: self.fields(),
             interfaces: &self.interfaces,
-            ledger: &self.ledger,
+            losses: Losses::default(),
             program_tag: "0123456789abcdef",
         }
     }

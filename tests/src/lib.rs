@@ -2,15 +2,16 @@
 
 pub mod authority;
 pub mod bare;
-pub mod bench;
 pub mod browser;
 pub mod captures;
 pub mod clocks;
 pub mod command;
+pub mod drained;
 pub mod expected;
 pub mod foreign;
 pub mod fuzz;
 pub mod guest;
+pub mod imports;
 pub mod ipfix;
 pub mod kafka;
 pub mod leftovers;
@@ -20,8 +21,9 @@ pub mod minimum;
 pub mod network;
 pub mod packets;
 pub mod policies;
-pub mod privilege;
 pub mod prometheus;
+pub mod records;
 pub mod reference;
+pub mod tools;
 pub mod tshark;
 pub mod veth;

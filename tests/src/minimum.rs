@@ -1,6 +1,6 @@
 //! Runs frames through the program under a policy and compares all that it stores with the reference.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use anyhow::{Result, ensure};
@@ -11,7 +11,7 @@ use minimizer::kernel::program::Program;
 use minimizer::policy::compile::CompiledPolicy;
 use minimizer::policy::field::Field;
 use minimizer::policy::model::Policy;
-use minimizer::records::drain::{Records, drain};
+use minimizer::records::drain::ProtocolPackets;
 use minimizer::records::record::Record;
 use minimizer_common::outcome::Outcome;
 use minimizer_common::settings::HASH_KEYS;
@@ -22,6 +22,7 @@ use rand::RngExt as _;
 use rand::SeedableRng as _;
 use rand::rngs::ChaCha8Rng;
 
+use crate::drained::drained;
 use crate::packets::Generator;
 use crate::policies;
 use crate::reference::{self, Key};
@@ -149,14 +150,27 @@ pub fn compare(kernel: Kernel, policy: Policy, frames: &[Frame], seed: u64) -> R
         counts.end_ms = stored.end_ms;
     }
 
-    let time = program.time();
-    let mut records = Records::new(vec![IF_INDEX]);
-    let mut quiet = program.generations().flip()?;
-    let totals = drain(&mut quiet, &mut records, |units| time.milliseconds(units));
+    let (records, totals) = drained(&mut program, &[IF_INDEX])?;
     let outcomes = totals.interfaces[0].outcomes;
     ensure!(outcomes == expected_outcomes, "{outcomes:?}, not {expected_outcomes:?} under {policy:#?}");
-    let mut records = records.take();
-    compiled.finish(&mut records);
+    let (mut selected, mut protocols) = (BTreeMap::new(), ProtocolPackets::default());
+    for record in &records {
+        if record.selector_id != 0 {
+            *selected.entry(record.selector_id).or_default() += record.packets;
+        }
+        if collected.has_protocols() {
+            let class = match record.tuple.protocol() {
+                6 => 0,
+                17 => 1,
+                1 | 58 => 2,
+                _ => 3,
+            };
+            protocols[usize::from(record.tuple.tags().is_ipv6())][class] += record.packets;
+        }
+    }
+    ensure!(totals.selected == selected, "{:?}, not {selected:?} under {policy:#?}", totals.selected);
+    let counted = totals.interfaces[0].protocols;
+    ensure!(counted == protocols, "{counted:?}, not {protocols:?} under {policy:#?}");
     let time_of = |field, time_ms| if collected.fields.contains_key(&field) { time_ms } else { 0 };
     for record in &records {
         let key = Key::of(record);

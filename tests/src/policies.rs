@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use crate::reference::WITH_PORTS;
 use jiff::Timestamp;
 use minimizer::policy::class::Class;
 use minimizer::policy::field::{Field, Kind};
@@ -173,7 +174,7 @@ fn indicator(random: &mut ChaCha8Rng, packets: &[Packet], now: Timestamp) -> Ind
         prefix(random, packets, is_host)
     });
     let protocol = random.random_bool(0.5).then_some(packet.protocol);
-    let has_ports = [6, 17, 33, 132, 136].contains(&packet.protocol);
+    let has_ports = WITH_PORTS.contains(&packet.protocol);
     let ports = if has_ports && random.random_bool(0.5) {
         (0..random.random_range(1..=3))
             .map(|_| {

@@ -3,12 +3,13 @@
 use std::fs;
 use std::io::Write as _;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 
 use crate::command::get;
+use crate::tools::tool;
 
 /// A Prometheus in the network namespace of the calling thread, killed when dropped.
 pub struct Prometheus(Child);
@@ -23,7 +24,7 @@ impl Prometheus {
     pub fn start(folder: &Path, config: &str, options: &[&str]) -> Result<Self> {
         let path = folder.join("prometheus.yml");
         fs::write(&path, config)?;
-        let mut prometheus = Command::new("prometheus");
+        let mut prometheus = tool("prometheus");
         prometheus.arg(format!("--config.file={}", path.display()));
         prometheus.arg(format!("--storage.tsdb.path={}", folder.join("data").display()));
         prometheus.arg(format!("--web.listen-address={}", Self::ADDRESS)).args(options);
@@ -79,7 +80,7 @@ fn encoded(text: &str) -> String {
 /// # Errors
 /// When it finds a fault.
 pub fn promtool(folder: &Path, arguments: &[&str], input: &str) -> Result<String> {
-    let mut promtool = Command::new("promtool");
+    let mut promtool = tool("promtool");
     promtool.current_dir(folder).args(arguments);
     promtool.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = promtool.spawn().context("promtool is in Debian's package prometheus")?;

@@ -169,6 +169,9 @@ fn class(scope: Option<&Scope>, ipv6: bool, address: [u8; 16]) -> Class {
     covering().max_by_key(|(prefix, _)| prefix.bits).map_or(Class::Foreign, |(_, class)| *class)
 }
 
+/// TCP, UDP, DCCP, SCTP and UDP-Lite, which have ports: what tests compare the program with has a list of its own.
+pub const WITH_PORTS: [u8; 5] = [6, 17, 33, 132, 136];
+
 /// The id of the indicator that selects a packet: of those that match the source, else the destination, the one
 /// with the longest prefix, and of these the first. Those without an address come last: by source port,
 /// destination port, protocol.
@@ -176,7 +179,7 @@ fn selector(indicators: &[Indicator], packet: &Packet, now: u64) -> Option<u64> 
     let is_current = |indicator: &&Indicator| {
         indicator.expires.is_none_or(|expires| u64::try_from(expires.as_second()).is_ok_and(|end| now < end))
     };
-    let has_ports = [6, 17, 33, 132, 136].contains(&packet.protocol);
+    let has_ports = WITH_PORTS.contains(&packet.protocol);
     let is_port = |indicator: &Indicator, port: u16| {
         indicator.ports.is_empty()
             || has_ports && indicator.ports.iter().any(|(first, last)| (*first..=*last).contains(&port))

@@ -5,7 +5,7 @@ mod rule;
 mod walk;
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use anyhow::{Context as _, ensure};
 use roxmltree::{Document, Node};
@@ -54,22 +54,6 @@ pub struct Part {
     pub is_protocol: bool,
     /// The value as it is shown.
     pub show: String,
-}
-
-/// Whether tshark is installed. When not, it is said on stderr.
-///
-/// # Panics
-/// When it is not and `MINIMIZER_REQUIRE_BPF` is 1.
-#[must_use]
-pub fn is_installed() -> bool {
-    let version = Command::new("tshark").arg("--version").stderr(Stdio::null()).output();
-    let is_installed = version.is_ok_and(|output| output.status.success());
-    if !is_installed {
-        let required = std::env::var_os("MINIMIZER_REQUIRE_BPF").is_some_and(|value| value == "1");
-        assert!(!required, "MINIMIZER_REQUIRE_BPF is 1, but tshark is not installed: apt install tshark");
-        eprintln!("skipped: tshark is not installed: apt install tshark");
-    }
-    is_installed
 }
 
 /// Writes captures, one after the other, into one: starting tshark takes longer than most captures do.

@@ -26,7 +26,6 @@ use minimizer::records::terms::Keyring;
 use minimizer::support::clock::Clocks as _;
 use tests::clocks::SetClocks;
 use tests::network::Network;
-use tests::privilege::can_use_kernel;
 
 const HOUR: i64 = 3600;
 const YEAR: i64 = 365 * 24 * HOUR;
@@ -77,10 +76,8 @@ fn follow(compiled: Arc<CompiledPolicy>, steps: &[i64]) -> Result<()> {
 }
 
 #[test]
+#[cfg_attr(without_kernel, ignore = "needs root and the kernel program: cargo xtask test")]
 fn records_have_the_time_of_the_clock_that_was_set() -> Result<()> {
-    if !can_use_kernel() {
-        return Ok(());
-    }
     let steps = [0, -HOUR, -10 * YEAR, 0, HOUR, 2 * HOUR, 100 * YEAR, -50 * YEAR, -1, 1, 0, 0];
     let folder = tempfile::tempdir()?;
     for unit in ["10ms", "1s", "1h"] {
@@ -111,10 +108,8 @@ fn told(progress: &Receiver<Told>, fits: impl Fn(&Told) -> bool) -> Result<Told>
 }
 
 #[test]
+#[cfg_attr(without_kernel, ignore = "needs root and the kernel program: cargo xtask test")]
 fn a_clock_that_is_set_pauses_a_mandate_and_does_not_end_it() -> Result<()> {
-    if !can_use_kernel() {
-        return Ok(());
-    }
     let mut network = Network::new(1, 1500)?;
     let folder = tempfile::tempdir()?;
     let now = Timestamp::now();

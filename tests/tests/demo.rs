@@ -16,7 +16,6 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tests::command::{Agent, minimizer};
 use tests::leftovers::{Holdings, host_interfaces};
-use tests::privilege::can_use_kernel;
 
 fn demo(arguments: &[&str]) -> Output {
     Command::new(minimizer()).arg("demo").args(arguments).output().expect("the demo starts")
@@ -39,10 +38,8 @@ fn outcome_sum(outcomes: &Value) -> u64 {
 }
 
 #[test]
+#[cfg_attr(without_kernel, ignore = "needs root and the kernel program: cargo xtask test")]
 fn the_last_screen_says_what_was_checked() {
-    if !can_use_kernel() {
-        return;
-    }
     let output = demo(&["--duration", "3s", "--check"]);
     let screen = text(&output.stdout);
     assert!(output.status.success(), "{screen}{}", text(&output.stderr));
@@ -68,10 +65,8 @@ fn the_last_screen_says_what_was_checked() {
 }
 
 #[test]
+#[cfg_attr(without_kernel, ignore = "needs root and the kernel program: cargo xtask test")]
 fn sent_is_seen_and_the_ledger_balances() {
-    if !can_use_kernel() {
-        return;
-    }
     let summary = summary(&["--duration", "1s", "--interval", "100ms"]);
     let interface = &summary["ledger"]["interfaces"][RECEIVER];
     assert!(summary["sent"].as_u64() > Some(0));
@@ -89,10 +84,8 @@ fn sent_is_seen_and_the_ledger_balances() {
 }
 
 #[test]
+#[cfg_attr(without_kernel, ignore = "needs root and the kernel program: cargo xtask test")]
 fn a_table_too_small_changes_no_total() {
-    if !can_use_kernel() {
-        return;
-    }
     let summary = summary(&["--duration", "1s", "--flows-per-cpu", "64"]);
     assert!(summary["ledger"]["overflow"]["packets"].as_u64() > Some(0));
     assert_eq!(summary["sent"], summary["seen"]);
@@ -132,10 +125,8 @@ impl Drop for Capture {
 }
 
 #[test]
+#[cfg_attr(without_kernel, ignore = "needs root and the kernel program: cargo xtask test")]
 fn the_frames_of_a_capture_are_sent_over_and_over() {
-    if !can_use_kernel() {
-        return;
-    }
     let traffic = Traffic::mixed(3);
     let frames: Vec<_> = traffic.round().take(500).collect();
     // Longer than an Ethernet MTU: network cards merge segments before a capture sees them.
@@ -149,10 +140,8 @@ fn the_frames_of_a_capture_are_sent_over_and_over() {
 }
 
 #[test]
+#[cfg_attr(without_kernel, ignore = "needs root and the kernel program: cargo xtask test")]
 fn a_damaged_capture_is_used_up_to_the_damage_and_named() {
-    if !can_use_kernel() {
-        return;
-    }
     let traffic = Traffic::mixed(3);
     let frames: Vec<_> = traffic.round().take(10).collect();
     let capture = Capture::write("cut.pcap", &frames);
@@ -166,10 +155,8 @@ fn a_damaged_capture_is_used_up_to_the_damage_and_named() {
 }
 
 #[test]
+#[cfg_attr(without_kernel, ignore = "needs root and the kernel program: cargo xtask test")]
 fn a_capture_with_nothing_to_send_is_refused() {
-    if !can_use_kernel() {
-        return;
-    }
     let capture = Capture::write("empty.pcap", &[]);
     let output = demo(&["--duration", "500ms", "--pcap", capture.path()]);
     assert_eq!(output.status.code(), Some(1));
@@ -177,10 +164,8 @@ fn a_capture_with_nothing_to_send_is_refused() {
 }
 
 #[test]
+#[cfg_attr(without_kernel, ignore = "needs root and the kernel program: cargo xtask test")]
 fn the_payload_check_notices_a_header_byte() {
-    if !can_use_kernel() {
-        return;
-    }
     let traffic = Traffic::mixed(1);
     let compiled = CompiledPolicy::full_record(Tunnels::NONE);
     let frames = &traffic.frames()[..200];
@@ -233,10 +218,8 @@ impl Running {
 }
 
 #[test]
+#[cfg_attr(without_kernel, ignore = "needs root and the kernel program: cargo xtask test")]
 fn an_interrupt_ends_it_early_with_the_same_screen_and_nothing_left() {
-    if !can_use_kernel() {
-        return;
-    }
     for signal in [Signal::INT, Signal::TERM] {
         let (code, printed) = Running::start().end(signal);
         assert_eq!(code, Some(0), "{printed}");
@@ -248,10 +231,8 @@ fn an_interrupt_ends_it_early_with_the_same_screen_and_nothing_left() {
 }
 
 #[test]
+#[cfg_attr(without_kernel, ignore = "needs root and the kernel program: cargo xtask test")]
 fn a_kill_leaves_nothing() {
-    if !can_use_kernel() {
-        return;
-    }
     let (code, _) = Running::start().end(Signal::KILL);
     assert_eq!(code, None);
 }
@@ -263,10 +244,8 @@ fn an_unknown_policy_is_bad_configuration() {
 }
 
 #[test]
+#[cfg_attr(without_kernel, ignore = "needs root and the kernel program: cargo xtask test")]
 fn its_metrics_are_served_outside_of_the_private_network() {
-    if !can_use_kernel() {
-        return;
-    }
     let mut command = Command::new(minimizer());
     command.args(["demo", "--duration", "1h", "--interval", "100ms", "--output", "json"]);
     let agent = Agent::start(command.args(["--listen", "127.0.0.1:0"])).expect("it serves on this host");

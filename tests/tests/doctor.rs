@@ -8,7 +8,6 @@ use aya::programs::{Xdp, XdpMode};
 use serde_json::Value;
 use tests::command::{Agent, minimizer};
 use tests::foreign;
-use tests::privilege::can_use_kernel;
 use tests::veth::{RECEIVER, SENDER, Veth, ip};
 
 fn doctor(arguments: &[&str]) -> Result<Output> {
@@ -26,10 +25,8 @@ fn check(interface: &str, name: &str) -> Result<(Option<i32>, Value)> {
 }
 
 #[test]
+#[cfg_attr(without_kernel, ignore = "needs root and the kernel program: cargo xtask test")]
 fn an_interface_that_lacks_nothing_passes() -> Result<()> {
-    if !can_use_kernel() {
-        return Ok(());
-    }
     let _veth = Veth::new()?;
     for (name, evidence) in [
         ("link", "up"),
@@ -50,10 +47,8 @@ fn an_interface_that_lacks_nothing_passes() -> Result<()> {
 }
 
 #[test]
+#[cfg_attr(without_kernel, ignore = "needs root and the kernel program: cargo xtask test")]
 fn a_foreign_program_fails_with_a_way_out() -> Result<()> {
-    if !can_use_kernel() {
-        return Ok(());
-    }
     let _veth = Veth::new()?;
     let mut foreign = EbpfLoader::new().load(&foreign::object()?)?;
     let program: &mut Xdp = foreign.program_mut(foreign::NAME).context("the object has it")?.try_into()?;
@@ -72,10 +67,8 @@ fn a_foreign_program_fails_with_a_way_out() -> Result<()> {
 }
 
 #[test]
+#[cfg_attr(without_kernel, ignore = "needs root and the kernel program: cargo xtask test")]
 fn the_agents_own_program_is_not_foreign() -> Result<()> {
-    if !can_use_kernel() {
-        return Ok(());
-    }
     let _veth = Veth::new()?;
     let mut command = Command::new(minimizer());
     let agent = Agent::start(command.args(["run", "-i", RECEIVER, "--listen", "127.0.0.1:0"]))?;
@@ -89,10 +82,8 @@ fn the_agents_own_program_is_not_foreign() -> Result<()> {
 }
 
 #[test]
+#[cfg_attr(without_kernel, ignore = "needs root and the kernel program: cargo xtask test")]
 fn what_is_down_unknown_or_without_driver_support_is_named() -> Result<()> {
-    if !can_use_kernel() {
-        return Ok(());
-    }
     let _veth = Veth::new()?;
     ip(&format!("link set dev {SENDER} down"))?;
     let (code, link) = check(SENDER, "link")?;
@@ -111,10 +102,8 @@ fn what_is_down_unknown_or_without_driver_support_is_named() -> Result<()> {
 }
 
 #[test]
+#[cfg_attr(without_kernel, ignore = "needs root and the kernel program: cargo xtask test")]
 fn jumbo_frames_pass_where_the_driver_splits_them() -> Result<()> {
-    if !can_use_kernel() {
-        return Ok(());
-    }
     let _veth = Veth::new()?;
     ip(&format!("link set dev {RECEIVER} mtu 9000"))?;
     let (code, mtu) = check(RECEIVER, "mtu")?;

@@ -10,9 +10,8 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, Result, ensure};
 use minimizer::commands::demo::generator::Traffic;
-use minimizer::delivery::ledger::Ledger;
 use minimizer::delivery::loss::Loss;
-use minimizer::delivery::sink::{CHUNK_RECORDS_MAX, Heading, Sink, Taken};
+use minimizer::delivery::sink::{CHUNK_RECORDS_MAX, Heading, Losses, Sink, Taken};
 use minimizer::policy::field::Fields;
 use minimizer::policy::model::Policy;
 use minimizer::records::record::Record;
@@ -21,10 +20,10 @@ use rand::SeedableRng as _;
 use rand::rngs::ChaCha8Rng;
 use rustix::mount::{MountFlags, UnmountFlags, mount, mount_bind, mount_remount, unmount};
 use serde_json::Value;
-use tests::bench::sinks::{Mix, record};
 use tests::command::{Agent, minimizer};
 use tests::network::Network;
-use tests::privilege::can_use_kernel;
+use tests::records::{Mix, record};
+use tests::tools;
 
 const FORMATS: [Format; 2] = [Format::JsonLines, Format::Parquet];
 const BEGIN_MS: u64 = 1_795_402_055_123;
@@ -114,7 +113,6 @@ impl Sender {
     /// Brings a batch; returns how many records were taken, what became of them, and the error that stopped it.
     fn bring(&mut self, records: &[Record]) -> (usize, Taken, Option<minimizer::delivery::sink::SinkError>) {
         self.number += 1;
-        let ledger = Ledger::new(Vec::new());
         let heading = Heading {
             number: self.number,
             begin_ms: BEGIN_MS + self.number * 1000,
@@ -123,7 +121,7 @@ impl Sender {
             recipient: &self.policy.recipients[0],
             fields: self.fields,
             interfaces: &[],
-            ledger: &ledger,
+            losses: Losses::default(),
             program_tag: "0123456789abcdef",
         };
         let (mut count, mut last) = (0, Taken::Held);
@@ -165,10 +163,11 @@ impl Drop for Tmpfs {
 }
 
 #[test]
+#[cfg_attr(
+    any(without_kernel, without_python),
+    ignore = "needs root, the kernel program and the Python packages: cargo xtask test"
+)]
 fn a_full_disk_costs_nothing_that_was_taken_and_is_gone_on_with() -> Result<()> {
-    if !can_use_kernel() {
-        return Ok(());
-    }
     for format in FORMATS {
         let folder = tempfile::tempdir()?;
         let disk = Tmpfs::mount(folder.path().join("disk"), 4 << 20)?;
@@ -217,10 +216,8 @@ fn a_full_disk_costs_nothing_that_was_taken_and_is_gone_on_with() -> Result<()> 
 }
 
 #[test]
+#[cfg_attr(without_kernel, ignore = "needs root and the kernel program: cargo xtask test")]
 fn a_directory_that_cannot_be_written_is_survived() -> Result<()> {
-    if !can_use_kernel() {
-        return Ok(());
-    }
     let folder = tempfile::tempdir()?;
     let batch = records(1, 100);
     for format in FORMATS {
@@ -278,6 +275,7 @@ fn a_directory_that_cannot_be_written_is_survived() -> Result<()> {
 }
 
 #[test]
+#[cfg_attr(without_python, ignore = "needs the Python packages: cargo xtask test")]
 fn databases_read_what_the_documentation_says_with_its_own_queries() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let (mut expected, mut seed) = (BTreeMap::<&str, Sums>::new(), 0);
@@ -307,10 +305,11 @@ fn databases_read_what_the_documentation_says_with_its_own_queries() -> Result<(
 }
 
 #[test]
+#[cfg_attr(
+    any(without_kernel, without_python),
+    ignore = "needs root, the kernel program and the Python packages: cargo xtask test"
+)]
 fn the_agent_writes_what_its_ledger_has() -> Result<()> {
-    if !can_use_kernel() {
-        return Ok(());
-    }
     let mut network = Network::new(1, 1500)?;
     let folder = tempfile::tempdir()?;
     let path = folder.path().join("agent.toml");
@@ -385,12 +384,9 @@ fn query(folder: &Path, format: Format, engine: &str) -> Result<Vec<Sums>> {
     let folder = folder.to_str().context("the folder's name is text")?;
     let queries: Vec<String> = queries.filter(is_of).map(|query| query.replace(DOCUMENTED, folder)).collect();
     ensure!(!queries.is_empty(), "docs/FILES.md has no query for {engine} and {format:?}");
-    let python = root.join("target/tools/python/bin/python");
-    let mut command = Command::new(&python);
+    let mut command = tools::python();
     command.args(["-c", RUN, engine]).stdin(Stdio::piped()).stdout(Stdio::piped());
-    let mut child = command
-        .spawn()
-        .with_context(|| format!("cannot start {}: `cargo xtask setup` installs it", python.display()))?;
+    let mut child = command.spawn().context("cannot start Python: `cargo xtask setup` installs it")?;
     child.stdin.take().context("is piped")?.write_all(&serde_json::to_vec(&queries)?)?;
     let output = child.wait_with_output()?;
     ensure!(output.status.success(), "{engine} refused one of {queries:#?}");

@@ -11,13 +11,13 @@ use minimizer::interfaces::netlink::Netlink;
 use minimizer::kernel::attach::Mode;
 use minimizer::kernel::prepared::Options;
 use minimizer::kernel::program::Program;
-use minimizer::records::drain::{Records, Totals, drain};
+use minimizer::records::drain::Totals;
 use minimizer_common::generation::Counts;
 use minimizer_common::outcome::Outcome;
 use rustix::thread::{CpuSet, sched_getcpu, sched_setaffinity};
+use tests::drained::drained;
 use tests::live_frames::LiveFrames;
 use tests::network::Network;
-use tests::privilege::can_use_kernel;
 
 /// Spoofed packets in each of two intervals.
 const FLOOD_FRAMES: u64 = 5_000_000;
@@ -79,10 +79,8 @@ fn overflow_packets(totals: &Totals) -> u64 {
 }
 
 #[test]
+#[cfg_attr(without_kernel, ignore = "needs root and the kernel program: cargo xtask test")]
 fn a_flood_of_spoofed_tuples_is_counted_to_the_last_packet() {
-    if !can_use_kernel() {
-        return;
-    }
     // As a card's queues do, all packets of a flow come in on one CPU, and so does the flood.
     let mut cpu = CpuSet::new();
     cpu.set(sched_getcpu());
@@ -111,9 +109,7 @@ fn a_flood_of_spoofed_tuples_is_counted_to_the_last_packet() {
         flood.greet(&steady, &mut sent);
         spoofed_total += spoofed_sent;
 
-        let mut records = Records::new(vec![cable.receiver.index]);
-        let mut quiet = program.generations().flip().expect("the kernel flips");
-        let totals = drain(&mut quiet, &mut records, u64::from);
+        let (records, totals) = drained(&mut program, &[cable.receiver.index]).expect("the kernel flips");
         ledger.add(&totals);
         ledger.add_exported(totals.recorded, Counts::default());
         assert!(ledger.is_balanced(), "{}", serde_json::to_string(&ledger).expect("serializes"));
@@ -133,7 +129,6 @@ fn a_flood_of_spoofed_tuples_is_counted_to_the_last_packet() {
         let slots = program.generations().shape().slots_per_cpu();
         assert!(totals.occupancy.slots_used > slots / 2, "and was used: {:?}", totals.occupancy);
 
-        let records = records.take();
         assert_eq!(records.iter().map(|record| record.packets).sum::<u64>(), counted);
         let kept = records
             .iter()

@@ -17,7 +17,6 @@ use tests::command::{Agent, minimizer};
 use tests::expected::Expected;
 use tests::foreign;
 use tests::network::Network;
-use tests::privilege::can_use_kernel;
 use tests::veth::ip;
 
 const FRAMES: u64 = 5000;
@@ -83,10 +82,8 @@ fn seen(status: &Value, name: &str) -> u64 {
 }
 
 #[test]
+#[cfg_attr(without_kernel, ignore = "needs root and the kernel program: cargo xtask test")]
 fn an_interface_that_goes_down_and_up_stays_watched() -> Result<()> {
-    if !can_use_kernel() {
-        return Ok(());
-    }
     let mut network = Network::new(1, 1500)?;
     let run = Run::start(&["-i", "receive0"])?;
     let sender = network.send(0, &traffic(), None)?;
@@ -113,10 +110,8 @@ fn an_interface_that_goes_down_and_up_stays_watched() -> Result<()> {
 }
 
 #[test]
+#[cfg_attr(without_kernel, ignore = "needs root and the kernel program: cargo xtask test")]
 fn names_follow_an_interface_that_is_renamed() -> Result<()> {
-    if !can_use_kernel() {
-        return Ok(());
-    }
     let mut network = Network::new(1, 1500)?;
     let index = network.cables()[0].receiver.index;
     let run = Run::start(&["-i", "receive0"])?;
@@ -145,10 +140,8 @@ fn names_follow_an_interface_that_is_renamed() -> Result<()> {
 }
 
 #[test]
+#[cfg_attr(without_kernel, ignore = "needs root and the kernel program: cargo xtask test")]
 fn an_interface_that_vanishes_is_watched_again_when_it_is_back() -> Result<()> {
-    if !can_use_kernel() {
-        return Ok(());
-    }
     let mut network = Network::new(1, 1500)?;
     let run = Run::start(&["-i", "gone0", "-i", "receive0"]);
     assert!(run.is_err(), "an interface that is named must be there at the start");
@@ -196,11 +189,9 @@ fn an_interface_that_vanishes_is_watched_again_when_it_is_back() -> Result<()> {
 }
 
 #[test]
+#[cfg_attr(without_kernel, ignore = "needs root and the kernel program: cargo xtask test")]
 fn a_pattern_takes_what_appears_as_far_as_there_are_slots() -> Result<()> {
     const SLOTS: usize = 32;
-    if !can_use_kernel() {
-        return Ok(());
-    }
     let mut network = Network::new(0, 1500)?;
     let run = Run::start(&["-i", "port*"])?;
     let traffic = traffic();
@@ -231,10 +222,8 @@ fn a_pattern_takes_what_appears_as_far_as_there_are_slots() -> Result<()> {
 }
 
 #[test]
+#[cfg_attr(without_kernel, ignore = "needs root and the kernel program: cargo xtask test")]
 fn a_foreign_program_on_an_interface_that_returns_is_left_alone() -> Result<()> {
-    if !can_use_kernel() {
-        return Ok(());
-    }
     let mut network = Network::new(1, 1500)?;
     let run = Run::start(&["-i", "receive0"])?;
     ip("link del send0")?;

@@ -14,7 +14,6 @@ use serde_json::Value;
 use tests::command::{self, minimizer};
 use tests::expected::Expected;
 use tests::network::Network;
-use tests::privilege::can_use_kernel;
 
 const INTERFACES: usize = 2;
 
@@ -102,10 +101,8 @@ fn send_until(network: &mut Network, traffic: &Arc<Traffic>, frames: u64) -> Vec
 }
 
 #[test]
+#[cfg_attr(without_kernel, ignore = "needs root and the kernel program: cargo xtask test")]
 fn an_interrupt_under_traffic_leaves_a_balanced_ledger() {
-    if !can_use_kernel() {
-        return;
-    }
     let traffic = Arc::new(Traffic::mixed(1));
     for flows_per_cpu in ["65536", "64"] {
         let mut network = Network::new(INTERFACES, 1500).expect("a private network can be made");
@@ -124,10 +121,8 @@ fn an_interrupt_under_traffic_leaves_a_balanced_ledger() {
 }
 
 #[test]
+#[cfg_attr(without_kernel, ignore = "needs root and the kernel program: cargo xtask test")]
 fn an_interrupt_after_traffic_leaves_a_ledger_of_all_that_was_sent() {
-    if !can_use_kernel() {
-        return;
-    }
     let traffic = Arc::new(Traffic::mixed(1));
     let mut network = Network::new(INTERFACES, 1500).expect("a private network can be made");
     let agent = Agent::start(&mut network, "65536");
@@ -148,10 +143,8 @@ fn an_interrupt_after_traffic_leaves_a_ledger_of_all_that_was_sent() {
 }
 
 #[test]
+#[cfg_attr(without_kernel, ignore = "needs root and the kernel program: cargo xtask test")]
 fn a_closed_standard_output_does_not_cost_the_ledger_file() {
-    if !can_use_kernel() {
-        return;
-    }
     let network = Network::new(1, 1500).expect("a private network can be made");
     let name = &network.cables()[0].receiver.name;
     let folder = tempfile::tempdir().expect("a folder");
@@ -177,10 +170,8 @@ fn a_closed_standard_output_does_not_cost_the_ledger_file() {
 }
 
 #[test]
+#[cfg_attr(without_kernel, ignore = "needs root and the kernel program: cargo xtask test")]
 fn a_second_signal_ends_an_agent_that_waits_for_its_sinks() {
-    if !can_use_kernel() {
-        return;
-    }
     let mut network = Network::new(1, 1500).expect("a private network can be made");
     let folder = tempfile::tempdir().expect("a folder");
     let config = folder.path().join("agent.toml");

@@ -1,8 +1,10 @@
 //! The Kafka sink before real brokers: what arrives is what was taken, whatever breaks on the way.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::env;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
+use std::path::PathBuf;
 use std::process::Command;
 use std::slice::from_ref;
 use std::sync::Arc;
@@ -14,7 +16,8 @@ use minimizer::delivery::loss::Loss;
 use minimizer::delivery::sink::{CHUNK_RECORDS_MAX, Heading, Sink, SinkError, Taken};
 use minimizer::policy::field::{Field, Fields};
 use minimizer::records::record::Record;
-use minimizer::sinks::kafka::{Compression, KafkaConfig, Mechanism, Sasl, Tls};
+use minimizer::sinks::kafka::{Compression, KafkaConfig, Mechanism, Sasl};
+use minimizer::support::tls::ClientTls;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tests::authority::Authority;
@@ -22,7 +25,6 @@ use tests::command::{Agent, minimizer};
 use tests::kafka::batches::{BEGIN_MS, Batches, WAIT_LIMIT, attempt, bring, records, settle};
 use tests::kafka::{Broker, Cluster, Encrypted, Message, TOPIC, create, free, in_clickhouse};
 use tests::network::Network;
-use tests::privilege::can_use_kernel;
 
 const PARTITIONS: usize = 4;
 
@@ -62,6 +64,7 @@ fn lines(messages: &[Message]) -> Vec<String> {
 }
 
 #[test]
+#[cfg_attr(without_python, ignore = "needs the Python packages: cargo xtask test")]
 fn each_record_is_a_message_with_its_flows_key_and_its_batchs_headers() -> Result<()> {
     let broker = Broker::with_topic(PARTITIONS)?;
     let (batches, records) = (Batches::new()?, records(10_000));
@@ -100,6 +103,7 @@ fn each_record_is_a_message_with_its_flows_key_and_its_batchs_headers() -> Resul
 }
 
 #[test]
+#[cfg_attr(without_python, ignore = "needs the Python packages: cargo xtask test")]
 fn every_compression_and_records_together_arrive() -> Result<()> {
     let (batches, records) = (Batches::new()?, records(5000));
     let expected = json(&records, batches.fields())?;
@@ -120,6 +124,7 @@ fn every_compression_and_records_together_arrive() -> Result<()> {
 }
 
 #[test]
+#[cfg_attr(without_python, ignore = "needs the Python packages: cargo xtask test")]
 fn fields_without_a_flow_are_spread_and_have_no_key() -> Result<()> {
     let cluster = Cluster::start(PARTITIONS)?;
     let (batches, records) = (Batches::new()?, records(10_000));
@@ -136,6 +141,7 @@ fn fields_without_a_flow_are_spread_and_have_no_key() -> Result<()> {
 }
 
 #[test]
+#[cfg_attr(without_python, ignore = "needs the Python packages: cargo xtask test")]
 fn brokers_that_go_in_the_middle_of_traffic_and_return_get_every_record() -> Result<()> {
     let mut cluster = Cluster::start(PARTITIONS)?;
     let (batches, records) = (Batches::new()?, records(12_000));
@@ -188,6 +194,7 @@ fn wait_for_error(sink: &mut dyn Sink) -> Result<SinkError> {
 }
 
 #[test]
+#[cfg_attr(without_python, ignore = "needs the Python packages: cargo xtask test")]
 fn a_killed_broker_costs_nothing_that_was_not_acknowledged() -> Result<()> {
     let broker = Broker::with_topic(PARTITIONS)?;
     let address = broker.address.clone();
@@ -215,6 +222,7 @@ fn a_killed_broker_costs_nothing_that_was_not_acknowledged() -> Result<()> {
 }
 
 #[test]
+#[cfg_attr(without_python, ignore = "needs the Python packages: cargo xtask test")]
 fn a_broker_that_stands_still_blocks_nobody_and_gets_every_record_later() -> Result<()> {
     let broker = Broker::with_topic(PARTITIONS)?;
     let (batches, records) = (Batches::new()?, records(80_000));
@@ -237,6 +245,7 @@ fn a_broker_that_stands_still_blocks_nobody_and_gets_every_record_later() -> Res
 }
 
 #[test]
+#[cfg_attr(without_python, ignore = "needs the Python packages: cargo xtask test")]
 fn what_the_brokers_refuse_is_named() -> Result<()> {
     let broker = Broker::with_topic(PARTITIONS)?;
     let nothing = refusal(&KafkaConfig { topic: "absent".to_owned(), ..config(from_ref(&broker.address)) })?;
@@ -263,8 +272,28 @@ fn what_the_brokers_refuse_is_named() -> Result<()> {
     Ok(())
 }
 
+/// Set for a copy of a test that has authorities of its own as those of the host: the broker, and the folder of the
+/// agent's certificate.
+const BROKER: &str = "MINIMIZER_TEST_BROKER";
+const FOLDER: &str = "MINIMIZER_TEST_FOLDER";
+
+/// Sends records to a broker that is trusted by an authority of the host.
+fn send_trusting_the_host(broker: String) -> Result<()> {
+    let folder = PathBuf::from(env::var_os(FOLDER).context("a folder")?);
+    let identity = Some((folder.join("agent.pem"), folder.join("agent.key")));
+    let config = KafkaConfig { tls: Some(ClientTls { ca: None, identity }), ..config(&[broker]) };
+    let batches = Batches::new()?;
+    let mut sink = config.sink("test");
+    attempt(&mut *sink, &batches.heading(2), &records(1000), &mut 0)?;
+    settle(&mut *sink)
+}
+
 #[test]
+#[cfg_attr(without_python, ignore = "needs the Python packages: cargo xtask test")]
 fn certificates_let_in_and_keep_out() -> Result<()> {
+    if let Ok(broker) = env::var(BROKER) {
+        return send_trusting_the_host(broker);
+    }
     let folder = tempfile::tempdir()?;
     let folder = folder.path();
     let (authority, other) = (Authority::new("authority")?, Authority::new("other")?);
@@ -292,7 +321,7 @@ fn certificates_let_in_and_keep_out() -> Result<()> {
     create(PARTITIONS, &properties)?;
     let with = |ca: &str, identity: Option<&str>| {
         let identity = identity.map(|name| (path(&format!("{name}.pem")), path(&format!("{name}.key"))));
-        let tls = Tls { ca: path(&format!("{ca}.pem")), identity };
+        let tls = ClientTls { ca: Some(path(&format!("{ca}.pem"))), identity };
         KafkaConfig { tls: Some(tls), ..config(from_ref(&address)) }
     };
     let (batches, records) = (Batches::new()?, records(1000));
@@ -301,6 +330,20 @@ fn certificates_let_in_and_keep_out() -> Result<()> {
     settle(&mut *sink)?;
     let messages = tests::kafka::consume(&properties)?;
     ensure!(lines(&messages) == json(&records, batches.fields())?);
+    for (host, is_trusted) in [("ca.pem", true), ("other.pem", false)] {
+        // The variable belongs to the whole process: other tests must not run with it.
+        let ended = Command::new(env::current_exe()?)
+            .args(["--exact", "certificates_let_in_and_keep_out"])
+            .env(BROKER, &address)
+            .env(FOLDER, folder)
+            .env("SSL_CERT_FILE", folder.join(host))
+            .env_remove("SSL_CERT_DIR")
+            .output()?;
+        let said = String::from_utf8_lossy(&ended.stdout);
+        ensure!(ended.status.success() == is_trusted, "{host}: {said}");
+        ensure!(is_trusted || said.contains("UnknownIssuer"), "{host}: {said}");
+    }
+    ensure!(tests::kafka::consume(&properties)?.len() == 2 * records.len());
     drop(broker);
     for (config, part) in [
         (with("other", Some("agent")), "certificate"),
@@ -318,6 +361,7 @@ fn certificates_let_in_and_keep_out() -> Result<()> {
 }
 
 #[test]
+#[cfg_attr(without_python, ignore = "needs the Python packages: cargo xtask test")]
 fn an_unknown_user_is_refused() -> Result<()> {
     let broker = Broker::start(&["--authentication"])?;
     let folder = tempfile::tempdir()?;
@@ -345,10 +389,11 @@ fn seen(ledger: &Value) -> u64 {
 }
 
 #[test]
+#[cfg_attr(
+    any(without_kernel, without_python),
+    ignore = "needs root, the kernel program and the Python packages: cargo xtask test"
+)]
 fn what_the_ledger_says_was_exported_is_in_the_topic_and_in_the_tables() -> Result<()> {
-    if !can_use_kernel() {
-        return Ok(());
-    }
     let mut network = Network::new(3, 1500)?;
     let mut cluster = Cluster::start(PARTITIONS)?;
     let folder = tempfile::tempdir()?;

@@ -10,7 +10,6 @@ use anyhow::{Result, ensure};
 use serde_json::Value;
 use tempfile::TempDir;
 use tests::command::{Agent, minimizer};
-use tests::privilege::can_use_kernel;
 use tests::veth::{RECEIVER, Veth, ip};
 
 /// Drains to wait for after each log line: enough to see that they go on.
@@ -65,10 +64,8 @@ impl Run {
 }
 
 #[test]
+#[cfg_attr(without_kernel, ignore = "needs root and the kernel program: cargo xtask test")]
 fn a_log_reader_that_is_gone_ends_nothing() -> Result<()> {
-    if !can_use_kernel() {
-        return Ok(());
-    }
     let mut run = Run::start()?;
     run.agent.close_log();
     run.goes_on()?;
@@ -83,10 +80,8 @@ fn a_log_reader_that_is_gone_ends_nothing() -> Result<()> {
 }
 
 #[test]
+#[cfg_attr(without_kernel, ignore = "needs root and the kernel program: cargo xtask test")]
 fn a_log_reader_that_does_not_read_holds_nothing_up() -> Result<()> {
-    if !can_use_kernel() {
-        return Ok(());
-    }
     let run = Run::start()?;
     run.agent.fill_log()?;
     run.goes_on()?;

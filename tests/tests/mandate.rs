@@ -13,7 +13,6 @@ use serde_json::Value;
 use tempfile::TempDir;
 use tests::command::{Agent, minimizer};
 use tests::network::Network;
-use tests::privilege::can_use_kernel;
 
 /// Longer than an agent takes to start.
 const AHEAD: Duration = Duration::from_secs(6);
@@ -40,10 +39,8 @@ fn run(policy: &PathBuf) -> Command {
 }
 
 #[test]
+#[cfg_attr(without_kernel, ignore = "needs root and the kernel program: cargo xtask test")]
 fn nothing_is_attached_outside_of_the_period() -> Result<()> {
-    if !can_use_kernel() {
-        return Ok(());
-    }
     let mut network = Network::new(1, 1500)?;
     let folder = tempfile::tempdir()?;
     let now = Timestamp::now();
@@ -65,10 +62,8 @@ fn nothing_is_attached_outside_of_the_period() -> Result<()> {
 }
 
 #[test]
+#[cfg_attr(without_kernel, ignore = "needs root and the kernel program: cargo xtask test")]
 fn the_end_of_the_mandate_ends_the_agent_under_traffic() -> Result<()> {
-    if !can_use_kernel() {
-        return Ok(());
-    }
     let mut network = Network::new(1, 1500)?;
     let folder = tempfile::tempdir()?;
     let file = folder.path().join("ledger");
@@ -118,10 +113,8 @@ fn write_mark(state: &TempDir, time: Timestamp) -> Result<()> {
 }
 
 #[test]
+#[cfg_attr(without_kernel, ignore = "needs root and the kernel program: cargo xtask test")]
 fn an_ended_mandate_stays_ended_and_a_damaged_mark_is_refused() -> Result<()> {
-    if !can_use_kernel() {
-        return Ok(());
-    }
     let mut network = Network::new(1, 1500)?;
     let (folder, state) = (tempfile::tempdir()?, tempfile::tempdir()?);
     let now = Timestamp::now();
@@ -142,10 +135,8 @@ fn an_ended_mandate_stays_ended_and_a_damaged_mark_is_refused() -> Result<()> {
 }
 
 #[test]
+#[cfg_attr(without_kernel, ignore = "needs root and the kernel program: cargo xtask test")]
 fn a_clock_that_is_wrong_at_the_start_attaches_nothing_and_is_waited_for() -> Result<()> {
-    if !can_use_kernel() {
-        return Ok(());
-    }
     let mut network = Network::new(1, 1500)?;
     let (folder, state) = (tempfile::tempdir()?, tempfile::tempdir()?);
     let now = Timestamp::now();

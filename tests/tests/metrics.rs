@@ -11,7 +11,6 @@ use anyhow::{Context as _, Result, ensure};
 use jiff::Timestamp;
 use serde_json::Value;
 use tests::command::{Agent, minimizer};
-use tests::privilege::can_use_kernel;
 use tests::prometheus::{Prometheus, promtool};
 use tests::veth::{HEADER_OCTETS, RECEIVER, Veth};
 
@@ -62,10 +61,11 @@ fn sample(text: &str, name: &str) -> Option<f64> {
 }
 
 #[test]
+#[cfg_attr(
+    any(without_kernel, without_prometheus),
+    ignore = "needs root, the kernel program and Prometheus: cargo xtask test"
+)]
 fn both_formats_have_the_counts_and_promtool_finds_no_fault() -> Result<()> {
-    if !can_use_kernel() {
-        return Ok(());
-    }
     let veth = Veth::new()?;
     let agent = start("100ms")?;
     veth.send(PACKETS, PAYLOAD_OCTETS)?;
@@ -91,10 +91,8 @@ fn both_formats_have_the_counts_and_promtool_finds_no_fault() -> Result<()> {
 }
 
 #[test]
+#[cfg_attr(without_kernel, ignore = "needs root and the kernel program: cargo xtask test")]
 fn ready_only_after_a_drain() -> Result<()> {
-    if !can_use_kernel() {
-        return Ok(());
-    }
     let _veth = Veth::new()?;
     // Its first drain is a minute away, longer than this test waits for anything.
     let idle = start("60s")?;
@@ -110,10 +108,11 @@ fn ready_only_after_a_drain() -> Result<()> {
 }
 
 #[test]
+#[cfg_attr(
+    any(without_kernel, without_prometheus),
+    ignore = "needs root, the kernel program and Prometheus: cargo xtask test"
+)]
 fn prometheus_scrapes_what_was_sent() -> Result<()> {
-    if !can_use_kernel() {
-        return Ok(());
-    }
     let veth = Veth::new()?;
     let agent = start("100ms")?;
     let folder = tempfile::tempdir()?;
@@ -155,10 +154,11 @@ fn prometheus_scrapes_what_was_sent() -> Result<()> {
 
 /// A Prometheus with native histograms asks for protobuf, and gets them.
 #[test]
+#[cfg_attr(
+    any(without_kernel, without_prometheus),
+    ignore = "needs root, the kernel program and Prometheus: cargo xtask test"
+)]
 fn prometheus_scrapes_native_histograms() -> Result<()> {
-    if !can_use_kernel() {
-        return Ok(());
-    }
     let _veth = Veth::new()?;
     let agent = start("100ms")?;
     let folder = tempfile::tempdir()?;
@@ -238,10 +238,11 @@ fn dashboard() -> Result<Vec<(String, String)>> {
 
 /// Every expression of the dashboard and of the rules, against a real Prometheus that scrapes a real agent.
 #[test]
+#[cfg_attr(
+    any(without_kernel, without_prometheus),
+    ignore = "needs root, the kernel program and Prometheus: cargo xtask test"
+)]
 fn dashboard_and_rules_are_answered() -> Result<()> {
-    if !can_use_kernel() {
-        return Ok(());
-    }
     let veth = Veth::new()?;
     let _measuring = Measuring::start()?;
     let folder = tempfile::tempdir()?;
@@ -291,6 +292,7 @@ fn dashboard_and_rules_are_answered() -> Result<()> {
 }
 
 #[test]
+#[cfg_attr(without_prometheus, ignore = "needs Prometheus: cargo xtask test")]
 fn promtool_accepts_what_is_deployed() -> Result<()> {
     let deployed = Path::new(ROOT).join("deploy/prometheus");
     promtool(&deployed, &["check", "rules", "--lint-fatal", "alerts.yml", "recording.yml"], "")?;

@@ -5,16 +5,13 @@ use minimizer_common::outcome::Outcome;
 use minimizer_common::tunnel::Tunnels;
 use tests::minimum::{Frame, compare, compare_drawn};
 use tests::policies;
-use tests::privilege::can_use_kernel;
 
 const POLICIES: u64 = 120;
 const FRAMES: usize = 300;
 
 #[test]
+#[cfg_attr(without_kernel, ignore = "needs root and the kernel program: cargo xtask test")]
 fn what_is_stored_is_what_the_policy_leaves() {
-    if !can_use_kernel() {
-        return;
-    }
     let kernel = Kernel::detect();
     let mut outcomes = [0; Outcome::COUNT];
     let mut records = 0;
@@ -34,10 +31,8 @@ fn what_is_stored_is_what_the_policy_leaves() {
 }
 
 #[test]
+#[cfg_attr(without_kernel, ignore = "needs root and the kernel program: cargo xtask test")]
 fn a_policy_that_does_everything_does_it_right() {
-    if !can_use_kernel() {
-        return;
-    }
     for tunnels in [Tunnels::NONE, Tunnels::ALL] {
         let frames = Frame::draw(7, 3000);
         compare(Kernel::detect(), policies::everything(tunnels), &frames, 7)

@@ -8,8 +8,8 @@ use aya::maps::{Array, Map, MapData};
 use minimizer::kernel::prepared::{Clock, Options};
 use minimizer::kernel::program::Program;
 use minimizer::policy::compile::CompiledPolicy;
-use minimizer::records::drain::{Records, drain};
 use minimizer_common::outcome::Outcome;
+use minimizer_common::protocol::{Protocol, Transport};
 use minimizer_common::settings::{
     CONTROL_MAP, Control, GENERATION_MAP, HASH_KEYS, LISTS_MAP, Settings, TABLES_MAP,
 };
@@ -19,8 +19,8 @@ use minimizer_ebpf::parser::cursor::Cursor;
 use minimizer_ebpf::parser::walk::walk;
 use rand::rngs::ChaCha8Rng;
 use rand::{RngExt, SeedableRng};
+use tests::drained::drained;
 use tests::packets::{Generator, Packet};
-use tests::privilege::can_use_kernel;
 
 const PASS: u32 = 2;
 const PACKETS: usize = 1500;
@@ -112,16 +112,13 @@ fn content<const OCTETS: usize>(data: MapData) -> Vec<u8> {
 }
 
 fn empty(program: &mut Program) -> u64 {
-    let mut quiet = program.generations().flip().expect("the kernel flips");
-    let mut records = Records::new(vec![1]);
-    drain(&mut quiet, &mut records, u64::from).interfaces[0].seen_packets
+    let (_, totals) = drained(program, &[1]).expect("the kernel flips");
+    totals.interfaces[0].seen_packets
 }
 
 #[test]
+#[cfg_attr(without_kernel, ignore = "needs root and the kernel program: cargo xtask test")]
 fn octets_behind_the_headers_change_nothing_in_any_map() {
-    if !can_use_kernel() {
-        return;
-    }
     stay_on_this_cpu();
     check(Tunnels::NONE);
     check(Tunnels::ALL);
@@ -216,10 +213,8 @@ fn spoil(packet: &mut Packet) {
 
 /// The comparison above can fail: other headers do leave other maps.
 #[test]
+#[cfg_attr(without_kernel, ignore = "needs root and the kernel program: cargo xtask test")]
 fn octets_of_the_headers_change_the_maps() {
-    if !can_use_kernel() {
-        return;
-    }
     stay_on_this_cpu();
     let mut programs = [program(Tunnels::NONE), program(Tunnels::NONE)];
     let mut generator = Generator::new(23);
@@ -253,15 +248,9 @@ fn kind(packet: &Packet) -> &'static str {
     match packet.expected {
         Err(Outcome::NonIp) => "non_ip",
         Err(outcome) => outcome.name(),
-        Ok(counted) => match counted.protocol {
-            1 => "ICMP",
-            6 => "TCP",
-            17 => "UDP",
-            33 => "DCCP",
-            58 => "ICMPv6",
-            132 => "SCTP",
-            136 => "UDP-Lite",
-            _ => "other",
+        Ok(counted) => match (Transport::of(counted.protocol), Protocol::numbered(counted.protocol)) {
+            (Transport::Other, _) | (_, None) => "other",
+            (_, Some(protocol)) => protocol.title,
         },
     }
 }

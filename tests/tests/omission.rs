@@ -20,7 +20,6 @@ use rand::rngs::ChaCha8Rng;
 use tests::bare::Bare;
 use tests::minimum::{Frame, IF_INDEX, PSEUDONYM_KEY, START_MS, load, packets, start};
 use tests::policies;
-use tests::privilege::can_use_kernel;
 use tests::reference;
 
 const POLICIES: u64 = 60;
@@ -53,10 +52,8 @@ fn run(program: &mut Program, bare: &Bare, random: &mut ChaCha8Rng) {
 /// Two frames of which a policy leaves the same leave the same memory, bit for bit: whoever has all maps cannot
 /// tell which it was, and so knows nothing of what was left out.
 #[test]
+#[cfg_attr(without_kernel, ignore = "needs root and the kernel program: cargo xtask test")]
 fn what_is_left_out_changes_no_bit_of_any_map() {
-    if !can_use_kernel() {
-        return;
-    }
     stay_on_this_cpu();
     let mut altered_fields = 0;
     let mut pairs = 0;
@@ -105,10 +102,8 @@ fn what_is_left_out_changes_no_bit_of_any_map() {
 
 /// A packet within the country leaves its counters, and nothing else.
 #[test]
+#[cfg_attr(without_kernel, ignore = "needs root and the kernel program: cargo xtask test")]
 fn domestic_packets_leave_no_trace_but_their_counter() {
-    if !can_use_kernel() {
-        return;
-    }
     stay_on_this_cpu();
     let prefix = |octets: [u8; 4], ipv6, bits| {
         let mut address = [0; 16];
@@ -173,10 +168,8 @@ fn loads(instructions: &[u8]) -> usize {
 
 /// The loaded program is read back: without a field it has fewer loads, and the key fewer bits.
 #[test]
+#[cfg_attr(without_kernel, ignore = "needs root and the kernel program: cargo xtask test")]
 fn what_nobody_receives_is_not_in_the_loaded_program() {
-    if !can_use_kernel() {
-        return;
-    }
     use Field as F;
     let groups: [(&str, &[Field]); 6] = [
         ("IPv4 addresses", &[F::SourceIPv4Address, F::DestinationIPv4Address]),

@@ -9,7 +9,6 @@ use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
 use tests::browser::Browser;
 use tests::command::{Agent, minimizer};
-use tests::privilege::can_use_kernel;
 use tests::veth::{RECEIVER, Veth};
 
 const PACKETS: u64 = 1000;
@@ -44,10 +43,11 @@ fn send(veth: &Veth, agent: &Agent, since_start: u64) -> Result<Value> {
 }
 
 #[test]
+#[cfg_attr(
+    any(without_kernel, without_chromium),
+    ignore = "needs root, the kernel program and Chromium: cargo xtask test"
+)]
 fn numbers_are_those_of_the_status_and_nothing_is_asked_elsewhere() -> Result<()> {
-    if !can_use_kernel() {
-        return Ok(());
-    }
     let veth = Veth::new()?;
     let agent = start()?;
     let url = format!("http://{}/", agent.address());
@@ -89,10 +89,11 @@ fn numbers_are_those_of_the_status_and_nothing_is_asked_elsewhere() -> Result<()
 }
 
 #[test]
+#[cfg_attr(
+    any(without_kernel, without_chromium),
+    ignore = "needs root, the kernel program and Chromium: cargo xtask test"
+)]
 fn the_page_renews_itself_in_place_and_says_when_the_agent_is_gone() -> Result<()> {
-    if !can_use_kernel() {
-        return Ok(());
-    }
     let veth = Veth::new()?;
     let agent = start()?;
     send(&veth, &agent, PACKETS)?;

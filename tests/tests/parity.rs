@@ -8,7 +8,7 @@ use aya::util::KernelVersion;
 use minimizer::kernel::prepared::{Clock, Options};
 use minimizer::kernel::program::Program;
 use minimizer::policy::compile::CompiledPolicy;
-use minimizer::records::drain::{InterfaceTotals, Records, drain};
+use minimizer::records::drain::InterfaceTotals;
 use minimizer_common::generation::InterfaceCounters;
 use minimizer_common::outcome::Outcome;
 use minimizer_common::settings::HASH_KEYS;
@@ -17,8 +17,8 @@ use minimizer_common::tuple::Tuple;
 use minimizer_ebpf::parser::cursor::{Cursor, Split};
 use minimizer_ebpf::parser::walk::{Packet, walk};
 use rand::RngExt;
+use tests::drained::drained;
 use tests::packets::{Generator, mutations};
-use tests::privilege::can_use_kernel;
 
 const PASS: u32 = 2;
 /// Shorter frames are not run by the kernel.
@@ -152,14 +152,12 @@ impl Bench {
 
     /// Drains the kernel and compares all records.
     fn drain(&mut self) {
-        let mut records = Records::new(vec![INTERFACE_INDEX]);
-        let mut quiet = self.program.generations().flip().expect("the kernel flips");
-        let totals = drain(&mut quiet, &mut records, |units| u64::from(units) * 1000);
+        let (records, totals) = drained(&mut self.program, &[INTERFACE_INDEX]).expect("the kernel flips");
         let mut model = std::mem::take(&mut self.model);
         assert!(totals.residuals.is_empty(), "the table was large enough: {:?}", totals.residuals);
         assert_eq!(totals.interfaces[0].outcomes, model.outcomes);
         assert_eq!(totals.interfaces[0].seen_octets, model.seen_octets);
-        for record in records.take() {
+        for record in records {
             let expected = model.records.remove(&record.tuple);
             let counts = Counts {
                 packets: record.packets,
@@ -208,10 +206,8 @@ fn run_split(program: &Program, frame: &[u8], linear_octets: usize) -> u32 {
 }
 
 #[test]
+#[cfg_attr(without_kernel, ignore = "needs root and the kernel program: cargo xtask test")]
 fn mutated_frames_are_the_same_in_the_kernel() {
-    if !can_use_kernel() {
-        return;
-    }
     for tunnels in [Tunnels::NONE, Tunnels::ALL] {
         let mut bench = Bench::new(65_536, tunnels, None);
         let mut generator = Generator::new(11);
@@ -234,10 +230,8 @@ fn mutated_frames_are_the_same_in_the_kernel() {
 }
 
 #[test]
+#[cfg_attr(without_kernel, ignore = "needs root and the kernel program: cargo xtask test")]
 fn frames_beyond_a_page_are_the_same_in_the_kernel() {
-    if !can_use_kernel() {
-        return;
-    }
     for tunnels in [Tunnels::NONE, Tunnels::ALL] {
         let mut bench = Bench::new(65_536, tunnels, None);
         let mut generator = Generator::new(12);
@@ -265,10 +259,8 @@ fn frames_beyond_a_page_are_the_same_in_the_kernel() {
 }
 
 #[test]
+#[cfg_attr(without_kernel, ignore = "needs root and the kernel program: cargo xtask test")]
 fn frames_split_at_every_octet_are_the_same_in_the_kernel() {
-    if !can_use_kernel() {
-        return;
-    }
     let version = KernelVersion::current().expect("the kernel has a version");
     if version < SPLIT_VERSION {
         eprintln!("not run: {version:?} cannot be told where to split a frame, 6.18 and later can");
@@ -292,10 +284,8 @@ fn frames_split_at_every_octet_are_the_same_in_the_kernel() {
 }
 
 #[test]
+#[cfg_attr(without_kernel, ignore = "needs root and the kernel program: cargo xtask test")]
 fn a_table_too_small_changes_no_record() {
-    if !can_use_kernel() {
-        return;
-    }
     // 128 slots for about 80 flows, under keys that do not change: some go to the spill log.
     let keys = std::array::from_fn(|index| {
         0x9e37_79b9_7f4a_7c15_u64.rotate_left(5 * u32::try_from(index).expect("small"))

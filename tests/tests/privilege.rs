@@ -1,7 +1,7 @@
 //! Which capabilities the agent needs, as this kernel sees it, and what is said when one is missing.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::path::PathBuf;
 use std::process::{Command, Output};
 use std::thread;
@@ -13,10 +13,10 @@ use minimizer::kernel::attach::Mode;
 use minimizer::kernel::prepared::{Clock, Options};
 use minimizer::kernel::program::Program;
 use minimizer::support::privilege::Task;
+use minimizer::support::secret_file::{self, Placed};
 use nix::sched::{CloneFlags, unshare};
 use tempfile::TempDir;
 use tests::command::{Agent, minimizer};
-use tests::privilege::can_use_kernel;
 use tests::veth::{RECEIVER, Veth};
 
 /// A frame of zeros is not IP, which is all that matters here.
@@ -93,10 +93,8 @@ fn load() -> Result<Program> {
 }
 
 #[test]
+#[cfg_attr(without_kernel, ignore = "needs root and the kernel program: cargo xtask test")]
 fn three_capabilities_without_root_replay_and_run() -> Result<()> {
-    if !can_use_kernel() {
-        return Ok(());
-    }
     let _veth = Veth::new()?;
     let folder = Folder::new()?;
     let output = folder.replay(Task::Replay.needs())?;
@@ -111,10 +109,8 @@ fn three_capabilities_without_root_replay_and_run() -> Result<()> {
 }
 
 #[test]
+#[cfg_attr(without_kernel, ignore = "needs root and the kernel program: cargo xtask test")]
 fn each_missing_capability_is_named_in_one_line() -> Result<()> {
-    if !can_use_kernel() {
-        return Ok(());
-    }
     let _veth = Veth::new()?;
     let folder = Folder::new()?;
     let fix = format!(
@@ -143,10 +139,8 @@ fn each_missing_capability_is_named_in_one_line() -> Result<()> {
 }
 
 #[test]
+#[cfg_attr(without_kernel, ignore = "needs root and the kernel program: cargo xtask test")]
 fn the_fix_that_is_named_helps() -> Result<()> {
-    if !can_use_kernel() {
-        return Ok(());
-    }
     let folder = Folder::new()?;
     let mut plain = Command::new("setpriv");
     plain.args(["--reuid=65534", "--regid=65534", "--clear-groups"]).arg(folder.binary());
@@ -162,10 +156,8 @@ fn the_fix_that_is_named_helps() -> Result<()> {
 
 /// What is asked for is what the kernel asks for: with one capability less it refuses.
 #[test]
+#[cfg_attr(without_kernel, ignore = "needs root and the kernel program: cargo xtask test")]
 fn the_kernel_needs_each_capability_and_no_other() -> Result<()> {
-    if !can_use_kernel() {
-        return Ok(());
-    }
     for (missing, others) in all_but_one(Task::Replay.needs()) {
         let result = with_capabilities(&others, || load().map(drop))?;
         ensure!(result.is_err(), "{missing} is not needed to load the program");
@@ -190,10 +182,8 @@ fn the_kernel_needs_each_capability_and_no_other() -> Result<()> {
 }
 
 #[test]
+#[cfg_attr(without_kernel, ignore = "needs root and the kernel program: cargo xtask test")]
 fn a_loaded_program_runs_test_frames_without_any_capability() -> Result<()> {
-    if !can_use_kernel() {
-        return Ok(());
-    }
     let mut program = load()?;
     program.watch(1, 0)?;
     with_capabilities(&[], move || program.run(&FRAME))??;
@@ -201,14 +191,26 @@ fn a_loaded_program_runs_test_frames_without_any_capability() -> Result<()> {
 }
 
 #[test]
+#[cfg_attr(without_kernel, ignore = "needs root and the kernel program: cargo xtask test")]
 fn a_private_namespace_takes_the_capability_that_the_demo_names() -> Result<()> {
-    if !can_use_kernel() {
-        return Ok(());
-    }
     let attempt = || unshare(CloneFlags::CLONE_NEWNET);
     for (missing, others) in all_but_one(Task::Demo.needs()) {
         let result = with_capabilities(&others, attempt)?;
         assert_eq!(result.is_err(), missing == Capability::CAP_SYS_ADMIN, "without {missing}: {result:?}");
     }
+    Ok(())
+}
+
+#[test]
+#[cfg_attr(without_kernel, ignore = "needs root, to give a file away: cargo xtask test")]
+fn a_secret_that_belongs_to_somebody_else_is_refused() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let path = folder.path().join("key");
+    fs::write(&path, "secret")?;
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o600))?;
+    chown(&path, Some(4711), None)?;
+    let refused =
+        secret_file::read(&path, Placed::ByOperator).expect_err("user 4711 can read it").to_string();
+    assert!(refused.contains("user 4711") && refused.contains("chown"), "{refused}");
     Ok(())
 }

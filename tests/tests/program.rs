@@ -4,10 +4,11 @@ use minimizer::delivery::ledger::Ledger;
 use minimizer::kernel::prepared::{Clock, Options};
 use minimizer::kernel::program::Program;
 use minimizer::policy::field::Fields;
-use minimizer::records::drain::{Records, drain};
+use minimizer::records::drain::drain;
+use minimizer::records::packed::{Packing, SlotDecoder};
 use minimizer_common::generation::Counts;
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
-use tests::privilege::can_use_kernel;
+use tests::drained::drained;
 
 const PASS: u32 = 2;
 
@@ -22,10 +23,8 @@ fn syn(source_port: u16) -> Vec<u8> {
 }
 
 #[test]
+#[cfg_attr(without_kernel, ignore = "needs root and the kernel program: cargo xtask test")]
 fn what_the_kernel_counts_is_what_the_drain_finds() {
-    if !can_use_kernel() {
-        return;
-    }
     let options = Options { flows_per_cpu: 64, clock: Clock::Control, ..Options::default() };
     let mut program = Program::load(&options).expect("the program loads");
     program.watch(1, 0).expect("slot 0 exists");
@@ -36,18 +35,17 @@ fn what_the_kernel_counts_is_what_the_drain_finds() {
         }
     }
     assert_eq!(program.run(&[0; 60]).expect("the kernel runs it"), PASS);
-    let mut quiet = program.generations().flip().expect("the kernel flips");
-    let mut records = Records::new(vec![1]);
-    let totals = drain(&mut quiet, &mut records, |units| u64::from(units) * 1000);
+    let (records, totals) = drained(&mut program, &[1]).expect("the kernel flips");
+    let selected_and_protocols = (totals.selected.len(), totals.interfaces[0].protocols);
+    assert_eq!(selected_and_protocols, (0, [[55, 0, 0, 0], [0; 4]]), "all of it is TCP over IPv4");
     let mut ledger = Ledger::new(vec!["test".into()]);
     ledger.add(&totals);
     ledger.add_exported(totals.recorded, Counts::default());
     assert!(ledger.is_balanced(), "{}", serde_json::to_string(&ledger).expect("serializes"));
-    let drained = records.take();
-    assert_eq!(drained.len(), 10);
+    assert_eq!(records.len(), 10);
     assert_eq!(ledger.exported().packets, 55);
     assert_eq!(ledger.exported().octets, 55 * 40);
-    let first = drained.iter().find(|record| record.tuple.source_port() == 0).expect("port 0 was sent");
+    let first = records.iter().find(|record| record.tuple.source_port() == 0).expect("port 0 was sent");
     assert_eq!(
         serde_json::to_value(first.with(Fields::ALL)).expect("serializes"),
         serde_json::json!({
@@ -60,17 +58,14 @@ fn what_the_kernel_counts_is_what_the_drain_finds() {
     );
     let info = program.info().expect("the kernel tells");
     println!("instructions walked by the verifier: {:?}", info.verified_instruction_count());
-    let mut quiet = program.generations().flip().expect("the kernel flips");
-    drain(&mut quiet, &mut records, u64::from);
-    assert!(records.take().is_empty());
+    let (records, _) = drained(&mut program, &[1]).expect("the kernel flips");
+    assert!(records.is_empty());
 }
 
 /// A CPU that comes online later has a number that is possible now, and every possible number has a run.
 #[test]
+#[cfg_attr(without_kernel, ignore = "needs root and the kernel program: cargo xtask test")]
 fn every_cpu_counts_in_a_run_of_its_own() {
-    if !can_use_kernel() {
-        return;
-    }
     let options = Options { flows_per_cpu: 64, clock: Clock::Control, ..Options::default() };
     let mut program = Program::load(&options).expect("the program loads");
     program.watch(1, 0).expect("slot 0 exists");
@@ -90,11 +85,12 @@ fn every_cpu_counts_in_a_run_of_its_own() {
         }
     }
     sched_setaffinity(None, &allowed).expect("as it was");
+    let decoder = SlotDecoder::new(program.compiled(), program.time(), &[1]);
     let mut quiet = program.generations().flip().expect("the kernel flips");
     for cpu in &cpus {
         assert_eq!(quiet.counters(*cpu, 0).seen_packets, u64::from(*cpu) + 1, "CPU {cpu}");
     }
-    let totals = drain(&mut quiet, &mut Records::new(vec![1]), u64::from);
+    let (_, totals) = drain(&mut quiet, &mut Packing::default(), decoder);
     let flows: u64 = cpus.iter().map(|cpu| u64::from(*cpu) + 1).sum();
     assert_eq!(totals.occupancy.slots_used, flows);
     assert_eq!(totals.occupancy.slots_used_max, cpus.iter().max().map_or(0, |cpu| u64::from(*cpu) + 1));

@@ -12,7 +12,6 @@ use serde_json::Value;
 use tempfile::TempDir;
 use tests::command::{Agent, minimizer};
 use tests::network::Network;
-use tests::privilege::can_use_kernel;
 
 const RELOADS: u64 = 100;
 /// Frames to be seen under each of two policies at least, so that both have records.
@@ -132,10 +131,8 @@ fn seen(status: &Value) -> u64 {
 }
 
 #[test]
+#[cfg_attr(without_kernel, ignore = "needs root and the kernel program: cargo xtask test")]
 fn a_hundred_policies_under_traffic_lose_nothing() -> Result<()> {
-    if !can_use_kernel() {
-        return Ok(());
-    }
     let mut network = Network::new(1, 1500)?;
     let run = Run::start(WHOLE, &[])?;
     let sender = network.send(0, &traffic(), None)?;
@@ -187,10 +184,8 @@ fn a_hundred_policies_under_traffic_lose_nothing() -> Result<()> {
 }
 
 #[test]
+#[cfg_attr(without_kernel, ignore = "needs root and the kernel program: cargo xtask test")]
 fn a_policy_that_is_refused_leaves_the_one_before_in_force() -> Result<()> {
-    if !can_use_kernel() {
-        return Ok(());
-    }
     let mut network = Network::new(1, 1500)?;
     let run = Run::start(WHOLE, &["--recipient", "r"])?;
     let sender = network.send(0, &traffic(), None)?;
@@ -244,10 +239,8 @@ fn a_policy_that_is_refused_leaves_the_one_before_in_force() -> Result<()> {
 }
 
 #[test]
+#[cfg_attr(without_kernel, ignore = "needs root and the kernel program: cargo xtask test")]
 fn a_signature_that_is_required_is_required_again() -> Result<()> {
-    if !can_use_kernel() {
-        return Ok(());
-    }
     let _network = Network::new(1, 1500)?;
     let keys = tempfile::tempdir()?;
     let private = keys.path().join("officer.key");
@@ -275,10 +268,8 @@ fn a_signature_that_is_required_is_required_again() -> Result<()> {
 }
 
 #[test]
+#[cfg_attr(without_kernel, ignore = "needs root and the kernel program: cargo xtask test")]
 fn agent_toml_names_the_policy_anew() -> Result<()> {
-    if !can_use_kernel() {
-        return Ok(());
-    }
     let _network = Network::new(1, 1500)?;
     let folder = tempfile::tempdir()?;
     let file = folder.path().join("agent.toml");
@@ -313,10 +304,8 @@ fn a_reload_without_an_agent_says_so() -> Result<()> {
 }
 
 #[test]
+#[cfg_attr(without_kernel, ignore = "needs root and the kernel program: cargo xtask test")]
 fn only_who_may_signal_the_agent_reloads_it() -> Result<()> {
-    if !can_use_kernel() {
-        return Ok(());
-    }
     let _network = Network::new(1, 1500)?;
     let run = Run::start(WHOLE, &[])?;
     // A copy that any user can run.
@@ -341,10 +330,8 @@ fn only_who_may_signal_the_agent_reloads_it() -> Result<()> {
 }
 
 #[test]
+#[cfg_attr(without_kernel, ignore = "needs root and the kernel program: cargo xtask test")]
 fn a_reload_under_way_does_not_outlive_the_agent() -> Result<()> {
-    if !can_use_kernel() {
-        return Ok(());
-    }
     let _network = Network::new(1, 1500)?;
     for _ in 0..5 {
         let run = Run::start(WHOLE, &[])?;

@@ -15,7 +15,6 @@ use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use serde_json::Value;
 use tests::command::{Agent, minimizer};
 use tests::network::Network;
-use tests::privilege::can_use_kernel;
 
 /// Frames of the generated traffic are drawn from this.
 const SEED: u64 = 0x51;
@@ -91,10 +90,8 @@ fn packets(tally: &Value) -> u64 {
 }
 
 #[test]
+#[cfg_attr(without_kernel, ignore = "needs root and the kernel program: cargo xtask test")]
 fn sinks_that_do_not_work_cost_their_own_records_under_their_reasons() -> Result<()> {
-    if !can_use_kernel() {
-        return Ok(());
-    }
     let mut network = Network::new(1, 1500)?;
     let folder = tempfile::tempdir()?;
     let tiny = folder.path().join("tiny");
@@ -161,10 +158,8 @@ fn sinks_that_do_not_work_cost_their_own_records_under_their_reasons() -> Result
 }
 
 #[test]
+#[cfg_attr(without_kernel, ignore = "needs root and the kernel program: cargo xtask test")]
 fn a_collector_that_comes_back_is_sent_what_waited() -> Result<()> {
-    if !can_use_kernel() {
-        return Ok(());
-    }
     let mut network = Network::new(1, 1500)?;
     let folder = tempfile::tempdir()?;
     let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
@@ -201,10 +196,8 @@ fn a_collector_that_comes_back_is_sent_what_waited() -> Result<()> {
 }
 
 #[test]
+#[cfg_attr(without_kernel, ignore = "needs root and the kernel program: cargo xtask test")]
 fn a_sink_for_nobody_is_refused_and_a_policy_without_its_recipient_too() -> Result<()> {
-    if !can_use_kernel() {
-        return Ok(());
-    }
     let _network = Network::new(1, 1500)?;
     let folder = tempfile::tempdir()?;
     let policy = folder.path().join("policy.toml");

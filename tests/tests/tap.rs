@@ -11,16 +11,13 @@ use tests::command::{Agent, minimizer};
 use tests::expected::Expected;
 use tests::listener::Listener;
 use tests::network::Network;
-use tests::privilege::can_use_kernel;
 use tests::veth::{RECEIVER, Veth, ip};
 
 const FRAMES: u64 = 20_000;
 
 #[test]
+#[cfg_attr(without_kernel, ignore = "needs root and the kernel program: cargo xtask test")]
 fn a_tap_counts_every_frame_and_lets_none_through() -> Result<()> {
-    if !can_use_kernel() {
-        return Ok(());
-    }
     let mut network = Network::new(2, 1500)?;
     let [tapped, passing] = [0, 1].map(|cable| network.cables()[cable].receiver.clone());
     let folder = tempfile::tempdir()?;
@@ -68,10 +65,8 @@ fn tap(arguments: &[&str]) -> io::Result<Output> {
 }
 
 #[test]
+#[cfg_attr(without_kernel, ignore = "needs root and the kernel program: cargo xtask test")]
 fn an_interface_that_this_host_is_reached_through_is_no_tap() -> Result<()> {
-    if !can_use_kernel() {
-        return Ok(());
-    }
     let _veth = Veth::new()?;
     for (use_it, words, free_it) in [
         (

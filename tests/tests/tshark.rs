@@ -16,7 +16,7 @@ use rand::RngExt as _;
 use serde_json::{Map, Value, json};
 use tests::captures::{Captured, pcap, pcapng};
 use tests::packets::{Extension, Generator, Network, OptionsHeader, Packet};
-use tests::privilege::can_use_kernel;
+use tests::reference::WITH_PORTS;
 use tests::tshark::{self, Flow, Reading, Rule};
 
 /// Directory of further captures.
@@ -101,7 +101,7 @@ fn record(flow: &Flow, counts: &Counts) -> String {
     }
     let (first, second) = flow.ports;
     match flow.protocol {
-        6 | 17 | 33 | 132 | 136 => {
+        protocol if WITH_PORTS.contains(&protocol) => {
             put("sourceTransportPort", json!(first));
             put("destinationTransportPort", json!(second));
         }
@@ -282,10 +282,11 @@ fn packet(generator: &mut Generator, any: bool) -> Packet {
 }
 
 #[test]
+#[cfg_attr(
+    any(without_kernel, without_tshark),
+    ignore = "needs root, the kernel program and tshark: cargo xtask test"
+)]
 fn generated_captures() {
-    if !can_use_kernel() || !tshark::is_installed() {
-        return;
-    }
     let directory = tempfile::tempdir().expect("a temporary directory");
     let mut captures = Vec::new();
     for (seed, write) in [(31, pcap as fn(&[Captured]) -> Vec<u8>), (32, pcapng)] {
@@ -309,14 +310,9 @@ fn generated_captures() {
 }
 
 #[test]
+#[ignore = "needs captures: PCAP_CORPUS=FOLDER cargo xtask test"]
 fn captures_of_the_corpus() {
-    let Some(corpus) = env::var_os(CORPUS) else {
-        eprintln!("skipped: {CORPUS} names no directory of captures");
-        return;
-    };
-    if !can_use_kernel() || !tshark::is_installed() {
-        return;
-    }
+    let corpus = env::var_os(CORPUS).expect("PCAP_CORPUS names a directory of captures");
     let files = fs::read_dir(&corpus).expect("PCAP_CORPUS is a directory");
     let files = files.map(|file| file.expect("is readable").path());
     let is_capture = |file: &PathBuf| {

@@ -14,8 +14,6 @@ use minimizer_common::tunnel::Tunnel;
 use serde_json::Value;
 use tests::captures::{Captured, pcap};
 use tests::packets::{Encapsulation, Generator, Header, Inner, Network, Recipe, Transport};
-use tests::privilege::can_use_kernel;
-use tests::tshark;
 
 const FRAMES: usize = 3000;
 const START_NS: u64 = 1_700_000_000_000_000_000;
@@ -157,10 +155,11 @@ fn only<'counts>(one: &'counts Counts, other: &Counts) -> Vec<(&'counts Key, &'c
 }
 
 #[test]
+#[cfg_attr(
+    any(without_kernel, without_tshark),
+    ignore = "needs root, the kernel program and tshark: cargo xtask test"
+)]
 fn the_innermost_packet_that_tshark_shows_is_counted() {
-    if !can_use_kernel() || !tshark::is_installed() {
-        return;
-    }
     let mut generator = Generator::new(41);
     let mut captured = BTreeMap::<&str, Vec<Captured>>::new();
     let mut frames = 0;

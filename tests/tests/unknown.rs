@@ -9,22 +9,19 @@ use minimizer::interfaces::slot::Unwatched;
 use minimizer::kernel::attach::{Action, Mode};
 use minimizer::kernel::prepared::Options;
 use minimizer::kernel::program::Program;
-use minimizer::records::drain::drain_slots;
 use minimizer_common::generation::Counts;
 use minimizer_common::outcome::Outcome;
+use tests::drained::drained;
 use tests::expected::Expected;
 use tests::network::Network;
-use tests::privilege::can_use_kernel;
 
 const FRAMES: u64 = 3000;
 
 /// Attached to both cables, one of which is watched: the control page's hash is without collisions for watched indices
 /// only, so that the other one's packets would be found in the watched one's slot.
 #[test]
+#[cfg_attr(without_kernel, ignore = "needs root and the kernel program: cargo xtask test")]
 fn packets_of_an_interface_that_nobody_watches_are_nobody_elses() -> Result<()> {
-    if !can_use_kernel() {
-        return Ok(());
-    }
     for action in [Action::Pass, Action::Drop] {
         let mut network = Network::new(2, 1500)?;
         let [watched, other] = [0, 1].map(|cable| network.cables()[cable].receiver.index);
@@ -43,9 +40,8 @@ fn packets_of_an_interface_that_nobody_watches_are_nobody_elses() -> Result<()> 
         let sent_after = network.send_all(1, &traffic, FRAMES)?;
         program.detach_all();
 
-        let mut packets = 0;
-        let mut quiet = program.generations().flip()?;
-        let totals = drain_slots(&mut quiet, 1, |slot| packets += u64::from(slot.packets()));
+        let (records, totals) = drained(&mut program, &[watched])?;
+        let packets: u64 = records.iter().map(|record| record.packets).sum();
         let mut ledger = Ledger::new(vec!["watched".to_owned()]);
         ledger.enter(0, "watched", Unwatched::default());
         ledger.add(&totals);
@@ -61,8 +57,7 @@ fn packets_of_an_interface_that_nobody_watches_are_nobody_elses() -> Result<()> 
         assert_eq!(totals.unknown.outcome(Outcome::UnknownInterface), sent[1] + sent_after);
         assert_eq!(totals.unknown.outcomes.iter().sum::<u64>(), sent[1] + sent_after);
         // Nothing is left for the next drain.
-        let mut quiet = program.generations().flip()?;
-        let totals = drain_slots(&mut quiet, 1, |_| ());
+        let (_, totals) = drained(&mut program, &[watched])?;
         assert_eq!(totals.unknown.seen_packets, 0);
     }
     Ok(())

@@ -14,14 +14,14 @@ use minimizer::interfaces::netlink::Netlink;
 use minimizer::kernel::attach::Mode;
 use minimizer::kernel::prepared::Options;
 use minimizer::kernel::program::Program;
-use minimizer::records::drain::{Occupancy, Records, Totals, drain};
+use minimizer::records::drain::{Occupancy, Totals};
 use minimizer_common::generation::Counts;
 use minimizer_common::outcome::Outcome;
 use minimizer_common::tuple::Tuple;
+use tests::drained::drained;
 use tests::expected::Expected;
 use tests::live_frames::LiveFrames;
 use tests::network::Network;
-use tests::privilege::can_use_kernel;
 
 /// Frames to be seen at least.
 const FRAMES_MIN: u64 = 2_000_000;
@@ -42,10 +42,7 @@ struct Found {
 
 impl Found {
     fn drain(&mut self, program: &mut Program, if_indices: &[u32]) {
-        let mut records = Records::new(if_indices.to_vec());
-        let mut quiet = program.generations().flip().expect("the kernel flips");
-        let totals = drain(&mut quiet, &mut records, u64::from);
-        let records = records.take();
+        let (records, totals) = drained(program, if_indices).expect("the kernel flips");
         self.ledger.add(&totals);
         self.ledger.add_exported(totals.recorded, Counts::default());
         assert!(self.ledger.is_balanced(), "{}", serde_json::to_string(&self.ledger).expect("serializes"));
@@ -200,19 +197,15 @@ fn count_mix(flows_per_cpu: u32) -> Found {
 }
 
 #[test]
+#[cfg_attr(without_kernel, ignore = "needs root and the kernel program: cargo xtask test")]
 fn mixed_traffic_is_counted_exactly() {
-    if !can_use_kernel() {
-        return;
-    }
     let found = count_mix(65_536);
     assert_eq!(found.ledger.overflow(), Counts::default(), "the table was large enough");
 }
 
 #[test]
+#[cfg_attr(without_kernel, ignore = "needs root and the kernel program: cargo xtask test")]
 fn mixed_traffic_is_counted_exactly_in_a_table_too_small() {
-    if !can_use_kernel() {
-        return;
-    }
     let found = count_mix(256);
     assert!(found.ledger.overflow().packets > 0, "residual counters were used");
     assert!(found.fullest.spill_used > 0, "the spill log was used");
@@ -242,10 +235,8 @@ fn send_live(cable: Cable, slot: u32, stop: Arc<AtomicBool>) -> JoinHandle<Expec
 }
 
 #[test]
+#[cfg_attr(without_kernel, ignore = "needs root and the kernel program: cargo xtask test")]
 fn frames_at_the_highest_rate_are_counted_exactly() {
-    if !can_use_kernel() {
-        return;
-    }
     let mut watched = Watched::new(65_536);
     let stop = Arc::new(AtomicBool::new(false));
     let senders: Vec<_> = (0..)

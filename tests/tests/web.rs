@@ -15,7 +15,6 @@ use serde_json::Value;
 use tests::authority::Authority;
 use tests::command::{Agent, get, minimizer};
 use tests::network::Network;
-use tests::privilege::can_use_kernel;
 use tests::prometheus::Prometheus;
 use tests::veth::{RECEIVER, Veth};
 
@@ -96,10 +95,11 @@ fn text(output: &Output) -> String {
 }
 
 #[test]
+#[cfg_attr(
+    any(without_kernel, without_curl),
+    ignore = "needs root, the kernel program and curl: cargo xtask test"
+)]
 fn only_who_has_certificate_and_password_is_let_in() -> Result<()> {
-    if !can_use_kernel() {
-        return Ok(());
-    }
     let _veth = Veth::new()?;
     let folder = tempfile::tempdir()?;
     let guard = Guard::new(folder.path())?;
@@ -154,10 +154,11 @@ fn only_who_has_certificate_and_password_is_let_in() -> Result<()> {
 }
 
 #[test]
+#[cfg_attr(
+    any(without_kernel, without_prometheus),
+    ignore = "needs root, the kernel program and Prometheus: cargo xtask test"
+)]
 fn prometheus_scrapes_with_certificate_and_password() -> Result<()> {
-    if !can_use_kernel() {
-        return Ok(());
-    }
     let _veth = Veth::new()?;
     let folder = tempfile::tempdir()?;
     let guard = Guard::new(folder.path())?;
@@ -187,10 +188,11 @@ fn prometheus_scrapes_with_certificate_and_password() -> Result<()> {
 }
 
 #[test]
+#[cfg_attr(
+    any(without_kernel, without_curl),
+    ignore = "needs root, the kernel program and curl: cargo xtask test"
+)]
 fn a_changed_configuration_holds_and_a_broken_one_does_not() -> Result<()> {
-    if !can_use_kernel() {
-        return Ok(());
-    }
     let _veth = Veth::new()?;
     let folder = tempfile::tempdir()?;
     let guard = Guard::new(folder.path())?;
@@ -235,10 +237,8 @@ fn a_changed_configuration_holds_and_a_broken_one_does_not() -> Result<()> {
 }
 
 #[test]
+#[cfg_attr(without_kernel, ignore = "needs root and the kernel program: cargo xtask test")]
 fn a_configuration_that_cannot_be_used_attaches_nothing() -> Result<()> {
-    if !can_use_kernel() {
-        return Ok(());
-    }
     let _veth = Veth::new()?;
     let folder = tempfile::tempdir()?;
     let path = folder.path().join("web.yml");
@@ -267,10 +267,8 @@ fn a_configuration_that_cannot_be_used_attaches_nothing() -> Result<()> {
 }
 
 #[test]
+#[cfg_attr(without_kernel, ignore = "needs root and the kernel program: cargo xtask test")]
 fn several_addresses_of_both_versions() -> Result<()> {
-    if !can_use_kernel() {
-        return Ok(());
-    }
     let _network = Network::new(1, 1500)?;
     fs::write("/proc/sys/net/ipv6/conf/lo/disable_ipv6", "0")?;
     tests::veth::ip("address replace ::1/128 dev lo")?;
@@ -309,10 +307,8 @@ fn said(address: SocketAddr, request: &[u8]) -> Result<TcpStream> {
 }
 
 #[test]
+#[cfg_attr(without_kernel, ignore = "needs root and the kernel program: cargo xtask test")]
 fn who_does_not_finish_is_cut_and_what_is_too_long_refused() -> Result<()> {
-    if !can_use_kernel() {
-        return Ok(());
-    }
     let _veth = Veth::new()?;
     let agent = start(&["--listen", PLAIN])?;
     let address = agent.address();
@@ -349,10 +345,8 @@ fn who_does_not_finish_is_cut_and_what_is_too_long_refused() -> Result<()> {
 
 /// 200 clients that scrape without a pause, and 200 that never finish, beside a drain that is due each half second.
 #[test]
+#[cfg_attr(without_kernel, ignore = "needs root and the kernel program: cargo xtask test")]
 fn scrapes_and_slow_clients_hold_no_drain_up() -> Result<()> {
-    if !can_use_kernel() {
-        return Ok(());
-    }
     let veth = Veth::new()?;
     let agent = start(&["--listen", PLAIN])?;
     let address = agent.address();

@@ -13,7 +13,7 @@ pub fn run(arguments: &[OsString]) -> Result<()> {
     if listens(arguments) {
         setup::flow_agents::offer();
     }
-    let mut bench = workspace::cargo(["run", "--release", "--package", "tests", "--bin", "bench", "--"]);
+    let mut bench = workspace::cargo(["run", "--release", "--package", "bench", "--"]);
     bench.args(arguments).env("PATH", workspace::search_path_value()?);
     test::run_as_root(&mut bench)?;
     command::run(&mut bench)

@@ -10,7 +10,7 @@ use minimizer_common::tables::{
     IPV6_NODE_BUCKETS, Node, is_below,
 };
 
-use crate::policy::judge::{Address, Nodes, constant};
+use crate::policy::nodes::{Address, Nodes, constant};
 use crate::table::hash;
 use crate::untraced;
 

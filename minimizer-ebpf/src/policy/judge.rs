@@ -7,20 +7,11 @@
 
 use minimizer_common::outcome::Outcome;
 use minimizer_common::plan::{Plan, Steps};
-use minimizer_common::tables::{ANY_PROTOCOL, CLASS_FOREIGN, Entry, Leaf, Node, Roots, direction_bit};
+use minimizer_common::tables::{ANY_PROTOCOL, CLASS_FOREIGN, Leaf, direction_bit};
 
+use crate::policy::nodes::{Address, Nodes, constant};
 use crate::policy::{hosts, lists, prefixes};
 use crate::untraced;
-
-/// The tables of the policy. The functions here pass copies on, so that an implementor should have no fields.
-pub trait Nodes: Copy {
-    /// One node of the array.
-    fn node(&self, index: u32) -> Option<&Node>;
-    /// One entry of a list.
-    fn entry(&self, index: u32) -> Option<Entry>;
-    /// The roots of the tries: constants of the program. The compiler must not use the values in the object.
-    fn roots(&self) -> &Roots;
-}
 
 /// What is known about a packet that the program may collect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,41 +23,6 @@ pub struct Judgement {
     /// Number of the indicator that selects the packet; 0 if the policy has no selectors.
     pub selector: u32,
 }
-
-/// An address in memory order. An IPv4 address is the lower half of the first word; the rest is zero.
-#[derive(Clone, Copy)]
-pub struct Address {
-    /// The first eight octets. The very first is in the lowest bits.
-    pub high: u64,
-    /// The last eight octets.
-    pub low: u64,
-}
-
-impl Address {
-    /// The addresses of a tuple: source, destination.
-    #[inline(always)]
-    #[must_use]
-    pub const fn pair<const IPV6: bool>(addresses: &[u64; 4]) -> (Self, Self) {
-        if IPV6 {
-            let [source, source_low, destination, destination_low] = *addresses;
-            (Self { high: source, low: source_low }, Self { high: destination, low: destination_low })
-        } else {
-            let both = addresses[0];
-            (Self { high: both & 0xffff_ffff, low: 0 }, Self { high: both >> 32, low: 0 })
-        }
-    }
-}
-
-/// Reads one constant. The read is volatile, because the agent replaces the constants before it loads the
-/// program; the compiler must not use the values in the object. The verifier knows the real values and
-/// removes the code that they rule out.
-macro_rules! constant {
-    ($($field:tt)+) => {
-        // SAFETY: reads a field of a borrowed struct.
-        unsafe { ::core::ptr::read_volatile(&raw const $($field)+) }
-    };
-}
-pub(crate) use constant;
 
 /// Looks a packet up in the tables of the policy. `addresses` and `ports` are those of the tuple.
 /// `now_seconds` counts from 1970.

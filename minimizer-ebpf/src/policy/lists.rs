@@ -2,7 +2,7 @@
 
 use minimizer_common::tables::{Endpoint, LIST_ENTRIES_MAX};
 
-use crate::policy::judge::Nodes;
+use crate::policy::nodes::Nodes;
 
 /// Number of the first indicator in a list that matches, or 0. Nearly every list has no entry or one, so that
 /// only the first comparison is inlined.

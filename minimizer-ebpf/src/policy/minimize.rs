@@ -9,7 +9,7 @@ use minimizer_common::tables::is_below;
 use minimizer_common::tuple::{Tags, Tuple};
 
 use crate::parser::walk::Packet;
-use crate::policy::judge::constant;
+use crate::policy::nodes::constant;
 use crate::policy::siphash;
 
 /// Protocol number of ICMP (RFC 792).

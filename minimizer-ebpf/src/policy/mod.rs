@@ -4,5 +4,6 @@ pub mod hosts;
 pub mod judge;
 pub mod lists;
 pub mod minimize;
+pub mod nodes;
 pub mod prefixes;
 pub mod siphash;

@@ -2,7 +2,7 @@
 
 use minimizer_common::tables::{CLASS_MIXED, CLASS_NEVER, Leaf, POINTER, Roots};
 
-use crate::policy::judge::{Address, Nodes, constant};
+use crate::policy::nodes::{Address, Nodes, constant};
 use crate::untraced;
 
 /// The leaf of every address if a node cannot be read: the program never collects it.

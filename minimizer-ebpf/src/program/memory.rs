@@ -10,7 +10,7 @@ use minimizer_common::generation::{
 use minimizer_common::settings::{BLOCKS_PLACEHOLDER, Control};
 use minimizer_common::tables::{ENTRY_WORDS, Entry, NODE_WORDS, Node, Roots};
 use minimizer_common::tuple::Tuple;
-use minimizer_ebpf::policy::judge::Nodes;
+use minimizer_ebpf::policy::nodes::Nodes;
 use minimizer_ebpf::table::group::{self, Count};
 use minimizer_ebpf::untraced;
 

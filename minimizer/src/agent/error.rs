@@ -1,4 +1,4 @@
-//! Why the agent does not start, or stopped.
+//! Why the agent does not start, or why it stopped.
 
 use thiserror::Error;
 
@@ -8,19 +8,19 @@ use crate::kernel::error::ProgramError;
 use crate::policy::mandate::{ClockError, MandateError};
 use crate::records::keys::KeyError;
 
-/// Why the agent does not start, or stopped.
+/// Why the agent does not start, or why it stopped.
 #[derive(Debug, Error)]
 pub enum AgentError {
     /// The program cannot be loaded, attached or drained.
     #[error(transparent)]
     Program(#[from] ProgramError),
-    /// The kernel does not list its interfaces.
+    /// The kernel does not list the interfaces.
     #[error(transparent)]
     Netlink(#[from] NetlinkError),
-    /// An interface that was named is not attached.
+    /// The program cannot be attached to an interface that was named.
     #[error(transparent)]
     Attach(#[from] AttachError),
-    /// No thread for the drain.
+    /// The drain thread cannot be started.
     #[error("cannot start the drain thread: {0}")]
     Thread(std::io::Error),
     /// The drain thread cannot wait.
@@ -32,7 +32,7 @@ pub enum AgentError {
     /// Nobody knows whether the mandate of a new policy permits collection now.
     #[error(transparent)]
     Clock(#[from] ClockError),
-    /// No key for pseudonyms.
+    /// There is no key for pseudonyms.
     #[error(transparent)]
     Key(#[from] KeyError),
     /// The agent is ending and does not reload.

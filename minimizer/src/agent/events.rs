@@ -1,4 +1,4 @@
-//! What the drain thread waits for: to be stopped, a reload, changes of interfaces, its next deadline.
+//! Events that the drain thread waits for: a stop, a reload, changes of interfaces, a deadline.
 
 use std::io::{self, PipeReader, PipeWriter, Read as _, Write as _, pipe};
 use std::os::fd::AsFd as _;
@@ -10,17 +10,17 @@ use rustix::io::Errno;
 
 use crate::interfaces::netlink::LinkNotifications;
 
-/// Changes come in bursts; between two looks at the interfaces at least this long passes.
+/// Shortest time between two looks at the interfaces, because changes come in bursts.
 const BURST: Duration = Duration::from_millis(50);
 
 /// What ended a wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// It is to stop.
+    /// The thread is to stop.
     Stop,
-    /// A reload is asked for.
+    /// Somebody asks for a reload.
     Reload,
-    /// Interfaces changed, at the earliest at this time.
+    /// Interfaces have changed, at this time at the earliest.
     Links(Instant),
     /// The deadline has come.
     Deadline,
@@ -31,13 +31,13 @@ pub struct Events {
     links: LinkNotifications,
     stop: PipeReader,
     reloads: PipeReader,
-    /// When there was known to be no notification.
+    /// The latest time at which there was no notification.
     quiet: Instant,
-    /// Before this time notifications stay where they are.
+    /// Notifications are not read before this time.
     not_before: Instant,
 }
 
-/// The side of whoever stops it or asks for a reload.
+/// The side of those who stop the drain thread or ask for a reload.
 #[derive(Debug)]
 pub struct Waker {
     stop: Mutex<Option<PipeWriter>>,
@@ -47,24 +47,24 @@ pub struct Waker {
 impl Waker {
     /// Ends every wait, now or whenever it begins.
     pub fn stop(&self) {
-        // The reader sees the end of the pipe.
+        // When the writer is gone, every read of the pipe returns at once.
         self.stop.lock().unwrap_or_else(PoisonError::into_inner).take();
     }
 
-    /// Ends one wait, now or the next one.
+    /// Ends one wait: the present one, or else the next one.
     ///
     /// # Errors
-    /// When nobody waits any more.
+    /// When the drain thread has ended.
     pub fn reload(&self) -> io::Result<()> {
         (&self.reload).write_all(&[0])
     }
 }
 
 impl Events {
-    /// Events of these notifications.
+    /// Events with these notifications of interfaces.
     ///
     /// # Errors
-    /// When no pipe can be had.
+    /// When the kernel gives no pipe.
     pub fn new(links: LinkNotifications) -> io::Result<(Self, Waker)> {
         let (stop, writer) = pipe()?;
         let (reloads, reload) = pipe()?;
@@ -73,16 +73,16 @@ impl Events {
         Ok((events, Waker { stop: Mutex::new(Some(writer)), reload }))
     }
 
-    /// Waits until something happens. Stopping comes first.
+    /// Waits until something happens. A stop comes before everything else.
     ///
     /// # Errors
-    /// What `poll(2)` answers.
+    /// Those of `poll(2)`.
     pub fn wait(&mut self, deadline: Instant) -> io::Result<Event> {
         loop {
             let now = Instant::now();
             let is_burst = now < self.not_before;
             let until = if is_burst { deadline.min(self.not_before) } else { deadline };
-            // What is there already may have come at any time since the last look.
+            // A notification that is there already may have come at any time since the last look.
             let (asked, mut changed) = self.poll(now, !is_burst)?;
             let mut since = self.quiet;
             if let Some(event) = asked {
@@ -109,8 +109,8 @@ impl Events {
         }
     }
 
-    /// Waits for the pipes and, when asked to, for notifications; at most `until`. Says what was asked for, and
-    /// whether there are notifications.
+    /// Waits for the pipes and, if `with_links` says so, for notifications, but not beyond `until`. Returns the event of a
+    /// pipe, and whether there are notifications.
     fn poll(&mut self, until: Instant, with_links: bool) -> io::Result<(Option<Event>, bool)> {
         let mut files =
             vec![PollFd::new(&self.stop, PollFlags::IN), PollFd::new(&self.reloads, PollFlags::IN)];
@@ -148,20 +148,20 @@ mod tests {
     #[test]
     fn a_stop_ends_every_wait_and_a_deadline_its_own() {
         let links = LinkNotifications::subscribe().expect("a socket");
-        let (mut events, bell) = Events::new(links).expect("a pipe");
+        let (mut events, waker) = Events::new(links).expect("a pipe");
         let mut event = events.wait(Instant::now()).expect("poll");
         while let Event::Links(_) = event {
             event = events.wait(Instant::now()).expect("poll");
         }
         assert_eq!(event, Event::Deadline);
         let far = Instant::now() + Duration::from_secs(3600);
-        bell.reload().expect("somebody waits");
+        waker.reload().expect("somebody waits");
         let mut event = events.wait(far).expect("poll");
         while let Event::Links(_) = event {
             event = events.wait(far).expect("poll");
         }
         assert_eq!(event, Event::Reload);
-        bell.stop();
+        waker.stop();
         assert_eq!(events.wait(far).expect("poll"), Event::Stop);
         assert_eq!(events.wait(far).expect("poll"), Event::Stop);
     }

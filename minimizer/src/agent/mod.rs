@@ -1,4 +1,4 @@
-//! The agent: how it is started, stopped and reloaded.
+//! The agent: what starts, stops and reloads it.
 
 pub mod error;
 mod events;
@@ -23,10 +23,10 @@ use crate::kernel::attach::Mode;
 use crate::kernel::program::Program;
 use crate::records::terms::Keyring;
 
-/// What to attach to, and how.
+/// What the program is attached to, and how.
 #[derive(Clone, Debug)]
 pub struct AgentOptions {
-    /// The interfaces to watch, and what becomes of their frames.
+    /// The interfaces to slots, and what becomes of their frames.
     pub selection: Selection,
     /// Whether interfaces through which this host is reached may be taps.
     pub force_tap: bool,
@@ -36,30 +36,30 @@ pub struct AgentOptions {
     pub interval: Duration,
 }
 
-/// The running agent. It ends as [`Stopper::stop`] says, also when it is dropped.
+/// The running agent. Dropping it stops it as [`Stopper::stop`] does.
 pub struct Agent {
-    bell: Arc<Waker>,
+    waker: Arc<Waker>,
     reloads: mpsc::Sender<Reload>,
     drain: Option<JoinHandle<Result<(), AgentError>>>,
 }
 
-/// Asks the agent to stop, from anywhere.
+/// Stops the agent, from any thread.
 #[derive(Clone)]
 pub struct Stopper(Arc<Waker>);
 
-/// Asks the agent to reload, from anywhere.
+/// Reloads the agent, from any thread.
 #[derive(Clone)]
 pub struct Reloader {
-    bell: Arc<Waker>,
+    waker: Arc<Waker>,
     reloads: mpsc::Sender<Reload>,
 }
 
 impl Agent {
-    /// Attaches the program to the interfaces and starts to drain, into the queues of the accounting. `observe` is called after
-    /// every drain and whenever interfaces have changed, on the drain's thread: it must not wait for anything.
+    /// Attaches the program to the interfaces and starts to drain it into the queues of the accounting. The drain thread calls
+    /// `observe` after every drain and whenever interfaces have changed; it must not block.
     ///
     /// # Errors
-    /// See [`AgentError`]; then nothing is left attached.
+    /// See [`AgentError`]. Nothing is left attached then.
     pub fn start(
         program: Program,
         keyring: Keyring,
@@ -68,47 +68,37 @@ impl Agent {
         mark: TimeMark,
         observe: impl FnMut(&Progress<'_>) + Send + 'static,
     ) -> Result<Self, AgentError> {
-        // Before the interfaces are listed: what changes meanwhile is notified.
+        // Subscribe before the interfaces are listed, so that no change is missed.
         let notifications = LinkNotifications::subscribe()?;
-        let (events, bell) = Events::new(notifications).map_err(AgentError::Wait)?;
-        let bell = Arc::new(bell);
-        let watch = InterfaceSlots::new(options.selection, options.mode, options.force_tap)?;
-        // Gone with the worker, and with it whatever still waits there.
+        let (events, waker) = Events::new(notifications).map_err(AgentError::Wait)?;
+        let waker = Arc::new(waker);
+        let slots = InterfaceSlots::new(options.selection, options.mode, options.force_tap)?;
+        // The receiver ends with the worker. Reloads that still wait are dropped with it, and who asked is told.
         let (reloads, waiting) = mpsc::channel();
-        let worker = Worker::start(
-            program,
-            keyring,
-            watch,
-            options.interval,
-            events,
-            accounting,
-            mark,
-            waiting,
-            observe,
-        )?;
+        let worker = Worker::start(program, keyring, slots, events, accounting, mark, waiting, observe)?;
         let drain = thread::Builder::new()
             .name("drain".to_owned())
-            .spawn(move || worker.work())
+            .spawn(move || worker.work(options.interval))
             .map_err(AgentError::Thread)?;
-        Ok(Self { bell, reloads, drain: Some(drain) })
+        Ok(Self { waker, reloads, drain: Some(drain) })
     }
 
     /// A handle that stops the agent.
     #[must_use]
     pub fn stopper(&self) -> Stopper {
-        Stopper(Arc::clone(&self.bell))
+        Stopper(Arc::clone(&self.waker))
     }
 
     /// A handle that reloads the agent.
     #[must_use]
     pub fn reloader(&self) -> Reloader {
-        Reloader { bell: Arc::clone(&self.bell), reloads: self.reloads.clone() }
+        Reloader { waker: Arc::clone(&self.waker), reloads: self.reloads.clone() }
     }
 
-    /// Waits for the drain to end: because it was stopped, or because of an error.
+    /// Waits until the drain has ended, because it was stopped or because of an error.
     ///
     /// # Errors
-    /// What ended the drain before it was asked to.
+    /// The error that ended it.
     pub fn wait(mut self) -> Result<(), AgentError> {
         self.join()
     }
@@ -120,14 +110,14 @@ impl Agent {
 
 impl Drop for Agent {
     fn drop(&mut self) {
-        self.bell.stop();
-        // An error that nobody waited for has nobody to go to.
+        self.waker.stop();
+        // Nobody called `wait`, so nobody wants the error.
         let _unheard = self.join();
     }
 }
 
 impl Stopper {
-    /// Asks the agent to detach, drain once more and end. Batches still wait in the queues.
+    /// Asks the agent to detach, drain once more and end. It does not wait until queues are empty.
     pub fn stop(&self) {
         self.0.stop();
     }
@@ -143,7 +133,7 @@ impl Reloader {
         let (asker, done) = mpsc::channel();
         let ending = |_| AgentError::Ending;
         self.reloads.send(Reload { program, asker }).map_err(ending)?;
-        self.bell.reload().map_err(|_| AgentError::Ending)?;
+        self.waker.reload().map_err(|_| AgentError::Ending)?;
         done.recv().unwrap_or(Err(AgentError::Ending))
     }
 }

@@ -1,4 +1,4 @@
-//! The thread that drains the program in force, follows the interfaces and reloads.
+//! The worker: the thread that drains the program in force, follows the interfaces and reloads.
 
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
@@ -13,34 +13,33 @@ use crate::agent::time_mark::TimeMark;
 use crate::delivery::accounting::Accounting;
 use crate::delivery::batch::{Batch, Origin};
 use crate::delivery::ledger::Ledger;
-use crate::delivery::sink::Interface;
+use crate::delivery::sink::{Interface, Losses};
 use crate::interfaces::slots::InterfaceSlots;
 use crate::kernel::error::ProgramError;
 use crate::kernel::program::Program;
 use crate::kernel::wall_clock::WallClock;
 use crate::policy::mandate::Standing;
-use crate::records::drain::{Totals, drain_slots};
+use crate::records::drain::{Totals, drain};
 use crate::records::packed::{Packing, SlotDecoder};
 use crate::records::terms::{Keyring, Terms};
 use crate::support::clock::Clocks;
 
-/// A reload that is asked for: the new program, and who waits for the result.
+/// A reload that somebody asks for: the new program, and who waits for the result.
 pub(super) struct Reload {
     pub(super) program: Program,
     pub(super) asker: mpsc::Sender<Result<(), AgentError>>,
 }
 
-/// Drains and follows the interfaces, on a thread of its own.
+/// The state of the drain thread.
 pub(super) struct Worker<F> {
     program: Program,
     keyring: Keyring,
     terms: Arc<Terms>,
-    watch: InterfaceSlots,
+    slots: InterfaceSlots,
     events: Events,
     packing: Packing,
     /// Index of the interface by slot number.
     if_indices: Vec<u32>,
-    interval: Duration,
     clocks: Arc<dyn Clocks>,
     /// The kernel's digest of the program.
     program_tag: Arc<str>,
@@ -60,8 +59,7 @@ impl<F: FnMut(&Progress<'_>)> Worker<F> {
     pub(super) fn start(
         program: Program,
         mut keyring: Keyring,
-        watch: InterfaceSlots,
-        interval: Duration,
+        slots: InterfaceSlots,
         events: Events,
         accounting: Accounting,
         mark: TimeMark,
@@ -75,11 +73,10 @@ impl<F: FnMut(&Progress<'_>)> Worker<F> {
             program,
             keyring,
             terms,
-            watch,
+            slots,
             events,
             packing: Packing::default(),
             if_indices: Vec::new(),
-            interval,
             drained_ms: 0,
             batches: 0,
             seen: Vec::new(),
@@ -96,28 +93,29 @@ impl<F: FnMut(&Progress<'_>)> Worker<F> {
         Ok(worker)
     }
 
-    pub(super) fn work(mut self) -> Result<(), AgentError> {
-        let result = self.drain_until_stopped();
+    /// Drains whenever this time has passed, until the agent is stopped, and once more after that.
+    pub(super) fn work(mut self, interval: Duration) -> Result<(), AgentError> {
+        let result = self.drain_until_stopped(interval);
         self.program.detach_all();
-        // Packets that were in the program when it was detached end before the flip returns.
+        // The flip waits for packets that were in the program when it was detached.
         let last = self.drain();
         self.mark.keep_now();
         self.accounting.queues().iter().for_each(|queue| queue.close());
         result.and(last)
     }
 
-    fn drain_until_stopped(&mut self) -> Result<(), AgentError> {
-        let mut next = Instant::now() + self.interval;
+    fn drain_until_stopped(&mut self, interval: Duration) -> Result<(), AgentError> {
+        let mut next = Instant::now() + interval;
         loop {
             let again = self.follow_mandate()?;
-            let deadline = [self.watch.next_look(), again].into_iter().flatten().fold(next, Instant::min);
+            let deadline = [self.slots.next_look(), again].into_iter().flatten().fold(next, Instant::min);
             match self.events.wait(deadline).map_err(AgentError::Wait)? {
                 Event::Stop => return Ok(()),
                 Event::Reload => self.reload()?,
                 Event::Links(since) => self.follow_interfaces(since, false)?,
                 Event::Deadline => {
                     let now = Instant::now();
-                    if self.watch.next_look().is_some_and(|look| look <= now) {
+                    if self.slots.next_look().is_some_and(|look| look <= now) {
                         self.follow_interfaces(now, false)?;
                     }
                 }
@@ -125,8 +123,8 @@ impl<F: FnMut(&Progress<'_>)> Worker<F> {
             if Instant::now() >= next {
                 self.drain()?;
                 self.look_for_blindness()?;
-                // After a stall the next drain is a whole interval away, not several at once.
-                next = (next + self.interval).max(Instant::now());
+                // After a stall, drain once, not once for every interval that was missed.
+                next = (next + interval).max(Instant::now());
             }
         }
     }
@@ -142,16 +140,16 @@ impl<F: FnMut(&Progress<'_>)> Worker<F> {
             }
             None => (Standing::Permits, None),
         };
-        match (standing, self.watch.paused().is_some()) {
+        match (standing, self.slots.paused().is_some()) {
             (Standing::Paused(reason), false) => {
                 warn!("{reason}");
-                self.watch.pause(&mut self.program, reason.to_string());
+                self.slots.pause(&mut self.program, reason.to_string());
                 // The ledger has everything up to now, and the gap begins.
                 self.drain()?;
             }
             (Standing::Permits, true) => {
                 info!("the clock is right again; the interfaces are watched");
-                self.watch.resume();
+                self.slots.resume();
                 // The next generation has the right clock.
                 self.drain()?;
                 self.follow_interfaces(Instant::now(), false)?;
@@ -171,7 +169,7 @@ impl<F: FnMut(&Progress<'_>)> Worker<F> {
         }
     }
 
-    /// Drains the program in force; the next generation may have a new key.
+    /// Drains the program in force. The next generation gets a new key when an epoch has ended.
     fn drain(&mut self) -> Result<(), AgentError> {
         let next = self.keyring.follow(&self.terms, Timestamp::now())?;
         if let Some(key) = next.pseudonym_key() {
@@ -181,34 +179,28 @@ impl<F: FnMut(&Progress<'_>)> Worker<F> {
         self.drain_under(terms)
     }
 
-    /// Drains the program in force. Its records were collected under these terms.
+    /// Drains the program in force, whose records were collected under these terms.
     fn drain_under(&mut self, terms: Arc<Terms>) -> Result<(), AgentError> {
         let start = Instant::now();
         let (time, clock) = (self.program.time(), self.program.wall_clock());
         let mut quiet = self.program.generations().flip().map_err(ProgramError::from)?;
-        let packing = &mut self.packing;
-        let totals = drain_slots(&mut quiet, self.if_indices.len(), |slot| packing.add(slot));
+        let decoder = SlotDecoder::new(&terms.compiled, time, &self.if_indices);
+        let (records, totals) = drain(&mut quiet, &mut self.packing, decoder);
         self.program.settled();
-        self.watch.drained();
+        self.slots.drained();
         self.seen.resize(self.if_indices.len(), 0);
         for (seen, interface) in self.seen.iter_mut().zip(&totals.interfaces) {
             *seen += interface.seen_packets;
         }
-        let records = self.packing.take(SlotDecoder::new(&terms.compiled, time, &self.if_indices));
         let accounting = self.accounting.clone();
         let mut ledger = accounting.lock();
-        write_unwatched(&self.watch, &mut ledger);
+        write_unwatched(&self.slots, &mut ledger);
         ledger.add(&totals);
-        if !terms.compiled.selector_ids.is_empty() {
-            ledger.add_selected(records.iter());
-        }
-        if terms.compiled.collected.has_protocols() {
-            ledger.add_protocols(records.iter());
-        }
-        let origin = self.origin(ledger.clone(), clock);
+        let losses = Losses { overflow: ledger.overflow(), dropped: ledger.dropped() };
         drop(ledger);
-        let batch = Arc::new(Batch::new(records, totals, terms, origin, &accounting));
-        accounting.queues().iter().for_each(|queue| queue.push(&batch));
+        let origin = self.origin(losses, clock);
+        let batch = Arc::new(Batch::new(records, totals, terms, origin, accounting.queues().len()));
+        accounting.push(&batch);
         let ledger = accounting.ledger();
         self.report(&ledger, Some((&batch.totals, start.elapsed())));
         Ok(())
@@ -216,21 +208,21 @@ impl<F: FnMut(&Progress<'_>)> Worker<F> {
 
     /// When and where the batch was drained that is drained now. Its interval is by the wall clock of its generation,
     /// as its records are: if somebody set the clock meanwhile, the next interval begins by the new clock.
-    fn origin(&mut self, ledger: Ledger, clock: WallClock) -> Origin {
+    fn origin(&mut self, losses: Losses, clock: WallClock) -> Origin {
         self.batches += 1;
         let monotonic_ns = self.clocks.monotonic_ns();
         let end_ms = clock.milliseconds(monotonic_ns);
         let next_ms = self.program.wall_clock().milliseconds(monotonic_ns);
         let begin_ms = std::mem::replace(&mut self.drained_ms, next_ms);
         let attached =
-            self.watch.watched().into_iter().filter_map(|watched| {
+            self.slots.watched().into_iter().filter_map(|watched| {
                 Some(Interface { index: watched.attached?.if_index, name: watched.name })
             });
         Origin {
             number: self.batches,
             interval_ms: (begin_ms, end_ms.max(begin_ms)),
             interfaces: attached.collect(),
-            ledger,
+            losses,
             program_tag: Arc::clone(&self.program_tag),
         }
     }
@@ -243,8 +235,8 @@ impl<F: FnMut(&Progress<'_>)> Worker<F> {
         }
     }
 
-    /// Reloads: puts the new program into force. An error ends the agent; if the new program is refused, whoever asked
-    /// is told, and the current one stays.
+    /// Reloads: puts the new program into force. If the kernel refuses it, who asked is told, and the current one stays. An
+    /// error here ends the agent.
     fn reload(&mut self) -> Result<(), AgentError> {
         let Ok(Reload { program, asker }) = self.reloads.try_recv() else { return Ok(()) };
         let result = match self.permit(&program) {
@@ -258,24 +250,24 @@ impl<F: FnMut(&Progress<'_>)> Worker<F> {
 
     /// Puts a program into force. Returns why the kernel refused it; the current one then stays.
     fn put_in_force(&mut self, program: Program) -> Result<Option<ProgramError>, AgentError> {
-        // Slots whose interfaces are gone are settled, and little is left to drain while both are there.
+        // This settles slots whose interfaces are gone, and leaves little to drain while both programs are loaded.
         self.drain()?;
         let terms = self.keyring.terms(program.compiled(), Timestamp::now())?;
         let program_tag = program.tag()?.into();
         let mut other = std::mem::replace(&mut self.program, program);
         let other_terms = std::mem::replace(&mut self.terms, terms);
         self.prepare_first_generation();
-        let reloaded = self.program.reload_from(&mut other, &self.watch.slots());
+        let reloaded = self.program.reload_from(&mut other, &self.slots.slots());
         let refused = reloaded.err();
         if refused.is_some() {
-            // Back to the one before; the interfaces that have the new one already are taken from it again.
+            // Interfaces that have the new program already get the former one again.
             let back = other.reload_from(&mut self.program, &[]);
             std::mem::swap(&mut self.program, &mut other);
             let new_terms = std::mem::replace(&mut self.terms, other_terms);
             back?;
             self.drain_other(other, new_terms)?;
         } else {
-            self.watch.reloaded(&self.program)?;
+            self.slots.reloaded(&self.program)?;
             self.drain_other(other, other_terms)?;
             self.program_tag = program_tag;
         }
@@ -285,7 +277,7 @@ impl<F: FnMut(&Progress<'_>)> Worker<F> {
     /// Reloads the same program where a driver does not run this one.
     fn look_for_blindness(&mut self) -> Result<(), AgentError> {
         let seen = std::mem::take(&mut self.seen);
-        if !self.watch.observe(&seen) {
+        if !self.slots.observe(&seen) {
             return Ok(());
         }
         let refused = match self.program.load_again() {
@@ -298,7 +290,7 @@ impl<F: FnMut(&Progress<'_>)> Worker<F> {
         Ok(())
     }
 
-    /// Drains a program that is attached nowhere any more, for the last time.
+    /// Drains a program for the last time, when it is attached nowhere any more.
     fn drain_other(&mut self, other: Program, terms: Arc<Terms>) -> Result<(), AgentError> {
         let in_force = std::mem::replace(&mut self.program, other);
         let drained = self.drain_under(terms);
@@ -306,10 +298,10 @@ impl<F: FnMut(&Progress<'_>)> Worker<F> {
         drained
     }
 
-    /// Attaches to what appeared, and detaches from what is gone. At the start an interface that was named
-    /// must be there and take the program; later only the drain can fail.
+    /// Attaches the program to interfaces that have appeared, and detaches it from those that are gone. At the start every
+    /// interface that was named must be there and take the program; later only a drain can fail.
     fn follow_interfaces(&mut self, since: Instant, is_start: bool) -> Result<(), AgentError> {
-        let candidates = match self.watch.look(&mut self.program, since) {
+        let candidates = match self.slots.look(&mut self.program, since) {
             Ok(candidates) => candidates,
             Err(error) if is_start => return Err(error.into()),
             Err(error) => {
@@ -317,34 +309,34 @@ impl<F: FnMut(&Progress<'_>)> Worker<F> {
                 return Ok(());
             }
         };
-        if is_start && self.watch.refused() > 0 {
+        if is_start && self.slots.refused() > 0 {
             return Err(ProgramError::TooManyInterfaces.into());
         }
-        if self.watch.needs_drain(&self.program, &candidates) {
+        if self.slots.needs_drain(&self.program, &candidates) {
             self.drain()?;
         }
         let accounting = self.accounting.clone();
         let mut ledger = accounting.lock();
-        for slot in self.watch.attach(&mut self.program, candidates, is_start)? {
+        for slot in self.slots.attach(&mut self.program, candidates, is_start)? {
             ledger.retire(slot);
         }
-        self.if_indices = self.watch.if_indices().collect();
-        write_unwatched(&self.watch, &mut ledger);
+        self.if_indices = self.slots.if_indices().collect();
+        write_unwatched(&self.slots, &mut ledger);
         let ledger = accounting.copy(&mut ledger);
         self.report(&ledger, None);
         Ok(())
     }
 
     fn report(&mut self, ledger: &Ledger, drained: Option<(&Totals, Duration)>) {
-        let (watched, refused) = (self.watch.watched(), self.watch.refused());
+        let (watched, refused) = (self.slots.watched(), self.slots.refused());
         let costs = self.program.costs();
-        (self.observe)(&Progress { ledger, watched, paused: self.watch.paused(), refused, drained, costs });
+        (self.observe)(&Progress { ledger, watched, paused: self.slots.paused(), refused, drained, costs });
     }
 }
 
-/// Enters names and the times that nobody watched into the ledger.
-fn write_unwatched(watch: &InterfaceSlots, ledger: &mut Ledger) {
-    for (slot, (name, unwatched)) in watch.unwatched().enumerate() {
+/// Enters the names of interfaces into the ledger, and how long nobody watched them.
+fn write_unwatched(slots: &InterfaceSlots, ledger: &mut Ledger) {
+    for (slot, (name, unwatched)) in slots.unwatched().enumerate() {
         ledger.enter(slot, name, unwatched);
     }
 }

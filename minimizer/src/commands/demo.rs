@@ -29,7 +29,8 @@ use crate::commands::run::{self, RunError};
 use crate::commands::signals::Caught;
 use crate::commands::text::Output;
 use crate::delivery::accounting::Accounting;
-use crate::delivery::queue::{Bounds, Queue};
+use crate::delivery::queue::Queue;
+use crate::delivery::waiting::Bounds;
 use crate::interfaces::netlink::{Netlink, NetlinkError};
 use crate::interfaces::selection::Selection;
 use crate::kernel::attach::Mode;
@@ -257,7 +258,7 @@ fn show(
             Ok::<_, Infallible>(())
         });
         // The screen is the sink, so the records are exported.
-        queue.exported(&batch, offered.len(), offered.suppressed);
+        accounting.exported(queue, &batch, offered.len(), offered.suppressed);
         published.settled(&accounting.ledger());
         let (records, top, fields) = (offered.len(), &*top.into_sorted(), offered.view.fields());
         let interval = Interval { totals: &batch.totals, records, top, fields };

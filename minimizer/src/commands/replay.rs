@@ -1,4 +1,4 @@
-//! `replay`: every frame of a capture through the program in the kernel, and its records.
+//! `replay`: runs every frame of a capture through the program in the kernel and yields the records.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -18,27 +18,29 @@ use crate::kernel::prepared::{Clock, Options};
 use crate::kernel::program::Program;
 use crate::policy::compile::CompiledPolicy;
 use crate::policy::field::Fields;
-use crate::records::drain::{Records, drain};
+use crate::records::drain::drain;
 use crate::records::keys::KeyError;
+use crate::records::merge::Merge;
+use crate::records::packed::{Packing, SlotDecoder};
 use crate::records::record::Record;
 use crate::records::terms::{Keyring, NoRecipient, Terms};
 
 /// Name of the only interface in the ledger of a replay.
 pub const INTERFACE: &str = "replay";
-/// The interface index from which the kernel pretends that a test frame comes: loopback.
+/// Index of the interface that the kernel names for test frames: loopback.
 pub const IF_INDEX: u32 = 1;
 /// Octets of the shortest frame that the kernel runs a program on.
 const KERNEL_OCTETS_MIN: usize = 14;
-/// Octets of the longest frame that the kernel runs a program on, with some to spare: an IP packet
-/// is at most 65,535 octets, and what lies behind it is neither read nor counted.
+/// Longer frames are cut to so many octets. The kernel refuses much longer ones, and an IP packet has at most 65,535: what
+/// lies behind it is neither read nor counted.
 const KERNEL_OCTETS_MAX: usize = 70_000;
-/// Frames between drains: as many flows as they can be never fill the table.
+/// Frames between drains. Even if each is a flow of its own, they fit into the table.
 const FRAMES_PER_DRAIN: u32 = 65_536;
 
 /// Why a replay ended early. What was replayed before is complete and correct.
 #[derive(Debug, Error)]
 pub enum ReplayError {
-    /// The capture cannot be read, or not to its end.
+    /// The capture cannot be read to its end.
     #[error(transparent)]
     Capture(#[from] CaptureError),
     /// The program cannot be loaded or run.
@@ -59,11 +61,11 @@ pub struct Replayed {
     pub records: Vec<Record>,
     /// Their fields.
     pub fields: Fields,
-    /// The sum of what too few sources made, and its fields.
+    /// The sum of the records from too few sources, and its fields.
     pub residual: Option<(Record, Fields)>,
-    /// Where every frame went.
+    /// What became of every frame.
     pub ledger: Ledger,
-    /// The kernel's digest of the program that they ran through, in hexadecimal.
+    /// The kernel's digest of the program, in hexadecimal.
     pub program_tag: String,
     /// What ended the replay before the end of the capture.
     pub error: Option<ReplayError>,
@@ -72,8 +74,7 @@ pub struct Replayed {
 /// Replays a capture and shows what `recipient` would see of it; the first recipient when none is named.
 ///
 /// # Errors
-/// When it does not begin: the capture does not open or the program does not load. What happens
-/// later is in [`Replayed::error`].
+/// If it cannot begin: the capture does not open or the program does not load. Later errors are in [`Replayed::error`].
 pub fn replay(
     path: &Path,
     compiled: &Arc<CompiledPolicy>,
@@ -86,9 +87,7 @@ pub fn replay(
     let mut replay = Replay::new(&terms)?;
     let error = replay.frames(capture).err();
     replay.drain()?;
-    let mut records = replay.records.take();
-    compiled.finish(&mut records);
-    replay.ledger.add_selected(records.iter().copied());
+    let records = replay.records.take();
     let viewed = view.of(&records);
     let mut shown = viewed.records.into_owned();
     shown.sort_unstable_by_key(|record| (record.start_ms, record.tuple));
@@ -107,7 +106,9 @@ pub fn replay(
 
 struct Replay {
     program: Program,
-    records: Records,
+    packing: Packing,
+    /// Merged over all drains. A long capture has several, and each may have a time base of its own.
+    records: Merge<Record>,
     ledger: Ledger,
     /// Packets and octets in the records.
     recorded: Counts,
@@ -131,8 +132,8 @@ impl Replay {
         }
         let ledger = Ledger::new(vec![INTERFACE.to_owned()]);
         let recorded = Counts::default();
-        let records = Records::new(vec![IF_INDEX]);
-        Ok(Self { program, records, ledger, recorded, since_drain: 0, latest_ms: None })
+        let (packing, records) = Default::default();
+        Ok(Self { program, packing, records, ledger, recorded, since_drain: 0, latest_ms: None })
     }
 
     fn frames(&mut self, capture: Capture) -> Result<(), ReplayError> {
@@ -149,8 +150,8 @@ impl Replay {
     fn frame(&mut self, frame: &Frame) -> Result<(), ReplayError> {
         let octets = &frame.data[..frame.data.len().min(KERNEL_OCTETS_MAX)];
         if octets.len() < KERNEL_OCTETS_MIN {
-            // The kernel refuses to run on less than an Ethernet header; the same walk says what
-            // such a frame is.
+            // The kernel refuses frames that are shorter than an Ethernet header. The same walk, on the host, gives their
+            // outcome.
             let outcome =
                 walk(&mut Cursor::over(octets), Tunnels::NONE).err().unwrap_or(Outcome::EthernetTruncated);
             self.ledger.add_outcome(0, outcome, u64::from(frame.original_octets));
@@ -161,8 +162,8 @@ impl Replay {
         Ok(())
     }
 
-    /// A slot takes its latest packet for its last, and stores 32 bits of time: captures that were merged go back in
-    /// time, and one may claim any.
+    /// Sets the program's time. A slot assumes that time does not go back and stores 32 bits of it, but a merged capture goes
+    /// back and a capture may claim any time: then the table is drained and gets another time base.
     fn set_time(&mut self, time_ms: u64) -> Result<(), ReplayError> {
         let time = self.program.time();
         let is_storable = time_ms / time.unit_ms <= time.base + u64::from(u32::MAX);
@@ -175,11 +176,14 @@ impl Replay {
         Ok(())
     }
 
-    /// Empties the table into the records, which are all handed over in the end.
+    /// Drains the table into the records.
     fn drain(&mut self) -> Result<(), ReplayError> {
-        let time = self.program.time();
+        let decoder = SlotDecoder::new(self.program.compiled(), self.program.time(), &[IF_INDEX]);
         let mut quiet = self.program.generations().flip().map_err(ProgramError::from)?;
-        let totals = drain(&mut quiet, &mut self.records, |units| time.milliseconds(units));
+        let (packed, totals) = drain(&mut quiet, &mut self.packing, decoder);
+        for record in packed.iter() {
+            self.records.add(record);
+        }
         self.ledger.add(&totals);
         self.recorded.packets += totals.recorded.packets;
         self.recorded.octets += totals.recorded.octets;

@@ -37,7 +37,7 @@ use crate::policy::compile::CompiledPolicy;
 use crate::policy::mandate::MandateError;
 use crate::records::keys::KeyError;
 use crate::serve::http::{ListenError, Listener, Server, Web, WebConfigError};
-use crate::serve::ledger_file::{self, LedgerFileError, Origin};
+use crate::serve::ledger_file::{self, LedgerFileError, LedgerOrigin};
 use crate::serve::snapshot::{Published, Snapshot};
 use crate::sinks::stdout;
 use crate::support::log;
@@ -166,14 +166,14 @@ pub fn run(args: &cli::Run) -> Result<(), RunError> {
     if let Some(queue) = printed_lane {
         // Batches that came after the output failed are lost, and counted.
         while let Some(batch) = queue.next_batch() {
-            queue.lost(&batch, Loss::Output);
+            accounting.lost(&queue, &batch, Loss::Output);
         }
     }
     senders.finish(settings.shutdown_timeout);
     let ledger = accounting.ledger();
     // The file first: a closed standard output must not prevent it.
     if let Some(path) = &settings.ledger {
-        ledger_file::write(path, &Origin::of(&published.latest()), &ledger)?;
+        ledger_file::write(path, &LedgerOrigin::of(&published.latest()), &ledger)?;
     }
     printed
         .and_then(|()| print_ledger(&ledger, settings.output.unwrap_or(Output::Json)))
@@ -216,7 +216,7 @@ fn print(queue: &Queue, accounting: &Accounting, published: &Published, output: 
     while let Some(batch) = queue.next_batch() {
         // The recipient was checked at the start, but a reloaded policy may lack it: then nobody may see the batch.
         let Ok(offered) = batch.offered(queue.recipient()) else {
-            queue.lost(&batch, Loss::NoRecipient);
+            accounting.lost(queue, &batch, Loss::NoRecipient);
             published.settled(&accounting.ledger());
             continue;
         };
@@ -225,8 +225,8 @@ fn print(queue: &Queue, accounting: &Accounting, published: &Published, output: 
             Output::Table => show(&mut live, &batch, &offered, accounting),
         };
         match result {
-            Ok(()) => queue.exported(&batch, offered.len(), offered.suppressed),
-            Err(_) => queue.lost(&batch, Loss::Output),
+            Ok(()) => accounting.exported(queue, &batch, offered.len(), offered.suppressed),
+            Err(_) => accounting.lost(queue, &batch, Loss::Output),
         }
         published.settled(&accounting.ledger());
         result?;

@@ -5,10 +5,12 @@ use std::net::IpAddr;
 
 use clap::ValueEnum;
 use minimizer_common::outcome::Outcome;
+use minimizer_common::protocol::{ICMPV6, Protocol, Transport};
 
 use crate::delivery::ledger::Ledger;
 use crate::policy::field::{Field, Fields};
-use crate::records::record::{Record, Transport};
+use crate::records::record::Record;
+use crate::sinks::json_lines;
 
 /// How data is printed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -19,22 +21,27 @@ pub enum Output {
     Json,
 }
 
-/// Writes one JSON object a line.
+/// How many records become lines before these are written.
+const RECORDS_AT_ONCE: usize = 1024;
+
+/// Writes one JSON object per record, each on a line of its own.
 ///
 /// # Errors
-/// What writing answers.
+/// If writing fails.
 pub fn json_lines(out: &mut impl Write, records: &[Record], fields: Fields) -> io::Result<()> {
-    for record in records {
-        serde_json::to_writer(&mut *out, &record.with(fields))?;
-        out.write_all(b"\n")?;
+    let mut lines = Vec::new();
+    for records in records.chunks(RECORDS_AT_ONCE) {
+        lines.clear();
+        json_lines::append(&mut lines, records, fields);
+        out.write_all(&lines)?;
     }
     Ok(())
 }
 
-/// Writes these fields of records as columns, with a header; `-` stands for what the policy omits.
+/// Writes these fields of records as columns with a header. `-` stands for what the policy omits.
 ///
 /// # Errors
-/// What writing answers.
+/// If writing fails.
 pub fn table<'records>(
     out: &mut impl Write,
     records: impl IntoIterator<Item = &'records Record>,
@@ -80,7 +87,7 @@ pub fn protocol(record: &Record, fields: Fields) -> String {
 #[must_use]
 pub fn endpoints(record: &Record, fields: Fields) -> (String, String) {
     let tuple = &record.tuple;
-    let has_ports = matches!(Transport::of(tuple.protocol()), Transport::Tcp | Transport::Ports);
+    let has_ports = Transport::of(tuple.protocol()).has_ports();
     let port = |field, port: u16| (has_ports && fields.has(field)).then_some(port);
     let ports = (
         port(Field::SourceTransportPort, tuple.source_port()),
@@ -111,26 +118,9 @@ pub fn endpoints(record: &Record, fields: Fields) -> (String, String) {
 /// Name of a protocol number, as `/etc/protocols` has it, or the number.
 #[must_use]
 pub fn protocol_name(protocol: u8, ipv6: bool) -> String {
-    let name = match protocol {
-        1 => "ICMP",
-        2 => "IGMP",
-        4 => "IP-in-IP",
-        6 => "TCP",
-        17 => "UDP",
-        33 => "DCCP",
-        41 => "IPv6",
-        47 => "GRE",
-        50 => "ESP",
-        51 => "AH",
-        58 => "ICMPv6",
-        89 => "OSPF",
-        103 => "PIM",
-        112 => "VRRP",
-        132 => "SCTP",
-        136 => "UDP-Lite",
-        _ => return if ipv6 { format!("{protocol}/6") } else { protocol.to_string() },
-    };
-    if ipv6 && protocol != 58 { format!("{name}/6") } else { name.to_owned() }
+    let name =
+        Protocol::numbered(protocol).map_or_else(|| protocol.to_string(), |known| known.title.to_owned());
+    if ipv6 && protocol != ICMPV6 { format!("{name}/6") } else { name }
 }
 
 /// TCP control bits by their letters, or ICMP type and code.
@@ -155,7 +145,7 @@ pub fn control_bits(record: &Record, fields: Fields) -> String {
 /// Writes the ledger for people: every outcome of every interface, and whether it adds up.
 ///
 /// # Errors
-/// What writing answers.
+/// If writing fails.
 pub fn ledger(out: &mut impl Write, ledger: &Ledger) -> io::Result<()> {
     writeln!(out, "LEDGER")?;
     for (name, totals) in ledger.interfaces() {

@@ -1,4 +1,4 @@
-//! `minimizer top`: what a running agent does, live in the terminal. It asks `/status` and knows no more than that.
+//! `minimizer top`: what a running agent does, live in the terminal. All that it shows comes from `/status`.
 
 mod draw;
 mod keys;
@@ -21,54 +21,54 @@ use crate::commands::cli;
 use crate::commands::signals::Caught;
 use crate::commands::text::Output;
 use crate::serve::status::{self, Report, StatusError};
-use keys::Next;
-use rows::Column;
+use keys::AfterKey;
+use rows::TableColumn;
 
 /// Time between two questions to the agent.
 const ASK_EVERY: Duration = Duration::from_secs(1);
-/// Longest time until an answer or a signal is noticed.
+/// Longest time until the view notices an answer or a signal.
 const POLL: Duration = Duration::from_millis(100);
-/// Longest time until the age of the last answer is drawn again.
+/// Longest time until the view is drawn again, because it shows for how long the agent is gone.
 const REDRAW: Duration = Duration::from_secs(1);
 
-/// Why the view ended, or never began.
+/// Why the view could not start or had to end.
 #[derive(Debug, Error)]
 pub enum TopError {
-    /// There is nothing to show.
+    /// No agent gives a report.
     #[error(transparent)]
     Status(#[from] StatusError),
-    /// A pattern of interfaces is not one.
+    /// A pattern of interfaces has a mistake.
     #[error("'{pattern}' is not a pattern of interfaces: {source}; give a name, or a pattern like 'eth*'")]
     Pattern {
         /// The pattern.
         pattern: String,
-        /// What is wrong.
+        /// The mistake.
         source: glob::PatternError,
     },
-    /// The terminal does not take or give anything.
+    /// The terminal cannot be read or written.
     #[error("the terminal cannot be used: {0}; 'minimizer status' prints the same without one")]
     Terminal(#[from] io::Error),
-    /// A report could not be written as JSON.
+    /// The report cannot be written as JSON.
     #[error("the report cannot be printed: {0}")]
     Json(#[from] serde_json::Error),
 }
 
 /// What is shown, and how.
 #[derive(Debug, Default)]
-struct View {
-    /// Interfaces to show; all when empty.
+struct TopView {
+    /// Patterns of the interfaces to show; all when empty.
     patterns: Vec<Pattern>,
     report: Option<Report>,
-    /// Since when the agent does not answer, and why.
+    /// Since when the agent does not answer, and why not; `None` while it answers.
     gone: Option<(Instant, String)>,
     screen: Screen,
-    sort: Column,
+    sort: TableColumn,
     is_reversed: bool,
     filter: String,
-    /// Whether keys are added to the filter.
+    /// Whether the user is typing the filter: keys are text then.
     is_typing: bool,
     is_paused: bool,
-    /// Name of the selected interface: it stays selected wherever it is sorted to.
+    /// Name of the selected interface. A name and not a place, so that it stays selected when the order changes.
     selected: Option<String>,
 }
 
@@ -81,12 +81,12 @@ enum Screen {
     Help,
 }
 
-impl View {
+impl TopView {
     fn new(patterns: Vec<Pattern>) -> Self {
         Self { patterns, ..Self::default() }
     }
 
-    /// Takes an answer. While paused, what is shown stays.
+    /// Takes an answer. While paused, the view keeps the report that it shows.
     fn answered(&mut self, answer: Result<Report, StatusError>) {
         match answer {
             Ok(report) => {
@@ -103,16 +103,16 @@ impl View {
     }
 }
 
-/// Shows a running agent until it is told to end; without a terminal, prints once what it would show.
+/// Shows a running agent until the user or a signal ends it. Without a terminal, prints once and returns.
 ///
 /// # Errors
-/// When there is no agent at the start, or the terminal cannot be used.
+/// When no agent answers at the start, or the terminal cannot be used.
 pub fn top(args: &cli::Top) -> Result<(), TopError> {
     let pattern = |text: &String| {
         Pattern::new(text).map_err(|source| TopError::Pattern { pattern: text.clone(), source })
     };
     let patterns: Vec<_> = args.interfaces.iter().map(pattern).collect::<Result<_, _>>()?;
-    let mut view = View::new(patterns);
+    let mut view = TopView::new(patterns);
     let report = status::ask(args.listen)?;
     if args.output == Output::Json || !io::stdout().is_terminal() || !io::stdin().is_terminal() {
         let mut out = io::stdout().lock();
@@ -127,20 +127,20 @@ pub fn top(args: &cli::Top) -> Result<(), TopError> {
     let (said, heard) = mpsc::channel();
     ask_forever(args.listen, said.clone())?;
     end_on_signals(said)?;
-    // From here on also a panic restores the terminal.
+    // From here on a panic restores the terminal too.
     let mut terminal = ratatui::try_init()?;
     let ended = show(&mut terminal, &mut view, &heard);
     ratatui::try_restore()?;
     ended
 }
 
-/// What is heard from other threads.
+/// What other threads tell the view.
 enum Heard {
     Answer(Box<Result<Report, StatusError>>),
     End,
 }
 
-/// Asks the agent every second, on a thread of its own: it may take long to answer.
+/// Asks the agent every second. A thread of its own does this, because an answer may take long.
 fn ask_forever(address: SocketAddr, said: Sender<Heard>) -> io::Result<()> {
     let ask = move || {
         loop {
@@ -154,16 +154,16 @@ fn ask_forever(address: SocketAddr, said: Sender<Heard>) -> io::Result<()> {
     thread::Builder::new().name("ask".to_owned()).spawn(ask).map(drop)
 }
 
-/// Ends the view on the signals that end programs, so that the terminal is restored.
+/// Ends the view when a signal asks the program to end, so that the terminal is restored.
 fn end_on_signals(said: Sender<Heard>) -> io::Result<()> {
     let signals = Caught::new(&[SIGTERM, SIGINT, SIGHUP, SIGQUIT])?;
     signals.handle("signals", move |_| {
-        // Nobody listens when the view has ended.
+        // This fails when the view has already ended.
         said.send(Heard::End).ok();
     })
 }
 
-fn show(terminal: &mut DefaultTerminal, view: &mut View, heard: &Receiver<Heard>) -> Result<(), TopError> {
+fn show(terminal: &mut DefaultTerminal, view: &mut TopView, heard: &Receiver<Heard>) -> Result<(), TopError> {
     let mut drawn: Option<Instant> = None;
     loop {
         if drawn.is_none_or(|drawn| drawn.elapsed() >= REDRAW) {
@@ -173,7 +173,7 @@ fn show(terminal: &mut DefaultTerminal, view: &mut View, heard: &Receiver<Heard>
         if event::poll(POLL)? {
             match event::read()? {
                 Event::Key(key) if key.kind != KeyEventKind::Release => {
-                    if view.key(key) == Next::End {
+                    if view.key(key) == AfterKey::End {
                         return Ok(());
                     }
                     drawn = None;

@@ -1,51 +1,19 @@
-//! The account of a sink: what it was offered and what became of each packet of it.
+//! The account of a sink: what it was offered, and what became of each packet in it.
 
 use std::collections::BTreeMap;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use minimizer_common::generation::Counts;
 use serde::{Deserialize, Serialize};
 
 use crate::delivery::loss::Loss;
-
-/// Records, and the packets and IP octets that are counted in them.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Tally {
-    /// Records.
-    pub records: u64,
-    /// Packets.
-    pub packets: u64,
-    /// IP octets.
-    pub octets: u64,
-}
-
-impl Tally {
-    /// So many records, which count this.
-    #[must_use]
-    pub fn new(records: usize, counts: Counts) -> Self {
-        let records = u64::try_from(records).unwrap_or(u64::MAX);
-        Self { records, packets: counts.packets, octets: counts.octets }
-    }
-
-    /// Packets and octets.
-    #[must_use]
-    pub const fn counts(self) -> Counts {
-        Counts { packets: self.packets, octets: self.octets }
-    }
-
-    pub(crate) fn add(&mut self, other: Self) {
-        self.records += other.records;
-        self.packets += other.packets;
-        self.octets += other.octets;
-    }
-}
+use crate::delivery::tally::{Portion, Tally};
 
 /// Why a sink does not work at the moment.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Failing {
     /// Since when, in milliseconds since 1970.
     pub since_milliseconds: u64,
-    /// Under which reason records are lost meanwhile.
+    /// The reason under which records that are lost meanwhile are counted.
     pub reason: String,
     /// What failed, and the fix.
     pub message: String,
@@ -53,35 +21,35 @@ pub struct Failing {
     pub(super) loss: Option<Loss>,
 }
 
-/// What became of what a sink was offered.
+/// What became of everything that a sink was offered.
 ///
-/// Packets and octets add up: `offered` is `exported`, `suppressed`, `dropped` and `queued` together. Records of a view that was
-/// never made are counted as they were collected, so that records need not add up.
+/// Packets and octets add up: `offered` is the sum of `exported`, `suppressed`, `dropped` and `queued`. Records need not: those
+/// that were dropped before the view of the recipient was made are counted as they were collected.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Account {
     /// Name of the sink.
     pub name: String,
-    /// Whose records it gets.
+    /// The recipient whose records it gets.
     pub recipient: String,
     /// What kind of sink it is.
     pub kind: String,
-    /// Everything that was drained while there was this sink, in records as they were collected.
+    /// Everything that was drained since the sink exists, in records as they were collected.
     pub offered: Tally,
-    /// What is out of the agent's hands.
+    /// What was handed over, in records with their keys.
     pub exported: Tally,
-    /// What left the agent in sums without keys.
+    /// What was handed over in sums without keys.
     pub suppressed: Tally,
-    /// What waits, or was taken by the sink and can still be lost.
+    /// What waits, and what the sink has taken and can still lose.
     pub queued: Tally,
     /// What was lost, by the name of the reason.
     pub dropped: BTreeMap<String, Tally>,
-    /// Memory of the records that wait.
+    /// Memory of the batches that wait, and of the one that is being handed over.
     pub queue_bytes: u64,
-    /// Octets that the sink wrote.
+    /// Octets that the sink has written.
     pub octets_written: u64,
-    /// How often it failed.
+    /// How often it has failed.
     pub failures: u64,
-    /// Why it does not work at the moment; absent when it does.
+    /// Why it does not work at the moment; absent when it works.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub failing: Option<Failing>,
     /// When it last took a batch as a whole, in milliseconds since 1970.
@@ -101,7 +69,7 @@ impl Account {
         }
     }
 
-    /// Whether every packet that was offered is in one place.
+    /// Whether every packet that was offered is in exactly one place.
     #[must_use]
     pub fn is_balanced(&self) -> bool {
         let parts = [&self.exported, &self.suppressed, &self.queued].into_iter().chain(self.dropped.values());
@@ -110,7 +78,7 @@ impl Account {
         sum == (self.offered.packets, self.offered.octets)
     }
 
-    /// The reason under which records are lost now.
+    /// The reason under which records that give way now are counted.
     pub(super) fn loss(&self) -> Loss {
         self.failing.as_ref().and_then(|failing| failing.loss).unwrap_or(Loss::QueueFull)
     }
@@ -120,16 +88,15 @@ impl Account {
         self.queued.add(batch);
     }
 
-    /// The collected records of a batch become those of the recipient: as many as these.
+    /// The view of a batch is made: it had `collected` records, and has `viewed` for the recipient.
     pub(super) fn view(&mut self, collected: u64, viewed: u64) {
         self.queued.records = (self.queued.records + viewed).saturating_sub(collected);
     }
 
-    pub(super) fn export(&mut self, records: Tally, suppressed: Tally) {
-        self.unqueue(records);
-        self.unqueue(suppressed);
-        self.exported.add(records);
-        self.suppressed.add(suppressed);
+    pub(super) fn export(&mut self, portion: Portion) {
+        self.unqueue(portion.sum());
+        self.exported.add(portion.records);
+        self.suppressed.add(portion.suppressed);
     }
 
     pub(super) fn lose(&mut self, records: Tally, loss: Loss) {
@@ -156,7 +123,7 @@ impl Account {
         self.failing = Some(Failing { since_milliseconds, reason, message, loss: Some(loss) });
     }
 
-    /// Notes that the sink works, and returns whether it did not before.
+    /// Notes that the sink works. Returns whether it did not work before.
     pub(super) fn recover(&mut self) -> bool {
         self.failing.take().is_some()
     }

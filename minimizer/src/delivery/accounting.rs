@@ -1,11 +1,17 @@
-//! The accounting: the ledger and the accounts of the sinks, shared by the drain, the senders and whoever asks.
+//! The accounting: the ledger and the queues with the accounts of the sinks, shared by the drain, the senders and whoever
+//! asks.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::delivery::ledger::Ledger;
-use crate::delivery::queue::Queue;
+use minimizer_common::generation::Counts;
 
-/// A handle of the accounting.
+use crate::delivery::batch::Batch;
+use crate::delivery::ledger::Ledger;
+use crate::delivery::loss::Loss;
+use crate::delivery::queue::Queue;
+use crate::delivery::settlement::Entry;
+
+/// A handle of the accounting. Copies share it.
 #[derive(Clone)]
 pub struct Accounting {
     ledger: Arc<Mutex<Ledger>>,
@@ -25,6 +31,24 @@ impl Accounting {
         &self.queues
     }
 
+    /// Offers a batch to all sinks. It waits for none of them.
+    pub fn push(&self, batch: &Arc<Batch>) {
+        for queue in &*self.queues {
+            self.enter(queue.push(batch));
+        }
+    }
+
+    /// Enters a batch that left `queue` and was handed over as a whole: this many records with their keys, and `suppressed` of
+    /// its packets without.
+    pub fn exported(&self, queue: &Queue, batch: &Batch, records: usize, suppressed: Counts) {
+        self.enter(queue.exported(batch, records, suppressed));
+    }
+
+    /// Enters a batch that left `queue` and was lost as a whole.
+    pub fn lost(&self, queue: &Queue, batch: &Batch, loss: Loss) {
+        self.enter(queue.lost(batch, loss));
+    }
+
     /// A copy of the ledger as it stands, with the accounts of the sinks.
     #[must_use]
     pub fn ledger(&self) -> Ledger {
@@ -38,7 +62,14 @@ impl Accounting {
     }
 
     /// The ledger for an entry. Every entry is complete when the lock is released.
-    pub(crate) fn lock(&self) -> MutexGuard<'_, Ledger> {
+    pub fn lock(&self) -> MutexGuard<'_, Ledger> {
         self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Makes the entries of batches that are settled.
+    pub(super) fn enter(&self, entries: impl IntoIterator<Item = Entry>) {
+        for entry in entries {
+            self.lock().settle(entry);
+        }
     }
 }

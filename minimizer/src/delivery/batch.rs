@@ -1,32 +1,35 @@
 //! A batch: what one drain yields, for all sinks together.
 
 use std::ops::Range;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use minimizer_common::generation::Counts;
 
-use crate::delivery::accounting::Accounting;
-use crate::delivery::ledger::Ledger;
-use crate::delivery::sink::{CHUNK_RECORDS_MAX, Heading, Interface};
-use crate::records::drain::Totals;
+use crate::delivery::settlement::Settlement;
+use crate::delivery::sink::{CHUNK_RECORDS_MAX, Heading, Interface, Losses};
+use crate::records::drain::{InterfaceTotals, ResidualTotals, Totals};
 use crate::records::packed::Packed;
 use crate::records::record::Record;
 use crate::records::terms::{NoRecipient, Terms};
 use crate::records::view::{View, Viewed};
 
+/// Octets that an allocation behind an [`Arc`] takes for its two counts of references.
+const ARC_OCTETS: usize = 2 * size_of::<usize>();
+
 /// Records of one interval, on their way out.
 pub struct Batch {
     /// One record for each distinct tuple.
     pub records: Packed,
-    /// What the drain found beside them, with the sums of the records.
+    /// What the drain found beside the records, and their sums.
     pub totals: Totals,
-    /// The policy under which they were collected, and what each recipient sees of them.
+    /// The policy under which the records were collected, and what each recipient sees of them.
     pub terms: Arc<Terms>,
-    /// What came of it.
-    pub delivery: Arc<Delivery>,
+    /// What has become of it.
+    pub settlement: Arc<Settlement>,
     origin: Origin,
-    /// By recipient, what had to be merged for it: several sinks may be for one.
-    merged: Box<[OnceLock<Viewed<'static>>]>,
+    /// By recipient, its merged records, for as long as somebody uses them. Several sinks may be for one recipient and share
+    /// them; a batch that waits holds packed records only, which take less memory.
+    merged: Box<[Mutex<Weak<Viewed<'static>>>]>,
 }
 
 /// When and where a batch was drained.
@@ -37,8 +40,8 @@ pub struct Origin {
     pub interval_ms: (u64, u64),
     /// The interfaces that are watched.
     pub interfaces: Vec<Interface>,
-    /// Totals since the start, this batch included.
-    pub ledger: Ledger,
+    /// What is in no record that was handed over, since the start, this batch included.
+    pub losses: Losses,
     /// The kernel's digest of the program that collected it, in hexadecimal.
     pub program_tag: Arc<str>,
 }
@@ -46,20 +49,14 @@ pub struct Origin {
 impl Batch {
     /// A batch that `sinks` sinks are offered.
     #[must_use]
-    pub fn new(
-        records: Packed,
-        totals: Totals,
-        terms: Arc<Terms>,
-        origin: Origin,
-        accounting: &Accounting,
-    ) -> Self {
-        let delivery = Arc::new(Delivery::new(totals.recorded, accounting));
-        let merged = terms.compiled.policy.recipients.iter().map(|_| OnceLock::new()).collect();
-        Self { records, totals, terms, delivery, origin, merged }
+    pub fn new(records: Packed, totals: Totals, terms: Arc<Terms>, origin: Origin, sinks: usize) -> Self {
+        let settlement = Arc::new(Settlement::new(totals.recorded, sinks));
+        let merged = terms.compiled.policy.recipients.iter().map(|_| Mutex::default()).collect();
+        Self { records, totals, terms, settlement, origin, merged }
     }
 
-    /// What the recipient of that name gets, the first one when none is named. What must be merged for it is merged by
-    /// whoever asks first.
+    /// What the recipient of that name gets; the first recipient when none is named. Records that must be merged for it are
+    /// merged here, unless another caller still has them.
     ///
     /// # Errors
     /// When the policy has no such recipient.
@@ -67,22 +64,32 @@ impl Batch {
         let position = self.terms.position(recipient)?;
         let view = self.terms.view_at(position);
         Ok(if view.merges() {
-            let merged = || view.merged(self.records.iter(), self.records.len());
-            let Viewed { records, suppressed, residual } = self.merged[position].get_or_init(merged);
-            Offered { view, source: Source::Merged(records), suppressed: *suppressed, residual: *residual }
+            let merged = self.merged(position, view);
+            let (suppressed, residual) = (merged.suppressed, merged.residual);
+            Offered { view, source: Source::Merged(merged), suppressed, residual }
         } else {
             let source = Source::Packed(&self.records);
             Offered { view, source, suppressed: Counts::default(), residual: None }
         })
     }
 
-    /// What stands over the records of the recipient of that name.
+    /// The merged records of the recipient at a position of the policy. Who comes second waits for the first.
+    fn merged(&self, position: usize, view: &View) -> Arc<Viewed<'static>> {
+        let mut shared = self.merged[position].lock().unwrap_or_else(PoisonError::into_inner);
+        shared.upgrade().unwrap_or_else(|| {
+            let merged = Arc::new(view.merged(self.records.iter(), self.records.len()));
+            *shared = Arc::downgrade(&merged);
+            merged
+        })
+    }
+
+    /// The heading of what the recipient of that name gets.
     ///
     /// # Errors
     /// When the policy has no such recipient.
     pub fn heading(&self, recipient: Option<&str>) -> Result<Heading<'_>, NoRecipient> {
         let position = self.terms.position(recipient)?;
-        let Origin { number, interval_ms: (begin_ms, end_ms), interfaces, ledger, program_tag } =
+        let Origin { number, interval_ms: (begin_ms, end_ms), interfaces, losses, program_tag } =
             &self.origin;
         let policy = &self.terms.compiled.policy;
         Ok(Heading {
@@ -93,79 +100,90 @@ impl Batch {
             recipient: &policy.recipients[position],
             fields: self.terms.view_at(position).fields(),
             interfaces,
-            ledger,
+            losses: *losses,
             program_tag,
         })
     }
 
-    /// Octets of memory that the records take, before views.
+    /// Octets of memory that the batch takes while it waits: records, totals, interfaces and whatever else is its own. The
+    /// terms and the tag of the program are shared by many batches.
     #[must_use]
     pub fn octets(&self) -> u64 {
-        self.records.octets()
+        let names: usize = self.origin.interfaces.iter().map(|interface| interface.name.capacity()).sum();
+        let own = [
+            ARC_OCTETS + size_of::<Self>(),
+            ARC_OCTETS + size_of::<Settlement>(),
+            size_of_val(&*self.merged),
+            self.totals.interfaces.capacity() * size_of::<InterfaceTotals>(),
+            self.totals.residuals.capacity() * size_of::<ResidualTotals>(),
+            self.origin.interfaces.capacity() * size_of::<Interface>(),
+            names,
+        ];
+        self.records.octets() + u64::try_from(own.iter().sum::<usize>()).unwrap_or(u64::MAX)
     }
 }
 
-/// What a recipient gets of a batch, its counts exact yet.
+/// What a recipient gets of a batch. Counts are still exact.
 pub struct Offered<'batch> {
     /// The recipient's view.
     pub view: &'batch View,
     source: Source<'batch>,
-    /// What was in records that too few sources made.
+    /// What was in records that too few sources made, and was suppressed.
     pub suppressed: Counts,
-    /// The record that is made of them.
+    /// The one record that stands for those.
     pub residual: Option<Record>,
 }
 
-/// Where its records are.
+/// Where the records are.
 enum Source<'batch> {
     Packed(&'batch Packed),
-    Merged(&'batch [Record]),
+    Merged(Arc<Viewed<'static>>),
 }
 
 impl Offered<'_> {
-    /// Records, without that of too few sources.
+    /// How many records there are, without the one that stands for those of too few sources.
     #[must_use]
-    pub const fn len(&self) -> usize {
-        match self.source {
+    pub fn len(&self) -> usize {
+        match &self.source {
             Source::Packed(packed) => packed.len(),
-            Source::Merged(merged) => merged.len(),
+            Source::Merged(merged) => merged.records.len(),
         }
     }
 
     /// Whether there are none.
     #[must_use]
-    pub const fn is_empty(&self) -> bool {
+    pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Some of them, by their positions; in `buffer` where they have to be unpacked.
+    /// The records at these positions, with exact values. Packed ones are unpacked into `buffer`.
     pub fn exact<'chunk>(
         &'chunk self,
         positions: Range<usize>,
         buffer: &'chunk mut Vec<Record>,
     ) -> &'chunk [Record] {
-        match self.source {
+        match &self.source {
             Source::Packed(packed) => {
                 packed.unpack(positions, buffer);
                 buffer
             }
-            Source::Merged(merged) => &merged[positions],
+            Source::Merged(merged) => &merged.records[positions],
         }
     }
 
-    /// Hands over all of them as the recipient gets them, some thousand at a time.
+    /// Hands over all records as the recipient gets them, [`CHUNK_RECORDS_MAX`] at a time at most.
     ///
     /// # Errors
-    /// What `take` answers.
+    /// Those of `take`.
     pub fn each<E>(&self, mut take: impl FnMut(&[Record]) -> Result<(), E>) -> Result<(), E> {
         let mut valued = Vec::new();
         self.each_exact(0, |exact| take(self.view.valued(exact, &mut valued)))
     }
 
-    /// Hands over those from a position on as they were collected, some thousand at a time.
+    /// Hands over the records from a position on with exact values, [`CHUNK_RECORDS_MAX`] at a time at most.
     ///
     /// # Errors
-    /// What `take` answers.
+    /// Those of `take`.
     pub fn each_exact<E>(
         &self,
         from: usize,
@@ -178,7 +196,7 @@ impl Offered<'_> {
         Ok(())
     }
 
-    /// The record of what too few sources made, as the recipient gets it.
+    /// The record that stands for those of too few sources, as the recipient gets it.
     #[must_use]
     pub fn valued_residual(&self) -> Option<Record> {
         let mut valued = Vec::new();
@@ -186,53 +204,57 @@ impl Offered<'_> {
     }
 }
 
-/// What became of the packets in a batch, as the ledger has it: they are exported when a sink took them, and of several
-/// sinks the one that took most counts.
-pub struct Delivery {
-    recorded: Counts,
-    accounting: Accounting,
-    state: Mutex<State>,
-}
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, PoisonError};
 
-struct State {
-    /// Sinks that have not said yet what they took.
-    open: usize,
-    is_entered: bool,
-    /// What was taken by the sink that took most, in records and without keys.
-    most: (Counts, Counts),
-}
+    use jiff::Timestamp;
 
-impl Delivery {
-    fn new(recorded: Counts, accounting: &Accounting) -> Self {
-        let most = Default::default();
-        let state = State { open: accounting.queues().len(), is_entered: false, most };
-        Self { recorded, accounting: accounting.clone(), state: Mutex::new(state) }
+    use super::{Batch, Interface, Losses, Origin, Source};
+    use crate::kernel::wall_clock::TimeUnits;
+    use crate::policy::compile::CompiledPolicy;
+    use crate::policy::model::Policy;
+    use crate::records::drain::{InterfaceTotals, Totals};
+    use crate::records::keys::Keys;
+    use crate::records::packed::{Packing, SlotDecoder};
+    use crate::records::terms::Keyring;
+
+    /// A batch without records, whose recipient has this threshold.
+    fn empty(k_threshold: Option<u32>, interfaces: usize) -> Batch {
+        let mut policy = Policy::load("full-record", &[]).expect("is built in");
+        policy.recipients[0].k_threshold = k_threshold;
+        let compiled = Arc::new(CompiledPolicy::compile(policy).expect("has tables"));
+        let mut keyring = Keyring::new(Keys::load(None).expect("keys"));
+        let terms = keyring.terms(&compiled, Timestamp::now()).expect("terms");
+        let decoder = SlotDecoder::new(&compiled, TimeUnits { base: 0, unit_ms: 1 }, &[]);
+        let totals = Totals { interfaces: vec![InterfaceTotals::ZERO; interfaces], ..Totals::default() };
+        let origin = Origin {
+            number: 1,
+            interval_ms: (0, 1),
+            interfaces: vec![Interface { index: 1, name: "eth0".to_owned() }; interfaces],
+            losses: Losses::default(),
+            program_tag: "".into(),
+        };
+        Batch::new(Packing::default().take(decoder), totals, terms, origin, 1)
     }
 
-    /// Says what one sink took of the batch, once: packets in records, and packets in sums without keys.
-    pub fn settle(&self, exported: Counts, suppressed: Counts) {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        state.open = state.open.saturating_sub(1);
-        if exported.packets + suppressed.packets > state.most.0.packets + state.most.1.packets {
-            state.most = (exported, suppressed);
-        }
-        let (exported, suppressed) = state.most;
-        let is_all = exported.packets + suppressed.packets >= self.recorded.packets;
-        if state.is_entered || !(is_all || state.open == 0) {
-            return;
-        }
-        state.is_entered = true;
-        let mut ledger = self.accounting.lock();
-        ledger.add_exported(
-            Counts {
-                packets: exported.packets + suppressed.packets,
-                octets: exported.octets + suppressed.octets,
-            },
-            suppressed,
-        );
-        ledger.add_dropped(Counts {
-            packets: self.recorded.packets - exported.packets - suppressed.packets,
-            octets: self.recorded.octets - exported.octets - suppressed.octets,
-        });
+    #[test]
+    fn merged_records_are_shared_while_somebody_uses_them_and_do_not_wait() {
+        let batch = empty(Some(2), 1);
+        let (one, other) = (batch.offered(None).expect("a view"), batch.offered(None).expect("a view"));
+        let (Source::Merged(first), Source::Merged(second)) = (&one.source, &other.source) else {
+            panic!("its view merges");
+        };
+        assert!(Arc::ptr_eq(first, second));
+        drop((one, other));
+        assert!(batch.merged[0].lock().unwrap_or_else(PoisonError::into_inner).upgrade().is_none());
+    }
+
+    #[test]
+    fn a_batch_without_records_has_the_octets_of_its_interfaces() {
+        let of_one = (size_of::<InterfaceTotals>() + size_of::<Interface>() + "eth0".len()) as u64;
+        let octets = [0, 1, 15].map(|interfaces| empty(None, interfaces).octets());
+        assert_eq!((octets[1] - octets[0], octets[2] - octets[0]), (of_one, 15 * of_one));
+        assert!(octets[0] > size_of::<Batch>() as u64);
     }
 }

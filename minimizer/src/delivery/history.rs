@@ -1,4 +1,4 @@
-//! The last drains in numbers, for plots: packets, octets and outcomes by interface. Bounded, in memory only.
+//! The history: packets, octets and outcomes of the last drains by interface, for plots. It is bounded and in memory only.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use crate::records::drain::{InterfaceTotals, Totals};
 /// Drains that are remembered: an hour at the default interval.
 pub const DRAINS_MAX: usize = 360;
 
-/// Names of outcomes, those with reasons once: the order of [`Packets::outcomes`].
+/// Names of outcomes in the order of [`Packets::outcomes`]. All reasons of one outcome share its name.
 pub const OUTCOMES: [&str; 8] = [
     "counted",
     "out_of_scope",
@@ -23,7 +23,7 @@ pub const OUTCOMES: [&str; 8] = [
     "unknown_interface",
 ];
 
-/// What one interface saw between two drains.
+/// What one interface saw from one drain to the next.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Packets {
     /// Name of the interface.
@@ -60,7 +60,7 @@ pub struct Drained {
 }
 
 impl Drained {
-    /// A number of this drain per second.
+    /// A number of this drain as a rate per second.
     #[must_use]
     pub fn per_second(&self, number: u64) -> f64 {
         number as f64 / self.span.as_secs_f64().max(0.001)
@@ -73,7 +73,7 @@ impl Drained {
     }
 }
 
-/// The last [`DRAINS_MAX`] drains, the oldest first. A copy shares them with its original.
+/// The last [`DRAINS_MAX`] drains, the oldest first. Copies share the drains.
 #[derive(Clone, Debug)]
 pub struct History {
     latest: Instant,
@@ -135,19 +135,13 @@ mod tests {
     use minimizer_common::outcome::Outcome;
 
     use super::{DRAINS_MAX, History, OUTCOMES};
-    use crate::records::drain::{InterfaceTotals, Occupancy, Totals};
+    use crate::records::drain::{InterfaceTotals, Totals};
 
     fn totals(packets: u64) -> Totals {
         let mut interface = InterfaceTotals { seen_packets: packets, ..InterfaceTotals::ZERO };
         interface.outcomes[Outcome::Ipv4Version as usize] = 1;
         interface.outcomes[Outcome::VlanTruncated as usize] = 2;
-        Totals {
-            unknown: InterfaceTotals::ZERO,
-            recorded: Counts::default(),
-            interfaces: vec![interface],
-            residuals: Vec::new(),
-            occupancy: Occupancy::default(),
-        }
+        Totals { recorded: Counts::default(), interfaces: vec![interface], ..Totals::default() }
     }
 
     #[test]

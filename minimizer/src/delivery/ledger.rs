@@ -4,74 +4,29 @@ use std::collections::BTreeMap;
 
 use minimizer_common::generation::Counts;
 use minimizer_common::outcome::Outcome;
-use serde::ser::{Serialize, SerializeMap as _, SerializeStruct as _, Serializer};
 
 use crate::delivery::account::Account;
+use crate::delivery::settlement::Entry;
 use crate::interfaces::slot::Unwatched;
-use crate::records::drain::{InterfaceTotals, Totals};
-use crate::records::record::Record;
+use crate::records::drain::{InterfaceTotals, ProtocolPackets, Totals};
 
-/// Name of the entry for interfaces whose slots were given to others. No interface has a space in its name.
+/// Name of the entry for interfaces whose slots others have now. No interface has a space in its name.
 pub const FORMER: &str = "former interfaces";
-
-/// Kinds of packets that are told apart where nobody needs more.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ProtocolClass {
-    /// TCP.
-    Tcp,
-    /// UDP.
-    Udp,
-    /// ICMP and ICMPv6.
-    Icmp,
-    /// All others.
-    Other,
-}
-
-impl ProtocolClass {
-    /// All of them.
-    pub const ALL: [Self; 4] = [Self::Tcp, Self::Udp, Self::Icmp, Self::Other];
-
-    /// The class of a protocol number.
-    #[must_use]
-    pub const fn of(protocol: u8) -> Self {
-        match protocol {
-            6 => Self::Tcp,
-            17 => Self::Udp,
-            1 | 58 => Self::Icmp,
-            _ => Self::Other,
-        }
-    }
-
-    /// Its name in metrics.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Tcp => "tcp",
-            Self::Udp => "udp",
-            Self::Icmp => "icmp",
-            Self::Other => "other",
-        }
-    }
-}
-
-/// Packets of IPv4 and of IPv6, by the order of [`ProtocolClass::ALL`].
-pub type ProtocolPackets = [[u64; ProtocolClass::ALL.len()]; 2];
 
 /// Name of the entry for interfaces that nobody watches, but on which a driver ran the program.
 pub const UNKNOWN: &str = "unknown interfaces";
 
 /// One interface.
 #[derive(Clone, Debug)]
-struct Entry {
+struct InterfaceEntry {
     name: String,
     totals: InterfaceTotals,
     unwatched: Unwatched,
-    protocols: ProtocolPackets,
 }
 
-impl Entry {
+impl InterfaceEntry {
     const fn new(name: String, unwatched: Unwatched) -> Self {
-        Self { name, totals: InterfaceTotals::ZERO, unwatched, protocols: [[0; 4]; 2] }
+        Self { name, totals: InterfaceTotals::ZERO, unwatched }
     }
 }
 
@@ -79,8 +34,8 @@ impl Entry {
 #[derive(Clone, Debug)]
 pub struct Ledger {
     /// By slot number.
-    entries: Vec<Entry>,
-    /// Interfaces that had a slot which another one has now.
+    entries: Vec<InterfaceEntry>,
+    /// Sum over the interfaces whose slots others have now.
     former: Option<InterfaceTotals>,
     /// Interfaces that nobody watches.
     unknown: InterfaceTotals,
@@ -92,8 +47,9 @@ pub struct Ledger {
     dropped: Counts,
     /// Packets and octets in records that wait to be handed over.
     queued: Counts,
-    /// Packets and octets that the policy keeps from the recipient: too few sources made their records.
+    /// Packets and octets that were handed over without keys: too few sources made their records.
     suppressed: Counts,
+    /// Packets and octets in residual counters.
     overflow: Counts,
     /// Packets in records by the number of the indicator that selected them.
     selected: BTreeMap<u64, u64>,
@@ -105,7 +61,7 @@ impl Ledger {
     /// An empty ledger for interfaces with these names, by slot number.
     #[must_use]
     pub fn new(names: Vec<String>) -> Self {
-        let entry = |name| Entry::new(name, Unwatched::default());
+        let entry = |name| InterfaceEntry::new(name, Unwatched::default());
         let entries = names.into_iter().map(entry).collect();
         let (exported, dropped, queued, suppressed, overflow) = Default::default();
         Self {
@@ -123,25 +79,24 @@ impl Ledger {
         }
     }
 
-    /// Enters the present name of the interface in a slot, and how long nobody watched it; a slot beyond
-    /// the last is a new one.
+    /// Enters the present name of the interface in a slot, and how often and how long nobody watched it. A slot beyond the
+    /// last one is added.
     pub fn enter(&mut self, slot: usize, name: &str, unwatched: Unwatched) {
         self.revision += 1;
         while self.entries.len() <= slot {
-            self.entries.push(Entry::new(name.to_owned(), unwatched));
+            self.entries.push(InterfaceEntry::new(name.to_owned(), unwatched));
         }
         name.clone_into(&mut self.entries[slot].name);
         self.entries[slot].unwatched = unwatched;
     }
 
-    /// Moves what the interface in a slot saw to [`FORMER`]: another one gets the slot. All packets of the
-    /// first must have been entered.
+    /// Moves what the interface in a slot saw to [`FORMER`], because another interface gets the slot. All packets of the
+    /// former one must have been entered.
     pub fn retire(&mut self, slot: usize) {
         self.revision += 1;
         if let Some(entry) = self.entries.get_mut(slot) {
             let totals = std::mem::replace(&mut entry.totals, InterfaceTotals::ZERO);
             self.former.get_or_insert(InterfaceTotals::ZERO).add_all(&totals);
-            entry.protocols = ProtocolPackets::default();
         }
     }
 
@@ -165,9 +120,12 @@ impl Ledger {
         self.unknown.add_all(&drained.unknown);
         add(&mut self.queued, drained.recorded);
         add(&mut self.overflow, drained.overflow());
+        for (id, packets) in &drained.selected {
+            *self.selected.entry(*id).or_default() += packets;
+        }
     }
 
-    /// Enters records that were handed over; `suppressed` of their packets without their keys.
+    /// Enters records that were handed over, `suppressed` of their packets without keys.
     pub fn add_exported(&mut self, counts: Counts, suppressed: Counts) {
         self.revision += 1;
         self.queued.packets -= counts.packets;
@@ -185,36 +143,26 @@ impl Ledger {
         add(&mut self.dropped, counts);
     }
 
-    /// SerializedCounts the packets of records by the indicator that selected them.
-    pub fn add_selected(&mut self, records: impl IntoIterator<Item = Record>) {
-        for record in records.into_iter().filter(|record| record.selector_id != 0) {
-            *self.selected.entry(record.selector_id).or_default() += record.packets;
-        }
-    }
-
-    /// SerializedCounts the packets of records by interface, IP version and protocol. All three must have been collected.
-    pub fn add_protocols(&mut self, records: impl IntoIterator<Item = Record>) {
-        for Record { tuple, packets, .. } in records {
-            let slot = usize::try_from(tuple.tags().interface()).unwrap_or(usize::MAX);
-            if let Some(entry) = self.entries.get_mut(slot) {
-                let version = usize::from(tuple.tags().is_ipv6());
-                entry.protocols[version][ProtocolClass::of(tuple.protocol()) as usize] += packets;
-            }
-        }
+    /// Enters what became of a batch, in the end.
+    pub fn settle(&mut self, Entry { exported, suppressed, dropped }: Entry) {
+        let mut counts = exported;
+        add(&mut counts, suppressed);
+        self.add_exported(counts, suppressed);
+        self.add_dropped(dropped);
     }
 
     /// Packets in records by interface, IP version and protocol.
     pub fn protocols(&self) -> impl Iterator<Item = (&str, &ProtocolPackets)> {
-        self.entries.iter().map(|entry| (entry.name.as_str(), &entry.protocols))
+        self.entries.iter().map(|entry| (entry.name.as_str(), &entry.totals.protocols))
     }
 
-    /// Packets in records by the number of the indicator that selected them; none where no recipient is told.
+    /// Packets in records by the number of the indicator that selected them. Empty where no recipient gets that number.
     #[must_use]
     pub const fn selected(&self) -> &BTreeMap<u64, u64> {
         &self.selected
     }
 
-    /// Takes the accounts of the sinks as they stand.
+    /// Replaces the accounts of the sinks by these.
     pub fn set_sinks(&mut self, sinks: impl Iterator<Item = Account>) {
         self.revision += 1;
         self.sinks.clear();
@@ -227,7 +175,7 @@ impl Ledger {
         &self.sinks
     }
 
-    /// Enters a packet that could not be given to the kernel program but has a known outcome.
+    /// Enters a packet whose outcome is known although the kernel program could not be given it.
     pub fn add_outcome(&mut self, interface: usize, outcome: Outcome, frame_octets: u64) {
         if let Some(total) = self.entries.get_mut(interface).map(|entry| &mut entry.totals) {
             total.seen_packets += 1;
@@ -236,7 +184,8 @@ impl Ledger {
         }
     }
 
-    /// Names and totals of the interfaces, by slot number; then [`FORMER`] and [`UNKNOWN`] ones, if there are any.
+    /// Names and totals of the interfaces, by slot number, and after them those of [`FORMER`] and [`UNKNOWN`] ones, if there are
+    /// any.
     pub fn interfaces(&self) -> impl Iterator<Item = (&str, &InterfaceTotals)> {
         let present = self.entries.iter().map(|entry| (entry.name.as_str(), &entry.totals));
         let unknown = (self.unknown.seen_packets != 0).then_some((UNKNOWN, &self.unknown));
@@ -261,7 +210,7 @@ impl Ledger {
         self.queued
     }
 
-    /// Packets and octets that were handed over in sums without keys, because too few sources made their records.
+    /// Packets and octets that were handed over without keys, because too few sources made their records.
     #[must_use]
     pub const fn suppressed(&self) -> Counts {
         self.suppressed
@@ -297,111 +246,17 @@ fn add(total: &mut Counts, counts: Counts) {
     total.octets += counts.octets;
 }
 
-impl Serialize for Ledger {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut ledger = serializer.serialize_struct("Ledger", 9)?;
-        ledger.serialize_field("interfaces", &Interfaces(self))?;
-        ledger.serialize_field("exported", &SerializedCounts(self.exported))?;
-        ledger.serialize_field("dropped", &SerializedCounts(self.dropped))?;
-        ledger.serialize_field("queued", &SerializedCounts(self.queued))?;
-        ledger.serialize_field("suppressed", &SerializedCounts(self.suppressed))?;
-        ledger.serialize_field("overflow", &SerializedCounts(self.overflow))?;
-        if !self.selected.is_empty() {
-            ledger.serialize_field("selected", &self.selected)?;
-        }
-        if !self.sinks.is_empty() {
-            let sinks: BTreeMap<_, _> = self.sinks.iter().map(|sink| (&sink.name, sink)).collect();
-            ledger.serialize_field("sinks", &sinks)?;
-        }
-        ledger.serialize_field("balanced", &self.is_balanced())?;
-        ledger.end()
-    }
-}
-
-struct Interfaces<'ledger>(&'ledger Ledger);
-
-impl Serialize for Interfaces<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut map = serializer.serialize_map(None)?;
-        let unwatched = self.0.unwatched().map(|(_, unwatched)| unwatched);
-        let unwatched = unwatched.chain(std::iter::repeat(Unwatched::default()));
-        for ((name, totals), unwatched) in self.0.interfaces().zip(unwatched) {
-            map.serialize_entry(name, &Interface { totals, unwatched })?;
-        }
-        map.end()
-    }
-}
-
-struct Interface<'ledger> {
-    totals: &'ledger InterfaceTotals,
-    unwatched: Unwatched,
-}
-
-impl Serialize for Interface<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let Self { totals, unwatched: Unwatched { times, time } } = *self;
-        let fields = if times == 0 { 4 } else { 6 };
-        let mut interface = serializer.serialize_struct("Interface", fields)?;
-        interface.serialize_field("seen", &totals.seen_packets)?;
-        interface.serialize_field("seen_octets", &totals.seen_octets)?;
-        interface.serialize_field("outcomes", &Outcomes(totals))?;
-        interface.serialize_field("octets_counted", &totals.octets_counted)?;
-        if times != 0 {
-            interface.serialize_field("unwatched_times", &times)?;
-            interface.serialize_field("unwatched_seconds", &time.as_secs_f64())?;
-        }
-        interface.end()
-    }
-}
-
-/// All outcomes by name; those with reasons as an object of the reasons that occurred.
-struct Outcomes<'ledger>(&'ledger InterfaceTotals);
-
-impl Serialize for Outcomes<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut map = serializer.serialize_map(None)?;
-        let mut done = Vec::new();
-        for outcome in Outcome::ALL {
-            let name = outcome.name();
-            if outcome.reason().is_none() {
-                map.serialize_entry(name, &self.0.outcome(*outcome))?;
-            } else if !done.contains(&name) {
-                done.push(name);
-                let reasons: serde_json::Map<String, serde_json::Value> = Outcome::ALL
-                    .iter()
-                    .filter(|other| other.name() == name && self.0.outcome(**other) != 0)
-                    .filter_map(|other| Some((other.reason()?.to_owned(), self.0.outcome(*other).into())))
-                    .collect();
-                map.serialize_entry(name, &reasons)?;
-            }
-        }
-        map.end()
-    }
-}
-
-struct SerializedCounts(Counts);
-
-impl Serialize for SerializedCounts {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut counts = serializer.serialize_struct("Counts", 2)?;
-        counts.serialize_field("packets", &self.0.packets)?;
-        counts.serialize_field("octets", &self.0.octets)?;
-        counts.end()
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
     use std::time::Duration;
 
     use minimizer_common::generation::Counts;
     use minimizer_common::outcome::Outcome;
-    use minimizer_common::tuple::{Tags, Tuple};
 
     use super::{FORMER, Ledger, UNKNOWN};
     use crate::interfaces::slot::Unwatched;
-    use crate::records::drain::{InterfaceTotals, Occupancy, Totals};
-    use crate::records::record::Record;
+    use crate::records::drain::{InterfaceTotals, Totals};
 
     fn drained(packets: &[u64]) -> Totals {
         let interface = |packets: &u64| {
@@ -418,8 +273,7 @@ mod tests {
             interfaces: packets.iter().map(interface).collect(),
             unknown: InterfaceTotals::ZERO,
             recorded: Counts { packets: sum, octets: sum * 40 },
-            residuals: Vec::new(),
-            occupancy: Occupancy::default(),
+            ..Totals::default()
         }
     }
 
@@ -435,11 +289,6 @@ mod tests {
         let seen: Vec<_> = ledger.interfaces().map(|(name, totals)| (name, totals.seen_packets)).collect();
         assert_eq!(seen, [("eth0", 7), ("eth2", 6), (FORMER, 5)]);
         assert!(ledger.is_balanced());
-        let json = serde_json::to_value(&ledger).expect("a ledger is JSON");
-        assert_eq!(json["interfaces"]["eth2"]["unwatched_times"], 2);
-        assert_eq!(json["interfaces"]["eth2"]["unwatched_seconds"], 1.5);
-        assert_eq!(json["interfaces"]["eth0"].get("unwatched_times"), None);
-        assert_eq!(json["interfaces"][FORMER]["seen"], 5);
     }
 
     #[test]
@@ -462,47 +311,27 @@ mod tests {
 
     #[test]
     fn packets_are_counted_by_version_and_protocol_of_each_interface() {
-        let record = |tags, protocol, packets| Record {
-            tuple: Tuple::new([0; 4], (0, 0), tags, protocol, 0),
-            ingress_interface: 0,
-            control_bits: 0,
-            packets,
-            octets: 0,
-            start_ms: 0,
-            end_ms: 0,
-            selector_id: 0,
-        };
-        let second = Tags::default().with_interface(1);
         let mut ledger = Ledger::new(vec!["a".to_owned(), "b".to_owned()]);
-        ledger.add_protocols([
-            record(Tags::default(), 6, 2),
-            record(second, 6, 3),
-            record(second, 17, 4),
-            record(second.with_ipv6(), 58, 5),
-            record(second.with_ipv6(), 132, 6),
-            record(Tags::default().with_interface(2), 6, 7),
-        ]);
-        let counted: Vec<_> = ledger.protocols().map(|(name, packets)| (name, *packets)).collect();
-        let expected = [("a", [[2, 0, 0, 0], [0; 4]]), ("b", [[3, 4, 0, 0], [0, 0, 5, 6]])];
-        assert_eq!(counted, expected);
+        let mut totals = drained(&[2, 9]);
+        totals.interfaces[0].protocols[0][0] = 2;
+        totals.interfaces[1].protocols = [[3, 4, 0, 0], [0, 0, 5, 6]];
+        ledger.add(&totals);
+        ledger.add(&totals);
+        let counted = |ledger: &Ledger| -> Vec<_> {
+            ledger.protocols().map(|(name, packets)| (name.to_owned(), *packets)).collect()
+        };
+        let expected = [[[4, 0, 0, 0], [0; 4]], [[6, 8, 0, 0], [0, 0, 10, 12]]];
+        assert_eq!(counted(&ledger), [("a".to_owned(), expected[0]), ("b".to_owned(), expected[1])]);
+        ledger.retire(1);
+        assert_eq!(counted(&ledger)[1].1, [[0; 4]; 2]);
     }
 
     #[test]
     fn packets_are_counted_by_the_indicator_that_selected_them() {
-        let record = |selector_id, packets| Record {
-            tuple: Tuple::default(),
-            ingress_interface: 1,
-            control_bits: 0,
-            packets,
-            octets: 0,
-            start_ms: 0,
-            end_ms: 0,
-            selector_id,
-        };
         let mut ledger = Ledger::new(Vec::new());
-        assert_eq!(serde_json::to_value(&ledger).expect("a ledger is JSON").get("selected"), None);
-        ledger.add_selected([record(1001, 3), record(0, 9), record(1002, 4), record(1001, 5)]);
-        let json = serde_json::to_value(&ledger).expect("a ledger is JSON");
-        assert_eq!(json["selected"], serde_json::json!({"1001": 8, "1002": 4}));
+        assert!(ledger.selected().is_empty());
+        ledger.add(&Totals { selected: BTreeMap::from([(1001, 3), (1002, 4)]), ..drained(&[]) });
+        ledger.add(&Totals { selected: BTreeMap::from([(1001, 5)]), ..drained(&[]) });
+        assert_eq!(*ledger.selected(), [(1001, 8), (1002, 4)].into());
     }
 }

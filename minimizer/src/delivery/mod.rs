@@ -3,9 +3,13 @@
 pub mod account;
 pub mod accounting;
 pub mod batch;
+pub mod ending;
 pub mod history;
 pub mod ledger;
 pub mod loss;
 pub mod queue;
 pub mod sender;
+pub mod settlement;
 pub mod sink;
+pub mod tally;
+pub mod waiting;

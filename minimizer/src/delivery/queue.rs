@@ -1,41 +1,29 @@
-//! The queue of a sink: a bounded queue in which the oldest batch gives way, and the account of what went through it.
+//! The queue of a sink: the batches that wait for it, within bounds, and the account of everything that went through.
 
-use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use minimizer_common::generation::Counts;
 
-use super::account::{Account, Tally};
+use crate::delivery::account::Account;
 use crate::delivery::batch::Batch;
 use crate::delivery::loss::Loss;
+use crate::delivery::settlement::Entry;
 use crate::delivery::sink::SinkError;
-
-/// How much may wait. One batch always may.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Bounds {
-    /// Records, as they were collected.
-    pub records: u64,
-    /// Octets of memory. Sinks share the records: each counts them as its own.
-    pub octets: u64,
-}
-
-impl Default for Bounds {
-    fn default() -> Self {
-        Self { records: 1_000_000, octets: 128 << 20 }
-    }
-}
+use crate::delivery::tally::{Portion, Tally};
+use crate::delivery::waiting::{Bounds, Size, Waiting};
 
 /// Batches on their way to one sink: the drain appends them, and one sender takes them.
 pub struct Queue {
     recipient: Option<String>,
-    bounds: Bounds,
     state: Mutex<State>,
     changed: Condvar,
 }
 
 struct State {
-    waiting: VecDeque<Arc<Batch>>,
+    waiting: Waiting<Arc<Batch>>,
+    /// Octets of the batch that the sender has taken out and is handing over.
+    handed_octets: u64,
     is_closed: bool,
     account: Account,
 }
@@ -44,20 +32,21 @@ struct State {
 pub enum Next {
     /// Delivers a batch.
     Batch(Arc<Batch>),
-    /// Looks after the sink: the time it asked for has come.
+    /// Tends the sink: the time it asked for has come.
     Tend,
     /// Ends: no batch will come any more.
     End,
 }
 
 impl Queue {
-    /// An empty queue to the sink of that name and kind, for a recipient or the first one of the policy.
+    /// An empty queue to the sink of that name and kind. It gets the records of that recipient, or of the first one of the
+    /// policy.
     #[must_use]
     pub fn new(name: &str, recipient: Option<&str>, kind: &str, bounds: Bounds) -> Self {
         let account = Account::new(name, recipient.unwrap_or_default(), kind);
-        let state = State { waiting: VecDeque::new(), is_closed: false, account };
+        let state = State { waiting: Waiting::new(bounds), handed_octets: 0, is_closed: false, account };
         let recipient = recipient.map(str::to_owned);
-        Self { recipient, bounds, state: Mutex::new(state), changed: Condvar::new() }
+        Self { recipient, state: Mutex::new(state), changed: Condvar::new() }
     }
 
     /// Whose records go this way; `None` for the first recipient of the policy.
@@ -72,42 +61,37 @@ impl Queue {
         self.lock().account.clone()
     }
 
-    /// Appends a batch, and drops the oldest that wait when there are too many. It waits for nobody.
-    pub fn push(&self, batch: &Arc<Batch>) {
-        let mut gone = Vec::new();
+    /// Appends a batch. The oldest give way when too many wait, so that it waits for nobody. Returns what the ledger has to
+    /// enter for them.
+    #[must_use]
+    pub(super) fn push(&self, batch: &Arc<Batch>) -> Vec<Entry> {
         let mut state = self.lock();
         if self.recipient.is_none()
             && let Some(first) = batch.terms.compiled.policy.recipients.first()
         {
             state.account.recipient.clone_from(&first.name);
         }
-        state.account.offer(collected(batch));
-        state.waiting.push_back(Arc::clone(batch));
-        while state.waiting.len() > 1 && self.is_exceeded(&state) {
-            let Some(oldest) = state.waiting.pop_front() else { break };
-            let loss = state.account.loss();
-            state.account.lose(collected(&oldest), loss);
-            gone.push(oldest);
+        let tally = collected(batch);
+        state.account.offer(tally);
+        let size = Size { records: tally.records, octets: batch.octets() };
+        let gone = state.waiting.push(Arc::clone(batch), size);
+        let loss = state.account.loss();
+        for batch in &gone {
+            state.account.lose(collected(batch), loss);
         }
-        state.account.queue_bytes = octets(&state);
+        state.count_octets();
         drop(state);
         self.changed.notify_all();
-        for batch in gone {
-            batch.delivery.settle(Counts::default(), Counts::default());
-        }
-    }
-
-    fn is_exceeded(&self, state: &State) -> bool {
-        let records: u64 = state.waiting.iter().map(|batch| collected(batch).records).sum();
-        octets(state) > self.bounds.octets || records > self.bounds.records
+        gone.iter().filter_map(|batch| batch.settlement.settle(Portion::default())).collect()
     }
 
     /// Waits for a batch, for `tend_at`, or for the end.
     pub fn next(&self, tend_at: Option<Instant>) -> Next {
         let mut state = self.lock();
         loop {
-            if let Some(batch) = state.waiting.pop_front() {
-                state.account.queue_bytes = octets(&state);
+            if let Some((batch, size)) = state.waiting.pop() {
+                state.handed_octets = size.octets;
+                state.count_octets();
                 return Next::Batch(batch);
             }
             if state.is_closed {
@@ -137,30 +121,43 @@ impl Queue {
         self.changed.notify_all();
     }
 
-    /// Enters a batch of which everything was handed over: so many records, and `suppressed` of its packets in sums without
-    /// keys.
-    pub fn exported(&self, batch: &Batch, records: usize, suppressed: Counts) {
+    /// Enters a batch that was handed over as a whole: this many records with their keys, and `suppressed` of its packets
+    /// without. Returns what the ledger has to enter.
+    #[must_use]
+    pub(super) fn exported(&self, batch: &Batch, records: usize, suppressed: Counts) -> Option<Entry> {
         let recorded = batch.totals.recorded;
         let exported = Counts {
             packets: recorded.packets - suppressed.packets,
             octets: recorded.octets - suppressed.octets,
         };
         let residuals = usize::from(suppressed.packets != 0);
+        let portion =
+            Portion { records: Tally::new(records, exported), suppressed: Tally::new(residuals, suppressed) };
         self.enter(|account| {
-            account.view(collected(batch).records, Tally::new(records + residuals, recorded).records);
-            account.export(Tally::new(records, exported), Tally::new(residuals, suppressed));
+            account.view(collected(batch).records, portion.sum().records);
+            account.export(portion);
             account.succeed();
         });
-        batch.delivery.settle(exported, suppressed);
+        self.done();
+        batch.settlement.settle(portion)
     }
 
-    /// Enters a batch that was lost as a whole.
-    pub fn lost(&self, batch: &Batch, loss: Loss) {
+    /// Enters a batch that was lost as a whole. Returns what the ledger has to enter.
+    #[must_use]
+    pub(super) fn lost(&self, batch: &Batch, loss: Loss) -> Option<Entry> {
         self.enter(|account| account.lose(collected(batch), loss));
-        batch.delivery.settle(Counts::default(), Counts::default());
+        self.done();
+        batch.settlement.settle(Portion::default())
     }
 
-    /// Enters that the sink failed; returns whether it worked before.
+    /// The sender is done with the batch that it took out.
+    pub(super) fn done(&self) {
+        let mut state = self.lock();
+        state.handed_octets = 0;
+        state.count_octets();
+    }
+
+    /// Enters that the sink failed. Returns whether it worked before.
     pub(super) fn failed(&self, error: &SinkError) -> bool {
         self.enter(|account| {
             let worked = account.failing.is_none();
@@ -180,8 +177,10 @@ impl Queue {
     }
 }
 
-fn octets(state: &State) -> u64 {
-    state.waiting.iter().map(|batch| batch.octets()).sum()
+impl State {
+    fn count_octets(&mut self) {
+        self.account.queue_bytes = self.waiting.octets() + self.handed_octets;
+    }
 }
 
 /// A batch as it was collected.

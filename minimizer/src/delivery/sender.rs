@@ -2,114 +2,54 @@
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::Arc;
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use std::{fmt, io};
 
 use minimizer_common::generation::Counts;
 use tracing::{info, warn};
 
-use super::account::Tally;
-use crate::delivery::batch::{Batch, Delivery, Offered};
+use crate::delivery::account::Account;
+use crate::delivery::accounting::Accounting;
+use crate::delivery::batch::{Batch, Offered};
+use crate::delivery::ending::Ending;
 use crate::delivery::loss::Loss;
 use crate::delivery::queue::{Next, Queue, collected};
+use crate::delivery::settlement::Share;
 use crate::delivery::sink::{CHUNK_RECORDS_MAX, Heading, Sink, SinkError, Taken};
+use crate::delivery::tally::{Portion, Tally};
 use crate::records::record::Record;
+use crate::support::backoff::Backoff;
 
-/// Pause after a first failure; it doubles with each further one.
+/// Pause after a first failure.
 const PAUSE_MIN: Duration = Duration::from_millis(100);
 /// Longest pause.
 const PAUSE_MAX: Duration = Duration::from_secs(15);
-/// Longest pause while the agent ends.
-const PAUSE_ENDING: Duration = Duration::from_millis(100);
-
-/// The moment until which senders may still deliver once the agent ends.
-#[derive(Clone, Default)]
-pub struct Ending(Arc<(Mutex<Option<Instant>>, Condvar)>);
-
-impl Ending {
-    /// Says that everything must be delivered by this moment.
-    pub fn set(&self, deadline: Instant) {
-        *self.0.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(deadline);
-        self.0.1.notify_all();
-    }
-
-    fn is_over(&self) -> bool {
-        let deadline = *self.0.0.lock().unwrap_or_else(PoisonError::into_inner);
-        deadline.is_some_and(|deadline| Instant::now() >= deadline)
-    }
-
-    /// Waits so long, or less when the agent ends; returns whether there is time left to try again.
-    fn pause(&self, pause: Duration) -> bool {
-        let deadline = self.0.0.lock().unwrap_or_else(PoisonError::into_inner);
-        // Ending: what is tried again is tried soon.
-        if let Some(end) = *deadline {
-            let left = end.saturating_duration_since(Instant::now());
-            let waited = self.0.1.wait_timeout(deadline, left.min(PAUSE_ENDING));
-            drop(waited.unwrap_or_else(PoisonError::into_inner));
-            return !left.is_zero();
-        }
-        let waited = self.0.1.wait_timeout_while(deadline, pause, |deadline| deadline.is_none());
-        let (deadline, _) = waited.unwrap_or_else(PoisonError::into_inner);
-        deadline.is_none_or(|end| Instant::now() < end)
-    }
-}
 
 /// Brings batches to a sink.
 pub struct Sender {
     name: String,
+    accounting: Accounting,
     queue: Arc<Queue>,
     sink: Box<dyn Sink>,
     ending: Ending,
-    /// Batches of which the sink still holds something, from the oldest on.
-    held: VecDeque<Part>,
-    /// The latest records, as they were collected and as the recipient gets them.
+    /// Its shares of the batches of which the sink still holds something, from the oldest on.
+    held: VecDeque<Share>,
+    /// Buffers of the latest records: with exact values, and as the recipient gets them.
     exact: Vec<Record>,
     chunk: Vec<Record>,
-    failures: u32,
+    backoff: Backoff,
     /// Tells others that the account has changed.
     changed: Box<dyn Fn() + Send>,
-}
-
-/// What became of a batch so far.
-struct Part {
-    delivery: Arc<Delivery>,
-    exported: Tally,
-    suppressed: Tally,
-    held: Tally,
-    held_suppressed: Tally,
-}
-
-impl Part {
-    /// Everything held is delivered.
-    fn deliver(&mut self, queue: &Queue) {
-        let (held, suppressed) = (std::mem::take(&mut self.held), std::mem::take(&mut self.held_suppressed));
-        queue.enter(|account| account.export(held, suppressed));
-        self.exported.add(held);
-        self.suppressed.add(suppressed);
-    }
-
-    /// Everything held is lost.
-    fn lose(&mut self, queue: &Queue, loss: Loss) {
-        let (held, suppressed) = (std::mem::take(&mut self.held), std::mem::take(&mut self.held_suppressed));
-        queue.enter(|account| {
-            account.lose(held, loss);
-            account.lose(suppressed, loss);
-        });
-    }
-
-    /// Enters the batch: nothing more will become of it.
-    fn settle(self) {
-        self.delivery.settle(self.exported.counts(), self.suppressed.counts());
-    }
 }
 
 /// Where a sender is in a batch.
 struct BatchProgress<'batch> {
     heading: Heading<'batch>,
     offered: Offered<'batch>,
-    /// The first record that the sink has not taken; those that too few sources made come last, as one.
+    share: Share,
+    /// The first record that the sink has not taken. The one that stands for those of too few sources comes last.
     next: usize,
     /// The first record that is not delivered.
     undelivered: usize,
@@ -122,6 +62,18 @@ impl BatchProgress<'_> {
     fn len(&self) -> usize {
         self.offered.len() + usize::from(self.offered.residual.is_some())
     }
+
+    /// What the sink has not taken.
+    fn rest(&self) -> Portion {
+        let mut records = Tally::default();
+        let Ok(()) = self.offered.each_exact(self.next, |exact| {
+            records.add(Tally::new(exact.len(), counts(exact)));
+            Ok::<_, Infallible>(())
+        });
+        let residuals = usize::from(self.offered.residual.is_some() && self.next <= self.offered.len());
+        let suppressed = if residuals == 1 { self.offered.suppressed } else { Counts::default() };
+        Portion { records, suppressed: Tally::new(residuals, suppressed) }
+    }
 }
 
 impl fmt::Debug for Sender {
@@ -131,10 +83,11 @@ impl fmt::Debug for Sender {
 }
 
 impl Sender {
-    /// A sender from `queue` to `sink`. `changed` is called whenever the account has changed.
+    /// A sender from `queue`, which is one of the accounting, to `sink`. `changed` is called whenever the account has changed.
     #[must_use]
     pub fn new(
         name: &str,
+        accounting: Accounting,
         queue: Arc<Queue>,
         sink: Box<dyn Sink>,
         ending: Ending,
@@ -143,13 +96,14 @@ impl Sender {
         let (held, exact, chunk) = (VecDeque::new(), Vec::new(), Vec::new());
         Self {
             name: name.to_owned(),
+            accounting,
             queue,
             sink,
             ending,
             held,
             exact,
             chunk,
-            failures: 0,
+            backoff: Backoff::with_jitter(PAUSE_MIN, PAUSE_MAX),
             changed: Box::new(changed),
         }
     }
@@ -165,7 +119,11 @@ impl Sender {
     fn work(mut self) {
         loop {
             match self.queue.next(self.sink.tend_at()) {
-                Next::Batch(batch) => self.bring(&batch),
+                Next::Batch(batch) => {
+                    self.bring(&batch);
+                    drop(batch);
+                    self.queue.done();
+                }
                 Next::Tend => self.tend(),
                 Next::End => break,
             }
@@ -188,83 +146,68 @@ impl Sender {
         }
     }
 
-    /// Brings a batch to the sink, whatever it takes, unless the agent ends meanwhile.
-    fn bring(&mut self, batch: &Arc<Batch>) {
+    /// Brings a batch to the sink until the sink has taken all of it or the agent ends.
+    fn bring(&mut self, batch: &Batch) {
         let queue = Arc::clone(&self.queue);
         let recipient = queue.recipient();
         let (Ok(heading), Ok(offered)) = (batch.heading(recipient), batch.offered(recipient)) else {
-            return self.queue.lost(batch, Loss::NoRecipient);
+            return self.accounting.lost(&queue, batch, Loss::NoRecipient);
         };
         if self.ending.is_over() {
-            return self.queue.lost(batch, Loss::Shutdown);
+            return self.accounting.lost(&queue, batch, Loss::Shutdown);
         }
-        let mut part = Part {
-            delivery: Arc::clone(&batch.delivery),
-            exported: Tally::default(),
-            suppressed: Tally::default(),
-            held: Tally::default(),
-            held_suppressed: Tally::default(),
-        };
-        let mut journey = BatchProgress { heading, offered, next: 0, undelivered: 0, is_ended: false };
-        let records = u64::try_from(journey.len()).unwrap_or(u64::MAX);
+        let share = Share::new(&batch.settlement);
+        let mut progress =
+            BatchProgress { heading, offered, share, next: 0, undelivered: 0, is_ended: false };
+        let records = u64::try_from(progress.len()).unwrap_or(u64::MAX);
         self.queue.enter(|account| account.view(collected(batch).records, records));
-        while let Err(error) = self.try_to_bring(&mut journey, &mut part) {
-            self.failed(&error, Some(&mut part));
-            if error.held_is_lost {
-                // What other records of this batch the sink held is lost to it, but not to the agent.
-                journey.next = journey.undelivered;
-            }
-            journey.is_ended = false;
+        while let Err(error) = self.try_to_bring(&mut progress) {
+            self.failed(&error, Some(&mut progress));
+            progress.is_ended = false;
             self.tell();
             if !self.pause() {
-                let rest = rest(&journey, journey.next);
-                self.queue.enter(|account| {
-                    account.lose(rest.0, Loss::Shutdown);
-                    account.lose(rest.1, Loss::Shutdown);
-                });
+                let rest = progress.rest().sum();
+                self.queue.enter(|account| account.lose(rest, Loss::Shutdown));
                 break;
             }
         }
-        if journey.is_ended {
+        if progress.is_ended {
             self.succeeded();
         }
-        if (part.held, part.held_suppressed) == Default::default() {
-            part.settle();
+        if progress.share.is_held() {
+            self.held.push_back(progress.share);
         } else {
-            self.held.push_back(part);
+            self.accounting.enter(progress.share.settle());
         }
     }
 
-    fn try_to_bring(&mut self, journey: &mut BatchProgress<'_>, part: &mut Part) -> Result<(), SinkError> {
-        self.sink.begin(&journey.heading)?;
-        while journey.next < journey.len() {
-            let offered = &journey.offered;
+    fn try_to_bring(&mut self, progress: &mut BatchProgress<'_>) -> Result<(), SinkError> {
+        self.sink.begin(&progress.heading)?;
+        while progress.next < progress.len() {
+            let offered = &progress.offered;
             let view = offered.view;
-            let (taken, tally, suppressed, next) = if journey.next < offered.len() {
-                let next = (journey.next + CHUNK_RECORDS_MAX).min(offered.len());
-                let exact = offered.exact(journey.next..next, &mut self.exact);
-                let tally = Tally::new(exact.len(), counts(exact));
+            let mut portion = Portion::default();
+            let (taken, next) = if progress.next < offered.len() {
+                let next = (progress.next + CHUNK_RECORDS_MAX).min(offered.len());
+                let exact = offered.exact(progress.next..next, &mut self.exact);
+                portion.records = Tally::new(exact.len(), counts(exact));
                 let chunk = view.valued(exact, &mut self.chunk);
-                (self.sink.take(chunk, view.fields())?, tally, Tally::default(), next)
+                (self.sink.take(chunk, view.fields())?, next)
             } else {
-                let suppressed = Tally::new(1, offered.suppressed);
+                portion.suppressed = Tally::new(1, offered.suppressed);
                 let chunk = view.valued(offered.residual.as_slice(), &mut self.chunk);
-                let taken = self.sink.take(chunk, view.residual_fields())?;
-                (taken, Tally::default(), suppressed, journey.next + 1)
+                (self.sink.take(chunk, view.residual_fields())?, progress.next + 1)
             };
-            journey.next = next;
-            part.held.add(tally);
-            part.held_suppressed.add(suppressed);
+            progress.next = next;
+            progress.share.hold(portion);
             if taken == Taken::Delivered {
-                self.delivered(Some(part));
-                journey.undelivered = next;
+                self.delivered(Some(progress));
             }
         }
         let taken = self.sink.end()?;
-        journey.is_ended = true;
+        progress.is_ended = true;
         if taken == Taken::Delivered {
-            self.delivered(Some(part));
-            journey.undelivered = journey.next;
+            self.delivered(Some(progress));
         }
         Ok(())
     }
@@ -285,56 +228,58 @@ impl Sender {
     }
 
     /// Everything that the sink held is out of the agent's hands.
-    fn delivered(&mut self, current: Option<&mut Part>) {
-        for mut part in self.held.drain(..) {
-            part.deliver(&self.queue);
-            part.settle();
+    fn delivered(&mut self, current: Option<&mut BatchProgress<'_>>) {
+        for mut share in self.held.drain(..) {
+            let portion = share.deliver();
+            self.queue.enter(|account| account.export(portion));
+            self.accounting.enter(share.settle());
         }
-        if let Some(part) = current {
-            part.deliver(&self.queue);
+        if let Some(progress) = current {
+            let portion = progress.share.deliver();
+            self.queue.enter(|account| account.export(portion));
+            progress.undelivered = progress.next;
         }
     }
 
+    /// The sink has lost what it held of earlier batches.
     fn lose_held(&mut self, loss: Loss) {
-        for mut part in self.held.drain(..) {
-            part.lose(&self.queue, loss);
-            part.settle();
+        for mut share in self.held.drain(..) {
+            let lost = share.lose().sum();
+            self.queue.enter(|account| account.lose(lost, loss));
+            self.accounting.enter(share.settle());
         }
     }
 
-    fn failed(&mut self, error: &SinkError, current: Option<&mut Part>) {
-        self.failures = self.failures.saturating_add(1);
+    fn failed(&mut self, error: &SinkError, current: Option<&mut BatchProgress<'_>>) {
         if self.queue.failed(error) {
             warn!("sink {}: {error}; tried again, longer apart each time", self.name);
         }
         if error.held_is_lost {
             self.lose_held(error.loss);
-            if let Some(part) = current {
-                (part.held, part.held_suppressed) = Default::default();
+            if let Some(progress) = current {
+                // The sink has lost it, but the agent has the batch and brings it again.
+                progress.share.lose();
+                progress.next = progress.undelivered;
             }
         }
     }
 
-    /// A batch was taken as a whole.
+    /// The sink has taken a whole batch.
     fn succeeded(&mut self) {
-        self.queue.enter(super::account::Account::succeed);
+        self.queue.enter(Account::succeed);
         self.recovered();
     }
 
     fn recovered(&mut self) {
-        self.failures = 0;
-        if self.queue.enter(super::account::Account::recover) {
+        self.backoff.reset();
+        if self.queue.enter(Account::recover) {
             info!("sink {} works again", self.name);
         }
     }
 
     /// Waits, longer after each failure; returns whether there is time left to try again.
-    fn pause(&self) -> bool {
-        let doubled = PAUSE_MIN.saturating_mul(1_u32.checked_shl(self.failures.min(16) - 1).unwrap_or(1));
-        let longest = doubled.min(PAUSE_MAX);
-        // Many agents that lost one collector must not come back to it at the same moment.
-        let jitter = f64::from(getrandom::u32().unwrap_or_default()) / f64::from(u32::MAX);
-        self.ending.pause(longest.mul_f64(0.5 + jitter / 2.0))
+    fn pause(&mut self) -> bool {
+        self.ending.pause(self.backoff.fail())
     }
 
     fn tell(&self) {
@@ -342,19 +287,6 @@ impl Sender {
         self.queue.enter(|account| account.octets_written = octets);
         (self.changed)();
     }
-}
-
-/// What the records from `next` on count, in records and in sums without keys.
-fn rest(journey: &BatchProgress<'_>, next: usize) -> (Tally, Tally) {
-    let offered = &journey.offered;
-    let mut left = Tally::default();
-    let Ok(()) = offered.each_exact(next, |exact| {
-        left.add(Tally::new(exact.len(), counts(exact)));
-        Ok::<_, Infallible>(())
-    });
-    let residuals = usize::from(offered.residual.is_some() && next <= offered.len());
-    let suppressed = if residuals == 1 { offered.suppressed } else { Counts::default() };
-    (left, Tally::new(residuals, suppressed))
 }
 
 fn counts(records: &[Record]) -> Counts {

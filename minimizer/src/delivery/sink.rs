@@ -1,22 +1,21 @@
-//! Sinks: where the records of a recipient go, and what becomes of each of them.
+//! Sinks: what takes the records of a recipient out of the agent.
 //!
-//! Each sink has a queue of its own, with a bounded queue, and a sender, which is a thread: the drain waits for none of
-//! them, and none of them for another.
+//! Each sink has a bounded queue and a sender, which is a thread. The drain waits for no sink, and no sink waits for another.
 
 use std::time::Instant;
 
+use minimizer_common::generation::Counts;
 use thiserror::Error;
 
-use crate::delivery::ledger::Ledger;
 use crate::delivery::loss::Loss;
 use crate::policy::field::Fields;
 use crate::policy::model::{Policy, Recipient};
 use crate::records::record::Record;
 
-/// Records that a sink is given at once, at most.
+/// Largest number of records that a sink is given at once.
 pub const CHUNK_RECORDS_MAX: usize = 4096;
 
-/// What stands over the records of a batch.
+/// What a sink is told of a batch before its records.
 #[derive(Clone, Copy, Debug)]
 pub struct Heading<'batch> {
     /// Number of the batch since the start of the agent, from 1 on.
@@ -27,33 +26,42 @@ pub struct Heading<'batch> {
     pub end_ms: u64,
     /// The policy under which the records were collected.
     pub policy: &'batch Policy,
-    /// Who gets them.
+    /// Who gets the records.
     pub recipient: &'batch Recipient,
-    /// The fields of its records.
+    /// The fields that the recipient gets.
     pub fields: Fields,
     /// The interfaces that are watched.
     pub interfaces: &'batch [Interface],
-    /// Totals since the start, this batch included.
-    pub ledger: &'batch Ledger,
+    /// What is in no record that was handed over, since the start, this batch included.
+    pub losses: Losses,
     /// The kernel's digest of the program that collected them, in hexadecimal.
     pub program_tag: &'batch str,
+}
+
+/// Packets and octets that are in no record that was handed over, since the start of the agent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Losses {
+    /// Found no room in the tables of the kernel and are in residual counters.
+    pub overflow: Counts,
+    /// Were in records that no sink handed over.
+    pub dropped: Counts,
 }
 
 /// An interface by its index and name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Interface {
-    /// The kernel's number of it.
+    /// The kernel's number for it.
     pub index: u32,
     /// Its name.
     pub name: String,
 }
 
-/// Whether what a sink took is out of the agent's hands.
+/// Whether what a sink has taken is out of the agent's hands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Taken {
-    /// Everything taken so far is.
+    /// Everything that was taken so far is.
     Delivered,
-    /// Something is still held, and can be lost until a later call says [`Taken::Delivered`].
+    /// The sink still holds something, and can lose it until a later call says [`Taken::Delivered`].
     Held,
 }
 
@@ -61,11 +69,11 @@ pub enum Taken {
 #[derive(Debug, Error)]
 #[error("{message}")]
 pub struct SinkError {
-    /// Under which reason records are counted that are lost by it.
+    /// The reason under which records that are lost by it are counted.
     pub loss: Loss,
     /// What failed, on what, and the fix.
     pub message: String,
-    /// Whether what the sink held is lost.
+    /// Whether the sink has lost what it held.
     pub held_is_lost: bool,
 }
 
@@ -77,35 +85,37 @@ impl SinkError {
     }
 }
 
-/// Takes the records of one recipient. After an error a sender waits, longer each time, and tries again.
+/// Takes the records of one recipient. After an error the sender waits, longer each time, and tries again.
 ///
-/// A call may block, but no longer than a few seconds: a collector that does not read is an error, [`Loss::Stalled`].
+/// A call may block for a few seconds at most: a collector that does not read is an error, [`Loss::Stalled`].
+///
+/// A sink does not see every batch: while it fails, batches that have no records give way to later ones.
 pub trait Sink: Send {
-    /// Begins a batch, or goes on with one after an error. Calls of [`Sink::take`] follow, then [`Sink::end`].
+    /// Begins a batch, or goes on with it after an error. Calls of [`Sink::take`] follow, then one of [`Sink::end`].
     ///
     /// # Errors
     /// When the batch cannot begin now.
     fn begin(&mut self, heading: &Heading<'_>) -> Result<(), SinkError>;
 
-    /// Takes records of the batch, at most [`CHUNK_RECORDS_MAX`], with these fields: those of the heading, or, for the
-    /// one record that is made of what too few sources made, counts and times only.
+    /// Takes records of the batch, at most [`CHUNK_RECORDS_MAX`]. Their fields are those of the heading; the one record that
+    /// stands for those of too few sources has counts and times only.
     ///
     /// # Errors
-    /// When none of them were taken.
+    /// When it took none of them.
     fn take(&mut self, records: &[Record], fields: Fields) -> Result<Taken, SinkError>;
 
     /// Ends the batch.
     ///
     /// # Errors
-    /// When what was taken cannot be handed on now.
+    /// When it cannot hand on now what it has taken.
     fn end(&mut self) -> Result<Taken, SinkError>;
 
-    /// When [`Sink::tend`] is to be called although no batch comes; `None` when there is nothing to do.
+    /// When to call [`Sink::tend`] although no batch comes; `None` when there is nothing to do.
     fn tend_at(&self) -> Option<Instant> {
         None
     }
 
-    /// Does what time asks for: templates sent again, a file closed. May be called early.
+    /// Does what is due, such as sending templates again or closing a file. It may be called early.
     ///
     /// # Errors
     /// When it cannot be done now.
@@ -113,12 +123,12 @@ pub trait Sink: Send {
         Ok(Taken::Delivered)
     }
 
-    /// Hands on everything that is held: the agent ends.
+    /// Hands on everything that it holds: the agent ends.
     ///
     /// # Errors
     /// When it cannot be done now.
     fn close(&mut self) -> Result<Taken, SinkError>;
 
-    /// Octets that left the agent, or were written, since the start.
+    /// Octets that it has sent or written since the start.
     fn octets_written(&self) -> u64;
 }

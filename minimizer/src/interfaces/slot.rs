@@ -7,8 +7,9 @@ use tracing::{info, warn};
 use crate::interfaces::blindness::{Blindness, Sight};
 use crate::interfaces::netlink::Link;
 use crate::kernel::attach::{Action, Mode};
+use crate::support::backoff::Backoff;
 
-/// Pause before the second attempt to attach. Each later pause is twice as long.
+/// Pause before the second attempt to attach.
 const PAUSE_MIN: Duration = Duration::from_millis(250);
 /// Pause before a second copy of the program is tried where the first saw nothing; each later pause is twice as long.
 const BLIND_PAUSE_MIN: Duration = Duration::from_secs(60);
@@ -71,7 +72,7 @@ enum State {
     /// The program is attached.
     Attached(Attached),
     /// The interface exists, but the program is not attached.
-    Blocked { reason: String, next_attempt: Instant, pause: Duration },
+    Blocked { reason: String, next_attempt: Instant, backoff: Backoff },
     /// The interface does not exist.
     Gone { since: Instant },
 }
@@ -260,14 +261,14 @@ impl InterfaceSlot {
         self.open_gap(now);
         self.name.clone_from(&link.name);
         self.up = link.up;
-        let pause = match &self.state {
-            State::Blocked { pause, .. } => (*pause * 2).min(PAUSE_MAX),
-            _ => PAUSE_MIN,
+        let mut backoff = match &self.state {
+            State::Blocked { backoff, .. } => backoff.clone(),
+            _ => Backoff::new(PAUSE_MIN, PAUSE_MAX),
         };
         if !matches!(&self.state, State::Blocked { reason: known, .. } if *known == reason) {
             warn!("{} is not watched, which is tried again: {reason}", self.name);
         }
-        self.state = State::Blocked { reason, next_attempt: now + pause, pause };
+        self.state = State::Blocked { reason, next_attempt: now + backoff.fail(), backoff };
     }
 
     /// Records that the program is taken off the interface, if it is attached, until [`Self::release`]. Returns the index

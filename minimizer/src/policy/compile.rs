@@ -1,5 +1,4 @@
-//! From a policy to what the kernel enforces: constants of the program and tables, and nothing that is not
-//! in the join of what its recipients need.
+//! Compiles a policy for the kernel, into constants of the program and tables that keep only what some recipient needs.
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -18,33 +17,32 @@ use crate::policy::join::Collected;
 use crate::policy::model::Policy;
 use crate::policy::tables::{self, Built, Content, TableError};
 use crate::policy::transform::{AddressTransform, Transform};
-use crate::records::record::Record;
 
-/// Why a policy that reads well cannot be compiled.
+/// Why a policy cannot be compiled.
 #[derive(Debug, Error)]
 pub enum PlanError {
     /// The policy cannot be used.
     #[error(transparent)]
     Policy(#[from] PolicyError),
-    /// Its prefixes or indicators do not fit.
+    /// Its prefixes or indicators do not fit into the tables.
     #[error(transparent)]
     Tables(#[from] TableError),
 }
 
-/// A policy, and what of it is compiled in the kernel.
+/// A policy, and what it is compiled to.
 #[derive(Debug)]
 pub struct CompiledPolicy {
     /// The policy.
     pub policy: Policy,
     /// What the kernel stores of a packet.
     pub collected: Collected,
-    /// The same, as constants of the program.
+    /// `collected` as constants of the program.
     pub plan: Plan,
-    /// The classes of its prefixes, for what is done at the drain.
+    /// The classes of its prefixes, for the transforms that are applied after the drain.
     pub classes: Arc<Classes>,
     /// The policy's tables.
     pub tables: Content,
-    /// The numbers of indicators in records, by the number that the kernel stores, less one.
+    /// Ids of the indicators. The kernel stores a position in here plus one.
     pub selector_ids: Vec<u64>,
     /// The finest time that is stored.
     pub time_unit: Duration,
@@ -62,7 +60,7 @@ impl CompiledPolicy {
     /// Compiles a policy.
     ///
     /// # Errors
-    /// When its tables do not fit.
+    /// If its tables do not fit.
     pub fn compile(policy: Policy) -> Result<Self, TableError> {
         let collected = policy.collected();
         let Built { content, tables, steps, selector_ids } =
@@ -74,7 +72,7 @@ impl CompiledPolicy {
         let mut plan = Plan { tables, ..constants(&collected) };
         plan.steps |= steps.0;
         plan.steps |= omitted(&collected, steps, policy.tunnels).0;
-        // What is not read needs no step.
+        // Fields that are not read need no step.
         let read = Steps(plan.steps);
         let keeps_less_of_ports =
             plan.ports_below.iter().any(|below| *below < 65_536) || plan.port_classes.contains(&1);
@@ -102,7 +100,7 @@ impl CompiledPolicy {
     /// The policy `full-record`, with these tunnels.
     ///
     /// # Panics
-    /// Never: the policy is part of this build, and tested.
+    /// Never: the policy is part of this build, and a test compiles it.
     #[must_use]
     pub fn full_record(tunnels: Tunnels) -> Arc<Self> {
         let mut policy = Policy::load("full-record", &[]).expect("a built-in policy is whole");
@@ -110,11 +108,17 @@ impl CompiledPolicy {
         Arc::new(Self::compile(policy).expect("a policy without prefixes fits"))
     }
 
-    /// The id of the indicator that the kernel stores under this number; 0 for none.
+    /// The id of the indicator that the kernel stores as this number; 0 if there is none.
     #[must_use]
     pub fn selector_id(&self, number: u32) -> u64 {
         let position = NonZeroU32::new(number).and_then(|number| usize::try_from(number.get() - 1).ok());
         position.and_then(|position| self.selector_ids.get(position)).copied().unwrap_or(0)
+    }
+
+    /// Whether the indicator that selected a packet is collected.
+    #[must_use]
+    pub fn has_selector(&self) -> bool {
+        self.collected.fields.contains_key(&Field::SelectorId)
     }
 
     /// Whether the interface is collected.
@@ -123,21 +127,7 @@ impl CompiledPolicy {
         self.collected.fields.contains_key(&Field::IngressInterface)
     }
 
-    /// Puts the numbers of indicators into records, and takes out the interface where it was not collected.
-    pub fn finish(&self, records: &mut [Record]) {
-        let has_interface = self.has_interface();
-        if has_interface && self.selector_ids.is_empty() {
-            return;
-        }
-        for record in records {
-            record.selector_id = self.selector_id(record.tuple.selector);
-            if !has_interface {
-                record.ingress_interface = 0;
-            }
-        }
-    }
-
-    /// Bits of a slot's key that can be set for packets of one IP version, the number of an indicator included.
+    /// How many bits of a slot's key can be set for packets of one IP version, those of the indicator's number included.
     #[must_use]
     pub fn key_bits(&self, ipv6: bool) -> u32 {
         let Plan { ipv6_masks, ipv4_masks, icmp_masks, tags_mask, kind_mask, .. } = self.plan;
@@ -170,7 +160,7 @@ impl CompiledPolicy {
     }
 }
 
-/// The fields of addresses: of IPv4, then of IPv6.
+/// The fields of addresses: IPv4, then IPv6.
 const ADDRESSES: [Field; 4] = [
     Field::SourceIPv4Address,
     Field::DestinationIPv4Address,
@@ -178,10 +168,10 @@ const ADDRESSES: [Field; 4] = [
     Field::DestinationIPv6Address,
 ];
 
-/// The mask of types and codes that takes nothing away.
+/// The mask of types and codes that keeps all bits.
 const ICMP_EXACT: u32 = 0x00ff_00ff;
 
-/// The constants for what is collected, without tables.
+/// The constants for what is collected, without those of the tables.
 fn constants(collected: &Collected) -> Plan {
     let transform = |field| collected.fields.get(&field);
     let has = |field| collected.fields.contains_key(&field);
@@ -243,7 +233,7 @@ fn constants(collected: &Collected) -> Plan {
         (has(Field::VlanId), Tags::VLAN),
         (has(Field::Dot1qCustomerVlanId), Tags::CUSTOMER_VLAN),
         (has(Field::IngressInterface), Tags::INTERFACE),
-        // Without any address the version is nobody's.
+        // Without addresses no recipient is told the IP version.
         (ADDRESSES.into_iter().any(has), Tags::VERSION),
     ];
     plan.tags_mask = tags.iter().filter(|(is_kept, _)| *is_kept).fold(0, |mask, (_, tags)| mask | tags.0);
@@ -258,7 +248,7 @@ fn constants(collected: &Collected) -> Plan {
     let protocol = if has(Field::ProtocolIdentifier) { 0xff } else { 0 };
     let class_of_service = if has(Field::IpClassOfService) { 0xff00 } else { 0 };
     plan.kind_mask = protocol | class_of_service | control_bits << 16;
-    // What is not read needs no mask.
+    // Control bits that are not read need no mask.
     let is_masked = control_bits != 0 && control_bits != 0xfff;
     add(protocol == 0 || is_masked, Steps::KIND);
 
@@ -270,10 +260,10 @@ fn constants(collected: &Collected) -> Plan {
     plan
 }
 
-/// What need not be read, because nobody receives it and nothing is decided by it.
+/// Steps that leave out the reading of fields: those that nobody receives and on which no decision depends.
 fn omitted(collected: &Collected, judged: Steps, tunnels: Tunnels) -> Steps {
     let has = |fields: &[Field]| fields.iter().any(|field| collected.fields.contains_key(field));
-    // Classes and hosts are looked up by address, indicators also by port, tunnels by port.
+    // Classes and hosts are found by address, indicators by address and port, tunnels by port.
     let judges_addresses = judged.intersects(Steps::TRIE.union(Steps::HOSTS_IPV4).union(Steps::HOSTS_IPV6));
     let judges_ports = judged.intersects(Steps::SELECT) || !tunnels.is_empty();
     let ports = [Field::SourceTransportPort, Field::DestinationTransportPort];
@@ -304,7 +294,7 @@ fn address(transform: Option<&Transform>, class: Class) -> AddressTransform {
     }
 }
 
-/// The bits kept of an address of `octets` octets.
+/// The bits that are kept of an address of `octets` octets.
 fn mask(transform: AddressTransform, octets: usize) -> [u8; 16] {
     let bits = match transform {
         AddressTransform::Omitted | AddressTransform::Pseudonym => 0,

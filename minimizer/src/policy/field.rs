@@ -23,6 +23,12 @@ macro_rules! fields {
                 match self { $(Self::$variant => $name,)+ }
             }
 
+            /// What comes before its value in a JSON object: a comma, its name as a key, a colon.
+            #[must_use]
+            pub const fn json_key(self) -> &'static str {
+                match self { $(Self::$variant => concat!(",\"", $name, "\":"),)+ }
+            }
+
             /// Number in the IANA IPFIX registry.
             #[must_use]
             pub const fn number(self) -> u16 {
@@ -115,6 +121,12 @@ impl Fields {
     #[must_use]
     pub const fn with(self, field: Field) -> Self {
         Self(self.0 | 1 << field as u32)
+    }
+
+    /// The fields that are in both sets.
+    #[must_use]
+    pub const fn and(self, other: Self) -> Self {
+        Self(self.0 & other.0)
     }
 
     /// Whether the field is in the set.

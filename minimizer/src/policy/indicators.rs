@@ -1,6 +1,7 @@
 //! Indicators: their text, and files of them.
 
 use jiff::Timestamp;
+use minimizer_common::protocol::{Protocol, Transport};
 use thiserror::Error;
 
 use crate::policy::prefixes::{Prefix, PrefixError, content};
@@ -21,26 +22,6 @@ pub struct Indicator {
     /// The ranges (first, last) of the endpoint's port; any port if empty.
     pub ports: Vec<(u16, u16)>,
 }
-
-/// Protocols by name.
-const PROTOCOLS: [(&str, u8); 14] = [
-    ("icmp", 1),
-    ("ipip", 4),
-    ("tcp", 6),
-    ("udp", 17),
-    ("dccp", 33),
-    ("ipv6", 41),
-    ("gre", 47),
-    ("esp", 50),
-    ("ah", 51),
-    ("icmpv6", 58),
-    ("ospf", 89),
-    ("pim", 103),
-    ("sctp", 132),
-    ("udplite", 136),
-];
-/// Protocols with ports.
-const WITH_PORTS: [u8; 5] = [6, 17, 33, 132, 136];
 
 /// What is wrong with the text of an indicator.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -78,14 +59,13 @@ pub enum IndicatorError {
 }
 
 fn names() -> String {
-    PROTOCOLS.map(|(name, _)| name).join(", ")
+    Protocol::ALL.map(|protocol| protocol.word).join(", ")
 }
 
 /// The name of a protocol, or its number.
 #[must_use]
 pub fn protocol_name(protocol: u8) -> String {
-    let name = PROTOCOLS.iter().find(|(_, number)| *number == protocol).map(|(name, _)| (*name).to_owned());
-    name.unwrap_or_else(|| protocol.to_string())
+    Protocol::numbered(protocol).map_or_else(|| protocol.to_string(), |protocol| protocol.word.to_owned())
 }
 
 impl Indicator {
@@ -156,11 +136,11 @@ fn traffic(text: &str) -> Result<(u8, Vec<(u16, u16)>), IndicatorError> {
         Some((name, ports)) => (name, Some(ports)),
         None => (text, None),
     };
-    let known = PROTOCOLS.iter().find(|(known, _)| known.eq_ignore_ascii_case(name));
-    let protocol = known.map(|(_, number)| *number).or_else(|| number(name));
+    let known = Protocol::named(name).map(|protocol| protocol.number);
+    let protocol = known.or_else(|| number(name));
     let protocol = protocol.ok_or_else(|| IndicatorError::Protocol(name.to_owned()))?;
     let Some(ports) = ports else { return Ok((protocol, Vec::new())) };
-    if !WITH_PORTS.contains(&protocol) {
+    if !Transport::of(protocol).has_ports() {
         return Err(IndicatorError::NoPorts(name.to_owned()));
     }
     let ranges: Option<Vec<_>> = ports.split(',').map(range).collect();
@@ -225,7 +205,7 @@ mod tests {
             ("1 1969-12-31T00:00:00Z 192.0.2.1", "from 1970"),
             ("1 2106-12-31T00:00:00Z 192.0.2.1", "to 2105"),
             ("1 - 192.0.2.1/24", "write 192.0.2.0/24"),
-            ("1 - * quic", "icmp, ipip, tcp"),
+            ("1 - * quic", "icmp, igmp, ipip, tcp"),
             ("1 - * 256", "0 to 255"),
             ("1 - * icmp/8", "has no ports"),
             ("1 - * tcp/", "are no ports"),

@@ -15,7 +15,7 @@ use minimizer_common::tables::{
     CLASS_DOMESTIC, CLASS_FOREIGN, CLASS_NEVER, ENTRY_WORDS, Entry, LIST_ENTRIES_MAX, NODE_WORDS, Node,
     POINTER, Roots, Tables, direction_bit,
 };
-use minimizer_ebpf::policy::judge::Nodes;
+use minimizer_ebpf::policy::nodes::Nodes;
 use thiserror::Error;
 
 use crate::policy::class::Class;

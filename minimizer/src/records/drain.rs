@@ -1,14 +1,19 @@
 //! Empties a quiet generation: copies what was counted, zeroes it, merges the CPUs.
 
+use std::collections::BTreeMap;
+
 use minimizer_common::generation::{
     Counts, INTERFACES_MAX, InterfaceCounters, Shape, UNKNOWN_INTERFACE, WAYS,
 };
 use minimizer_common::outcome::Outcome;
+use minimizer_common::protocol::ProtocolClass;
 use minimizer_common::tuple::Slot;
 
 use crate::kernel::generations::Quiet;
-use crate::records::merge::Merge;
-use crate::records::record::Record;
+use crate::records::packed::{Packed, Packing, SlotDecoder};
+
+/// Packets of IPv4 and of IPv6, in the order of [`ProtocolClass::ALL`].
+pub type ProtocolPackets = [[u64; ProtocolClass::ALL.len()]; 2];
 
 /// What one interface saw in one generation, over all CPUs.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,12 +26,25 @@ pub struct InterfaceTotals {
     pub octets_counted: u64,
     /// Packets by outcome, in the order of [`Outcome::ALL`].
     pub outcomes: [u64; Outcome::COUNT],
+    /// Packets in records by IP version and protocol. All zero unless the policy collects both protocol and interface.
+    pub protocols: ProtocolPackets,
+}
+
+impl Default for InterfaceTotals {
+    fn default() -> Self {
+        Self::ZERO
+    }
 }
 
 impl InterfaceTotals {
     /// Totals of an interface that saw nothing.
-    pub const ZERO: Self =
-        Self { seen_packets: 0, seen_octets: 0, octets_counted: 0, outcomes: [0; Outcome::COUNT] };
+    pub const ZERO: Self = Self {
+        seen_packets: 0,
+        seen_octets: 0,
+        octets_counted: 0,
+        outcomes: [0; Outcome::COUNT],
+        protocols: [[0; ProtocolClass::ALL.len()]; 2],
+    };
 
     /// Packets that ended with `outcome`.
     #[must_use]
@@ -39,8 +57,10 @@ impl InterfaceTotals {
         self.seen_packets += other.seen_packets;
         self.seen_octets += other.seen_octets;
         self.octets_counted += other.octets_counted;
-        for (total, counter) in self.outcomes.iter_mut().zip(other.outcomes) {
-            *total += counter;
+        let outcomes = self.outcomes.iter_mut().zip(&other.outcomes);
+        let protocols = self.protocols.as_flattened_mut().iter_mut().zip(other.protocols.as_flattened());
+        for (total, packets) in outcomes.chain(protocols) {
+            *total += packets;
         }
     }
 
@@ -54,7 +74,7 @@ impl InterfaceTotals {
     }
 }
 
-/// Packets that found no room, of one interface, IP version and protocol.
+/// Packets of one interface, IP version and protocol for which the table had no room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ResidualTotals {
     /// Slot number of the interface.
@@ -74,11 +94,11 @@ pub struct ResidualTotals {
 pub struct Occupancy {
     /// Slots in use, over all CPUs.
     pub slots_used: u64,
-    /// Slots there are.
+    /// Slots in the tables of all CPUs.
     pub slots: u64,
     /// Spill log entries in use, over all CPUs.
     pub spill_used: u64,
-    /// Spill log entries there are.
+    /// Entries in the spill logs of all CPUs.
     pub spill: u64,
     /// Slots of one CPU.
     pub slots_per_cpu: u64,
@@ -114,17 +134,19 @@ impl Occupancy {
     }
 }
 
-/// What one drain found beside the records.
-#[derive(Clone, Debug)]
+/// What one drain found besides the records.
+#[derive(Clone, Debug, Default)]
 pub struct Totals {
     /// Totals by interface slot.
     pub interfaces: Vec<InterfaceTotals>,
     /// Totals of every interface that nobody watches.
     pub unknown: InterfaceTotals,
-    /// Packets and octets in the records.
+    /// Packets and octets in records.
     pub recorded: Counts,
-    /// Counts counters that are not zero.
+    /// Residual counters that are not zero.
     pub residuals: Vec<ResidualTotals>,
+    /// Packets in records by the id of the indicator that selected them. Empty unless the policy collects the id.
+    pub selected: BTreeMap<u64, u64>,
     /// How full the generation was.
     pub occupancy: Occupancy,
 }
@@ -140,29 +162,18 @@ impl Totals {
     }
 }
 
-/// Drains a quiet generation into `records` and leaves it all zero.
-///
-/// `milliseconds` turns a slot's time unit into milliseconds since 1970.
-pub fn drain(quiet: &mut Quiet<'_>, records: &mut Records, milliseconds: impl Fn(u32) -> u64) -> Totals {
-    let Records { merge, if_indices } = records;
-    drain_slots(quiet, if_indices.len(), |slot| {
-        merge.add(Record::of(slot, if_indices, &milliseconds));
-    })
-}
-
-/// Drains a quiet generation of so many interfaces and leaves it all zero. Each slot in use is given to `take`; one
-/// flow may be in several.
-pub fn drain_slots(quiet: &mut Quiet<'_>, interfaces: usize, mut take: impl FnMut(&Slot)) -> Totals {
+/// Drains a quiet generation and leaves it all zero. `packing` is empty before and after: it lends the tables in which flows
+/// are merged. `decoder` must be the one for the policy and time under which the generation counted.
+pub fn drain(quiet: &mut Quiet<'_>, packing: &mut Packing, decoder: SlotDecoder) -> (Packed, Totals) {
     let shape = quiet.shape();
-    let mut interfaces = vec![InterfaceTotals::ZERO; interfaces];
+    let mut interfaces = vec![InterfaceTotals::ZERO; decoder.interfaces()];
     let mut unknown = InterfaceTotals::ZERO;
-    let mut recorded = Counts::default();
     let mut residuals = Vec::new();
     let mut occupancy = Occupancy::empty(shape);
+    let mut sums = Sums::new(&decoder);
     let mut take = |slot: &mut Slot| {
-        recorded.packets += u64::from(slot.packets());
-        recorded.octets += slot.octets();
-        take(slot);
+        sums.add(slot);
+        packing.add(slot);
         *slot = Slot::default();
     };
     for cpu in 0..shape.cpus {
@@ -192,7 +203,55 @@ pub fn drain_slots(quiet: &mut Quiet<'_>, interfaces: usize, mut take: impl FnMu
         let spilled = usize::try_from(spilled).unwrap_or(usize::MAX);
         quiet.spill(cpu).iter_mut().take(spilled).for_each(&mut take);
     }
-    Totals { interfaces, unknown, recorded, residuals, occupancy }
+    let Sums { recorded, protocols, selected, .. } = sums;
+    for (totals, protocols) in interfaces.iter_mut().zip(protocols) {
+        totals.protocols = protocols;
+    }
+    let selected = decoder.by_selector_id(&selected);
+    (packing.take(decoder), Totals { interfaces, unknown, recorded, residuals, selected, occupancy })
+}
+
+/// Sums over slots, made while they are scanned.
+struct Sums {
+    recorded: Counts,
+    /// Whether slots tell both the interface and the protocol.
+    has_protocols: bool,
+    /// By interface slot.
+    protocols: [ProtocolPackets; INTERFACES_MAX],
+    /// Packets by the number that the kernel stores for an indicator, less one.
+    selected: Vec<u64>,
+}
+
+impl Sums {
+    fn new(decoder: &SlotDecoder) -> Self {
+        Self {
+            recorded: Counts::default(),
+            has_protocols: decoder.has_protocols(),
+            protocols: Default::default(),
+            selected: vec![0; decoder.selectors()],
+        }
+    }
+
+    #[inline(always)]
+    fn add(&mut self, slot: &Slot) {
+        let packets = u64::from(slot.packets());
+        self.recorded.packets += packets;
+        self.recorded.octets += slot.octets();
+        if self.has_protocols {
+            let tuple = slot.tuple();
+            let interface = usize::try_from(tuple.tags().interface()).unwrap_or(usize::MAX);
+            if let Some(versions) = self.protocols.get_mut(interface) {
+                let class = ProtocolClass::of(tuple.protocol());
+                versions[usize::from(tuple.tags().is_ipv6())][class as usize] += packets;
+            }
+        }
+        if !self.selected.is_empty() {
+            let position = usize::try_from(slot.selector()).unwrap_or(usize::MAX).wrapping_sub(1);
+            if let Some(selected) = self.selected.get_mut(position) {
+                *selected += packets;
+            }
+        }
+    }
 }
 
 fn take_counters(counters: &mut InterfaceCounters, totals: &mut InterfaceTotals) {
@@ -216,25 +275,5 @@ fn take_residuals(counters: &mut [Counts], totals: &mut Vec<ResidualTotals>) {
         } else {
             totals.push(ResidualTotals { interface, ipv6, protocol, packets, octets });
         }
-    }
-}
-
-/// Records by tuple: one flow may be in the tables of several CPUs and many times in a spill log.
-#[derive(Debug)]
-pub struct Records {
-    merge: Merge<Record>,
-    if_indices: Vec<u32>,
-}
-
-impl Records {
-    /// No records yet; `if_indices` gives the interface index of each slot number in use.
-    #[must_use]
-    pub fn new(if_indices: Vec<u32>) -> Self {
-        Self { merge: Merge::default(), if_indices }
-    }
-
-    /// Takes the records out, one for each distinct tuple, in no particular order.
-    pub fn take(&mut self) -> Vec<Record> {
-        self.merge.take()
     }
 }

@@ -1,18 +1,18 @@
 //! The master secret, and every key that is derived from it.
 //!
-//! | key | derived from | as long as |
+//! | key | derived from | lives as long as |
 //! |---|---|---|
-//! | of the kernel's pseudonyms | the secret and the epoch; without a lasting secret it is drawn anew | the epoch |
+//! | of the kernel's pseudonyms | the secret and the epoch; without a lasting secret it is random | the epoch |
 //! | of a recipient's pseudonyms | the secret, the recipient's name, the epoch | the epoch |
 //! | of a recipient's preserved prefixes | the secret, the recipient's name | the secret |
 //!
-//! Hosts with the same secret agree on all of them. A lasting secret can derive the key of a past epoch again: who
-//! wants destroyed keys to stay destroyed gives none. Then keys live in this process only, and that of an epoch,
-//! without which no pseudonym of it can be made or checked, is gone with the epoch. Prefixes are preserved alike in
-//! all epochs, since what a recipient compares them for is longer than an epoch.
+//! Hosts with the same secret derive the same keys. A lasting secret can derive the key of a past epoch again; an operator who
+//! wants destroyed keys to stay destroyed configures no secret. Then all keys live in this process only, and when an epoch
+//! ends, its key is gone: nobody can make or check its pseudonyms any more. Prefixes are preserved in the same way in all
+//! epochs, because recipients compare them over longer times than an epoch.
 //!
-//! Derivation is HKDF-SHA256 (RFC 5869). No two keys have the same `info`: it names the purpose, and every part of it is of
-//! fixed length or has its length before it.
+//! Keys are derived by HKDF-SHA256 (RFC 5869). No two keys have the same `info`: it names the purpose, and each of its parts
+//! has a fixed length or is preceded by its length.
 
 mod epochs;
 mod error;
@@ -37,7 +37,7 @@ pub const CREDENTIAL: &str = "minimizer.key";
 const CREDENTIALS_DIRECTORY: &str = "CREDENTIALS_DIRECTORY";
 /// Octets of the master secret.
 pub const SECRET_OCTETS: usize = 32;
-/// Tells the secrets of this purpose from those of any other.
+/// Separates these keys from those that another program derives from the same secret.
 const SALT: &[u8] = b"minimizer master secret v1";
 
 /// The master secret.
@@ -62,17 +62,17 @@ pub struct RecipientKeys {
 }
 
 impl Keys {
-    /// The secret in the file, else the one that systemd gives to the service, else one for this process only.
+    /// The secret in the file; without one, the secret that systemd gives to the service; without that, a random one.
     ///
     /// # Errors
-    /// When a file is there that cannot be read, that others may read or write, or that holds no secret.
+    /// If there is a file, and it cannot be read, others may read or write it, or it holds no secret.
     pub fn load(file: Option<&Path>) -> Result<Self, KeyError> {
         if let Some(path) = file {
             return Self::read(path, Placed::ByOperator);
         }
         if let Some(directory) = env::var_os(CREDENTIALS_DIRECTORY) {
             let path = Path::new(&directory).join(CREDENTIAL);
-            // One that is there and cannot be read is an error, not a reason to go without.
+            // A secret that exists and cannot be read is an error, not a reason to go without one.
             if !matches!(path.try_exists(), Ok(false)) {
                 return Self::read(&path, Placed::BySystemd);
             }
@@ -97,8 +97,8 @@ impl Keys {
         self.lasting
     }
 
-    /// The key of the kernel's pseudonyms in the epoch that begins at this second since 1970: the same at every
-    /// call when the secret is lasting, and never the same otherwise.
+    /// The key of the kernel's pseudonyms in the epoch that begins at this second since 1970. With a lasting secret every
+    /// call gives the same key, without one every call gives another.
     ///
     /// # Errors
     /// When the system gives no random numbers.
@@ -128,7 +128,7 @@ impl Keys {
         }
     }
 
-    /// `info` is a purpose, of which none is the beginning of another, and what is particular to the key.
+    /// `info` is a purpose, then what is particular to the key. No purpose may be the beginning of another.
     fn derive<const OCTETS: usize>(&self, info: &[&[u8]]) -> Zeroizing<[u8; OCTETS]> {
         let mut key = Zeroizing::new([0; OCTETS]);
         Hkdf::<Sha256>::new(Some(SALT), &*self.secret)
@@ -139,14 +139,14 @@ impl Keys {
 }
 
 impl PseudonymKey {
-    /// Keys are read as SipHash reads them.
+    /// Reads the octets as SipHash reads its key: two little-endian words.
     fn of(octets: &[u8; 16]) -> Self {
         let (first, second) = octets.split_at(8);
         let word = |octets: &[u8]| octets.iter().rev().fold(0, |word, octet| word << 8 | u64::from(*octet));
         Self(Zeroizing::new([word(first), word(second)]))
     }
 
-    /// The two words of the key. Whoever copies them also zeroes the copy.
+    /// The two words of the key. A caller that copies them must zero the copy.
     #[must_use]
     pub fn words(&self) -> &[u64; 2] {
         &self.0

@@ -8,7 +8,7 @@ use minimizer_common::tuple::Tuple;
 
 use crate::records::record::Record;
 
-/// What can be merged.
+/// Counts of a flow that can be merged with others.
 pub trait Flow {
     /// What tells flows apart.
     type Key: Eq + Hash;
@@ -16,18 +16,18 @@ pub trait Flow {
     /// The key.
     fn key(&self) -> Self::Key;
 
-    /// Adds what another record of the same flow counted; `false` if the sum would not fit, and nothing was added.
+    /// Adds what another record of the same flow counted. Returns `false`, and adds nothing, if the sum would not fit.
     #[must_use]
     fn absorb(&mut self, other: &Self) -> bool;
 }
 
-/// Records, one for each key, but for those whose sums do not fit into one.
+/// Records by key: one for each, or several where the sums would not fit into one.
 #[derive(Debug)]
 pub struct Merge<R> {
     records: Vec<R>,
     /// Positions in `records`, by the hash of the key. Four billion records would take 160 GB and more.
     positions: HashTable<u32>,
-    /// Keyed anew in every process: who chooses the flows must not choose where they collide.
+    /// Has random keys, so that nobody who chooses the flows can make them collide.
     hasher: RandomState,
 }
 
@@ -38,7 +38,7 @@ impl<R> Default for Merge<R> {
 }
 
 impl<R> Merge<R> {
-    /// Nothing yet, with room for so many records: a table that grows hashes all of them again.
+    /// An empty one with room for so many records. A table that grows has to hash all its records again.
     #[must_use]
     pub fn with_capacity(records: usize) -> Self {
         Self {
@@ -48,7 +48,7 @@ impl<R> Merge<R> {
         }
     }
 
-    /// Takes the records out, by their positions.
+    /// Takes the records out, in the order of their positions.
     pub fn take(&mut self) -> Vec<R> {
         self.positions.clear();
         std::mem::take(&mut self.records)
@@ -56,7 +56,7 @@ impl<R> Merge<R> {
 }
 
 impl<R: Flow> Merge<R> {
-    /// Adds a record to the one with its key, or as a new one, and returns the position of either among all.
+    /// Adds a record to the one with the same key, or as a new one. Returns the position of the record that has it now.
     pub fn add(&mut self, record: R) -> usize {
         let Self { records, positions, hasher } = self;
         let key = record.key();

@@ -1,6 +1,7 @@
-//! The records of a batch while they wait: 40 octets of a flow of IPv4, 64 of IPv6. Whoever works with them unpacks a few
-//! thousand at a time.
+//! The records of a batch, packed while they wait: 40 octets for an IPv4 flow, 64 for IPv6. A [`Record`] takes 96, so users
+//! unpack a few thousand at a time.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -11,7 +12,7 @@ use crate::policy::compile::CompiledPolicy;
 use crate::records::merge::{Flow, Merge};
 use crate::records::record::Record;
 
-/// A slot of whose words of addresses only the first is not zero.
+/// A slot whose address words are zero but for the first, as those of IPv4 are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Narrow {
     address: u64,
@@ -22,7 +23,7 @@ struct Narrow {
 }
 
 impl Narrow {
-    /// The same slot, if it is one.
+    /// The slot without its zero words; `None` if it is wide.
     fn of(slot: &Slot) -> Option<Self> {
         let Slot { addresses: [address, rest @ ..], transport, counters, volume, times } = *slot;
         (rest == [0; 3]).then_some(Self { address, transport, counters, volume, times })
@@ -34,7 +35,7 @@ impl Narrow {
     }
 }
 
-/// Slots count in fewer bits than records: two whose sum does not fit stay two.
+/// Slots count in fewer bits than records. Two slots whose sum would not fit stay two.
 impl Flow for Slot {
     type Key = ([u64; 4], u64, u16, u32);
 
@@ -74,7 +75,7 @@ impl Flow for Narrow {
     }
 }
 
-/// Slots by tuple: one flow may be in the tables of several CPUs and many times in a spill log.
+/// Merges slots of the same flow: it may be in the tables of several CPUs, and many times in a spill log.
 #[derive(Debug, Default)]
 pub struct Packing {
     narrow: Merge<Narrow>,
@@ -91,33 +92,74 @@ impl Packing {
         }
     }
 
-    /// Takes out what was added since the last time.
+    /// Takes out what was added since the last call.
     pub fn take(&mut self, decoder: SlotDecoder) -> Packed {
-        Packed { narrow: self.narrow.take(), wide: self.wide.take(), decoder }
+        let (mut narrow, mut wide) = (self.narrow.take(), self.wide.take());
+        // They may wait for hours: the room that was left for more would wait with them.
+        narrow.shrink_to_fit();
+        wide.shrink_to_fit();
+        Packed { narrow, wide, decoder }
     }
 }
 
-/// What slots stand for.
+/// Turns slots into records.
 pub struct SlotDecoder {
     compiled: Arc<CompiledPolicy>,
     time: TimeUnits,
+    interfaces: usize,
+    /// By interface slot; empty where the interface is not collected.
     if_indices: Vec<u32>,
 }
 
 impl SlotDecoder {
-    /// For slots that were collected under a policy, with its unit of time. `if_indices` has the index of the interface by
-    /// slot number.
+    /// A decoder of slots that were collected under this policy and with this unit of time. `if_indices` has the index of
+    /// the interface in each interface slot.
     #[must_use]
     pub fn new(compiled: &Arc<CompiledPolicy>, time: TimeUnits, if_indices: &[u32]) -> Self {
-        // Where the interface was not collected, slot number 0 stands in its place.
+        let interfaces = if_indices.len();
+        // Where the interface is not collected, every slot says 0, which is also the number of an interface slot.
         let if_indices = if compiled.has_interface() { if_indices.to_vec() } else { Vec::new() };
-        Self { compiled: Arc::clone(compiled), time, if_indices }
+        Self { compiled: Arc::clone(compiled), time, interfaces, if_indices }
+    }
+
+    /// How many interface slots are in use.
+    pub(super) const fn interfaces(&self) -> usize {
+        self.interfaces
+    }
+
+    /// Whether slots tell both the interface and the protocol.
+    pub(super) fn has_protocols(&self) -> bool {
+        self.compiled.collected.has_protocols()
+    }
+
+    /// How many indicators a slot can name.
+    pub(super) fn selectors(&self) -> usize {
+        if self.compiled.has_selector() { self.compiled.selector_ids.len() } else { 0 }
+    }
+
+    /// Packets by the ids of indicators, from packets by their positions in the policy. Zeros are left out.
+    pub(super) fn by_selector_id(&self, packets: &[u64]) -> BTreeMap<u64, u64> {
+        let mut selected = BTreeMap::new();
+        for (id, packets) in
+            self.compiled.selector_ids.iter().zip(packets).filter(|(_, packets)| **packets != 0)
+        {
+            *selected.entry(*id).or_default() += packets;
+        }
+        selected
     }
 
     fn record(&self, slot: &Slot) -> Record {
+        let tuple = slot.tuple();
+        let interface = usize::try_from(tuple.tags().interface()).unwrap_or(usize::MAX);
         Record {
+            tuple,
+            ingress_interface: self.if_indices.get(interface).copied().unwrap_or(0),
+            control_bits: slot.control_bits(),
+            packets: u64::from(slot.packets()),
+            octets: slot.octets(),
+            start_ms: self.time.milliseconds(slot.first()),
+            end_ms: self.time.milliseconds(slot.last()),
             selector_id: self.compiled.selector_id(slot.selector()),
-            ..Record::of(slot, &self.if_indices, |units| self.time.milliseconds(units))
         }
     }
 }
@@ -130,7 +172,7 @@ pub struct Packed {
 }
 
 impl Packed {
-    /// How many there are.
+    /// Number of records.
     #[must_use]
     pub const fn len(&self) -> usize {
         self.narrow.len() + self.wide.len()
@@ -142,20 +184,22 @@ impl Packed {
         self.len() == 0
     }
 
-    /// Octets of memory that they take.
+    /// Octets of memory that the records occupy.
     #[must_use]
     pub fn octets(&self) -> u64 {
-        let octets = size_of_val(&*self.narrow) + size_of_val(&*self.wide);
+        let octets = self.narrow.capacity() * size_of::<Narrow>()
+            + self.wide.capacity() * size_of::<Slot>()
+            + self.decoder.if_indices.capacity() * size_of::<u32>();
         u64::try_from(octets).unwrap_or(u64::MAX)
     }
 
-    /// All of them, one after the other.
+    /// Unpacks all records, one after the other.
     pub fn iter(&self) -> impl Iterator<Item = Record> {
         let narrow = self.narrow.iter().map(|narrow| self.decoder.record(&narrow.wide()));
         narrow.chain(self.wide.iter().map(|slot| self.decoder.record(slot)))
     }
 
-    /// Some of them, by their positions, put into `buffer`.
+    /// Unpacks the records at these positions into `buffer`, which is emptied first.
     pub fn unpack(&self, positions: Range<usize>, buffer: &mut Vec<Record>) {
         let of = |start: usize, length: usize| {
             let inside = |position: usize| position.saturating_sub(start).min(length);
@@ -206,7 +250,7 @@ mod tests {
         packing.add(&slot([4, 0, 0, 0], 2, 50, 16, (4, 5)));
         packing.add(&slot([4, 0, 0, 9], 3, 50, 16, (5, 9)));
         let packed = packing.take(decoder());
-        assert_eq!((packed.len(), packed.octets()), (20, 10 * (40 + 64)));
+        assert_eq!((packed.len(), packed.octets()), (20, 10 * (40 + 64) + 2 * 4));
         let all: Vec<_> = packed.iter().collect();
         let mut buffer = Vec::new();
         for start in 0..=20 {

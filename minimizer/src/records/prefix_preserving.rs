@@ -1,8 +1,8 @@
-//! Addresses under a permutation that preserves prefixes: two of them share as many leading bits as before.
+//! Permutations of addresses that preserve prefixes: two addresses share as many leading bits after as before.
 //!
-//! The mathematics of both schemes is the same: bit *i* is flipped or not by a keyed function of the *i* bits before it. Addresses
-//! keep their IP version. Neither hides who is who from somebody who can have packets of his choice counted, or who knows
-//! the prefixes that are busiest: that is what a preserved prefix means.
+//! Both schemes work alike: a keyed function of the first *i* bits decides whether bit *i* is flipped. Addresses keep their IP
+//! version. Preserved prefixes protect from nobody who can have packets of their choice counted or who knows which prefixes
+//! are busiest; that is inherent in preserving them.
 
 mod crypto_pan;
 
@@ -26,8 +26,8 @@ impl PrefixPreserving {
     /// The scheme under the recipient's key.
     ///
     /// # Panics
-    /// When the two halves of the key for ipcrypt-pfx are the same, with which the scheme is void: derived keys are not,
-    /// but for one in 2¹²⁸.
+    /// If the two halves of the key for ipcrypt-pfx are equal, which would make the scheme void. Of derived keys that is one
+    /// in 2¹²⁸.
     #[must_use]
     pub fn new(scheme: PrefixScheme, keys: &RecipientKeys) -> Self {
         Self(match scheme {
@@ -55,7 +55,7 @@ impl PrefixPreserving {
         match &self.0 {
             Cipher::Ipcrypt(cipher) => match cipher.encrypt_ipaddr(IpAddr::V6(Ipv6Addr::from(octets))) {
                 IpAddr::V6(address) => address.octets(),
-                // One in 2⁹⁶ falls on what looks like an IPv4 address mapped to IPv6.
+                // One result in 2⁹⁶ looks like an IPv4 address mapped to IPv6.
                 IpAddr::V4(address) => address.to_ipv6_mapped().octets(),
             },
             Cipher::CryptoPan(cipher) => cipher.ipv6(octets),

@@ -44,13 +44,13 @@ impl Policy {
 pub struct Terms {
     /// The policy.
     pub compiled: Arc<CompiledPolicy>,
-    /// The epoch of its pseudonyms; `None` where there are none.
+    /// The epoch of its pseudonyms; `None` if it has none.
     epoch: Option<Arc<Epoch>>,
-    /// By recipient, in the order of the policy.
+    /// One for each recipient, in the order of the policy.
     views: Vec<View>,
 }
 
-/// Names the policy and no key.
+/// Shows the policy's name and no key.
 impl fmt::Debug for Terms {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.debug_struct("Terms").field("policy", &self.compiled.policy.name).finish_non_exhaustive()
@@ -90,7 +90,7 @@ impl Terms {
     }
 }
 
-/// The master secret, and the epoch that is now.
+/// The master secret and the current epoch.
 pub struct Keyring {
     keys: Keys,
     epoch: Option<Arc<Epoch>>,
@@ -103,7 +103,7 @@ impl Keyring {
         Self { keys, epoch: None }
     }
 
-    /// The terms of what is collected from now on under a policy.
+    /// The terms for everything that is collected under a policy from now on.
     ///
     /// # Errors
     /// When the system gives no random numbers for a key.
@@ -122,7 +122,7 @@ impl Keyring {
             None
         };
         let start = epoch.as_ref().map_or(0, |epoch| epoch.start());
-        // Without pseudonyms it is the key of nothing.
+        // Without pseudonyms the key is not used.
         let key = epoch.as_ref().map_or_else(|| PseudonymKey::from([0; 2]), |epoch| epoch.key().clone());
         let views = policy.recipients.iter().map(|recipient| {
             let keys = self.keys.recipient(&recipient.name, start);
@@ -133,7 +133,7 @@ impl Keyring {
         Ok(Arc::new(Terms { compiled: Arc::clone(compiled), epoch, views }))
     }
 
-    /// The terms from now on, after `terms`: others when their epoch is over.
+    /// The terms that follow `terms`: the same until their epoch is over, then new ones.
     ///
     /// # Errors
     /// When the system gives no random numbers for a key.

@@ -1,12 +1,12 @@
 //! A recipient's view of a batch: what the policy lets it have of the records, and nothing else.
 //!
-//! The kernel stores what the recipients need together. A view takes away what this one does not receive, gives it pseudonyms and
-//! preserved prefixes of its own, merges records that are the same then, and folds those that too few sources made
-//! into one record without a key.
+//! The kernel stores what all recipients together need. A view removes what this recipient does not receive, replaces addresses
+//! by the recipient's own pseudonyms and preserved prefixes, merges the records that have become equal, and folds those from
+//! too few sources into one record without a key.
 //!
-//! A pseudonym is always made in two steps, under the key of the epoch and then under that of the recipient: it does not
-//! depend on what other recipients get, and without the key of the epoch nobody makes it again. All records of a batch
-//! belong to one epoch.
+//! A pseudonym is always made in two steps: under the key of the epoch, then under the recipient's. It therefore does not
+//! depend on what other recipients get, and nobody can make it again once the key of the epoch is gone. All records of a
+//! batch belong to one epoch.
 
 mod address;
 mod threshold;
@@ -16,6 +16,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use minimizer_common::generation::Counts;
+use minimizer_common::protocol::Transport;
 use minimizer_common::tuple::{Tags, Tuple};
 
 use crate::policy::classes::Classes;
@@ -24,11 +25,11 @@ use crate::policy::model::Recipient;
 use crate::policy::transform::{AddressTransform, Transform};
 use crate::records::keys::{PseudonymKey, RecipientKeys};
 use crate::records::merge::Merge;
-use crate::records::record::{Record, Transport};
+use crate::records::record::Record;
 use address::{Addresses, Permuted};
 use threshold::Threshold;
 
-/// How records become those of one recipient in one epoch.
+/// Turns records into those of one recipient in one epoch.
 pub struct View {
     fields: Fields,
     transforms: BTreeMap<Field, Transform>,
@@ -43,41 +44,42 @@ pub struct View {
 enum Work {
     /// The records are what the recipient gets.
     Nothing,
-    /// Only what is no part of a key changes: the records stay as many.
+    /// Only counts, times and control bits change, so no records merge.
     Values,
-    /// Records may become the same.
+    /// Keys change, so records may become equal and merge.
     Keys,
 }
 
-/// What a recipient gets of a batch. From [`View::of`] all is as it gets it; before [`View::valued`] counts are exact.
+/// What a recipient gets of a batch. After [`View::of`] everything is as the recipient gets it; after [`View::merged`] alone,
+/// counts and times are still exact.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Viewed<'records> {
     /// Records, to be shown with [`View::fields`].
     pub records: Cow<'records, [Record]>,
-    /// What was in records that too few sources made, exact.
+    /// Exact counts of the records from too few sources.
     pub suppressed: Counts,
-    /// The record that is made of them, to be shown with [`View::residual_fields`].
+    /// The one record made of them, to be shown with [`View::residual_fields`].
     pub residual: Option<Record>,
 }
 
 impl View {
     /// The view of a recipient.
     ///
-    /// `collected` is what the kernel stores, `epoch` the key of its pseudonyms, `keys` those of the recipient in
-    /// the same epoch, `classes` those of the policy's scope.
+    /// `collected` is what the kernel stores, `epoch_key` the key of its pseudonyms, `recipient_keys` are the recipient's in
+    /// the same epoch, and `classes` those of the policy's scope.
     #[must_use]
     pub fn new(
         recipient: &Recipient,
         collected: &BTreeMap<Field, Transform>,
-        epoch: PseudonymKey,
-        keys: &RecipientKeys,
+        epoch_key: PseudonymKey,
+        recipient_keys: &RecipientKeys,
         classes: Arc<Classes>,
     ) -> Self {
         let transforms = recipient.fields.clone();
         let k = recipient.k_threshold.filter(|k| *k > 1);
         Self {
             fields: transforms.keys().copied().collect(),
-            addresses: Addresses::new(&transforms, collected, epoch, keys, classes),
+            addresses: Addresses::new(&transforms, collected, epoch_key, recipient_keys, classes),
             keeps_version: transforms.keys().any(|field| is_address(*field)),
             k,
             work: if k.is_some() { Work::Keys } else { work(&transforms, collected) },
@@ -91,7 +93,7 @@ impl View {
         self.fields
     }
 
-    /// The fields of the record that is made of those with too few sources: counts and times.
+    /// The fields of the record made of those from too few sources: counts and times.
     #[must_use]
     pub fn residual_fields(&self) -> Fields {
         let is_value = |field: &Field| matches!(field.kind(), Kind::Count | Kind::Time);
@@ -113,14 +115,14 @@ impl View {
         viewed
     }
 
-    /// Whether records may become the same and have to be merged.
+    /// Whether records may become equal and have to be merged.
     #[must_use]
     pub fn merges(&self) -> bool {
         self.work == Work::Keys
     }
 
-    /// These records with their counts, times and control bits as the recipient gets them; in `buffer` where that
-    /// changes them.
+    /// These records with their counts, times and control bits as the recipient gets them. Changed records are put into
+    /// `buffer`.
     pub fn valued<'chunk>(
         &self,
         records: &'chunk [Record],
@@ -134,8 +136,8 @@ impl View {
         buffer
     }
 
-    /// These records, so many, with their keys as the recipient gets them, those merged that are the same then. Counts
-    /// are exact yet.
+    /// These `count` records with their keys as the recipient gets them, and equal ones merged. Counts and times are still
+    /// exact.
     #[must_use]
     pub fn merged(&self, records: impl Iterator<Item = Record>, count: usize) -> Viewed<'static> {
         let mut permuted = Permuted::new();
@@ -160,7 +162,7 @@ impl View {
     /// The record with its key as the recipient gets it.
     fn keyed(&self, record: &Record, permuted: &mut Permuted) -> Record {
         let tuple = &record.tuple;
-        // Without its protocol nobody can say what ports, types and codes are.
+        // Without the protocol, ports cannot be told from types and codes.
         let protocol = if self.has(Field::ProtocolIdentifier) { tuple.protocol() } else { 0 };
         let traffic_class = if self.has(Field::IpClassOfService) { tuple.traffic_class() } else { 0 };
         let ports = self.ports(Transport::of(protocol), tuple);
@@ -200,7 +202,7 @@ impl View {
             (false, false, _) | (_, _, None) => {}
             (true, false, Some(vlan_id)) => kept = kept.with_vlan(vlan_id),
             (outer, true, Some(vlan_id)) => {
-                // How many tags there were is not said where only the second is received.
+                // A recipient of the second tag alone must not learn that there was only one.
                 if outer || tags.customer_vlan_id().is_some() {
                     kept = kept.with_vlan(if outer { vlan_id } else { 0 });
                 }
@@ -215,7 +217,7 @@ impl View {
         if self.has(Field::IngressInterface) { kept.with_interface(tags.interface()) } else { kept }
     }
 
-    /// The record with all that is not its key as the recipient gets it.
+    /// The record with its counts, times and control bits as the recipient gets them.
     fn with_values(&self, record: Record) -> Record {
         let value = |field, value: u64| match self.transforms.get(&field) {
             None => 0,
@@ -248,15 +250,15 @@ const fn is_address(field: Field) -> bool {
     matches!(field.kind(), Kind::Ipv4Address | Kind::Ipv6Address)
 }
 
-/// What has to be done to make the wanted fields of the collected ones.
+/// What has to be done to make the wanted fields from the collected ones.
 fn work(wanted: &BTreeMap<Field, Transform>, collected: &BTreeMap<Field, Transform>) -> Work {
     let has = |field: Field| wanted.contains_key(&field);
     let both = |field: &&Field| {
         wanted.get(field) == collected.get(field) && !wanted.get(field).is_some_and(at_drain)
     };
     let is_value = |field: &Field| matches!(field.kind(), Kind::Count | Kind::Time | Kind::ControlBits);
-    // What depends on other fields than its own: the number of tags on both identifiers, the IP version on the addresses, the
-    // meaning of ports, types, codes and control bits on the protocol.
+    // Some parts of a key depend on several fields: the number of tags on both identifiers, the IP version on the addresses,
+    // the meaning of ports, types, codes and control bits on the protocol.
     let depends_on_others = has(Field::VlanId) != has(Field::Dot1qCustomerVlanId)
         || !wanted.keys().any(|field| is_address(*field))
         || !has(Field::ProtocolIdentifier);

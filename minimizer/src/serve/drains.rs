@@ -1,4 +1,4 @@
-//! How the drains went: their number, their durations, and when the last one ended.
+//! How the drains went: how many, how long they took, and when the last one ended.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant, SystemTime};
@@ -10,9 +10,9 @@ pub const DURATION_BOUNDS: [f64; 13] =
 /// Count and durations of the drains, and when the last one ended.
 #[derive(Clone, Debug, Default)]
 pub struct Drains {
-    /// Drains by the first bound that their duration does not exceed; the last is for longer ones.
+    /// Drains by the first bound that their duration does not exceed. The last place is for longer drains.
     pub durations: [u64; DURATION_BOUNDS.len() + 1],
-    /// The same by the buckets of a native histogram.
+    /// The same drains in the buckets of a native histogram.
     pub native: NativeBuckets,
     /// Sum of the durations.
     pub duration_sum: Duration,
@@ -21,7 +21,7 @@ pub struct Drains {
 }
 
 impl Drains {
-    /// Enters a successful drain that ends now.
+    /// Counts a successful drain that ends now.
     pub fn succeeded(&mut self, duration: Duration) {
         let seconds = duration.as_secs_f64();
         let bound = DURATION_BOUNDS.iter().position(|bound| seconds <= *bound);
@@ -31,22 +31,22 @@ impl Drains {
         self.last_success = Some((Instant::now(), SystemTime::now()));
     }
 
-    /// How many succeeded.
+    /// Number of successful drains.
     #[must_use]
     pub fn count(&self) -> u64 {
         self.durations.iter().sum()
     }
 }
 
-/// The buckets of a native histogram that are not empty. Each is wider than the one before by 2 to the power of 1/8:
-/// a quantile is off by a twentieth at most.
+/// The buckets of a native histogram that are not empty. The upper bound of each is that of the one before times
+/// 2 to the power of 1/8, so that a quantile is off by at most a twentieth.
 #[derive(Clone, Debug, Default)]
 pub struct NativeBuckets(BTreeMap<i32, u64>);
 
 impl NativeBuckets {
-    /// Buckets of each doubling, as a power of two.
+    /// Prometheus' schema number: each doubling has 2 to the power of this many buckets.
     pub const SCHEMA: i32 = 3;
-    /// From a microsecond to a thousand seconds: what is shorter or longer counts in the outermost bucket.
+    /// Buckets from a microsecond to a thousand seconds. Anything shorter or longer counts in the outermost one.
     const RANGE: (i32, i32) = (-160, 80);
 
     fn observe(&mut self, seconds: f64) {
@@ -57,8 +57,8 @@ impl NativeBuckets {
         *self.0.entry(place).or_default() += 1;
     }
 
-    /// As Prometheus wants it: spans of buckets without a gap, each with the distance from the one before, and the
-    /// counts as differences.
+    /// The encoding that Prometheus wants: spans of adjacent buckets, each with its distance from the previous span, and
+    /// each count as the difference from the previous count.
     #[must_use]
     pub fn spans_and_deltas(&self) -> (Vec<(i32, u32)>, Vec<i64>) {
         let mut spans: Vec<(i32, u32)> = Vec::new();

@@ -1,6 +1,6 @@
 //! The agent's web server: metrics, health, readiness, status and a page for people.
 //!
-//! It runs on its own thread over published snapshots: no request, however slow, reaches the drain.
+//! It runs on a thread of its own and reads published snapshots, so that no request, however slow, delays the drain.
 
 mod answer;
 mod connection;
@@ -22,18 +22,18 @@ use tracing::error;
 pub use listen::{ListenAddress, ListenError, Listener};
 pub use web::{Web, WebConfigError};
 
-use crate::serve::counts::AccessCounts;
+use crate::serve::access::AccessCounts;
 use crate::serve::snapshot::Published;
 use connection::Site;
 
-/// Connections that are served at once on one port; more wait.
+/// Connections that one port serves at a time. Further ones wait until one ends.
 pub const CONNECTIONS_MAX: usize = 512;
-/// Pause when the process has no file descriptor left for a connection.
+/// Pause after a connection could not be accepted, which happens when the process has no file descriptor left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// How far the thread stands behind that of the drain when there is no CPU for both.
+/// Nice value of the thread: when there is no CPU for both, the drain comes first.
 const NICENESS: i32 = 5;
 
-/// A running server. Dropping it closes its ports and all connections.
+/// A running server. Dropping it closes its ports and all its connections.
 #[derive(Debug)]
 pub struct Server {
     urls: Vec<String>,
@@ -42,10 +42,11 @@ pub struct Server {
 }
 
 impl Server {
-    /// Serves `published` on `listeners`, on a thread of its own; `web` says to whom, on all but those that are plain.
+    /// Serves `published` on `listeners`, on a thread of its own. `web` says who is answered and how connections are
+    /// encrypted; plain listeners ignore it.
     ///
     /// # Errors
-    /// When the thread or its event loop cannot be made.
+    /// When the thread or its event loop cannot be started.
     pub fn start(listeners: Vec<Listener>, published: Published, web: Option<Web>) -> io::Result<Self> {
         let url = |listener: &Listener| {
             let address = listener.address();
@@ -54,7 +55,7 @@ impl Server {
         };
         let urls = listeners.iter().map(url).collect();
         raise_descriptor_limit();
-        let site = Arc::new(Site { published, counts: Arc::new(AccessCounts::default()), web });
+        let site = Arc::new(Site { published, access: Arc::new(AccessCounts::default()), web });
         let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
         let (stop, mut stopped) = watch::channel(());
         let serve = async move {
@@ -67,12 +68,12 @@ impl Server {
                 let site = Arc::clone(&site);
                 ports.spawn(async move { accept(&listener, &site, is_plain).await });
             }
-            // It changes when it is gone.
+            // Returns when the server is dropped, which sends a value.
             let _stopped = stopped.changed().await;
             Ok::<(), io::Error>(())
         };
         let thread = std::thread::Builder::new().name("http".to_owned()).spawn(move || {
-            // Where this is refused, it is as before.
+            // A refusal changes nothing but the priority.
             let _refused = rustix::process::nice(NICENESS);
             if let Err(error) = runtime.block_on(serve) {
                 error!("the web server has ended: {error}");
@@ -81,7 +82,7 @@ impl Server {
         Ok(Self { urls, stop, thread: Some(thread) })
     }
 
-    /// Where it serves, in the order of the listeners.
+    /// The URLs that it serves, in the order of the listeners.
     #[must_use]
     pub fn urls(&self) -> &[String] {
         &self.urls
@@ -90,21 +91,21 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // Either fails only when the thread has ended already.
+        // Both fail only when the thread has already ended.
         self.stop.send(()).ok();
         self.thread.take().map(JoinHandle::join);
     }
 }
 
-/// Takes as many file descriptors as this process may have: those who fill the ports leave sinks and drain enough. The
-/// soft limit of 1024 is for programs that call `select(2)`.
+/// Raises the soft limit of file descriptors to the hard one, so that full ports leave enough descriptors to sinks and
+/// drain. The usual soft limit of 1024 exists for programs that call `select(2)`; this one does not.
 fn raise_descriptor_limit() {
     let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
-    // Where this is refused, it is as before.
+    // A refusal leaves the limit as it was.
     let _refused = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
 }
 
-/// Accepts connections on one port. Each port has its own share, so that those who fill one do not close the others.
+/// Accepts connections on one port. Each port has its own limit, so that a full port does not block the others.
 async fn accept(listener: &tokio::net::TcpListener, site: &Arc<Site>, is_plain: bool) {
     let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     loop {

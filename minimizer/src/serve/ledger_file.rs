@@ -1,4 +1,4 @@
-//! The ledger as a file: before its counts, what identifies the policy and the program behind them.
+//! The ledger as a file: first what identifies policy and program, then the counts.
 
 use std::fs::File;
 use std::io::{self, BufWriter, Write as _};
@@ -20,33 +20,33 @@ pub struct LedgerFileError {
     source: io::Error,
 }
 
-/// The policy and the program that were in force last.
+/// The policy and the program that were in force last: they made the counts.
 #[derive(Clone, Debug, Serialize)]
-pub struct Origin {
-    policy: PolicyOrigin,
+pub struct LedgerOrigin {
+    policy: LedgerPolicy,
     program_tag: String,
     object_sha256: String,
 }
 
 #[derive(Clone, Debug, Serialize)]
-struct PolicyOrigin {
+struct LedgerPolicy {
     name: String,
     sha256: String,
 }
 
-impl Origin {
-    /// Of a program with this tag, which enforces this policy.
+impl LedgerOrigin {
+    /// Names a policy and the program that enforces it, by the program's tag.
     #[must_use]
     pub fn new(policy: &Policy, program_tag: String) -> Self {
-        let policy = PolicyOrigin { name: policy.name.clone(), sha256: policy.digest.clone() };
+        let policy = LedgerPolicy { name: policy.name.clone(), sha256: policy.digest.clone() };
         Self { policy, program_tag, object_sha256: object_digest() }
     }
 
-    /// Of what an agent knows.
+    /// Names what a running agent has in force.
     #[must_use]
     pub fn of(snapshot: &Snapshot) -> Self {
         let policy =
-            PolicyOrigin { name: snapshot.policy.name.clone(), sha256: snapshot.policy.digest.clone() };
+            LedgerPolicy { name: snapshot.policy.name.clone(), sha256: snapshot.policy.digest.clone() };
         Self {
             policy,
             program_tag: snapshot.build.program_tag.clone(),
@@ -58,7 +58,7 @@ impl Origin {
 #[derive(Serialize)]
 struct Contents<'ledger> {
     #[serde(flatten)]
-    origin: &'ledger Origin,
+    origin: &'ledger LedgerOrigin,
     #[serde(flatten)]
     ledger: &'ledger Ledger,
 }
@@ -67,7 +67,7 @@ struct Contents<'ledger> {
 ///
 /// # Errors
 /// When the file cannot be written.
-pub fn write(path: &Path, origin: &Origin, ledger: &Ledger) -> Result<(), LedgerFileError> {
+pub fn write(path: &Path, origin: &LedgerOrigin, ledger: &Ledger) -> Result<(), LedgerFileError> {
     let write = || -> io::Result<()> {
         let mut file = BufWriter::new(File::create(path)?);
         serde_json::to_writer_pretty(&mut file, &Contents { origin, ledger })?;
@@ -81,15 +81,16 @@ pub fn write(path: &Path, origin: &Origin, ledger: &Ledger) -> Result<(), Ledger
 mod tests {
     use serde_json::Value;
 
-    use super::{Origin, write};
-    use crate::serve::snapshot::tests::example;
+    use super::{LedgerOrigin, write};
+    use crate::serve::snapshot::example::example;
+    use crate::serve::status::LedgerReport;
 
     #[test]
-    fn policy_and_program_stand_before_the_counts() {
+    fn policy_and_program_come_before_the_counts() {
         let snapshot = example();
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("ledger");
-        write(&path, &Origin::of(&snapshot), &snapshot.ledger).expect("is written");
+        write(&path, &LedgerOrigin::of(&snapshot), &snapshot.ledger).expect("is written");
         let text = std::fs::read_to_string(&path).expect("can be read");
         assert!(
             text.starts_with("{\n  \"policy\": {\n    \"name\": \"example\",\n    \"sha256\": \"efef"),
@@ -100,7 +101,7 @@ mod tests {
         let origin =
             ["policy", "program_tag", "object_sha256"].map(|key| file.remove(key).expect("is there"));
         assert_eq!(origin[1..], [Value::from("cd".repeat(8)), Value::from("ab".repeat(32))]);
-        let ledger = serde_json::to_value(&snapshot.ledger).expect("is JSON");
+        let ledger = serde_json::to_value(LedgerReport::from(&snapshot.ledger)).expect("is JSON");
         assert_eq!(Value::Object(file.clone()), ledger);
     }
 }

@@ -1,8 +1,9 @@
-//! Metrics for Prometheus: a fixed set of families over the latest snapshot.
+//! Metrics for Prometheus: a fixed set of families, made from the latest snapshot.
 //!
-//! The number of series is bounded by interfaces × outcomes; no label ever holds an address or a port.
+//! Interfaces × outcomes bound the number of series. No label ever holds an address or a port.
 
 mod collector;
+mod format;
 mod scrape;
 mod text;
 
@@ -10,87 +11,23 @@ use prometheus_client::encoding::prometheus_protobuf::{self, EncodeError};
 use prometheus_client::encoding::text::encode;
 use prometheus_client::registry::Registry;
 
-pub use scrape::{Process, Scrape, WebTotals, unix_seconds};
+pub use format::ExpositionFormat;
+pub use scrape::{ProcessUsage, Scrape, unix_seconds};
 
-/// A format that Prometheus reads.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Format {
-    /// OpenMetrics 1.0.
-    OpenMetrics,
-    /// Prometheus text 0.0.4.
-    Text,
-    /// Prometheus protobuf, which has native histograms.
-    Protobuf,
-}
-
-impl Format {
-    /// The format that an `Accept` header asks for with the greatest weight. Where weights are equal, protobuf comes
-    /// before OpenMetrics: who offers it wants what only it has. Text is for all others; everything reads it.
-    #[must_use]
-    pub fn negotiate(accept: &str) -> Self {
-        let [mut protobuf, mut open_metrics, mut text] = [0.0_f32; 3];
-        for range in accept.split(',') {
-            let mut parameters = range.split(';').map(str::trim);
-            let media_type = parameters.next().unwrap_or_default().to_ascii_lowercase();
-            let mut weight = 1.0;
-            let mut version = "1.0.0";
-            let (mut message, mut encoding) = ("", "");
-            for parameter in parameters {
-                match parameter.split_once('=') {
-                    Some(("q", value)) => weight = value.parse().unwrap_or(0.0),
-                    Some(("version", value)) => version = value.trim_matches('"'),
-                    Some(("proto", value)) => message = value.trim_matches('"'),
-                    Some(("encoding", value)) => encoding = value.trim_matches('"'),
-                    _ => {}
-                }
-            }
-            match media_type.as_str() {
-                "application/vnd.google.protobuf"
-                    if message == "io.prometheus.client.MetricFamily" && encoding == "delimited" =>
-                {
-                    protobuf = protobuf.max(weight);
-                }
-                "application/openmetrics-text" if version == "1.0.0" => open_metrics = weight,
-                "text/plain" | "text/*" => text = text.max(weight),
-                _ => {}
-            }
-        }
-        if protobuf > 0.0 && protobuf >= open_metrics.max(text) {
-            Self::Protobuf
-        } else if open_metrics > 0.0 && open_metrics >= text {
-            Self::OpenMetrics
-        } else {
-            Self::Text
-        }
-    }
-
-    /// The `Content-Type` of an answer in this format.
-    #[must_use]
-    pub const fn content_type(self) -> &'static str {
-        match self {
-            Self::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
-            Self::Text => "text/plain; version=0.0.4; charset=utf-8",
-            Self::Protobuf => {
-                "application/vnd.google.protobuf; proto=io.prometheus.client.MetricFamily; encoding=delimited"
-            }
-        }
-    }
-}
-
-/// All metrics at a scrape in `format`.
+/// All metrics of a scrape, in `format`.
 ///
 /// # Errors
-/// None that memory as destination can cause.
-pub fn render(scrape: Scrape, format: Format) -> Result<Vec<u8>, EncodeError> {
+/// When encoding fails. Writing to memory does not fail by itself.
+pub fn render(scrape: Scrape, format: ExpositionFormat) -> Result<Vec<u8>, EncodeError> {
     let mut registry = Registry::default();
     registry.register_collector(Box::new(scrape));
-    if format == Format::Protobuf {
+    if format == ExpositionFormat::Protobuf {
         return prometheus_protobuf::encode_to_vec(&registry);
     }
     let mut open_metrics = String::new();
     encode(&mut open_metrics, &registry)?;
     Ok(match format {
-        Format::Text => text::from_open_metrics(&open_metrics),
+        ExpositionFormat::Text => text::from_open_metrics(&open_metrics),
         _ => open_metrics,
     }
     .into_bytes())
@@ -100,23 +37,34 @@ pub fn render(scrape: Scrape, format: Format) -> Result<Vec<u8>, EncodeError> {
 pub(crate) mod tests {
     use std::collections::BTreeMap;
     use std::sync::Arc;
+    use std::sync::atomic::Ordering;
     use std::time::{Duration, SystemTime};
 
     use minimizer_common::outcome::Outcome;
 
-    use super::{Format, Process, Scrape, WebTotals, render};
-    use crate::serve::snapshot::tests::example;
+    use super::{ExpositionFormat, ProcessUsage, Scrape, render};
+    use crate::serve::access::{AccessCounts, Refusal};
+    use crate::serve::snapshot::example::example;
+
+    fn access() -> AccessCounts {
+        let access = AccessCounts::default();
+        for (counter, value) in [
+            (&access.open, 51),
+            (&access.accepted, 52),
+            (&access.requests, 53),
+            (&access.reloads, 60),
+            (&access.reload_failures, 61),
+        ] {
+            counter.store(value, Ordering::Relaxed);
+        }
+        for (refusal, times) in Refusal::ALL.iter().zip(54..59) {
+            (0..times).for_each(|_| access.refuse(*refusal));
+        }
+        access
+    }
 
     fn scrape() -> Scrape {
-        let web = WebTotals {
-            open: 51,
-            accepted: 52,
-            requests: 53,
-            refusals: (54..59).collect(),
-            reloads: 60,
-            reload_failures: 61,
-        };
-        let process = Process {
+        let process = ProcessUsage {
             cpu_seconds: 1.25,
             resident_bytes: 62,
             virtual_bytes: 63,
@@ -125,17 +73,23 @@ pub(crate) mod tests {
             threads: 66,
         };
         let time = SystemTime::UNIX_EPOCH + Duration::from_secs(1_710_000_000);
-        Scrape { snapshot: Arc::new(example()), web, process: Some(process), log_lines_lost: 67, time }
+        Scrape {
+            snapshot: Arc::new(example()),
+            access: Arc::new(access()),
+            process: Some(process),
+            log_lines_lost: 67,
+            time,
+        }
     }
 
-    fn lines(format: Format) -> Vec<String> {
+    fn lines(format: ExpositionFormat) -> Vec<String> {
         let text = render(scrape(), format).expect("memory takes everything");
         String::from_utf8(text).expect("UTF-8").lines().map(str::to_owned).collect()
     }
 
     #[test]
     fn every_number_of_a_snapshot_is_there() {
-        let lines = lines(Format::Text);
+        let lines = lines(ExpositionFormat::Text);
         let mut expected: Vec<String> = [
             r#"minimizer_seen_octets_total{interface="eth\"0\\"} 90001"#,
             r#"minimizer_counted_octets_total{interface="eth\"0\\"} 70002"#,
@@ -222,7 +176,7 @@ pub(crate) mod tests {
         }
     }
 
-    /// Name, type, labels, unit and meaning of every metric, as docs/METRICS.md lists them.
+    /// Name, type, labels, unit and meaning of every metric, in the form of docs/METRICS.md.
     fn documented(lines: &[String]) -> Vec<String> {
         let about = |line: &'_ str, what: &str| {
             let (name, text) = line.strip_prefix(what)?.split_once(' ')?;
@@ -233,7 +187,7 @@ pub(crate) mod tests {
             let samples = lines.iter().filter_map(|line| line.strip_prefix(&format!("{name}{{")));
             let mut labels: Vec<&str> = Vec::new();
             for part in samples.flat_map(|sample| sample.split("=\"")) {
-                // What stands before a value is the name of its label, after the end of the value before.
+                // The name of a label stands between the end of the previous value and its own value.
                 let label = part.rsplit([',', '"']).next().unwrap_or_default();
                 if label.chars().all(|letter| letter.is_ascii_lowercase() || "_0123456789".contains(letter))
                     && !label.is_empty()
@@ -260,7 +214,7 @@ pub(crate) mod tests {
             .lines()
             .skip_while(|line| !line.starts_with("| metric |"));
         let written: Vec<_> = written.skip(2).take_while(|line| line.starts_with('|')).collect();
-        let documented = documented(&lines(Format::Text));
+        let documented = documented(&lines(ExpositionFormat::Text));
         assert_eq!(written, documented, "\n{}\n", documented.join("\n"));
     }
 
@@ -271,32 +225,7 @@ pub(crate) mod tests {
             lines.retain(|line| !line.starts_with('#') && !line.contains("last_success"));
             lines
         };
-        assert_eq!(samples(Format::OpenMetrics), samples(Format::Text));
-        assert_eq!(lines(Format::OpenMetrics).last().map(String::as_str), Some("# EOF"));
-    }
-
-    #[test]
-    fn open_metrics_only_for_those_who_ask_for_it() {
-        let cases = [
-            ("", Format::Text),
-            ("*/*", Format::Text),
-            ("text/plain;version=0.0.4", Format::Text),
-            ("text/html,application/xhtml+xml,*/*;q=0.8", Format::Text),
-            ("application/openmetrics-text", Format::OpenMetrics),
-            // What Prometheus 2.42 sends.
-            (
-                "application/openmetrics-text;version=1.0.0,application/openmetrics-text;version=0.0.1;q=0.75,\
-                 text/plain;version=0.0.4;q=0.5,*/*;q=0.1",
-                Format::OpenMetrics,
-            ),
-            ("text/plain;q=0.9, application/openmetrics-text;q=0.1", Format::Text),
-            ("application/openmetrics-text; version=0.0.1", Format::Text),
-            ("application/openmetrics-text;q=0", Format::Text),
-            ("APPLICATION/OpenMetrics-Text; q=0.5", Format::OpenMetrics),
-            (";;,,q=;", Format::Text),
-        ];
-        for (accept, format) in cases {
-            assert_eq!(Format::negotiate(accept), format, "{accept}");
-        }
+        assert_eq!(samples(ExpositionFormat::OpenMetrics), samples(ExpositionFormat::Text));
+        assert_eq!(lines(ExpositionFormat::OpenMetrics).last().map(String::as_str), Some("# EOF"));
     }
 }

@@ -1,6 +1,6 @@
-//! What the agent tells while it runs: snapshots, metrics, status, the page, the ledger file.
+//! What the agent says about itself: snapshots, metrics, status, the page, the ledger file.
 
-pub mod counts;
+pub mod access;
 pub mod drains;
 pub mod http;
 pub mod ledger_file;

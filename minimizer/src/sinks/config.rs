@@ -1,4 +1,4 @@
-//! The sinks of agent.toml: what they are called, whose records they get, and how much may wait for them.
+//! The sinks of agent.toml: their names, whose records they get, and how much may wait for them.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -9,8 +9,8 @@ use serde::Deserialize;
 use super::files::{FilesConfig, FilesFile};
 use super::ipfix::{IpfixConfig, IpfixFile};
 use super::kafka::{KafkaConfig, KafkaFile};
-use crate::delivery::queue::Bounds;
 use crate::delivery::sink::Sink;
+use crate::delivery::waiting::Bounds;
 use crate::support::toml::{At, Document};
 
 /// One of `[[sinks]]`: exactly one of `ipfix`, `files` and `kafka` says what it is.
@@ -22,11 +22,10 @@ pub struct SinkFile {
     pub name: At<String>,
     /// The recipient of the policy whose records it gets.
     pub recipient: At<String>,
-    /// Records that may wait, as they were collected; with more the oldest batches are dropped. One batch always may
-    /// wait.
+    /// How many records may wait, as collected. With more, the oldest batches are dropped; one batch may always wait.
     #[schemars(range(min = 1))]
     pub queue_records: Option<At<u64>>,
-    /// Memory of the records that may wait, like "128MiB".
+    /// Memory of the batches that may wait, like "128MiB".
     pub queue_bytes: Option<At<String>>,
     /// IPFIX, to a collector or in files.
     pub ipfix: Option<At<IpfixFile>>,
@@ -36,7 +35,7 @@ pub struct SinkFile {
     pub kafka: Option<At<KafkaFile>>,
 }
 
-/// A sink as it is configured.
+/// A configured sink.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SinkConfig {
     /// Its name.
@@ -45,11 +44,11 @@ pub struct SinkConfig {
     pub recipient: String,
     /// How much may wait for it.
     pub bounds: Bounds,
-    kind: Kind,
+    kind: SinkKind,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Kind {
+enum SinkKind {
     Ipfix(IpfixConfig),
     Files(FilesConfig),
     Kafka(KafkaConfig),
@@ -76,23 +75,23 @@ impl SinkConfig {
         sinks
     }
 
-    /// What kind of sink it is.
+    /// The kind of the sink.
     #[must_use]
     pub const fn kind(&self) -> &'static str {
         match &self.kind {
-            Kind::Ipfix(_) => "ipfix",
-            Kind::Files(_) => "files",
-            Kind::Kafka(_) => "kafka",
+            SinkKind::Ipfix(_) => "ipfix",
+            SinkKind::Files(_) => "files",
+            SinkKind::Kafka(_) => "kafka",
         }
     }
 
-    /// The sink, which connects and opens files when it is given something.
+    /// The sink. It connects, or opens files, when its first batch comes.
     #[must_use]
     pub fn sink(&self) -> Box<dyn Sink> {
         match &self.kind {
-            Kind::Ipfix(config) => config.sink(&self.name),
-            Kind::Files(config) => config.sink(&self.name),
-            Kind::Kafka(config) => config.sink(&self.name),
+            SinkKind::Ipfix(config) => config.sink(&self.name),
+            SinkKind::Files(config) => config.sink(&self.name),
+            SinkKind::Kafka(config) => config.sink(&self.name),
         }
     }
 }
@@ -112,13 +111,13 @@ fn one(at: &At<SinkFile>, document: &mut Document<'_>, folder: &Path) -> Option<
             _ => document.refuse(octets, "allowed is a size above 0, like \"128MiB\""),
         }
     }
-    // Each kind that is named, as far as it is right.
+    // Each kind that is given, if it is right.
     let ipfix = file.ipfix.as_ref();
-    let ipfix = ipfix.map(|file| IpfixConfig::check(file.get(), document, folder).map(Kind::Ipfix));
+    let ipfix = ipfix.map(|file| IpfixConfig::check(file.get(), document, folder).map(SinkKind::Ipfix));
     let files = file.files.as_ref();
-    let files = files.map(|file| FilesConfig::check(file.get(), document, folder).map(Kind::Files));
+    let files = files.map(|file| FilesConfig::check(file.get(), document, folder).map(SinkKind::Files));
     let kafka = file.kafka.as_ref();
-    let kafka = kafka.map(|file| KafkaConfig::check(file.get(), document, folder).map(Kind::Kafka));
+    let kafka = kafka.map(|file| KafkaConfig::check(file.get(), document, folder).map(SinkKind::Kafka));
     let mut named = [ipfix, files, kafka].into_iter().flatten();
     let (Some(kind), None) = (named.next(), named.next()) else {
         document.refuse(at, "a sink is exactly one of `ipfix`, `files` and `kafka`");

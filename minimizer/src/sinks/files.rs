@@ -1,15 +1,9 @@
-//! The file sink: a recipient's records as JSON Lines or Parquet, in files that are whole when they have their names.
+//! The file sink: a recipient's records as JSON Lines or Parquet, in files that get their names when they are whole.
 //!
 //! docs/FILES.md says what a reader may rely on.
 
-mod error;
-mod leftovers;
-mod manifest;
-mod name;
-mod open;
 mod parquet;
-mod retention;
-mod unfinished;
+mod record_file;
 mod writing;
 
 use std::path::{Path, PathBuf};
@@ -19,14 +13,15 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::delivery::sink::Sink;
+use crate::sinks::folder::Encoding;
 use crate::support::toml::{At, Document};
 use writing::FilesSink;
 
-/// How long a file is written to.
+/// Time after which a file is closed, where agent.toml does not say.
 const ROTATE_EVERY: Duration = Duration::from_secs(60);
 const ROTATE_EVERY_MIN: Duration = Duration::from_secs(1);
 const ROTATE_EVERY_MAX: Duration = Duration::from_secs(24 * 60 * 60);
-/// How much is written to a file.
+/// Size at which a file is closed, where agent.toml does not say.
 const ROTATE_OCTETS: u64 = 256 << 20;
 const ROTATE_OCTETS_MIN: u64 = 64 << 10;
 const ROTATE_OCTETS_MAX: u64 = 64 << 30;
@@ -38,17 +33,17 @@ const ROTATE_OCTETS_MAX: u64 = 64 << 30;
 pub struct FilesFile {
     /// Where the files go, relative to this file; made when it is missing.
     pub directory: At<PathBuf>,
-    /// What is written.
+    /// The format of the files.
     pub format: Option<At<Format>>,
-    /// How long a file is written to before it is closed and named, like "1m": from "1s" to "24h".
+    /// Time after which a file is closed and named, like "1m": from "1s" to "24h".
     pub rotate_every: Option<At<String>>,
-    /// With how many octets a file is closed and named before that, like "256MiB": from "64KiB" to "64GiB".
+    /// Size at which a file is closed and named before that, like "256MiB": from "64KiB" to "64GiB".
     pub rotate_octets: Option<At<String>>,
     /// How columns of Parquet are compressed.
-    pub compression: Option<At<Compression>>,
+    pub compression: Option<At<ColumnCompression>>,
 }
 
-/// What a file is written as.
+/// The format of a file.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Format {
@@ -60,55 +55,59 @@ pub enum Format {
 }
 
 impl Format {
-    /// What names of its files end with, behind the dot.
+    const fn encoding(self) -> Encoding {
+        match self {
+            Self::JsonLines => Encoding::JsonLines,
+            Self::Parquet => Encoding::Parquet,
+        }
+    }
+
+    /// What follows the dot in the names of its files.
     #[must_use]
     pub const fn extension(self) -> &'static str {
-        match self {
-            Self::JsonLines => "jsonl",
-            Self::Parquet => "parquet",
-        }
+        self.encoding().extension()
     }
 }
 
 /// How columns are compressed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
-pub enum Compression {
+pub enum ColumnCompression {
     /// Not at all.
     None,
     /// With Zstandard (RFC 8878).
     Zstd,
 }
 
-/// Where files go, and what becomes of them.
+/// Files of records, as configured.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FilesConfig {
     /// The directory.
     pub directory: PathBuf,
-    /// What is written.
+    /// The format of the files.
     pub format: Format,
     /// How columns of Parquet are compressed.
-    pub compression: Compression,
-    /// How long a file is written to.
+    pub compression: ColumnCompression,
+    /// Time after which a file is closed.
     pub rotate_every: Duration,
-    /// With how many octets it is full.
+    /// Size at which a file is closed.
     pub rotate_octets: u64,
 }
 
 impl FilesConfig {
-    /// Files of this format in a directory, with what agent.toml need not say.
+    /// Files of this format in a directory, with the defaults of agent.toml.
     #[must_use]
     pub const fn new(directory: PathBuf, format: Format) -> Self {
         Self {
             directory,
             format,
-            compression: Compression::Zstd,
+            compression: ColumnCompression::Zstd,
             rotate_every: ROTATE_EVERY,
             rotate_octets: ROTATE_OCTETS,
         }
     }
 
-    /// What the file says, which lies in `folder`, or `None` when some of it is refused.
+    /// Checks agent.toml, which is in `folder`; `None` when something is refused.
     #[must_use]
     pub fn check(file: &FilesFile, document: &mut Document<'_>, folder: &Path) -> Option<Self> {
         let directory = file.directory.get();
@@ -150,7 +149,7 @@ impl FilesConfig {
         (!is_refused).then_some(config)
     }
 
-    /// The sink of that name. It touches the directory when it is given something, or time, to work with.
+    /// The sink of that name. It touches the directory with its first batch, or when it is first tended.
     #[must_use]
     pub fn sink(&self, name: &str) -> Box<dyn Sink> {
         Box::new(FilesSink::new(name, self))
@@ -178,7 +177,7 @@ mod tests {
     use std::path::{Path, PathBuf};
     use std::time::Duration;
 
-    use super::{Compression, FilesConfig, FilesFile, Format};
+    use super::{ColumnCompression, FilesConfig, FilesFile, Format};
     use crate::support::toml::Document;
 
     fn check(text: &str) -> Result<FilesConfig, String> {
@@ -205,7 +204,7 @@ mod tests {
         let wanted = FilesConfig {
             directory: PathBuf::from("/etc/minimizer/soc"),
             format: Format::Parquet,
-            compression: Compression::None,
+            compression: ColumnCompression::None,
             rotate_every: Duration::from_secs(5),
             rotate_octets: 1 << 30,
         };

@@ -1,6 +1,7 @@
-//! Sends records as IPFIX (RFC 7011) over UDP, TCP and TLS, or writes them to files (RFC 5655).
+//! The IPFIX sink: sends records over UDP, TCP or TLS (RFC 7011), or writes them to files (RFC 5655).
 
 mod anonymization;
+mod carrier;
 mod collector;
 mod config;
 mod element;
@@ -12,7 +13,6 @@ mod outbox;
 mod pace;
 mod stream;
 mod tls;
-mod transport;
 mod udp;
 
 pub use config::{IpfixConfig, IpfixFile};

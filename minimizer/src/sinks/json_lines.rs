@@ -1,83 +1,72 @@
-//! Records as lines of JSON: what `Record::with` serializes, octet for octet, written by hand for speed.
+//! Records as lines of JSON: octet for octet what `Record::with` serializes, without the cost of serde's generality.
 
+use std::convert::Infallible;
 use std::net::Ipv6Addr;
 
 use crate::policy::field::{Field, Fields};
-use crate::records::record::{Record, Transport};
+use crate::records::fields::{Number, Reader, Variant, done, read_all};
+use crate::records::record::Record;
 
-/// More than a record of all fields takes, each of them as long as it can be.
+/// More octets than a line has when all fields are present and as long as possible.
 const LINE_OCTETS_MAX: usize = 768;
 
 /// Appends a line for each record, with these fields.
 pub fn append(lines: &mut Vec<u8>, records: &[Record], fields: Fields) {
     for record in records {
-        // Once for the whole line, so that appending its pieces seldom finds the vector full.
+        // Reserved for the whole line, so that the vector rarely has to grow while its pieces are appended.
         lines.reserve(LINE_OCTETS_MAX);
         append_line(lines, record, fields);
     }
 }
 
-fn append_line(line: &mut Vec<u8>, record: &Record, fields: Fields) {
-    let begin = line.len();
-    let tuple = &record.tuple;
-    let tags = tuple.tags();
+fn append_line(octets: &mut Vec<u8>, record: &Record, fields: Fields) {
+    let begin = octets.len();
+    done(read_all(fields, Variant::of(record), &mut Line { octets, record }));
     // Each entry begins with a comma; the first one becomes the brace of the object.
-    macro_rules! entry {
-        ($field:ident, $name:literal, $append:ident, $value:expr) => {
-            if fields.has(Field::$field) {
-                line.extend_from_slice(concat!(",\"", $name, "\":").as_bytes());
-                $append(line, $value);
-            }
-        };
-    }
-    if tags.is_ipv6() {
-        let (source, destination) = tuple.ipv6();
-        entry!(SourceIPv6Address, "sourceIPv6Address", ipv6, source);
-        entry!(DestinationIPv6Address, "destinationIPv6Address", ipv6, destination);
-    } else {
-        let (source, destination) = tuple.ipv4();
-        entry!(SourceIPv4Address, "sourceIPv4Address", ipv4, source);
-        entry!(DestinationIPv4Address, "destinationIPv4Address", ipv4, destination);
-    }
-    let (first, second) = (tuple.source_port(), tuple.destination_port());
-    let transport = Transport::of(tuple.protocol());
-    if matches!(transport, Transport::Tcp | Transport::Ports) {
-        entry!(SourceTransportPort, "sourceTransportPort", number, first);
-        entry!(DestinationTransportPort, "destinationTransportPort", number, second);
-    }
-    entry!(ProtocolIdentifier, "protocolIdentifier", number, tuple.protocol());
-    entry!(IpClassOfService, "ipClassOfService", number, tuple.traffic_class());
-    match transport {
-        Transport::Tcp => entry!(TcpControlBits, "tcpControlBits", number, record.control_bits),
-        Transport::Icmp => {
-            entry!(IcmpTypeIPv4, "icmpTypeIPv4", number, first);
-            entry!(IcmpCodeIPv4, "icmpCodeIPv4", number, second);
-        }
-        Transport::IcmpV6 => {
-            entry!(IcmpTypeIPv6, "icmpTypeIPv6", number, first);
-            entry!(IcmpCodeIPv6, "icmpCodeIPv6", number, second);
-        }
-        Transport::Ports | Transport::Other => {}
-    }
-    if let Some(vlan_id) = tags.vlan_id() {
-        entry!(VlanId, "vlanId", number, vlan_id);
-    }
-    if let Some(vlan_id) = tags.customer_vlan_id() {
-        entry!(Dot1qCustomerVlanId, "dot1qCustomerVlanId", number, vlan_id);
-    }
-    entry!(IngressInterface, "ingressInterface", number, record.ingress_interface);
-    if record.selector_id != 0 {
-        entry!(SelectorId, "selectorId", number, record.selector_id);
-    }
-    entry!(PacketDeltaCount, "packetDeltaCount", number, record.packets);
-    entry!(OctetDeltaCount, "octetDeltaCount", number, record.octets);
-    entry!(FlowStartMilliseconds, "flowStartMilliseconds", number, record.start_ms);
-    entry!(FlowEndMilliseconds, "flowEndMilliseconds", number, record.end_ms);
-    match line.get_mut(begin) {
+    match octets.get_mut(begin) {
         Some(comma) => *comma = b'{',
-        None => line.push(b'{'),
+        None => octets.push(b'{'),
     }
-    line.extend_from_slice(b"}\n");
+    octets.extend_from_slice(b"}\n");
+}
+
+/// The entries of one record's object.
+struct Line<'line> {
+    octets: &'line mut Vec<u8>,
+    record: &'line Record,
+}
+
+impl Line<'_> {
+    #[inline(always)]
+    fn key(&mut self, field: Field) -> &mut Vec<u8> {
+        self.octets.extend_from_slice(field.json_key().as_bytes());
+        self.octets
+    }
+}
+
+impl Reader for Line<'_> {
+    type Error = Infallible;
+
+    #[inline(always)]
+    fn number<N: Number>(&mut self, field: Field, of: impl Fn(&Record) -> N) -> Result<(), Infallible> {
+        let value = of(self.record);
+        number(self.key(field), value);
+        Ok(())
+    }
+
+    #[inline(always)]
+    fn ipv4(&mut self, field: Field, of: impl Fn(&Record) -> [u8; 4]) -> Result<(), Infallible> {
+        let value = of(self.record);
+        ipv4(self.key(field), value);
+        Ok(())
+    }
+
+    #[inline(always)]
+    fn ipv6(&mut self, field: Field, of: impl Fn(&Record) -> [u8; 16]) -> Result<(), Infallible> {
+        let value = of(self.record);
+        ipv6(self.key(field), value);
+        Ok(())
+    }
 }
 
 fn number(line: &mut Vec<u8>, number: impl itoa::Integer) {
@@ -98,7 +87,7 @@ fn dotted(line: &mut Vec<u8>, [a, b, c, d]: [u8; 4]) {
     number(line, d);
 }
 
-/// As RFC 5952 writes it.
+/// The form of RFC 5952.
 fn ipv6(line: &mut Vec<u8>, octets: [u8; 16]) {
     let groups = Ipv6Addr::from(octets).segments();
     line.push(b'"');

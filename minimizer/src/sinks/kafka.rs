@@ -1,7 +1,7 @@
-//! Kafka: records become messages of a topic, and are delivered when all replicas in sync have them.
+//! The Kafka sink: records become messages of a topic, and are delivered when all replicas in sync have them.
 //!
-//! Records that were taken are held here until they are acknowledged, and sent again when a connection broke before
-//! that: at least once, and twice only what was on its way when it broke. See docs/KAFKA.md.
+//! Records are held until they are acknowledged, and sent again when a connection breaks before that. So each arrives at
+//! least once, and only those that were on their way when it broke can arrive twice. See docs/KAFKA.md.
 
 mod access;
 mod backlog;
@@ -22,20 +22,20 @@ use crate::policy::field::Fields;
 use crate::records::record::Record;
 use backlog::{Backlog, Failure};
 pub use config::{
-    Compression, Format, KafkaConfig, KafkaFile, Mechanism, PartitionBy, Sasl, SaslFile, Tls, TlsFile,
+    BrokerTlsFile, Compression, KafkaConfig, KafkaFile, Mechanism, MessageFormat, PartitionBy, Sasl, SaslFile,
 };
 use connection::Connection;
-use messages::{Common, Encoder};
+use messages::{Common, MessageEncoder};
 
-/// Octets before compression that may wait for acknowledgement when more records are taken.
+/// No more records are taken while more octets (before compression) wait for acknowledgement.
 const BACKLOG_OCTETS: usize = 8 << 20;
 /// Longest wait for room in the backlog, and for the last acknowledgements when the agent ends.
 const WAIT_LIMIT: Duration = Duration::from_millis(1500);
-/// Longest wait for acknowledgements at the end of a batch: what comes later is noticed later.
+/// Longest wait for acknowledgements at the end of a batch. A later call notices later ones.
 const END_LIMIT: Duration = Duration::from_millis(500);
-/// Pause before acknowledgements are looked for again.
+/// Pause before looking for acknowledgements again.
 const TEND_PAUSE: Duration = Duration::from_millis(100);
-/// Longest wait for what is on its way when a connection has failed.
+/// Longest wait for requests that are on their way when a connection has failed.
 const SETTLE_LIMIT: Duration = Duration::from_millis(500);
 
 /// A sink that sends to a Kafka topic.
@@ -46,8 +46,8 @@ pub struct Kafka {
     runtime: Option<Runtime>,
     connection: Option<Connection>,
     backlog: Arc<Backlog>,
-    /// The batch that is taken, by number and begin.
-    batch: Option<((u64, u64), Encoder)>,
+    /// The batch that is being taken, by number and begin.
+    batch: Option<((u64, u64), MessageEncoder)>,
     tend_at: Option<Instant>,
 }
 
@@ -71,7 +71,7 @@ impl Kafka {
     /// Connects, unless that is done.
     fn connect(&mut self) -> Result<(), SinkError> {
         if self.runtime.is_none() {
-            // One thread: it compresses and sends while the sender's makes messages.
+            // One thread compresses and sends while the sender's own makes messages.
             let runtime =
                 Builder::new_multi_thread().worker_threads(1).thread_name(&self.name).enable_all().build();
             let runtime = runtime.map_err(|error| {
@@ -99,7 +99,7 @@ impl Kafka {
         }
     }
 
-    /// Waits until no more than these octets are left. Returns whether so few are.
+    /// Waits until at most so many octets are unacknowledged; returns whether that is so.
     fn wait(&mut self, octets: usize, limit: Duration) -> Result<bool, SinkError> {
         let waited = self.backlog.wait(octets, limit);
         waited.map_err(|failure| {
@@ -118,7 +118,7 @@ impl Kafka {
         SinkError::new(Loss::Stalled, message)
     }
 
-    /// What has become of what was taken, so far.
+    /// Whether everything taken so far is delivered.
     fn taken(&mut self) -> Taken {
         if self.backlog.octets() == 0 {
             self.tend_at = None;
@@ -136,10 +136,10 @@ fn sink_error(failure: Failure) -> SinkError {
 impl Sink for Kafka {
     fn begin(&mut self, heading: &Heading<'_>) -> Result<(), SinkError> {
         let batch = (heading.number, heading.begin_ms);
-        // After an error the same batch goes on: its messages are numbered without a gap.
+        // After an error the same batch goes on, and its messages are numbered without a gap.
         if self.batch.as_ref().is_none_or(|(known, _)| *known != batch) {
             let common = Common::new(heading, &self.exporter);
-            self.batch = Some((batch, Encoder::new(common, self.config.records_per_message)));
+            self.batch = Some((batch, MessageEncoder::new(common, self.config.records_per_message)));
         }
         self.connect()
     }
@@ -190,7 +190,7 @@ impl Sink for Kafka {
 impl Drop for Kafka {
     fn drop(&mut self) {
         if let Some(runtime) = self.runtime.take() {
-            // Whoever drops it does not wait for brokers.
+            // Dropping must not wait for brokers.
             runtime.shutdown_background();
         }
     }

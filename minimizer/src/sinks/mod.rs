@@ -1,8 +1,9 @@
-//! The kinds of sinks, and how agent.toml configures them.
+//! The kinds of sinks, and their configuration in agent.toml.
 
 pub mod config;
 pub mod files;
+mod folder;
 pub mod ipfix;
-mod json_lines;
+pub(crate) mod json_lines;
 pub mod kafka;
 pub mod stdout;

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use crate::delivery::queue::{Bounds, Queue};
+use crate::delivery::queue::Queue;
+use crate::delivery::waiting::Bounds;
 
 /// Name and kind of the standard output as a sink.
 pub const STANDARD_OUTPUT: &str = "stdout";

@@ -1,4 +1,4 @@
-//! The CPUs of this host: those that are online, and those that may ever be.
+//! The CPUs of this host: how many are online, and how many there can ever be.
 
 use std::fs;
 use std::io;
@@ -8,7 +8,7 @@ use thiserror::Error;
 const POSSIBLE: &str = "/sys/devices/system/cpu/possible";
 const ONLINE: &str = "/sys/devices/system/cpu/online";
 
-/// The number of CPUs is not to be had.
+/// Why the number of CPUs is unknown.
 #[derive(Debug, Error)]
 #[error("cannot read the number of CPUs from {path}: {source}")]
 pub struct CpusError {
@@ -16,8 +16,8 @@ pub struct CpusError {
     source: io::Error,
 }
 
-/// How many CPU numbers there can be: one more than the highest possible one. A CPU that comes online later
-/// has one of them, and numbers may have gaps.
+/// How many CPU numbers there can be: one more than the highest possible one. Numbers may have gaps, and a CPU that comes
+/// online later has one of them.
 ///
 /// # Errors
 /// When sysfs cannot be read.
@@ -25,7 +25,7 @@ pub fn numbers() -> Result<u32, CpusError> {
     read(POSSIBLE, |(_, last)| last).map(|last| last.into_iter().max().map_or(1, |last| last + 1))
 }
 
-/// CPUs that are online.
+/// How many CPUs are online.
 ///
 /// # Errors
 /// When sysfs cannot be read.
@@ -40,7 +40,7 @@ fn read(path: &'static str, of_range: fn((u32, u32)) -> u32) -> Result<Vec<u32>,
     Ok(ranges.into_iter().map(of_range).collect())
 }
 
-/// First and last numbers in a list like `0-3,8-11`.
+/// The first and last number of each range in a list like `0-3,8-11`.
 fn ranges(list: &str) -> Option<Vec<(u32, u32)>> {
     let range = |range: &str| {
         let (first, last) = range.split_once('-').unwrap_or((range, range));

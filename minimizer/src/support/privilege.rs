@@ -1,4 +1,4 @@
-//! Which capabilities a task needs, and which of them this process lacks.
+//! The capabilities that a task needs, and those of them that this process lacks.
 
 use std::fmt;
 use std::fs;
@@ -11,25 +11,25 @@ use thiserror::Error;
 /// What the agent is about to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Task {
-    /// Load the program and run it on frames from a file. The kernel asks for CAP_NET_ADMIN to load
-    /// an XDP program at all, attached or not; running it asks for nothing more.
+    /// Load the program and run it on frames from a file. The kernel wants CAP_NET_ADMIN for loading any XDP program,
+    /// attached or not, and nothing more for running it.
     Replay,
     /// Load the program and attach it to interfaces.
     Run,
-    /// The same in a network namespace made for the purpose, with generated traffic.
+    /// Load and attach the program in a new network namespace, with generated traffic.
     Demo,
 }
 
 impl Task {
-    /// Capabilities that the kernel asks of the task, most telling first.
+    /// The capabilities that the kernel wants for the task, the most telling first.
     #[must_use]
     pub const fn needs(self) -> &'static [Capability] {
         match self {
-            // CAP_PERFMON: without it the verifier refuses arithmetic on packet pointers.
+            // Without CAP_PERFMON the verifier refuses arithmetic on packet pointers.
             Self::Replay | Self::Run => {
                 &[Capability::CAP_BPF, Capability::CAP_NET_ADMIN, Capability::CAP_PERFMON]
             }
-            // CAP_SYS_ADMIN to make a network namespace, CAP_NET_RAW to send frames as they are.
+            // CAP_SYS_ADMIN makes a network namespace, CAP_NET_RAW sends raw frames.
             Self::Demo => &[
                 Capability::CAP_BPF,
                 Capability::CAP_NET_ADMIN,
@@ -41,13 +41,13 @@ impl Task {
     }
 }
 
-/// Why a task cannot begin. [`PrivilegeError::EXIT_CODE`] is what the process ends with.
+/// Why a task cannot begin. The process ends with [`PrivilegeError::EXIT_CODE`].
 #[derive(Debug, Error)]
 pub enum PrivilegeError {
     /// Capabilities are missing.
     #[error(transparent)]
     Missing(#[from] Missing),
-    /// The kernel does not say which capabilities this process has.
+    /// The capabilities of this process are unknown.
     #[error("cannot read the capabilities of this process: {0}")]
     Unknown(String),
 }
@@ -57,14 +57,14 @@ impl PrivilegeError {
     pub const EXIT_CODE: u8 = 77;
 }
 
-/// Capabilities that a task needs and this process has not.
+/// The capabilities that a task needs and this process lacks.
 #[derive(Debug, Error)]
 pub struct Missing {
-    /// What is missing.
+    /// The missing ones.
     pub capabilities: Vec<Capability>,
-    /// What the whole task needs.
+    /// All that the task needs.
     needs: &'static [Capability],
-    /// Capabilities of a user namespace other than the host's count for nothing here.
+    /// Whether the process is in a user namespace, whose capabilities the host's kernel does not accept here.
     user_namespace: bool,
     program: PathBuf,
 }
@@ -102,13 +102,13 @@ fn names(capabilities: &[Capability]) -> String {
 /// Checks that this process may do `task`.
 ///
 /// # Errors
-/// [`PrivilegeError::Missing`] names what it lacks and how to grant it.
+/// [`PrivilegeError::Missing`] names the missing capabilities and how to grant them.
 pub fn check(task: Task) -> Result<(), PrivilegeError> {
     let unknown = |error: &dyn fmt::Display| PrivilegeError::Unknown(error.to_string());
     let held = caps::read(None, CapSet::Effective).map_err(|error| unknown(&error))?;
     let user_namespace = in_user_namespace().map_err(|error| unknown(&error))?;
     let is_held = |capability: &Capability| {
-        // The kernel takes CAP_SYS_ADMIN for the two capabilities that were split off it in 5.8.
+        // Linux 5.8 split these two off CAP_SYS_ADMIN, which still implies them.
         let split = matches!(capability, Capability::CAP_BPF | Capability::CAP_PERFMON);
         let implied = split && held.contains(&Capability::CAP_SYS_ADMIN);
         !user_namespace && (held.contains(capability) || implied)
@@ -122,8 +122,7 @@ pub fn check(task: Task) -> Result<(), PrivilegeError> {
     Err(Missing { capabilities, needs, user_namespace, program }.into())
 }
 
-/// Whether this process is in a user namespace other than the host's, where every user is mapped to
-/// itself.
+/// Whether this process is in a user namespace other than the host's. The host's maps every user to itself.
 fn in_user_namespace() -> io::Result<bool> {
     let map = match fs::read_to_string("/proc/self/uid_map") {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),

@@ -1,5 +1,5 @@
-//! What only the C interface of the kernel offers, memory shared with it and raw frames: the one
-//! module with unsafe code.
+//! What only the kernel's C interface offers: memory shared with the kernel, raw frames, `bpf(2)`. The one module with
+//! unsafe code.
 
 #![expect(unsafe_code, reason = "the C interface of the kernel has no other")]
 
@@ -28,7 +28,7 @@ impl Mapping {
     /// Maps the first `octets` of the array behind `fd` for reading and writing.
     ///
     /// # Errors
-    /// What `mmap(2)` answers: `ENOMEM`, `EPERM` for a frozen map, `EINVAL` beyond the array.
+    /// The error of `mmap(2)`: `ENOMEM`, `EPERM` for a frozen map, `EINVAL` beyond the array.
     pub fn new(fd: impl AsFd, octets: usize) -> io::Result<Self> {
         let protection = libc::PROT_READ | libc::PROT_WRITE;
         let fd = fd.as_fd().as_raw_fd();
@@ -48,17 +48,17 @@ impl Mapping {
         self.octets
     }
 
-    /// Whether nothing is mapped. Never: `mmap(2)` refuses.
+    /// Whether the mapping is empty. It never is: `mmap(2)` refuses a length of 0.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
         self.octets == 0
     }
 
-    /// Copies the value at `offset`, which the kernel may be writing: each word is whole, the value
-    /// need not be.
+    /// Copies the value at `offset`. The kernel may be writing it meanwhile: each word is consistent, but perhaps not the
+    /// value as a whole.
     ///
     /// # Panics
-    /// When the value does not lie, aligned, in the mapping: an error in the caller's layout.
+    /// When the value is not aligned or not inside the mapping: an error in the caller's layout.
     #[must_use]
     pub fn read<T: FromBytes + Copy>(&self, offset: usize) -> T {
         let place = self.place::<T>(offset, 1);
@@ -76,9 +76,8 @@ impl Mapping {
         unsafe { ptr::write_volatile(place, value) }
     }
 
-    /// The `count` values from `offset` on, of memory that the kernel has stopped to write.
-    ///
-    /// The kernel program must have left this memory: the caller has waited for a grace period.
+    /// The `count` values from `offset` on, in memory that the kernel does not write any more: the caller has waited for a
+    /// grace period.
     ///
     /// # Panics
     /// See [`Self::read`].
@@ -102,7 +101,7 @@ impl Mapping {
 
 impl Drop for Mapping {
     fn drop(&mut self) {
-        // SAFETY: unmaps what `new` mapped; no reference outlives `self`.
+        // SAFETY: this is the mapping that `new` made; no reference outlives `self`.
         unsafe { libc::munmap(self.address.as_ptr().cast(), self.octets) };
     }
 }

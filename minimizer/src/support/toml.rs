@@ -1,4 +1,4 @@
-//! Values of a TOML file that know where they stand, and what is found wrong with them.
+//! Values of a TOML file with their positions, and a list of what is wrong with them.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -9,10 +9,10 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use toml::Spanned;
 
-/// Findings that are shown: a list in the wrong format has one in each of its lines.
+/// Most findings that are shown: a list in the wrong format has one for each of its lines.
 const SHOWN_MAX: usize = 20;
 
-/// A value, and where it stands in its file.
+/// A value, and its position in the file.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(transparent)]
 pub struct At<T>(Spanned<T>);
@@ -24,7 +24,7 @@ impl<T> At<T> {
         self.0.as_ref()
     }
 
-    /// Where it stands, in octets from the begin of the text.
+    /// Its position, in octets from the start of the text.
     #[must_use]
     pub fn span(&self) -> Range<usize> {
         self.0.span()
@@ -49,14 +49,14 @@ impl<T: JsonSchema> JsonSchema for At<T> {
     }
 }
 
-/// One thing that is wrong, where, and what would be right.
+/// One mistake: where it is, and how to fix it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
     /// The file.
     pub file: String,
     /// Line, from 1 on.
     pub line: usize,
-    /// Column in characters, from 1 on; 0 when it is the whole line.
+    /// Column in characters, from 1 on; 0 for the whole line.
     pub column: usize,
     /// What is wrong, why, and the fix.
     pub message: String,
@@ -72,7 +72,7 @@ impl fmt::Display for Finding {
     }
 }
 
-/// All that is wrong: at least one thing.
+/// All mistakes, at least one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Findings(pub Vec<Finding>);
 
@@ -90,7 +90,7 @@ impl fmt::Display for Findings {
     }
 }
 
-/// The text of a TOML file, and what was found wrong with it so far.
+/// The text of a TOML file, and the mistakes found in it so far.
 #[derive(Debug)]
 pub struct Document<'text> {
     name: String,
@@ -108,7 +108,7 @@ impl<'text> Document<'text> {
     /// Reads the text into its model.
     ///
     /// # Errors
-    /// When it is no TOML, or a key or the kind of a value is not in the model.
+    /// When it is not TOML, or has a key or a kind of value that the model does not have.
     pub fn read<T: DeserializeOwned>(&self) -> Result<T, Findings> {
         toml::from_str(self.text).map_err(|error| {
             let span = error.span().unwrap_or_default();
@@ -121,26 +121,26 @@ impl<'text> Document<'text> {
         self.refuse_at(at.span().start, message);
     }
 
-    /// Notes that what stands there is wrong.
+    /// Notes a mistake at a position.
     pub fn refuse_at(&mut self, offset: usize, message: impl Into<String>) {
         let finding = self.finding(offset, message.into());
         self.findings.push(finding);
     }
 
-    /// Notes what was found in another file.
+    /// Notes a mistake in another file.
     pub fn also(&mut self, finding: Finding) {
         self.findings.push(finding);
     }
 
-    /// Ends with all that was found, by place, if there is anything.
+    /// Returns all mistakes, by position, if there are any.
     ///
     /// # Errors
-    /// When something was found.
+    /// When there is a mistake.
     pub fn finish(mut self) -> Result<(), Findings> {
         if self.findings.is_empty() {
             return Ok(());
         }
-        // What was found in other files comes after.
+        // Mistakes in other files come last.
         let name = self.name;
         self.findings.sort_by_key(|finding| (finding.file != name, finding.line, finding.column));
         self.findings.dedup();

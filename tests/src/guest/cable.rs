@@ -13,11 +13,11 @@ use minimizer::delivery::ledger::Ledger;
 use minimizer::kernel::attach::Mode;
 use minimizer::kernel::prepared::Options;
 use minimizer::kernel::program::Program;
-use minimizer::records::drain::{Records, drain};
 use minimizer_common::generation::Counts;
 use minimizer_common::tuple::Tuple;
 
 use super::variants::Variant;
+use crate::drained::drained;
 use crate::expected::Expected;
 use crate::network::Network;
 
@@ -35,14 +35,12 @@ struct Drained {
 
 impl Drained {
     fn drain(&mut self, program: &mut Program, if_index: u32) -> Result<()> {
-        let mut records = Records::new(vec![if_index]);
-        let mut quiet = program.generations().flip()?;
-        let totals = drain(&mut quiet, &mut records, u64::from);
+        let (records, totals) = drained(program, &[if_index])?;
         ensure!(totals.residuals.is_empty(), "the table was too small");
         self.ledger.add(&totals);
         self.ledger.add_exported(totals.recorded, Counts::default());
         ensure!(self.ledger.is_balanced(), "not balanced: {:?}", self.ledger);
-        for record in records.take() {
+        for record in records {
             let flow = self.flows.entry(record.tuple).or_default();
             flow.packets += record.packets;
             flow.octets += record.octets;

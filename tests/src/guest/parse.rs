@@ -5,7 +5,6 @@ use std::collections::HashMap;
 use anyhow::{Result, ensure};
 use minimizer::kernel::prepared::Clock;
 use minimizer::kernel::program::Program;
-use minimizer::records::drain::{Records, drain};
 use minimizer::support::clock::realtime_ns;
 use minimizer_common::generation::Counts;
 use minimizer_common::outcome::Outcome;
@@ -14,6 +13,7 @@ use rand::RngExt as _;
 
 use super::SEED;
 use super::variants::Variant;
+use crate::drained::drained;
 use crate::expected::Expected;
 use crate::packets::{Generator, mutations};
 
@@ -60,10 +60,7 @@ pub fn check(variant: &Variant, corpus: &Corpus) -> Result<String> {
     }
     let end_ms = realtime_ns() / 1_000_000;
 
-    let time = program.time();
-    let mut records = Records::new(vec![INTERFACE_INDEX]);
-    let mut quiet = program.generations().flip()?;
-    let totals = drain(&mut quiet, &mut records, |units| time.milliseconds(units));
+    let (records, totals) = drained(&mut program, &[INTERFACE_INDEX])?;
     ensure!(totals.residuals.is_empty(), "the table was too small");
     // What lies behind a packet that ends in the first buffer is not asked for.
     let octets: usize = corpus.small.iter().map(Vec::len).sum();
@@ -79,7 +76,7 @@ pub fn check(variant: &Variant, corpus: &Corpus) -> Result<String> {
         Clock::Control => (SECONDS * 1000, SECONDS * 1000),
     };
     let mut flows = HashMap::new();
-    for record in records.take() {
+    for record in records {
         let in_time =
             earliest_ms <= record.start_ms && record.start_ms <= record.end_ms && record.end_ms <= latest_ms;
         ensure!(in_time, "not within {earliest_ms} and {latest_ms}: {record:?}");

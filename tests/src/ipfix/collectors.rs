@@ -14,6 +14,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use super::LIMIT;
+use crate::tools::tool;
 
 /// A port of this host that nobody listens on.
 ///
@@ -38,7 +39,7 @@ impl Nfcapd {
     /// When it does not start.
     pub fn start(port: u16) -> Result<Self> {
         let folder = tempfile::tempdir()?;
-        let mut command = Command::new("nfcapd");
+        let mut command = tool("nfcapd");
         command.arg("-l").arg(folder.path()).args(["-b", "127.0.0.1", "-p", &port.to_string(), "-t", "3600"]);
         command.args(["-B", "8388608"]);
         let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn();
@@ -85,7 +86,7 @@ impl Drop for Nfcapd {
 }
 
 fn nfdump(path: &Path) -> Result<Vec<Value>> {
-    let output = Command::new("nfdump").arg("-r").arg(path).args(["-o", "json"]).output()?;
+    let output = tool("nfdump").arg("-r").arg(path).args(["-o", "json"]).output()?;
     ensure!(output.status.success(), "nfdump: {}", String::from_utf8_lossy(&output.stderr));
     Ok(serde_json::from_slice(&output.stdout)?)
 }
@@ -114,7 +115,7 @@ impl Nfacctd {
             folder.path().join("log").display()
         );
         fs::write(&config, text)?;
-        let mut command = Command::new("nfacctd");
+        let mut command = tool("nfacctd");
         command.arg("-f").arg(&config).stdout(Stdio::null()).stderr(Stdio::null());
         let child = command.process_group(0).spawn();
         let child = child.context("nfacctd is in Debian's package pmacct")?;

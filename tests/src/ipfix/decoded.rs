@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use anyhow::{Result, bail, ensure};
 use minimizer::policy::field::{Field, Fields};
-use minimizer::records::record::{Record, Transport};
+use minimizer::records::record::Record;
+use minimizer_common::protocol::Transport;
 use netflow_parser::variable_versions::field_value::FieldValue;
 use netflow_parser::variable_versions::ipfix::{FlowSetBody, IPFix, Template};
 use netflow_parser::{NetflowPacket, NetflowParser};

@@ -4,9 +4,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
-use minimizer::delivery::ledger::Ledger;
 use minimizer::delivery::loss::Loss;
-use minimizer::delivery::sink::{CHUNK_RECORDS_MAX, Heading, Sink, SinkError, Taken};
+use minimizer::delivery::sink::{CHUNK_RECORDS_MAX, Heading, Losses, Sink, SinkError, Taken};
 use minimizer::policy::field::Fields;
 use minimizer::policy::model::Policy;
 use minimizer::records::record::Record;
@@ -49,7 +48,6 @@ pub fn records(count: u32) -> Vec<Record> {
 pub struct Batches {
     /// The policy.
     pub policy: Policy,
-    ledger: Ledger,
 }
 
 impl Batches {
@@ -58,7 +56,7 @@ impl Batches {
     /// # Errors
     /// When there is no such policy.
     pub fn new() -> Result<Self> {
-        Ok(Self { policy: Policy::load("full-record", &[])?, ledger: Ledger::new(Vec::new()) })
+        Ok(Self { policy: Policy::load("full-record", &[])? })
     }
 
     /// The fields of their records.
@@ -78,7 +76,7 @@ impl Batches {
             recipient: &self.policy.recipients[0],
             fields: self.fields(),
             interfaces: &[],
-            ledger: &self.ledger,
+            losses: Losses::default(),
             program_tag: "0123456789abcdef",
         }
     }

@@ -50,6 +50,15 @@ const CARGO_TOOLS: &[CargoTool] = &[
         options: QUICK,
     },
     CargoTool {
+        name: "cargo-machete",
+        reason: "finds crates in manifests that no source uses (less than 1 minute)",
+        needs_llvm: false,
+        version: "0.9.1",
+        program: "cargo-machete",
+        purpose: Purpose::Test,
+        options: QUICK,
+    },
+    CargoTool {
         name: "cargo-fuzz",
         reason: "builds the fuzzers with sanitizers (about 1 minute)",
         needs_llvm: false,

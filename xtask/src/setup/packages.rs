@@ -97,6 +97,12 @@ const PACKAGES: &[Package] = &[
         probe: Probe::Program("chromium"),
     },
     Package {
+        name: "man-db",
+        reason: "tests read the manual with it",
+        need: Need::For(Purpose::Test),
+        probe: Probe::Program("man"),
+    },
+    Package {
         name: "tmux",
         reason: "tests type into the live view",
         need: Need::For(Purpose::Test),

@@ -14,14 +14,10 @@ use super::rules::{self, Findings};
 use super::tag::Tags;
 use super::{embedded, same_bytes};
 
-/// The built object, for a test to change. A build without bpf-linker gives `None` and says so.
-fn object() -> Option<Vec<u8>> {
-    if OBJECT.is_empty() {
-        assert!(std::env::var_os("MINIMIZER_REQUIRE_BPF").is_none(), "built without the kernel program");
-        eprintln!("skipped: built without the kernel program; run `cargo xtask setup`");
-        return None;
-    }
-    Some(OBJECT.to_vec())
+/// The built object, for a test to change.
+fn object() -> Vec<u8> {
+    assert!(!OBJECT.is_empty(), "built without the kernel program: run `cargo xtask setup`");
+    OBJECT.to_vec()
 }
 
 fn findings(bytes: &[u8]) -> Findings {
@@ -91,8 +87,9 @@ fn patch_map_number(bytes: &mut [u8], from: u32, to: u32) {
 }
 
 #[test]
+#[cfg_attr(without_kernel_program, ignore = "needs the kernel program: cargo xtask test")]
 fn the_built_object_keeps_the_rules() {
-    let Some(bytes) = object() else { return };
+    let bytes = object();
     let Findings { helpers, flows, violations } = findings(&bytes);
     assert_eq!(violations, Vec::<String>::new());
     let called: Vec<_> = helpers.keys().copied().collect();
@@ -104,8 +101,9 @@ fn the_built_object_keeps_the_rules() {
 }
 
 #[test]
+#[cfg_attr(without_kernel_program, ignore = "needs the kernel program: cargo xtask test")]
 fn other_helpers_are_refused() {
-    let Some(bytes) = object() else { return };
+    let bytes = object();
     for (helper, words) in [
         (6, "helper 6 (trace_printk)"),
         (12, "helper 12 (tail_call)"),
@@ -120,8 +118,9 @@ fn other_helpers_are_refused() {
 }
 
 #[test]
+#[cfg_attr(without_kernel_program, ignore = "needs the kernel program: cargo xtask test")]
 fn kernel_functions_and_unknown_calls_are_refused() {
-    let Some(bytes) = object() else { return };
+    let bytes = object();
     for (source, words) in [(2, "calls the kernel function"), (3, "is an unknown call")] {
         let mut bytes = bytes.clone();
         patch(&mut bytes, calls_clock, |call| call.source = source);
@@ -130,8 +129,9 @@ fn kernel_functions_and_unknown_calls_are_refused() {
 }
 
 #[test]
+#[cfg_attr(without_kernel_program, ignore = "needs the kernel program: cargo xtask test")]
 fn other_map_types_are_refused() {
-    let Some(bytes) = object() else { return };
+    let bytes = object();
     for (kind, words) in
         [(27, "is of type ring buffer"), (4, "is of type perf event array"), (13, "is of type")]
     {
@@ -146,8 +146,9 @@ fn other_map_types_are_refused() {
 }
 
 #[test]
+#[cfg_attr(without_kernel_program, ignore = "needs the kernel program: cargo xtask test")]
 fn a_map_that_nobody_listed_is_refused() {
-    let Some(mut bytes) = object() else { return };
+    let mut bytes = object();
     let types = section(&bytes, ".BTF");
     for area in [types, 0..bytes.len()] {
         let name = b"\0CONTROL\0";
@@ -161,8 +162,9 @@ fn a_map_that_nobody_listed_is_refused() {
 }
 
 #[test]
+#[cfg_attr(without_kernel_program, ignore = "needs the kernel program: cargo xtask test")]
 fn larger_values_are_refused() {
-    let Some(bytes) = object() else { return };
+    let bytes = object();
     let control = u32::try_from(size_of::<Control>()).expect("small");
     const STRUCT_OF_FIVE: u32 = 4 << 24 | 5;
     let mut larger = bytes.clone();
@@ -175,16 +177,18 @@ fn larger_values_are_refused() {
 }
 
 #[test]
+#[cfg_attr(without_kernel_program, ignore = "needs the kernel program: cargo xtask test")]
 fn another_licence_is_refused() {
-    let Some(mut bytes) = object() else { return };
+    let mut bytes = object();
     let licence = section(&bytes, "license");
     bytes[licence].copy_from_slice(b"Proprietary!\0");
     assert_refused(&bytes, r#"the licence is "Proprietary!""#);
 }
 
 #[test]
+#[cfg_attr(without_kernel_program, ignore = "needs the kernel program: cargo xtask test")]
 fn another_program_is_refused() {
-    let Some(mut bytes) = object() else { return };
+    let mut bytes = object();
     // The shared functions become programs if their section has another name.
     let names = section(&bytes, ".strtab");
     let name = b".text\0";
@@ -201,8 +205,9 @@ fn another_program_is_refused() {
 }
 
 #[test]
+#[cfg_attr(without_kernel_program, ignore = "needs the kernel program: cargo xtask test")]
 fn stores_to_the_packet_are_refused() {
-    let Some(mut bytes) = object() else { return };
+    let mut bytes = object();
     // The first load from the packet becomes a store of one byte to the same place, from the same register.
     let program = KernelObject::parse(&bytes).expect("parses");
     let code = section(&bytes, "xdp.frags");
@@ -246,8 +251,9 @@ fn stores_to_the_packet_are_refused() {
 }
 
 #[test]
+#[cfg_attr(without_kernel_program, ignore = "needs the kernel program: cargo xtask test")]
 fn stores_to_context_and_constants_are_refused() {
-    let Some(bytes) = object() else { return };
+    let bytes = object();
     let mut constants = bytes.clone();
     let run_blocks = i16::try_from(offset_of!(Settings, run_blocks)).expect("the settings are short");
     let is_constant_load = |load: &Instruction| load.opcode == 0x61 && load.offset == run_blocks;
@@ -266,8 +272,9 @@ fn stores_to_context_and_constants_are_refused() {
 }
 
 #[test]
+#[cfg_attr(without_kernel_program, ignore = "needs the kernel program: cargo xtask test")]
 fn other_verdicts_are_refused() {
-    let Some(bytes) = object() else { return };
+    let bytes = object();
     let is_verdict = |verdict| {
         move |load: &Instruction| {
             matches!(load.opcode, 0xb4 | 0xb7) && load.destination == 0 && load.immediate == verdict
@@ -289,8 +296,9 @@ fn other_verdicts_are_refused() {
 }
 
 #[test]
+#[cfg_attr(without_kernel_program, ignore = "needs the kernel program: cargo xtask test")]
 fn loads_of_classic_bpf_are_refused() {
-    let Some(mut bytes) = object() else { return };
+    let mut bytes = object();
     patch(&mut bytes, calls_clock, |call| {
         *call = Instruction { opcode: 0x30, destination: 0, source: 0, offset: 0, immediate: 60 };
     });
@@ -298,8 +306,9 @@ fn loads_of_classic_bpf_are_refused() {
 }
 
 #[test]
+#[cfg_attr(without_kernel_program, ignore = "needs the kernel program: cargo xtask test")]
 fn the_tag_covers_instructions_and_not_map_numbers() {
-    let Some(bytes) = object() else { return };
+    let bytes = object();
     let tags = |bytes: &[u8]| Tags::of(&KernelObject::parse(bytes).expect("parses").programs[0]);
     let built = tags(&bytes);
     let mut changed = bytes.clone();
@@ -317,8 +326,9 @@ fn the_tag_covers_instructions_and_not_map_numbers() {
 }
 
 #[test]
+#[cfg_attr(without_kernel_program, ignore = "needs the kernel program: cargo xtask test")]
 fn the_object_is_found_in_a_binary_once() {
-    let Some(bytes) = object() else { return };
+    let bytes = object();
     let binary = [&[0x7f; 100], bytes.as_slice(), &[0x7f; 100]].concat();
     assert!(embedded::find(&binary).expect("it is in there") == bytes);
     let twice = [bytes.as_slice(), &bytes].concat();
@@ -328,8 +338,9 @@ fn the_object_is_found_in_a_binary_once() {
 }
 
 #[test]
+#[cfg_attr(without_kernel_program, ignore = "needs the kernel program: cargo xtask test")]
 fn a_difference_from_the_rebuild_is_located() {
-    let Some(bytes) = object() else { return };
+    let bytes = object();
     let mut changed = bytes.clone();
     changed[0x1a0] ^= 1;
     let here = std::path::Path::new("minimizer.o");

@@ -8,8 +8,9 @@ use std::time::{Duration, Instant};
 use thiserror::Error;
 
 use crate::delivery::accounting::Accounting;
+use crate::delivery::ending::Ending;
 use crate::delivery::queue::Queue;
-use crate::delivery::sender::{Ending, Sender};
+use crate::delivery::sender::Sender;
 use crate::policy::model::Policy;
 use crate::records::terms::NoRecipient;
 use crate::serve::snapshot::Published;
@@ -60,9 +61,10 @@ impl Senders {
         let mut senders =
             Self { accounting: accounting.clone(), ending: ending.clone(), threads: Vec::new() };
         for (sink, queue) in sinks.iter().zip(accounting.queues()) {
-            let (accounting, published) = (accounting.clone(), published.clone());
-            let tell = move || published.settled(&accounting.ledger());
-            let sender = Sender::new(&sink.name, Arc::clone(queue), sink.sink(), ending.clone(), tell);
+            let (told, published) = (accounting.clone(), published.clone());
+            let tell = move || published.settled(&told.ledger());
+            let (queue, sink, name) = (Arc::clone(queue), sink.sink(), &sink.name);
+            let sender = Sender::new(name, accounting.clone(), queue, sink, ending.clone(), tell);
             senders.threads.push(sender.start()?);
         }
         Ok(senders)

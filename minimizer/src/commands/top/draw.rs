@@ -1,4 +1,4 @@
-//! How the view looks, at whatever size.
+//! How the view looks, at any size of the terminal.
 
 use ratatui::Frame;
 use ratatui::layout::{Constraint, Layout, Rect};
@@ -7,16 +7,16 @@ use ratatui::text::{Line, Span};
 use ratatui::widgets::{Cell, Paragraph, Row as TableRow, Sparkline, Table, TableState, Wrap};
 
 use super::keys::KEYS;
-use super::rows::Column;
-use super::{Screen, View, plain};
-use crate::serve::status::{Report, packets, span};
+use super::rows::TableColumn;
+use super::{Screen, TopView, plain};
+use crate::serve::status::{LedgerReport, Report, span};
 use crate::support::units::scaled;
 
-/// Rows from which on there is room for outcomes and sinks.
+/// Fewest rows that have room for outcomes and sinks.
 const ROWS_ALL: u16 = 16;
-/// Rows from which on there is room for the sums of the ledger.
+/// Fewest rows that have room for policy and ledger in the header.
 const ROWS_HEADER: u16 = 8;
-/// Columns from which on outcomes and sinks stand side by side.
+/// Fewest columns that have room for outcomes and sinks side by side.
 const COLUMNS_SIDES: u16 = 70;
 
 const ACCENT: Style = Style::new().fg(Color::Cyan);
@@ -26,8 +26,8 @@ const BAD: Style = Style::new().fg(Color::Red).add_modifier(Modifier::BOLD);
 const WARN: Style = Style::new().fg(Color::Yellow);
 const TITLE: Style = Style::new().add_modifier(Modifier::BOLD);
 
-impl View {
-    /// Draws all of it.
+impl TopView {
+    /// Draws the whole view.
     pub fn draw(&self, frame: &mut Frame<'_>) {
         let area = frame.area();
         let header = if area.height >= ROWS_HEADER { 4 } else { 1 };
@@ -54,8 +54,7 @@ impl View {
         } else {
             state.push(Span::styled(" NOT READY ", BAD));
         }
-        let balanced = report.ledger["balanced"].as_bool() == Some(true);
-        state.push(if balanced {
+        state.push(if report.ledger.balanced {
             Span::styled(" balanced ", GOOD)
         } else {
             Span::styled(" NOT BALANCED ", BAD)
@@ -75,7 +74,7 @@ impl View {
                 _ => "  no mandate".to_owned(),
             }),
         ]));
-        lines.push(ledger(report));
+        lines.push(ledger_line(&report.ledger));
         frame.render_widget(Paragraph::new(lines), area);
     }
 
@@ -86,7 +85,7 @@ impl View {
         let (outcome_rows, sink_rows) = (count(outcomes.len()), count(report.sinks.len().max(1)));
         let below =
             if is_beside { outcome_rows.max(sink_rows) } else { outcome_rows.saturating_add(sink_rows) };
-        // The interfaces have at least half of the room.
+        // At least half of the room is for the interfaces.
         let below = below.min(area.height.saturating_sub(2) / 2);
         let parts = [Constraint::Min(3), Constraint::Length(below), Constraint::Length(2)];
         let [interfaces, below, machine] =
@@ -104,12 +103,12 @@ impl View {
 
     fn draw_interfaces(&self, frame: &mut Frame<'_>, area: Rect) {
         let rows = self.rows();
-        // Columns that do not fit are left out, those of the least interest first.
-        let columns: &[Column] = match area.width {
-            0..34 => &[Column::Name, Column::Packets],
-            34..50 => &[Column::Name, Column::Packets, Column::Bits],
-            50..76 => &[Column::Name, Column::State, Column::Packets, Column::Bits],
-            _ => &Column::ALL,
+        // Where not all columns fit, the least interesting ones are left out.
+        let columns: &[TableColumn] = match area.width {
+            0..34 => &[TableColumn::Name, TableColumn::Packets],
+            34..50 => &[TableColumn::Name, TableColumn::Packets, TableColumn::Bits],
+            50..76 => &[TableColumn::Name, TableColumn::State, TableColumn::Packets, TableColumn::Bits],
+            _ => &TableColumn::ALL,
         };
         let titles = columns.iter().map(|column| {
             let mark = match (*column == self.sort, self.is_reversed) {
@@ -125,20 +124,20 @@ impl View {
             TableRow::new(columns.iter().map(|column| {
                 let line = Line::from(cells[*column as usize].trim_end().to_owned());
                 let line = match column {
-                    Column::State if !row.is_well => line.style(BAD),
-                    Column::Faults if row.faults > 0 => line.style(WARN),
+                    TableColumn::State if !row.is_well => line.style(BAD),
+                    TableColumn::Faults if row.faults > 0 => line.style(WARN),
                     _ => line,
                 };
                 Cell::from(if is_text(*column) { line } else { line.right_aligned() })
             }))
         });
         let widths = columns.iter().map(|column| match column {
-            Column::Name => Constraint::Min(9),
-            Column::State => Constraint::Length(14),
-            Column::Packets => Constraint::Length(10),
-            Column::Bits => Constraint::Length(8),
-            Column::Seen | Column::Counted => Constraint::Length(13),
-            Column::Faults => Constraint::Length(8),
+            TableColumn::Name => Constraint::Min(9),
+            TableColumn::State => Constraint::Length(14),
+            TableColumn::Packets => Constraint::Length(10),
+            TableColumn::Bits => Constraint::Length(8),
+            TableColumn::Seen | TableColumn::Counted => Constraint::Length(13),
+            TableColumn::Faults => Constraint::Length(8),
         });
         let table = Table::new(cells, widths)
             .header(TableRow::new(titles).style(TITLE))
@@ -154,19 +153,19 @@ impl View {
         }
     }
 
-    /// Rates of the selected interface over the last drains, and its outcomes with their reasons.
+    /// The selected interface: its rates over the last drains, and its outcomes with their reasons.
     fn draw_interface(&self, frame: &mut Frame<'_>, area: Rect, report: &Report) {
         let rows = self.rows();
         let Some(row) = rows.get(self.selected_place(&rows)) else {
             return self.draw_interfaces(frame, area);
         };
-        let totals = &report.ledger["interfaces"][&row.name];
+        let totals = report.ledger.interface(&row.name);
         let mut lines = Vec::new();
-        for (name, count) in totals["outcomes"].as_object().into_iter().flatten() {
-            if packets(count) != 0 {
-                lines.push(Line::from(format!("{:<16}{:>16}", name.replace('_', " "), packets(count))));
+        for (name, outcome) in &totals.outcomes {
+            if outcome.packets() != 0 {
+                lines.push(Line::from(format!("{:<16}{:>16}", name.replace('_', " "), outcome.packets())));
             }
-            for (reason, packets) in count.as_object().into_iter().flatten() {
+            for (reason, packets) in outcome.reasons() {
                 lines.push(Line::styled(format!("  {:<22}{:>8}", reason.replace('_', " "), packets), QUIET));
             }
         }
@@ -222,22 +221,15 @@ impl View {
     }
 }
 
-const fn is_text(column: Column) -> bool {
-    matches!(column, Column::Name | Column::State)
+const fn is_text(column: TableColumn) -> bool {
+    matches!(column, TableColumn::Name | TableColumn::State)
 }
 
 /// The ledger as a sum.
-fn ledger(report: &Report) -> Line<'static> {
-    let interfaces = || report.ledger["interfaces"].as_object().into_iter().flat_map(serde_json::Map::values);
-    let seen: u64 = interfaces().map(|interface| packets(&interface["seen"])).sum();
-    let counted: u64 = interfaces().map(|interface| packets(&interface["outcomes"]["counted"])).sum();
-    let places = ["exported", "suppressed", "queued", "dropped"]
-        .map(|name| (name, packets(&report.ledger[name]["packets"])));
-    let places: Vec<_> = places
-        .iter()
-        .filter(|(_, packets)| *packets != 0)
-        .map(|(name, packets)| format!("{packets} {name}"))
-        .collect();
+fn ledger_line(ledger: &LedgerReport) -> Line<'static> {
+    let (seen, counted) = (ledger.seen(), ledger.outcome("counted"));
+    let places = ledger.places().into_iter().filter(|(_, counts)| counts.packets != 0);
+    let places: Vec<_> = places.map(|(name, counts)| format!("{} {name}", counts.packets)).collect();
     let places = if places.is_empty() { String::new() } else { format!(" = {}", places.join(" + ")) };
     Line::from(vec![
         Span::styled("ledger ", QUIET),
@@ -318,7 +310,7 @@ fn draw_machine(frame: &mut Frame<'_>, area: Rect, report: &Report) {
     frame.render_widget(Paragraph::new(lines), area);
 }
 
-/// Bars, the newest at the right.
+/// Draws rates as bars, the newest at the right.
 fn draw_rates(frame: &mut Frame<'_>, area: Rect, rates: &[u64]) {
     let shown = rates.iter().rev().take(usize::from(area.width)).rev();
     frame.render_widget(Sparkline::default().data(shown).style(ACCENT), area);

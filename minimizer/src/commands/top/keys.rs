@@ -2,10 +2,10 @@
 
 use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 
-use super::rows::Column;
-use super::{Screen, View};
+use super::rows::TableColumn;
+use super::{Screen, TopView};
 
-/// Keys and what they do, for the help.
+/// Keys and what they do, as the help lists them.
 pub const KEYS: [(&str, &str); 10] = [
     ("q, Ctrl-C", "quit"),
     ("↑ ↓, k j", "select an interface"),
@@ -19,25 +19,27 @@ pub const KEYS: [(&str, &str); 10] = [
     ("Esc", "back"),
 ];
 
-/// What follows after a key.
+/// What the view does after a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Next {
+pub enum AfterKey {
+    /// It goes on.
     Stay,
+    /// It ends.
     End,
 }
 
-impl View {
+impl TopView {
     /// Does what a key says.
-    pub fn key(&mut self, key: KeyEvent) -> Next {
+    pub fn key(&mut self, key: KeyEvent) -> AfterKey {
         if key.modifiers.contains(KeyModifiers::CONTROL) {
-            return if matches!(key.code, KeyCode::Char('c')) { Next::End } else { Next::Stay };
+            return if matches!(key.code, KeyCode::Char('c')) { AfterKey::End } else { AfterKey::Stay };
         }
         if self.is_typing {
             self.type_key(key.code);
-            return Next::Stay;
+            return AfterKey::Stay;
         }
         match key.code {
-            KeyCode::Char('q') => return Next::End,
+            KeyCode::Char('q') => return AfterKey::End,
             KeyCode::Char('?' | 'h') => {
                 self.screen = if self.screen == Screen::Help { Screen::All } else { Screen::Help };
             }
@@ -62,13 +64,13 @@ impl View {
             }
             KeyCode::Char(digit) => {
                 let place = digit.to_digit(10).and_then(|digit| usize::try_from(digit).ok()?.checked_sub(1));
-                if let Some(column) = place.and_then(|place| Column::ALL.get(place)) {
+                if let Some(column) = place.and_then(|place| TableColumn::ALL.get(place)) {
                     self.sort = *column;
                 }
             }
             _ => {}
         }
-        Next::Stay
+        AfterKey::Stay
     }
 
     fn type_key(&mut self, code: KeyCode) {
@@ -86,7 +88,7 @@ impl View {
         }
     }
 
-    /// Selects another row, by the place of the present and of the last one.
+    /// Selects another row. `place` computes its place from the present one and the last one.
     fn select(&mut self, place: impl Fn(usize, usize) -> usize) {
         let rows = self.rows();
         let Some(last) = rows.len().checked_sub(1) else { return };

@@ -1,13 +1,13 @@
-//! The view without a terminal: once, as a table.
+//! What is printed when there is no terminal: the report once, as a table.
 
 use std::fmt::Write as _;
 
-use super::View;
-use super::rows::{Column, Row};
+use super::TopView;
+use super::rows::{InterfaceRow, TableColumn};
 use crate::support::units::scaled;
 
 /// The cells of a row, in the order of the columns.
-pub fn cells(row: &Row) -> [String; Column::ALL.len()] {
+pub fn cells(row: &InterfaceRow) -> [String; TableColumn::ALL.len()] {
     [
         row.name.clone(),
         row.state.clone(),
@@ -19,11 +19,11 @@ pub fn cells(row: &Row) -> [String; Column::ALL.len()] {
     ]
 }
 
-impl View {
-    /// The report's table, and below it the rates of the interfaces.
+impl TopView {
+    /// The table of the report, followed by the rates of the interfaces.
     pub fn plain(&self) -> String {
         let mut text = self.restricted().map_or_else(String::new, |report| report.table());
-        let titles = Column::ALL.map(|column| column.title().to_owned());
+        let titles = TableColumn::ALL.map(|column| column.title().to_owned());
         for cells in std::iter::once(titles).chain(self.rows().iter().map(cells)) {
             let [name, state, packets, bits, seen, counted, faults] = cells;
             // Writing to a string cannot fail.

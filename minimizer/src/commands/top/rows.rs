@@ -2,13 +2,13 @@
 
 use std::cmp::Ordering;
 
-use super::View;
+use super::TopView;
 use crate::delivery::history::OUTCOMES;
-use crate::serve::status::{InterfaceReport, Report, packets};
+use crate::serve::status::{InterfaceReport, Report};
 
-/// By what the table is sorted.
+/// A column of the table. The table is sorted by one of them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Column {
+pub enum TableColumn {
     /// Name of the interface.
     Name,
     /// How it is attached.
@@ -20,18 +20,18 @@ pub enum Column {
     Bits,
     /// Packets since the start.
     Seen,
-    /// Those of them that are in records.
+    /// Packets since the start that are in records.
     Counted,
-    /// Those of them that could not be counted: malformed, unsupported, overflow.
+    /// Packets since the start that could not be put into records: malformed, unsupported, overflow.
     Faults,
 }
 
-impl Column {
-    /// In the order of the table.
+impl TableColumn {
+    /// All columns, from left to right.
     pub const ALL: [Self; 7] =
         [Self::Name, Self::State, Self::Packets, Self::Bits, Self::Seen, Self::Counted, Self::Faults];
 
-    /// What is above it.
+    /// The heading.
     pub const fn title(self) -> &'static str {
         match self {
             Self::Name => "INTERFACE",
@@ -44,15 +44,15 @@ impl Column {
         }
     }
 
-    /// The one to its right; after the last, the first.
+    /// The column to its right; the first after the last.
     pub fn next(self) -> Self {
         Self::ALL[(self as usize + 1) % Self::ALL.len()]
     }
 }
 
-/// One interface.
+/// An interface in the table.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Row {
+pub struct InterfaceRow {
     pub name: String,
     pub state: String,
     pub is_well: bool,
@@ -63,59 +63,52 @@ pub struct Row {
     pub faults: u64,
 }
 
-impl Row {
+impl InterfaceRow {
     fn new(report: &Report, interface: &InterfaceReport) -> Self {
-        let totals = &report.ledger["interfaces"][&interface.name];
-        let outcome = |name: &str| packets(&totals["outcomes"][name]);
-        let mut state = interface.mode.clone().unwrap_or_else(|| "not attached".to_owned());
-        if interface.tap {
-            state += ", tap";
-        }
-        if interface.mode.is_some() && !interface.up {
-            state += ", down";
-        }
+        let totals = report.ledger.interface(&interface.name);
+        let outcome = |name: &str| totals.outcome(name);
         let rates = interface.rates.clone().unwrap_or_default();
         Self {
             name: interface.name.clone(),
-            state,
+            state: interface.state(),
             is_well: interface.mode.is_some() && interface.up,
             packets_per_second: rates.packets_per_second,
             bits_per_second: rates.octets_per_second * 8.0,
-            seen: packets(&totals["seen"]),
+            seen: totals.seen,
             counted: outcome("counted"),
             faults: ["malformed", "unsupported", "overflow"].map(outcome).iter().sum(),
         }
     }
 
-    /// Names from the first, numbers from the largest.
-    fn order(&self, other: &Self, column: Column) -> Ordering {
+    /// Names in alphabetical order, numbers from the largest to the smallest.
+    fn order(&self, other: &Self, column: TableColumn) -> Ordering {
         match column {
-            Column::Name => self.name.cmp(&other.name),
-            Column::State => self.state.cmp(&other.state),
-            Column::Packets => other.packets_per_second.total_cmp(&self.packets_per_second),
-            Column::Bits => other.bits_per_second.total_cmp(&self.bits_per_second),
-            Column::Seen => other.seen.cmp(&self.seen),
-            Column::Counted => other.counted.cmp(&self.counted),
-            Column::Faults => other.faults.cmp(&self.faults),
+            TableColumn::Name => self.name.cmp(&other.name),
+            TableColumn::State => self.state.cmp(&other.state),
+            TableColumn::Packets => other.packets_per_second.total_cmp(&self.packets_per_second),
+            TableColumn::Bits => other.bits_per_second.total_cmp(&self.bits_per_second),
+            TableColumn::Seen => other.seen.cmp(&self.seen),
+            TableColumn::Counted => other.counted.cmp(&self.counted),
+            TableColumn::Faults => other.faults.cmp(&self.faults),
         }
     }
 }
 
-impl View {
-    /// Whether an interface was asked for.
+impl TopView {
+    /// Whether the user asked for this interface.
     fn is_wanted(&self, name: &str) -> bool {
         self.patterns.is_empty() || self.patterns.iter().any(|pattern| pattern.matches(name))
     }
 
-    /// The rows that are shown, sorted.
-    pub fn rows(&self) -> Vec<Row> {
+    /// The rows to show, sorted.
+    pub fn rows(&self) -> Vec<InterfaceRow> {
         let Some(report) = &self.report else { return Vec::new() };
         let filter = self.filter.to_lowercase();
         let mut rows: Vec<_> = report
             .interfaces
             .iter()
             .filter(|interface| self.is_wanted(&interface.name))
-            .map(|interface| Row::new(report, interface))
+            .map(|interface| InterfaceRow::new(report, interface))
             .filter(|row| row.name.to_lowercase().contains(&filter) || row.state.contains(&filter))
             .collect();
         rows.sort_by(|one, other| {
@@ -126,21 +119,19 @@ impl View {
         rows
     }
 
-    /// Place of the selected interface in these rows; the first when it is not among them.
-    pub fn selected_place(&self, rows: &[Row]) -> usize {
-        let is_selected = |row: &Row| self.selected.as_ref() == Some(&row.name);
+    /// The place of the selected interface in these rows; the first place when it is not among them.
+    pub fn selected_place(&self, rows: &[InterfaceRow]) -> usize {
+        let is_selected = |row: &InterfaceRow| self.selected.as_ref() == Some(&row.name);
         rows.iter().position(is_selected).unwrap_or(0)
     }
 
-    /// Packets since the start by outcome, of all interfaces that were asked for.
+    /// Packets since the start and packets per second by outcome, of all interfaces that the user asked for.
     pub fn outcomes(&self) -> Vec<(&'static str, u64, f64)> {
         let Some(report) = &self.report else { return Vec::new() };
         let wanted = || report.interfaces.iter().filter(|interface| self.is_wanted(&interface.name));
         let mut outcomes = Vec::new();
         for name in OUTCOMES {
-            let of = |interface: &InterfaceReport| {
-                packets(&report.ledger["interfaces"][&interface.name]["outcomes"][name])
-            };
+            let of = |interface: &InterfaceReport| report.ledger.interface(&interface.name).outcome(name);
             let rate = |interface: &InterfaceReport| {
                 interface.rates.as_ref().and_then(|rates| rates.outcomes_per_second.get(name)).copied()
             };
@@ -152,14 +143,12 @@ impl View {
         outcomes
     }
 
-    /// The report without the interfaces that were not asked for.
+    /// The report, with only those interfaces that the user asked for.
     pub fn restricted(&self) -> Option<Report> {
         let mut report = self.report.clone()?;
         report.interfaces.retain(|interface| self.is_wanted(&interface.name));
         report.course.interfaces.retain(|name, _| self.is_wanted(name));
-        if let Some(interfaces) = report.ledger["interfaces"].as_object_mut() {
-            interfaces.retain(|name, _| self.is_wanted(name));
-        }
+        report.ledger.interfaces.retain(|name, _| self.is_wanted(name));
         Some(report)
     }
 }

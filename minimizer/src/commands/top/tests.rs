@@ -4,29 +4,29 @@ use ratatui::Terminal;
 use ratatui::backend::TestBackend;
 use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 
-use super::keys::Next;
-use super::rows::Column;
-use super::{Screen, View};
-use crate::serve::snapshot::tests::example;
-use crate::serve::status::{InterfaceCourse, Rates, Report};
+use super::keys::AfterKey;
+use super::rows::TableColumn;
+use super::{Screen, TopView};
+use crate::serve::snapshot::example::example;
+use crate::serve::status::{InterfaceCourse, InterfaceRates, Report};
 
 /// A report of three interfaces, of which the second is the busiest.
 fn report() -> Report {
     let mut report = Report::new(&example());
     let template = report.interfaces[0].clone();
-    let ledger = report.ledger["interfaces"]["eth\"0\\"].clone();
+    let ledger = report.ledger.interfaces["eth\"0\\"].clone();
     report.interfaces.clear();
     for (name, packets) in [("eth0", 1000.0), ("eth1", 5_210_000.0), ("wan7", 20.0)] {
         let mut interface = template.clone();
         name.clone_into(&mut interface.name);
         let outcomes = [("counted".to_owned(), packets)].into();
-        interface.rates = Some(Rates {
+        interface.rates = Some(InterfaceRates {
             packets_per_second: packets,
             octets_per_second: packets * 100.0,
             outcomes_per_second: outcomes,
         });
         report.interfaces.push(interface);
-        report.ledger["interfaces"][name] = ledger.clone();
+        report.ledger.interfaces.insert(name.to_owned(), ledger.clone());
         let course = InterfaceCourse { packets: vec![1, 2, 3], octets: vec![100, 200, 300] };
         report.course.interfaces.insert(name.to_owned(), course);
     }
@@ -34,23 +34,23 @@ fn report() -> Report {
     report
 }
 
-fn view() -> View {
-    let mut view = View::new(Vec::new());
+fn view() -> TopView {
+    let mut view = TopView::new(Vec::new());
     view.answered(Ok(report()));
     view
 }
 
-fn screen(view: &View, columns: u16, rows: u16) -> String {
+fn screen(view: &TopView, columns: u16, rows: u16) -> String {
     let mut terminal = Terminal::new(TestBackend::new(columns, rows)).expect("a terminal in memory");
     terminal.draw(|frame| view.draw(frame)).expect("memory takes everything");
     terminal.backend().to_string()
 }
 
-fn press(view: &mut View, keys: &str) -> Next {
-    keys.chars().map(|key| view.key(KeyEvent::from(KeyCode::Char(key)))).last().unwrap_or(Next::Stay)
+fn press(view: &mut TopView, keys: &str) -> AfterKey {
+    keys.chars().map(|key| view.key(KeyEvent::from(KeyCode::Char(key)))).last().unwrap_or(AfterKey::Stay)
 }
 
-fn names(view: &View) -> Vec<String> {
+fn names(view: &TopView) -> Vec<String> {
     view.rows().into_iter().map(|row| row.name).collect()
 }
 
@@ -106,7 +106,7 @@ fn no_size_and_no_screen_panics() {
             }
         }
     }
-    screen(&View::default(), 80, 24);
+    screen(&TopView::default(), 80, 24);
 }
 
 #[test]
@@ -116,11 +116,14 @@ fn keys_sort_reverse_and_filter() {
     press(&mut view, "r");
     assert_eq!(names(&view), ["wan7", "eth0", "eth1"]);
     press(&mut view, "r1");
-    assert_eq!((view.sort, names(&view)), (Column::Name, vec!["eth0".into(), "eth1".into(), "wan7".into()]));
+    assert_eq!(
+        (view.sort, names(&view)),
+        (TableColumn::Name, vec!["eth0".into(), "eth1".into(), "wan7".into()])
+    );
     press(&mut view, "s");
-    assert_eq!(view.sort, Column::State);
+    assert_eq!(view.sort, TableColumn::State);
     // While a filter is typed, keys are text.
-    assert_eq!(press(&mut view, "/ETHq"), Next::Stay);
+    assert_eq!(press(&mut view, "/ETHq"), AfterKey::Stay);
     assert!(names(&view).is_empty());
     assert_has(&screen(&view, 80, 24), &["no interface is selected", "filter: ETHq"]);
     view.key(KeyEvent::from(KeyCode::Backspace));
@@ -157,9 +160,9 @@ fn a_pause_keeps_what_is_shown_and_both_ways_end() {
     press(&mut view, " ");
     view.answered(Ok(Report { version: "9.9.9".to_owned(), ..report() }));
     assert_has(&screen(&view, 80, 24), &["minimizer 9.9.9"]);
-    assert_eq!(press(&mut view, "q"), Next::End);
+    assert_eq!(press(&mut view, "q"), AfterKey::End);
     let control_c = KeyEvent::new(KeyCode::Char('c'), KeyModifiers::CONTROL);
-    assert_eq!(view.key(control_c), Next::End);
+    assert_eq!(view.key(control_c), AfterKey::End);
 }
 
 #[test]

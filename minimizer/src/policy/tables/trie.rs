@@ -6,7 +6,7 @@ use hashbrown::{DefaultHashBuilder, HashTable};
 use minimizer_common::tables::{
     CLASS_MIXED, CLASS_NEVER, Leaf, NODE_WORDS, Node, POINTER, ROOT_WORDS, Roots,
 };
-use minimizer_ebpf::policy::judge::Address;
+use minimizer_ebpf::policy::nodes::Address;
 use minimizer_ebpf::policy::prefixes;
 use zerocopy::FromZeros as _;
 

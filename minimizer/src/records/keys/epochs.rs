@@ -1,4 +1,4 @@
-//! Epochs: how long a key of pseudonyms is used, and that it is destroyed.
+//! Epochs: how long a key of pseudonyms is used, and when it is destroyed.
 
 use std::time::Duration;
 
@@ -7,9 +7,9 @@ use tracing::info;
 
 use super::{KeyError, Keys, PseudonymKey};
 
-/// A stretch of time with one key of pseudonyms, which is zeroed at the end: when this is dropped, and says so.
+/// A stretch of time with one key of pseudonyms. Dropping it zeroes the key and prints that.
 ///
-/// Epochs begin at multiples of their length, counted from 1970, so that hosts agree when they do.
+/// Epochs begin at multiples of their length, counted from 1970, so that all hosts begin them at the same time.
 #[derive(Debug)]
 pub struct Epoch {
     start: u64,
@@ -35,7 +35,7 @@ impl Epoch {
         self.start
     }
 
-    /// The first second that is no longer in it, since 1970.
+    /// The first second after it, since 1970.
     #[must_use]
     pub const fn end(&self) -> u64 {
         self.start.saturating_add(self.length)
@@ -57,10 +57,10 @@ impl Epoch {
             && now.saturating_add(self.length) >= self.start
     }
 
-    /// What is said of an epoch that is over.
+    /// The message about an epoch that is over.
     fn destroyed(&self) -> String {
         let (start, end) = (shown(self.start), shown(self.end()));
-        // What can be derived again must not be called lost.
+        // A key that can be derived again must not be called lost.
         let again = if self.is_lasting {
             " on this host; whoever has the master secret can derive it again"
         } else {

@@ -9,7 +9,7 @@ use crate::support::secret_file::SecretFileError;
 /// Why there are no keys.
 #[derive(Debug, Error)]
 pub enum KeyError {
-    /// The file was not read.
+    /// The file cannot be used.
     #[error(transparent)]
     File(#[from] SecretFileError),
     /// Neither 32 octets nor 64 hexadecimal digits.
@@ -24,7 +24,7 @@ pub enum KeyError {
         /// How long it is.
         octets: usize,
     },
-    /// Anybody can guess it.
+    /// The secret is one that anybody can guess.
     #[error(
         "{path}: all octets of the secret are the same, anybody can guess it; make one with \
          `head -c 32 /dev/urandom > {path}`",

@@ -17,7 +17,7 @@ pub(super) struct CryptoPan {
 }
 
 impl CryptoPan {
-    /// The first half of the key is that of AES, the second, encrypted, is the pad.
+    /// The first half of `key` is the key of AES; the second half, encrypted, is the pad.
     pub(super) fn new(key: &[u8; 32]) -> Self {
         let (first, second) = key.split_at(16);
         let [mut cipher_key, mut pad] = [Block::default(); 2];

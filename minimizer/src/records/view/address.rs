@@ -1,8 +1,8 @@
 //! What becomes of addresses in a recipient's view.
 //!
-//! The kernel knew the class of an address; of what it stored the class has to be found again. Where both are possible (a truncated
-//! address whose prefix has addresses of both, or a pseudonym where both classes have one) the recipient gets no more than either
-//! class gives.
+//! The kernel knew the class of each address but does not store it, so the view works it out from what was stored. Sometimes
+//! both classes are possible: a truncated address whose prefix covers addresses of both, or a pseudonym where both classes get
+//! one. Then the recipient gets only what either class would give it.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -20,14 +20,14 @@ use crate::records::prefix_preserving::PrefixPreserving;
 
 const CLASSES: [Class; 2] = [Class::Foreign, Class::Domestic];
 
-/// What becomes of the addresses of one field, by class.
+/// What happens to the addresses of one field, by class.
 #[derive(Clone, Copy, Debug)]
 struct Rule {
     collected: [AddressTransform; 2],
     wanted: [AddressTransform; 2],
 }
 
-/// What becomes of all addresses.
+/// What happens to all addresses.
 pub(super) struct Addresses {
     /// By IP version, then by side.
     rules: [[Rule; 2]; 2],
@@ -38,7 +38,7 @@ pub(super) struct Addresses {
     crypto_pan: PrefixPreserving,
 }
 
-/// What addresses became under a prefix-preserving permutation, which is dear: by scheme, IP version and address.
+/// Results of prefix-preserving permutations, kept because each costs 32 or 128 AES blocks: by scheme, IP version and address.
 pub(super) type Permuted = HashMap<(PrefixScheme, bool, u128), u128>;
 
 const FIELDS: [[Field; 2]; 2] = [
@@ -68,7 +68,7 @@ impl Addresses {
         }
     }
 
-    /// The words of addresses in the view of a tuple.
+    /// The address words of a tuple, as the recipient gets them.
     pub(super) fn of(&self, tuple: &Tuple, permuted: &mut Permuted) -> [u64; 4] {
         let [ipv4, ipv6] = &self.rules;
         if tuple.tags().is_ipv6() {
@@ -91,7 +91,7 @@ impl Addresses {
         [u64::from_ne_bytes(octets), 0, 0, 0]
     }
 
-    /// What becomes of one left-aligned address.
+    /// One left-aligned address, as the recipient gets it.
     fn viewed(&self, rule: Rule, ipv6: bool, address: u128, permuted: &mut Permuted) -> u128 {
         let (transform, is_pseudonym) = rule.decide(&self.classes, ipv6, address);
         match transform {
@@ -100,7 +100,7 @@ impl Addresses {
                 let pseudonym = if is_pseudonym { address } else { pseudonym(&self.epoch, ipv6, address) };
                 self::pseudonym(&self.recipient, ipv6, pseudonym)
             }
-            // A pseudonym cannot be turned back.
+            // Nobody can turn a pseudonym back into the address.
             _ if is_pseudonym => 0,
             AddressTransform::Exact => address,
             AddressTransform::Truncated { bits } => address & !rest(bits),
@@ -125,8 +125,8 @@ impl Rule {
         if wanted[0] == wanted[1] && is_pseudonym[0] == is_pseudonym[1] {
             return (wanted[0], is_pseudonym[0]);
         }
-        // What looks like a pseudonym is one: as an address it is nobody's.
-        let pseudonym = is_pseudonym != [false; 2] && has_shape(ipv6, address);
+        // Pseudonyms lie in ranges that no host uses, so whatever looks like one is one.
+        let pseudonym = is_pseudonym != [false; 2] && looks_pseudonymous(ipv6, address);
         let mut transform = None;
         for (index, class) in CLASSES.into_iter().enumerate() {
             let possible = if pseudonym {
@@ -142,7 +142,7 @@ impl Rule {
     }
 }
 
-/// Whether the kernel may have made this, which is no pseudonym, of an address of the class.
+/// Whether the kernel may have stored this for an address of the class. It is not a pseudonym.
 fn may_be(collected: AddressTransform, classes: &Classes, ipv6: bool, address: u128, class: Class) -> bool {
     let length = if ipv6 { 128 } else { 32 };
     let bits = match collected {
@@ -154,7 +154,7 @@ fn may_be(collected: AddressTransform, classes: &Classes, ipv6: bool, address: u
     address & rest(bits) == 0 && classes.may_be(ipv6, address, bits, class)
 }
 
-/// No more than either of the two gives.
+/// The transform that gives no more than either of the two.
 fn less(one: AddressTransform, other: AddressTransform) -> AddressTransform {
     use AddressTransform::{Exact, Omitted, PrefixPreserving, Pseudonym, Truncated};
     match (one, other) {
@@ -174,8 +174,9 @@ fn by_class(fields: &BTreeMap<Field, Transform>, field: Field) -> [AddressTransf
     }
 }
 
-/// Whether an address looks like a pseudonym. The one address of 240.0.0.0/4 that packets have, 255.255.255.255, does not.
-fn has_shape(ipv6: bool, address: u128) -> bool {
+/// Whether an address looks like a pseudonym. 255.255.255.255 does not: it is the one address of 240.0.0.0/4 that packets
+/// carry.
+fn looks_pseudonymous(ipv6: bool, address: u128) -> bool {
     let octets = address.to_be_bytes();
     if ipv6 {
         return octets.starts_with(&IPV6_PSEUDONYM);

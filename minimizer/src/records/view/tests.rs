@@ -195,7 +195,7 @@ fn of_two_possible_classes_the_recipient_gets_no_more_than_either_gives() {
         let mut both = [0; 8];
         both[..4].copy_from_slice(&octets);
         let tuple = Tuple::new([u64::from_ne_bytes(both), 0, 0, 0], (0, 0), Tags::NONE, 0, 0);
-        let record = Record { tuple, packets: 1, ..super::threshold::NOTHING };
+        let record = Record { tuple, packets: 1, ..super::threshold::NO_FLOW };
         let records = view(&recipient(wanted, None), collected, 1).of(&[record]).records.into_owned();
         records[0].tuple.ipv4().0
     };

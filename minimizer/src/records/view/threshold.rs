@@ -8,15 +8,15 @@ use minimizer_common::tuple::Tuple;
 use crate::records::merge::Flow as _;
 use crate::records::record::Record;
 
-/// Distinct sources by record, counted up to `k`.
+/// Distinct sources of each record, counted up to `k`.
 pub(super) struct Threshold {
     k: u32,
     counts: Vec<u32>,
     seen: HashSet<(usize, bool, u128)>,
 }
 
-/// A record of no flow: what is folded into it has no key any more.
-pub(super) const NOTHING: Record = Record {
+/// A record of no flow. What is folded into it loses its key.
+pub(super) const NO_FLOW: Record = Record {
     tuple: Tuple { addresses: [0; 4], transport: 0, kind: 0, selector: 0 },
     ingress_interface: 0,
     control_bits: 0,
@@ -32,7 +32,7 @@ impl Threshold {
         Self { k, counts: Vec::new(), seen: HashSet::with_capacity(records) }
     }
 
-    /// The record at this position is made of this tuple, among others.
+    /// Notes that the record at this position contains this tuple.
     pub(super) fn add(&mut self, position: usize, tuple: &Tuple) {
         if position >= self.counts.len() {
             self.counts.resize(position + 1, 0);
@@ -51,9 +51,9 @@ impl Threshold {
         }
     }
 
-    /// Takes out the records with too few sources: what they count, and the one record that is made of them.
+    /// Removes the records with too few sources. Returns what they counted and the one record made of them.
     pub(super) fn apply(self, records: &mut Vec<Record>) -> (Counts, Option<Record>) {
-        let mut folded = NOTHING;
+        let mut folded = NO_FLOW;
         let mut counts = self.counts.iter();
         records.retain(|record| {
             let enough = counts.next().is_some_and(|count| *count >= self.k);

@@ -1,5 +1,6 @@
-//! What the server answers to a request.
+//! What the server answers to each request.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use http_body_util::Full;
@@ -9,19 +10,19 @@ use hyper::header::{
 };
 use hyper::{Method, Request, Response, StatusCode};
 
-use crate::serve::counts::AccessCounts;
-use crate::serve::metrics::{self, Format, Scrape};
+use crate::serve::access::AccessCounts;
+use crate::serve::metrics::{self, ExpositionFormat, Scrape};
 use crate::serve::page;
 use crate::serve::snapshot::Published;
 use crate::serve::status::Report;
 
 const PLAIN: &str = "text/plain; charset=utf-8";
 
-/// The answer to `request`, whose body is not read.
+/// The answer to `request`. Its body is ignored.
 pub fn answer<Body>(
     request: &Request<Body>,
     published: &Published,
-    counts: &AccessCounts,
+    access: &Arc<AccessCounts>,
 ) -> Response<Full<Bytes>> {
     if request.method() != Method::GET && request.method() != Method::HEAD {
         let mut response = respond(StatusCode::METHOD_NOT_ALLOWED, PLAIN, "only GET and HEAD\n".to_owned());
@@ -33,8 +34,8 @@ pub fn answer<Body>(
         "/metrics" => {
             let accept: Vec<_> =
                 request.headers().get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok()).collect();
-            let format = Format::negotiate(&accept.join(","));
-            let mut response = match metrics::render(Scrape::now(snapshot, counts), format) {
+            let format = ExpositionFormat::negotiate(&accept.join(","));
+            let mut response = match metrics::render(Scrape::now(snapshot, Arc::clone(access)), format) {
                 Ok(text) => respond(StatusCode::OK, format.content_type(), text),
                 Err(error) => respond(StatusCode::INTERNAL_SERVER_ERROR, PLAIN, format!("{error}\n")),
             };
@@ -56,7 +57,7 @@ pub fn answer<Body>(
     }
 }
 
-/// To a request without a user and password that are known.
+/// The answer to a request without a known user and that user's password.
 pub fn unauthorized() -> Response<Full<Bytes>> {
     let body = "unauthorized: a user and a password of the web configuration are needed\n";
     let mut response = respond(StatusCode::UNAUTHORIZED, PLAIN, body.to_owned());
@@ -65,7 +66,7 @@ pub fn unauthorized() -> Response<Full<Bytes>> {
     response
 }
 
-/// To a request whose password would wait too long to be checked.
+/// The answer to a request whose password would have to wait too long for its check.
 pub fn busy() -> Response<Full<Bytes>> {
     let mut response = respond(
         StatusCode::SERVICE_UNAVAILABLE,
@@ -92,17 +93,18 @@ fn respond(status: StatusCode, content_type: &'static str, body: impl Into<Bytes
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use http_body_util::BodyExt as _;
     use hyper::{Method, Request, StatusCode};
 
     use super::answer;
-    use crate::serve::counts::AccessCounts;
     use crate::serve::snapshot::Published;
-    use crate::serve::snapshot::tests::example;
+    use crate::serve::snapshot::example::example;
 
     fn ask(published: &Published, method: Method, path: &str) -> (StatusCode, String, String) {
         let request = Request::builder().method(method).uri(path).body(()).expect("a request");
-        let response = answer(&request, published, &AccessCounts::default());
+        let response = answer(&request, published, &Arc::default());
         let content_type = response.headers()["content-type"].to_str().expect("ASCII").to_owned();
         let status = response.status();
         let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");

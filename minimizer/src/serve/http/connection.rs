@@ -1,4 +1,4 @@
-//! One connection: its handshake, its requests, and its limits.
+//! One connection: its handshake, its requests and its limits.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -17,21 +17,21 @@ use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 
 use super::answer;
-use super::phase::{Phase, Phases, Watched};
-use super::web::{Verdict, Web, WebConfig};
-use crate::serve::counts::{AccessCounts, Refusal};
+use super::phase::{Phase, PhasedStream, Phases};
+use super::web::{Admission, Web, WebConfig};
+use crate::serve::access::{AccessCounts, Refusal};
 use crate::serve::snapshot::Published;
 use crate::serve::status::TLS_IS_SPOKEN;
 
-/// Octets of a request's first line and header fields.
+/// Most octets of a request's first line and header fields together.
 const HEADER_OCTETS_MAX: usize = 8 << 10;
-/// Fields of a request's header.
+/// Most header fields of a request.
 const HEADER_FIELDS_MAX: usize = 64;
-/// Age at which a connection is asked to close.
+/// Age at which the server closes a connection after the present answer.
 const AGE_MAX: Duration = Duration::from_secs(600);
-/// Time to take the last answer when the connection is asked to close.
+/// Time that the client has to take this last answer.
 const CLOSE_GRACE: Duration = Duration::from_secs(10);
-/// First octet of every TLS connection: a handshake record.
+/// First octet of every TLS connection: the type of a handshake record (RFC 8446, section 5.1).
 const TLS_HANDSHAKE: u8 = 22;
 
 /// What the server serves, on all of its ports.
@@ -39,22 +39,22 @@ const TLS_HANDSHAKE: u8 = 22;
 pub struct Site {
     /// The agent's latest state.
     pub published: Published,
-    /// What the server did so far.
-    pub counts: Arc<AccessCounts>,
-    /// Who is answered, and how connections are encrypted.
+    /// What the server did since the start.
+    pub access: Arc<AccessCounts>,
+    /// Who is answered, and how connections are encrypted; everybody and in plain text without it.
     pub web: Option<Web>,
 }
 
-/// Serves one connection until its end. Its errors are the client's business, and counted.
+/// Serves one connection until its end. Errors of a connection concern its client alone: they are counted, not reported.
 pub async fn serve(stream: TcpStream, site: Arc<Site>, is_plain: bool) {
-    let counts = Arc::clone(&site.counts);
-    let _open = counts.accept();
+    let access = Arc::clone(&site.access);
+    let _open = access.accept();
     let phases = Phases::new();
     tokio::select! {
         () = converse(stream, site, is_plain, phases.clone()) => {}
         phase = phases.overrun() => match phase {
-            Phase::Header => counts.refuse(Refusal::SlowRequest),
-            Phase::Answer => counts.refuse(Refusal::SlowReader),
+            Phase::Header => access.refuse(Refusal::SlowRequest),
+            Phase::Answer => access.refuse(Refusal::SlowReader),
             Phase::Idle => {}
         },
     }
@@ -62,13 +62,13 @@ pub async fn serve(stream: TcpStream, site: Arc<Site>, is_plain: bool) {
 
 async fn converse(mut stream: TcpStream, site: Arc<Site>, is_plain: bool, phases: Phases) {
     let web = site.web.as_ref().filter(|_| !is_plain);
-    let config = web.map(|web| web.current(&site.counts));
+    let config = web.map(|web| web.current(&site.access));
     let Some(tls) = config.as_ref().and_then(|config| config.tls.clone()) else {
         return exchange(stream, site, config, phases).await;
     };
     let mut first = [0];
     if stream.peek(&mut first).await.is_ok_and(|octets| octets == 1) && first[0] != TLS_HANDSHAKE {
-        site.counts.refuse(Refusal::Handshake);
+        site.access.refuse(Refusal::Handshake);
         let answer = format!(
             "HTTP/1.1 400 Bad Request\r\ncontent-type: text/plain; charset=utf-8\r\ncontent-length: {}\r\n\
              connection: close\r\n\r\n{TLS_IS_SPOKEN}",
@@ -79,16 +79,17 @@ async fn converse(mut stream: TcpStream, site: Arc<Site>, is_plain: bool, phases
     }
     match TlsAcceptor::from(tls).accept(stream).await {
         Ok(stream) => exchange(stream, site, config, phases).await,
-        Err(_) => site.counts.refuse(Refusal::Handshake),
+        Err(_) => site.access.refuse(Refusal::Handshake),
     }
 }
 
-/// Answers requests. `begun` is the web configuration under which the connection was made.
+/// Answers requests. `begun` is the web configuration that was in force when the connection began; there is none on a
+/// plain port and without a web configuration.
 async fn exchange<Stream>(stream: Stream, site: Arc<Site>, begun: Option<Arc<WebConfig>>, phases: Phases)
 where
     Stream: AsyncRead + AsyncWrite + Send + Unpin,
 {
-    let stream = TokioIo::new(Watched::new(stream, phases.clone()));
+    let stream = TokioIo::new(PhasedStream::new(stream, phases.clone()));
     let service = service_fn(move |request: Request<Incoming>| {
         phases.enter(Phase::Answer);
         let (site, begun) = (Arc::clone(&site), begun.clone());
@@ -111,24 +112,24 @@ async fn respond(
     site: &Site,
     begun: Option<&Arc<WebConfig>>,
 ) -> Response<Full<Bytes>> {
-    AccessCounts::add(&site.counts.requests);
-    // Without one that the connection began under, none holds here.
-    let web = site.web.as_ref().zip(begun).map(|(web, begun)| (web, web.current(&site.counts), begun));
+    AccessCounts::add(&site.access.requests);
+    // A connection that began without a web configuration is on a plain port, where none applies.
+    let web = site.web.as_ref().zip(begun).map(|(web, begun)| (web, web.current(&site.access), begun));
     let mut is_last = !request.body().is_end_stream();
     let mut response = match &web {
-        None => answer::answer(request, &site.published, &site.counts),
+        None => answer::answer(request, &site.published, &site.access),
         Some((web, config, begun)) => {
-            // Who may connect, and how, may have changed.
+            // Another configuration may ask for other certificates: the client must connect again to show its own.
             is_last |= !Arc::ptr_eq(config, begun);
             let authorization = request.headers().get(AUTHORIZATION).map(HeaderValue::as_bytes);
             match web.admits(config, authorization).await {
-                Verdict::Admitted => answer::answer(request, &site.published, &site.counts),
-                Verdict::Refused => {
-                    site.counts.refuse(Refusal::Unauthorized);
+                Admission::Admitted => answer::answer(request, &site.published, &site.access),
+                Admission::Refused => {
+                    site.access.refuse(Refusal::Unauthorized);
                     answer::unauthorized()
                 }
-                Verdict::Busy => {
-                    site.counts.refuse(Refusal::Busy);
+                Admission::Busy => {
+                    site.access.refuse(Refusal::Busy);
                     answer::busy()
                 }
             }
@@ -139,7 +140,7 @@ async fn respond(
             response.headers_mut().insert(name, value.clone());
         }
     }
-    // A body is not read, so that nothing can follow it.
+    // The server does not read bodies. The octets of an unread body would be taken for the next request.
     if is_last {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }

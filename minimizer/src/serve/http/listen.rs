@@ -1,4 +1,4 @@
-//! Taking a port, and saying who has it when it is taken.
+//! Taking a port, and naming the process that already has it.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -10,7 +10,7 @@ use procfs::net::TcpState;
 use procfs::process::{FDTarget, all_processes};
 use thiserror::Error;
 
-/// The address cannot be listened on.
+/// Why the agent cannot listen on an address.
 #[derive(Debug, Error)]
 pub enum ListenError {
     /// Another process listens there.
@@ -22,10 +22,10 @@ pub enum ListenError {
     InUse {
         /// The address.
         address: SocketAddr,
-        /// Name and number of the process, if it can be told.
+        /// Identifier and name of the process, if `/proc` shows them.
         holder: Option<String>,
     },
-    /// The address is not one of this host.
+    /// No interface of this host has the address.
     #[error("cannot listen on {address}: no interface of this host has that address; see 'ip address'")]
     NoSuchAddress {
         /// The address.
@@ -41,7 +41,7 @@ pub enum ListenError {
     },
 }
 
-/// The mark of an address where the web configuration does not hold.
+/// The prefix of an address that ignores the web configuration.
 const PLAIN_MARK: &str = "http://";
 
 /// An address to listen on.
@@ -49,7 +49,7 @@ const PLAIN_MARK: &str = "http://";
 pub struct ListenAddress {
     /// Address and port.
     pub socket: SocketAddr,
-    /// Whether neither certificate nor password is asked for there, whatever the web configuration says.
+    /// Whether this address ignores the web configuration: no TLS, no password.
     pub is_plain: bool,
 }
 
@@ -85,7 +85,7 @@ impl fmt::Display for ListenAddress {
     }
 }
 
-/// A port that is taken and not yet served. It belongs to the network namespace in which it was taken.
+/// A port that is bound but not yet served. It belongs to the network namespace in which it was bound.
 #[derive(Debug)]
 pub struct Listener {
     listener: TcpListener,
@@ -93,10 +93,10 @@ pub struct Listener {
 }
 
 impl Listener {
-    /// Takes `address`; port 0 takes any free port.
+    /// Binds `address`. Port 0 binds any free port.
     ///
     /// # Errors
-    /// Says who has it when it is taken.
+    /// When the address cannot be bound. The error names the process that has it, if there is one.
     pub fn bind(address: impl Into<ListenAddress>) -> Result<Self, ListenError> {
         let ListenAddress { socket: address, is_plain } = address.into();
         let bound = TcpListener::bind(address).and_then(|listener| Ok((listener.local_addr()?, listener)));
@@ -112,7 +112,7 @@ impl Listener {
         }
     }
 
-    /// The address that was taken.
+    /// The bound address.
     #[must_use]
     pub const fn address(&self) -> ListenAddress {
         self.address
@@ -123,7 +123,7 @@ impl Listener {
     }
 }
 
-/// The process that listens on `port`, if the files in `/proc` tell.
+/// The process that listens on `port`, if `/proc` shows it.
 fn holder(port: u16) -> Option<String> {
     let sockets: HashSet<u64> = [procfs::net::tcp(), procfs::net::tcp6()]
         .into_iter()
@@ -146,7 +146,7 @@ fn holder(port: u16) -> Option<String> {
     })
 }
 
-/// The same address with another port.
+/// The same address with the next port; the previous one after the last.
 const fn next(mut address: SocketAddr) -> SocketAddr {
     let port = address.port();
     address.set_port(if port == u16::MAX { port - 1 } else { port + 1 });

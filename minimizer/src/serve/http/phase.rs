@@ -1,4 +1,4 @@
-//! What a connection is doing, and by when it must be done with that.
+//! What a connection is doing, and how long it may take.
 
 use std::io;
 use std::pin::Pin;
@@ -10,21 +10,22 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
-/// Time for a handshake and the header of a first request, and for the header of each later one from its first octet on.
+/// Time for the handshake together with the header of the first request, and for the header of each later request from
+/// its first octet on.
 pub const HEADER_LIMIT: Duration = Duration::from_secs(10);
-/// Time to take an answer: a password check may be part of it.
+/// Time for making an answer and for the client to take it. A password check may be part of it.
 pub const ANSWER_LIMIT: Duration = Duration::from_secs(15);
-/// Time between two requests: longer than the usual pause between scrapes.
+/// Time between two requests. Scrapes usually follow each other faster.
 pub const IDLE_LIMIT: Duration = Duration::from_secs(90);
 
 /// What a connection waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
-    /// The rest of a request's header.
+    /// For the rest of a request's header.
     Header,
-    /// That the client takes its answer.
+    /// For the client to take its answer.
     Answer,
-    /// The next request.
+    /// For the next request.
     Idle,
 }
 
@@ -38,12 +39,12 @@ impl Phase {
     }
 }
 
-/// The phase of a connection, shared by those who see it change.
+/// The phase of a connection and when it began, shared by those who change it and the one who watches the time.
 #[derive(Clone, Debug)]
 pub struct Phases(Arc<watch::Sender<(Phase, Instant)>>);
 
 impl Phases {
-    /// A connection that was just accepted.
+    /// The phase of a connection that was just accepted.
     pub fn new() -> Self {
         Self(Arc::new(watch::Sender::new((Phase::Header, Instant::now()))))
     }
@@ -57,36 +58,36 @@ impl Phases {
         self.0.borrow().0
     }
 
-    /// Waits until a phase takes too long, and says which.
+    /// Waits until a phase takes too long, and returns that phase.
     pub async fn overrun(&self) -> Phase {
         let mut changes = self.0.subscribe();
         loop {
             let (phase, begin) = *changes.borrow_and_update();
             tokio::select! {
                 () = sleep_until(begin + phase.limit()) => return phase,
-                // The next phase may end before this one would have.
+                // The limit of the next phase may end before that of this one.
                 _ = changes.changed() => {}
             }
         }
     }
 }
 
-/// A stream whose reads and writes say in which phase its connection is.
-pub struct Watched<Stream> {
+/// A stream whose reads and writes move its connection to the next phase.
+pub struct PhasedStream<Stream> {
     stream: Stream,
     phases: Phases,
-    /// Whether something of the answer was written.
+    /// Whether a part of the answer was written.
     has_written: bool,
 }
 
-impl<Stream> Watched<Stream> {
-    /// Watches a stream.
+impl<Stream> PhasedStream<Stream> {
+    /// Wraps a stream.
     pub const fn new(stream: Stream, phases: Phases) -> Self {
         Self { stream, phases, has_written: false }
     }
 }
 
-impl<Stream: AsyncRead + Unpin> AsyncRead for Watched<Stream> {
+impl<Stream: AsyncRead + Unpin> AsyncRead for PhasedStream<Stream> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -101,7 +102,7 @@ impl<Stream: AsyncRead + Unpin> AsyncRead for Watched<Stream> {
     }
 }
 
-impl<Stream: AsyncWrite + Unpin> AsyncWrite for Watched<Stream> {
+impl<Stream: AsyncWrite + Unpin> AsyncWrite for PhasedStream<Stream> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -126,7 +127,7 @@ impl<Stream: AsyncWrite + Unpin> AsyncWrite for Watched<Stream> {
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let flushed = Pin::new(&mut self.stream).poll_flush(context);
-        // hyper flushes when all that it has to write is written.
+        // hyper flushes once it has written the whole answer.
         if flushed.is_ready() && self.has_written && self.phases.now() == Phase::Answer {
             self.has_written = false;
             self.phases.enter(Phase::Idle);
@@ -146,7 +147,7 @@ mod tests {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, duplex};
     use tokio::time::{Instant, advance};
 
-    use super::{ANSWER_LIMIT, HEADER_LIMIT, IDLE_LIMIT, Phase, Phases, Watched};
+    use super::{ANSWER_LIMIT, HEADER_LIMIT, IDLE_LIMIT, Phase, PhasedStream, Phases};
 
     #[test]
     fn each_phase_has_its_own_time() {
@@ -154,7 +155,7 @@ mod tests {
         runtime.expect("a runtime").block_on(async {
             let (mut client, server) = duplex(1024);
             let phases = Phases::new();
-            let mut server = Watched::new(server, phases.clone());
+            let mut server = PhasedStream::new(server, phases.clone());
             let begin = Instant::now();
             assert_eq!(phases.overrun().await, Phase::Header);
             assert_eq!(begin.elapsed(), HEADER_LIMIT);

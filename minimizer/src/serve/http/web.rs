@@ -1,6 +1,6 @@
-//! The web configuration, in the format that Prometheus' exporters share: certificate, clients, passwords, headers.
+//! The web configuration, in the format that Prometheus exporters share: certificate, clients, passwords, headers.
 //!
-//! It is followed: what the file, or a file that it names, says now holds from the next handshake and request on.
+//! The agent follows its files: a change applies from the next handshake and the next request on.
 
 mod client;
 mod file;
@@ -17,12 +17,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use hyper::header::{HeaderName, HeaderValue};
 use rustls::ServerConfig;
 use thiserror::Error;
-
-use crate::serve::counts::AccessCounts;
-use crate::support::toml::Findings;
-use password::Checker;
-pub use password::Verdict;
 use tracing::{error, info};
+
+use crate::serve::access::AccessCounts;
+use crate::support::toml::Findings;
+pub use password::Admission;
+use password::Checker;
 
 /// Why the web configuration cannot be used.
 #[derive(Debug, Error)]
@@ -35,48 +35,49 @@ pub enum WebConfigError {
         /// Why.
         source: io::Error,
     },
-    /// It does not fit its model, or says what cannot be.
+    /// It does not fit its model, or asks for something impossible.
     #[error("the web configuration is refused: {0}")]
     Refused(Findings),
-    /// Passwords cannot be checked.
+    /// The thread that checks passwords cannot be started.
     #[error("cannot start the thread that checks passwords: {0}")]
     Thread(#[source] io::Error),
-    /// No random numbers.
+    /// The kernel gives no random numbers.
     #[error("the kernel gives no random numbers to remember passwords by: {0}")]
     Random(getrandom::Error),
 }
 
-/// What a web configuration says.
+/// A web configuration, checked and ready for use.
 #[derive(Debug, Default)]
 pub struct WebConfig {
-    /// How connections are encrypted; `None` when they are not.
+    /// How connections are encrypted; `None` for plain text.
     pub tls: Option<Arc<ServerConfig>>,
-    /// The bcrypt hashes of passwords, by user; everybody is answered when there are none.
+    /// The bcrypt hashes of passwords, by user. Without any, everybody is answered.
     pub users: BTreeMap<String, String>,
-    /// Headers that every answer has.
+    /// Headers that are added to every answer.
     pub headers: Vec<(HeaderName, HeaderValue)>,
 }
 
-/// A web configuration that is followed through the changes of its files.
+/// The web configuration in force. It follows the changes of its files.
 #[derive(Debug)]
 pub struct Web {
     path: PathBuf,
-    state: Mutex<State>,
+    loaded: Mutex<Loaded>,
     checker: Checker,
 }
 
+/// The configuration in force and the files behind it.
 #[derive(Debug)]
-struct State {
+struct Loaded {
     in_force: Arc<WebConfig>,
-    /// The files as they were before they were read.
+    /// The files that were read last, each with its stamp from before it was read.
     read: Vec<(PathBuf, Option<Stamp>)>,
 }
 
-/// What changes when a file is written or another takes its name.
+/// Numbers of which at least one changes when a file is written or replaced by another.
 type Stamp = (u64, u64, u64, i64, i64, i64);
 
 impl Web {
-    /// Reads the file and those that it names.
+    /// Reads the file and the files that it names.
     ///
     /// # Errors
     /// See [`WebConfigError`].
@@ -84,29 +85,30 @@ impl Web {
         let mut read = Vec::new();
         let config = load(path, &mut read)?;
         let checker = Checker::start()?;
-        let state = State { in_force: Arc::new(config), read };
-        Ok(Self { path: path.to_owned(), state: Mutex::new(state), checker })
+        let loaded = Loaded { in_force: Arc::new(config), read };
+        Ok(Self { path: path.to_owned(), loaded: Mutex::new(loaded), checker })
     }
 
-    /// What holds now: the files are read again when one of them has changed. What cannot be used is said once, and
-    /// what was in force before stays.
-    pub fn current(&self, counts: &AccessCounts) -> Arc<WebConfig> {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        if state.read.iter().all(|(path, stamp)| stamp_of(path) == *stamp) {
-            return Arc::clone(&state.in_force);
+    /// The configuration that applies now. Reads the files again when one of them has changed. A configuration that cannot
+    /// be used is reported once, and the one in force stays.
+    pub fn current(&self, access: &AccessCounts) -> Arc<WebConfig> {
+        let mut loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
+        if loaded.read.iter().all(|(path, stamp)| stamp_of(path) == *stamp) {
+            return Arc::clone(&loaded.in_force);
         }
         let mut read = Vec::new();
         match load(&self.path, &mut read) {
             Ok(config) => {
-                state.in_force = Arc::new(config);
-                AccessCounts::add(&counts.reloads);
+                loaded.in_force = Arc::new(config);
+                AccessCounts::add(&access.reloads);
                 info!("the web configuration {} has changed and holds now", self.path.display());
             }
             Err(error) => {
-                AccessCounts::add(&counts.reload_failures);
+                AccessCounts::add(&access.reload_failures);
                 error!("the web configuration before stays in force: {error}");
-                // Files that it no longer names, or cannot name yet, may be what is mended.
-                for (path, _) in std::mem::take(&mut state.read) {
+                // The mistake may be in the main file, which then names fewer files than before: follow those of before
+                // too, because the fix may be in one of them.
+                for (path, _) in std::mem::take(&mut loaded.read) {
                     if read.iter().all(|(other, _)| *other != path) {
                         let stamp = stamp_of(&path);
                         read.push((path, stamp));
@@ -114,27 +116,27 @@ impl Web {
                 }
             }
         }
-        state.read = read;
-        Arc::clone(&state.in_force)
+        loaded.read = read;
+        Arc::clone(&loaded.in_force)
     }
 
-    /// Whether connections are encrypted now.
+    /// Whether new connections are encrypted.
     pub fn is_encrypted(&self) -> bool {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).in_force.tls.is_some()
+        self.loaded.lock().unwrap_or_else(PoisonError::into_inner).in_force.tls.is_some()
     }
 
-    /// Whether the value of an `Authorization` header names a user of `config` with the right password.
-    pub async fn admits(&self, config: &WebConfig, authorization: Option<&[u8]>) -> Verdict {
+    /// Whether an `Authorization` header of this value has a user of `config` and that user's password.
+    pub async fn admits(&self, config: &WebConfig, authorization: Option<&[u8]>) -> Admission {
         if config.users.is_empty() {
-            return Verdict::Admitted;
+            return Admission::Admitted;
         }
         self.checker.check(&config.users, authorization).await
     }
 }
 
-/// Reads the file and those that it names, and notes which these are.
+/// Reads the file and the files that it names, and adds all of them to `read`.
 fn load(path: &Path, read: &mut Vec<(PathBuf, Option<Stamp>)>) -> Result<WebConfig, WebConfigError> {
-    // Noted before they are read: what changes meanwhile is read again.
+    // The stamp is taken before the file is read, so that a change in between is noticed afterwards.
     read.push((path.to_owned(), stamp_of(path)));
     let text =
         fs::read_to_string(path).map_err(|source| WebConfigError::Read { path: path.to_owned(), source })?;

@@ -1,6 +1,6 @@
-//! The metric families, their names and what they say, encoded from what is known at a scrape.
+//! The metric families: names, help texts, and where their values come from.
 //!
-//! A name is written here as Prometheus shows it: the type `counter` and the unit are in its suffix.
+//! Names are written as Prometheus shows them: the suffix says the unit, and `_total` says that it is a counter.
 
 mod drains;
 mod interfaces;
@@ -18,7 +18,7 @@ use std::fmt;
 use minimizer_common::LAYOUT_VERSION;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{
-    DescriptorEncoder, EncodeCounterValue, EncodeGaugeValue, EncodeLabelValue, NoLabelSet,
+    DescriptorEncoder, EncodeCounterValue, EncodeGaugeValue, EncodeLabelValue, MetricEncoder, NoLabelSet,
 };
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Unit;
@@ -37,7 +37,7 @@ impl Collector for Scrape {
         families.table(snapshot)?;
         families.drains(snapshot)?;
         families.programs(snapshot)?;
-        families.web(&self.web)?;
+        families.web(&self.access)?;
         families.log(self.log_lines_lost)?;
         families.agent(snapshot)?;
         families.process(snapshot, self.process.as_ref())?;
@@ -48,7 +48,7 @@ impl Collector for Scrape {
 /// Labels of a series.
 type Labels<'snapshot> = Vec<(&'static str, &'snapshot str)>;
 
-/// Takes families, and counts their series.
+/// Encodes families and counts their series.
 struct Families<'encoder> {
     encoder: DescriptorEncoder<'encoder>,
     series: u64,
@@ -71,6 +71,26 @@ impl Families<'_> {
         self.gauge("minimizer_metrics_series", "Series in this answer, this one included", self.series + 1)
     }
 
+    /// A family: one series for each item, all with the same labels.
+    fn family<Label: EncodeLabelValue, Value: SeriesValue>(
+        &mut self,
+        name: &str,
+        help: &str,
+        series: impl IntoIterator<Item = (Vec<(&'static str, Label)>, Value)>,
+    ) -> fmt::Result {
+        let (name, unit) = split(name);
+        let mut family = self.encoder.encode_descriptor(name, help, unit.as_ref(), Value::TYPE)?;
+        for (labels, value) in series {
+            self.series += 1;
+            if labels.is_empty() {
+                value.encode(&mut family)?;
+            } else {
+                value.encode(&mut family.encode_family(&labels)?)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Counters with the same labels, one for each item.
     fn counters<Label: EncodeLabelValue, Value: EncodeCounterValue>(
         &mut self,
@@ -78,17 +98,9 @@ impl Families<'_> {
         help: &str,
         series: impl IntoIterator<Item = (Vec<(&'static str, Label)>, Value)>,
     ) -> fmt::Result {
-        let (name, unit) = split(name.strip_suffix("_total").unwrap_or(name));
-        let mut family = self.encoder.encode_descriptor(name, help, unit.as_ref(), MetricType::Counter)?;
-        for (labels, value) in series {
-            self.series += 1;
-            if labels.is_empty() {
-                family.encode_counter::<NoLabelSet, _, u64>(&value, None)?;
-            } else {
-                family.encode_family(&labels)?.encode_counter::<NoLabelSet, _, u64>(&value, None)?;
-            }
-        }
-        Ok(())
+        // The encoder appends the suffix itself.
+        let name = name.strip_suffix("_total").unwrap_or(name);
+        self.family(name, help, series.into_iter().map(|(labels, value)| (labels, CounterValue(value))))
     }
 
     /// Gauges with the same labels, one for each item.
@@ -98,17 +110,7 @@ impl Families<'_> {
         help: &str,
         series: impl IntoIterator<Item = (Vec<(&'static str, Label)>, Value)>,
     ) -> fmt::Result {
-        let (name, unit) = split(name);
-        let mut family = self.encoder.encode_descriptor(name, help, unit.as_ref(), MetricType::Gauge)?;
-        for (labels, value) in series {
-            self.series += 1;
-            if labels.is_empty() {
-                family.encode_gauge(&value)?;
-            } else {
-                family.encode_family(&labels)?.encode_gauge(&value)?;
-            }
-        }
-        Ok(())
+        self.family(name, help, series.into_iter().map(|(labels, value)| (labels, GaugeValue(value))))
     }
 
     /// A counter without labels.
@@ -119,6 +121,33 @@ impl Families<'_> {
     /// A gauge without labels.
     fn gauge(&mut self, name: &str, help: &str, value: impl EncodeGaugeValue) -> fmt::Result {
         self.gauges::<&str, _>(name, help, [(Vec::new(), value)])
+    }
+}
+
+/// A value that is encoded as the type of its family.
+trait SeriesValue {
+    const TYPE: MetricType;
+
+    fn encode(&self, encoder: &mut MetricEncoder<'_>) -> fmt::Result;
+}
+
+struct CounterValue<Value>(Value);
+
+impl<Value: EncodeCounterValue> SeriesValue for CounterValue<Value> {
+    const TYPE: MetricType = MetricType::Counter;
+
+    fn encode(&self, encoder: &mut MetricEncoder<'_>) -> fmt::Result {
+        encoder.encode_counter::<NoLabelSet, _, u64>(&self.0, None)
+    }
+}
+
+struct GaugeValue<Value>(Value);
+
+impl<Value: EncodeGaugeValue> SeriesValue for GaugeValue<Value> {
+    const TYPE: MetricType = MetricType::Gauge;
+
+    fn encode(&self, encoder: &mut MetricEncoder<'_>) -> fmt::Result {
+        encoder.encode_gauge(&self.0)
     }
 }
 

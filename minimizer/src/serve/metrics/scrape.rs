@@ -1,4 +1,4 @@
-//! What is known when a scrape comes: the latest snapshot, and what is asked for at that moment.
+//! What a scrape sees: the latest snapshot, and what is read at that moment.
 
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -6,7 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use procfs::WithCurrentSystemInfo as _;
 use procfs::process::LimitValue;
 
-use crate::serve::counts::{AccessCounts, Refusal};
+use crate::serve::access::AccessCounts;
 use crate::serve::snapshot::Snapshot;
 use crate::support::log;
 
@@ -15,36 +15,19 @@ use crate::support::log;
 pub struct Scrape {
     /// The agent after its latest drain.
     pub snapshot: Arc<Snapshot>,
-    /// The web server.
-    pub web: WebTotals,
-    /// The process; `None` when `/proc` does not tell.
-    pub process: Option<Process>,
+    /// What the web server did.
+    pub access: Arc<AccessCounts>,
+    /// What the process uses; `None` when `/proc` cannot be read.
+    pub process: Option<ProcessUsage>,
     /// Lines of the log that were lost.
     pub log_lines_lost: u64,
-    /// When it comes.
+    /// When the scrape arrived.
     pub time: SystemTime,
-}
-
-/// What the web server did so far.
-#[derive(Clone, Debug, Default)]
-pub struct WebTotals {
-    /// Connections that are open.
-    pub open: u64,
-    /// Connections that were accepted.
-    pub accepted: u64,
-    /// Requests that were answered.
-    pub requests: u64,
-    /// Refusals, in the order of [`Refusal::ALL`].
-    pub refusals: Vec<u64>,
-    /// Changed web configurations that were put in force.
-    pub reloads: u64,
-    /// Changed web configurations that could not be used.
-    pub reload_failures: u64,
 }
 
 /// What the process uses.
 #[derive(Clone, Copy, Debug)]
-pub struct Process {
+pub struct ProcessUsage {
     /// CPU time, in seconds.
     pub cpu_seconds: f64,
     /// Resident memory, in bytes.
@@ -53,31 +36,23 @@ pub struct Process {
     pub virtual_bytes: u64,
     /// Open file descriptors.
     pub open_fds: u64,
-    /// File descriptors that it may open.
+    /// File descriptors that the process may open.
     pub max_fds: u64,
-    /// Threads.
+    /// Number of threads.
     pub threads: u64,
 }
 
 impl Scrape {
-    /// What is known now.
+    /// Everything that is known now.
     #[must_use]
-    pub fn now(snapshot: Arc<Snapshot>, counts: &AccessCounts) -> Self {
-        let web = WebTotals {
-            open: AccessCounts::get(&counts.open),
-            accepted: AccessCounts::get(&counts.accepted),
-            requests: AccessCounts::get(&counts.requests),
-            refusals: Refusal::ALL.iter().map(|refusal| counts.refused(*refusal)).collect(),
-            reloads: AccessCounts::get(&counts.reloads),
-            reload_failures: AccessCounts::get(&counts.reload_failures),
-        };
-        let (process, log_lines_lost) = (Process::read(), log::lost());
-        Self { snapshot, web, process, log_lines_lost, time: SystemTime::now() }
+    pub fn now(snapshot: Arc<Snapshot>, access: Arc<AccessCounts>) -> Self {
+        let (process, log_lines_lost) = (ProcessUsage::read(), log::lost());
+        Self { snapshot, access, process, log_lines_lost, time: SystemTime::now() }
     }
 }
 
-impl Process {
-    /// This process, as `/proc` shows it.
+impl ProcessUsage {
+    /// What this process uses, as `/proc` shows it.
     fn read() -> Option<Self> {
         let process = procfs::process::Process::myself().ok()?;
         let stat = process.stat().ok()?;

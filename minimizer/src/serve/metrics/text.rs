@@ -1,12 +1,12 @@
 //! Prometheus text 0.0.4 from OpenMetrics 1.0 text.
 //!
-//! The two differ, for the families of this agent, in four ways: 0.0.4 names a counter with its suffix
-//! `_total` also in HELP and TYPE, has neither UNIT nor EOF, and calls `unknown` `untyped`.
+//! For the families of this agent the two differ in four ways: 0.0.4 keeps the suffix `_total` of a counter in HELP and
+//! TYPE, has no UNIT, has no EOF, and says `untyped` for `unknown`.
 
-/// Rewrites a complete OpenMetrics text without exemplars and timestamps.
+/// Rewrites a complete OpenMetrics text that has neither exemplars nor timestamps.
 pub fn from_open_metrics(open_metrics: &str) -> String {
     let mut text = String::with_capacity(open_metrics.len());
-    // The type of a family follows its help, so that a help line waits for it.
+    // The suffix depends on the type, which follows the help: so a help line waits for the type.
     let mut help = None;
     for line in open_metrics.lines() {
         let mut words = line.splitn(4, ' ');

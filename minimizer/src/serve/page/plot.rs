@@ -1,24 +1,22 @@
 //! Small plots as inline SVG: areas over the last drains, the newest at the right.
 
-use std::fmt::Write as _;
+use maud::{Markup, html};
 
-use super::escape;
-
-/// Drawing area; the style stretches it to what room there is.
+/// The drawing area. The style stretches it to the room that there is.
 const WIDTH: f64 = 600.0;
 const HEIGHT: f64 = 100.0;
 
-/// Values of one name, the oldest first.
+/// The values of one area, the oldest first.
 pub struct Series {
-    /// Its class in the style.
+    /// Its class in the style sheet.
     pub class: &'static str,
     /// Its values.
     pub values: Vec<f64>,
 }
 
-/// Areas on top of each other, described by `label` for those who do not see them. `span` values fill the width;
-/// where there are fewer, the left stays empty.
-pub fn stacked(label: &str, class: &str, series: &[Series], span: usize) -> String {
+/// Areas on top of each other. `label` describes them to readers who cannot see them. `span` values fill the width; with
+/// fewer values the left stays empty.
+pub fn stacked(label: &str, class: &str, series: &[Series], span: usize) -> Markup {
     let count = series.iter().map(|series| series.values.len()).max().unwrap_or(0);
     let mut below = vec![0.0; count];
     let mut layers = Vec::new();
@@ -30,32 +28,28 @@ pub fn stacked(label: &str, class: &str, series: &[Series], span: usize) -> Stri
     let highest = below.iter().copied().fold(0.0, f64::max);
     let step = WIDTH / span.max(2).saturating_sub(1) as f64;
     let x = |place: usize| WIDTH - (count - 1 - place) as f64 * step;
-    // The line at the top is not to be cut off.
+    // Two units stay free, so that the line at the top is not cut off.
     let y = |value: f64| if highest > 0.0 { HEIGHT - value / highest * (HEIGHT - 2.0) } else { HEIGHT };
-    let mut svg = format!(
-        "<svg class=\"{class}\" role=\"img\" aria-label=\"{}\" viewBox=\"0 0 {WIDTH} {HEIGHT}\" \
-         preserveAspectRatio=\"none\">",
-        escape(label)
-    );
     let points = |values: &[f64]| -> Vec<String> {
         let point = |(place, value): (usize, &f64)| format!("{:.1} {:.1}", x(place), y(*value));
         values.iter().enumerate().map(point).collect()
     };
-    for (class, lower, upper) in layers.iter().rev() {
-        if count == 0 {
-            continue;
-        }
-        let (line, mut floor) = (points(upper).join("L"), points(lower));
+    let area = |line: &str, lower: &[f64]| {
+        let mut floor = points(lower);
         floor.reverse();
-        // Writing to a string cannot fail.
-        write!(
-            svg,
-            "<path class=\"area {class}\" d=\"M{line}L{}Z\"/><path class=\"line {class}\" d=\"M{line}\"/>",
-            floor.join("L")
-        )
-        .unwrap_or_default();
+        format!("M{line}L{}Z", floor.join("L"))
+    };
+    html! {
+        svg class=(class) role="img" aria-label=(label) viewBox={ "0 0 " (WIDTH) " " (HEIGHT) } preserveAspectRatio="none" {
+            @if count > 0 {
+                @for (class, lower, upper) in layers.iter().rev() {
+                    @let line = points(upper).join("L");
+                    path class={ "area " (class) } d=(area(&line, lower)) {}
+                    path class={ "line " (class) } d={ "M" (line) } {}
+                }
+            }
+        }
     }
-    svg + "</svg>"
 }
 
 #[cfg(test)]
@@ -64,7 +58,8 @@ mod tests {
 
     #[test]
     fn the_newest_value_is_at_the_right_and_the_highest_at_the_top() {
-        let svg = stacked("a \"label\"", "small", &[Series { class: "a", values: vec![0.0, 2.0, 1.0] }], 5);
+        let svg = stacked("a \"label\"", "small", &[Series { class: "a", values: vec![0.0, 2.0, 1.0] }], 5)
+            .into_string();
         assert!(svg.contains("M300.0 100.0L450.0 2.0L600.0 51.0L600.0 100.0"), "{svg}");
         assert!(svg.contains("aria-label=\"a &quot;label&quot;\""), "{svg}");
     }
@@ -72,7 +67,7 @@ mod tests {
     #[test]
     fn nothing_and_zeroes_are_drawn() {
         for values in [vec![], vec![0.0], vec![0.0, 0.0]] {
-            let svg = stacked("", "", &[Series { class: "a", values }], 1);
+            let svg = stacked("", "", &[Series { class: "a", values }], 1).into_string();
             assert!(svg.ends_with("</svg>") && !svg.contains("NaN") && !svg.contains("inf"), "{svg}");
         }
     }

@@ -1,81 +1,82 @@
 //! The policy in plain words, and how long its mandate lasts.
 
-use std::fmt::{self, Write as _};
-
 use jiff::Timestamp;
+use maud::{Markup, html};
 
-use super::{escape, words};
+use super::{share, words};
 use crate::policy::explain::Explanation;
-use crate::serve::status::{Report, span};
+use crate::serve::status::{PolicyReport, span};
 
 const DAY_MILLISECONDS: u64 = 86_400_000;
 
-pub fn write(html: &mut String, explanation: &Explanation) -> fmt::Result {
-    write!(html, "<section id=\"policy\"><h2>The policy in plain words</h2><div class=\"prose\">")?;
-    for section in &explanation.sentences {
-        write!(html, "<h3>{}</h3>", escape(section.title))?;
-        for sentence in &section.sentences {
-            let caution = sentence.starts_with("CAUTION");
-            let kind = if caution { " class=\"warn\"" } else { "" };
-            write!(html, "<p{kind}>{}</p>", escape(sentence))?;
-        }
-    }
-    write!(html, "</div>")?;
-    if !explanation.fields.is_empty() {
-        write!(html, "<details data-key=\"fields\"><summary>Field by field</summary><dl class=\"fields\">")?;
-        for field in &explanation.fields {
-            write!(html, "<div><dt><code>{}</code></dt>", escape(field.field.name()))?;
-            for remains in &field.remains {
-                let class = remains.class.as_ref().map_or(String::new(), |class| format!(" ({class})"));
-                write!(
-                    html,
-                    "<dd>{}<span class=\"muted\"> — {}{}</span></dd>",
-                    escape(&remains.what),
-                    escape(&remains.places.join(", ")),
-                    escape(&class)
-                )?;
+pub fn section(explanation: &Explanation) -> Markup {
+    html! {
+        section #policy {
+            h2 { "The policy in plain words" }
+            div.prose {
+                @for section in &explanation.sentences {
+                    h3 { (section.title) }
+                    @for sentence in &section.sentences {
+                        p.warn[sentence.starts_with("CAUTION")] { (sentence) }
+                    }
+                }
             }
-            write!(html, "</div>")?;
+            @if !explanation.fields.is_empty() { (fields(explanation)) }
         }
-        write!(html, "</dl>")?;
-        let absent: Vec<_> = explanation.not_collected.iter().map(|field| words(field.name())).collect();
-        if !absent.is_empty() {
-            write!(html, "<p class=\"muted\">Not collected: {}.</p>", absent.join(", "))?;
-        }
-        write!(html, "</details>")?;
     }
-    writeln!(html, "</section>")
+}
+
+/// What the recipients get of each field.
+fn fields(explanation: &Explanation) -> Markup {
+    let absent: Vec<_> = explanation.not_collected.iter().map(|field| words(field.name())).collect();
+    html! {
+        details data-key="fields" {
+            summary { "Field by field" }
+            dl.fields {
+                @for field in &explanation.fields {
+                    div {
+                        dt { code { (field.field.name()) } }
+                        @for remains in &field.remains {
+                            dd {
+                                (remains.what)
+                                span.muted {
+                                    " — " (remains.places.join(", "))
+                                    @if let Some(class) = &remains.class { " (" (class) ")" }
+                                }
+                            }
+                        }
+                    }
+                }
+            }
+            @if !absent.is_empty() { p.muted { "Not collected: " (absent.join(", ")) "." } }
+        }
+    }
 }
 
 /// The mandate and what is left of its period.
-pub fn write_mandate(html: &mut String, report: &Report) -> fmt::Result {
-    let policy = &report.policy;
+pub fn mandate(policy: &PolicyReport) -> Markup {
     let (Some(mandate), Some(from), Some(until)) = (&policy.mandate, policy.valid_from, policy.valid_until)
     else {
-        return write!(html, "<p class=\"lead\">No mandate: it does not end by itself.</p>");
+        return html! { p.lead { "No mandate: it does not end by itself." } };
     };
-    let now = Timestamp::now();
     let milliseconds = |from: Timestamp, until: Timestamp| {
         u64::try_from(until.duration_since(from).as_millis()).unwrap_or(0)
     };
-    let (left, whole) = (milliseconds(now, until), milliseconds(from, until));
-    let days = whole.saturating_sub(left);
-    let lasts = if left == 0 { "has ended".to_owned() } else { format!("ends in {}", lasting(left)) };
+    let (left, whole) = (milliseconds(Timestamp::now(), until), milliseconds(from, until));
+    let over = share(whole.saturating_sub(left), whole);
     let minute = |time: Timestamp| time.strftime("%Y-%m-%d %H:%M UTC").to_string();
-    write!(
-        html,
-        "<p class=\"lead\">Mandate <strong>{}</strong> {lasts}</p><p class=\"muted\">From {} until {}.</p>\
-         <p class=\"meter\" role=\"img\" aria-label=\"{:.0} percent of the mandate's period are over\">\
-         <i style=\"width:{:.1}%\"></i></p>",
-        escape(mandate),
-        minute(from),
-        minute(until),
-        super::share(days, whole),
-        super::share(days, whole)
-    )
+    let label = format!("{over:.0} percent of the mandate's period are over");
+    html! {
+        p.lead {
+            "Mandate " strong { (mandate) }
+            @if left == 0 { " has ended" } @else { " ends in " (lasting(left)) }
+        }
+        p.muted { "From " (minute(from)) " until " (minute(until)) "." }
+        p.meter role="img" aria-label=(label) { i style=(format_args!("width:{over:.1}%")) {} }
+    }
 }
 
-/// A time that may be long, in its largest units.
+/// A time span in its largest units: it may last for months.
 fn lasting(milliseconds: u64) -> String {
     let days = milliseconds / DAY_MILLISECONDS;
     match days {

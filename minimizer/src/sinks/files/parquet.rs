@@ -1,5 +1,6 @@
 //! Records as Parquet: a typed column for each field, named as the field.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -12,24 +13,27 @@ use parquet::file::writer::SerializedFileWriter;
 use parquet::schema::parser::parse_message_type;
 use parquet::schema::types::ColumnPath;
 
-use super::Compression;
+use super::ColumnCompression;
 use crate::policy::field::{Field, Fields, Kind};
-use crate::records::record::{Record, Transport};
+use crate::records::fields::{Number, Reader, Variant, done, octets, read_one};
+use crate::records::record::Record;
 
-/// Rows of a row group: what is held in memory until it is encoded.
+/// Rows of a row group. So many are held in memory until they are encoded.
 pub(super) const ROW_GROUP_ROWS: usize = 1 << 16;
-/// More than the header of a page, the description of a column in the footer and its place in a row group take.
+/// More octets than a page header, a column's description in the footer and its entry in a row group take together.
 const COLUMN_OCTETS: u64 = 1024;
-/// The fastest of the usual levels.
+/// The fastest of zstd's usual levels.
 const ZSTD_LEVEL: i32 = 1;
 
-/// Makes a Parquet file, in pieces that are to be written one after the other.
+/// Makes a Parquet file, in pieces to be written one after the other.
 pub(super) struct Parquet {
     writer: SerializedFileWriter<Vec<u8>>,
     columns: Vec<Column>,
-    /// In the columns.
+    /// Rows in the columns.
     rows: usize,
-    /// Row groups that are encoded.
+    /// The fields of each record that is being added.
+    present: Vec<Fields>,
+    /// Row groups encoded so far.
     groups: u64,
     header_octets: u64,
 }
@@ -37,7 +41,7 @@ pub(super) struct Parquet {
 struct Column {
     field: Field,
     values: Values,
-    /// For each row 1, or 0 where there is no value.
+    /// 1 for each row with a value, 0 for each without.
     levels: Vec<i16>,
 }
 
@@ -52,14 +56,14 @@ impl Parquet {
     pub(super) fn new(
         header: String,
         fields: Fields,
-        compression: Compression,
+        compression: ColumnCompression,
     ) -> Result<Self, ParquetError> {
         let fields: Vec<Field> = Field::ALL.iter().copied().filter(|field| fields.has(*field)).collect();
         let schema = fields.iter().map(|field| format!("optional {};", definition(*field)));
         let schema = parse_message_type(&format!("message record {{ {} }}", schema.collect::<String>()))?;
         let codec = match compression {
-            Compression::None => Codec::UNCOMPRESSED,
-            Compression::Zstd => Codec::ZSTD(ZstdLevel::try_new(ZSTD_LEVEL)?),
+            ColumnCompression::None => Codec::UNCOMPRESSED,
+            ColumnCompression::Zstd => Codec::ZSTD(ZstdLevel::try_new(ZSTD_LEVEL)?),
         };
         let header_octets = length(header.len());
         let mut properties = WriterProperties::builder()
@@ -74,42 +78,44 @@ impl Parquet {
         }
         let writer = SerializedFileWriter::new(Vec::new(), Arc::new(schema), Arc::new(properties.build()))?;
         let columns = fields.into_iter().map(Column::new).collect();
-        Ok(Self { writer, columns, rows: 0, groups: 0, header_octets })
+        Ok(Self { writer, columns, rows: 0, present: Vec::new(), groups: 0, header_octets })
     }
 
-    /// Octets that may still come when so many records are added and the file is then finished.
+    /// At most so many octets are still to come if so many records are added and the file is then finished.
     pub(super) fn octets_to_come(&self, records: usize) -> u64 {
         let columns = length(self.columns.len());
         let values: u64 = self.columns.iter().map(|column| column.octets(records)).sum();
-        // A dictionary and the numbers of its entries can take more than the values, but not twice as much.
+        // A dictionary and the indices into it can take more octets than the values, but less than twice as many.
         2 * values + COLUMN_OCTETS * columns * (self.groups + 2) + 2 * self.header_octets
     }
 
-    /// Adds a row for each record, with these fields, and whatever is to be written of the file then.
+    /// Adds a row with these fields for each record, and appends to `file` what can be written by now.
     pub(super) fn append(
         &mut self,
-        octets: &mut Vec<u8>,
+        file: &mut Vec<u8>,
         records: &[Record],
         fields: Fields,
     ) -> Result<(), ParquetError> {
+        self.present.clear();
+        self.present.extend(records.iter().map(|record| fields.and(Variant::of(record).fields())));
         for column in &mut self.columns {
-            column.append(records, fields);
+            column.append(records, &self.present);
         }
         self.rows += records.len();
         if self.rows >= ROW_GROUP_ROWS {
             self.end_row_group()?;
         }
-        octets.append(self.writer.inner_mut());
+        file.append(self.writer.inner_mut());
         Ok(())
     }
 
-    /// Ends the file; nothing can be added any more.
-    pub(super) fn finish(&mut self, octets: &mut Vec<u8>) -> Result<(), ParquetError> {
+    /// Ends the file. Nothing can be added after that.
+    pub(super) fn finish(&mut self, file: &mut Vec<u8>) -> Result<(), ParquetError> {
         if self.rows != 0 {
             self.end_row_group()?;
         }
         self.writer.finish()?;
-        octets.append(self.writer.inner_mut());
+        file.append(self.writer.inner_mut());
         Ok(())
     }
 
@@ -149,122 +155,94 @@ impl Parquet {
 
 impl Column {
     const fn new(field: Field) -> Self {
-        let values = match field.kind() {
-            Kind::Ipv6Address => Values::Address(Vec::new()),
-            Kind::Count | Kind::Time => Values::Int64(Vec::new()),
-            Kind::Number if matches!(field, Field::SelectorId) => Values::Int64(Vec::new()),
-            Kind::Ipv4Address | Kind::Port | Kind::ControlBits | Kind::Number => Values::Int32(Vec::new()),
+        let values = match octets(field) {
+            16 => Values::Address(Vec::new()),
+            8 => Values::Int64(Vec::new()),
+            _ => Values::Int32(Vec::new()),
         };
         Self { field, values, levels: Vec::new() }
     }
 
-    /// Octets of the values, with so many more of them.
+    /// Octets of the values, if so many are added.
     fn octets(&self, more: usize) -> u64 {
         let (octets, each) = match &self.values {
             Values::Int32(values) => (size_of_val(&**values), 4),
             Values::Int64(values) => (size_of_val(&**values), 8),
             Values::Address(values) => (values.len(), 16),
         };
-        // A level takes a bit.
+        // Each row has a level of one bit.
         length(octets + more * each + (self.levels.len() + more) / 8)
     }
 
-    fn append(&mut self, records: &[Record], fields: Fields) {
-        use Field as F;
-        if !fields.has(self.field) {
-            return self.levels.resize(self.levels.len() + records.len(), 0);
-        }
-        macro_rules! is {
-            ($record:ident, $($transport:ident)|+) => {
-                matches!(Transport::of($record.tuple.protocol()), $(Transport::$transport)|+)
-            };
-        }
-        match self.field {
-            F::SourceIPv4Address => {
-                self.numbers(records, |it| is_ipv4(it).then(|| u32::from_be_bytes(it.tuple.ipv4().0)));
-            }
-            F::DestinationIPv4Address => {
-                self.numbers(records, |it| is_ipv4(it).then(|| u32::from_be_bytes(it.tuple.ipv4().1)));
-            }
-            F::SourceIPv6Address => self.addresses(records, |it| it.tuple.ipv6().0),
-            F::DestinationIPv6Address => self.addresses(records, |it| it.tuple.ipv6().1),
-            F::SourceTransportPort => {
-                self.numbers(records, |it| is!(it, Tcp | Ports).then(|| it.tuple.source_port()));
-            }
-            F::DestinationTransportPort => {
-                self.numbers(records, |it| is!(it, Tcp | Ports).then(|| it.tuple.destination_port()));
-            }
-            F::ProtocolIdentifier => self.numbers(records, |it| Some(it.tuple.protocol())),
-            F::IpClassOfService => self.numbers(records, |it| Some(it.tuple.traffic_class())),
-            F::TcpControlBits => self.numbers(records, |it| is!(it, Tcp).then_some(it.control_bits)),
-            F::IcmpTypeIPv4 => self.numbers(records, |it| is!(it, Icmp).then(|| it.tuple.source_port())),
-            F::IcmpCodeIPv4 => self.numbers(records, |it| is!(it, Icmp).then(|| it.tuple.destination_port())),
-            F::IcmpTypeIPv6 => self.numbers(records, |it| is!(it, IcmpV6).then(|| it.tuple.source_port())),
-            F::IcmpCodeIPv6 => {
-                self.numbers(records, |it| is!(it, IcmpV6).then(|| it.tuple.destination_port()))
-            }
-            F::VlanId => self.numbers(records, |it| it.tuple.tags().vlan_id()),
-            F::Dot1qCustomerVlanId => self.numbers(records, |it| it.tuple.tags().customer_vlan_id()),
-            F::IngressInterface => self.numbers(records, |it| Some(it.ingress_interface)),
-            F::SelectorId => self.counts(records, |it| (it.selector_id != 0).then_some(it.selector_id)),
-            F::PacketDeltaCount => self.counts(records, |it| Some(it.packets)),
-            F::OctetDeltaCount => self.counts(records, |it| Some(it.octets)),
-            F::FlowStartMilliseconds => self.counts(records, |it| Some(it.start_ms)),
-            F::FlowEndMilliseconds => self.counts(records, |it| Some(it.end_ms)),
-        }
-    }
-
-    fn numbers<N: Into<u32>>(&mut self, records: &[Record], of: impl Fn(&Record) -> Option<N>) {
-        let Values::Int32(values) = &mut self.values else { unreachable!("of the kind of the field") };
-        for record in records {
-            let value = of(record).map(|value| value.into().cast_signed());
-            self.levels.push(i16::from(value.is_some()));
-            values.extend(value);
-        }
-    }
-
-    fn counts(&mut self, records: &[Record], of: impl Fn(&Record) -> Option<u64>) {
-        let Values::Int64(values) = &mut self.values else { unreachable!("of the kind of the field") };
-        for record in records {
-            let value = of(record).map(u64::cast_signed);
-            self.levels.push(i16::from(value.is_some()));
-            values.extend(value);
-        }
-    }
-
-    fn addresses(&mut self, records: &[Record], of: impl Fn(&Record) -> [u8; 16]) {
-        let Values::Address(values) = &mut self.values else { unreachable!("of the kind of the field") };
-        for record in records {
-            self.levels.push(i16::from(!is_ipv4(record)));
-            if !is_ipv4(record) {
-                values.extend_from_slice(&of(record));
-            }
-        }
+    /// Adds the value of each record, if `present` says that it has one.
+    fn append(&mut self, records: &[Record], present: &[Fields]) {
+        let field = self.field;
+        self.levels.extend(present.iter().map(|present| i16::from(present.has(field))));
+        done(read_one(field, &mut Cells { values: &mut self.values, records, present }));
     }
 }
 
-const fn is_ipv4(record: &Record) -> bool {
-    !record.tuple.tags().is_ipv6()
+/// The cells of a column that are being added.
+struct Cells<'records> {
+    values: &'records mut Values,
+    records: &'records [Record],
+    present: &'records [Fields],
 }
 
-/// Type and name of a column in the language of Parquet's schemas.
+impl<'records> Cells<'records> {
+    #[inline(always)]
+    fn having(&self, field: Field) -> impl Iterator<Item = &'records Record> + use<'records> {
+        let rows = self.records.iter().zip(self.present);
+        rows.filter(move |(_, present)| present.has(field)).map(|(record, _)| record)
+    }
+}
+
+impl Reader for Cells<'_> {
+    type Error = Infallible;
+
+    #[inline(always)]
+    fn number<N: Number>(&mut self, field: Field, of: impl Fn(&Record) -> N) -> Result<(), Infallible> {
+        let values = self.having(field).map(|record| -> u64 { of(record).into() });
+        match self.values {
+            // A column has 32 bits only if its field's type has no more, so no value is lost.
+            Values::Int32(column) => {
+                column.extend(values.filter_map(|value| u32::try_from(value).ok()).map(u32::cast_signed));
+            }
+            Values::Int64(column) => column.extend(values.map(u64::cast_signed)),
+            Values::Address(_) => unreachable!("a column of numbers"),
+        }
+        Ok(())
+    }
+
+    #[inline(always)]
+    fn ipv4(&mut self, field: Field, of: impl Fn(&Record) -> [u8; 4]) -> Result<(), Infallible> {
+        self.number(field, |record| u32::from_be_bytes(of(record)))
+    }
+
+    #[inline(always)]
+    fn ipv6(&mut self, field: Field, of: impl Fn(&Record) -> [u8; 16]) -> Result<(), Infallible> {
+        let having = self.having(field);
+        let Values::Address(values) = self.values else { unreachable!("a column of IPv6 addresses") };
+        having.for_each(|record| values.extend_from_slice(&of(record)));
+        Ok(())
+    }
+}
+
+/// A column in Parquet's schema language.
 fn definition(field: Field) -> String {
-    let (of, is) = match (field.kind(), field) {
-        // What ClickHouse takes for IPv4 and IPv6 without a conversion.
-        (Kind::Ipv4Address, _) => ("int32", "(INTEGER(32,false))"),
-        (Kind::Ipv6Address, _) => ("fixed_len_byte_array(16)", ""),
-        (Kind::Count, _) | (_, Field::SelectorId) => ("int64", "(INTEGER(64,false))"),
+    let (of, is) = match (field.kind(), octets(field)) {
         (Kind::Time, _) => ("int64", "(TIMESTAMP(MILLIS,true))"),
-        (_, Field::IngressInterface) => ("int32", "(INTEGER(32,false))"),
-        (Kind::Port | Kind::ControlBits, _) | (_, Field::VlanId | Field::Dot1qCustomerVlanId) => {
-            ("int32", "(INTEGER(16,false))")
-        }
-        (Kind::Number, _) => ("int32", "(INTEGER(8,false))"),
+        (_, 1) => ("int32", "(INTEGER(8,false))"),
+        (_, 2) => ("int32", "(INTEGER(16,false))"),
+        // ClickHouse takes this for IPv4 and 16 octets for IPv6 without a conversion.
+        (_, 4) => ("int32", "(INTEGER(32,false))"),
+        (_, 8) => ("int64", "(INTEGER(64,false))"),
+        _ => ("fixed_len_byte_array(16)", ""),
     };
     format!("{of} {field} {is}")
 }
 
-/// Whether values of the field are so often the same that a dictionary pays.
+/// Whether values of the field repeat so often that a dictionary pays off.
 const fn repeats(field: Field) -> bool {
     !matches!(field.kind(), Kind::Ipv4Address | Kind::Ipv6Address)
 }

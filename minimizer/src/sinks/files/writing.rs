@@ -1,47 +1,28 @@
-//! The sink: which records go into which file, and when a file is closed.
+//! Decides which records go into which file, and when a file is closed.
 
-use std::fs::DirBuilder;
-use std::os::unix::fs::DirBuilderExt as _;
 use std::time::Instant;
 
 use super::FilesConfig;
-use super::error::FileError;
-use super::leftovers;
-use super::manifest::{Header, Part};
-use super::open::Open;
-use super::retention::Retention;
+use super::record_file::RecordFile;
 use crate::delivery::loss::Loss;
 use crate::delivery::sink::{Heading, Sink, SinkError, Taken};
 use crate::policy::field::Fields;
 use crate::records::record::Record;
-
-/// Owner: all; group: read and enter.
-const DIRECTORY_MODE: u32 = 0o750;
+use crate::sinks::folder::{Begun, FileError, Folder};
 
 /// Writes files.
 pub(super) struct FilesSink {
     name: String,
     config: FilesConfig,
+    folder: Folder,
     /// The batch that has begun.
     batch: Option<Begun>,
-    open: Option<Open>,
-    /// Closed, and not yet named: the disk refused something.
-    closed: Option<Open>,
-    /// Whether files were closed since the last call that could say so.
+    open: Option<RecordFile>,
+    /// Closed, but not yet named: the disk refused something.
+    closed: Option<RecordFile>,
+    /// Whether files were named since the last call that could report it.
     is_untold: bool,
-    /// Whether what earlier runs left was looked for.
-    is_searched: bool,
-    retention: Retention,
-    /// Number of the latest file.
-    sequence: u64,
     octets_written: u64,
-}
-
-struct Begun {
-    header: Header,
-    fields: Fields,
-    begin_ms: u64,
-    part: Part,
 }
 
 impl FilesSink {
@@ -49,32 +30,13 @@ impl FilesSink {
         Self {
             name: name.to_owned(),
             config: config.clone(),
+            folder: Folder::new(&config.directory, name),
             batch: None,
             open: None,
             closed: None,
             is_untold: false,
-            is_searched: false,
-            retention: Retention::new(&config.directory, name),
-            sequence: 0,
             octets_written: 0,
         }
-    }
-
-    fn make_directory(&self) -> Result<(), FileError> {
-        let directory = &self.config.directory;
-        let made = DirBuilder::new().recursive(true).mode(DIRECTORY_MODE).create(directory);
-        made.map_err(FileError::io("make the directory", directory))
-    }
-
-    /// Looks, once, for what earlier runs left.
-    fn search(&mut self) -> Result<(), FileError> {
-        if !self.is_searched {
-            self.make_directory()?;
-            leftovers::clear(&self.config.directory, &self.name)?;
-            self.retention.search()?;
-            self.is_searched = true;
-        }
-        Ok(())
     }
 
     /// Does what could not be done before.
@@ -92,7 +54,7 @@ impl FilesSink {
     /// Closes the open file, if there is one, and gives it its name.
     fn close_file(&mut self) -> Result<(), FileError> {
         match self.open.take() {
-            Some(open) if open.has_records() => {
+            Some(open) if open.file().has_records() => {
                 self.closed = Some(open);
                 self.publish()
             }
@@ -105,20 +67,19 @@ impl FilesSink {
     }
 
     fn publish(&mut self) -> Result<(), FileError> {
-        let Some(open) = &mut self.closed else { return Ok(()) };
-        match open.publish(&mut self.sequence) {
+        let Some(closed) = &mut self.closed else { return Ok(()) };
+        match closed.publish(&mut self.folder) {
             Ok(manifest) => {
                 self.octets_written += manifest.octets;
-                self.retention.add(&manifest);
                 self.closed = None;
                 self.is_untold = true;
                 Ok(())
             }
             Err(error) => {
                 if error.is_loss()
-                    && let Some(open) = self.closed.take()
+                    && let Some(closed) = self.closed.take()
                 {
-                    open.discard();
+                    closed.discard();
                 }
                 Err(error)
             }
@@ -143,24 +104,17 @@ impl FilesSink {
         let open = match &mut self.open {
             Some(open) => open,
             None => {
-                self.make_directory()?;
-                let open = Open::begin(
-                    &self.config,
-                    &batch.header,
-                    batch.fields,
-                    batch.begin_ms,
-                    &mut self.sequence,
-                )?;
-                self.open.insert(open)
+                let begun = RecordFile::begin(&mut self.folder, &self.config, batch)?;
+                self.open.insert(begun)
             }
         };
-        let taken = open.take(&batch.part, records, fields);
+        let taken = open.take(&batch.share, records, fields);
         Ok(self.unless_lost(taken)?)
     }
 
-    /// Whether something of what was taken has no name yet.
+    /// Whether records that were taken are still in a file without a name.
     fn taken(&mut self) -> Taken {
-        if self.closed.is_some() || self.open.as_ref().is_some_and(Open::has_records) {
+        if self.closed.is_some() || self.open.as_ref().is_some_and(|open| open.file().has_records()) {
             return Taken::Held;
         }
         self.is_untold = false;
@@ -171,26 +125,21 @@ impl FilesSink {
 impl Sink for FilesSink {
     fn begin(&mut self, heading: &Heading<'_>) -> Result<(), SinkError> {
         self.settle()?;
-        self.search()?;
-        let header = Header::of(&self.name, heading);
-        if self.open.as_ref().is_some_and(|open| *open.header() != header) {
+        self.folder.search()?;
+        let batch = Begun::new(&self.name, heading);
+        if self.open.as_ref().is_some_and(|open| *open.file().header() != batch.header) {
             self.close_file()?;
         }
-        self.retention.promise(&header);
-        self.batch = Some(Begun {
-            header,
-            fields: heading.fields,
-            begin_ms: heading.begin_ms,
-            part: Part::of(heading),
-        });
+        self.folder.promise(&batch.header);
+        self.batch = Some(batch);
         Ok(())
     }
 
     fn take(&mut self, records: &[Record], fields: Fields) -> Result<Taken, SinkError> {
         self.settle()?;
         if let Err(error) = self.write(records, fields) {
-            // The disk has room to finish what is whole, which was reserved: nobody need wait for it until there is more. When
-            // that fails all the same the next call tries again and says why.
+            // The room to finish the file was reserved, so that its records can be delivered although the disk is full. When
+            // that fails all the same, the next call tries again and says why.
             if error.loss == Loss::DiskFull
                 && let Err(loss) = self.close_file()
                 && loss.is_loss()
@@ -199,8 +148,8 @@ impl Sink for FilesSink {
             }
             return Err(error);
         }
-        if self.open.as_ref().is_some_and(|open| open.octets() >= self.config.rotate_octets) {
-            // The records are taken, whatever becomes of this; the next call says so when it failed.
+        if self.open.as_ref().is_some_and(|open| open.file().octets() >= self.config.rotate_octets) {
+            // The records are taken, whether or not this works; the next call reports a failure.
             match self.close_file() {
                 Err(error) if error.is_loss() => return Err(error.into()),
                 _ => return Ok(self.taken()),
@@ -212,35 +161,35 @@ impl Sink for FilesSink {
     fn end(&mut self) -> Result<Taken, SinkError> {
         self.settle()?;
         if let (Some(open), Some(batch)) = (&mut self.open, &self.batch) {
-            // Where there is no room for the note a file is closed earlier.
-            let noted = open.note(&batch.part);
-            let is_due = noted.is_err() || self.is_untold || Instant::now() >= open.close_at();
-            let seen = open.look();
+            // A file whose manifest has no room for another batch is closed early.
+            let listed = open.list(&batch.share);
+            let is_due = listed.is_err() || self.is_untold || Instant::now() >= open.file().close_at();
+            let seen = open.file().look();
             self.unless_lost(seen)?;
             if is_due {
                 self.close_file()?;
             }
         }
-        // There may be no pause in which it would be done otherwise. What fails is tried again, and told, in the next one.
-        self.retention.work().ok();
+        // Under constant load no call of `tend` ever comes. A failure is reported by the next one that does.
+        self.folder.work().ok();
         Ok(self.taken())
     }
 
     fn tend_at(&self) -> Option<Instant> {
-        if !self.is_searched || self.closed.is_some() {
+        if self.folder.must_search() || self.closed.is_some() {
             return Some(Instant::now());
         }
-        let close_at = self.open.as_ref().map(Open::close_at);
-        close_at.into_iter().chain(self.retention.next()).min()
+        let close_at = self.open.as_ref().map(|open| open.file().close_at());
+        close_at.into_iter().chain(self.folder.next()).min()
     }
 
     fn tend(&mut self) -> Result<Taken, SinkError> {
         self.settle()?;
-        self.search()?;
-        if self.open.as_ref().is_some_and(|open| Instant::now() >= open.close_at()) {
+        self.folder.search()?;
+        if self.open.as_ref().is_some_and(|open| Instant::now() >= open.file().close_at()) {
             self.close_file()?;
         }
-        self.retention.work()?;
+        self.folder.work()?;
         Ok(self.taken())
     }
 
@@ -251,11 +200,12 @@ impl Sink for FilesSink {
     }
 
     fn octets_written(&self) -> u64 {
-        self.octets_written + self.open.iter().chain(&self.closed).map(Open::octets).sum::<u64>()
+        let unnamed = self.open.iter().chain(&self.closed);
+        self.octets_written + unnamed.map(|file| file.file().octets()).sum::<u64>()
     }
 }
 
-/// An agent that is stopped hard leaves a file that nobody would finish.
+/// None of the records in a file without a name count as delivered, and nobody would finish it.
 impl Drop for FilesSink {
     fn drop(&mut self) {
         for open in self.open.take().into_iter().chain(self.closed.take()) {

@@ -1,4 +1,4 @@
-//! What RFC 6235 calls what the policy makes of a field.
+//! Describes the transforms of a policy in the terms of RFC 6235.
 
 use netgauze_flow_pkt::ie::anonymizationTechnique as Technique;
 
@@ -7,12 +7,12 @@ use crate::policy::field::Field;
 use crate::policy::model::Recipient;
 use crate::policy::transform::{AddressTransform, Transform};
 
-/// Stability class 3: equal values give equal values, at all times (RFC 6235, 5.1).
+/// Stability class 3: equal values are always mapped to equal values (RFC 6235, 5.1).
 const STABLE: u16 = 3;
-/// Stability class 0: nothing is said. Keys change with their epochs, which end with no session.
+/// Stability class 0, undefined: keys change with their epochs, and no class stands for that.
 const UNDEFINED: u16 = 0;
 
-/// What an options record says of an element: `anonymizationFlags` and `anonymizationTechnique`.
+/// The values of `anonymizationFlags` and `anonymizationTechnique` for an element.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Anonymization {
     pub(super) flags: u16,
@@ -24,7 +24,7 @@ const LESS_PRECISE: Anonymization =
     Anonymization { flags: STABLE, technique: Technique::PrecisionDegradationTruncation };
 const BINNED: Anonymization = Anonymization { flags: STABLE, technique: Technique::Binning };
 
-/// How the values of an element were changed for the recipient.
+/// How the values of an element are changed for the recipient.
 pub(super) fn of(element: Element, recipient: &Recipient) -> Anonymization {
     let transform = |field: Field| recipient.fields.get(&field).copied().unwrap_or(Transform::Exact);
     element.field().map_or(NONE, |field| of_transform(transform(field)))
@@ -35,9 +35,9 @@ fn of_transform(transform: Transform) -> Anonymization {
         Transform::Exact => NONE,
         Transform::Address { foreign, domestic } => match (of_address(foreign), of_address(domestic)) {
             (one, other) if one == other => one,
-            // Those of one class are as they were: what is done to the others is what is to be known.
+            // Addresses of one class are exact: the description tells what happens to the others.
             (changed, NONE) | (NONE, changed) => changed,
-            // A record has one technique for each field, and here it depends on the address.
+            // Options describe one technique for a field, but here it depends on the address.
             _ => Anonymization { flags: UNDEFINED, technique: Technique::Undefined },
         },
         Transform::PortClasses | Transform::ServicePorts { .. } | Transform::Log2 => BINNED,
@@ -49,7 +49,7 @@ fn of_transform(transform: Transform) -> Anonymization {
 const fn of_address(transform: AddressTransform) -> Anonymization {
     match transform {
         AddressTransform::Exact => NONE,
-        // An address of which no bit is left.
+        // An omitted address is truncated to no bit at all.
         AddressTransform::Omitted | AddressTransform::Truncated { .. } => LESS_PRECISE,
         AddressTransform::Pseudonym => Anonymization { flags: UNDEFINED, technique: Technique::Permutation },
         AddressTransform::PrefixPreserving(_) => {

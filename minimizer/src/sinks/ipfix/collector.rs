@@ -1,4 +1,4 @@
-//! Where a collector is: its name, and the addresses behind it.
+//! A collector: its name, and the addresses that the name has.
 
 use std::net::{SocketAddr, ToSocketAddrs as _};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
@@ -8,14 +8,14 @@ use std::{fmt, io, thread};
 use crate::delivery::loss::Loss;
 use crate::delivery::sink::SinkError;
 
-/// How long a call waits for the name service, which has its own, longer patience.
+/// How long a call waits for the name service, whose own time-outs are longer than a sink may block.
 const RESOLVED_WITHIN: Duration = Duration::from_secs(1);
 
 /// A collector.
 #[derive(Debug)]
 pub(super) struct Collector {
     name: String,
-    /// The answer of the name service, while it is outstanding.
+    /// Where the answer of the name service will come, while it is outstanding.
     answer: Option<Receiver<io::Result<Vec<SocketAddr>>>>,
 }
 
@@ -31,7 +31,7 @@ impl Collector {
         Self { name, answer: None }
     }
 
-    /// Its addresses: asked for anew each time, so that a collector may move.
+    /// Its addresses, asked for anew each time, so that a collector may move.
     pub(super) fn addresses(&mut self) -> Result<Vec<SocketAddr>, SinkError> {
         if let Ok(address) = self.name.parse() {
             return Ok(vec![address]);
@@ -58,13 +58,13 @@ impl Collector {
         let (sender, receiver) = sync_channel(1);
         let name = self.name.clone();
         thread::Builder::new().name("name service".to_owned()).spawn(move || {
-            // Nobody waits for it any more when this fails.
+            // This fails when nobody waits for the answer any more.
             sender.send(name.to_socket_addrs().map(Iterator::collect)).ok();
         })?;
         Ok(receiver)
     }
 
-    /// What to say when it cannot be reached.
+    /// The error for a collector that cannot be reached.
     pub(super) fn unreachable(&self, cause: &dyn fmt::Display) -> SinkError {
         SinkError::new(Loss::Unreachable, format!("cannot reach the collector {self}: {cause}"))
     }

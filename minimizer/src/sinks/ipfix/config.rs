@@ -1,4 +1,4 @@
-//! What agent.toml says of a sink that sends IPFIX, and what of it cannot be.
+//! The configuration of an IPFIX sink in agent.toml, and its checks.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -8,30 +8,31 @@ use bytesize::ByteSize;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use super::carrier::Carrier;
 use super::collector::Collector;
 use super::exporter::Exporter;
 use super::files::Files;
 use super::outbox::Outbox;
 use super::pace::Pace;
 use super::stream::Stream;
-use super::tls::Tls;
-use super::transport::Transport;
+use super::tls::CollectorTls;
 use super::udp::Udp;
 use crate::delivery::sink::Sink;
+use crate::support::tls::{self, ClientTls};
 use crate::support::toml::{At, Document};
 
-/// Shorter messages have no room for a template with all fields and what stands around it.
+/// Shorter messages have no room for a template with all fields and its headers.
 const MESSAGE_OCTETS_MIN: u16 = 512;
-/// The most that a UDP datagram over IPv4 holds.
+/// The payload of the longest UDP datagram over IPv4.
 const DATAGRAM_OCTETS_MAX: u16 = 65_507;
-/// What passes wherever Ethernet does, also in a tunnel.
+/// Fits into an Ethernet frame, also inside a tunnel.
 const DATAGRAM_OCTETS: u16 = 1400;
-/// What some collectors read of a stream at once.
+/// Some collectors read no more of a stream at once.
 const STREAM_OCTETS: u16 = 8192;
 const OBSERVATION_DOMAIN: u32 = 1;
-/// At 1400 octets, 224 Mbit/s: a million IPv4 records in little more than two seconds.
+/// With messages of 1400 octets, 224 Mbit/s: a million IPv4 records in little more than two seconds.
 const MESSAGES_PER_SECOND: u32 = 20_000;
-/// The messages of one call, some hundreds, must be sent within seconds.
+/// One call sends some hundred messages, and must not take longer than a few seconds.
 const MESSAGES_PER_SECOND_MIN: u32 = 100;
 const TEMPLATE_INTERVAL: Duration = Duration::from_secs(60);
 const ROTATE_EVERY: Duration = Duration::from_secs(300);
@@ -52,13 +53,13 @@ pub struct IpfixFile {
     /// Longest message in octets; 1400 is the default over UDP, and 8192 otherwise.
     #[schemars(range(min = 512))]
     pub message_octets: Option<At<u16>>,
-    /// Messages that are sent over UDP in a second, at most; 20000 is the default.
+    /// Most messages a second over UDP; 20000 is the default.
     #[schemars(range(min = 100))]
     pub messages_per_second: Option<At<u32>>,
     /// Time after which templates are sent again over UDP; "60s" is the default.
     pub template_interval: Option<At<String>>,
-    /// Keys and certificates, where the transport is "tls".
-    pub tls: Option<At<TlsFile>>,
+    /// Keys and certificates, for the transport "tls".
+    pub tls: Option<At<CollectorTlsFile>>,
     /// Folder of files, relative to this file.
     pub directory: Option<At<PathBuf>>,
     /// Time after which another file is begun; "5m" is the default.
@@ -76,7 +77,7 @@ pub enum TransportName {
     Udp,
     /// A stream.
     Tcp,
-    /// A stream that nobody between can read or change.
+    /// An encrypted stream.
     Tls,
 }
 
@@ -84,19 +85,19 @@ pub enum TransportName {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(rename = "ipfix_tls")]
-pub struct TlsFile {
+pub struct CollectorTlsFile {
     /// PEM file of the authorities that may have signed the collector's certificate, relative to this file; those of the
     /// host when it is not given.
     pub ca: Option<At<PathBuf>>,
-    /// PEM file of the certificate that is shown to the collector, and of those between it and its authority.
+    /// PEM file of the certificate that is shown to the collector, followed by those between it and its authority.
     pub certificate: Option<At<PathBuf>>,
-    /// PEM file of the key of that certificate, which nobody else may read.
+    /// PEM file of the key of that certificate. Only its owner may be allowed to read it.
     pub key: Option<At<PathBuf>>,
     /// The name in the collector's certificate; the host in `collector` when it is not given.
     pub server_name: Option<At<String>>,
 }
 
-/// A sink that sends IPFIX, as it is configured.
+/// A configured IPFIX sink.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IpfixConfig {
     observation_domain: u32,
@@ -107,12 +108,12 @@ pub struct IpfixConfig {
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Destination {
     Udp { collector: String, template_interval: Duration, messages_per_second: u32 },
-    Stream { collector: String, tls: Option<Tls> },
+    Stream { collector: String, tls: Option<CollectorTls> },
     Files { directory: PathBuf, rotate_every: Duration, rotate_octets: u64 },
 }
 
 impl IpfixConfig {
-    /// Checks what agent.toml, whose folder is `folder`, says.
+    /// Checks agent.toml, which is in `folder`; `None` when something is refused.
     pub fn check(file: &IpfixFile, document: &mut Document<'_>, folder: &Path) -> Option<Self> {
         let destination = match (&file.collector, &file.directory) {
             (Some(_), Some(directory)) => {
@@ -146,20 +147,20 @@ impl IpfixConfig {
         })
     }
 
-    /// The sink, which connects when it is given something.
+    /// The sink. It connects, or opens a file, when its first batch comes.
     #[must_use]
     pub fn sink(&self, name: &str) -> Box<dyn Sink> {
-        let transport: Box<dyn Transport> = match self.destination.clone() {
+        let carrier: Box<dyn Carrier> = match self.destination.clone() {
             Destination::Udp { collector, template_interval, messages_per_second } => {
                 let pace = Pace::new(messages_per_second);
                 Box::new(Udp::new(Collector::new(collector), template_interval, pace))
             }
             Destination::Stream { collector, tls } => Box::new(Stream::new(Collector::new(collector), tls)),
             Destination::Files { directory, rotate_every, rotate_octets } => {
-                Box::new(Files::new(directory, name.to_owned(), rotate_every, rotate_octets))
+                Box::new(Files::new(&directory, name.to_owned(), rotate_every, rotate_octets))
             }
         };
-        Box::new(Exporter::new(transport, Outbox::new(self.observation_domain, self.message_octets)))
+        Box::new(Exporter::new(carrier, Outbox::new(self.observation_domain, self.message_octets)))
     }
 }
 
@@ -247,43 +248,32 @@ fn into_files(
 }
 
 fn tls_of(
-    tls: Option<&At<TlsFile>>,
+    tls: Option<&At<CollectorTlsFile>>,
     host: &str,
     collector: &At<String>,
     document: &mut Document<'_>,
     folder: &Path,
-) -> Option<Tls> {
-    let path = |path: &At<PathBuf>| folder.join(path.get());
+) -> Option<CollectorTls> {
     let file = tls.map(At::get);
-    let identity = match file.map(|file| (&file.certificate, &file.key)) {
-        Some((Some(certificate), Some(key))) => Some((path(certificate), path(key))),
-        Some((Some(alone), None)) => {
-            document.refuse(alone, "a certificate is worth nothing without its `key`: name both");
-            return None;
+    let client = match file {
+        Some(CollectorTlsFile { ca, certificate, key, .. }) => {
+            ClientTls::check(ca.as_ref(), certificate.as_ref(), key.as_ref(), document, folder)?
         }
-        Some((None, Some(alone))) => {
-            document.refuse(alone, "a key is worth nothing without its `certificate`: name both");
-            return None;
-        }
-        Some((None, None)) | None => None,
+        None => ClientTls::default(),
     };
     let server_name = file.and_then(|file| file.server_name.as_ref());
-    let tls_config = Tls {
-        ca: file.and_then(|file| file.ca.as_ref()).map(path),
-        identity,
-        server_name: server_name.map_or_else(|| host.to_owned(), |name| name.get().clone()),
-    };
-    // What is wrong with files is known before anything is attached.
-    if let Err(error) = tls_config.name() {
+    let config = CollectorTls { client, server_name: server_name.map_or(host, |name| name.get()).to_owned() };
+    // Faults of files are reported before anything is attached.
+    if let Err(error) = tls::server_name(&config.server_name) {
         document.refuse(server_name.unwrap_or(collector), error.to_string());
     }
-    if let Err(error) = tls_config.config() {
+    if let Err(error) = config.client.config() {
         match tls {
             Some(tls) => document.refuse(tls, error.to_string()),
             None => document.refuse(collector, error.to_string()),
         }
     }
-    Some(tls_config)
+    Some(config)
 }
 
 /// The host of `host:port`, without brackets.
@@ -297,7 +287,7 @@ fn host(collector: &str) -> Option<String> {
     (is_port && !host.is_empty() && host.bytes().all(is_allowed)).then(|| host.to_owned())
 }
 
-/// A time between bounds, if one is given and right.
+/// A time, if one is given, within bounds.
 fn time(
     text: &Option<At<String>>,
     document: &mut Document<'_>,
@@ -349,7 +339,7 @@ fn messages_per_second(
     Some(*pace.get())
 }
 
-/// Where the first key stands that is given.
+/// The position of the first key that is given.
 fn first_key(file: &IpfixFile) -> Option<usize> {
     let texts = [&file.template_interval, &file.rotate_every, &file.rotate_octets];
     let begin = |span: std::ops::Range<usize>| span.start;

@@ -1,107 +1,74 @@
-//! The information elements that records are made of, each with its length and its value.
-
-use std::net::{Ipv4Addr, Ipv6Addr};
+//! The information elements of a record, with their lengths and values.
 
 use chrono::{DateTime, Utc};
 use netgauze_flow_pkt::FieldSpecifier;
-use netgauze_flow_pkt::ie::{self, IE, InformationElementTemplate as _};
-use netgauze_flow_pkt::wire::serializer::ie::FieldWritingError;
-use netgauze_parse_utils::WritablePduWithOneInput as _;
+use netgauze_flow_pkt::ie::{IE, InformationElementTemplate as _};
+use thiserror::Error;
 
 use crate::policy::field::{Field, Fields};
+use crate::records::fields::{Number, Reader, octets, read_one};
 use crate::records::record::Record;
+
+/// Enterprise number of the elements in the IANA registry.
+const IANA: u32 = 0;
+/// Value of `flowDirection` for frames that came in.
+const INGRESS: u8 = 0;
+
+/// A record's values are longer than its template says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[error("there is no room for it in its record")]
+pub(super) struct TooShort;
 
 /// An element of a data record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Element {
-    /// One that a field of the record is by itself.
+    /// A field of the record.
     Of(Field),
     /// `ipVersion`, beside addresses.
     IpVersion,
-    /// `icmpTypeCodeIPv4`: collectors know it, and not type and code apart.
+    /// `icmpTypeCodeIPv4`: collectors know it, but not type and code as two elements.
     IcmpTypeCodeIPv4,
     /// `icmpTypeCodeIPv6`.
     IcmpTypeCodeIPv6,
-    /// `flowDirection`, beside the interface that frames came in on.
+    /// `flowDirection`, beside the interface that received the frames.
     FlowDirection,
-    /// `paddingOctets`, in a record that has no field of its recipient: a template needs one.
+    /// `paddingOctets`, in a record without any field, because a template needs an element.
     Padding,
 }
 
 impl Element {
-    const fn ie(self) -> IE {
+    /// Number in the IANA registry.
+    pub(super) fn number(self) -> u16 {
         match self {
-            Self::Of(field) => match field {
-                Field::SourceIPv4Address => IE::sourceIPv4Address,
-                Field::DestinationIPv4Address => IE::destinationIPv4Address,
-                Field::SourceIPv6Address => IE::sourceIPv6Address,
-                Field::DestinationIPv6Address => IE::destinationIPv6Address,
-                Field::SourceTransportPort => IE::sourceTransportPort,
-                Field::DestinationTransportPort => IE::destinationTransportPort,
-                Field::ProtocolIdentifier => IE::protocolIdentifier,
-                Field::IpClassOfService => IE::ipClassOfService,
-                Field::TcpControlBits => IE::tcpControlBits,
-                Field::IcmpTypeIPv4 => IE::icmpTypeIPv4,
-                Field::IcmpCodeIPv4 => IE::icmpCodeIPv4,
-                Field::IcmpTypeIPv6 => IE::icmpTypeIPv6,
-                Field::IcmpCodeIPv6 => IE::icmpCodeIPv6,
-                Field::VlanId => IE::vlanId,
-                Field::Dot1qCustomerVlanId => IE::dot1qCustomerVlanId,
-                Field::IngressInterface => IE::ingressInterface,
-                Field::SelectorId => IE::selectorId,
-                Field::PacketDeltaCount => IE::packetDeltaCount,
-                Field::OctetDeltaCount => IE::octetDeltaCount,
-                Field::FlowStartMilliseconds => IE::flowStartMilliseconds,
-                Field::FlowEndMilliseconds => IE::flowEndMilliseconds,
-            },
-            Self::IpVersion => IE::ipVersion,
-            Self::IcmpTypeCodeIPv4 => IE::icmpTypeCodeIPv4,
-            Self::IcmpTypeCodeIPv6 => IE::icmpTypeCodeIPv6,
-            Self::FlowDirection => IE::flowDirection,
-            Self::Padding => IE::paddingOctets,
+            Self::Of(field) => field.number(),
+            Self::IpVersion => IE::ipVersion.id(),
+            Self::IcmpTypeCodeIPv4 => IE::icmpTypeCodeIPv4.id(),
+            Self::IcmpTypeCodeIPv6 => IE::icmpTypeCodeIPv6.id(),
+            Self::FlowDirection => IE::flowDirection.id(),
+            Self::Padding => IE::paddingOctets.id(),
         }
     }
 
     /// Length in octets.
-    pub(super) const fn octets(self) -> u16 {
+    pub(super) const fn octets(self) -> usize {
         match self {
-            Self::Of(field) => match field {
-                Field::SourceIPv6Address | Field::DestinationIPv6Address => 16,
-                Field::SelectorId
-                | Field::PacketDeltaCount
-                | Field::OctetDeltaCount
-                | Field::FlowStartMilliseconds
-                | Field::FlowEndMilliseconds => 8,
-                Field::SourceIPv4Address | Field::DestinationIPv4Address | Field::IngressInterface => 4,
-                Field::SourceTransportPort
-                | Field::DestinationTransportPort
-                | Field::VlanId
-                | Field::Dot1qCustomerVlanId => 2,
-                // Control bits in reduced size: some collectors read nothing where they have two octets.
-                Field::TcpControlBits
-                | Field::ProtocolIdentifier
-                | Field::IpClassOfService
-                | Field::IcmpTypeIPv4
-                | Field::IcmpCodeIPv4
-                | Field::IcmpTypeIPv6
-                | Field::IcmpCodeIPv6 => 1,
-            },
+            Self::Of(field) => octets_of(field),
             Self::IcmpTypeCodeIPv4 | Self::IcmpTypeCodeIPv6 => 2,
             Self::IpVersion | Self::FlowDirection | Self::Padding => 1,
         }
     }
 
-    /// What a template says of it.
+    /// Its description in a template.
+    ///
+    /// # Panics
+    /// If the library does not know the number or does not allow the length: a mistake in this program, which a test
+    /// would find.
     pub(super) fn specifier(self) -> FieldSpecifier {
-        specifier(self.ie(), self.octets())
+        let element = IE::try_from((IANA, self.number())).expect("every field is an element of the registry");
+        specifier(element, u16::try_from(self.octets()).expect("an element has few octets"))
     }
 
-    /// Number in the IANA registry.
-    pub(super) fn number(self) -> u16 {
-        self.ie().id()
-    }
-
-    /// The field of the policy that it is made of.
+    /// The field of the policy that it shows.
     pub(super) const fn field(self) -> Option<Field> {
         match self {
             Self::Of(field) => Some(field),
@@ -111,55 +78,68 @@ impl Element {
         }
     }
 
-    /// Writes its value in a record, at the begin of `octets`, of which the rest is left.
+    /// Writes its value in a record at the start of `octets`, and leaves the rest there.
     #[inline]
-    pub(super) fn write(self, record: &Record, octets: &mut &mut [u8]) -> Result<(), FieldWritingError> {
+    pub(super) fn write(self, record: &Record, octets: &mut &mut [u8]) -> Result<(), TooShort> {
         let tuple = &record.tuple;
-        let (first, second) = (tuple.source_port(), tuple.destination_port());
-        let field = match self {
-            Self::Of(field) => match field {
-                Field::SourceIPv4Address => ie::Field::sourceIPv4Address(Ipv4Addr::from(tuple.ipv4().0)),
-                Field::DestinationIPv4Address => {
-                    ie::Field::destinationIPv4Address(Ipv4Addr::from(tuple.ipv4().1))
-                }
-                Field::SourceIPv6Address => ie::Field::sourceIPv6Address(Ipv6Addr::from(tuple.ipv6().0)),
-                Field::DestinationIPv6Address => {
-                    ie::Field::destinationIPv6Address(Ipv6Addr::from(tuple.ipv6().1))
-                }
-                Field::SourceTransportPort => ie::Field::sourceTransportPort(first),
-                Field::DestinationTransportPort => ie::Field::destinationTransportPort(second),
-                Field::ProtocolIdentifier => ie::Field::protocolIdentifier(tuple.protocol().into()),
-                Field::IpClassOfService => ie::Field::ipClassOfService(tuple.traffic_class()),
-                Field::TcpControlBits => ie::Field::tcpControlBits(low_octet(record.control_bits).into()),
-                Field::IcmpTypeIPv4 => ie::Field::icmpTypeIPv4(low_octet(first)),
-                Field::IcmpCodeIPv4 => ie::Field::icmpCodeIPv4(low_octet(second)),
-                Field::IcmpTypeIPv6 => ie::Field::icmpTypeIPv6(low_octet(first)),
-                Field::IcmpCodeIPv6 => ie::Field::icmpCodeIPv6(low_octet(second)),
-                Field::VlanId => ie::Field::vlanId(tuple.tags().vlan_id().unwrap_or(0)),
-                Field::Dot1qCustomerVlanId => {
-                    ie::Field::dot1qCustomerVlanId(tuple.tags().customer_vlan_id().unwrap_or(0))
-                }
-                Field::IngressInterface => ie::Field::ingressInterface(record.ingress_interface),
-                Field::SelectorId => ie::Field::selectorId(record.selector_id),
-                Field::PacketDeltaCount => ie::Field::packetDeltaCount(record.packets),
-                Field::OctetDeltaCount => ie::Field::octetDeltaCount(record.octets),
-                Field::FlowStartMilliseconds => ie::Field::flowStartMilliseconds(time(record.start_ms)),
-                Field::FlowEndMilliseconds => ie::Field::flowEndMilliseconds(time(record.end_ms)),
-            },
-            Self::IpVersion => ie::Field::ipVersion(if tuple.tags().is_ipv6() { 6 } else { 4 }),
-            Self::IcmpTypeCodeIPv4 => ie::Field::icmpTypeCodeIPv4(first << 8 | second),
-            Self::IcmpTypeCodeIPv6 => ie::Field::icmpTypeCodeIPv6(first << 8 | second),
-            Self::FlowDirection => ie::Field::flowDirection(ie::flowDirection::ingress),
-            Self::Padding => ie::Field::paddingOctets(Box::from([0])),
-        };
-        field.write(octets, Some(self.octets()))
+        match self {
+            Self::Of(field) => read_one(field, &mut Writer { record, octets }),
+            Self::IpVersion => put(octets, &[if tuple.tags().is_ipv6() { 6 } else { 4 }]),
+            Self::IcmpTypeCodeIPv4 | Self::IcmpTypeCodeIPv6 => {
+                put(octets, &(tuple.source_port() << 8 | tuple.destination_port()).to_be_bytes())
+            }
+            Self::FlowDirection => put(octets, &[INGRESS]),
+            Self::Padding => put(octets, &[0]),
+        }
     }
 }
 
-/// What a template says of an element.
+/// Length of a field's value.
+const fn octets_of(field: Field) -> usize {
+    match field {
+        // Reduced size (RFC 7011, 6.2): some collectors read nothing where control bits have two octets.
+        Field::TcpControlBits => 1,
+        _ => octets(field),
+    }
+}
+
+/// Writes values in network byte order.
+struct Writer<'record, 'octets, 'message> {
+    record: &'record Record,
+    octets: &'octets mut &'message mut [u8],
+}
+
+impl Reader for Writer<'_, '_, '_> {
+    type Error = TooShort;
+
+    #[inline(always)]
+    fn number<N: Number>(&mut self, field: Field, of: impl Fn(&Record) -> N) -> Result<(), TooShort> {
+        let value: u64 = of(self.record).into();
+        let octets = value.to_be_bytes();
+        put(self.octets, &octets[octets.len() - octets_of(field)..])
+    }
+
+    #[inline(always)]
+    fn ipv4(&mut self, _: Field, of: impl Fn(&Record) -> [u8; 4]) -> Result<(), TooShort> {
+        put(self.octets, &of(self.record))
+    }
+
+    #[inline(always)]
+    fn ipv6(&mut self, _: Field, of: impl Fn(&Record) -> [u8; 16]) -> Result<(), TooShort> {
+        put(self.octets, &of(self.record))
+    }
+}
+
+#[inline(always)]
+fn put(octets: &mut &mut [u8], value: &[u8]) -> Result<(), TooShort> {
+    octets.split_off_mut(..value.len()).ok_or(TooShort)?.copy_from_slice(value);
+    Ok(())
+}
+
+/// The description of an element in a template.
 ///
 /// # Panics
-/// When the registry does not allow that length for the element: an error of this program, which a test would show.
+/// If the registry does not allow that length for the element: a mistake in this program, which a test would find.
 pub(super) fn specifier(element: IE, octets: u16) -> FieldSpecifier {
     FieldSpecifier::new(element, octets).expect("every length is one that the registry allows")
 }
@@ -167,10 +147,6 @@ pub(super) fn specifier(element: IE, octets: u16) -> FieldSpecifier {
 /// A moment in milliseconds since 1970.
 pub(super) fn time(milliseconds: u64) -> DateTime<Utc> {
     i64::try_from(milliseconds).ok().and_then(DateTime::from_timestamp_millis).unwrap_or_default()
-}
-
-const fn low_octet(value: u16) -> u8 {
-    value.to_be_bytes()[1]
 }
 
 /// The elements of a record that has these fields.
@@ -198,7 +174,7 @@ pub(super) fn elements(present: Fields) -> Vec<Element> {
         Field::SourceIPv6Address,
         Field::DestinationIPv6Address,
     ];
-    // Addresses come first.
+    // Addresses come first, and the version after them.
     let addresses = addresses.iter().filter(|field| present.has(**field)).count();
     if addresses > 0 {
         elements.insert(addresses, Element::IpVersion);

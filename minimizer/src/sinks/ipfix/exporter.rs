@@ -1,43 +1,44 @@
-//! The sink: records become messages, templates and options go with them.
+//! Turns records into messages, and sends templates and options with them.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use super::anonymization;
+use super::carrier::{Carrier, Retirement};
 use super::layout::Layout;
 use super::options::{self, Statistics};
 use super::outbox::{EncodeError, Outbox};
-use super::transport::{Retirement, Transport};
 use crate::delivery::loss::Loss;
 use crate::delivery::sink::{Heading, Interface, Sink, SinkError, Taken};
 use crate::policy::field::{Field, Fields};
 use crate::policy::model::Recipient;
 use crate::records::record::Record;
+use crate::sinks::folder::Sums;
 
-/// Indicators that are described at most, of those that selected something: a policy may have a million.
+/// Most indicators that are described, of those that selected something: a policy may have a million.
 const INDICATORS_MAX: usize = 4096;
-/// How long the end of a batch waits for the other end to confirm it.
+/// How long the end of a batch waits for its confirmation.
 const CONFIRMED_WITHIN: Duration = Duration::from_secs(1);
-/// Pause until it is asked again whether what was sent has arrived.
+/// Pause before asking again whether everything arrived.
 const CONFIRM_PAUSE: Duration = Duration::from_millis(200);
 
-/// Sends the records of one recipient as IPFIX.
+/// Exports the records of one recipient.
 pub(super) struct Exporter {
-    transport: Box<dyn Transport>,
+    carrier: Box<dyn Carrier>,
     outbox: Outbox,
-    /// Templates: those in use, and retired ones that messages on their way may still need.
+    /// Templates in use, and retired ones that messages on their way may still need.
     layouts: Vec<(Layout, Use)>,
-    terms: Option<Terms>,
-    /// Indicators that were described.
+    subject: Option<Subject>,
+    /// Indicators that the other end knows.
     indicators: BTreeSet<u64>,
     statistics: Statistics,
-    /// The batch in which statistics were last sent.
+    /// Number of the batch in which statistics were last sent.
     batch: u64,
     /// When templates were last sent.
     described_at: Option<Instant>,
-    /// Shape of each record of a call.
-    shapes: Vec<u8>,
-    /// Whether something was sent of which it is not known that it arrived.
+    /// The variant of each record of a call; kept for its memory.
+    variants: Vec<u8>,
+    /// Whether something was sent and is not confirmed.
     is_held: bool,
 }
 
@@ -47,9 +48,9 @@ enum Use {
     Retired,
 }
 
-/// What descriptions are made of.
+/// What the other end is told: whose records these are, and from which interfaces.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Terms {
+struct Subject {
     recipient: Recipient,
     interfaces: Vec<Interface>,
 }
@@ -61,86 +62,89 @@ impl From<EncodeError> for SinkError {
 }
 
 impl Exporter {
-    pub(super) fn new(transport: Box<dyn Transport>, outbox: Outbox) -> Self {
+    pub(super) fn new(carrier: Box<dyn Carrier>, outbox: Outbox) -> Self {
         Self {
-            transport,
+            carrier,
             outbox,
             layouts: Vec::new(),
-            terms: None,
+            subject: None,
             indicators: BTreeSet::new(),
             statistics: Statistics::default(),
             batch: 0,
             described_at: None,
-            shapes: Vec::new(),
+            variants: Vec::new(),
             is_held: false,
         }
     }
 
-    /// Sees to it that there is a session, that the other end knows what it must, and that nothing waits.
+    /// Makes sure that there is a session, that it has all templates and options, and that nothing waits.
     fn ready(&mut self) -> Result<(), SinkError> {
-        let is_new = self.transport.open(&mut self.outbox)?;
+        let is_new = self.carrier.open(&mut self.outbox)?;
         if is_new || self.must_repeat() {
             self.describe()?;
         }
-        self.transport.send(&mut self.outbox)
+        self.carrier.send(&mut self.outbox)
     }
 
     fn must_repeat(&self) -> bool {
         self.repeat_at().is_some_and(|at| Instant::now() >= at)
     }
 
-    /// When templates are to be sent again.
+    /// When templates must be sent again.
     fn repeat_at(&self) -> Option<Instant> {
-        Some(self.described_at? + self.transport.template_interval()?)
+        Some(self.described_at? + self.carrier.template_interval()?)
     }
 
-    /// Puts templates and options before everything that waits.
+    /// Puts templates and options in front of everything that waits.
     fn describe(&mut self) -> Result<(), SinkError> {
-        let Self { outbox, layouts, terms, indicators, .. } = self;
-        let Some(terms) = terms else { return Ok(()) };
+        let Self { outbox, layouts, subject, indicators, .. } = self;
+        let Some(subject) = subject else { return Ok(()) };
         outbox.first(|outbox| {
             for template in layouts.iter().flat_map(|(layout, _)| layout.announced()) {
                 outbox.template(&template.record())?;
             }
             options::templates(outbox)?;
-            describe_terms(outbox, terms, layouts, indicators)
+            describe_subject(outbox, subject, layouts, indicators)
         })?;
         self.described_at = Some(Instant::now());
         Ok(())
     }
 
-    /// Takes over what the heading says of the recipient; `true` if templates or options changed.
-    fn heed(&mut self, heading: &Heading<'_>) -> Result<(), SinkError> {
+    /// Takes over what the heading says of the recipient. `starts_anew`: the batch goes into a new session, which needs
+    /// neither what the former one was told nor its end.
+    fn heed(&mut self, heading: &Heading<'_>, starts_anew: bool) -> Result<(), SinkError> {
         let is_same =
-            |terms: &Terms| terms.recipient == *heading.recipient && terms.interfaces == heading.interfaces;
-        if self.terms.as_ref().is_some_and(is_same) {
+            |said: &Subject| said.recipient == *heading.recipient && said.interfaces == heading.interfaces;
+        if self.subject.as_ref().is_some_and(is_same) {
             return Ok(());
         }
-        let is_first = self.terms.is_none();
         let fields = |recipient: &Recipient| recipient.fields.keys().copied().collect::<Fields>();
         let keeps_fields =
-            self.terms.as_ref().is_some_and(|terms| fields(&terms.recipient) == fields(heading.recipient));
-        if !is_first {
-            // Whatever was said under the former terms goes out under them.
+            self.subject.as_ref().is_some_and(|said| fields(&said.recipient) == fields(heading.recipient));
+        let goes_on = self.subject.is_some() && !starts_anew;
+        if goes_on {
+            // Messages that wait belong to the former subject: they go out before the new one is described.
             self.ready()?;
-            if !keeps_fields {
-                self.retire()?;
-            }
         }
-        self.terms =
-            Some(Terms { recipient: heading.recipient.clone(), interfaces: heading.interfaces.to_vec() });
-        if !is_first && let Some(terms) = &self.terms {
-            describe_terms(&mut self.outbox, terms, &self.layouts, &self.indicators)?;
+        if !keeps_fields {
+            self.retire(goes_on)?;
+        }
+        let subject = self.subject.insert(Subject {
+            recipient: heading.recipient.clone(),
+            interfaces: heading.interfaces.to_vec(),
+        });
+        if goes_on {
+            describe_subject(&mut self.outbox, subject, &self.layouts, &self.indicators)?;
             self.outbox.finish()?;
         }
         Ok(())
     }
 
     /// Gives up all templates: the recipient gets other fields.
-    fn retire(&mut self) -> Result<(), SinkError> {
-        let retirement = self.transport.retire(&mut self.outbox)?;
+    fn retire(&mut self, goes_on: bool) -> Result<(), EncodeError> {
+        let is_withdrawn = goes_on && self.carrier.retirement() == Retirement::Withdrawn;
         for (layout, used) in &mut self.layouts {
-            if *used == Use::Current && retirement == Retirement::Withdrawn {
+            if *used == Use::Current && is_withdrawn {
                 for template in layout.announced() {
                     self.outbox.template(&template.withdrawal())?;
                 }
@@ -149,14 +153,20 @@ impl Exporter {
         }
         self.outbox.finish()?;
         self.indicators.clear();
+        self.drop_retired();
         Ok(())
+    }
+
+    /// Drops templates that no message needs any more.
+    fn drop_retired(&mut self) {
+        if self.outbox.is_empty() {
+            self.layouts.retain(|(_, used)| *used == Use::Current);
+        }
     }
 
     /// The templates for these fields.
     fn layout(&mut self, fields: Fields) -> usize {
-        if self.outbox.is_empty() {
-            self.layouts.retain(|(_, used)| *used == Use::Current);
-        }
+        self.drop_retired();
         let is_wanted = |(layout, used): &(Layout, Use)| *used == Use::Current && layout.fields() == fields;
         self.layouts.iter().position(is_wanted).unwrap_or_else(|| {
             let layout = Layout::new(fields, self.layouts.iter().map(|(layout, _)| layout));
@@ -168,16 +178,16 @@ impl Exporter {
     /// Makes messages of records.
     fn encode(&mut self, records: &[Record], fields: Fields) -> Result<(), EncodeError> {
         let index = self.layout(fields);
-        let Self { outbox, layouts, shapes, terms, indicators, .. } = self;
+        let Self { outbox, layouts, variants, subject, indicators, .. } = self;
         let layout = &mut layouts[index].0;
         let mut occurring = 0_u128;
-        shapes.clear();
-        shapes.extend(records.iter().map(|record| {
-            let shape = layout.shape(record);
-            occurring |= 1 << shape;
-            shape
+        variants.clear();
+        variants.extend(records.iter().map(|record| {
+            let variant = layout.variant(record);
+            occurring |= 1 << variant;
+            variant
         }));
-        announce(outbox, layout, occurring, terms.as_ref())?;
+        announce(outbox, layout, occurring, subject.as_ref())?;
         if fields.has(Field::SelectorId) {
             for id in records.iter().map(|record| record.selector_id).filter(|id| *id != 0) {
                 if indicators.len() < INDICATORS_MAX && indicators.insert(id) {
@@ -185,11 +195,12 @@ impl Exporter {
                 }
             }
         }
-        // By shape: every change of it begins a set.
-        for shape in (0..128_u8).filter(|shape| occurring >> shape & 1 == 1) {
-            let Some(template) = layout.template(shape) else { continue };
-            for (record, _) in records.iter().zip(&*shapes).filter(|(_, other)| **other == shape) {
-                let mut octets = outbox.data_record(template.id, template.octets)?;
+        // Ordered by variant, because every change of variant starts a new set.
+        for variant in (0..128_u8).filter(|variant| occurring >> variant & 1 == 1) {
+            let Some(template) = layout.template(variant) else { continue };
+            for (record, _) in records.iter().zip(&*variants).filter(|(_, other)| **other == variant) {
+                let sums = Sums::of(std::slice::from_ref(record), fields);
+                let mut octets = outbox.data_record(template.id, template.octets, sums)?;
                 for element in &template.elements {
                     element.write(record, &mut octets)?;
                 }
@@ -199,53 +210,53 @@ impl Exporter {
     }
 
     fn confirm(&mut self, patience: Duration) -> Result<Taken, SinkError> {
-        let taken = self.transport.confirm(&mut self.outbox, patience)?;
+        let taken = self.carrier.confirm(&mut self.outbox, patience)?;
         self.is_held = taken == Taken::Held;
-        self.statistics.octets = self.transport.octets_written();
+        self.statistics.octets = self.carrier.octets_written();
         Ok(taken)
     }
 }
 
-/// Sends the templates of shapes that did not occur before.
+/// Writes the templates of variants that occur for the first time.
 fn announce(
     outbox: &mut Outbox,
     layout: &mut Layout,
     occurring: u128,
-    terms: Option<&Terms>,
+    subject: Option<&Subject>,
 ) -> Result<(), EncodeError> {
     let new = occurring & !layout.announced;
     if new == 0 {
         return Ok(());
     }
     layout.announced |= new;
-    let is_new = |shape: &u8| new >> shape & 1 == 1;
-    for template in (0..128).filter(is_new).filter_map(|shape| layout.template(shape)) {
+    let is_new = |variant: &u8| new >> variant & 1 == 1;
+    for template in (0..128).filter(is_new).filter_map(|variant| layout.template(variant)) {
         outbox.template(&template.record())?;
     }
-    for template in (0..128).filter(is_new).filter_map(|shape| layout.template(shape)) {
+    for template in (0..128).filter(is_new).filter_map(|variant| layout.template(variant)) {
         for element in &template.elements {
-            let Some(terms) = terms else { continue };
-            let anonymization = anonymization::of(*element, &terms.recipient);
+            let Some(subject) = subject else { continue };
+            let anonymization = anonymization::of(*element, &subject.recipient);
             options::anonymization(outbox, template.id, element.number(), anonymization)?;
         }
     }
     Ok(())
 }
 
-/// Writes the options of all that is in use.
-fn describe_terms(
+/// Writes the options for everything in use.
+fn describe_subject(
     outbox: &mut Outbox,
-    terms: &Terms,
+    subject: &Subject,
     layouts: &[(Layout, Use)],
     indicators: &BTreeSet<u64>,
 ) -> Result<(), EncodeError> {
     options::sampling(outbox)?;
     indicators.iter().try_for_each(|id| options::indicator(outbox, *id))?;
-    options::interfaces(outbox, &terms.interfaces)?;
+    options::interfaces(outbox, &subject.interfaces)?;
     let current = layouts.iter().filter(|(_, used)| *used == Use::Current);
     for template in current.flat_map(|(layout, _)| layout.announced()) {
         for element in &template.elements {
-            let anonymization = anonymization::of(*element, &terms.recipient);
+            let anonymization = anonymization::of(*element, &subject.recipient);
             options::anonymization(outbox, template.id, element.number(), anonymization)?;
         }
     }
@@ -254,15 +265,15 @@ fn describe_terms(
 
 impl Sink for Exporter {
     fn begin(&mut self, heading: &Heading<'_>) -> Result<(), SinkError> {
-        self.transport.heed(heading);
-        self.heed(heading)?;
+        let starts_anew = self.carrier.heed(heading);
+        self.heed(heading, starts_anew)?;
         self.ready()?;
         if self.batch != heading.number {
             self.batch = heading.number;
-            self.statistics.note(heading.ledger, heading.end_ms);
+            self.statistics.note(heading.losses, heading.end_ms);
             self.statistics.write(&mut self.outbox)?;
             self.outbox.finish()?;
-            self.transport.send(&mut self.outbox)?;
+            self.carrier.send(&mut self.outbox)?;
         }
         Ok(())
     }
@@ -271,8 +282,8 @@ impl Sink for Exporter {
         self.ready()?;
         self.encode(records, fields)?;
         self.statistics.flows += u64::try_from(records.len()).unwrap_or(u64::MAX);
-        // They are messages now, which wait until they can be sent: what fails here fails the next call.
-        if self.transport.send(&mut self.outbox).is_err() {
+        // The records are messages now, and wait until they can be sent. The next call reports an error that persists.
+        if self.carrier.send(&mut self.outbox).is_err() {
             self.is_held = true;
             return Ok(Taken::Held);
         }
@@ -286,11 +297,11 @@ impl Sink for Exporter {
 
     fn tend_at(&self) -> Option<Instant> {
         let confirm_at = self.is_held.then(|| Instant::now() + CONFIRM_PAUSE);
-        [confirm_at, self.repeat_at(), self.transport.tend_at()].into_iter().flatten().min()
+        [confirm_at, self.repeat_at(), self.carrier.tend_at()].into_iter().flatten().min()
     }
 
     fn tend(&mut self) -> Result<Taken, SinkError> {
-        self.transport.tend()?;
+        self.carrier.tend(&mut self.outbox)?;
         if self.must_repeat() || !self.outbox.is_sent() {
             self.ready()?;
         }
@@ -301,12 +312,12 @@ impl Sink for Exporter {
         if !self.outbox.is_sent() {
             self.ready()?;
         }
-        let taken = self.transport.close(&mut self.outbox)?;
+        let taken = self.carrier.close(&mut self.outbox)?;
         self.is_held = taken == Taken::Held;
         Ok(taken)
     }
 
     fn octets_written(&self) -> u64 {
-        self.transport.octets_written()
+        self.carrier.octets_written()
     }
 }

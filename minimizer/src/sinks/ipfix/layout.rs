@@ -1,29 +1,28 @@
-//! Which template a record has: its shape, and the elements and the number that follow from it.
+//! Which template a record has: the elements and the number that follow from its variant.
 
 use netgauze_flow_pkt::ipfix::TemplateRecord;
 use sha2::{Digest as _, Sha256};
 
 use super::element::{Element, elements};
 use crate::policy::field::{Field, Fields};
-use crate::records::record::{Record, Transport};
+use crate::records::fields::Variant;
+use crate::records::record::Record;
 
-/// Shapes: IP version, five kinds of transport, each of two tags or not, a selector or not.
-const SHAPES: u8 = 1 << 7;
 /// The first number that a template may have (RFC 7011, 3.4.1).
 pub(super) const TEMPLATE_ID_MIN: u16 = 256;
-/// Blocks of as many numbers as there are shapes. Block 0 is that of options.
+/// Blocks of as many numbers as there are variants. Block 0 is for options.
 const BLOCKS: u16 = (u16::MAX - TEMPLATE_ID_MIN) / 128;
 
-/// The templates of all records with some fields of the policy.
+/// The templates for all records with these fields of the policy.
 #[derive(Debug)]
 pub(super) struct Layout {
     fields: Fields,
     block: u16,
-    /// By shape: the first shape with the same elements, which stands for all of them.
-    same: [u8; SHAPES as usize],
-    /// By shape that stands for others: its template.
+    /// By variant: the first variant with the same elements, which stands for all of them.
+    same: [u8; Variant::COUNT as usize],
+    /// By variant: its template, if it stands for itself and others.
     templates: Vec<Option<Template>>,
-    /// Shapes of which the other end has the template.
+    /// Variants whose template the other end has.
     pub(super) announced: u128,
 }
 
@@ -32,43 +31,43 @@ pub(super) struct Layout {
 pub(super) struct Template {
     /// Its number.
     pub(super) id: u16,
-    /// What its records have.
+    /// The elements of its records.
     pub(super) elements: Vec<Element>,
     /// Length of a record.
     pub(super) octets: usize,
 }
 
 impl Template {
-    /// What announces it.
+    /// The record that announces it.
     pub(super) fn record(&self) -> TemplateRecord {
         TemplateRecord::new(self.id, self.elements.iter().map(|element| element.specifier()).collect())
     }
 
-    /// What takes it back (RFC 7011, 8.1).
+    /// The record that withdraws it (RFC 7011, 8.1).
     pub(super) fn withdrawal(&self) -> TemplateRecord {
         TemplateRecord::new(self.id, Box::new([]))
     }
 }
 
 impl Layout {
-    /// The templates for these fields. Their numbers follow from the fields alone, unless others have them at this moment.
+    /// The templates for these fields. Their numbers follow from the fields alone, unless `others` use those at the moment.
     pub(super) fn new<'a>(fields: Fields, others: impl IntoIterator<Item = &'a Self>) -> Self {
         let taken: Vec<u16> = others.into_iter().map(|other| other.block).collect();
         let first = block(fields);
         let is_free = |block: &u16| !taken.contains(block);
         let block = (0..BLOCKS - 1).map(|step| 1 + (first + step) % (BLOCKS - 1)).find(is_free).unwrap_or(1);
-        let (mut same, mut templates) = ([0; SHAPES as usize], Vec::new());
+        let (mut same, mut templates) = ([0; Variant::COUNT as usize], Vec::new());
         let mut seen: Vec<(Fields, u8)> = Vec::new();
-        for shape in 0..SHAPES {
-            let present = present(fields, shape);
-            let first = seen.iter().find(|(fields, _)| *fields == present).map(|(_, shape)| *shape);
-            same[usize::from(shape)] = first.unwrap_or(shape);
+        for variant in Variant::all() {
+            let (present, number) = (fields.and(variant.fields()), variant.number());
+            let first = seen.iter().find(|(fields, _)| *fields == present).map(|(_, number)| *number);
+            same[usize::from(number)] = first.unwrap_or(number);
             templates.push(first.is_none().then(|| {
-                seen.push((present, shape));
+                seen.push((present, number));
                 let elements = elements(present);
-                let octets = elements.iter().map(|element| usize::from(element.octets())).sum();
+                let octets = elements.iter().map(|element| element.octets()).sum();
                 Template {
-                    id: TEMPLATE_ID_MIN + block * u16::from(SHAPES) + u16::from(shape),
+                    id: TEMPLATE_ID_MIN + block * u16::from(Variant::COUNT) + u16::from(number),
                     elements,
                     octets,
                 }
@@ -82,56 +81,24 @@ impl Layout {
         self.fields
     }
 
-    /// The shape of a record, as that which stands for it.
-    pub(super) fn shape(&self, record: &Record) -> u8 {
-        self.same[usize::from(shape(record))]
+    /// The number of the variant that stands for the record's.
+    pub(super) fn variant(&self, record: &Record) -> u8 {
+        self.same[usize::from(Variant::of(record).number())]
     }
 
-    /// The template of a shape that stands for others.
-    pub(super) fn template(&self, shape: u8) -> Option<&Template> {
-        self.templates.get(usize::from(shape))?.as_ref()
+    /// The template of a variant that stands for others.
+    pub(super) fn template(&self, variant: u8) -> Option<&Template> {
+        self.templates.get(usize::from(variant))?.as_ref()
     }
 
-    /// The templates that the other end has.
+    /// The templates that were announced to the other end.
     pub(super) fn announced(&self) -> impl Iterator<Item = &Template> {
-        let is_announced = |shape: &u8| self.announced >> shape & 1 == 1;
-        (0..SHAPES).filter(is_announced).filter_map(|shape| self.template(shape))
+        let is_announced = |variant: &u8| self.announced >> variant & 1 == 1;
+        (0..Variant::COUNT).filter(is_announced).filter_map(|variant| self.template(variant))
     }
 }
 
-/// What of a record decides about its elements: the version in bit 0, the transport from bit 1 on, the presence of tags in
-/// bits 4 and 5, that of a selector in bit 6.
-fn shape(record: &Record) -> u8 {
-    let tags = record.tuple.tags();
-    u8::from(tags.is_ipv6())
-        | (Transport::of(record.tuple.protocol()) as u8) << 1
-        | u8::from(tags.vlan_id().is_some()) << 4
-        | u8::from(tags.customer_vlan_id().is_some()) << 5
-        | u8::from(record.selector_id != 0) << 6
-}
-
-/// Which of the fields records of a shape have.
-fn present(fields: Fields, shape: u8) -> Fields {
-    let has = |bit: u8| shape >> bit & 1 == 1;
-    let is_transport = |transport: Transport| shape >> 1 & 7 == transport as u8;
-    let is_present = |field: &Field| match field {
-        Field::SourceIPv4Address | Field::DestinationIPv4Address => !has(0),
-        Field::SourceIPv6Address | Field::DestinationIPv6Address => has(0),
-        Field::SourceTransportPort | Field::DestinationTransportPort => {
-            is_transport(Transport::Tcp) || is_transport(Transport::Ports)
-        }
-        Field::TcpControlBits => is_transport(Transport::Tcp),
-        Field::IcmpTypeIPv4 | Field::IcmpCodeIPv4 => is_transport(Transport::Icmp),
-        Field::IcmpTypeIPv6 | Field::IcmpCodeIPv6 => is_transport(Transport::IcmpV6),
-        Field::VlanId => has(4),
-        Field::Dot1qCustomerVlanId => has(5),
-        Field::SelectorId => has(6),
-        _ => true,
-    };
-    Field::ALL.iter().copied().filter(|field| fields.has(*field)).filter(is_present).collect()
-}
-
-/// Where the numbers of these fields' templates are looked for first: the same after every start, on every host and in
+/// The block that is tried first for the templates of these fields. It is the same after every start, on every host and in
 /// every release.
 fn block(fields: Fields) -> u16 {
     let mut hash = Sha256::new();
@@ -146,8 +113,9 @@ fn block(fields: Fields) -> u16 {
 mod tests {
     use std::collections::BTreeSet;
 
-    use super::{BLOCKS, Layout, SHAPES, TEMPLATE_ID_MIN};
+    use super::{BLOCKS, Layout, TEMPLATE_ID_MIN};
     use crate::policy::field::{Field, Fields};
+    use crate::records::fields::Variant;
 
     fn ids(layout: &Layout) -> BTreeSet<u16> {
         layout.templates.iter().flatten().map(|template| template.id).collect()
@@ -171,8 +139,8 @@ mod tests {
 
     #[test]
     fn every_block_fits_into_the_numbers_of_templates() {
-        let shapes = u32::from(SHAPES);
-        let last = u32::from(TEMPLATE_ID_MIN) + u32::from(BLOCKS - 1) * shapes + shapes - 1;
+        let variants = u32::from(Variant::COUNT);
+        let last = u32::from(TEMPLATE_ID_MIN) + u32::from(BLOCKS - 1) * variants + variants - 1;
         assert!(last <= u32::from(u16::MAX), "{last}");
     }
 
@@ -182,7 +150,7 @@ mod tests {
         assert_eq!(ids(&Layout::new(sum, &[])).len(), 1);
         let nothing = Layout::new(Fields::NONE, &[]);
         assert_eq!(nothing.template(0).map(|template| template.octets), Some(1));
-        // Transport has three bits for five kinds; numbers without a kind are as those without ports.
+        // Transport has three bits for five kinds. Numbers that are no kind get the fields of protocols without ports.
         assert_eq!(ids(&Layout::new(Fields::ALL, &[])).len(), 2 * 5 * 4 * 2);
     }
 }

@@ -1,4 +1,4 @@
-//! Options: what a collector is told beside flows.
+//! Options: what a collector is told in addition to flows.
 
 use netgauze_flow_pkt::ie::{Field, IE, selectorAlgorithm};
 use netgauze_flow_pkt::ipfix::{DataRecord, OptionsTemplateRecord};
@@ -7,35 +7,34 @@ use netgauze_parse_utils::WritablePduWithOneInput as _;
 use super::anonymization::Anonymization;
 use super::element::{specifier, time};
 use super::layout::TEMPLATE_ID_MIN;
-use super::outbox::{EncodeError, Kind, Outbox};
-use crate::delivery::ledger::Ledger;
-use crate::delivery::sink::Interface;
+use super::outbox::{EncodeError, MessageKind, Outbox};
+use crate::delivery::sink::{Interface, Losses};
 
-/// `selectorId` of the sampling that selects every packet. Indicators have numbers above.
+/// `selectorId` of the sampling that selects every packet. Indicators have higher numbers.
 const EVERY_PACKET: u64 = 0;
-/// A length that every record gives by itself.
+/// A variable length: each record states its own.
 const VARIABLE: u16 = u16::MAX;
 
-/// Templates of options, whose numbers are 256 and up in this order.
+/// Kinds of options, whose templates have the numbers from 256 on in this order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Options {
-    /// Sampling as NetFlow had it: `samplingInterval` of the observation domain.
+pub(super) enum OptionsKind {
+    /// Sampling in the manner of NetFlow: `samplingInterval` of the observation domain.
     SamplingInterval,
-    /// Sampling as PSAMP has it, and the indicators that selected packets.
+    /// Sampling in the manner of PSAMP, and the indicators that selected packets.
     Selector,
     /// Names of interfaces.
     Interface,
-    /// What was exported (RFC 7011, 4.1).
+    /// Records and octets that were exported (RFC 7011, 4.1).
     Metering,
-    /// What was observed and is in no record (RFC 7011, 4.2).
+    /// Packets that were observed and are in no record (RFC 7011, 4.2).
     Ignored,
-    /// What was in records and not sent (RFC 7011, 4.3).
+    /// Packets in records that were not sent (RFC 7011, 4.3).
     NotSent,
     /// How elements were anonymized (RFC 6235, 7.2).
     Anonymization,
 }
 
-impl Options {
+impl OptionsKind {
     const ALL: [Self; 7] = [
         Self::SamplingInterval,
         Self::Selector,
@@ -52,7 +51,7 @@ impl Options {
 
     fn template(self) -> OptionsTemplateRecord {
         let (scope, fields): (&[_], &[_]) = match self {
-            // Some collectors take the interval only where nothing else stands beside it.
+            // Some collectors accept the interval only when it is the one field.
             Self::SamplingInterval => (&[(IE::observationDomainId, 4)], &[(IE::samplingInterval, 4)]),
             Self::Selector => (
                 &[(IE::selectorId, 8)],
@@ -94,26 +93,26 @@ impl Options {
         fields: impl Into<Box<[Field]>>,
     ) -> Result<(), EncodeError> {
         let record = DataRecord::new(scope.into(), fields.into());
-        let octets = outbox.record(Kind::Description, self.id(), record.len(None))?;
+        let octets = outbox.record(MessageKind::Description, self.id(), record.len(None))?;
         Ok(record.write(octets, None)?)
     }
 }
 
 /// Writes all templates of options.
 pub(super) fn templates(outbox: &mut Outbox) -> Result<(), EncodeError> {
-    Options::ALL.iter().try_for_each(|options| outbox.options_template(&options.template()))
+    OptionsKind::ALL.iter().try_for_each(|options| outbox.options_template(&options.template()))
 }
 
-/// Says that every packet is counted, in the forms that collectors look for.
+/// Describes that every packet is counted, in the two forms that collectors look for.
 pub(super) fn sampling(outbox: &mut Outbox) -> Result<(), EncodeError> {
     let domain = outbox.domain();
     let scope = [Field::observationDomainId(domain)];
-    Options::SamplingInterval.write(outbox, scope, [Field::samplingInterval(1)])?;
+    OptionsKind::SamplingInterval.write(outbox, scope, [Field::samplingInterval(1)])?;
     let algorithm = selectorAlgorithm::SystematiccountbasedSampling;
     selector(outbox, EVERY_PACKET, algorithm)
 }
 
-/// Says that packets were selected by an indicator.
+/// Describes an indicator that selected packets.
 pub(super) fn indicator(outbox: &mut Outbox, id: u64) -> Result<(), EncodeError> {
     selector(outbox, id, selectorAlgorithm::PropertymatchFiltering)
 }
@@ -124,18 +123,18 @@ fn selector(outbox: &mut Outbox, id: u64, algorithm: selectorAlgorithm) -> Resul
         Field::samplingPacketInterval(1),
         Field::samplingPacketSpace(0),
     ];
-    Options::Selector.write(outbox, [Field::selectorId(id)], fields)
+    OptionsKind::Selector.write(outbox, [Field::selectorId(id)], fields)
 }
 
 /// Names interfaces.
 pub(super) fn interfaces(outbox: &mut Outbox, interfaces: &[Interface]) -> Result<(), EncodeError> {
     interfaces.iter().try_for_each(|Interface { index, name }| {
         let name = Field::interfaceName(name.as_str().into());
-        Options::Interface.write(outbox, [Field::ingressInterface(*index)], [name])
+        OptionsKind::Interface.write(outbox, [Field::ingressInterface(*index)], [name])
     })
 }
 
-/// Says how an element of a template was anonymized.
+/// Describes how an element of a template is anonymized.
 pub(super) fn anonymization(
     outbox: &mut Outbox,
     template: u16,
@@ -144,10 +143,10 @@ pub(super) fn anonymization(
 ) -> Result<(), EncodeError> {
     let scope = [Field::templateId(template), Field::informationElementId(element)];
     let fields = [Field::anonymizationFlags(flags), Field::anonymizationTechnique(technique)];
-    Options::Anonymization.write(outbox, scope, fields)
+    OptionsKind::Anonymization.write(outbox, scope, fields)
 }
 
-/// What options say of totals since the start of the agent.
+/// The totals since the start of the agent that options report.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Statistics {
     /// Records of flows that this sink took.
@@ -156,15 +155,15 @@ pub(super) struct Statistics {
     pub(super) octets: u64,
     ignored: (u64, u64),
     not_sent: (u64, u64),
-    /// Ends of the first and the last batch in which something was not sent, in milliseconds since 1970; 0 when nothing was.
+    /// Ends of the first and the last batch in which something was not sent, in milliseconds since 1970; 0 for none.
     not_sent_ms: (u64, u64),
 }
 
 impl Statistics {
-    /// Takes over what the ledger has at the end of a batch.
-    pub(super) fn note(&mut self, ledger: &Ledger, end_ms: u64) {
-        self.ignored = (ledger.overflow().packets, ledger.overflow().octets);
-        let not_sent = (ledger.dropped().packets, ledger.dropped().octets);
+    /// Takes over the losses up to the end of a batch.
+    pub(super) fn note(&mut self, Losses { overflow, dropped }: Losses, end_ms: u64) {
+        self.ignored = (overflow.packets, overflow.octets);
+        let not_sent = (dropped.packets, dropped.octets);
         if not_sent != self.not_sent {
             let first = if self.not_sent_ms.0 == 0 { end_ms } else { self.not_sent_ms.0 };
             self.not_sent_ms = (first, end_ms);
@@ -172,22 +171,22 @@ impl Statistics {
         self.not_sent = not_sent;
     }
 
-    /// Writes them.
+    /// Writes the totals.
     pub(super) fn write(&self, outbox: &mut Outbox) -> Result<(), EncodeError> {
         let domain = outbox.domain();
         let exported =
             [Field::exportedFlowRecordTotalCount(self.flows), Field::exportedOctetTotalCount(self.octets)];
-        Options::Metering.write(outbox, [Field::observationDomainId(domain)], exported)?;
+        OptionsKind::Metering.write(outbox, [Field::observationDomainId(domain)], exported)?;
         let ignored =
             [Field::ignoredPacketTotalCount(self.ignored.0), Field::ignoredOctetTotalCount(self.ignored.1)];
         let scope = [Field::observationDomainId(domain), Field::meteringProcessId(1)];
-        Options::Ignored.write(outbox, scope, ignored)?;
+        OptionsKind::Ignored.write(outbox, scope, ignored)?;
         let not_sent = [
             Field::notSentPacketTotalCount(self.not_sent.0),
             Field::notSentOctetTotalCount(self.not_sent.1),
             Field::observationTimeMilliseconds(time(self.not_sent_ms.0)),
             Field::observationTimeMilliseconds(time(self.not_sent_ms.1)),
         ];
-        Options::NotSent.write(outbox, [Field::exportingProcessId(1)], not_sent)
+        OptionsKind::NotSent.write(outbox, [Field::exportingProcessId(1)], not_sent)
     }
 }

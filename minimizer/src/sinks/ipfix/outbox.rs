@@ -1,11 +1,10 @@
-//! Messages on their way: the one that is being filled, those that wait, those that may still come back.
+//! Messages on their way: the one being filled, those that wait, and those that were sent and may have to be sent again.
 
 use std::collections::VecDeque;
 use std::num::TryFromIntError;
 use std::time::Instant;
 
 use netgauze_flow_pkt::ipfix::{IpfixPacket, OptionsTemplateRecord, Set, TemplateRecord};
-use netgauze_flow_pkt::wire::serializer::ie::FieldWritingError;
 use netgauze_flow_pkt::wire::serializer::ipfix::{
     DataRecordWritingError, IpfixPacketWritingError, OptionsTemplateRecordWritingError, SetWritingError,
     TemplateRecordWritingError,
@@ -14,7 +13,8 @@ use netgauze_flow_pkt::{DataSetId, DataSetIdError};
 use netgauze_parse_utils::{WritablePdu as _, WritablePduWithOneInput as _};
 use thiserror::Error;
 
-use super::element::time;
+use super::element::{TooShort, time};
+use crate::sinks::folder::Sums;
 use crate::support::clock;
 
 /// Octets of the header of a message.
@@ -22,13 +22,13 @@ pub(super) const HEADER_OCTETS: usize = 16;
 /// Octets of the header of a set.
 const SET_HEADER_OCTETS: usize = 4;
 
-/// Why something cannot be written as IPFIX. A vector takes every octet and lengths are those of the elements, so that it
-/// is an error of this program.
+/// Why something cannot be encoded. A vector has room for everything and lengths are computed from the elements, so that
+/// each of these is an error of this program.
 #[derive(Debug, Error)]
 pub(super) enum EncodeError {
     /// A value.
     #[error("a value cannot be written: {0}")]
-    Field(#[from] FieldWritingError),
+    Field(#[from] TooShort),
     /// A record of options.
     #[error("a record of options cannot be written: {0}")]
     Options(#[from] DataRecordWritingError),
@@ -54,8 +54,8 @@ pub(super) enum EncodeError {
 
 /// What a message is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
-    /// Templates and options: what a new session begins with.
+pub(super) enum MessageKind {
+    /// Templates and options, which every new session begins with.
     Description,
     /// Records of flows.
     Flows,
@@ -64,12 +64,14 @@ pub(super) enum Kind {
 /// A message.
 #[derive(Debug)]
 pub(super) struct Message {
-    /// All of it; time and sequence number are right once it is sent.
+    /// The whole message. Time and sequence number are filled in when it is sent.
     pub(super) octets: Vec<u8>,
-    /// Data records in it, those of options too.
+    /// Data records in it, including those of options.
     records: u32,
-    pub(super) kind: Kind,
-    /// Its number, once it is sent.
+    /// Records of flows in it, with their packets and octets.
+    pub(super) sums: Sums,
+    pub(super) kind: MessageKind,
+    /// Its sequence number, once it is sent.
     sequence: u32,
     /// When it was sent.
     pub(super) sent_at: Option<Instant>,
@@ -83,7 +85,7 @@ pub(super) struct Outbox {
     /// Data records before the first message that waits.
     sequence: u32,
     open: Option<Message>,
-    /// The last set of the open message: its id, and where it begins.
+    /// The last set of the open message: its id and offset.
     set: Option<(u16, usize)>,
     waiting: VecDeque<Message>,
     sent: VecDeque<Message>,
@@ -91,7 +93,7 @@ pub(super) struct Outbox {
 }
 
 impl Outbox {
-    /// No messages yet; none will be longer than `octets_max`.
+    /// An empty outbox, whose messages will not be longer than `octets_max`.
     pub(super) fn new(domain: u32, octets_max: u16) -> Self {
         Self {
             domain,
@@ -110,47 +112,63 @@ impl Outbox {
         self.domain
     }
 
-    /// Whether there is nothing that could still be lost.
+    /// Whether it holds no message in any state.
     pub(super) fn is_empty(&self) -> bool {
         self.open.is_none() && self.waiting.is_empty() && self.sent.is_empty()
     }
 
-    /// Whether anything waits to be sent.
+    /// Whether no message waits to be sent.
     pub(super) fn is_sent(&self) -> bool {
         self.waiting.is_empty()
     }
 
-    /// Room for a data record of that length, which the caller writes, in a message of that kind.
-    pub(super) fn record(&mut self, kind: Kind, id: u16, octets: usize) -> Result<&mut Vec<u8>, EncodeError> {
+    /// Room for a data record of that length in a message of that kind. The caller appends the record.
+    pub(super) fn record(
+        &mut self,
+        kind: MessageKind,
+        id: u16,
+        octets: usize,
+    ) -> Result<&mut Vec<u8>, EncodeError> {
+        self.data(kind, id, octets).map(|message| &mut message.octets)
+    }
+
+    /// Room for a data record of a flow with these counts: zeros, which the caller overwrites.
+    pub(super) fn data_record(
+        &mut self,
+        id: u16,
+        octets: usize,
+        sums: Sums,
+    ) -> Result<&mut [u8], EncodeError> {
+        let message = self.data(MessageKind::Flows, id, octets)?;
+        message.sums.add(sums);
+        let begin = message.octets.len();
+        message.octets.resize(begin + octets, 0);
+        Ok(&mut message.octets[begin..])
+    }
+
+    fn data(&mut self, kind: MessageKind, id: u16, octets: usize) -> Result<&mut Message, EncodeError> {
         let set = Set::Data { id: DataSetId::new(id)?, records: Box::new([]) };
         let message = self.room(kind, &set, octets)?;
         message.records += 1;
-        Ok(&mut message.octets)
-    }
-
-    /// A data record of a flow, of that length: zeros, in whose place the caller writes.
-    pub(super) fn data_record(&mut self, id: u16, octets: usize) -> Result<&mut [u8], EncodeError> {
-        let message = self.record(Kind::Flows, id, octets)?;
-        let begin = message.len();
-        message.resize(begin + octets, 0);
-        Ok(&mut message[begin..])
+        Ok(message)
     }
 
     /// Adds a template.
     pub(super) fn template(&mut self, template: &TemplateRecord) -> Result<(), EncodeError> {
-        let message = self.room(Kind::Description, &Set::Template(Box::new([])), template.len())?;
+        let message = self.room(MessageKind::Description, &Set::Template(Box::new([])), template.len())?;
         Ok(template.write(&mut message.octets)?)
     }
 
-    /// Adds a template of options, in a set of its own: some collectors read only the first in a set.
+    /// Adds a template of options in a set of its own: some collectors read only the first of a set.
     pub(super) fn options_template(&mut self, template: &OptionsTemplateRecord) -> Result<(), EncodeError> {
         self.end_set()?;
-        let message = self.room(Kind::Description, &Set::OptionsTemplate(Box::new([])), template.len())?;
+        let message =
+            self.room(MessageKind::Description, &Set::OptionsTemplate(Box::new([])), template.len())?;
         template.write(&mut message.octets)?;
         self.end_set()
     }
 
-    fn room(&mut self, kind: Kind, set: &Set, octets: usize) -> Result<&mut Message, EncodeError> {
+    fn room(&mut self, kind: MessageKind, set: &Set, octets: usize) -> Result<&mut Message, EncodeError> {
         let is_set = self.set.is_some_and(|(id, _)| id == set.id());
         let needed = octets + if is_set { 0 } else { SET_HEADER_OCTETS };
         let fits =
@@ -166,7 +184,7 @@ impl Outbox {
             let mut octets = self.spare.pop().unwrap_or_else(|| Vec::with_capacity(self.octets_max));
             octets.clear();
             octets.resize(HEADER_OCTETS, 0);
-            Message { octets, records: 0, kind, sequence: 0, sent_at: None }
+            Message { octets, records: 0, sums: Sums::default(), kind, sequence: 0, sent_at: None }
         });
         if !is_set {
             self.set = Some((set.id(), message.octets.len()));
@@ -183,14 +201,14 @@ impl Outbox {
         Ok(())
     }
 
-    /// Ends the open message: it waits.
+    /// Ends the open message, which then waits to be sent.
     pub(super) fn finish(&mut self) -> Result<(), EncodeError> {
         self.end_set()?;
         self.waiting.extend(self.open.take());
         Ok(())
     }
 
-    /// Puts what `write` adds before everything that waits.
+    /// Puts the messages that `write` adds in front of those that wait.
     pub(super) fn first(
         &mut self,
         write: impl FnOnce(&mut Self) -> Result<(), EncodeError>,
@@ -202,7 +220,7 @@ impl Outbox {
         written
     }
 
-    /// The next message, with its number and the time.
+    /// The next message to send, with its sequence number and the time.
     pub(super) fn next(&mut self) -> Result<Option<&mut Message>, EncodeError> {
         let Some(message) = self.waiting.front_mut() else {
             return Ok(None);
@@ -220,7 +238,7 @@ impl Outbox {
         Ok(Some(message))
     }
 
-    /// The next message is sent. It may come back.
+    /// Notes that the next message was sent. It is kept until it arrived.
     pub(super) fn sent(&mut self) {
         if let Some(mut message) = self.waiting.pop_front() {
             self.sequence = self.sequence.wrapping_add(message.records);
@@ -229,12 +247,12 @@ impl Outbox {
         }
     }
 
-    /// What was sent and may come back, from the oldest on.
+    /// Sent messages that may have to be sent again, the oldest first.
     pub(super) const fn may_return(&self) -> &VecDeque<Message> {
         &self.sent
     }
 
-    /// The first messages of those that were sent arrived.
+    /// Notes that the oldest of the sent messages arrived.
     pub(super) fn arrived(&mut self, messages: usize) {
         for message in self.sent.drain(..messages.min(self.sent.len())) {
             if self.spare.len() < 512 {
@@ -243,8 +261,8 @@ impl Outbox {
         }
     }
 
-    /// The session has ended, and of what was sent all but the first messages is lost: flows are sent again in the next
-    /// session, which begins with a description of its own.
+    /// The session ended, and only the oldest `arrived` of the sent messages arrived. The next session sends the flows of
+    /// the others again. It does not need their templates and options, because it begins with its own.
     pub(super) fn restart(&mut self, arrived: usize) {
         self.arrived(arrived);
         if let Some(message) = self.sent.front() {
@@ -253,17 +271,17 @@ impl Outbox {
         while let Some(message) = self.sent.pop_back() {
             self.waiting.push_front(message);
         }
-        self.waiting.retain(|message| message.kind == Kind::Flows);
+        self.waiting.retain(|message| message.kind == MessageKind::Flows);
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{HEADER_OCTETS, Kind, Outbox};
+    use super::{HEADER_OCTETS, MessageKind, Outbox};
 
     fn flows(outbox: &mut Outbox, records: usize) {
         for _ in 0..records {
-            outbox.record(Kind::Flows, 300, 10).unwrap().extend([7; 10]);
+            outbox.record(MessageKind::Flows, 300, 10).unwrap().extend([7; 10]);
         }
         outbox.finish().unwrap();
     }
@@ -298,7 +316,7 @@ mod tests {
         outbox.restart(1);
         outbox
             .first(|outbox| {
-                outbox.record(Kind::Description, 256, 4)?.extend([1; 4]);
+                outbox.record(MessageKind::Description, 256, 4)?.extend([1; 4]);
                 Ok(())
             })
             .unwrap();

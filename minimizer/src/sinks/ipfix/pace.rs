@@ -1,29 +1,29 @@
-//! A pace for datagrams: a collector that is sent them faster than it reads loses them, and nobody is told.
+//! A pace for datagrams: a collector silently loses those that arrive faster than it reads.
 
 use std::time::{Duration, Instant};
 
-/// Messages that may follow each other without a pause, twice as many after a pause that took too long: a few, so that they
-/// fit in the buffer of a socket nobody enlarged (212,992 octets on Linux, of which a datagram of 1400 octets takes 2304).
+/// Messages that may be sent without a pause; twice as many after a pause that took too long. They fit into a socket's
+/// default receive buffer (212,992 octets on Linux, of which a datagram of 1400 octets takes 2304).
 const BURST: u32 = 32;
 
-/// So many messages a second, a burst at a time.
+/// Limits messages to so many a second, in bursts.
 #[derive(Clone, Debug)]
 pub(super) struct Pace {
     gap: Duration,
-    /// When the messages that were sent would be over, one after the other.
+    /// When the sent messages would have ended if they had been evenly spaced.
     over_at: Option<Instant>,
 }
 
 impl Pace {
-    /// At most so many a second.
+    /// A pace of at most so many messages a second.
     pub(super) fn new(per_second: u32) -> Self {
         Self { gap: Duration::from_secs(1) / per_second.max(1), over_at: None }
     }
 
-    /// A message was sent: how long to wait before the next.
+    /// How long to wait before the next message, now that one was sent.
     pub(super) fn pause(&mut self, now: Instant) -> Duration {
         let burst = self.gap * BURST;
-        // Whoever sleeps wakes late, and would never come to so many a second: that much is made up for.
+        // Sleeping threads wake late. Up to one burst of that delay is made up for, or the rate would never be reached.
         let earliest = now.checked_sub(burst).unwrap_or(now);
         let over_at = self.over_at.map_or(now, |over_at| over_at.max(earliest)) + self.gap;
         self.over_at = Some(over_at);

@@ -1,4 +1,4 @@
-//! TCP, and TLS over it: a stream of messages, and what of it the other end has acknowledged.
+//! TCP and TLS: a stream of messages, and how much of it the other end has acknowledged.
 
 use std::collections::VecDeque;
 use std::io::{self, Read as _, Write as _};
@@ -9,25 +9,25 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::sockopt::set_tcp_user_timeout;
 use rustls::ClientConnection;
 
+use super::carrier::{Carrier, PATIENCE, Retirement};
 use super::collector::Collector;
 use super::outbox::{Message, Outbox};
-use super::tls::{self, Tls};
-use super::transport::{PATIENCE, Retirement, Transport};
+use super::tls::{self, CollectorTls};
 use crate::delivery::loss::Loss;
 use crate::delivery::sink::{SinkError, Taken};
 use crate::support::sys::tcp::unacknowledged_octets;
 
-/// Octets that are gathered before they are written.
+/// Octets that are gathered for one write.
 const GATHERED: usize = 64 << 10;
-/// Milliseconds after which a connection is given up whose other end acknowledges nothing: it is gone without a word.
+/// Milliseconds without an acknowledgement after which a connection is given up: the other end vanished.
 const GONE_AFTER_MS: u32 = 30_000;
-/// Pause until the kernel is asked again what was acknowledged, which it does not report by itself.
+/// Pause before the kernel is asked again how much was acknowledged: it sends no event for that.
 const ASK_PAUSE: Duration = Duration::from_millis(2);
 
 /// Sends to a collector over TCP, or over TLS.
 pub(super) struct Stream {
     collector: Collector,
-    tls: Option<Tls>,
+    tls: Option<CollectorTls>,
     session: Option<Session>,
     octets_written: u64,
 }
@@ -36,20 +36,20 @@ pub(super) struct Stream {
 struct Session {
     socket: TcpStream,
     tls: Option<Box<ClientConnection>>,
-    /// What is to be written, from `offset` on.
+    /// Octets to be written, from `offset` on.
     wire: Vec<u8>,
     offset: usize,
-    /// Octets of the connection that were ever in `wire`, and those of them that were written.
+    /// Octets that were ever put into `wire` on this connection, and those of them that were written.
     gathered: u64,
     written: u64,
-    /// Where in the connection each message ends that was sent and not acknowledged.
+    /// The end of each unacknowledged message, in octets from the start of the connection.
     ends: VecDeque<u64>,
-    /// Octets that were acknowledged, and since when there are no more of them although some should be.
+    /// Acknowledged octets, and since when acknowledgements are awaited without progress.
     acknowledged: u64,
     waits_since: Instant,
 }
 
-/// Why a connection cannot go on, or cannot now.
+/// Why a connection is broken, or does not progress.
 enum Broken {
     Io(io::Error),
     Tls(rustls::Error),
@@ -65,7 +65,7 @@ impl From<io::Error> for Broken {
 impl Session {
     fn connect(
         addresses: &[SocketAddr],
-        tls: Option<&Tls>,
+        tls: Option<&CollectorTls>,
         collector: &Collector,
     ) -> Result<Self, SinkError> {
         let deadline = Instant::now() + PATIENCE;
@@ -126,7 +126,8 @@ impl Session {
         }
         self.encrypt()?;
         self.flush(deadline)?;
-        // In TLS 1.3 the other end looks at our certificate when we are done already. Its answer is a ticket or an alert.
+        // In TLS 1.3 the server checks our certificate after our side of the handshake is done. It answers with a ticket or
+        // an alert.
         if self.tls.is_some() && self.wait(PollFlags::IN, left(deadline).min(tls::ANSWERED_WITHIN)) {
             self.read()?;
         }
@@ -140,7 +141,7 @@ impl Session {
         matches!(poll(&mut polled, timeout.as_ref()), Ok(1..))
     }
 
-    /// Reads what the other end sends: nothing but TLS's own messages, and the end.
+    /// Reads from the other end, which sends nothing but TLS's own messages and the end of the stream.
     fn read(&mut self) -> Result<(), Broken> {
         let closed =
             || Broken::Io(io::Error::new(io::ErrorKind::UnexpectedEof, "it has closed the connection"));
@@ -167,7 +168,7 @@ impl Session {
         }
     }
 
-    /// Moves what TLS has to say to the octets that are to be written.
+    /// Moves the output of TLS to the octets to be written.
     fn encrypt(&mut self) -> io::Result<()> {
         if let Some(tls) = &mut self.tls {
             let before = self.wire.len();
@@ -222,7 +223,7 @@ impl Session {
         Ok(())
     }
 
-    /// Takes off the messages that the other end has acknowledged, and returns how many.
+    /// Removes the messages that the other end has acknowledged, and returns how many there were.
     fn acknowledged(&mut self) -> usize {
         let Ok(outstanding) = unacknowledged_octets(&self.socket) else { return 0 };
         let acknowledged = self.written.saturating_sub(outstanding);
@@ -235,18 +236,18 @@ impl Session {
         count
     }
 
-    /// Whether the other end has taken nothing for some time of what it was sent.
+    /// Whether the other end has acknowledged nothing for some time although messages are outstanding.
     fn is_stalled(&self) -> bool {
         !self.ends.is_empty() && self.waits_since.elapsed() >= PATIENCE
     }
 }
 
 impl Stream {
-    pub(super) const fn new(collector: Collector, tls: Option<Tls>) -> Self {
+    pub(super) const fn new(collector: Collector, tls: Option<CollectorTls>) -> Self {
         Self { collector, tls, session: None, octets_written: 0 }
     }
 
-    /// Does something with the session. When that breaks it, what was not acknowledged is sent again in the next.
+    /// Does something with the session. If the session breaks, unacknowledged messages are sent again in the next one.
     fn with<T>(
         &mut self,
         outbox: &mut Outbox,
@@ -275,7 +276,7 @@ impl Stream {
         self.session = None;
         Err(match broken {
             Broken::Tls(error) => tls::refused(&self.collector, &error),
-            // The kernel gives a connection up whose other end reads nothing for long.
+            // The kernel gives up a connection when the other end has read nothing for long.
             Broken::Io(error) if was_stalled => {
                 let message = format!("the collector {} reads nothing: {error}", self.collector);
                 SinkError::new(Loss::Stalled, message)
@@ -286,9 +287,9 @@ impl Stream {
     }
 }
 
-impl Transport for Stream {
+impl Carrier for Stream {
     fn open(&mut self, outbox: &mut Outbox) -> Result<bool, SinkError> {
-        // A collector that was started anew has closed the former connection; it is connected to at once.
+        // A collector that was restarted has closed the former connection: connect again at once.
         if self.session.is_some() && self.with(outbox, |session, _| session.read()).is_ok() {
             return Ok(false);
         }
@@ -344,15 +345,15 @@ impl Transport for Stream {
         }
     }
 
-    fn retire(&mut self, _outbox: &mut Outbox) -> Result<Retirement, SinkError> {
-        Ok(Retirement::Withdrawn)
+    fn retirement(&self) -> Retirement {
+        Retirement::Withdrawn
     }
 
     fn close(&mut self, outbox: &mut Outbox) -> Result<Taken, SinkError> {
         let taken = self.confirm(outbox, PATIENCE)?;
         if taken == Taken::Delivered && self.session.is_some() {
             let deadline = Instant::now() + PATIENCE;
-            // Everything has arrived: what fails now costs nothing.
+            // Everything has arrived: an error costs nothing now.
             let said = self.with(outbox, |session, _| {
                 if let Some(tls) = &mut session.tls {
                     tls.send_close_notify();

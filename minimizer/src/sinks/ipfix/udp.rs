@@ -1,4 +1,4 @@
-//! UDP: datagrams, and what ICMP says of them.
+//! UDP: datagrams, and the ICMP errors that come back.
 
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
@@ -9,16 +9,16 @@ use nix::sys::socket::sockopt::{Ipv4RecvErr, Ipv6RecvErr};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{RecvFlags, recv};
 
+use super::carrier::{Carrier, PATIENCE, Retirement};
 use super::collector::Collector;
-use super::outbox::{HEADER_OCTETS, Kind, Message, Outbox};
+use super::outbox::{HEADER_OCTETS, Message, MessageKind, Outbox};
 use super::pace::Pace;
-use super::transport::{PATIENCE, Retirement, Transport};
 use crate::delivery::loss::Loss;
 use crate::delivery::sink::{SinkError, Taken};
 
-/// How long the first datagrams of a session, and the last, wait for somebody to say that nobody is there.
+/// How long to wait for an ICMP error after the first datagrams of a session, and after the last.
 const REFUSED_WITHIN: Duration = Duration::from_millis(250);
-/// How long and how many messages are kept that may be refused.
+/// How long, and how many, sent messages are kept because an ICMP error may still come for them.
 const RETURNS_WITHIN: Duration = Duration::from_secs(2);
 const RETURNS_MAX: usize = 1024;
 
@@ -28,7 +28,7 @@ pub(super) struct Udp {
     template_interval: Duration,
     pace: Pace,
     socket: Option<UdpSocket>,
-    /// Whether nobody refused the description that the session began with.
+    /// Whether the description at the begin of the session was sent and not refused.
     is_answered: bool,
     octets_written: u64,
 }
@@ -49,7 +49,7 @@ impl Udp {
             match socket.connect(address) {
                 Ok(()) => {
                     socket.set_write_timeout(Some(PATIENCE))?;
-                    // What ICMP quotes of a datagram says which it was.
+                    // An ICMP error quotes the begin of its datagram, which identifies the message.
                     match address {
                         SocketAddr::V4(_) => setsockopt(&socket, Ipv4RecvErr, &true)?,
                         SocketAddr::V6(_) => setsockopt(&socket, Ipv6RecvErr, &true)?,
@@ -62,7 +62,7 @@ impl Udp {
         Err(refusal)
     }
 
-    /// Whether ICMP said something within that time.
+    /// Whether an ICMP error comes within that time.
     fn is_refused(&self, patience: Duration) -> bool {
         let Some(socket) = &self.socket else { return false };
         let mut polled = [PollFd::new(socket, PollFlags::empty())];
@@ -70,12 +70,12 @@ impl Udp {
         matches!(poll(&mut polled, timeout.as_ref()), Ok(1..)) && polled[0].revents().contains(PollFlags::ERR)
     }
 
-    /// Ends the session: of what was sent, the datagram that ICMP quotes and all after it did not arrive.
+    /// Ends the session: the datagram that ICMP quotes, and all that followed it, did not arrive.
     fn refused(&mut self, outbox: &mut Outbox, cause: &io::Error) -> SinkError {
         let quoted = self.socket.take().map(|socket| quotes(&socket)).unwrap_or_default();
         let sent = outbox.may_return();
         let is_quoted = |message: &Message| quoted.iter().any(|quote| message.octets.starts_with(quote));
-        // A quote without the header of the message leaves it open; the last one is the likeliest.
+        // A quote too short to identify the message: most likely it was the last one.
         let arrived = sent.iter().position(is_quoted).unwrap_or(sent.len().saturating_sub(1));
         outbox.restart(arrived);
         self.collector
@@ -83,7 +83,7 @@ impl Udp {
     }
 }
 
-/// The first octets of the datagrams that ICMP quoted.
+/// The message headers that ICMP errors quote.
 fn quotes(socket: &UdpSocket) -> Vec<[u8; HEADER_OCTETS]> {
     let mut quotes = Vec::new();
     let mut quote = [0; HEADER_OCTETS];
@@ -95,7 +95,7 @@ fn quotes(socket: &UdpSocket) -> Vec<[u8; HEADER_OCTETS]> {
     quotes
 }
 
-impl Transport for Udp {
+impl Carrier for Udp {
     fn open(&mut self, outbox: &mut Outbox) -> Result<bool, SinkError> {
         if self.is_refused(Duration::ZERO) {
             return Err(self.refused(outbox, &io::ErrorKind::ConnectionRefused.into()));
@@ -112,8 +112,8 @@ impl Transport for Udp {
 
     fn send(&mut self, outbox: &mut Outbox) -> Result<(), SinkError> {
         while let Some(message) = outbox.next()? {
-            // A collector that is not there is found out by what can be said again.
-            if message.kind == Kind::Flows && !self.is_answered {
+            // Templates can be sent again, so they go first to find out whether the collector is there.
+            if message.kind == MessageKind::Flows && !self.is_answered {
                 if self.is_refused(REFUSED_WITHIN) {
                     return Err(self.refused(outbox, &io::ErrorKind::ConnectionRefused.into()));
                 }
@@ -153,7 +153,7 @@ impl Transport for Udp {
     }
 
     fn confirm(&mut self, outbox: &mut Outbox, _patience: Duration) -> Result<Taken, SinkError> {
-        // UDP confirms nothing, and what ICMP says later is heard later.
+        // UDP confirms nothing. A later call sees ICMP errors that come later.
         if self.is_refused(Duration::ZERO) {
             return Err(self.refused(outbox, &io::ErrorKind::ConnectionRefused.into()));
         }
@@ -161,8 +161,8 @@ impl Transport for Udp {
         Ok(if outbox.is_sent() { Taken::Delivered } else { Taken::Held })
     }
 
-    fn retire(&mut self, _outbox: &mut Outbox) -> Result<Retirement, SinkError> {
-        Ok(Retirement::Forgotten)
+    fn retirement(&self) -> Retirement {
+        Retirement::Forgotten
     }
 
     fn template_interval(&self) -> Option<Duration> {
@@ -184,12 +184,12 @@ impl Transport for Udp {
     }
 }
 
-/// Whether the host cannot queue more at the moment.
+/// Whether the host's queue is full at the moment.
 fn is_full(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::WouldBlock || error.raw_os_error() == Some(libc::ENOBUFS)
 }
 
-/// Gives up what nobody will refuse any more.
+/// Drops messages for which no ICMP error is expected any more.
 fn forget(outbox: &mut Outbox, keep: usize) {
     let sent = outbox.may_return();
     let now = Instant::now();

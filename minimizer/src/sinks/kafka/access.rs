@@ -1,65 +1,29 @@
-//! How the agent is let in: certificates and passwords, read when a connection is made.
+//! How brokers let the agent in: certificates and passwords, read when a connection is made.
 
-use std::path::Path;
 use std::sync::Arc;
 
 use rskafka::client::{Credentials, SaslConfig};
-use rustls::crypto::ring;
-use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::{ClientConfig, RootCertStore};
+use rustls::ClientConfig;
 
 use super::backlog::Failure;
-use super::config::{Mechanism, Sasl, Tls};
+use super::config::{Mechanism, Sasl};
 use crate::delivery::loss::Loss;
 use crate::support::secret_file::{self, Placed};
+use crate::support::tls::ClientTls;
 
 fn refused(message: String) -> Failure {
     Failure { loss: Loss::Refused, message }
 }
 
-/// What the files say of encryption.
+/// Whom the agent trusts, and the certificate that it shows.
 ///
 /// # Errors
-/// When one of them cannot be used.
-pub fn encryption(tls: &Tls) -> Result<Arc<ClientConfig>, Failure> {
-    let mut roots = RootCertStore::empty();
-    for certificate in certificates(&tls.ca)? {
-        let ca = tls.ca.display();
-        roots
-            .add(certificate)
-            .map_err(|error| refused(format!("{ca}: not a certificate to trust by: {error}")))?;
-    }
-    let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
-        .with_safe_default_protocol_versions()
-        .map_err(|error| refused(format!("TLS cannot be used: {error}")))?
-        .with_root_certificates(roots);
-    let Some((certificate_path, key_path)) = &tls.identity else {
-        return Ok(Arc::new(config.with_no_client_auth()));
-    };
-    let pem = secret_file::read(key_path, Placed::ByOperator).map_err(|error| refused(error.to_string()))?;
-    let key = PrivateKeyDer::from_pem_slice(&pem).map_err(|error| {
-        refused(format!(
-            "{}: no private key in PEM ({error}); name the key of `certificate`",
-            key_path.display()
-        ))
-    })?;
-    let config = config.with_client_auth_cert(certificates(certificate_path)?, key).map_err(|error| {
-        refused(format!("{} and {} do not fit: {error}", certificate_path.display(), key_path.display()))
-    })?;
-    Ok(Arc::new(config))
+/// When one of the files cannot be used.
+pub fn encryption(tls: &ClientTls) -> Result<Arc<ClientConfig>, Failure> {
+    tls.config().map(Arc::new).map_err(|error| refused(error.to_string()))
 }
 
-fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, Failure> {
-    let all = CertificateDer::pem_file_iter(path).and_then(Iterator::collect::<Result<Vec<_>, _>>);
-    match all {
-        Ok(all) if !all.is_empty() => Ok(all),
-        Ok(_) => Err(refused(format!("{}: no certificate in PEM is in it", path.display()))),
-        Err(error) => Err(refused(format!("{}: cannot read certificates: {error}", path.display()))),
-    }
-}
-
-/// Who the agent says it is.
+/// Name and password.
 ///
 /// # Errors
 /// When the password cannot be read.

@@ -1,4 +1,4 @@
-//! What was taken and is not acknowledged yet, by partition; sink and senders meet here.
+//! Requests that are not acknowledged yet, by partition: what the sink puts in and the connection's tasks send.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -12,26 +12,26 @@ use crate::delivery::loss::Loss;
 /// Why messages are not acknowledged.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failure {
-    /// Under which reason records are counted that are lost by it.
+    /// The reason under which lost records are counted.
     pub loss: Loss,
     /// What failed, on what, and the fix.
     pub message: String,
 }
 
-/// Requests that wait for their acknowledgement.
+/// Requests that wait for acknowledgement.
 #[derive(Debug)]
 pub struct Backlog {
-    state: Mutex<State>,
+    state: Mutex<BacklogState>,
     changed: Condvar,
     more: watch::Sender<()>,
 }
 
 #[derive(Debug, Default)]
-struct State {
-    /// By partition, the oldest first.
-    lanes: Vec<VecDeque<Arc<Messages>>>,
+struct BacklogState {
+    /// The requests of each partition, the oldest first.
+    partitions: Vec<VecDeque<Arc<Messages>>>,
     octets: usize,
-    /// Octets of what was acknowledged since the start.
+    /// Acknowledged octets since the start.
     acknowledged: u64,
     in_flight: usize,
     failure: Option<Failure>,
@@ -44,90 +44,95 @@ impl Default for Backlog {
 }
 
 impl Backlog {
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, BacklogState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Says when there is more to send.
+    /// Signals when there is more to send.
     #[must_use]
     pub fn subscribe(&self) -> watch::Receiver<()> {
         self.more.subscribe()
     }
 
-    /// Makes as many lanes as there are partitions now.
+    /// Adapts to the present number of partitions.
     pub fn resize(&self, partitions: usize) {
         let mut state = self.state();
-        let beyond = state.lanes.len().min(partitions);
-        let homeless: Vec<_> = state.lanes.drain(beyond..).flatten().collect();
-        state.lanes.resize_with(partitions, VecDeque::new);
-        // A topic that was made anew with fewer partitions.
+        let beyond = state.partitions.len().min(partitions);
+        let homeless: Vec<_> = state.partitions.drain(beyond..).flatten().collect();
+        state.partitions.resize_with(partitions, VecDeque::new);
+        // The topic was created anew with fewer partitions: their requests go to those that are left.
         for (number, messages) in homeless.into_iter().enumerate() {
-            state.lanes[number % partitions].push_back(messages);
+            state.partitions[number % partitions].push_back(messages);
         }
     }
 
-    /// Partitions.
+    /// The number of partitions.
     #[must_use]
     pub fn partitions(&self) -> usize {
-        self.state().lanes.len()
+        self.state().partitions.len()
     }
 
-    /// Adds requests behind those of their partitions.
+    /// Adds requests to their partitions.
     pub fn add(&self, requests: Vec<(usize, Messages)>) {
         let mut state = self.state();
         for (partition, messages) in requests {
             state.octets += messages.octets();
-            state.lanes[partition].push_back(Arc::new(messages));
+            state.partitions[partition].push_back(Arc::new(messages));
         }
         drop(state);
         self.more.send_replace(());
     }
 
-    /// The next request of a partition, which is on its way from now on; none after a failure.
+    /// The next request of a partition, which counts as on its way from now on; none after a failure.
     #[must_use]
     pub fn depart(&self, partition: usize) -> Option<Arc<Messages>> {
         let mut state = self.state();
         if state.failure.is_some() {
             return None;
         }
-        let messages = state.lanes.get(partition)?.front().map(Arc::clone)?;
+        let messages = state.partitions.get(partition)?.front().map(Arc::clone)?;
         state.in_flight += 1;
         Some(messages)
     }
 
-    /// What was on its way to a partition has arrived, or has not.
+    /// Notes that a request on its way to a partition was acknowledged, or failed.
     pub fn arrive(&self, partition: usize, messages: &Arc<Messages>, result: Result<(), Failure>) {
         let mut state = self.state();
         state.in_flight = state.in_flight.saturating_sub(1);
         match result {
-            // A connection that was given up may still bring an acknowledgement of what another one sends again.
+            // A connection that was given up may still acknowledge a request that another one sends again.
             Ok(()) => {
                 let is_first = |first: &mut Arc<Messages>| Arc::ptr_eq(first, messages);
-                if state.lanes.get_mut(partition).and_then(|lane| lane.pop_front_if(is_first)).is_some() {
+                if state
+                    .partitions
+                    .get_mut(partition)
+                    .and_then(|requests| requests.pop_front_if(is_first))
+                    .is_some()
+                {
                     state.octets -= messages.octets();
                     state.acknowledged += messages.octets() as u64;
                 }
             }
-            // The first is the cause, the others may be its consequences.
+            // The first failure is the cause; others may be its consequences.
             Err(failure) => _ = state.failure.get_or_insert(failure),
         }
         drop(state);
         self.changed.notify_all();
     }
 
-    /// Octets of what was acknowledged since the start.
+    /// Acknowledged octets since the start.
     #[must_use]
     pub fn acknowledged(&self) -> u64 {
         self.state().acknowledged
     }
 
-    /// Octets that are not acknowledged.
+    /// Unacknowledged octets.
     #[must_use]
     pub fn octets(&self) -> usize {
         self.state().octets
     }
 
-    /// Waits until no more octets than these are left, or something failed. Returns whether so few are left.
+    /// Waits until at most so many octets are unacknowledged, or a request failed; returns whether so few are left.
     ///
     /// # Errors
     /// With the failure.
@@ -136,13 +141,17 @@ impl Backlog {
         state.failure.clone().map_or(Ok(state.octets <= octets), Err)
     }
 
-    /// Waits until nothing is on its way; then, or when the time is over, nothing is, and no failure is known.
+    /// Waits until no request is on its way, or the time is over. Then forgets the requests on their way, and the failure.
     pub fn settle(&self, limit: Duration) {
         let mut state = self.wait_while(limit, |state| state.in_flight > 0);
         (state.in_flight, state.failure) = (0, None);
     }
 
-    fn wait_while(&self, limit: Duration, condition: impl Fn(&State) -> bool) -> MutexGuard<'_, State> {
+    fn wait_while(
+        &self,
+        limit: Duration,
+        condition: impl Fn(&BacklogState) -> bool,
+    ) -> MutexGuard<'_, BacklogState> {
         let deadline = Instant::now() + limit;
         let mut state = self.state();
         while condition(&state) {

@@ -1,4 +1,4 @@
-//! What agent.toml says of a Kafka sink.
+//! The configuration of a Kafka sink in agent.toml, and its checks.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -7,16 +7,17 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::delivery::sink::Sink;
+use crate::support::tls::ClientTls;
 use crate::support::toml::{At, Document};
 
-/// Records in a message where nothing is said.
+/// Records in a message, where agent.toml does not say.
 const RECORDS_PER_MESSAGE: u32 = 1;
-/// More records would make messages that few consumers take.
+/// More records would make messages that many consumers refuse.
 const RECORDS_PER_MESSAGE_MAX: u32 = 1000;
 /// Octets of a topic's name, by Kafka's rule.
 const TOPIC_OCTETS_MAX: usize = 249;
 
-/// Where and how records go to Kafka.
+/// A Kafka sink in agent.toml.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(rename = "kafka")]
@@ -25,25 +26,25 @@ pub struct KafkaFile {
     pub brokers: At<Vec<At<String>>>,
     /// The topic, which must exist.
     pub topic: At<String>,
-    /// Name of this host in each message; without it, the host's own.
+    /// Name of this host in each message; the host's own name when it is not given.
     pub exporter: Option<At<String>>,
     /// When a record is delivered: "all" (every replica in sync has it), which is also the default.
     pub acks: Option<At<String>>,
     /// How batches of messages are compressed.
     #[serde(default)]
     pub compression: Compression,
-    /// What a message's value is.
+    /// The format of a message's value.
     #[serde(default)]
-    pub format: Format,
+    pub format: MessageFormat,
     /// What decides the partition.
     #[serde(default)]
     pub partition_by: PartitionBy,
-    /// Records in a message at most, one on a line; 1 where it is not said. With more than 1, messages have no key.
+    /// Most records in a message, one on a line; 1 when it is not given. With more than 1, messages have no key.
     #[schemars(range(min = 1, max = 1000))]
     pub records_per_message: Option<At<u32>>,
-    /// How the connection is encrypted; without it, not at all.
-    pub tls: Option<TlsFile>,
-    /// How the agent says who it is.
+    /// How connections are encrypted; they are not when it is not given.
+    pub tls: Option<BrokerTlsFile>,
+    /// How the agent logs in.
     pub sasl: Option<SaslFile>,
 }
 
@@ -64,10 +65,10 @@ pub enum Compression {
     Gzip,
 }
 
-/// What a message's value is.
+/// The format of a message's value.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
-pub enum Format {
+pub enum MessageFormat {
     /// Records as JSON objects.
     #[default]
     Json,
@@ -82,33 +83,34 @@ pub enum PartitionBy {
     Tuple,
 }
 
-/// How the connection is encrypted.
+/// How connections are encrypted.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(rename = "kafka tls")]
-pub struct TlsFile {
-    /// PEM file of the certificates by which brokers are trusted.
-    pub ca: At<PathBuf>,
-    /// PEM file of the agent's certificate, and those that lead to a trusted one.
+pub struct BrokerTlsFile {
+    /// PEM file of the authorities that may have signed the brokers' certificates, relative to this file; those of the
+    /// host when it is not given.
+    pub ca: Option<At<PathBuf>>,
+    /// PEM file of the agent's certificate, followed by those between it and its authority.
     pub certificate: Option<At<PathBuf>>,
-    /// PEM file of the key that the certificate is for.
+    /// PEM file of the key of that certificate.
     pub key: Option<At<PathBuf>>,
 }
 
-/// How the agent says who it is.
+/// How the agent logs in.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(rename = "kafka sasl")]
 pub struct SaslFile {
     /// "SCRAM-SHA-512", "SCRAM-SHA-256", or "PLAIN", which needs `tls`.
     pub mechanism: At<String>,
-    /// Name that the brokers know.
+    /// The name that the brokers know.
     pub username: At<String>,
-    /// File with the password, which only its owner may read.
+    /// File with the password. Only its owner may be allowed to read it.
     pub password_file: At<PathBuf>,
 }
 
-/// A Kafka sink as it is configured.
+/// A configured Kafka sink.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KafkaConfig {
     /// Brokers that are asked first.
@@ -121,27 +123,18 @@ pub struct KafkaConfig {
     pub compression: Compression,
     /// Records in a message, at most.
     pub records_per_message: usize,
-    /// How the connection is encrypted.
-    pub tls: Option<Tls>,
-    /// How the agent says who it is.
+    /// How connections are encrypted.
+    pub tls: Option<ClientTls>,
+    /// How the agent logs in.
     pub sasl: Option<Sasl>,
 }
 
-/// Files of TLS.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Tls {
-    /// Certificates by which brokers are trusted.
-    pub ca: PathBuf,
-    /// The agent's certificates and the key of the first.
-    pub identity: Option<(PathBuf, PathBuf)>,
-}
-
-/// Who the agent is.
+/// A login.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sasl {
-    /// How it proves that.
+    /// How the agent proves who it is.
     pub mechanism: Mechanism,
-    /// Its name.
+    /// Its name for the brokers.
     pub username: String,
     /// File of its password.
     pub password_file: PathBuf,
@@ -172,7 +165,7 @@ impl fmt::Display for Mechanism {
 }
 
 impl KafkaConfig {
-    /// Checks what agent.toml says, whose folder is `folder`; notes each mistake.
+    /// Checks agent.toml, which is in `folder`; `None` when something is refused.
     #[must_use]
     pub fn check(file: &KafkaFile, document: &mut Document<'_>, folder: &Path) -> Option<Self> {
         let brokers = brokers(file, document);
@@ -183,9 +176,11 @@ impl KafkaConfig {
         };
         let acks = acks(file.acks.as_ref(), document);
         let records_per_message = records_per_message(file.records_per_message.as_ref(), document);
-        let tls = file.tls.as_ref().map(|tls| check_tls(tls, document, folder));
+        let tls = file.tls.as_ref().map(|BrokerTlsFile { ca, certificate, key }| {
+            ClientTls::check(ca.as_ref(), certificate.as_ref(), key.as_ref(), document, folder)
+        });
         let sasl = file.sasl.as_ref().map(|sasl| check_sasl(sasl, file.tls.is_some(), document, folder));
-        let Format::Json = file.format;
+        let MessageFormat::Json = file.format;
         let PartitionBy::Tuple = file.partition_by;
         acks?;
         Some(Self {
@@ -199,7 +194,7 @@ impl KafkaConfig {
         })
     }
 
-    /// The sink, which connects when it is given something.
+    /// The sink. It connects when its first batch comes.
     #[must_use]
     pub fn sink(&self, name: &str) -> Box<dyn Sink> {
         Box::new(super::Kafka::new(name, self))
@@ -286,23 +281,6 @@ fn records_per_message(at: Option<&At<u32>>, document: &mut Document<'_>) -> Opt
         return None;
     }
     usize::try_from(records).ok()
-}
-
-fn check_tls(file: &TlsFile, document: &mut Document<'_>, folder: &Path) -> Option<Tls> {
-    let path = |at: &At<PathBuf>| folder.join(at.get());
-    let identity = match (&file.certificate, &file.key) {
-        (Some(certificate), Some(key)) => Some((path(certificate), path(key))),
-        (None, None) => None,
-        (Some(alone), None) => {
-            document.refuse(alone, "a certificate proves nothing without its key: add `key`");
-            return None;
-        }
-        (None, Some(alone)) => {
-            document.refuse(alone, "a key is for a certificate: add `certificate`");
-            return None;
-        }
-    };
-    Some(Tls { ca: path(&file.ca), identity })
 }
 
 fn check_sasl(

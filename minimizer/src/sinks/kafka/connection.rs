@@ -1,4 +1,4 @@
-//! A connection to the brokers: the partitions of the topic, and a sender for each.
+//! A connection to the brokers: the partitions of the topic, and a task that sends to each.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -20,20 +20,21 @@ use crate::delivery::loss::Loss;
 const CONNECT_LIMIT: Duration = Duration::from_millis(1500);
 /// Longest wait for an acknowledgement.
 const ACKNOWLEDGE_LIMIT: Duration = Duration::from_secs(10);
-/// Time after which the number of partitions is asked for anew.
+/// Time after which the brokers are asked again for the number of partitions.
 const PARTITIONS_KNOWN: Duration = Duration::from_secs(300);
-/// Octets of an answer that is still read.
+/// The longest answer that is read.
 const ANSWER_OCTETS_MAX: usize = 16 << 20;
 
-/// The brokers, found and asked.
+/// A connection to the brokers of a topic.
 pub struct Connection {
     client: Arc<Client>,
-    senders: Vec<JoinHandle<()>>,
+    /// One for each partition.
+    tasks: Vec<JoinHandle<()>>,
     asked: Instant,
 }
 
 impl Connection {
-    /// Finds the brokers and the topic's partitions, and starts to send what is in the backlog.
+    /// Finds the brokers and the topic's partitions, and starts to send the backlog.
     ///
     /// # Errors
     /// When that takes too long or is refused.
@@ -51,30 +52,30 @@ impl Connection {
         })?;
         backlog.resize(partitions.len());
         let compression = kafka_compression(config.compression);
-        let senders = partitions.into_iter().enumerate().map(|(partition, client)| {
+        let tasks = partitions.into_iter().enumerate().map(|(partition, client)| {
             runtime.spawn(send(partition, client, Arc::clone(backlog), compression))
         });
-        Ok(Self { client, senders: senders.collect(), asked: Instant::now() })
+        Ok(Self { client, tasks: tasks.collect(), asked: Instant::now() })
     }
 
-    /// Whether the topic has as many partitions as there are senders, as far as is known or can be asked soon.
+    /// Whether the topic still has as many partitions as there are tasks. `true` where the brokers do not answer soon.
     pub fn is_current(&mut self, runtime: &Runtime, topic: &str) -> bool {
         if self.asked.elapsed() < PARTITIONS_KNOWN {
             return true;
         }
         self.asked = Instant::now();
         let topics = runtime.block_on(async { timeout(CONNECT_LIMIT, self.client.list_topics()).await });
-        // When nobody answers, whoever sends next says why.
+        // When nobody answers, the next request reports why.
         let Ok(Ok(topics)) = topics else { return true };
         topics
             .iter()
             .find(|found| found.name == topic)
-            .is_none_or(|found| found.partitions.len() == self.senders.len())
+            .is_none_or(|found| found.partitions.len() == self.tasks.len())
     }
 
-    /// Stops the senders. What is on its way may arrive all the same.
+    /// Stops the tasks. Requests on their way may still arrive.
     pub fn close(self) {
-        self.senders.iter().for_each(JoinHandle::abort);
+        self.tasks.iter().for_each(JoinHandle::abort);
     }
 }
 
@@ -107,12 +108,13 @@ async fn connect(config: &KafkaConfig) -> Result<(Arc<Client>, Vec<PartitionClie
         let opened = opened.map_err(|error| failure::of_task(&error))?;
         partitions.push(opened.map_err(|error| failure::of(&error, config))?);
     }
-    // Those of a topic are numbered from 0 on without a gap.
+    // The partitions of a topic are numbered from 0 on without a gap.
     partitions.sort_by_key(PartitionClient::partition);
     Ok((client, partitions))
 }
 
-/// The client tries again twice, for connections that a broker closed because they were idle and for leaders that moved.
+/// How the client tries again by itself: about twice, for connections that a broker closed because they were idle and for
+/// leaders that moved. Everything else is tried again by the sender, with its own back-off.
 fn backoff() -> BackoffConfig {
     BackoffConfig {
         init_backoff: Duration::from_millis(50),

@@ -11,17 +11,17 @@ use super::backlog::Failure;
 use super::config::KafkaConfig;
 use crate::delivery::loss::Loss;
 
-/// Said by the client of connections that were let in neither by certificate nor by password. It keeps no error to ask.
+/// Parts of the client's messages when certificate or password were refused. It keeps no error with a type to match.
 const REFUSALS: [&str; 4] = ["Sasl", "certificate", "received fatal alert", "Hostname"];
 
-/// Said by the client when the first question on a connection was not answered.
+/// Part of the client's message when the first request on a connection was not answered.
 const UNANSWERED: &str = "cannot sync versions";
 
-/// What failed on the way to the brokers.
+/// A failure on the way to the brokers.
 #[must_use]
 pub fn of(error: &Error, config: &KafkaConfig) -> Failure {
     let mut failure = failure(error, &config.brokers.join(", "));
-    // A broker looks at the agent's certificate when for the agent the handshake is over, and does not always say why it hangs up.
+    // A broker checks the agent's certificate after the agent's side of the handshake, and may hang up without a reason.
     if config.tls.is_some() && failure.message.contains(UNANSWERED) {
         failure.loss = Loss::Refused;
         failure.message += "; or does it refuse the agent's certificate (`tls.certificate`)?";
@@ -29,19 +29,19 @@ pub fn of(error: &Error, config: &KafkaConfig) -> Failure {
     failure
 }
 
-/// What failed on the way to a partition.
+/// A failure on the way to a partition.
 #[must_use]
 pub fn of_partition(error: &Error, partition: &PartitionClient) -> Failure {
     failure(error, &format!("topic {}, partition {}", partition.topic(), partition.partition()))
 }
 
-/// A task of the agent's own did not end as it should.
+/// A task of the agent itself did not end as it should.
 #[must_use]
 pub fn of_task(error: &JoinError) -> Failure {
     Failure { loss: Loss::Unreachable, message: format!("the connection was given up: {error}") }
 }
 
-/// There is no such topic.
+/// The failure when there is no such topic.
 #[must_use]
 pub fn no_topic(config: &KafkaConfig) -> Failure {
     let (topic, brokers) = (&config.topic, config.brokers.join(", "));
@@ -72,7 +72,7 @@ fn failure(error: &Error, place: &str) -> Failure {
     Failure { loss, message: format!("{place}: {}; {fix}", said(error)) }
 }
 
-/// What the client says, without its description of the request and of its own attempts.
+/// The client's message, without its description of the request and of its attempts.
 fn said(error: &Error) -> String {
     match error {
         Error::ServerError { protocol_error, .. } => format!("the broker answers {protocol_error:?}"),
@@ -83,7 +83,7 @@ fn said(error: &Error) -> String {
     }
 }
 
-/// The error behind the client's own attempts.
+/// The error behind the client's attempts.
 fn cause(error: &Error) -> &Error {
     match error {
         Error::RetryFailed(attempts) => {

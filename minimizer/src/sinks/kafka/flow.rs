@@ -1,78 +1,87 @@
-//! Which flow a record belongs to, and which partition that flow goes to.
+//! The key of a record's flow, and the partition for the key.
 
+use std::convert::Infallible;
 use std::hash::Hasher as _;
-use std::net::IpAddr;
 
 use siphasher::sip::SipHasher24;
 
 use crate::policy::field::{Field, Fields};
-use crate::records::record::{Record, Transport};
+use crate::records::fields::{Number, Reader, Variant, done, read_one};
+use crate::records::record::Record;
 
 /// Octets of a message's key.
 pub const KEY_OCTETS: usize = 8;
 
+/// The fields that make a flow, in the order in which they are hashed.
+const KEY_FIELDS: [Field; 11] = [
+    Field::SourceIPv4Address,
+    Field::DestinationIPv4Address,
+    Field::SourceIPv6Address,
+    Field::DestinationIPv6Address,
+    Field::SourceTransportPort,
+    Field::DestinationTransportPort,
+    Field::IcmpTypeIPv4,
+    Field::IcmpCodeIPv4,
+    Field::IcmpTypeIPv6,
+    Field::IcmpCodeIPv6,
+    Field::ProtocolIdentifier,
+];
+
 /// The key of the record's flow: SipHash-2-4 under the key 0 of those of its addresses, ports, ICMP type and code and
-/// protocol that its recipient receives. `None` when that is none of them.
+/// protocol that its recipient receives. `None` if the recipient receives none of them.
 ///
-/// It says nothing that the record does not say, and is the same on every host and after every start.
+/// It tells nothing that the record does not tell, and is the same on every host and after every start.
 #[must_use]
 pub fn key(record: &Record, fields: Fields) -> Option<[u8; KEY_OCTETS]> {
-    let mut flow = Flow { hasher: SipHasher24::new(), fields, is_empty: true };
-    let tuple = &record.tuple;
-    if tuple.tags().is_ipv6() {
-        let (source, destination) = tuple.ipv6();
-        flow.address(Field::SourceIPv6Address, source.into());
-        flow.address(Field::DestinationIPv6Address, destination.into());
-    } else {
-        let (source, destination) = tuple.ipv4();
-        flow.address(Field::SourceIPv4Address, source.into());
-        flow.address(Field::DestinationIPv4Address, destination.into());
+    let present = fields.and(Variant::of(record).fields());
+    let mut key = FlowKey { hasher: SipHasher24::new(), record, is_empty: true };
+    for field in KEY_FIELDS.into_iter().filter(|field| present.has(*field)) {
+        done(read_one(field, &mut key));
     }
-    let (first, second) = (tuple.source_port(), tuple.destination_port());
-    let [first_field, second_field] = match Transport::of(tuple.protocol()) {
-        Transport::Tcp | Transport::Ports => [Field::SourceTransportPort, Field::DestinationTransportPort],
-        Transport::Icmp => [Field::IcmpTypeIPv4, Field::IcmpCodeIPv4],
-        Transport::IcmpV6 => [Field::IcmpTypeIPv6, Field::IcmpCodeIPv6],
-        Transport::Other => return flow.end(tuple.protocol()),
-    };
-    flow.add(first_field, &first.to_be_bytes());
-    flow.add(second_field, &second.to_be_bytes());
-    flow.end(tuple.protocol())
+    (!key.is_empty).then(|| key.hasher.finish().to_be_bytes())
 }
 
-struct Flow {
+/// Hashes each value after the number of its field.
+struct FlowKey<'record> {
     hasher: SipHasher24,
-    fields: Fields,
+    record: &'record Record,
     is_empty: bool,
 }
 
-impl Flow {
-    /// Adds a value behind the number of its field, if the recipient receives it.
+impl FlowKey<'_> {
     fn add(&mut self, field: Field, value: &[u8]) {
-        if self.fields.has(field) {
-            self.hasher.write(&field.number().to_be_bytes());
-            self.hasher.write(value);
-            self.is_empty = false;
-        }
-    }
-
-    fn address(&mut self, field: Field, address: IpAddr) {
-        match address {
-            IpAddr::V4(address) => self.add(field, &address.octets()),
-            IpAddr::V6(address) => self.add(field, &address.octets()),
-        }
-    }
-
-    fn end(mut self, protocol: u8) -> Option<[u8; KEY_OCTETS]> {
-        self.add(Field::ProtocolIdentifier, &[protocol]);
-        (!self.is_empty).then(|| self.hasher.finish().to_be_bytes())
+        self.hasher.write(&field.number().to_be_bytes());
+        self.hasher.write(value);
+        self.is_empty = false;
     }
 }
 
-/// The partition of a key among so many, as Kafka's own clients choose it.
+impl Reader for FlowKey<'_> {
+    type Error = Infallible;
+
+    fn number<N: Number>(&mut self, field: Field, of: impl Fn(&Record) -> N) -> Result<(), Infallible> {
+        // ICMP types and codes are hashed as two octets, like ports. Other keys would move flows to other partitions.
+        let octets = if field == Field::ProtocolIdentifier { 1 } else { 2 };
+        let value: u64 = of(self.record).into();
+        self.add(field, &value.to_be_bytes()[8 - octets..]);
+        Ok(())
+    }
+
+    fn ipv4(&mut self, field: Field, of: impl Fn(&Record) -> [u8; 4]) -> Result<(), Infallible> {
+        self.add(field, &of(self.record));
+        Ok(())
+    }
+
+    fn ipv6(&mut self, field: Field, of: impl Fn(&Record) -> [u8; 16]) -> Result<(), Infallible> {
+        self.add(field, &of(self.record));
+        Ok(())
+    }
+}
+
+/// The partition for a key, chosen as Kafka's own clients do.
 ///
 /// # Panics
-/// When there are none.
+/// When there are no partitions.
 #[must_use]
 pub fn partition(key: &[u8], partitions: usize) -> usize {
     let positive = murmur2(key) & 0x7fff_ffff;

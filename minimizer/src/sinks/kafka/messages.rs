@@ -1,4 +1,4 @@
-//! Records as Kafka messages: values, keys, times, and the headers that say whose they are.
+//! Records as Kafka messages: values, keys, times, and headers that tell policy, recipient, host and batch.
 
 use std::collections::BTreeMap;
 use std::slice;
@@ -13,16 +13,16 @@ use crate::policy::field::{Field, Fields};
 use crate::records::record::Record;
 use crate::sinks::json_lines;
 
-/// Octets of a request's messages beyond which another request is begun: half of what brokers accept where nobody set
-/// `max.message.bytes`, before compression.
+/// Octets of messages, before compression, with which a request is full: half of what brokers accept by default
+/// (`max.message.bytes`).
 const REQUEST_OCTETS: usize = 512 << 10;
-/// Octets that Kafka's record format adds to a message and to each of its headers, about.
+/// About how many octets Kafka's record format adds to a message, and to each of its headers.
 const MESSAGE_OVERHEAD_OCTETS: usize = 12;
 const HEADER_OVERHEAD_OCTETS: usize = 2;
 /// The header that differs from message to message: its number in the batch.
 const NUMBER: &str = "message";
 
-/// What is the same in all messages of a batch.
+/// What all messages of a batch have in common.
 #[derive(Debug)]
 pub struct Common {
     headers: BTreeMap<String, Vec<u8>>,
@@ -53,14 +53,14 @@ impl Common {
 #[derive(Debug)]
 pub struct Messages {
     common: Arc<Common>,
-    /// Their values, one behind the other.
+    /// The values of the messages, one after the other.
     values: Vec<u8>,
-    messages: Vec<Message>,
+    messages: Vec<EncodedMessage>,
 }
 
-/// A message whose value ends there.
+/// A message, whose value ends at `end`.
 #[derive(Clone, Copy, Debug)]
-struct Message {
+struct EncodedMessage {
     end: usize,
     records: usize,
     key: Option<[u8; flow::KEY_OCTETS]>,
@@ -73,7 +73,7 @@ impl Messages {
         Self { common, values: Vec::new(), messages: Vec::new() }
     }
 
-    /// Octets before compression, about.
+    /// About how many octets they take before compression.
     #[must_use]
     pub fn octets(&self) -> usize {
         let each = self.common.octets + NUMBER.len() + MESSAGE_OVERHEAD_OCTETS + flow::KEY_OCTETS;
@@ -86,7 +86,7 @@ impl Messages {
         self.messages.len()
     }
 
-    /// As the client sends them.
+    /// The messages in the form that the client sends.
     #[must_use]
     pub fn to_kafka(&self) -> Vec<KafkaRecord> {
         let mut begin = 0;
@@ -109,23 +109,23 @@ impl Messages {
 
 /// Makes messages of a batch's records.
 #[derive(Debug)]
-pub struct Encoder {
+pub struct MessageEncoder {
     common: Arc<Common>,
     records_per_message: usize,
-    /// Messages of the batch so far.
+    /// Number of messages of the batch so far.
     count: u64,
-    /// Records without a flow go to the partitions in turn.
+    /// The partition for records without a key: each call has the next.
     turn: usize,
 }
 
-impl Encoder {
-    /// For the batch of these headers.
+impl MessageEncoder {
+    /// An encoder for the batch with these headers.
     #[must_use]
     pub fn new(common: Common, records_per_message: usize) -> Self {
         Self { common: Arc::new(common), records_per_message, count: 0, turn: 0 }
     }
 
-    /// Messages of records with these fields for so many partitions: requests, and the partition of each.
+    /// Encodes records with these fields for so many partitions; returns requests, each with its partition.
     #[must_use]
     pub fn encode(
         &mut self,
@@ -159,9 +159,9 @@ impl Encoder {
             append(&mut messages.values, record, fields);
             count += 1;
             let (end, number) = (messages.values.len(), count);
-            // A key stands for all that is in its message.
+            // A key would have to belong to all records of its message.
             let key = key.filter(|_| self.records_per_message == 1);
-            messages.messages.push(Message { end, records: 1, key, time_ms, number });
+            messages.messages.push(EncodedMessage { end, records: 1, key, time_ms, number });
         }
         turn = (turn + 1) % partitions.max(1);
         (self.count, self.turn) = (count, turn);
@@ -170,7 +170,7 @@ impl Encoder {
     }
 }
 
-/// Appends the record with these fields, without an end of the line.
+/// Appends the record with these fields, without a newline.
 fn append(values: &mut Vec<u8>, record: &Record, fields: Fields) {
     json_lines::append(values, slice::from_ref(record), fields);
     values.pop();

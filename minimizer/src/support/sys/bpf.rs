@@ -1,5 +1,5 @@
-//! Calls of `bpf(2)` that no library offers as they are needed here: links that are updated in place, maps
-//! that are frozen, instructions of loaded programs.
+//! Calls of `bpf(2)` that no library offers in the form needed here: update a link in place, freeze a map, read the
+//! instructions of a loaded program.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
@@ -12,7 +12,7 @@ const LINK_CREATE: libc::c_int = 28;
 const LINK_UPDATE: libc::c_int = 29;
 /// `BPF_XDP` of `enum bpf_attach_type`.
 const ATTACH_XDP: u32 = 37;
-/// `BPF_F_REPLACE`: only when the link still has the program that is expected.
+/// `BPF_F_REPLACE`: update only if the link still has the expected program.
 const REPLACE: u32 = 1 << 2;
 
 /// Attributes of `BPF_LINK_CREATE` for XDP.
@@ -44,7 +44,7 @@ struct ObjectInfo {
     info: u64,
 }
 
-/// The beginning of `struct bpf_prog_info`.
+/// The first fields of `struct bpf_prog_info`.
 #[derive(Default, IntoBytes, Immutable)]
 #[repr(C)]
 struct ProgramInfo {
@@ -57,7 +57,7 @@ struct ProgramInfo {
     translated: u64,
 }
 
-/// An attachment of a program to an interface, which ends when this is dropped.
+/// An attachment of a program to an interface. Dropping it detaches the program.
 #[derive(Debug)]
 pub struct XdpLink(OwnedFd);
 
@@ -65,20 +65,20 @@ impl XdpLink {
     /// Attaches a program. `flags` are `XDP_FLAGS_` of `linux/if_link.h`.
     ///
     /// # Errors
-    /// `EBUSY` when another program is attached, `EINVAL` before Linux 5.9, and what the driver answers.
+    /// `EBUSY` when another program is attached, `EINVAL` before Linux 5.9, and the driver's own errors.
     pub fn create(program: BorrowedFd<'_>, if_index: u32, flags: u32) -> io::Result<Self> {
         let mut attributes =
             LinkCreate { program: program.as_raw_fd(), if_index, attach_type: ATTACH_XDP, flags };
         let fd = bpf(LINK_CREATE, &mut attributes)?;
-        // SAFETY: the kernel has just made this descriptor for us.
+        // SAFETY: the kernel has just returned this descriptor, and nothing else owns it.
         Ok(Self(unsafe { OwnedFd::from_raw_fd(fd) }))
     }
 
-    /// Puts another program in the place of `old`: every packet runs through exactly one of them.
+    /// Replaces the program `old` by `new`: every packet runs through exactly one of them.
     ///
     /// # Errors
-    /// `ENOLINK` when the interface is gone, `EPERM` when the link has another program than `old`; then nothing
-    /// has changed.
+    /// `ENOLINK` when the interface is gone, `EPERM` when the link has another program than `old`. Nothing has changed
+    /// then.
     pub fn update(&self, new: BorrowedFd<'_>, old: BorrowedFd<'_>) -> io::Result<()> {
         let mut attributes = LinkUpdate {
             link: self.0.as_raw_fd(),
@@ -90,19 +90,19 @@ impl XdpLink {
     }
 }
 
-/// Makes a map one that no process writes any more.
+/// Freezes a map: no process can write it any more.
 ///
 /// # Errors
-/// What the kernel answers.
+/// The kernel's error.
 pub fn freeze(map: impl AsFd) -> io::Result<()> {
     bpf(MAP_FREEZE, &mut map.as_fd().as_raw_fd()).map(drop)
 }
 
-/// The instructions of a loaded program as the kernel runs them, without what its verifier removed: eight octets
-/// each.
+/// The instructions of a loaded program as the kernel runs them, eight octets each. Those that the verifier removed as
+/// dead are missing.
 ///
 /// # Errors
-/// What the kernel answers; nothing comes where it does not show them.
+/// The kernel's error. The list is empty where the kernel does not show instructions.
 pub fn instructions(program: BorrowedFd<'_>) -> io::Result<Vec<u8>> {
     let mut info = ProgramInfo::default();
     ask(program, &mut info)?;
@@ -127,8 +127,8 @@ fn bpf<Attributes: IntoBytes + Immutable>(
     attributes: &mut Attributes,
 ) -> io::Result<RawFd> {
     let octets = size_of::<Attributes>();
-    // SAFETY: the attributes are as many octets as is said, and hold descriptors or pointers to memory that the
-    // caller borrows for writing.
+    // SAFETY: `octets` is the size of the attributes. They hold descriptors, or pointers to memory that the caller borrows
+    // for writing.
     let result = unsafe { libc::syscall(libc::SYS_bpf, command, std::ptr::from_mut(attributes), octets) };
     if result < 0 {
         return Err(io::Error::last_os_error());

@@ -1,4 +1,4 @@
-//! Raw packet sockets: hands frames to one interface, many in a system call, without a queue between.
+//! Raw packet sockets: send frames on one interface, many in a system call, without a queue in between.
 
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
@@ -7,7 +7,7 @@ use std::ptr;
 /// Frames that one call can hand over.
 pub const BATCH_FRAMES_MAX: usize = 64;
 
-/// A raw socket that sends frames, link header included, on one interface. It receives nothing.
+/// A raw socket that sends frames with their link headers on one interface, and receives nothing.
 #[derive(Debug)]
 pub struct PacketSocket {
     socket: OwnedFd,
@@ -16,17 +16,16 @@ pub struct PacketSocket {
 impl PacketSocket {
     /// Opens a socket for the interface with this index, in the network namespace of the thread.
     ///
-    /// Frames pass by the queueing discipline, so that the interface itself refuses what it cannot
-    /// take and the sender learns of it.
+    /// Frames bypass the queueing discipline, so that the sender learns when the interface cannot take more.
     ///
     /// # Errors
-    /// The kernel's answer: no CAP_NET_RAW, or no such interface.
+    /// The kernel's error: no CAP_NET_RAW, or no such interface.
     pub fn open(if_index: u32) -> io::Result<Self> {
         // Protocol 0: no received frame is ever queued on this socket.
         // SAFETY: the call takes no pointers.
         let descriptor =
             check(unsafe { libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0) })?;
-        // SAFETY: the kernel has just returned this descriptor and nobody else has it.
+        // SAFETY: the kernel has just returned this descriptor, and nothing else owns it.
         let socket = unsafe { OwnedFd::from_raw_fd(descriptor) };
 
         let bypass: libc::c_int = 1;
@@ -52,11 +51,11 @@ impl PacketSocket {
         Ok(Self { socket })
     }
 
-    /// Hands over at most the first [`BATCH_FRAMES_MAX`] frames, in order, and returns how many the
-    /// interface took. The frame behind those was not taken: the next call, beginning with it, says why.
+    /// Sends at most the first [`BATCH_FRAMES_MAX`] frames, in order, and returns how many the interface took. When it took
+    /// fewer, the next call, beginning with the first refused frame, returns the reason.
     ///
     /// # Errors
-    /// The kernel's answer for the first frame: `ENOBUFS` when the interface has no room,
+    /// The kernel's error for the first frame: `ENOBUFS` when the interface has no room,
     /// `EMSGSIZE` when the frame is longer than its MTU allows, `EINVAL` when it is shorter than a link header.
     pub fn send(&self, frames: &[&[u8]]) -> io::Result<usize> {
         let frames = &frames[..frames.len().min(BATCH_FRAMES_MAX)];
@@ -78,7 +77,7 @@ impl PacketSocket {
     }
 }
 
-/// The result of a system call, or the error it left.
+/// The result of a system call, or its error.
 fn check(result: libc::c_int) -> io::Result<libc::c_int> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
 }

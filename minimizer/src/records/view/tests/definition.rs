@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 
+use minimizer_common::protocol::Transport;
 use minimizer_common::tuple::{Tags, Tuple};
 
 use super::{Transforms, epoch};
@@ -11,7 +12,7 @@ use crate::policy::transform::{AddressTransform, Transform};
 use crate::records::keys::RecipientKeys;
 use crate::records::merge::Flow as _;
 use crate::records::prefix_preserving::PrefixPreserving;
-use crate::records::record::{Record, Transport};
+use crate::records::record::Record;
 use crate::records::view::address::pseudonym;
 
 /// The class by definition.

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use minimizer_common::protocol::Transport;
 use minimizer_common::tuple::{Tags, Tuple};
 use rand::RngExt as _;
 use rand::rngs::ChaCha8Rng;
@@ -11,7 +12,7 @@ use super::{Transforms, recipient};
 use crate::policy::field::{Field, Kind};
 use crate::policy::model::Recipient;
 use crate::policy::transform::{AddressTransform, PrefixScheme, Transform};
-use crate::records::record::{Record, Transport};
+use crate::records::record::Record;
 
 pub(super) fn random_recipient(random: &mut ChaCha8Rng) -> Recipient {
     let mut fields = Transforms::new();

@@ -1,4 +1,4 @@
-//! Which client certificates are accepted: the five ways of Go's `ClientAuthType`, and the names that they must have.
+//! Which client certificates are accepted: the five policies of Go's `ClientAuthType`, and the allowed names.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -12,29 +12,29 @@ use serde::Deserialize;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
-/// Whether clients show a certificate, and what is asked of it.
+/// Whether clients must show a certificate, and what it must be like.
 #[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
 pub enum ClientAuthType {
-    /// None is asked for.
+    /// The server asks for no certificate.
     #[default]
     NoClientCert,
-    /// It is asked for, and not checked.
+    /// The server asks for a certificate and does not check it.
     RequestClientCert,
-    /// There must be one, whoever signed it.
+    /// The client must show a certificate, no matter who signed it.
     RequireAnyClientCert,
-    /// If there is one it must be signed by the CA.
+    /// If the client shows a certificate, the CA must have signed it.
     VerifyClientCertIfGiven,
-    /// There must be one that is signed by the CA.
+    /// The client must show a certificate that the CA has signed.
     RequireAndVerifyClientCert,
 }
 
 impl ClientAuthType {
-    /// Whether there must be a certificate.
+    /// Whether the client must show a certificate.
     pub const fn is_required(self) -> bool {
         matches!(self, Self::RequireAnyClientCert | Self::RequireAndVerifyClientCert)
     }
 
-    /// Whether the CA must have signed it.
+    /// Whether the CA must have signed the certificate.
     pub const fn is_verified(self) -> bool {
         matches!(self, Self::VerifyClientCertIfGiven | Self::RequireAndVerifyClientCert)
     }
@@ -43,13 +43,13 @@ impl ClientAuthType {
 /// Checks the certificates of clients.
 #[derive(Debug)]
 pub struct ClientVerifier {
-    /// Checks who signed it, where that matters.
+    /// Checks who signed the certificate; `None` where that does not matter.
     pub chain: Option<Arc<dyn ClientCertVerifier>>,
-    /// Whether there must be one.
+    /// Whether the client must show a certificate.
     pub is_required: bool,
-    /// Names of which it must have one; any when there are none.
+    /// Names of which the certificate must have one. Empty when any name will do.
     pub allowed_names: Vec<String>,
-    /// Checks that the client has the key of its certificate.
+    /// Checks the signature that proves that the client has the key of its certificate.
     pub provider: Arc<CryptoProvider>,
 }
 
@@ -100,7 +100,7 @@ impl ClientCertVerifier for ClientVerifier {
     }
 }
 
-/// Whether a subject alternative name of the certificate, of whatever kind, is in the list.
+/// Whether a subject alternative name of the certificate is in the list, whatever its kind.
 fn has_one_of(certificate: &CertificateDer<'_>, names: &[String]) -> bool {
     let Ok((_, certificate)) = X509Certificate::from_der(certificate) else { return false };
     let Ok(Some(alternatives)) = certificate.subject_alternative_name() else { return false };

@@ -1,4 +1,4 @@
-//! The text of a web configuration: its model, and what is checked before it holds.
+//! The file of a web configuration: its model, and the checks before it comes into force.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -11,12 +11,12 @@ use serde_saphyr::{Location, Spanned};
 
 use super::WebConfig;
 use super::client::ClientAuthType;
-use super::tls::{self, Tls};
+use super::tls::{self, ServerTls};
 use crate::support::toml::{Finding, Findings};
 
-/// The dearest bcrypt cost: one password takes some seconds, and double with each step.
+/// Highest bcrypt cost: a check then takes some seconds. Each step doubles the time.
 const COST_MAX: u32 = 16;
-/// The headers that the format knows.
+/// The headers that the format allows.
 const HEADERS: [&str; 5] = [
     "Content-Security-Policy",
     "X-Frame-Options",
@@ -28,15 +28,15 @@ const HEADERS: [&str; 5] = [
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct WebFile {
-    tls_server_config: Option<Spanned<TlsFile>>,
-    http_server_config: Option<HttpFile>,
+    tls_server_config: Option<Spanned<TlsSection>>,
+    http_server_config: Option<HttpSection>,
     basic_auth_users: Option<BTreeMap<String, Spanned<String>>>,
     rate_limit: Option<Spanned<IgnoredAny>>,
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct TlsFile {
+struct TlsSection {
     cert: Option<Spanned<String>>,
     key: Option<Spanned<String>>,
     client_ca: Option<Spanned<String>>,
@@ -54,12 +54,12 @@ struct TlsFile {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct HttpFile {
+struct HttpSection {
     http2: Option<Spanned<bool>>,
     headers: Option<BTreeMap<String, Spanned<String>>>,
 }
 
-/// Reads the text of the file of that path; `read` reads files that it names.
+/// Parses the text of the file at `path`. `read` reads the files that it names.
 ///
 /// # Errors
 /// All that is wrong, each with its place.
@@ -68,7 +68,7 @@ pub fn parse(
     path: &Path,
     read: impl FnMut(&Path) -> io::Result<Vec<u8>>,
 ) -> Result<WebConfig, Findings> {
-    let mut check = Check { path, read, findings: Vec::new() };
+    let mut check = WebFileCheck { path, read, findings: Vec::new() };
     let options = serde_saphyr::options! { with_snippet: false };
     let file = match serde_saphyr::from_str_with_options::<Option<WebFile>>(text, options) {
         Ok(file) => file.unwrap_or_default(),
@@ -82,13 +82,13 @@ pub fn parse(
     if check.findings.is_empty() { Ok(config) } else { Err(Findings(check.findings)) }
 }
 
-struct Check<'path, Read> {
+struct WebFileCheck<'path, Read> {
     path: &'path Path,
     read: Read,
     findings: Vec<Finding>,
 }
 
-impl<Read: FnMut(&Path) -> io::Result<Vec<u8>>> Check<'_, Read> {
+impl<Read: FnMut(&Path) -> io::Result<Vec<u8>>> WebFileCheck<'_, Read> {
     fn refuse(&mut self, at: Location, message: impl Into<String>) {
         let number = |number: u64| usize::try_from(number).unwrap_or(0);
         self.findings.push(Finding {
@@ -99,7 +99,7 @@ impl<Read: FnMut(&Path) -> io::Result<Vec<u8>>> Check<'_, Read> {
         });
     }
 
-    /// The value, or `None` and a note of what is wrong with it.
+    /// The value; or `None`, and a finding that says what is wrong with it.
     fn value<T>(&mut self, at: Location, value: Result<T, String>) -> Option<T> {
         value.map_err(|message| self.refuse(at, message)).ok()
     }
@@ -142,7 +142,7 @@ impl<Read: FnMut(&Path) -> io::Result<Vec<u8>>> Check<'_, Read> {
                 );
             }
             Ok(_) => {}
-            // What stands there may be the password itself: it is not repeated.
+            // The value may be the password itself, so the message must not repeat it.
             Err(_) => self.refuse(
                 hash.referenced,
                 format!("the password of `{user}` is no bcrypt hash; 'htpasswd -nBC 10 {user}' makes one"),
@@ -174,7 +174,7 @@ impl<Read: FnMut(&Path) -> io::Result<Vec<u8>>> Check<'_, Read> {
         Some((name, self.value(at, value)?))
     }
 
-    fn tls(&mut self, tls: Spanned<TlsFile>) -> Option<std::sync::Arc<rustls::ServerConfig>> {
+    fn tls(&mut self, tls: Spanned<TlsSection>) -> Option<std::sync::Arc<rustls::ServerConfig>> {
         let at = tls.referenced;
         let tls = tls.value;
         let before = self.findings.len();
@@ -236,7 +236,7 @@ impl<Read: FnMut(&Path) -> io::Result<Vec<u8>>> Check<'_, Read> {
         if self.findings.len() > before {
             return None;
         }
-        let tls = Tls {
+        let tls = ServerTls {
             certificates: certificates?,
             key: key?,
             client_auth,
@@ -250,7 +250,7 @@ impl<Read: FnMut(&Path) -> io::Result<Vec<u8>>> Check<'_, Read> {
         self.value(at, tls.build())
     }
 
-    /// What is in a text in PEM, which stands in the configuration or in a file that it names.
+    /// The content of a PEM text, which is in the configuration itself or in a file that it names.
     fn pem<T>(
         &mut self,
         key: &str,

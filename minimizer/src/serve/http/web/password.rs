@@ -1,5 +1,5 @@
-//! Passwords: bcrypt is meant to be dear, so that one thread checks them, in turn and behind everything else, and what
-//! it admitted is remembered.
+//! Passwords. A bcrypt check is slow by design, so one thread of low priority makes them one by one, and successful ones
+//! are remembered.
 
 use std::collections::{BTreeMap, HashSet};
 use std::io;
@@ -15,47 +15,47 @@ use zeroize::Zeroizing;
 
 use super::WebConfigError;
 
-/// Passwords that wait; with more the client is told to come back.
+/// Most passwords that wait for their check. Beyond, a client is told to come back later.
 const WAITING_MAX: usize = 16;
-/// Admissions that are remembered: more than a configuration has users.
+/// Most admissions that are remembered: more than any configuration has users.
 const REMEMBERED_MAX: usize = 1024;
-/// How far the thread stands behind the others.
+/// Nice value of the thread.
 const NICENESS: i32 = 10;
-/// Length of the key of what is remembered.
+/// Length of the key of the digests.
 const KEY_OCTETS: usize = 32;
 
-/// What a password is worth.
+/// What came of a check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
-    /// The user is known, and it is the user's password.
+pub enum Admission {
+    /// The user is known and the password is right.
     Admitted,
-    /// It is not, or nothing was said.
+    /// User or password are wrong or absent.
     Refused,
-    /// Too many wait: ask again later.
+    /// Too many passwords wait for their check: ask again later.
     Busy,
 }
 
-/// A password that is to be checked.
+/// A password to check.
 struct Question {
     password: Zeroizing<Vec<u8>>,
     hash: String,
     answer: oneshot::Sender<bool>,
 }
 
-/// Checks passwords.
+/// Checks passwords, and remembers which were right.
 #[derive(Debug)]
 pub struct Checker {
     questions: SyncSender<Question>,
-    /// Of this process only: nobody can tell from the digests what was admitted.
+    /// Known to this process alone, so that nobody can guess passwords from the digests.
     key: Zeroizing<[u8; KEY_OCTETS]>,
     remembered: Mutex<HashSet<[u8; 32]>>,
 }
 
 impl Checker {
-    /// Starts the thread. It ends with what is returned.
+    /// Starts the thread. It ends when the checker is dropped.
     ///
     /// # Errors
-    /// When there is no thread, or no random number.
+    /// When the thread cannot be started, or the kernel gives no random numbers.
     pub fn start() -> Result<Self, WebConfigError> {
         let mut key = Zeroizing::new([0; KEY_OCTETS]);
         getrandom::fill(key.as_mut()).map_err(WebConfigError::Random)?;
@@ -65,38 +65,39 @@ impl Checker {
     }
 
     /// Checks the value of an `Authorization` header against the hashes of `users`.
-    pub async fn check(&self, users: &BTreeMap<String, String>, authorization: Option<&[u8]>) -> Verdict {
-        let Some((user, password)) = authorization.and_then(basic) else { return Verdict::Refused };
+    pub async fn check(&self, users: &BTreeMap<String, String>, authorization: Option<&[u8]>) -> Admission {
+        let Some((user, password)) = authorization.and_then(basic) else { return Admission::Refused };
         let hash = std::str::from_utf8(&user).ok().and_then(|user| users.get(user));
         let digest = self.digest(&user, &password, hash.map_or("", |hash| hash));
         if hash.is_some() && self.remembered().contains(&digest) {
-            return Verdict::Admitted;
+            return Admission::Admitted;
         }
-        // A user that does not exist takes as long as one that does: then another's hash is checked.
-        let Some(compared) = hash.or_else(|| users.values().next()) else { return Verdict::Refused };
+        // For an unknown user some other hash is checked, so that the time of the answer does not tell which users exist.
+        let Some(compared) = hash.or_else(|| users.values().next()) else { return Admission::Refused };
         let (answer, answered) = oneshot::channel();
         let question = Question { password, hash: compared.clone(), answer };
         match self.questions.try_send(question) {
             Ok(()) => {}
-            Err(TrySendError::Full(_)) => return Verdict::Busy,
-            Err(TrySendError::Disconnected(_)) => return Verdict::Refused,
+            Err(TrySendError::Full(_)) => return Admission::Busy,
+            Err(TrySendError::Disconnected(_)) => return Admission::Refused,
         }
         if answered.await != Ok(true) || hash.is_none() {
-            return Verdict::Refused;
+            return Admission::Refused;
         }
         let mut remembered = self.remembered();
         if remembered.len() >= REMEMBERED_MAX {
             remembered.clear();
         }
         remembered.insert(digest);
-        Verdict::Admitted
+        Admission::Admitted
     }
 
     fn remembered(&self) -> std::sync::MutexGuard<'_, HashSet<[u8; 32]>> {
         self.remembered.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A digest of all that an admission depends on: with another hash of the user it does not hold.
+    /// A digest of everything that an admission depends on. A new hash of the user makes another digest, which is checked
+    /// again.
     fn digest(&self, user: &[u8], password: &[u8], hash: &str) -> [u8; 32] {
         let mut digest = Sha256::new_with_prefix(self.key.as_slice());
         for part in [user, hash.as_bytes(), password] {
@@ -109,10 +110,10 @@ impl Checker {
 
 fn start(asked: Receiver<Question>) -> io::Result<()> {
     thread::Builder::new().name("passwords".to_owned()).spawn(move || {
-        // Nobody's packets wait for a password. Where this is refused, it is as before.
+        // The drain must not wait for a password. A refusal changes nothing but the priority.
         let _refused = rustix::process::nice(NICENESS);
         for Question { password, hash, answer } in asked {
-            // Whoever asked may have gone meanwhile.
+            // The client may have left while its password waited.
             if !answer.is_closed() {
                 let _gone = answer.send(bcrypt::verify(&*password, &hash).unwrap_or(false));
             }
@@ -121,7 +122,7 @@ fn start(asked: Receiver<Question>) -> io::Result<()> {
     Ok(())
 }
 
-/// User and password of the scheme `Basic` (RFC 7617).
+/// User and password in the `Basic` scheme (RFC 7617).
 fn basic(authorization: &[u8]) -> Option<(Vec<u8>, Zeroizing<Vec<u8>>)> {
     let (scheme, credentials) = authorization.split_at_checked(6)?;
     if !scheme.eq_ignore_ascii_case(b"basic ") {
@@ -139,7 +140,7 @@ mod tests {
     use base64::Engine as _;
     use base64::engine::general_purpose::STANDARD;
 
-    use super::{Checker, Verdict, WAITING_MAX, basic};
+    use super::{Admission, Checker, WAITING_MAX, basic};
 
     fn header(user: &str, password: &str) -> Vec<u8> {
         format!("Basic {}", STANDARD.encode(format!("{user}:{password}"))).into_bytes()
@@ -156,17 +157,17 @@ mod tests {
         let checker = Checker::start().expect("a thread");
         let users = users(4);
         for (header, verdict) in [
-            (Some(header("prometheus", "secret:1")), Verdict::Admitted),
+            (Some(header("prometheus", "secret:1")), Admission::Admitted),
             // The second time it is remembered.
-            (Some(header("prometheus", "secret:1")), Verdict::Admitted),
-            (Some(header("prometheus", "secret:2")), Verdict::Refused),
-            (Some(header("prometheus", "")), Verdict::Refused),
+            (Some(header("prometheus", "secret:1")), Admission::Admitted),
+            (Some(header("prometheus", "secret:2")), Admission::Refused),
+            (Some(header("prometheus", "")), Admission::Refused),
             // The right password of somebody else.
-            (Some(header("nobody", "secret:1")), Verdict::Refused),
-            (Some(header("", "")), Verdict::Refused),
-            (Some(b"Bearer abc".to_vec()), Verdict::Refused),
-            (Some(b"Basic !".to_vec()), Verdict::Refused),
-            (None, Verdict::Refused),
+            (Some(header("nobody", "secret:1")), Admission::Refused),
+            (Some(header("", "")), Admission::Refused),
+            (Some(b"Bearer abc".to_vec()), Admission::Refused),
+            (Some(b"Basic !".to_vec()), Admission::Refused),
+            (None, Admission::Refused),
         ] {
             let said = runtime.block_on(checker.check(&users, header.as_deref()));
             assert_eq!(said, verdict, "{:?}", header.map(String::from_utf8));
@@ -176,7 +177,7 @@ mod tests {
         let changed =
             users.keys().map(|user| (user.clone(), bcrypt::hash("other", 4).expect("a hash"))).collect();
         let said = runtime.block_on(checker.check(&changed, Some(&header("prometheus", "secret:1"))));
-        assert_eq!(said, Verdict::Refused);
+        assert_eq!(said, Admission::Refused);
     }
 
     #[test]
@@ -187,7 +188,7 @@ mod tests {
         let users = users(10);
         runtime.block_on(async {
             let right = header("prometheus", "secret:1");
-            assert_eq!(checker.check(&users, Some(&right)).await, Verdict::Admitted);
+            assert_eq!(checker.check(&users, Some(&right)).await, Admission::Admitted);
             let mut guesses: Vec<_> = (0..WAITING_MAX + 8)
                 .map(|guess| {
                     let wrong = header("prometheus", &guess.to_string());
@@ -199,10 +200,10 @@ mod tests {
             for guess in &mut guesses {
                 let polled =
                     std::future::poll_fn(|context| std::task::Poll::Ready(guess.as_mut().poll(context)));
-                busy += usize::from(polled.await == std::task::Poll::Ready(Verdict::Busy));
+                busy += usize::from(polled.await == std::task::Poll::Ready(Admission::Busy));
             }
             assert!(busy > 0, "nobody was sent away");
-            assert_eq!(checker.check(&users, Some(&right)).await, Verdict::Admitted);
+            assert_eq!(checker.check(&users, Some(&right)).await, Admission::Admitted);
         });
     }
 

@@ -1,4 +1,4 @@
-//! The server's side of TLS, from what a web configuration says of it.
+//! The TLS of the server, built from what a web configuration says.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use rustls::{ProtocolVersion, RootCertStore, ServerConfig, SupportedCipherSuite,
 
 use super::client::{ClientAuthType, ClientVerifier};
 
-/// The names that Go gives to the cipher suites of TLS 1.2 that there are. Those of TLS 1.3 cannot be choice.
+/// The cipher suites by their names in Go, as the format wants. Those of TLS 1.3 are always on, whether listed or not.
 const CIPHER_SUITES: [(&str, SupportedCipherSuite); 11] = [
     ("TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256", cipher_suite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256),
     ("TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384", cipher_suite::TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384),
@@ -25,7 +25,7 @@ const CIPHER_SUITES: [(&str, SupportedCipherSuite); 11] = [
         "TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256",
         cipher_suite::TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256,
     ),
-    // The names before Go 1.14.
+    // The names that they had before Go 1.14.
     ("TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305", cipher_suite::TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256),
     ("TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305", cipher_suite::TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256),
     ("TLS_AES_128_GCM_SHA256", cipher_suite::TLS13_AES_128_GCM_SHA256),
@@ -33,11 +33,11 @@ const CIPHER_SUITES: [(&str, SupportedCipherSuite); 11] = [
     ("TLS_CHACHA20_POLY1305_SHA256", cipher_suite::TLS13_CHACHA20_POLY1305_SHA256),
 ];
 
-/// The names that Go gives to the groups that there are.
+/// The groups by their names in Go.
 const CURVES: [(&str, &dyn SupportedKxGroup); 3] =
     [("X25519", kx_group::X25519), ("CurveP256", kx_group::SECP256R1), ("CurveP384", kx_group::SECP384R1)];
 
-/// A version of TLS, by Go's name.
+/// A version of TLS, by its name in Go.
 pub fn version(name: &str) -> Result<&'static SupportedProtocolVersion, String> {
     match name {
         "TLS12" => Ok(&rustls::version::TLS12),
@@ -49,14 +49,14 @@ pub fn version(name: &str) -> Result<&'static SupportedProtocolVersion, String> 
     }
 }
 
-/// A cipher suite, by Go's name.
+/// A cipher suite, by its name in Go.
 pub fn cipher_suite(name: &str) -> Result<SupportedCipherSuite, String> {
     find(&CIPHER_SUITES, name).ok_or_else(|| {
         format!("`{name}` is not offered by this agent: allowed are {}", names(&CIPHER_SUITES))
     })
 }
 
-/// A group for the exchange of keys, by Go's name.
+/// A group for the key exchange, by its name in Go.
 pub fn curve(name: &str) -> Result<&'static dyn SupportedKxGroup, String> {
     find(&CURVES, name)
         .ok_or_else(|| format!("`{name}` is not offered by this agent: allowed are {}", names(&CURVES)))
@@ -71,32 +71,32 @@ fn names<T>(table: &[(&'static str, T)]) -> String {
 }
 
 /// What a web configuration says of TLS.
-pub struct Tls {
-    /// The certificates of the server, its own first.
+pub struct ServerTls {
+    /// The certificate chain of the server, its own certificate first.
     pub certificates: Vec<CertificateDer<'static>>,
-    /// Its key.
+    /// The key of its certificate.
     pub key: PrivateKeyDer<'static>,
-    /// Whether clients show certificates.
+    /// Whether clients must show certificates.
     pub client_auth: ClientAuthType,
-    /// Who signs them.
+    /// The authorities that sign the certificates of clients.
     pub client_ca: Vec<CertificateDer<'static>>,
-    /// Names of which they have one.
+    /// Names of which a client's certificate must have one; any when there are none.
     pub client_names: Vec<String>,
-    /// Versions that are offered.
+    /// The versions that the server offers.
     pub versions: Vec<&'static SupportedProtocolVersion>,
-    /// Cipher suites of TLS 1.2 in the order of preference; the usual ones when there are none.
+    /// Cipher suites of TLS 1.2 in the order of preference. Empty for the default ones.
     pub cipher_suites: Vec<SupportedCipherSuite>,
-    /// Groups in the order of preference; the usual ones when there are none.
+    /// Groups in the order of preference. Empty for the default ones.
     pub curves: Vec<&'static dyn SupportedKxGroup>,
-    /// Whether the server's order of cipher suites counts, and not the client's.
+    /// Whether the server's order of cipher suites decides, instead of the client's.
     pub is_server_order: bool,
 }
 
-impl Tls {
-    /// Makes the server's side.
+impl ServerTls {
+    /// Builds the configuration of the server.
     ///
     /// # Errors
-    /// When key and certificate do not belong together, or nothing is left to be negotiated.
+    /// When key and certificate do not belong together, or no version or cipher suite is left.
     pub fn build(self) -> Result<Arc<ServerConfig>, String> {
         let mut provider = default_provider();
         let is_tls13 = |suite: &SupportedCipherSuite| suite.version().version == ProtocolVersion::TLSv1_3;
@@ -150,7 +150,7 @@ fn chain(
     verifier.build().map_err(|error| format!("the client CA: {error}"))
 }
 
-/// The certificates of a text in PEM.
+/// The certificates in a PEM text.
 pub fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
     let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
     match certificates {
@@ -160,7 +160,7 @@ pub fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> 
     }
 }
 
-/// The first private key of a text in PEM.
+/// The first private key in a PEM text.
 pub fn private_key(pem: &[u8]) -> Result<PrivateKeyDer<'static>, String> {
     PrivateKeyDer::from_pem_slice(pem)
         .map_err(|error| format!("holds no private key in PEM that can be used: {error}"))

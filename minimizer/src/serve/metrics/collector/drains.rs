@@ -1,4 +1,4 @@
-//! How long drains take, and when the last one was.
+//! How long drains take, and when the last one ended.
 
 use std::fmt;
 
@@ -11,7 +11,7 @@ use crate::serve::metrics::unix_seconds;
 use crate::serve::snapshot::Snapshot;
 
 const EMPTY: NativeHistogramBuckets<'_> = NativeHistogramBuckets { spans: &[], deltas: &[] };
-/// Distance from zero within which a duration would count as none.
+/// Durations below this would count as zero. A drain takes longer than a system call, so none does.
 const ZERO_SECONDS: f64 = 1e-9;
 
 impl Families<'_> {
@@ -26,7 +26,7 @@ impl Families<'_> {
         self.gauge("minimizer_drain_interval_seconds", "Time between drains", snapshot.interval.as_secs_f64())
     }
 
-    /// The classic histogram, and in protobuf the native one beside it.
+    /// The classic histogram, and with protobuf also the native one.
     fn durations(&mut self, drains: &Drains) -> fmt::Result {
         let bounds = DURATION_BOUNDS.iter().copied().chain([f64::INFINITY]);
         let buckets: Vec<(f64, u64)> = bounds.zip(drains.durations).collect();

@@ -3,9 +3,9 @@
 use std::fmt;
 
 use minimizer_common::outcome::Outcome;
+use minimizer_common::protocol::ProtocolClass;
 
 use super::{Families, Labels};
-use crate::delivery::ledger::ProtocolClass;
 use crate::interfaces::slot::Watched;
 use crate::kernel::attach::Action;
 use crate::serve::snapshot::Snapshot;

@@ -1,13 +1,13 @@
-//! The agent's process, under the names that all of Prometheus' clients use.
+//! What the agent's process uses, under the names that all Prometheus client libraries use.
 
 use std::fmt;
 
 use super::Families;
-use crate::serve::metrics::{Process, unix_seconds};
+use crate::serve::metrics::{ProcessUsage, unix_seconds};
 use crate::serve::snapshot::Snapshot;
 
 impl Families<'_> {
-    pub(super) fn process(&mut self, snapshot: &Snapshot, process: Option<&Process>) -> fmt::Result {
+    pub(super) fn process(&mut self, snapshot: &Snapshot, process: Option<&ProcessUsage>) -> fmt::Result {
         self.gauge(
             "process_start_time_seconds",
             "When the agent started, since 1970",

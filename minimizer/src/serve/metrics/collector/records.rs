@@ -1,4 +1,4 @@
-//! What became of the packets that were counted: the totals of the ledger.
+//! Where the counted packets are: the totals of the ledger.
 
 use std::fmt;
 

@@ -1,16 +1,17 @@
-//! Metrics of the sinks: what each was offered, what became of it, and how it is.
+//! Metrics of the sinks: what each was offered, where it went, and whether the sink works.
 
 use std::fmt;
 
 use super::{Families, Labels};
-use crate::delivery::account::{Account, Tally};
+use crate::delivery::account::Account;
 use crate::delivery::loss::Loss;
+use crate::delivery::tally::Tally;
 use crate::serve::snapshot::Snapshot;
 
-/// A counter of each sink: name, help, value.
-type Counter = (&'static str, &'static str, fn(&Account) -> u64);
+/// A counter that every sink has: name, help, value.
+type SinkCounter = (&'static str, &'static str, fn(&Account) -> u64);
 
-const COUNTERS: [Counter; 6] = [
+const COUNTERS: [SinkCounter; 6] = [
     ("minimizer_sink_exported_records_total", "Records that the sink handed over", |sink| {
         sink.exported.records
     }),
@@ -80,7 +81,7 @@ impl Families<'_> {
         )?;
         self.gauges(
             "minimizer_sink_queued_bytes",
-            "Memory of the records that wait for the sink",
+            "Memory of the batches that wait for the sink or are being handed to it",
             sinks.iter().map(|sink| (vec![label(sink)], sink.queue_bytes)),
         )?;
         self.gauges(

@@ -12,8 +12,7 @@ use sha2::{Digest as _, Sha256};
 use tempfile::TempDir;
 
 use super::FilesSink;
-use crate::delivery::ledger::Ledger;
-use crate::delivery::sink::{Heading, Sink as _, Taken};
+use crate::delivery::sink::{Heading, Losses, Sink as _, Taken};
 use crate::policy::field::{Field, Fields};
 use crate::policy::model::Policy;
 use crate::records::record::Record;
@@ -25,7 +24,6 @@ const BEGIN_MS: u64 = 1_795_402_055_123;
 struct World {
     folder: TempDir,
     policy: Policy,
-    ledger: Ledger,
     random: ChaCha8Rng,
 }
 
@@ -33,7 +31,7 @@ impl World {
     fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let policy = Policy::load("full-record", &[]).unwrap();
-        Self { folder, policy, ledger: Ledger::new(Vec::new()), random: ChaCha8Rng::seed_from_u64(3) }
+        Self { folder, policy, random: ChaCha8Rng::seed_from_u64(3) }
     }
 
     fn path(&self) -> &Path {
@@ -53,7 +51,7 @@ impl World {
             recipient: &self.policy.recipients[0],
             fields: Fields::ALL,
             interfaces: &[],
-            ledger: &self.ledger,
+            losses: Losses::default(),
             program_tag: "0123456789abcdef",
         }
     }

@@ -2,7 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{Compression, KafkaConfig, KafkaFile, Mechanism, Sasl, Tls};
+use super::{Compression, KafkaConfig, KafkaFile, Mechanism, Sasl};
+use crate::support::tls::ClientTls;
 use crate::support::toml::Document;
 
 fn check(text: &str) -> Result<KafkaConfig, String> {
@@ -36,8 +37,8 @@ fn everything_can_be_said() {
         exporter: Some("edge-1".to_owned()),
         compression: Compression::Zstd,
         records_per_message: 100,
-        tls: Some(Tls {
-            ca: PathBuf::from("/etc/minimizer/ca.pem"),
+        tls: Some(ClientTls {
+            ca: Some(PathBuf::from("/etc/minimizer/ca.pem")),
             identity: Some((PathBuf::from("/etc/minimizer/c.pem"), PathBuf::from("/run/k.pem"))),
         }),
         sasl: Some(Sasl {
@@ -51,6 +52,16 @@ fn everything_can_be_said() {
                 tls = { ca = \"ca.pem\", certificate = \"c.pem\", key = \"/run/k.pem\" }\n\
                 sasl = { mechanism = \"PLAIN\", username = \"minimizer\", password_file = \"password\" }";
     assert_eq!(check(said), Ok(wanted));
+}
+
+#[test]
+fn without_a_file_of_authorities_those_of_the_host_are_trusted() {
+    let base = "brokers = [\"k:1\"]\ntopic = \"t\"\n";
+    let identity = (PathBuf::from("/etc/minimizer/c"), PathBuf::from("/etc/minimizer/k"));
+    for (tls, identity) in [("", None), ("certificate = \"c\", key = \"k\"", Some(identity))] {
+        let config = check(&format!("{base}tls = {{ {tls} }}")).expect("is enough");
+        assert_eq!(config.tls, Some(ClientTls { ca: None, identity }));
+    }
 }
 
 #[test]
@@ -73,7 +84,6 @@ fn what_is_refused_says_where_and_why() {
         (&format!("{base}partition_by = \"host\""), "unknown variant `host`"),
         (&format!("{base}records_per_message = 0"), "agent.toml:3:23: allowed are 1 to 1000"),
         (&format!("{base}records_per_message = 1001"), "allowed are 1 to 1000"),
-        (&format!("{base}tls = {{ certificate = \"c\", key = \"k\" }}"), "missing field `ca`"),
         (&format!("{base}tls = {{ ca = \"ca\", key = \"k\" }}"), "add `certificate`"),
         (&format!("{base}tls = {{ ca = \"ca\", certificate = \"k\" }}"), "add `key`"),
         (&sasl("GSSAPI", "me"), "`GSSAPI`: allowed are \"SCRAM-SHA-512\""),
