@@ -279,15 +279,18 @@ impl InterfaceSlot {
         self.blind = None;
         self.is_drained = false;
         self.open_gap(now);
-        self.state =
-            State::Blocked { reason: reason.to_owned(), next_attempt: now + PAUSE_MAX, pause: PAUSE_MAX };
+        self.state = State::Blocked {
+            reason: reason.to_owned(),
+            next_attempt: now + PAUSE_MAX,
+            backoff: Backoff::new(PAUSE_MIN, PAUSE_MAX),
+        };
         Some(if_index)
     }
 
     /// Makes the next attempt to attach due now.
     pub fn release(&mut self) {
-        if let State::Blocked { next_attempt, pause, .. } = &mut self.state {
-            (*next_attempt, *pause) = (Instant::now(), PAUSE_MIN);
+        if let State::Blocked { next_attempt, backoff, .. } = &mut self.state {
+            (*next_attempt, *backoff) = (Instant::now(), Backoff::new(PAUSE_MIN, PAUSE_MAX));
         }
     }
 
