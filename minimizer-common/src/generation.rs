@@ -58,8 +58,13 @@ pub struct CpuState {
     /// agent writes it before the kernel gets the generation, and zeroes it once it has drained the
     /// generation.
     pub pseudonym_key: [u64; 2],
+    /// Wall clock minus monotonic clock in this generation, in nanoseconds; the sum wraps. The agent writes it before
+    /// the kernel gets the generation, so that every time in a generation is by one clock.
+    pub realtime_offset_ns: u64,
+    /// The time unit, counted from 1970, that a slot of this generation stores as 0.
+    pub time_base_units: u64,
     /// Unused, zero.
-    pub reserved: [u64; 61],
+    pub reserved: [u64; 59],
 }
 
 /// Packets that found neither slot nor spill room, by interface, IP version and protocol.

@@ -23,4 +23,4 @@ pub mod tunnel;
 pub mod tuple;
 
 /// Version of every layout in this crate, as shown by `minimizer status` and `/metrics`.
-pub const LAYOUT_VERSION: u32 = 4;
+pub const LAYOUT_VERSION: u32 = 5;

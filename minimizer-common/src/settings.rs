@@ -52,8 +52,6 @@ pub struct Settings {
     pub plan: Plan,
     /// Nanoseconds in a time unit, which is the finest time that any record can have.
     pub time_unit_ns: u64,
-    /// The time unit, counted from 1970, that a slot stores as 0.
-    pub time_base_units: u64,
     /// Nanoseconds in a timer tick of this kernel.
     pub tick_ns: u64,
     /// Blocks in the run of one CPU; see [`crate::generation::Shape::run_blocks`].
@@ -94,8 +92,6 @@ pub const fn clock(units: u32, seconds: u32) -> u64 {
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct Control {
-    /// Wall clock minus monotonic clock, in nanoseconds.
-    pub realtime_offset_ns: u64,
     /// The time of packets when [`Settings::clock`] is [`CLOCK_CONTROL`]; see [`clock`].
     pub clock: u64,
     /// A factor that spreads the indices of watched interfaces over [`Control::interfaces`] without a collision.
@@ -142,5 +138,5 @@ impl InterfaceEntry {
     }
 }
 
-const _: () = assert!(size_of::<Settings>() == HASH_KEYS * 8 + size_of::<Plan>() + 3 * 8 + 6 * 4);
-const _: () = assert!(size_of::<Control>() == 24 + 8 * INTERFACE_POSITIONS);
+const _: () = assert!(size_of::<Settings>() == HASH_KEYS * 8 + size_of::<Plan>() + 2 * 8 + 6 * 4);
+const _: () = assert!(size_of::<Control>() == 16 + 8 * INTERFACE_POSITIONS);

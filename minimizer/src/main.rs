@@ -82,6 +82,7 @@ fn exit_code(error: &anyhow::Error) -> u8 {
             | RunError::Policy(_)
             | RunError::Key(_)
             | RunError::Mandate(_)
+            | RunError::TimeMark(_)
             | RunError::Web(WebConfigError::Read { .. } | WebConfigError::Refused(_))
             | RunError::Sink(_)
             | RunError::Agent(AgentError::Mandate(_)),

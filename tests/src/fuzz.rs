@@ -97,7 +97,8 @@ impl Kernel {
             0x9e37_79b9_7f4a_7c15_u64.rotate_left(u32::try_from(index).expect("few") * 5)
         }));
         let compiled = CompiledPolicy::full_record(tunnels);
-        let options = Options { flows_per_cpu: 4096, clock: Clock::Control, hash_keys, compiled };
+        let options =
+            Options { flows_per_cpu: 4096, clock: Clock::Control, hash_keys, compiled, ..Options::default() };
         let mut program = Program::load(&options).expect("the program loads");
         program.watch(IF_INDEX, 0).expect("slot 0 exists");
         program.set_time(1000);

@@ -4,6 +4,7 @@ pub mod authority;
 pub mod bare;
 pub mod browser;
 pub mod captures;
+pub mod clocks;
 pub mod command;
 pub mod drained;
 pub mod expected;

@@ -93,7 +93,8 @@ pub fn load(
     hash_keys: Option<[u64; HASH_KEYS]>,
 ) -> Result<Program> {
     let compiled = Arc::clone(compiled);
-    let options = Options { flows_per_cpu: 512, clock: Clock::Control, hash_keys, compiled };
+    let options =
+        Options { flows_per_cpu: 512, clock: Clock::Control, hash_keys, compiled, ..Options::default() };
     let mut program = Program::load_for(kernel, &options)?;
     program.watch(IF_INDEX, 0)?;
     program.generations().set_first_pseudonym_key(&PSEUDONYM_KEY);

@@ -105,3 +105,52 @@ fn the_end_of_the_mandate_ends_the_agent_under_traffic() -> Result<()> {
     ensure!(seen > Some(0) && seen <= Some(sent), "{seen:?} of {sent}");
     Ok(())
 }
+
+/// A file of the mark as it was at this moment, in another boot.
+fn write_mark(state: &TempDir, time: Timestamp) -> Result<()> {
+    let text = format!(r#"{{"mark":"{time}","limit":"{time}","boottime_ns":1,"boot_id":"another"}}"#);
+    Ok(fs::write(state.path().join("time-mark.json"), text)?)
+}
+
+#[test]
+#[cfg_attr(without_kernel, ignore = "needs root and the kernel program: cargo xtask test")]
+fn an_ended_mandate_stays_ended_and_a_damaged_mark_is_refused() -> Result<()> {
+    let mut network = Network::new(1, 1500)?;
+    let (folder, state) = (tempfile::tempdir()?, tempfile::tempdir()?);
+    let now = Timestamp::now();
+    let path = policy(&folder, now - DAY, now + DAY)?;
+    let mut refused = |reason: &str| -> Result<()> {
+        let output = run(&path).arg("--state").arg(state.path()).output()?;
+        let said = String::from_utf8(output.stderr)?;
+        assert_eq!(output.status.code(), Some(78), "{said}");
+        ensure!(said.contains(reason) && said.lines().count() == 1, "{said}");
+        ensure!(!network.is_attached(0)?, "the program is attached");
+        Ok(())
+    };
+    // The clock was set back by a week when the mandate had ended.
+    write_mark(&state, now + 8 * DAY)?;
+    refused("the mandate NCO-7 ended at ")?;
+    fs::write(state.path().join("time-mark.json"), "{}")?;
+    refused("remove the file if the clock of this host is right")
+}
+
+#[test]
+#[cfg_attr(without_kernel, ignore = "needs root and the kernel program: cargo xtask test")]
+fn a_clock_that_is_wrong_at_the_start_attaches_nothing_and_is_waited_for() -> Result<()> {
+    let mut network = Network::new(1, 1500)?;
+    let (folder, state) = (tempfile::tempdir()?, tempfile::tempdir()?);
+    let now = Timestamp::now();
+    // By the mark, it is ten years earlier than by the clock.
+    write_mark(&state, now - 3650 * DAY)?;
+    let path = policy(&folder, now - 3660 * DAY, now - DAY)?;
+    let agent = Agent::start(run(&path).arg("--state").arg(state.path()))?;
+    let status: Value = serde_json::from_str(&agent.get("/status", "")?.2)?;
+    let reason = "the clock of this host is past the end of the mandate NCO-7";
+    for paused in [&status["policy"]["paused"], &status["interfaces"][0]["reason"]] {
+        ensure!(paused.as_str().is_some_and(|paused| paused.starts_with(reason)), "{status:#}");
+    }
+    let (_, _, metrics) = agent.get("/metrics", "")?;
+    ensure!(metrics.contains("\nminimizer_mandate_paused 1\n"), "{metrics}");
+    ensure!(!network.is_attached(0)?, "the program is attached");
+    Ok(())
+}

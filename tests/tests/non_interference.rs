@@ -54,7 +54,13 @@ impl Alteration {
 fn program(tunnels: Tunnels) -> Program {
     let keys = std::array::from_fn::<u64, HASH_KEYS, _>(|index| 0x9e37_79b9_7f4a_7c15 ^ (index as u64) << 7);
     let compiled = CompiledPolicy::full_record(tunnels);
-    let options = Options { flows_per_cpu: 64, clock: Clock::Control, hash_keys: Some(keys), compiled };
+    let options = Options {
+        flows_per_cpu: 64,
+        clock: Clock::Control,
+        hash_keys: Some(keys),
+        compiled,
+        ..Options::default()
+    };
     let mut program = Program::load(&options).expect("the program loads");
     program.watch(1, 0).expect("slot 0 exists");
     program.set_time(1_700_000_000_000);

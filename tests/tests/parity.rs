@@ -80,7 +80,8 @@ struct Bench {
 impl Bench {
     fn new(flows_per_cpu: u32, tunnels: Tunnels, hash_keys: Option<[u64; HASH_KEYS]>) -> Self {
         let compiled = CompiledPolicy::full_record(tunnels);
-        let options = Options { flows_per_cpu, clock: Clock::Control, hash_keys, compiled };
+        let options =
+            Options { flows_per_cpu, clock: Clock::Control, hash_keys, compiled, ..Options::default() };
         let mut program = Program::load(&options).expect("the program loads");
         program.watch(INTERFACE_INDEX, 0).expect("slot 0 exists");
         program.set_time(START_UNITS * 1000);

@@ -11,7 +11,7 @@ use minimizer::delivery::batch::{Batch, Origin};
 use minimizer::delivery::queue::Queue;
 use minimizer::delivery::sink::{Interface, Losses};
 use minimizer::delivery::waiting::Bounds;
-use minimizer::kernel::program::TimeUnits;
+use minimizer::kernel::wall_clock::TimeUnits;
 use minimizer::policy::compile::CompiledPolicy;
 use minimizer::records::drain::{InterfaceTotals, Totals};
 use minimizer::records::keys::Keys;

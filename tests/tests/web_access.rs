@@ -16,7 +16,6 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use tests::authority::Authority;
 use tests::command::{Agent, get, minimizer};
-use tests::privilege::can_use_kernel;
 use tests::veth::{RECEIVER, Veth};
 
 /// Where passwords are asked for, and where not. Each test has its own network.
@@ -61,10 +60,8 @@ fn answer(address: SocketAddr, request: &str) -> Result<String> {
 }
 
 #[test]
+#[cfg_attr(without_kernel, ignore = "needs root and the kernel program: cargo xtask test")]
 fn clients_that_only_connect_keep_no_scraper_out() -> Result<()> {
-    if !can_use_kernel() {
-        return Ok(());
-    }
     let _veth = Veth::new()?;
     let agent = start(&["--listen", PLAIN])?;
     let said = ["", "GET /metr", "GET /-/healthy HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n"];
@@ -93,10 +90,8 @@ fn clients_that_only_connect_keep_no_scraper_out() -> Result<()> {
 
 /// Right passwords that are new from another peer, and then known ones from the peer that guesses for the same users.
 #[test]
+#[cfg_attr(without_kernel, ignore = "needs root and the kernel program: cargo xtask test")]
 fn guesses_keep_no_right_password_from_being_answered() -> Result<()> {
-    if !can_use_kernel() {
-        return Ok(());
-    }
     let _veth = Veth::new()?;
     let folder = tempfile::tempdir()?;
     let web = folder.path().join("web.yml");
@@ -153,10 +148,8 @@ fn guesses_keep_no_right_password_from_being_answered() -> Result<()> {
 }
 
 #[test]
+#[cfg_attr(without_kernel, ignore = "needs root and the kernel program: cargo xtask test")]
 fn only_names_of_this_host_are_answered() -> Result<()> {
-    if !can_use_kernel() {
-        return Ok(());
-    }
     let _veth = Veth::new()?;
     let folder = tempfile::tempdir()?;
     let config = folder.path().join("agent.toml");
@@ -192,10 +185,8 @@ fn only_names_of_this_host_are_answered() -> Result<()> {
 }
 
 #[test]
+#[cfg_attr(without_kernel, ignore = "needs root and the kernel program: cargo xtask test")]
 fn a_port_that_others_reach_without_tls_is_warned_of() -> Result<()> {
-    if !can_use_kernel() {
-        return Ok(());
-    }
     let _veth = Veth::new()?;
     let agent = start(&["--listen", PLAIN, "--listen", "0.0.0.0:9081"])?;
     let (ended, said) = agent.stop()?;
@@ -213,10 +204,8 @@ fn set_mode(path: &Path, mode: u32) -> Result<()> {
 }
 
 #[test]
+#[cfg_attr(without_kernel, ignore = "needs root and the kernel program: cargo xtask test")]
 fn a_key_that_others_can_read_is_refused() -> Result<()> {
-    if !can_use_kernel() {
-        return Ok(());
-    }
     let _veth = Veth::new()?;
     let folder = tempfile::tempdir()?;
     let authority = Authority::new("authority")?;

@@ -86,7 +86,7 @@ pub fn account<const TUNNELS: bool>(context: &XdpContext) -> Option<u8> {
 
     // The clock is read before the walk, while few values occupy registers.
     let steps = Steps(setting!(plan.steps));
-    let time = clock::now(counters, control, steps);
+    let time = clock::now(counters, &run, control, steps)?;
     counters.seen_packets += 1;
 
     let place = Place { run, interface, time };

@@ -6,6 +6,7 @@ use minimizer_common::plan::Steps;
 use minimizer_common::settings::{CLOCK_CONTROL, Control, clock};
 
 use crate::program::constants::setting;
+use crate::program::memory::Run;
 
 const NS_PER_SECOND: u64 = 1_000_000_000;
 
@@ -22,20 +23,24 @@ pub struct Time {
 /// therefore reads it only near the end of a time unit, at most once per tick, and uses the remembered time
 /// in between. If the policy has selectors, it also reads the clock near the end of every second, since
 /// indicators expire.
+///
+/// The offset of the wall clock and the base of the units belong to the generation: the program loads them only when
+/// it reads the precise clock. A time outside of what a slot can store becomes the nearest one that it can.
 #[inline(always)]
-pub fn now(counters: &mut InterfaceCounters, control: &Control, steps: Steps) -> Time {
+pub fn now(counters: &mut InterfaceCounters, run: &Run, control: &Control, steps: Steps) -> Option<Time> {
     let has_seconds = steps.intersects(Steps::SELECT);
     if steps.intersects(Steps::NO_TIME) && !has_seconds {
-        return Time { units: 0, seconds: 0 };
+        return Some(Time { units: 0, seconds: 0 });
     }
     if setting!(clock) == CLOCK_CONTROL {
-        return read(control.clock);
+        return Some(read(control.clock));
     }
     // SAFETY: the helper has no arguments.
     let tick = unsafe { bpf_jiffies64() };
     if tick >= counters.clock_until_tick {
+        let state = run.state()?;
         // SAFETY: the helper has no arguments.
-        let now_ns = unsafe { bpf_ktime_get_ns() } + control.realtime_offset_ns;
+        let now_ns = unsafe { bpf_ktime_get_ns() }.wrapping_add(state.realtime_offset_ns);
         let unit_ns = setting!(time_unit_ns);
         let units = now_ns.checked_div(unit_ns).unwrap_or(0);
         let mut left_ns = (units + 1) * unit_ns - now_ns;
@@ -44,10 +49,16 @@ pub fn now(counters: &mut InterfaceCounters, control: &Control, steps: Steps) ->
             seconds = now_ns / NS_PER_SECOND;
             left_ns = left_ns.min((seconds + 1) * NS_PER_SECOND - now_ns);
         }
-        counters.clock = clock((units - setting!(time_base_units)) as u32, seconds as u32);
+        let units = saturated(units.saturating_sub(state.time_base_units));
+        counters.clock = clock(units, saturated(seconds));
         counters.clock_until_tick = tick + 1 + left_ns.checked_div(setting!(tick_ns)).unwrap_or(0);
     }
-    read(counters.clock)
+    Some(read(counters.clock))
+}
+
+#[inline(always)]
+const fn saturated(value: u64) -> u32 {
+    if value > u32::MAX as u64 { u32::MAX } else { value as u32 }
 }
 
 #[inline(always)]

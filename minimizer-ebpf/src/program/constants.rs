@@ -10,7 +10,6 @@ pub static SETTINGS: Settings = Settings {
     hash_keys: [0; _],
     plan: Plan::EXACT,
     time_unit_ns: 1,
-    time_base_units: 0,
     tick_ns: 1,
     run_blocks: 0,
     spill_blocks: 0,

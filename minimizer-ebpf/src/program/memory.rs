@@ -97,7 +97,7 @@ impl Run {
     }
 
     #[inline(always)]
-    fn state(&self) -> Option<&'static mut CpuState> {
+    pub fn state(&self) -> Option<&'static mut CpuState> {
         let state = self.block(CPU_STATE_BLOCK)?.cast::<CpuState>();
         // SAFETY: the block holds the CPU's state, and only this CPU writes it.
         Some(unsafe { &mut *state })

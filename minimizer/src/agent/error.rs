@@ -5,7 +5,7 @@ use thiserror::Error;
 use crate::interfaces::netlink::NetlinkError;
 use crate::interfaces::slots::AttachError;
 use crate::kernel::error::ProgramError;
-use crate::policy::mandate::MandateError;
+use crate::policy::mandate::{ClockError, MandateError};
 use crate::records::keys::KeyError;
 
 /// Why the agent does not start, or why it stopped.
@@ -29,6 +29,9 @@ pub enum AgentError {
     /// The mandate has ended.
     #[error(transparent)]
     Mandate(#[from] MandateError),
+    /// Nobody knows whether the mandate of a new policy permits collection now.
+    #[error(transparent)]
+    Clock(#[from] ClockError),
     /// There is no key for pseudonyms.
     #[error(transparent)]
     Key(#[from] KeyError),

@@ -3,6 +3,7 @@
 pub mod error;
 mod events;
 pub mod progress;
+pub mod time_mark;
 mod worker;
 
 use std::sync::{Arc, mpsc};
@@ -12,6 +13,7 @@ use std::time::Duration;
 use crate::agent::error::AgentError;
 use crate::agent::events::{Events, Waker};
 use crate::agent::progress::Progress;
+use crate::agent::time_mark::TimeMark;
 use crate::agent::worker::{Reload, Worker};
 use crate::delivery::accounting::Accounting;
 use crate::interfaces::netlink::LinkNotifications;
@@ -63,6 +65,7 @@ impl Agent {
         keyring: Keyring,
         options: AgentOptions,
         accounting: Accounting,
+        mark: TimeMark,
         observe: impl FnMut(&Progress<'_>) + Send + 'static,
     ) -> Result<Self, AgentError> {
         // Subscribe before the interfaces are listed, so that no change is missed.
@@ -72,7 +75,7 @@ impl Agent {
         let slots = InterfaceSlots::new(options.selection, options.mode, options.force_tap)?;
         // The receiver ends with the worker. Reloads that still wait are dropped with it, and who asked is told.
         let (reloads, waiting) = mpsc::channel();
-        let worker = Worker::start(program, keyring, slots, events, accounting, waiting, observe)?;
+        let worker = Worker::start(program, keyring, slots, events, accounting, mark, waiting, observe)?;
         let drain = thread::Builder::new()
             .name("drain".to_owned())
             .spawn(move || worker.work(options.interval))

@@ -14,6 +14,8 @@ pub struct Progress<'drain> {
     pub ledger: &'drain Ledger,
     /// The watched interfaces, in the order of the ledger.
     pub watched: Vec<Watched>,
+    /// Why nothing is attached although the mandate has not ended: the wall clock is wrong.
+    pub paused: Option<&'drain str>,
     /// How many selected interfaces found no slot.
     pub refused: usize,
     /// What the drain found beside the records, and how long it took with flip, copy, zeroing and merge; `None` when there was

@@ -1,14 +1,15 @@
 //! The worker: the thread that drains the program in force, follows the interfaces and reloads.
 
 use std::sync::{Arc, mpsc};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
-use tracing::warn;
+use tracing::{info, warn};
 
 use crate::agent::error::AgentError;
 use crate::agent::events::{Event, Events};
 use crate::agent::progress::Progress;
+use crate::agent::time_mark::TimeMark;
 use crate::delivery::accounting::Accounting;
 use crate::delivery::batch::{Batch, Origin};
 use crate::delivery::ledger::Ledger;
@@ -16,9 +17,12 @@ use crate::delivery::sink::{Interface, Losses};
 use crate::interfaces::slots::InterfaceSlots;
 use crate::kernel::error::ProgramError;
 use crate::kernel::program::Program;
+use crate::kernel::wall_clock::WallClock;
+use crate::policy::mandate::Standing;
 use crate::records::drain::{Totals, drain};
 use crate::records::packed::{Packing, SlotDecoder};
 use crate::records::terms::{Keyring, Terms};
+use crate::support::clock::Clocks;
 
 /// A reload that somebody asks for: the new program, and who waits for the result.
 pub(super) struct Reload {
@@ -36,14 +40,16 @@ pub(super) struct Worker<F> {
     packing: Packing,
     /// Index of the interface by slot number.
     if_indices: Vec<u32>,
+    clocks: Arc<dyn Clocks>,
     /// The kernel's digest of the program.
     program_tag: Arc<str>,
-    /// Time of the latest drain, in milliseconds since 1970.
+    /// When the latest drain was, in milliseconds since 1970, by the clock of the generation that it began.
     drained_ms: u64,
     batches: u64,
     /// Packets seen by slot since they were last compared with what the drivers received.
     seen: Vec<u64>,
     accounting: Accounting,
+    mark: TimeMark,
     reloads: mpsc::Receiver<Reload>,
     observe: F,
 }
@@ -56,12 +62,14 @@ impl<F: FnMut(&Progress<'_>)> Worker<F> {
         slots: InterfaceSlots,
         events: Events,
         accounting: Accounting,
+        mark: TimeMark,
         reloads: mpsc::Receiver<Reload>,
         observe: F,
     ) -> Result<Self, AgentError> {
         let terms = keyring.terms(program.compiled(), Timestamp::now())?;
         let mut worker = Self {
             program_tag: program.tag()?.into(),
+            clocks: Arc::clone(program.clocks()),
             program,
             keyring,
             terms,
@@ -69,14 +77,18 @@ impl<F: FnMut(&Progress<'_>)> Worker<F> {
             events,
             packing: Packing::default(),
             if_indices: Vec::new(),
-            drained_ms: now_ms(),
+            drained_ms: 0,
             batches: 0,
             seen: Vec::new(),
             accounting,
+            mark,
             reloads,
             observe,
         };
-        worker.put_first_key();
+        worker.prepare_first_generation();
+        worker.drained_ms = worker.program.wall_clock().milliseconds(worker.clocks.monotonic_ns());
+        // A clock that is wrong from the start: the interfaces are known, and nothing is attached.
+        worker.follow_mandate()?;
         worker.follow_interfaces(Instant::now(), true)?;
         Ok(worker)
     }
@@ -87,6 +99,7 @@ impl<F: FnMut(&Progress<'_>)> Worker<F> {
         self.program.detach_all();
         // The flip waits for packets that were in the program when it was detached.
         let last = self.drain();
+        self.mark.keep_now();
         self.accounting.queues().iter().for_each(|queue| queue.close());
         result.and(last)
     }
@@ -94,12 +107,8 @@ impl<F: FnMut(&Progress<'_>)> Worker<F> {
     fn drain_until_stopped(&mut self, interval: Duration) -> Result<(), AgentError> {
         let mut next = Instant::now() + interval;
         loop {
-            let mut deadline = self.slots.next_look().map_or(next, |look| look.min(next));
-            if let Some(mandate) = &self.program.compiled().policy.mandate {
-                let now = Timestamp::now();
-                mandate.permits(now)?;
-                deadline = deadline.min(Instant::now() + mandate.ask_again(now));
-            }
+            let again = self.follow_mandate()?;
+            let deadline = [self.slots.next_look(), again].into_iter().flatten().fold(next, Instant::min);
             match self.events.wait(deadline).map_err(AgentError::Wait)? {
                 Event::Stop => return Ok(()),
                 Event::Reload => self.reload()?,
@@ -120,6 +129,46 @@ impl<F: FnMut(&Progress<'_>)> Worker<F> {
         }
     }
 
+    /// Compares the mandate with the clock: takes the program off the interfaces while the clock is wrong, and puts it
+    /// back when it is right. Returns when to call this again. An error ends the agent: the mandate has ended.
+    fn follow_mandate(&mut self) -> Result<Option<Instant>, AgentError> {
+        let (wall, mark) = self.mark.now();
+        self.mark.keep();
+        let (standing, again) = match &self.program.compiled().policy.mandate {
+            Some(mandate) => {
+                (mandate.standing(wall, mark)?, Some(Instant::now() + mandate.ask_again(wall, mark)))
+            }
+            None => (Standing::Permits, None),
+        };
+        match (standing, self.slots.paused().is_some()) {
+            (Standing::Paused(reason), false) => {
+                warn!("{reason}");
+                self.slots.pause(&mut self.program, reason.to_string());
+                // The ledger has everything up to now, and the gap begins.
+                self.drain()?;
+            }
+            (Standing::Permits, true) => {
+                info!("the clock is right again; the interfaces are watched");
+                self.slots.resume();
+                // The next generation has the right clock.
+                self.drain()?;
+                self.follow_interfaces(Instant::now(), false)?;
+            }
+            _ => {}
+        }
+        Ok(again)
+    }
+
+    /// Whether the mandate of another program permits collection now.
+    fn permit(&mut self, program: &Program) -> Result<(), AgentError> {
+        let Some(mandate) = &program.compiled().policy.mandate else { return Ok(()) };
+        let (wall, mark) = self.mark.now();
+        match mandate.standing(wall, mark)? {
+            Standing::Permits => Ok(()),
+            Standing::Paused(reason) => Err(reason.into()),
+        }
+    }
+
     /// Drains the program in force. The next generation gets a new key when an epoch has ended.
     fn drain(&mut self) -> Result<(), AgentError> {
         let next = self.keyring.follow(&self.terms, Timestamp::now())?;
@@ -133,7 +182,7 @@ impl<F: FnMut(&Progress<'_>)> Worker<F> {
     /// Drains the program in force, whose records were collected under these terms.
     fn drain_under(&mut self, terms: Arc<Terms>) -> Result<(), AgentError> {
         let start = Instant::now();
-        let time = self.program.time();
+        let (time, clock) = (self.program.time(), self.program.wall_clock());
         let mut quiet = self.program.generations().flip().map_err(ProgramError::from)?;
         let decoder = SlotDecoder::new(&terms.compiled, time, &self.if_indices);
         let (records, totals) = drain(&mut quiet, &mut self.packing, decoder);
@@ -149,7 +198,7 @@ impl<F: FnMut(&Progress<'_>)> Worker<F> {
         ledger.add(&totals);
         let losses = Losses { overflow: ledger.overflow(), dropped: ledger.dropped() };
         drop(ledger);
-        let origin = self.origin(losses);
+        let origin = self.origin(losses, clock);
         let batch = Arc::new(Batch::new(records, totals, terms, origin, accounting.queues().len()));
         accounting.push(&batch);
         let ledger = accounting.ledger();
@@ -157,25 +206,30 @@ impl<F: FnMut(&Progress<'_>)> Worker<F> {
         Ok(())
     }
 
-    /// When and where the present batch is drained.
-    fn origin(&mut self, losses: Losses) -> Origin {
+    /// When and where the batch was drained that is drained now. Its interval is by the wall clock of its generation,
+    /// as its records are: if somebody set the clock meanwhile, the next interval begins by the new clock.
+    fn origin(&mut self, losses: Losses, clock: WallClock) -> Origin {
         self.batches += 1;
-        let begin_ms = std::mem::replace(&mut self.drained_ms, now_ms());
+        let monotonic_ns = self.clocks.monotonic_ns();
+        let end_ms = clock.milliseconds(monotonic_ns);
+        let next_ms = self.program.wall_clock().milliseconds(monotonic_ns);
+        let begin_ms = std::mem::replace(&mut self.drained_ms, next_ms);
         let attached =
             self.slots.watched().into_iter().filter_map(|watched| {
                 Some(Interface { index: watched.attached?.if_index, name: watched.name })
             });
         Origin {
             number: self.batches,
-            interval_ms: (begin_ms, self.drained_ms.max(begin_ms)),
+            interval_ms: (begin_ms, end_ms.max(begin_ms)),
             interfaces: attached.collect(),
             losses,
             program_tag: Arc::clone(&self.program_tag),
         }
     }
 
-    /// Gives the program the key of pseudonyms for its first packets.
-    fn put_first_key(&mut self) {
+    /// Sets the clock and the key of pseudonyms for the packets of the first generation.
+    fn prepare_first_generation(&mut self) {
+        self.program.date_first_generation();
         if let Some(key) = self.terms.pseudonym_key() {
             self.program.generations().set_first_pseudonym_key(key);
         }
@@ -185,9 +239,12 @@ impl<F: FnMut(&Progress<'_>)> Worker<F> {
     /// error here ends the agent.
     fn reload(&mut self) -> Result<(), AgentError> {
         let Ok(Reload { program, asker }) = self.reloads.try_recv() else { return Ok(()) };
-        let refused = self.put_in_force(program)?;
-        // Who asked may have gone.
-        let _unheard = asker.send(refused.map_or(Ok(()), |error| Err(error.into())));
+        let result = match self.permit(&program) {
+            Ok(()) => self.put_in_force(program)?.map_or(Ok(()), |error| Err(error.into())),
+            Err(error) => Err(error),
+        };
+        // Whoever asked may have gone.
+        let _unheard = asker.send(result);
         Ok(())
     }
 
@@ -199,7 +256,7 @@ impl<F: FnMut(&Progress<'_>)> Worker<F> {
         let program_tag = program.tag()?.into();
         let mut other = std::mem::replace(&mut self.program, program);
         let other_terms = std::mem::replace(&mut self.terms, terms);
-        self.put_first_key();
+        self.prepare_first_generation();
         let reloaded = self.program.reload_from(&mut other, &self.slots.slots());
         let refused = reloaded.err();
         if refused.is_some() {
@@ -273,7 +330,7 @@ impl<F: FnMut(&Progress<'_>)> Worker<F> {
     fn report(&mut self, ledger: &Ledger, drained: Option<(&Totals, Duration)>) {
         let (watched, refused) = (self.slots.watched(), self.slots.refused());
         let costs = self.program.costs();
-        (self.observe)(&Progress { ledger, watched, refused, drained, costs });
+        (self.observe)(&Progress { ledger, watched, paused: self.slots.paused(), refused, drained, costs });
     }
 }
 
@@ -282,9 +339,4 @@ fn write_unwatched(slots: &InterfaceSlots, ledger: &mut Ledger) {
     for (slot, (name, unwatched)) in slots.unwatched().enumerate() {
         ledger.enter(slot, name, unwatched);
     }
-}
-
-fn now_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }

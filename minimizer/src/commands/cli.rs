@@ -92,6 +92,10 @@ pub struct Run {
     /// How records are printed [default: table; nothing if agent.toml has sinks].
     #[arg(long, value_enum)]
     pub output: Option<Output>,
+    /// Directory for the time mark, which keeps an ended mandate ended if somebody sets the clock back
+    /// [default: $STATE_DIRECTORY, or /var/lib/minimizer if it is there].
+    #[arg(long, value_name = "DIRECTORY")]
+    pub state: Option<PathBuf>,
     /// Also write the ledger, as JSON, to this file when the agent ends.
     #[arg(long, value_name = "FILE")]
     pub ledger: Option<PathBuf>,

@@ -62,6 +62,9 @@ pub struct ConfigFile {
     pub keys: Option<PathBuf>,
     /// File for the ledger, written when the agent ends, relative to this file.
     pub ledger: Option<PathBuf>,
+    /// Directory for the time mark, relative to this file, which keeps an ended mandate ended if somebody sets the clock
+    /// back.
+    pub state_directory: Option<PathBuf>,
     /// Where records go.
     #[serde(default)]
     pub sinks: Vec<At<SinkFile>>,
@@ -117,6 +120,8 @@ pub struct Config {
     pub keys: Option<PathBuf>,
     /// File of the ledger.
     pub ledger: Option<PathBuf>,
+    /// Directory for the time mark.
+    pub state_directory: Option<PathBuf>,
     /// Where records go.
     pub sinks: Vec<SinkConfig>,
     /// How long sinks may take when the agent ends.
@@ -185,6 +190,7 @@ impl Config {
             }),
             keys: file.keys.map(|keys| folder.join(keys)),
             ledger: file.ledger.map(|ledger| folder.join(ledger)),
+            state_directory: file.state_directory.map(|directory| folder.join(directory)),
             sinks: SinkConfig::check(&file.sinks, &mut document, folder),
             shutdown_timeout: parsed(&mut document, file.shutdown_timeout.as_ref(), |text| {
                 let timeout =
@@ -279,7 +285,7 @@ mod tests {
     fn everything_can_be_said() {
         let config = parse(
             "interfaces = [\"eth*\"]\ntaps = [\"mirror0\"]\nforce_tap = true\nmode = \"skb\"\ninterval = \"5s\"\n\
-             flows = 1000\nlisten = \"[::1]:9\"\nhosts = [\"A.example\"]\nweb_config = \"web.yml\"\npolicy = \"policy.toml\"\nkeys = \"/run/keys\"\nledger = \"l.json\"\n\
+             flows = 1000\nlisten = \"[::1]:9\"\nhosts = [\"A.example\"]\nweb_config = \"web.yml\"\npolicy = \"policy.toml\"\nkeys = \"/run/keys\"\nledger = \"l.json\"\nstate_directory = \"state\"\n\
              shutdown_timeout = \"3s\"\n",
         );
         let wanted = Config {
@@ -296,6 +302,7 @@ mod tests {
             require_signature: None,
             keys: Some(PathBuf::from("/run/keys")),
             ledger: Some(PathBuf::from("/etc/minimizer/l.json")),
+            state_directory: Some(PathBuf::from("/etc/minimizer/state")),
             sinks: Vec::new(),
             shutdown_timeout: Some(Duration::from_secs(3)),
         };

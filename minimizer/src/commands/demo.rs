@@ -19,6 +19,7 @@ use thiserror::Error;
 
 use crate::agent::error::AgentError;
 use crate::agent::progress::Progress;
+use crate::agent::time_mark::TimeMark;
 use crate::agent::{Agent, AgentOptions};
 use crate::commands::cli;
 use crate::commands::live::{Interval, Live, Top};
@@ -191,7 +192,9 @@ fn measure(
     let queue = Queue::new("screen", args.policy.recipient.as_deref(), "screen", Bounds::default());
     let accounting = Accounting::new(vec![Arc::new(queue)]);
     let observe = move |progress: &Progress<'_>| observed.progressed(progress);
-    let agent = Agent::start(program, keyring, options, accounting.clone(), observe)?;
+    // A demo is short: nobody needs its mark later.
+    let mark = TimeMark::in_memory(Arc::clone(program.clocks()));
+    let agent = Agent::start(program, keyring, options, accounting.clone(), mark, observe)?;
     let server = listener
         .map(|listener| Server::start(vec![listener], published.clone(), None, Vec::new()))
         .transpose();

@@ -62,6 +62,8 @@ pub struct Settings {
     pub web_config: Option<PathBuf>,
     /// File of the ledger.
     pub ledger: Option<PathBuf>,
+    /// Directory for the time mark.
+    pub state_directory: Option<PathBuf>,
     /// Where records go.
     pub sinks: Vec<SinkConfig>,
     /// How records are printed; `None` when they are not.
@@ -104,6 +106,7 @@ impl Settings {
             hosts: config.hosts,
             web_config: args.web_config.clone().or(config.web_config),
             ledger: args.ledger.clone().or(config.ledger),
+            state_directory: args.state.clone().or(config.state_directory),
             output: args.output.or(config.sinks.is_empty().then_some(Output::Table)),
             sinks: config.sinks,
             shutdown_timeout: config.shutdown_timeout.unwrap_or(SHUTDOWN_TIMEOUT),

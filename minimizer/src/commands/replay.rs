@@ -122,8 +122,8 @@ impl Replay {
         let options = Options {
             flows_per_cpu: FRAMES_PER_DRAIN,
             clock: Clock::Control,
-            hash_keys: None,
             compiled: Arc::clone(&terms.compiled),
+            ..Options::default()
         };
         let mut program = Program::load(&options)?;
         program.watch(IF_INDEX, 0)?;

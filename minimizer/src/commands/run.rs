@@ -2,6 +2,7 @@
 
 mod reload;
 mod sinks;
+mod time_mark;
 
 use std::convert::Infallible;
 use std::io::{self, BufWriter, Write};
@@ -13,6 +14,7 @@ use thiserror::Error;
 use tracing::warn;
 
 use crate::agent::error::AgentError;
+use crate::agent::time_mark::TimeMarkError;
 use crate::agent::{Agent, AgentOptions};
 use crate::commands::cli;
 use crate::commands::live::{Interval, Live, Top};
@@ -58,6 +60,9 @@ pub enum RunError {
     /// The mandate does not permit collection now.
     #[error(transparent)]
     Mandate(#[from] MandateError),
+    /// The time mark cannot be read or written.
+    #[error(transparent)]
+    TimeMark(#[from] TimeMarkError),
     /// The kernel does not list its interfaces.
     #[error(transparent)]
     Netlink(#[from] NetlinkError),
@@ -110,7 +115,7 @@ pub fn run(args: &cli::Run) -> Result<(), RunError> {
     let settings = Settings::new(args)?;
     let choice = settings.choice;
     let (compiled, keyring) = (choice.compile()?, choice.keyring()?);
-    permit(&compiled)?;
+    let mark = time_mark::open(settings.state_directory.as_deref(), &compiled)?;
     let selection = select(&settings.interfaces, &settings.taps)?;
     privilege::check(Task::Run)?;
     let web = settings.web_config.as_deref().map(Web::open).transpose()?;
@@ -133,7 +138,7 @@ pub fn run(args: &cli::Run) -> Result<(), RunError> {
     let signals = Caught::stop_signals().map_err(RunError::Signals)?;
     let reload_signal = Caught::new(&[SIGHUP]).map_err(RunError::Signals)?;
     let senders = Senders::start(&settings.sinks, &accounting, &published).map_err(RunError::Senders)?;
-    let agent = Agent::start(program, keyring, options, accounting.clone(), move |progress| {
+    let agent = Agent::start(program, keyring, options, accounting.clone(), mark, move |progress| {
         observed.progressed(progress)
     })?;
     let stopper = agent.stopper();
@@ -178,12 +183,14 @@ pub fn run(args: &cli::Run) -> Result<(), RunError> {
     if ledger.is_balanced() { Ok(()) } else { Err(RunError::Unbalanced) }
 }
 
-/// Checks that the policy's mandate permits collection now.
+/// Checks that the policy's mandate permits collection now, by the wall clock alone.
 ///
 /// # Errors
 /// Why it does not.
 pub fn permit(compiled: &CompiledPolicy) -> Result<(), MandateError> {
-    compiled.policy.mandate.as_ref().map_or(Ok(()), |mandate| mandate.permits(Timestamp::now()))
+    let Some(mandate) = &compiled.policy.mandate else { return Ok(()) };
+    let now = Timestamp::now();
+    mandate.standing(now, now).map(drop)
 }
 
 /// Loads the program for live interfaces.

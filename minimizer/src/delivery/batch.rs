@@ -211,7 +211,7 @@ mod tests {
     use jiff::Timestamp;
 
     use super::{Batch, Interface, Losses, Origin, Source};
-    use crate::kernel::program::TimeUnits;
+    use crate::kernel::wall_clock::TimeUnits;
     use crate::policy::compile::CompiledPolicy;
     use crate::policy::model::Policy;
     use crate::records::drain::{InterfaceTotals, Totals};

@@ -271,6 +271,29 @@ impl InterfaceSlot {
         self.state = State::Blocked { reason, next_attempt: now + backoff.fail(), backoff };
     }
 
+    /// Records that the program is taken off the interface, if it is attached, until [`Self::release`]. Returns the index
+    /// of the interface.
+    pub fn hold(&mut self, reason: &str) -> Option<u32> {
+        let if_index = self.attached()?.if_index;
+        let now = Instant::now();
+        self.blind = None;
+        self.is_drained = false;
+        self.open_gap(now);
+        self.state = State::Blocked {
+            reason: reason.to_owned(),
+            next_attempt: now + PAUSE_MAX,
+            backoff: Backoff::new(PAUSE_MIN, PAUSE_MAX),
+        };
+        Some(if_index)
+    }
+
+    /// Makes the next attempt to attach due now.
+    pub fn release(&mut self) {
+        if let State::Blocked { next_attempt, backoff, .. } = &mut self.state {
+            (*next_attempt, *backoff) = (Instant::now(), Backoff::new(PAUSE_MIN, PAUSE_MAX));
+        }
+    }
+
     /// Whether the interface with this index is the one in this slot.
     pub fn is_behind(&self, if_index: u32) -> bool {
         !self.is_gone() && self.last_index == Some(if_index)

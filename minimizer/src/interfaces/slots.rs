@@ -47,6 +47,9 @@ pub enum AttachError {
     /// A tap would cut this host off.
     #[error(transparent)]
     Tap(#[from] TapRefused),
+    /// Nothing may be attached now.
+    #[error("{0}")]
+    Paused(String),
     /// The kernel program does not support it.
     #[error(transparent)]
     Program(#[from] ProgramError),
@@ -63,6 +66,8 @@ pub struct InterfaceSlots {
     /// Selected interfaces without a slot.
     refused: BTreeSet<u32>,
     ask_again: Option<Instant>,
+    /// Why nothing may be attached now.
+    paused: Option<String>,
 }
 
 /// An interface to which the program shall be attached, and its slot.
@@ -84,7 +89,28 @@ impl InterfaceSlots {
     pub fn new(selection: Selection, mode: Mode, force_tap: bool) -> Result<Self, NetlinkError> {
         let netlink = Netlink::open()?;
         let (places, refused) = Default::default();
-        Ok(Self { selection, mode, force_tap, netlink, places, refused, ask_again: None })
+        Ok(Self { selection, mode, force_tap, netlink, places, refused, ask_again: None, paused: None })
+    }
+
+    /// Takes the program off every interface. Until [`Self::resume`] nothing is attached; the gaps count as not watched.
+    pub fn pause(&mut self, program: &mut Program, reason: String) {
+        for place in &mut self.places {
+            if let Some(if_index) = place.hold(&reason) {
+                program.detach(if_index);
+            }
+        }
+        self.paused = Some(reason);
+    }
+
+    /// Lets the next look attach again.
+    pub fn resume(&mut self) {
+        self.paused = None;
+        self.places.iter_mut().for_each(InterfaceSlot::release);
+    }
+
+    /// Why nothing may be attached now.
+    pub fn paused(&self) -> Option<&str> {
+        self.paused.as_deref()
     }
 
     /// When to look again, even if no interface changes.
@@ -113,6 +139,11 @@ impl InterfaceSlots {
             let host = HostTraffic::read(&mut self.netlink)?;
             for candidate in candidates.iter_mut().filter(|candidate| candidate.action == Action::Drop) {
                 candidate.objection = host.permit(&candidate.link).err().map(AttachError::from);
+            }
+        }
+        if let Some(reason) = &self.paused {
+            for candidate in &mut candidates {
+                candidate.objection = Some(AttachError::Paused(reason.clone()));
             }
         }
         self.ask_again = None;
@@ -172,7 +203,7 @@ impl InterfaceSlots {
             };
             match attached {
                 Ok(attached) => place.attach(attached, &link, is_start),
-                Err(error) if is_start && place.is_named => return Err(error),
+                Err(error) if is_start && place.is_named && self.paused.is_none() => return Err(error),
                 Err(error) => place.block(&link, error.to_string()),
             }
         }

@@ -63,9 +63,4 @@ impl ControlPage {
     pub fn set_time(&mut self, units: u32, seconds: u32) {
         self.mapping.write(offset_of!(Control, clock), clock(units, seconds));
     }
-
-    /// Sets the difference between wall clock and monotonic clock.
-    pub fn set_realtime_offset(&mut self, offset_ns: u64) {
-        self.mapping.write(offset_of!(Control, realtime_offset_ns), offset_ns);
-    }
 }

@@ -12,6 +12,7 @@ use minimizer_common::tuple::Slot;
 use thiserror::Error;
 use zeroize::Zeroizing;
 
+use crate::kernel::wall_clock::WallClock;
 use crate::support::sys::Mapping;
 
 /// `BPF_F_MMAPABLE`.
@@ -46,6 +47,7 @@ pub enum GenerationError {
 struct Generation {
     array: BlockArray,
     mapping: Mapping,
+    clock: WallClock,
 }
 
 /// Both generations, and the map through which the kernel finds the current one.
@@ -57,6 +59,8 @@ pub struct Generations {
     shape: Shape,
     /// Key of the pseudonyms from the next flip on.
     pseudonym_key: Zeroizing<[u64; 2]>,
+    /// Wall clock of the generation that the next flip begins.
+    clock: WallClock,
 }
 
 impl Generations {
@@ -75,10 +79,17 @@ impl Generations {
             })?;
             let mapping = Mapping::new(array.map().fd(), octets)
                 .map_err(|source| GenerationError::Map { bytes, source })?;
-            Ok(Generation { array, mapping })
+            Ok(Generation { array, mapping, clock: WallClock::default() })
         };
         let pseudonym_key = Zeroizing::new([0; 2]);
-        let mut generations = Self { outer, pair: [make()?, make()?], written: 0, shape, pseudonym_key };
+        let mut generations = Self {
+            outer,
+            pair: [make()?, make()?],
+            written: 0,
+            shape,
+            pseudonym_key,
+            clock: WallClock::default(),
+        };
         generations.outer.set(0, &generations.pair[0].array, 0)?;
         Ok(generations)
     }
@@ -99,13 +110,36 @@ impl Generations {
     /// attached: no packet must be on its way.
     pub fn set_first_pseudonym_key(&mut self, key: &[u64; 2]) {
         self.set_pseudonym_key(key);
-        self.put_key(self.written);
+        self.put_states(self.written);
     }
 
-    fn put_key(&mut self, index: usize) {
+    /// Sets the wall clock from the next flip on.
+    pub fn set_clock(&mut self, clock: WallClock) {
+        self.clock = clock;
+    }
+
+    /// Sets the wall clock also for the current generation. It must hold no packet, and none must be on its way.
+    pub fn set_first_clock(&mut self, clock: WallClock) {
+        self.set_clock(clock);
+        self.put_states(self.written);
+    }
+
+    /// The wall clock of the current generation.
+    #[must_use]
+    pub const fn clock(&self) -> WallClock {
+        self.pair[self.written].clock
+    }
+
+    /// Writes the key and the clock into a generation, once for each CPU: a packet then finds them in a line that its
+    /// CPU alone uses.
+    fn put_states(&mut self, index: usize) {
+        let Generation { mapping, clock, .. } = &mut self.pair[index];
+        *clock = self.clock;
         for cpu in 0..self.shape.cpus {
-            let offset = block_offset(self.shape, cpu, CPU_STATE_BLOCK) + offset_of!(CpuState, pseudonym_key);
-            self.pair[index].mapping.write(offset, *self.pseudonym_key);
+            let state = block_offset(self.shape, cpu, CPU_STATE_BLOCK);
+            mapping.write(state + offset_of!(CpuState, pseudonym_key), *self.pseudonym_key);
+            mapping.write(state + offset_of!(CpuState, realtime_offset_ns), clock.realtime_offset_ns);
+            mapping.write(state + offset_of!(CpuState, time_base_units), clock.base_units);
         }
     }
 
@@ -116,7 +150,7 @@ impl Generations {
     /// If the kernel refuses. Nothing has then changed, and no count is lost.
     pub fn flip(&mut self) -> Result<Quiet<'_>, GenerationError> {
         let next = 1 - self.written;
-        self.put_key(next);
+        self.put_states(next);
         self.outer.set(0, &self.pair[next].array, 0)?;
         let quiet = self.written;
         self.written = next;

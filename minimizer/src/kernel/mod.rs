@@ -13,3 +13,4 @@ pub mod prepared;
 pub mod program;
 pub mod table_size;
 pub mod verified;
+pub mod wall_clock;

@@ -16,6 +16,7 @@ use zerocopy::IntoBytes as _;
 use crate::kernel::error::ProgramError;
 use crate::kernel::features::Kernel;
 use crate::policy::compile::CompiledPolicy;
+use crate::support::clock::{Clocks, SystemClocks};
 use crate::support::sys::bpf;
 use crate::support::{clock, cpus};
 
@@ -39,6 +40,15 @@ pub struct Options {
     pub hash_keys: Option<[u64; HASH_KEYS]>,
     /// The policy, in the form that the program applies.
     pub compiled: Arc<CompiledPolicy>,
+    /// The clocks from which the agent tells the program the wall clock.
+    pub clocks: Arc<dyn Clocks>,
+}
+
+impl Options {
+    /// The time unit of the policy.
+    pub(crate) fn time_unit_ns(&self) -> u64 {
+        u64::try_from(self.compiled.time_unit.as_nanos()).unwrap_or(u64::MAX)
+    }
 }
 
 impl Default for Options {
@@ -51,6 +61,7 @@ impl Default for Options {
             clock: Clock::Tick,
             hash_keys: None,
             compiled: Arc::clone(&FULL_RECORD),
+            clocks: Arc::new(SystemClocks),
         }
     }
 }
@@ -59,7 +70,6 @@ impl Default for Options {
 pub(crate) struct Prepared {
     pub(crate) ebpf: Ebpf,
     pub(crate) shape: Shape,
-    pub(crate) time_base_units: u64,
 }
 
 impl Prepared {
@@ -74,16 +84,14 @@ impl Prepared {
         let shape =
             Shape::for_flows(cpus, flows_per_cpu).ok_or(ProgramError::Size { flows_per_cpu, cpus })?;
         let compiled = &*options.compiled;
-        let time_unit_ns = u64::try_from(compiled.time_unit.as_nanos()).unwrap_or(u64::MAX);
-        let (clock, time_base_units) = match options.clock {
-            Clock::Tick => (CLOCK_TICK, clock::realtime_ns() / time_unit_ns),
-            Clock::Control => (CLOCK_CONTROL, 0),
+        let clock = match options.clock {
+            Clock::Tick => CLOCK_TICK,
+            Clock::Control => CLOCK_CONTROL,
         };
         let settings = Settings {
             hash_keys: options.hash_keys.map_or_else(random_keys, Ok)?,
             plan: compiled.plan,
-            time_unit_ns,
-            time_base_units,
+            time_unit_ns: options.time_unit_ns(),
             tick_ns: clock::tick_ns(),
             run_blocks: shape.run_blocks(),
             spill_blocks: shape.spill_blocks,
@@ -106,7 +114,7 @@ impl Prepared {
             .map_err(|source| ProgramError::Load(Box::new(source)))?;
         fill(&mut ebpf, TABLES_MAP, &tables.nodes)?;
         fill(&mut ebpf, LISTS_MAP, &tables.lists)?;
-        Ok(Self { ebpf, shape, time_base_units })
+        Ok(Self { ebpf, shape })
     }
 }
 

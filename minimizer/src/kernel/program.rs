@@ -16,32 +16,15 @@ use crate::kernel::control_page::ControlPage;
 use crate::kernel::error::ProgramError;
 use crate::kernel::features::Kernel;
 use crate::kernel::generations::Generations;
-use crate::kernel::prepared::Options;
-use crate::kernel::prepared::Prepared;
+use crate::kernel::prepared::{Clock, Options, Prepared};
+use crate::kernel::wall_clock::{TimeUnits, WallClock};
 use crate::policy::compile::CompiledPolicy;
-use crate::support::clock;
+use crate::support::clock::Clocks;
 use crate::support::sys::bpf::{self, XdpLink};
 
 /// The kernel program as the build made it, without sizes and settings. A build without bpf-linker has an
 /// empty object.
 pub const OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/minimizer.o"));
-
-/// The time units that a program stores: distances from a base.
-#[derive(Clone, Copy, Debug)]
-pub struct TimeUnits {
-    /// The time unit, counted from 1970, that a slot stores as 0.
-    pub base: u64,
-    /// Length of a unit.
-    pub unit_ms: u64,
-}
-
-impl TimeUnits {
-    /// Milliseconds since 1970 at the beginning of a stored time unit.
-    #[must_use]
-    pub const fn milliseconds(self, units: u32) -> u64 {
-        (self.base + units as u64) * self.unit_ms
-    }
-}
 
 /// The loaded programs with their maps and attachments. Dropping it detaches the programs and frees
 /// everything.
@@ -51,7 +34,6 @@ pub struct Program {
     generations: Generations,
     /// Attachments, each with its action, by interface index.
     links: BTreeMap<u32, (XdpLink, Action)>,
-    time: TimeUnits,
     /// What was fixed when it was loaded.
     options: Options,
 }
@@ -90,7 +72,7 @@ impl Program {
     }
 
     fn load_object_for(kernel: Kernel, object: &[u8], options: &Options) -> Result<Self, ProgramError> {
-        let Prepared { mut ebpf, shape, time_base_units } =
+        let Prepared { mut ebpf, shape } =
             Prepared::new(kernel, object, options, VerifierLogLevel::default())?;
         #[cfg(feature = "kernel-log")]
         crate::kernel::log::follow(&mut ebpf);
@@ -106,16 +88,9 @@ impl Program {
             Map::Array(map) => ControlPage::new(map).map_err(ProgramError::Control)?,
             _ => return Err(ProgramError::Object("CONTROL is not an array")),
         };
-        let unit_ms = u64::try_from(options.compiled.time_unit.as_millis()).unwrap_or(u64::MAX);
-        let mut program = Self {
-            ebpf,
-            control,
-            generations,
-            links: BTreeMap::new(),
-            time: TimeUnits { base: time_base_units, unit_ms },
-            options: options.clone(),
-        };
-        program.control.set_realtime_offset(clock::realtime_offset_ns());
+        let mut program =
+            Self { ebpf, control, generations, links: BTreeMap::new(), options: options.clone() };
+        program.date_first_generation();
         Ok(program)
     }
 
@@ -236,7 +211,8 @@ impl Program {
     /// Sets the time of later packets, in milliseconds since 1970, for [`Clock::Control`]. A time before the
     /// base becomes the base. A time that does not fit becomes the last one that does.
     pub fn set_time(&mut self, milliseconds: u64) {
-        let units = (milliseconds / self.time.unit_ms.max(1)).saturating_sub(self.time.base);
+        let TimeUnits { base, unit_ms } = self.time();
+        let units = (milliseconds / unit_ms.max(1)).saturating_sub(base);
         let seconds = milliseconds / 1000;
         self.control
             .set_time(u32::try_from(units).unwrap_or(u32::MAX), u32::try_from(seconds).unwrap_or(u32::MAX));
@@ -245,7 +221,23 @@ impl Program {
     /// Makes a time, in milliseconds since 1970, the first that a slot can store, for [`Clock::Control`].
     /// Drain all earlier packets first.
     pub fn set_time_base(&mut self, milliseconds: u64) {
-        self.time.base = milliseconds / self.time.unit_ms.max(1);
+        let base_units = milliseconds / self.time().unit_ms.max(1);
+        self.generations.set_first_clock(WallClock { base_units, ..WallClock::default() });
+    }
+
+    /// Gives the current generation the wall clock as it is now. Call it before the program is attached: the
+    /// generation must hold no packet, and none must be on its way.
+    pub fn date_first_generation(&mut self) {
+        if let Some(clock) = self.clock_now() {
+            self.generations.set_first_clock(clock);
+        }
+    }
+
+    /// The wall clock for a generation that begins now, unless time comes from the control page.
+    fn clock_now(&self) -> Option<WallClock> {
+        let Options { clock, clocks, .. } = &self.options;
+        (*clock == Clock::Tick)
+            .then(|| WallClock::now(&**clocks, self.options.time_unit_ns(), self.generations.clock()))
     }
 
     /// The policy, in the form that the program applies.
@@ -254,18 +246,32 @@ impl Program {
         &self.options.compiled
     }
 
-    /// The generations, for flips and drains.
+    /// The generations, for flips and drains. The generation that a flip begins has the wall clock as it is now:
+    /// somebody may have set it.
     pub fn generations(&mut self) -> &mut Generations {
-        // Somebody may have set the wall clock. The kernel program adds this difference to its monotonic
-        // clock.
-        self.control.set_realtime_offset(clock::realtime_offset_ns());
+        if let Some(clock) = self.clock_now() {
+            self.generations.set_clock(clock);
+        }
         &mut self.generations
     }
 
-    /// How to read the time units in slots.
+    /// The wall clock of the current generation.
     #[must_use]
-    pub const fn time(&self) -> TimeUnits {
-        self.time
+    pub const fn wall_clock(&self) -> WallClock {
+        self.generations.clock()
+    }
+
+    /// The clocks from which the agent tells the program the wall clock.
+    #[must_use]
+    pub const fn clocks(&self) -> &Arc<dyn Clocks> {
+        &self.options.clocks
+    }
+
+    /// How to read the time units in slots of the current generation. The next flip begins one that may differ.
+    #[must_use]
+    pub fn time(&self) -> TimeUnits {
+        let unit_ms = u64::try_from(self.compiled().time_unit.as_millis()).unwrap_or(u64::MAX);
+        TimeUnits { base: self.generations.clock().base_units, unit_ms }
     }
 
     /// The program as the kernel describes it.

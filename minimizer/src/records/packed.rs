@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use minimizer_common::tuple::Slot;
 
-use crate::kernel::program::TimeUnits;
+use crate::kernel::wall_clock::TimeUnits;
 use crate::policy::compile::CompiledPolicy;
 use crate::records::merge::{Flow, Merge};
 use crate::records::record::Record;
@@ -219,7 +219,7 @@ mod tests {
     use minimizer_common::tuple::{Slot, Tags, Tuple};
 
     use super::{Narrow, Packing, SlotDecoder};
-    use crate::kernel::program::TimeUnits;
+    use crate::kernel::wall_clock::TimeUnits;
     use crate::policy::compile::CompiledPolicy;
     use crate::records::merge::Flow as _;
 

@@ -111,6 +111,7 @@ pub(crate) mod tests {
             "minimizer_policy_reload_failures_total 34",
             "minimizer_mandate_valid_from_timestamp_seconds 1690000001.0",
             "minimizer_mandate_valid_until_timestamp_seconds 1710000002.0",
+            "minimizer_mandate_paused 0",
             "minimizer_mandate_remaining_seconds 2.0",
             r#"minimizer_protocol_packets_total{interface="eth\"0\\",ip_version="4",protocol="udp"} 43"#,
             r#"minimizer_protocol_packets_total{interface="gone",ip_version="6",protocol="other"} 0"#,

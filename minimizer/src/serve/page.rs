@@ -101,6 +101,9 @@ fn header(report: &Report) -> Markup {
             p.over { "Policy in force" }
             h1 { (report.policy.name) }
             (policy::mandate(&report.policy))
+            @if let Some(reason) = &report.policy.paused {
+                p.bad { "Paused: " (reason) }
+            }
             @if let Some(error) = &report.policy.reload_error {
                 p.bad { "The latest reload failed, and this policy stays: " (error) }
             }

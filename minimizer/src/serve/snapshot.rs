@@ -39,6 +39,8 @@ pub struct Snapshot {
     pub watched: Vec<Watched>,
     /// Interfaces that are selected but have no slot, because all slots are taken.
     pub refused: usize,
+    /// Why nothing is attached although the mandate has not ended.
+    pub paused: Option<String>,
     /// Totals since the start.
     pub ledger: Ledger,
     /// How full the generation of the last drain was.
@@ -99,6 +101,7 @@ impl Snapshot {
             started: SystemTime::now(),
             interval: options.interval,
             watched: Vec::new(),
+            paused: None,
             refused: 0,
             ledger: Ledger::new(Vec::new()),
             occupancy: Occupancy::empty(shape),
@@ -113,6 +116,7 @@ impl Snapshot {
     fn progressed(&mut self, progress: &Progress<'_>) {
         self.advance(progress.ledger);
         self.watched.clone_from(&progress.watched);
+        self.paused = progress.paused.map(str::to_owned);
         self.refused = progress.refused;
         if let Some((totals, duration)) = progress.drained {
             self.occupancy = totals.occupancy;
@@ -181,8 +185,14 @@ mod tests {
         let mut later = older.clone();
         later.add_exported(Counts { packets: 2, octets: 400 }, Counts::default());
         snapshot.advance(&later);
-        let progress =
-            Progress { ledger: &older, watched: Vec::new(), refused: 0, drained: None, costs: Vec::new() };
+        let progress = Progress {
+            ledger: &older,
+            watched: Vec::new(),
+            paused: None,
+            refused: 0,
+            drained: None,
+            costs: Vec::new(),
+        };
         snapshot.progressed(&progress);
         assert_eq!(snapshot.ledger.exported().packets, 96);
         assert!(snapshot.watched.is_empty());

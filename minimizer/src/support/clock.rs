@@ -1,8 +1,40 @@
 //! The clocks that the agent and the kernel program must agree on.
 
+use std::fmt::Debug;
+
 use rustix::time::{ClockId, clock_getres, clock_gettime};
 
 const NS_PER_SECOND: u64 = 1_000_000_000;
+/// Readings of the two clocks, of which the closest pair counts: the scheduler may come between any two calls.
+const READINGS: usize = 3;
+
+/// Where the agent reads the time. Tests give it clocks that they can set.
+pub trait Clocks: Debug + Send + Sync {
+    /// The wall clock: nanoseconds since 1970. Anybody with the privilege can set it.
+    fn realtime_ns(&self) -> u64;
+    /// The clock that the kernel program reads. Nobody can set it, and it stands still while the machine is suspended.
+    fn monotonic_ns(&self) -> u64;
+    /// Time since the machine was booted. Nobody can set it, and it runs on while the machine is suspended.
+    fn boottime_ns(&self) -> u64;
+}
+
+/// The clocks of this machine.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SystemClocks;
+
+impl Clocks for SystemClocks {
+    fn realtime_ns(&self) -> u64 {
+        realtime_ns()
+    }
+
+    fn monotonic_ns(&self) -> u64 {
+        nanoseconds(clock_gettime(ClockId::Monotonic))
+    }
+
+    fn boottime_ns(&self) -> u64 {
+        nanoseconds(clock_gettime(ClockId::Boottime))
+    }
+}
 
 /// Nanoseconds since 1970.
 #[must_use]
@@ -10,11 +42,16 @@ pub fn realtime_ns() -> u64 {
     nanoseconds(clock_gettime(ClockId::Realtime))
 }
 
-/// What to add to the monotonic clock, which the kernel program reads, for wall-clock time.
+/// What must be added to the monotonic clock, which the kernel program reads, to get wall-clock time. The sum wraps.
 #[must_use]
-pub fn realtime_offset_ns() -> u64 {
-    let monotonic = nanoseconds(clock_gettime(ClockId::Monotonic));
-    realtime_ns().saturating_sub(monotonic)
+pub fn realtime_offset_ns(clocks: &dyn Clocks) -> u64 {
+    let read = || {
+        let before = clocks.monotonic_ns();
+        let wall = clocks.realtime_ns();
+        (clocks.monotonic_ns().saturating_sub(before), wall.wrapping_sub(before))
+    };
+    let first = read();
+    (1..READINGS).map(|_| read()).fold(first, std::cmp::min).1
 }
 
 /// Length of the kernel's timer tick: the resolution of its coarse clocks.

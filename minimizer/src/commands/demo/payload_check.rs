@@ -116,6 +116,7 @@ fn load(compiled: &Arc<CompiledPolicy>) -> Result<Program, ProgramError> {
         clock: Clock::Control,
         hash_keys: Some(hash_keys),
         compiled: Arc::clone(compiled),
+        ..Options::default()
     };
     let mut program = Program::load(&options)?;
     program.watch(IF_INDEX, 0)?;

@@ -6,15 +6,14 @@ use std::sync::Arc;
 use thiserror::Error;
 use tracing::{error, info};
 
+use super::load;
 use super::sinks::{self, UnknownRecipient};
-use super::{load, permit};
 use crate::agent::Reloader;
 use crate::agent::error::AgentError;
 use crate::commands::policy_choice::{PolicyChoice, PolicyChoiceError};
 use crate::delivery::accounting::Accounting;
 use crate::kernel::error::ProgramError;
 use crate::policy::compile::CompiledPolicy;
-use crate::policy::mandate::MandateError;
 use crate::serve::snapshot::Published;
 
 /// Why a reload failed; the policy in force stays.
@@ -26,9 +25,6 @@ enum ReloadError {
     /// The policy lacks the recipient of a sink.
     #[error(transparent)]
     Sink(#[from] UnknownRecipient),
-    /// The policy's mandate does not permit collection now.
-    #[error(transparent)]
-    Mandate(#[from] MandateError),
     /// The policy's program does not load.
     #[error(transparent)]
     Program(#[from] ProgramError),
@@ -71,7 +67,6 @@ impl Reload {
 
     fn try_to_reload(&self) -> Result<(Arc<CompiledPolicy>, String), ReloadError> {
         let compiled = self.choice.reload()?;
-        permit(&compiled)?;
         sinks::check(&self.accounting, &compiled.policy)?;
         let program = load(self.flows_per_cpu, &compiled)?;
         let program_tag = program.tag()?;

@@ -19,7 +19,7 @@ use crate::delivery::loss::Loss;
 use crate::delivery::queue::Queue;
 use crate::delivery::sink::{CHUNK_RECORDS_MAX, Heading, Losses, Sink, SinkError, Taken};
 use crate::delivery::waiting::Bounds;
-use crate::kernel::program::TimeUnits;
+use crate::kernel::wall_clock::TimeUnits;
 use crate::policy::compile::CompiledPolicy;
 use crate::policy::field::Fields;
 use crate::records::drain::{InterfaceTotals, Totals};

@@ -112,6 +112,7 @@ pub(crate) fn example() -> Snapshot {
         started: SystemTime::UNIX_EPOCH + Duration::from_millis(1_700_000_000_250),
         interval: Duration::from_millis(2500),
         watched,
+        paused: None,
         refused: 8,
         ledger,
         occupancy,

@@ -23,6 +23,9 @@ pub struct PolicyReport {
     /// When the mandate ends. The agent ends then too.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub valid_until: Option<Timestamp>,
+    /// Why nothing is attached although the mandate has not ended: the clock of the host is wrong.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub paused: Option<String>,
     /// Prefixes of its scope.
     pub prefixes: usize,
     /// Indicators, expired ones included.
@@ -37,7 +40,7 @@ pub struct PolicyReport {
 }
 
 impl PolicyReport {
-    pub(super) fn new(policy: &PolicyInForce, reloads: &Reloads) -> Self {
+    pub(super) fn new(policy: &PolicyInForce, reloads: &Reloads, paused: Option<&str>) -> Self {
         let mandate = policy.mandate.as_ref();
         Self {
             name: policy.name.clone(),
@@ -46,6 +49,7 @@ impl PolicyReport {
             mandate: mandate.map(|mandate| mandate.id.clone()),
             valid_from: mandate.map(|mandate| mandate.valid_from),
             valid_until: mandate.map(|mandate| mandate.valid_until),
+            paused: paused.map(str::to_owned),
             prefixes: policy.prefixes,
             indicators: policy.indicators,
             reloads: reloads.succeeded,

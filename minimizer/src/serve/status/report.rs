@@ -63,7 +63,7 @@ impl Report {
             object_sha256: snapshot.build.object_digest.clone(),
             program_tag: snapshot.build.program_tag.clone(),
             process: std::process::id(),
-            policy: PolicyReport::new(&snapshot.policy, &snapshot.reloads),
+            policy: PolicyReport::new(&snapshot.policy, &snapshot.reloads, snapshot.paused.as_deref()),
             started_milliseconds: milliseconds(started),
             uptime_milliseconds: milliseconds(wall.duration_since(snapshot.started).unwrap_or_default()),
             ready: not_ready.is_none(),

@@ -45,6 +45,9 @@ impl Report {
         if let Some(error) = &self.policy.reload_error {
             lines.push("", &format!("the latest reload failed, and this policy stays: {error}"));
         }
+        if let Some(reason) = &self.policy.paused {
+            lines.push("", &format!("paused: {reason}"));
+        }
         lines.push(
             "ready",
             &self.not_ready.as_ref().map_or("yes".to_owned(), |reason| format!("no: {reason}")),

@@ -47,6 +47,11 @@ impl Families<'_> {
             seconds(mandate.valid_until),
         )?;
         self.gauge(
+            "minimizer_mandate_paused",
+            "Whether nothing is attached because the clock of the host is wrong: 1 for yes, 0 for no",
+            u64::from(snapshot.paused.is_some()),
+        )?;
+        self.gauge(
             "minimizer_mandate_remaining_seconds",
             "Time until the mandate ends and the agent with it, by the clock of its host",
             seconds(mandate.valid_until) - unix_seconds(time),
