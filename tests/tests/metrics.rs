@@ -218,7 +218,7 @@ fn mandated(folder: &Path) -> Result<std::path::PathBuf> {
     Ok(policy)
 }
 
-/// The expressions of the dashboard with the titles of their panels, with all that can be choice choice.
+/// The expressions of the dashboard with the titles of their panels, with all that can be chosen chosen.
 fn dashboard() -> Result<Vec<(String, String)>> {
     let text = fs::read_to_string(Path::new(ROOT).join("deploy/grafana/minimizer.json"))?;
     let dashboard: Value = serde_json::from_str(&text)?;

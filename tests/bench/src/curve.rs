@@ -1,6 +1,6 @@
 //! Where flows end up as a table fills, computed with the table's own code and without a kernel.
 //!
-//! What was choice, groups of eight with a second choice, stands beside what was not: fewer ways, no
+//! What was chosen, groups of eight with a second choice, stands beside what was not: fewer ways, no
 //! second choice. A group of fewer ways is one in which the other slots are taken from the start.
 
 use minimizer_common::generation::{Group, Shape, WAYS};
@@ -28,7 +28,7 @@ pub struct Layout {
     pub second_choice: bool,
 }
 
-/// What was choice, and then what was not.
+/// What was chosen, and then what was not.
 pub const LAYOUTS: [Layout; 4] = [
     Layout { ways: 8, second_choice: true },
     Layout { ways: 8, second_choice: false },

@@ -17,7 +17,7 @@ const FLOWS_PER_CPU: u32 = 8192;
 pub struct Variant {
     /// Its name in the report.
     pub name: String,
-    /// What is choice.
+    /// What is chosen.
     pub options: Options,
     /// What is taken for granted of the kernel.
     pub kernel: Kernel,
