@@ -1,7 +1,7 @@
 //! The worker: the thread that drains the program in force, follows the interfaces and reloads.
 
 use std::sync::{Arc, mpsc};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use tracing::warn;
@@ -19,6 +19,7 @@ use crate::kernel::program::Program;
 use crate::records::drain::{Totals, drain};
 use crate::records::packed::{Packing, SlotDecoder};
 use crate::records::terms::{Keyring, Terms};
+use crate::support::clock;
 
 /// A reload that somebody asks for: the new program, and who waits for the result.
 pub(super) struct Reload {
@@ -69,7 +70,7 @@ impl<F: FnMut(&Progress<'_>)> Worker<F> {
             events,
             packing: Packing::default(),
             if_indices: Vec::new(),
-            drained_ms: now_ms(),
+            drained_ms: clock::realtime_ms(),
             batches: 0,
             seen: Vec::new(),
             accounting,
@@ -160,7 +161,7 @@ impl<F: FnMut(&Progress<'_>)> Worker<F> {
     /// When and where the present batch is drained.
     fn origin(&mut self, losses: Losses) -> Origin {
         self.batches += 1;
-        let begin_ms = std::mem::replace(&mut self.drained_ms, now_ms());
+        let begin_ms = std::mem::replace(&mut self.drained_ms, clock::realtime_ms());
         let attached =
             self.slots.watched().into_iter().filter_map(|watched| {
                 Some(Interface { index: watched.attached?.if_index, name: watched.name })
@@ -282,9 +283,4 @@ fn write_unwatched(slots: &InterfaceSlots, ledger: &mut Ledger) {
     for (slot, (name, unwatched)) in slots.unwatched().enumerate() {
         ledger.enter(slot, name, unwatched);
     }
-}
-
-fn now_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }

@@ -3,11 +3,18 @@
 use rustix::time::{ClockId, clock_getres, clock_gettime};
 
 const NS_PER_SECOND: u64 = 1_000_000_000;
+const NS_PER_MS: u64 = 1_000_000;
 
 /// Nanoseconds since 1970.
 #[must_use]
 pub fn realtime_ns() -> u64 {
     nanoseconds(clock_gettime(ClockId::Realtime))
+}
+
+/// Milliseconds since 1970.
+#[must_use]
+pub fn realtime_ms() -> u64 {
+    realtime_ns() / NS_PER_MS
 }
 
 /// What to add to the monotonic clock, which the kernel program reads, for wall-clock time.
