@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver};
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use jiff::Timestamp;
 use minimizer::agent::error::AgentError;
 use minimizer::agent::progress::Progress;
@@ -19,12 +19,12 @@ use minimizer::kernel::prepared::Options;
 use minimizer::kernel::program::Program;
 use minimizer::policy::compile::CompiledPolicy;
 use minimizer::policy::mandate::MandateError;
-use minimizer::records::drain::{Records, drain};
 use minimizer::records::keys::Keys;
 use minimizer::records::record::Record;
 use minimizer::records::terms::Keyring;
 use minimizer::support::clock::Clocks as _;
 use tests::clocks::SetClocks;
+use tests::drained::drained;
 use tests::network::Network;
 
 const HOUR: i64 = 3600;
@@ -37,17 +37,6 @@ fn frame() -> Vec<u8> {
     frame.extend([0x12, 0x34, 0, 53, 0, 26, 0, 0]);
     frame.resize(60, 0);
     frame
-}
-
-/// Flips, and returns the one record of the generation that was written.
-fn drained(program: &mut Program) -> Result<Record> {
-    let time = program.time();
-    let mut records = Records::new(vec![1]);
-    let mut quiet = program.generations().flip()?;
-    drain(&mut quiet, &mut records, |units| time.milliseconds(units));
-    let records = records.take();
-    ensure!(records.len() == 1, "{} records", records.len());
-    records.first().copied().context("a record")
 }
 
 /// Runs packets while the wall clock goes through these steps, in seconds from the machine's clock.
@@ -65,7 +54,10 @@ fn follow(compiled: Arc<CompiledPolicy>, steps: &[i64]) -> Result<()> {
         clocks.set_ahead(*step);
         // By the clock of its generation, although the clock has been set before the flip.
         program.run(&frame())?;
-        let Record { packets, start_ms, end_ms, .. } = drained(&mut program)?;
+        let (records, _) = drained(&mut program, &[1])?;
+        let &[Record { packets, start_ms, end_ms, .. }] = records.as_slice() else {
+            bail!("{} records", records.len());
+        };
         let case = format!("{step} s, unit {unit_ms} ms: {start_ms} to {end_ms}, sent at {earliest_ms}");
         assert_eq!((packets, start_ms % unit_ms, end_ms % unit_ms), (2, 0, 0), "{case}");
         // The remembered unit is used for one tick too long at the most.

@@ -80,7 +80,8 @@ pub fn account<const TUNNELS: bool>(context: &XdpContext) -> Option<u8> {
     let if_index = unsafe { (*context.ctx).ingress_ifindex };
     let position = interface_position(if_index, control.interface_multiplier);
     let Some(interface) = InterfaceEntry(control.interfaces[position]).slot_of(if_index) else {
-        return unknown_interface(context.ctx, run.generation, run.first_block);
+        let is_counted = count_unknown(context.ctx, run.generation, run.first_block);
+        return is_counted.then_some(Outcome::UnknownInterface as u8);
     };
     let counters = run.interface(interface)?;
 
@@ -100,14 +101,15 @@ pub fn account<const TUNNELS: bool>(context: &XdpContext) -> Option<u8> {
     Some(ended.0 as u8)
 }
 
-/// Counts a frame of an interface that nobody watches. It reads no octet of the frame.
+/// Counts a frame of an interface that nobody watches. It reads no octet of the frame. Returns `false`, which never
+/// happens, if a map is empty. A truth value fits in a register; an optional number would be returned in memory.
 #[inline(never)]
-fn unknown_interface(context: *mut xdp_md, generation: &'static Generation, first_block: u32) -> Option<u8> {
-    let counters = Run { generation, first_block }.interface(UNKNOWN_INTERFACE)?;
+fn count_unknown(context: *mut xdp_md, generation: &'static Generation, first_block: u32) -> bool {
+    let Some(counters) = (Run { generation, first_block }).interface(UNKNOWN_INTERFACE) else { return false };
     counters.seen_packets += 1;
     counters.seen_octets += u64::from(XdpFrame::of(context).octets());
     counters.outcomes[Outcome::UnknownInterface as usize] += 1;
-    Some(Outcome::UnknownInterface as u8)
+    true
 }
 
 /// How the walk of a frame ended: the number of an outcome, or a packet inside a tunnel. It is one word,

@@ -14,7 +14,7 @@ use crate::agent::error::AgentError;
 use crate::agent::events::{Events, Waker};
 use crate::agent::progress::Progress;
 use crate::agent::time_mark::TimeMark;
-use crate::agent::worker::{Reload, Worker};
+use crate::agent::worker::{Reload, Requests, Worker};
 use crate::delivery::accounting::Accounting;
 use crate::interfaces::netlink::LinkNotifications;
 use crate::interfaces::selection::Selection;
@@ -74,8 +74,9 @@ impl Agent {
         let waker = Arc::new(waker);
         let slots = InterfaceSlots::new(options.selection, options.mode, options.force_tap)?;
         // The receiver ends with the worker. Reloads that still wait are dropped with it, and who asked is told.
-        let (reloads, waiting) = mpsc::channel();
-        let worker = Worker::start(program, keyring, slots, events, accounting, mark, waiting, observe)?;
+        let (reloads, asked) = mpsc::channel();
+        let requests = Requests { events, reloads: asked };
+        let worker = Worker::start(program, keyring, slots, requests, accounting, mark, observe)?;
         let drain = thread::Builder::new()
             .name("drain".to_owned())
             .spawn(move || worker.work(options.interval))

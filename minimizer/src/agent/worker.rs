@@ -30,13 +30,20 @@ pub(super) struct Reload {
     pub(super) asker: mpsc::Sender<Result<(), AgentError>>,
 }
 
+/// What the drain thread is asked for.
+pub(super) struct Requests {
+    pub(super) events: Events,
+    /// One for each [`Event::Reload`].
+    pub(super) reloads: mpsc::Receiver<Reload>,
+}
+
 /// The state of the drain thread.
 pub(super) struct Worker<F> {
     program: Program,
     keyring: Keyring,
     terms: Arc<Terms>,
     slots: InterfaceSlots,
-    events: Events,
+    requests: Requests,
     packing: Packing,
     /// Index of the interface by slot number.
     if_indices: Vec<u32>,
@@ -50,7 +57,6 @@ pub(super) struct Worker<F> {
     seen: Vec<u64>,
     accounting: Accounting,
     mark: TimeMark,
-    reloads: mpsc::Receiver<Reload>,
     observe: F,
 }
 
@@ -60,10 +66,9 @@ impl<F: FnMut(&Progress<'_>)> Worker<F> {
         program: Program,
         mut keyring: Keyring,
         slots: InterfaceSlots,
-        events: Events,
+        requests: Requests,
         accounting: Accounting,
         mark: TimeMark,
-        reloads: mpsc::Receiver<Reload>,
         observe: F,
     ) -> Result<Self, AgentError> {
         let terms = keyring.terms(program.compiled(), Timestamp::now())?;
@@ -74,7 +79,7 @@ impl<F: FnMut(&Progress<'_>)> Worker<F> {
             keyring,
             terms,
             slots,
-            events,
+            requests,
             packing: Packing::default(),
             if_indices: Vec::new(),
             drained_ms: 0,
@@ -82,7 +87,6 @@ impl<F: FnMut(&Progress<'_>)> Worker<F> {
             seen: Vec::new(),
             accounting,
             mark,
-            reloads,
             observe,
         };
         worker.prepare_first_generation();
@@ -109,7 +113,7 @@ impl<F: FnMut(&Progress<'_>)> Worker<F> {
         loop {
             let again = self.follow_mandate()?;
             let deadline = [self.slots.next_look(), again].into_iter().flatten().fold(next, Instant::min);
-            match self.events.wait(deadline).map_err(AgentError::Wait)? {
+            match self.requests.events.wait(deadline).map_err(AgentError::Wait)? {
                 Event::Stop => return Ok(()),
                 Event::Reload => self.reload()?,
                 Event::Links(since) => self.follow_interfaces(since, false)?,
@@ -238,7 +242,7 @@ impl<F: FnMut(&Progress<'_>)> Worker<F> {
     /// Reloads: puts the new program into force. If the kernel refuses it, who asked is told, and the current one stays. An
     /// error here ends the agent.
     fn reload(&mut self) -> Result<(), AgentError> {
-        let Ok(Reload { program, asker }) = self.reloads.try_recv() else { return Ok(()) };
+        let Ok(Reload { program, asker }) = self.requests.reloads.try_recv() else { return Ok(()) };
         let result = match self.permit(&program) {
             Ok(()) => self.put_in_force(program)?.map_or(Ok(()), |error| Err(error.into())),
             Err(error) => Err(error),

@@ -1,12 +1,12 @@
 //! The account of a sink: what it was offered, and what became of each packet in it.
 
 use std::collections::BTreeMap;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
 use crate::delivery::loss::Loss;
 use crate::delivery::tally::{Portion, Tally};
+use crate::support::clock;
 
 /// Why a sink does not work at the moment.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -117,7 +117,7 @@ impl Account {
         self.failures += 1;
         let since_milliseconds = match &self.failing {
             Some(failing) => failing.since_milliseconds,
-            None => now_milliseconds(),
+            None => clock::realtime_ms(),
         };
         let (reason, message) = (loss.name().to_owned(), message.to_owned());
         self.failing = Some(Failing { since_milliseconds, reason, message, loss: Some(loss) });
@@ -129,11 +129,6 @@ impl Account {
     }
 
     pub(super) fn succeed(&mut self) {
-        self.last_success_milliseconds = Some(now_milliseconds());
+        self.last_success_milliseconds = Some(clock::realtime_ms());
     }
-}
-
-fn now_milliseconds() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }

@@ -63,7 +63,7 @@ const BLIND: &str =
 #[derive(Debug)]
 struct Blind {
     next_attempt: Instant,
-    pause: Duration,
+    backoff: Backoff,
 }
 
 /// The state of the interface.
@@ -174,16 +174,18 @@ impl InterfaceSlot {
         }
     }
 
+    /// Books the open gap as unwatched, and returns its length in seconds.
+    fn close_gap(&mut self, now: Instant) -> Option<f64> {
+        let gap = now.saturating_duration_since(self.gap.take()?);
+        self.unwatched.time += gap;
+        Some(gap.as_secs_f64())
+    }
+
     /// Records that the program is attached.
     pub fn attach(&mut self, attached: Attached, link: &Link, is_start: bool) {
         let now = Instant::now();
-        match self.gap.take() {
-            Some(since) => {
-                let gap = now.saturating_duration_since(since);
-                self.unwatched.time += gap;
-                let seconds = gap.as_secs_f64();
-                info!("{} is watched again; it was not for {seconds:.3} s", link.name);
-            }
+        match self.close_gap(now) {
+            Some(seconds) => info!("{} is watched again; it was not for {seconds:.3} s", link.name),
             None if is_start => {}
             None => info!("{} is new, and watched", link.name),
         }
@@ -219,11 +221,8 @@ impl InterfaceSlot {
         match self.blindness.observe(now, received, seen) {
             Sight::Sees => {
                 if self.blind.take().is_some()
-                    && let Some(since) = self.gap.take()
+                    && let Some(seconds) = self.close_gap(now)
                 {
-                    let gap = now.saturating_duration_since(since);
-                    self.unwatched.time += gap;
-                    let seconds = gap.as_secs_f64();
                     info!("{} is seen again; it was not for {seconds:.3} s", self.name);
                 }
                 false
@@ -237,12 +236,11 @@ impl InterfaceSlot {
                          does",
                         self.name
                     );
-                    Blind { next_attempt: now, pause: BLIND_PAUSE_MIN }
+                    Blind { next_attempt: now, backoff: Backoff::new(BLIND_PAUSE_MIN, BLIND_PAUSE_MAX) }
                 });
                 let is_due = blind.next_attempt <= now;
                 if is_due {
-                    blind.next_attempt = now + blind.pause;
-                    blind.pause = (blind.pause * 2).min(BLIND_PAUSE_MAX);
+                    blind.next_attempt = now + blind.backoff.fail();
                 }
                 self.open_gap(since);
                 is_due

@@ -4,6 +4,7 @@ use std::fmt::Debug;
 
 use rustix::time::{ClockId, clock_getres, clock_gettime};
 
+const NS_PER_MS: u64 = 1_000_000;
 const NS_PER_SECOND: u64 = 1_000_000_000;
 /// Readings of the two clocks, of which the closest pair counts: the scheduler may come between any two calls.
 const READINGS: usize = 3;
@@ -40,6 +41,12 @@ impl Clocks for SystemClocks {
 #[must_use]
 pub fn realtime_ns() -> u64 {
     nanoseconds(clock_gettime(ClockId::Realtime))
+}
+
+/// Milliseconds since 1970.
+#[must_use]
+pub fn realtime_ms() -> u64 {
+    realtime_ns() / NS_PER_MS
 }
 
 /// What must be added to the monotonic clock, which the kernel program reads, to get wall-clock time. The sum wraps.

@@ -24,7 +24,6 @@ const WORK_MAX: Duration = Duration::from_millis(300);
 const LOOK_AGAIN: Duration = Duration::from_secs(60 * 60);
 /// Time until it is tried again after a failure.
 const TRY_AGAIN: Duration = Duration::from_secs(60);
-const NS_PER_MS: u64 = 1_000_000;
 const MS_PER_SECOND: u64 = 1000;
 
 /// The whole files of a sink, and how long each is kept.
@@ -121,7 +120,7 @@ impl Retention {
         let now = Instant::now();
         let next = if self.unread.is_empty() {
             let end_ms = self.kept.iter().filter_map(|kept| self.end_ms(kept)).min()?;
-            let left = Duration::from_millis(end_ms.saturating_sub(now_ms()));
+            let left = Duration::from_millis(end_ms.saturating_sub(clock::realtime_ms()));
             now + left.min(LOOK_AGAIN)
         } else {
             now
@@ -158,7 +157,7 @@ impl Retention {
                 return Ok(());
             }
         }
-        let now_ms = now_ms();
+        let now_ms = clock::realtime_ms();
         let is_over = |kept: &Kept| self.end_ms(kept).is_some_and(|end| end <= now_ms);
         let over: Vec<usize> = (0..self.kept.len()).rev().filter(|at| is_over(&self.kept[*at])).collect();
         for position in over {
@@ -230,8 +229,4 @@ pub(super) fn note(directory: &Path, deletion: &Deletion<'_>) -> Result<(), File
         file.sync_data()
     };
     write().map_err(FileError::io("write to", &path))
-}
-
-fn now_ms() -> u64 {
-    clock::realtime_ns() / NS_PER_MS
 }
