@@ -1,7 +1,7 @@
 //! The time of a packet: from the kernel's tick, or from the agent.
 
 use aya_ebpf::helpers::generated::{bpf_jiffies64, bpf_ktime_get_ns};
-use minimizer_common::generation::InterfaceCounters;
+use minimizer_common::generation::{CpuState, InterfaceCounters};
 use minimizer_common::plan::Steps;
 use minimizer_common::settings::{CLOCK_CONTROL, Control, clock};
 
@@ -38,22 +38,28 @@ pub fn now(counters: &mut InterfaceCounters, run: &Run, control: &Control, steps
     // SAFETY: the helper has no arguments.
     let tick = unsafe { bpf_jiffies64() };
     if tick >= counters.clock_until_tick {
-        let state = run.state()?;
-        // SAFETY: the helper has no arguments.
-        let now_ns = unsafe { bpf_ktime_get_ns() }.wrapping_add(state.realtime_offset_ns);
-        let unit_ns = setting!(time_unit_ns);
-        let units = now_ns.checked_div(unit_ns).unwrap_or(0);
-        let mut left_ns = (units + 1) * unit_ns - now_ns;
-        let mut seconds = 0;
-        if has_seconds {
-            seconds = now_ns / NS_PER_SECOND;
-            left_ns = left_ns.min((seconds + 1) * NS_PER_SECOND - now_ns);
-        }
-        let units = saturated(units.saturating_sub(state.time_base_units));
-        counters.clock = clock(units, saturated(seconds));
-        counters.clock_until_tick = tick + 1 + left_ns.checked_div(setting!(tick_ns)).unwrap_or(0);
+        remember(counters, run.state()?, tick, has_seconds);
     }
     Some(read(counters.clock))
+}
+
+/// Reads the precise clock, and remembers its time and until which tick it holds. A function of its own, because it runs
+/// rarely and would cost its caller stack, of which all functions together have 512 octets.
+#[inline(never)]
+fn remember(counters: &mut InterfaceCounters, state: &CpuState, tick: u64, has_seconds: bool) {
+    // SAFETY: the helper has no arguments.
+    let now_ns = unsafe { bpf_ktime_get_ns() }.wrapping_add(state.realtime_offset_ns);
+    let unit_ns = setting!(time_unit_ns);
+    let units = now_ns.checked_div(unit_ns).unwrap_or(0);
+    let mut left_ns = (units + 1) * unit_ns - now_ns;
+    let mut seconds = 0;
+    if has_seconds {
+        seconds = now_ns / NS_PER_SECOND;
+        left_ns = left_ns.min((seconds + 1) * NS_PER_SECOND - now_ns);
+    }
+    let units = saturated(units.saturating_sub(state.time_base_units));
+    counters.clock = clock(units, saturated(seconds));
+    counters.clock_until_tick = tick + 1 + left_ns.checked_div(setting!(tick_ns)).unwrap_or(0);
 }
 
 #[inline(always)]
