@@ -20,10 +20,10 @@ use minimizer::commands::run::RunError;
 use minimizer::commands::text::{self, Output};
 use minimizer::commands::{cli_docs, demo, doctor, reload, replay, run, top};
 use minimizer::serve::http::WebConfigError;
-use minimizer::serve::ledger_file::LedgerOrigin;
-use minimizer::serve::{ledger_file, status};
-use minimizer::support::log;
+use minimizer::serve::ledger_file::{LedgerFile, LedgerOrigin};
+use minimizer::serve::status;
 use minimizer::support::privilege::{self, PrivilegeError, Task};
+use minimizer::support::{log, panics};
 
 /// Wrong usage, as clap says it.
 const EXIT_USAGE: u8 = 2;
@@ -33,19 +33,10 @@ const EXIT_CONFIGURATION: u8 = 78;
 fn main() -> ExitCode {
     // Dropped last: whatever is logged until then is written, as far as the reader takes it.
     let Ok(_log) = log::start() else { return ExitCode::FAILURE };
-    let result = match Cli::parse().verb {
-        Verb::Run(args) => run::run(&args).map_err(Into::into),
-        Verb::Demo(args) => demo(&args),
-        Verb::Replay(args) => replay(&args),
-        Verb::Status(args) => status(&args),
-        Verb::Top(args) => top::top(&args).map_err(Into::into),
-        Verb::Reload(args) => reload(&args),
-        Verb::Doctor(args) => doctor(&args),
-        Verb::Policy(verb) => policy::policy(&verb, &mut io::stdout().lock()).map_err(Into::into),
-        Verb::Completions { shell } => {
-            cli_docs::completions(Cli::command(), shell, &mut io::stdout().lock()).map_err(Into::into)
-        }
-        Verb::Man => cli_docs::man(Cli::command(), &mut io::stdout().lock()).map_err(Into::into),
+    panics::log_them();
+    let result = match panics::answered(|| act(Cli::parse().verb)) {
+        None => return ExitCode::from(panics::EXIT_CODE),
+        Some(result) => result,
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -58,6 +49,23 @@ fn main() -> ExitCode {
     }
 }
 
+fn act(verb: Verb) -> anyhow::Result<()> {
+    match verb {
+        Verb::Run(args) => run::run(&args).map_err(Into::into),
+        Verb::Demo(args) => demo(&args),
+        Verb::Replay(args) => replay(&args),
+        Verb::Status(args) => status(&args),
+        Verb::Top(args) => top::top(&args).map_err(Into::into),
+        Verb::Reload(args) => reload(&args),
+        Verb::Doctor(args) => doctor(&args),
+        Verb::Policy(verb) => policy::policy(&verb, &mut io::stdout().lock()).map_err(Into::into),
+        Verb::Completions { shell } => {
+            cli_docs::completions(Cli::command(), shell, &mut io::stdout().lock()).map_err(Into::into)
+        }
+        Verb::Man => cli_docs::man(Cli::command(), &mut io::stdout().lock()).map_err(Into::into),
+    }
+}
+
 /// Whether all that a verb had to do was to print, and its output was closed. `run` and `demo` do more and say so.
 fn is_output_closed(error: &anyhow::Error) -> bool {
     let output = match error.downcast_ref() {
@@ -67,15 +75,17 @@ fn is_output_closed(error: &anyhow::Error) -> bool {
     output.is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
 }
 
-/// 1 at run time, 2 for wrong usage, 77 without privilege, 78 for bad configuration.
+/// 1 at run time, 2 for wrong usage, 70 after a panic, 77 without privilege, 78 for bad configuration.
 fn exit_code(error: &anyhow::Error) -> u8 {
     let run_error = match error.downcast_ref() {
         Some(DemoError::Run(error)) => Some(error),
         Some(DemoError::Agent(AgentError::Mandate(_))) => return EXIT_CONFIGURATION,
+        Some(DemoError::Agent(AgentError::Panicked)) => return panics::EXIT_CODE,
         _ => error.downcast_ref(),
     };
     match run_error {
         Some(RunError::Privilege(_)) => return PrivilegeError::EXIT_CODE,
+        Some(RunError::Panicked(_) | RunError::Agent(AgentError::Panicked)) => return panics::EXIT_CODE,
         Some(RunError::Settings(SettingsError::NoInterface)) => return EXIT_USAGE,
         Some(
             RunError::Settings(_)
@@ -125,7 +135,7 @@ fn replay(args: &cli::Replay) -> anyhow::Result<()> {
     out.flush()?;
     if let Some(path) = &args.ledger {
         let origin = LedgerOrigin::new(&compiled.policy, replayed.program_tag);
-        ledger_file::write(path, &origin, &replayed.ledger)?;
+        LedgerFile::new(path)?.write(&origin, &replayed.ledger)?;
     }
     match replayed.error {
         Some(error) => Err(error.into()),

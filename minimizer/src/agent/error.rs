@@ -1,5 +1,7 @@
 //! Why the agent does not start, or why it stopped.
 
+use std::time::Duration;
+
 use thiserror::Error;
 
 use crate::interfaces::netlink::NetlinkError;
@@ -39,6 +41,9 @@ pub enum AgentError {
     #[error("the agent is ending")]
     Ending,
     /// The drain thread panicked.
-    #[error("the drain thread ended unexpectedly")]
+    #[error("the drain thread panicked: this is a defect, please report it with the log")]
     Panicked,
+    /// The last drain does not end.
+    #[error("the last drain did not end within {} s; what is in the tables of the kernel is in no record", .0.as_secs())]
+    Hangs(Duration),
 }

@@ -6,6 +6,7 @@ pub mod progress;
 pub mod time_mark;
 mod worker;
 
+use std::panic::{self, AssertUnwindSafe};
 use std::sync::{Arc, mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -76,10 +77,15 @@ impl Agent {
         // The receiver ends with the worker. Reloads that still wait are dropped with it, and who asked is told.
         let (reloads, asked) = mpsc::channel();
         let requests = Requests { events, reloads: asked };
-        let worker = Worker::start(program, keyring, slots, requests, accounting, mark, observe)?;
+        let worker = Worker::start(program, keyring, slots, requests, accounting.clone(), mark, observe)?;
         let drain = thread::Builder::new()
             .name("drain".to_owned())
-            .spawn(move || worker.work(options.interval))
+            .spawn(move || {
+                let worked = panic::catch_unwind(AssertUnwindSafe(|| worker.work(options.interval)));
+                let result = worked.unwrap_or(Err(AgentError::Panicked));
+                end(&accounting, &result);
+                result
+            })
             .map_err(AgentError::Thread)?;
         Ok(Self { waker, reloads, drain: Some(drain) })
     }
@@ -107,6 +113,16 @@ impl Agent {
     fn join(&mut self) -> Result<(), AgentError> {
         self.drain.take().map_or(Ok(()), |drain| drain.join().unwrap_or(Err(AgentError::Panicked)))
     }
+}
+
+/// The drain has ended: says in the ledger whether everything is in it, and closes the queues.
+fn end(accounting: &Accounting, result: &Result<(), AgentError>) {
+    match result {
+        // The last drain comes after the end of a mandate, as after a stop.
+        Ok(()) | Err(AgentError::Mandate(_)) => accounting.lock().complete(),
+        Err(error) => accounting.lock().lacks(&error.to_string()),
+    }
+    accounting.queues().iter().for_each(|queue| queue.close());
 }
 
 impl Drop for Agent {

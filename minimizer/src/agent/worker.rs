@@ -23,6 +23,7 @@ use crate::records::drain::{Totals, drain};
 use crate::records::packed::{Packing, SlotDecoder};
 use crate::records::terms::{Keyring, Terms};
 use crate::support::clock::Clocks;
+use crate::support::panics;
 
 /// A reload that somebody asks for: the new program, and who waits for the result.
 pub(super) struct Reload {
@@ -104,13 +105,17 @@ impl<F: FnMut(&Progress<'_>)> Worker<F> {
         // The flip waits for packets that were in the program when it was detached.
         let last = self.drain();
         self.mark.keep_now();
-        self.accounting.queues().iter().for_each(|queue| queue.close());
-        result.and(last)
+        match (result, last) {
+            // An error of the last drain weighs more: the ledger lacks what it would have found.
+            (Err(AgentError::Mandate(_)), Err(last)) => Err(last),
+            (result, last) => result.and(last),
+        }
     }
 
     fn drain_until_stopped(&mut self, interval: Duration) -> Result<(), AgentError> {
         let mut next = Instant::now() + interval;
         loop {
+            panics::planted("drain");
             let again = self.follow_mandate()?;
             let deadline = [self.slots.next_look(), again].into_iter().flatten().fold(next, Instant::min);
             match self.requests.events.wait(deadline).map_err(AgentError::Wait)? {

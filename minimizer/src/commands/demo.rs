@@ -204,7 +204,8 @@ fn measure(
     }
     let end = Arc::new(Latch::default());
     let stopped = Arc::clone(&end);
-    signals.stop(move || stopped.set()).map_err(RunError::Signals)?;
+    // There are no sinks to hurry.
+    signals.stop(move || stopped.set(), || ()).map_err(RunError::Signals)?;
 
     let sender =
         FrameSender::start(Arc::clone(&traffic), cable.sender.index, None).map_err(DemoError::Send)?;

@@ -1,12 +1,14 @@
 //! `run`: the agent on live interfaces until it is told to stop.
 
+mod ended;
+mod printing;
 mod reload;
 mod sinks;
 mod time_mark;
+mod watchdog;
 
-use std::convert::Infallible;
-use std::io::{self, BufWriter, Write};
-use std::sync::Arc;
+use std::io;
+use std::sync::{Arc, mpsc};
 
 use jiff::Timestamp;
 use signal_hook::consts::SIGHUP;
@@ -17,16 +19,11 @@ use crate::agent::error::AgentError;
 use crate::agent::time_mark::TimeMarkError;
 use crate::agent::{Agent, AgentOptions};
 use crate::commands::cli;
-use crate::commands::live::{Interval, Live, Top};
 use crate::commands::options::{Settings, SettingsError};
 use crate::commands::policy_choice::PolicyChoiceError;
 use crate::commands::signals::Caught;
-use crate::commands::text::{self, Output};
+use crate::commands::text::Output;
 use crate::delivery::accounting::Accounting;
-use crate::delivery::batch::{Batch, Offered};
-use crate::delivery::ledger::Ledger;
-use crate::delivery::loss::Loss;
-use crate::delivery::queue::Queue;
 use crate::interfaces::netlink::{Netlink, NetlinkError};
 use crate::interfaces::selection::{Selection, SelectionError};
 use crate::kernel::error::ProgramError;
@@ -37,13 +34,15 @@ use crate::policy::compile::CompiledPolicy;
 use crate::policy::mandate::MandateError;
 use crate::records::keys::KeyError;
 use crate::serve::http::{ListenError, Listener, Server, Web, WebConfigError};
-use crate::serve::ledger_file::{self, LedgerFileError, LedgerOrigin};
+use crate::serve::ledger_file::{LedgerFileError, LedgerOrigin, LedgerWriter};
 use crate::serve::snapshot::{Published, Snapshot};
 use crate::sinks::stdout;
-use crate::support::log;
+use crate::support::panics;
 use crate::support::privilege::{self, PrivilegeError, Task};
+use ended::Ended;
 use reload::Reload;
 use sinks::{Senders, UnknownRecipient};
+use watchdog::Watchdog;
 
 /// Why `run` does not start, or why it ended.
 #[derive(Debug, Error)]
@@ -93,6 +92,12 @@ pub enum RunError {
     /// The agent does not start, or it stopped.
     #[error(transparent)]
     Agent(#[from] AgentError),
+    /// There are no threads.
+    #[error("cannot start a thread: {0}; look at the limits of processes (ulimit -u, pids.max)")]
+    Threads(#[source] io::Error),
+    /// A thread panicked.
+    #[error("{0}: this is a defect, please report it with the log; the ledger is incomplete")]
+    Panicked(String),
     /// Signals cannot be caught.
     #[error("cannot wait for signals: {0}")]
     Signals(#[source] io::Error),
@@ -133,16 +138,38 @@ pub fn run(args: &cli::Run) -> Result<(), RunError> {
         Accounting::new(sinks::queues(&settings.sinks).into_iter().chain(printed_lane.clone()).collect());
     sinks::check(&accounting, &compiled.policy)?;
     let published = Published::new(Snapshot::starting(&mut program, &options)?);
-    let observed = published.clone();
+    let ledger_file = settings.ledger.as_deref();
+    let ledger_file = ledger_file.map(|path| LedgerWriter::start(path, published.clone())).transpose()?;
+    let (tell, told) = mpsc::channel();
+    let tell = move |ended| {
+        // Nobody waits any more when the process ends.
+        let _unheard = tell.send(ended);
+    };
+    panics::tell({
+        let (tell, published) = (tell.clone(), published.clone());
+        move |said| {
+            published.failed(said);
+            tell(Ended::Panic(said.to_owned()));
+        }
+    });
     // Caught before anything is attached: from here on, a signal always ends with a last drain.
     let signals = Caught::stop_signals().map_err(RunError::Signals)?;
     let reload_signal = Caught::new(&[SIGHUP]).map_err(RunError::Signals)?;
     let senders = Senders::start(&settings.sinks, &accounting, &published).map_err(RunError::Senders)?;
+    let _watchdog = Watchdog::start(accounting.clone(), published.clone()).map_err(RunError::Threads)?;
+    let (observed, due) = (published.clone(), ledger_file.as_ref().map(LedgerWriter::due));
     let agent = Agent::start(program, keyring, options, accounting.clone(), mark, move |progress| {
-        observed.progressed(progress)
+        observed.progressed(progress);
+        if let Some(due) = &due {
+            due.tell();
+        }
     })?;
-    let stopper = agent.stopper();
-    signals.stop(move || stopper.stop()).map_err(RunError::Signals)?;
+    let (stopper, ending) = (agent.stopper(), senders.ending());
+    let stop = {
+        let tell = tell.clone();
+        move || tell(Ended::Stop)
+    };
+    signals.stop(stop, move || ending.cut()).map_err(RunError::Signals)?;
     let reload = Reload {
         choice,
         flows_per_cpu,
@@ -154,32 +181,33 @@ pub fn run(args: &cli::Run) -> Result<(), RunError> {
     let server =
         Server::start(listeners, published.clone(), web, settings.hosts).map_err(RunError::Server)?;
     server.announce();
-    let printed = match (settings.output, &printed_lane) {
-        (Some(output), Some(queue)) => {
-            let printed = print(queue, &accounting, &published, output);
-            // The reader of the output is gone: nobody wants more records.
-            agent.stopper().stop();
-            printed
-        }
-        _ => Ok(()),
-    };
-    let ended = agent.wait();
-    if let Some(queue) = printed_lane {
-        // Batches that came after the output failed are lost, and counted.
-        while let Some(batch) = queue.next_batch() {
-            accounting.lost(&queue, &batch, Loss::Output);
-        }
+    if let (Some(output), Some(queue)) = (settings.output, printed_lane) {
+        let tell = tell.clone();
+        let failed = move |error| tell(Ended::Output(error));
+        let (accounting, published, at_work) = (accounting.clone(), published.clone(), senders.at_work());
+        printing::start(queue, accounting, published, output, at_work, failed).map_err(RunError::Threads)?;
     }
+    ended::tell_of_drain(agent, tell).map_err(RunError::Threads)?;
+    let course = ended::wait(&told, &stopper);
     senders.finish(settings.shutdown_timeout);
-    let ledger = accounting.ledger();
-    // The file first: a closed standard output must not prevent it.
-    if let Some(path) = &settings.ledger {
-        ledger_file::write(path, &LedgerOrigin::of(&published.latest()), &ledger)?;
+    if let Some(said) = &course.panic {
+        accounting.lock().lacks(said);
     }
-    printed
-        .and_then(|()| print_ledger(&ledger, settings.output.unwrap_or(Output::Json)))
-        .map_err(RunError::Output)?;
-    ended?;
+    if let Err(error @ AgentError::Hangs(_)) = &course.drain {
+        accounting.lock().lacks(&error.to_string());
+    }
+    // The file first: nobody who reads the output, or does not, may prevent it.
+    let ledger = accounting.ledger();
+    let filed =
+        ledger_file.map_or(Ok(()), |file| file.finish(LedgerOrigin::of(&published.latest()), ledger.clone()));
+    let output = settings.output.unwrap_or(Output::Json);
+    let printed = course.output.map_or_else(|| printing::print_ledger(&ledger, output), Err);
+    if let Some(said) = course.panic {
+        return Err(RunError::Panicked(said));
+    }
+    course.drain?;
+    printed.map_err(RunError::Output)?;
+    filed?;
     if ledger.is_balanced() { Ok(()) } else { Err(RunError::Unbalanced) }
 }
 
@@ -209,73 +237,4 @@ fn select(interfaces: &[String], taps: &[String]) -> Result<Selection, RunError>
         warn!("no interface matches {pattern} yet; those that appear are watched");
     }
     Ok(selection)
-}
-
-/// Prints batches until the queue is closed. If writing fails, the batch is lost.
-fn print(queue: &Queue, accounting: &Accounting, published: &Published, output: Output) -> io::Result<()> {
-    let mut live = (output == Output::Table).then(Live::new).filter(Live::is_terminal);
-    while let Some(batch) = queue.next_batch() {
-        // The recipient was checked at the start, but a reloaded policy may lack it: then nobody may see the batch.
-        let Ok(offered) = batch.offered(queue.recipient()) else {
-            accounting.lost(queue, &batch, Loss::NoRecipient);
-            published.settled(&accounting.ledger());
-            continue;
-        };
-        let result = match output {
-            Output::Json => print_records(&offered),
-            Output::Table => show(&mut live, &batch, &offered, accounting),
-        };
-        match result {
-            Ok(()) => accounting.exported(queue, &batch, offered.len(), offered.suppressed),
-            Err(_) => accounting.lost(queue, &batch, Loss::Output),
-        }
-        published.settled(&accounting.ledger());
-        result?;
-    }
-    Ok(())
-}
-
-fn print_records(offered: &Offered<'_>) -> io::Result<()> {
-    let mut out = BufWriter::new(io::stdout().lock());
-    let view = offered.view;
-    offered.each(|records| text::json_lines(&mut out, records, view.fields()))?;
-    text::json_lines(&mut out, offered.valued_residual().as_slice(), view.residual_fields())?;
-    out.flush()
-}
-
-/// Shows the largest flows of a batch: redrawn in place on a terminal, otherwise as a table.
-fn show(
-    live: &mut Option<Live>,
-    batch: &Batch,
-    offered: &Offered<'_>,
-    accounting: &Accounting,
-) -> io::Result<()> {
-    let mut top = Top::default();
-    let Ok(()) = offered.each(|records| {
-        top.add(records);
-        Ok::<_, Infallible>(())
-    });
-    let (top, records, fields) = (top.into_sorted(), offered.len(), offered.view.fields());
-    if let Some(live) = live {
-        let ledger = accounting.ledger();
-        let names: Vec<_> = ledger.interfaces().map(|(name, _)| name).collect();
-        let interval = Interval { totals: &batch.totals, records, top: &top, fields };
-        return live.show(&format!("{}  Ctrl-C ends", names.join(", ")), &interval, &ledger);
-    }
-    let mut out = BufWriter::new(io::stdout().lock());
-    text::table(&mut out, &top, fields)?;
-    let (more, packets) = (records - top.len(), batch.totals.recorded.packets);
-    writeln!(out, "{records} records, {packets} packets ({more} more records)\n")?;
-    out.flush()
-}
-
-/// Prints the ledger below the table, or to the standard error so that it does not mix with JSON Lines.
-fn print_ledger(ledger: &Ledger, output: Output) -> io::Result<()> {
-    match output {
-        Output::Table => text::ledger(&mut io::stdout().lock(), ledger),
-        Output::Json => {
-            log::result(&serde_json::to_string(ledger)?);
-            Ok(())
-        }
-    }
 }

@@ -1,14 +1,17 @@
 //! Signals, caught from a moment on and handled on a plain thread: an event loop would be much for that.
 
 use std::io;
-use std::mem;
 use std::thread;
+use std::time::{Duration, Instant};
 
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use tracing::warn;
 
 use crate::support::log;
+
+/// Time that the last drain has after the first signal, before a further one ends the process.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Signals that are caught. Those that arrive before [`Self::handle`] is called are remembered.
 pub struct Caught(Signals);
@@ -42,20 +45,33 @@ impl Caught {
             .map(drop)
     }
 
-    /// Calls `stop` on the first signal; the second one ends the process at once.
+    /// Calls `stop` on the first signal and `hurry` on the second one: `timeout(1)` sends one to the process and one to its
+    /// group, and a last drain is not worth less for that. A further one ends the process at once, once the last drain
+    /// has had its time.
     ///
     /// # Errors
     /// When the thread cannot be started.
-    pub fn stop(self, stop: impl Fn() + Send + 'static) -> io::Result<()> {
-        let mut is_stopping = false;
+    pub fn stop(self, stop: impl Fn() + Send + 'static, hurry: impl Fn() + Send + 'static) -> io::Result<()> {
+        let (mut signals, mut first) = (0_u32, Instant::now());
         self.handle("signals", move |number| {
-            if !mem::replace(&mut is_stopping, true) {
-                return stop();
+            signals = signals.saturating_add(1);
+            match signals {
+                1 => {
+                    first = Instant::now();
+                    stop();
+                }
+                2 => hurry(),
+                _ if first.elapsed() < PATIENCE => {}
+                _ => {
+                    warn!("stopped by signal {number}; the last interval may be missing");
+                    log::flush();
+                    #[expect(
+                        clippy::disallowed_methods,
+                        reason = "the user insists; links end with the process"
+                    )]
+                    std::process::exit(128 + number);
+                }
             }
-            warn!("stopped by a second signal; the last interval is not printed");
-            log::flush();
-            #[expect(clippy::disallowed_methods, reason = "the user insists; links end with the process")]
-            std::process::exit(128 + number);
         })
     }
 }

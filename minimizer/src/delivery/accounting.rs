@@ -49,6 +49,13 @@ impl Accounting {
         self.enter(queue.lost(batch, loss));
     }
 
+    /// Gives up what is still in the queues at the end of the agent: it is lost.
+    pub fn abandon(&self) {
+        for queue in &*self.queues {
+            self.enter(queue.abandon());
+        }
+    }
+
     /// A copy of the ledger as it stands, with the accounts of the sinks.
     #[must_use]
     pub fn ledger(&self) -> Ledger {

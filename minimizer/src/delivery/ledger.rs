@@ -1,6 +1,7 @@
 //! The ledger: where every packet went, and whether it adds up.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use minimizer_common::generation::Counts;
 use minimizer_common::outcome::Outcome;
@@ -30,9 +31,22 @@ impl InterfaceEntry {
     }
 }
 
+/// Whether the ledger has everything that it will ever have.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Standing {
+    /// It has the drains so far, and more may come.
+    #[default]
+    SoFar,
+    /// The last drain is in it.
+    Complete,
+    /// It lacks something for this reason, and nobody knows how much.
+    Incomplete(Arc<str>),
+}
+
 /// Totals since the start, over all batches.
 #[derive(Clone, Debug)]
 pub struct Ledger {
+    standing: Standing,
     /// By slot number.
     entries: Vec<InterfaceEntry>,
     /// Sum over the interfaces whose slots others have now.
@@ -65,6 +79,7 @@ impl Ledger {
         let entries = names.into_iter().map(entry).collect();
         let (exported, dropped, queued, suppressed, overflow) = Default::default();
         Self {
+            standing: Standing::SoFar,
             entries,
             former: None,
             unknown: InterfaceTotals::ZERO,
@@ -104,6 +119,28 @@ impl Ledger {
     #[must_use]
     pub const fn revision(&self) -> u64 {
         self.revision
+    }
+
+    /// The last drain is in it. What is known to be missing stays missing.
+    pub fn complete(&mut self) {
+        self.revision += 1;
+        if self.standing == Standing::SoFar {
+            self.standing = Standing::Complete;
+        }
+    }
+
+    /// Something is missing, for this reason. The first reason stays.
+    pub fn lacks(&mut self, reason: &str) {
+        self.revision += 1;
+        if !matches!(self.standing, Standing::Incomplete(_)) {
+            self.standing = Standing::Incomplete(reason.into());
+        }
+    }
+
+    /// Whether everything is in it.
+    #[must_use]
+    pub const fn standing(&self) -> &Standing {
+        &self.standing
     }
 
     /// Names of the interfaces that have slots, and how often and how long nobody watched them.
@@ -223,7 +260,8 @@ impl Ledger {
     }
 
     /// Whether every packet has exactly one outcome, records and residual counters hold exactly the packets and
-    /// octets that the interfaces counted, and every sink accounts for all that it was offered.
+    /// octets that the interfaces counted, and every sink accounts for all that it was offered. If something is missing,
+    /// nobody knows, and it is not balanced.
     #[must_use]
     pub fn is_balanced(&self) -> bool {
         let sum = |part: fn(&InterfaceTotals) -> u64| {
@@ -233,7 +271,8 @@ impl Ledger {
             self.interfaces().all(|(_, totals)| totals.seen_packets == totals.outcomes.iter().sum::<u64>());
         let parts = [self.exported, self.dropped, self.queued, self.suppressed];
         let recorded = |part: fn(&Counts) -> u64| parts.iter().map(part).sum::<u64>();
-        every_packet_has_an_outcome
+        !matches!(self.standing, Standing::Incomplete(_))
+            && every_packet_has_an_outcome
             && self.sinks.iter().all(Account::is_balanced)
             && sum(|totals| totals.outcome(Outcome::Counted)) == recorded(|counts| counts.packets)
             && sum(|totals| totals.outcome(Outcome::Overflow)) == self.overflow.packets
@@ -254,7 +293,7 @@ mod tests {
     use minimizer_common::generation::Counts;
     use minimizer_common::outcome::Outcome;
 
-    use super::{FORMER, Ledger, UNKNOWN};
+    use super::{FORMER, Ledger, Standing, UNKNOWN};
     use crate::interfaces::slot::Unwatched;
     use crate::records::drain::{InterfaceTotals, Totals};
 
@@ -306,6 +345,20 @@ mod tests {
         assert_eq!(json["interfaces"][UNKNOWN]["outcomes"]["unknown_interface"], 2);
         totals.unknown.outcomes[Outcome::UnknownInterface as usize] = 1;
         ledger.add(&totals);
+        assert!(!ledger.is_balanced());
+    }
+
+    #[test]
+    fn what_lacks_something_is_never_balanced_or_complete() {
+        let mut ledger = Ledger::new(vec!["eth0".to_owned()]);
+        ledger.add(&drained(&[3]));
+        assert_eq!((ledger.standing(), ledger.is_balanced()), (&Standing::SoFar, true));
+        ledger.complete();
+        assert_eq!((ledger.standing(), ledger.is_balanced()), (&Standing::Complete, true));
+        ledger.lacks("a thread panicked");
+        ledger.lacks("later");
+        ledger.complete();
+        assert_eq!(*ledger.standing(), Standing::Incomplete("a thread panicked".into()));
         assert!(!ledger.is_balanced());
     }
 

@@ -1,17 +1,22 @@
 //! The queue of a sink: the batches that wait for it, within bounds, and the account of everything that went through.
 
+use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use minimizer_common::generation::Counts;
 
 use crate::delivery::account::Account;
 use crate::delivery::batch::Batch;
 use crate::delivery::loss::Loss;
-use crate::delivery::settlement::Entry;
+use crate::delivery::settlement::{Entry, Share};
 use crate::delivery::sink::SinkError;
 use crate::delivery::tally::{Portion, Tally};
 use crate::delivery::waiting::{Bounds, Size, Waiting};
+
+/// Longest time that a sink may take for one call. One that takes longer is told to have stalled: nothing interrupts a
+/// file system that hangs.
+const CALL_LIMIT: Duration = Duration::from_secs(10);
 
 /// Batches on their way to one sink: the drain appends them, and one sender takes them.
 pub struct Queue {
@@ -26,6 +31,20 @@ struct State {
     handed_octets: u64,
     is_closed: bool,
     account: Account,
+    hands: Hands,
+}
+
+/// What the sender and its sink have in hand. It lies in the queue, so that the queue can be abandoned without them.
+#[derive(Default)]
+struct Hands {
+    /// The share of the batch that is being handed over.
+    current: Option<Share>,
+    /// The shares of the batches of which the sink still holds something, from the oldest on.
+    held: VecDeque<Share>,
+    /// Since when the sink has been at work on one call.
+    busy_since: Option<Instant>,
+    /// The sender and its sink take too long for the end of the agent: nothing that they do counts any more.
+    is_abandoned: bool,
 }
 
 /// What a sender does next.
@@ -44,7 +63,13 @@ impl Queue {
     #[must_use]
     pub fn new(name: &str, recipient: Option<&str>, kind: &str, bounds: Bounds) -> Self {
         let account = Account::new(name, recipient.unwrap_or_default(), kind);
-        let state = State { waiting: Waiting::new(bounds), handed_octets: 0, is_closed: false, account };
+        let state = State {
+            waiting: Waiting::new(bounds),
+            handed_octets: 0,
+            is_closed: false,
+            account,
+            hands: Hands::default(),
+        };
         let recipient = recipient.map(str::to_owned);
         Self { recipient, state: Mutex::new(state), changed: Condvar::new() }
     }
@@ -90,6 +115,7 @@ impl Queue {
         let mut state = self.lock();
         loop {
             if let Some((batch, size)) = state.waiting.pop() {
+                state.hands.current = Some(Share::new(&batch.settlement));
                 state.handed_octets = size.octets;
                 state.count_octets();
                 return Next::Batch(batch);
@@ -133,40 +159,150 @@ impl Queue {
         let residuals = usize::from(suppressed.packets != 0);
         let portion =
             Portion { records: Tally::new(records, exported), suppressed: Tally::new(residuals, suppressed) };
-        self.enter(|account| {
-            account.view(collected(batch).records, portion.sum().records);
-            account.export(portion);
-            account.succeed();
-        });
-        self.done();
-        batch.settlement.settle(portion)
+        let mut state = self.lock();
+        let share = state.hands.current.take()?;
+        state.account.view(collected(batch).records, portion.sum().records);
+        state.account.export(portion);
+        state.account.succeed();
+        state.done();
+        share.settle_as(portion)
     }
 
     /// Enters a batch that was lost as a whole. Returns what the ledger has to enter.
     #[must_use]
     pub(super) fn lost(&self, batch: &Batch, loss: Loss) -> Option<Entry> {
-        self.enter(|account| account.lose(collected(batch), loss));
-        self.done();
-        batch.settlement.settle(Portion::default())
+        let mut state = self.lock();
+        let share = state.hands.current.take()?;
+        state.account.lose(collected(batch), loss);
+        state.done();
+        share.settle()
     }
 
-    /// The sender is done with the batch that it took out.
-    pub(super) fn done(&self) {
+    /// The batch that was taken out has this many records for the recipient.
+    pub(super) fn view(&self, batch: &Batch, records: u64) {
+        self.lock().enter(|account, _| account.view(collected(batch).records, records));
+    }
+
+    /// The sink has taken this much of the batch, and can still lose it.
+    pub(super) fn held(&self, portion: Portion) {
+        self.lock().enter(|_, hands| hands.current.iter_mut().for_each(|share| share.hold(portion)));
+    }
+
+    /// Everything that the sink held is out of the agent's hands. Returns what the ledger has to enter.
+    #[must_use]
+    pub(super) fn delivered(&self) -> Vec<Entry> {
+        let mut entries = Vec::new();
+        self.lock().enter(|account, hands| {
+            for mut share in hands.held.drain(..) {
+                account.export(share.deliver());
+                entries.extend(share.settle());
+            }
+            if let Some(share) = &mut hands.current {
+                account.export(share.deliver());
+            }
+        });
+        entries
+    }
+
+    /// The sink has lost what it held. What it held of the batch that is being handed over is handed over again. Returns what
+    /// the ledger has to enter.
+    #[must_use]
+    pub(super) fn lose_held(&self, loss: Loss) -> Vec<Entry> {
+        let mut entries = Vec::new();
+        self.lock().enter(|account, hands| {
+            for mut share in hands.held.drain(..) {
+                account.lose(share.lose().sum(), loss);
+                entries.extend(share.settle());
+            }
+            if let Some(share) = &mut hands.current {
+                share.lose();
+            }
+        });
+        entries
+    }
+
+    /// The sender is done with the batch that it took out; `rest`, which the sink has not taken, is lost. Returns what the
+    /// ledger has to enter, unless the sink still holds something.
+    #[must_use]
+    pub(super) fn put_down(&self, rest: Tally, loss: Loss) -> Option<Entry> {
         let mut state = self.lock();
-        state.handed_octets = 0;
-        state.count_octets();
+        let share = state.hands.current.take()?;
+        state.account.lose(rest, loss);
+        state.done();
+        if share.is_held() {
+            state.hands.held.push_back(share);
+            return None;
+        }
+        share.settle()
+    }
+
+    /// Whether the sink still holds something.
+    pub(super) fn has_held(&self) -> bool {
+        !self.lock().hands.held.is_empty()
+    }
+
+    /// The sink begins with a call. Returns whether the call may be made.
+    pub fn begin_call(&self) -> bool {
+        let mut state = self.lock();
+        state.hands.busy_since = Some(Instant::now());
+        !state.hands.is_abandoned
+    }
+
+    /// The sink has ended a call.
+    pub fn end_call(&self) {
+        self.lock().hands.busy_since = None;
+    }
+
+    /// Enters that the sink has stalled, if a call takes too long. Returns why, if that is new.
+    pub fn look_for_stall(&self) -> Option<String> {
+        let mut state = self.lock();
+        let busy = state.hands.busy_since?.elapsed();
+        if busy < CALL_LIMIT || state.account.failing.is_some() {
+            return None;
+        }
+        let message = format!(
+            "it has been at work on one call for more than {} s; look whether the file system, or whoever reads, hangs",
+            CALL_LIMIT.as_secs()
+        );
+        state.account.fail(Loss::Stalled, &message);
+        Some(message)
+    }
+
+    /// Gives up what has not left the agent: all of it is lost at the end of the agent, and nothing that the sender does
+    /// from now on counts. Returns what the ledger has to enter.
+    #[must_use]
+    pub(super) fn abandon(&self) -> Vec<Entry> {
+        let mut state = self.lock();
+        let State { account, hands, waiting, .. } = &mut *state;
+        let queued = account.queued;
+        account.lose(queued, Loss::Shutdown);
+        let mut entries = Vec::new();
+        while let Some((batch, _)) = waiting.pop() {
+            entries.extend(batch.settlement.settle(Portion::default()));
+        }
+        for mut share in hands.held.drain(..).chain(hands.current.take()) {
+            share.lose();
+            entries.extend(share.settle());
+        }
+        hands.is_abandoned = true;
+        state.is_closed = true;
+        state.done();
+        drop(state);
+        self.changed.notify_all();
+        entries
     }
 
     /// Enters that the sink failed. Returns whether it worked before.
     pub(super) fn failed(&self, error: &SinkError) -> bool {
-        self.enter(|account| {
-            let worked = account.failing.is_none();
+        let mut worked = false;
+        self.lock().enter(|account, _| {
+            worked = account.failing.is_none();
             account.fail(error.loss, &error.message);
-            worked
-        })
+        });
+        worked
     }
 
-    /// Makes an entry in the account.
+    /// Makes an entry in the account that moves no record.
     pub(super) fn enter<T>(&self, entry: impl FnOnce(&mut Account) -> T) -> T {
         entry(&mut self.lock().account)
     }
@@ -178,6 +314,19 @@ impl Queue {
 }
 
 impl State {
+    /// Makes an entry, unless nothing that the sender does counts any more.
+    fn enter(&mut self, entry: impl FnOnce(&mut Account, &mut Hands)) {
+        if !self.hands.is_abandoned {
+            entry(&mut self.account, &mut self.hands);
+        }
+    }
+
+    /// Nobody has a batch in hand any more.
+    fn done(&mut self) {
+        self.handed_octets = 0;
+        self.count_octets();
+    }
+
     fn count_octets(&mut self) {
         self.account.queue_bytes = self.waiting.octets() + self.handed_octets;
     }

@@ -1,6 +1,5 @@
 //! A sender: the thread that brings the batches of a queue to its sink, again and again until they are taken.
 
-use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
@@ -15,12 +14,12 @@ use crate::delivery::accounting::Accounting;
 use crate::delivery::batch::{Batch, Offered};
 use crate::delivery::ending::Ending;
 use crate::delivery::loss::Loss;
-use crate::delivery::queue::{Next, Queue, collected};
-use crate::delivery::settlement::Share;
+use crate::delivery::queue::{Next, Queue};
 use crate::delivery::sink::{CHUNK_RECORDS_MAX, Heading, Sink, SinkError, Taken};
 use crate::delivery::tally::{Portion, Tally};
 use crate::records::record::Record;
 use crate::support::backoff::Backoff;
+use crate::support::panics;
 
 /// Pause after a first failure.
 const PAUSE_MIN: Duration = Duration::from_millis(100);
@@ -34,8 +33,6 @@ pub struct Sender {
     queue: Arc<Queue>,
     sink: Box<dyn Sink>,
     ending: Ending,
-    /// Its shares of the batches of which the sink still holds something, from the oldest on.
-    held: VecDeque<Share>,
     /// Buffers of the latest records: with exact values, and as the recipient gets them.
     exact: Vec<Record>,
     chunk: Vec<Record>,
@@ -48,7 +45,6 @@ pub struct Sender {
 struct BatchProgress<'batch> {
     heading: Heading<'batch>,
     offered: Offered<'batch>,
-    share: Share,
     /// The first record that the sink has not taken. The one that stands for those of too few sources comes last.
     next: usize,
     /// The first record that is not delivered.
@@ -93,14 +89,13 @@ impl Sender {
         ending: Ending,
         changed: impl Fn() + Send + 'static,
     ) -> Self {
-        let (held, exact, chunk) = (VecDeque::new(), Vec::new(), Vec::new());
+        let (exact, chunk) = (Vec::new(), Vec::new());
         Self {
             name: name.to_owned(),
             accounting,
             queue,
             sink,
             ending,
-            held,
             exact,
             chunk,
             backoff: Backoff::with_jitter(PAUSE_MIN, PAUSE_MAX),
@@ -108,21 +103,23 @@ impl Sender {
         }
     }
 
-    /// Starts it on a thread of its own. It ends when the queue is closed and empty.
+    /// Starts it on a thread of its own. It ends when the queue is closed and empty, or abandoned, and drops `at_work` then.
     ///
     /// # Errors
     /// When there is no thread.
-    pub fn start(self) -> io::Result<JoinHandle<()>> {
-        thread::Builder::new().name(self.name.clone()).spawn(move || self.work())
+    pub fn start(self, at_work: impl Send + 'static) -> io::Result<JoinHandle<()>> {
+        thread::Builder::new().name(self.name.clone()).spawn(move || {
+            self.work();
+            drop(at_work);
+        })
     }
 
     fn work(mut self) {
         loop {
+            panics::planted("sender");
             match self.queue.next(self.sink.tend_at()) {
                 Next::Batch(batch) => {
                     self.bring(&batch);
-                    drop(batch);
-                    self.queue.done();
                 }
                 Next::Tend => self.tend(),
                 Next::End => break,
@@ -133,14 +130,19 @@ impl Sender {
         self.tell();
     }
 
+    /// Has the sink do something, in a call whose time is watched. Nothing is done any more once the queue is abandoned.
+    fn call<T>(&mut self, act: impl FnOnce(&mut dyn Sink) -> Result<T, SinkError>) -> Result<T, SinkError> {
+        call(&self.queue, &mut *self.sink, act)
+    }
+
     fn close(&mut self) {
         loop {
-            match self.sink.close() {
+            match self.call(|sink| sink.close()) {
                 Ok(Taken::Delivered) => return self.delivered(None),
                 Ok(Taken::Held) => return self.lose_held(Loss::Shutdown),
                 Err(error) => self.failed(&error, None),
             }
-            if self.held.is_empty() || !self.pause() {
+            if !self.queue.has_held() || !self.pause() {
                 return self.lose_held(Loss::Shutdown);
             }
         }
@@ -156,33 +158,27 @@ impl Sender {
         if self.ending.is_over() {
             return self.accounting.lost(&queue, batch, Loss::Shutdown);
         }
-        let share = Share::new(&batch.settlement);
-        let mut progress =
-            BatchProgress { heading, offered, share, next: 0, undelivered: 0, is_ended: false };
+        let mut progress = BatchProgress { heading, offered, next: 0, undelivered: 0, is_ended: false };
         let records = u64::try_from(progress.len()).unwrap_or(u64::MAX);
-        self.queue.enter(|account| account.view(collected(batch).records, records));
+        queue.view(batch, records);
+        let mut rest = Tally::default();
         while let Err(error) = self.try_to_bring(&mut progress) {
             self.failed(&error, Some(&mut progress));
             progress.is_ended = false;
             self.tell();
             if !self.pause() {
-                let rest = progress.rest().sum();
-                self.queue.enter(|account| account.lose(rest, Loss::Shutdown));
+                rest = progress.rest().sum();
                 break;
             }
         }
         if progress.is_ended {
             self.succeeded();
         }
-        if progress.share.is_held() {
-            self.held.push_back(progress.share);
-        } else {
-            self.accounting.enter(progress.share.settle());
-        }
+        self.accounting.enter(queue.put_down(rest, Loss::Shutdown));
     }
 
     fn try_to_bring(&mut self, progress: &mut BatchProgress<'_>) -> Result<(), SinkError> {
-        self.sink.begin(&progress.heading)?;
+        self.call(|sink| sink.begin(&progress.heading))?;
         while progress.next < progress.len() {
             let offered = &progress.offered;
             let view = offered.view;
@@ -192,19 +188,20 @@ impl Sender {
                 let exact = offered.exact(progress.next..next, &mut self.exact);
                 portion.records = Tally::new(exact.len(), counts(exact));
                 let chunk = view.valued(exact, &mut self.chunk);
-                (self.sink.take(chunk, view.fields())?, next)
+                (call(&self.queue, &mut *self.sink, |sink| sink.take(chunk, view.fields()))?, next)
             } else {
                 portion.suppressed = Tally::new(1, offered.suppressed);
                 let chunk = view.valued(offered.residual.as_slice(), &mut self.chunk);
-                (self.sink.take(chunk, view.residual_fields())?, progress.next + 1)
+                let take = |sink: &mut dyn Sink| sink.take(chunk, view.residual_fields());
+                (call(&self.queue, &mut *self.sink, take)?, progress.next + 1)
             };
             progress.next = next;
-            progress.share.hold(portion);
+            self.queue.held(portion);
             if taken == Taken::Delivered {
                 self.delivered(Some(progress));
             }
         }
-        let taken = self.sink.end()?;
+        let taken = self.call(|sink| sink.end())?;
         progress.is_ended = true;
         if taken == Taken::Delivered {
             self.delivered(Some(progress));
@@ -213,7 +210,7 @@ impl Sender {
     }
 
     fn tend(&mut self) {
-        match self.sink.tend() {
+        match self.call(|sink| sink.tend()) {
             Ok(Taken::Delivered) => {
                 self.delivered(None);
                 self.recovered();
@@ -229,25 +226,15 @@ impl Sender {
 
     /// Everything that the sink held is out of the agent's hands.
     fn delivered(&mut self, current: Option<&mut BatchProgress<'_>>) {
-        for mut share in self.held.drain(..) {
-            let portion = share.deliver();
-            self.queue.enter(|account| account.export(portion));
-            self.accounting.enter(share.settle());
-        }
+        self.accounting.enter(self.queue.delivered());
         if let Some(progress) = current {
-            let portion = progress.share.deliver();
-            self.queue.enter(|account| account.export(portion));
             progress.undelivered = progress.next;
         }
     }
 
-    /// The sink has lost what it held of earlier batches.
+    /// The sink has lost what it held.
     fn lose_held(&mut self, loss: Loss) {
-        for mut share in self.held.drain(..) {
-            let lost = share.lose().sum();
-            self.queue.enter(|account| account.lose(lost, loss));
-            self.accounting.enter(share.settle());
-        }
+        self.accounting.enter(self.queue.lose_held(loss));
     }
 
     fn failed(&mut self, error: &SinkError, current: Option<&mut BatchProgress<'_>>) {
@@ -258,7 +245,6 @@ impl Sender {
             self.lose_held(error.loss);
             if let Some(progress) = current {
                 // The sink has lost it, but the agent has the batch and brings it again.
-                progress.share.lose();
                 progress.next = progress.undelivered;
             }
         }
@@ -287,6 +273,20 @@ impl Sender {
         self.queue.enter(|account| account.octets_written = octets);
         (self.changed)();
     }
+}
+
+/// Has a sink do something, in a call whose time is watched.
+fn call<T>(
+    queue: &Queue,
+    sink: &mut dyn Sink,
+    act: impl FnOnce(&mut dyn Sink) -> Result<T, SinkError>,
+) -> Result<T, SinkError> {
+    if !queue.begin_call() {
+        return Err(SinkError::new(Loss::Shutdown, "the agent has ended"));
+    }
+    let result = act(sink);
+    queue.end_call();
+    result
 }
 
 fn counts(records: &[Record]) -> Counts {

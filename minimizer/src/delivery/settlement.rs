@@ -108,6 +108,13 @@ impl Share {
         std::mem::take(&mut self.held)
     }
 
+    /// Settles for a sink that handed over this much at once.
+    #[must_use]
+    pub(super) fn settle_as(mut self, delivered: Portion) -> Option<Entry> {
+        self.delivered = delivered;
+        self.settle()
+    }
+
     /// Settles for the sink: it will take no more of the batch. Returns what the ledger has to enter.
     #[must_use]
     pub(super) fn settle(self) -> Option<Entry> {

@@ -1,16 +1,30 @@
 //! The ledger as a file: first what identifies policy and program, then the counts.
 
-use std::fs::File;
+use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, BufWriter, Write as _};
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::Duration;
 
+use rustix::fs::OFlags;
 use serde::Serialize;
 use thiserror::Error;
+use tracing::{info, warn};
 
 use crate::delivery::ledger::Ledger;
 use crate::kernel::program::object_digest;
 use crate::policy::model::Policy;
-use crate::serve::snapshot::Snapshot;
+use crate::serve::snapshot::{Published, Snapshot};
+use crate::support::{limited, panics};
+
+/// Owner: read and write; group: read. The counts by indicator are nobody else's business.
+const MODE: u32 = 0o640;
+/// Shortest time between two ledgers.
+const PAUSE: Duration = Duration::from_secs(1);
+/// Longest wait for the first and for the last ledger.
+const LIMIT: Duration = Duration::from_secs(5);
 
 /// The file cannot be written.
 #[derive(Debug, Error)]
@@ -63,25 +77,237 @@ struct Contents<'ledger> {
     ledger: &'ledger Ledger,
 }
 
-/// Writes the ledger as JSON.
-///
-/// # Errors
-/// When the file cannot be written.
-pub fn write(path: &Path, origin: &LedgerOrigin, ledger: &Ledger) -> Result<(), LedgerFileError> {
-    let write = || -> io::Result<()> {
-        let mut file = BufWriter::new(File::create(path)?);
-        serde_json::to_writer_pretty(&mut file, &Contents { origin, ledger })?;
-        file.write_all(b"\n")?;
-        file.flush()
-    };
-    write().map_err(|source| LedgerFileError { path: path.to_owned(), source })
+/// Where a ledger is written. A file is replaced as a whole, so that whoever reads it finds one ledger or another.
+#[derive(Clone, Debug)]
+pub struct LedgerFile {
+    path: PathBuf,
+    /// The name under which a file is written before it gets its own; `None` for what is no file, such as a FIFO.
+    new: Option<PathBuf>,
+}
+
+impl LedgerFile {
+    /// The place of that name. What is behind a symbolic link is replaced, and the link stays.
+    ///
+    /// # Errors
+    /// When the place cannot hold a ledger.
+    pub fn new(path: &Path) -> Result<Self, LedgerFileError> {
+        let failed = |source| LedgerFileError { path: path.to_owned(), source };
+        match fs::metadata(path) {
+            Ok(metadata) if metadata.is_dir() => Err(failed(io::ErrorKind::IsADirectory.into())),
+            Ok(metadata) if !metadata.is_file() => Ok(Self { path: path.to_owned(), new: None }),
+            Ok(_) => fs::canonicalize(path).map_err(failed).map(Self::file),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Self::file(path.to_owned())),
+            Err(error) => Err(failed(error)),
+        }
+    }
+
+    fn file(path: PathBuf) -> Self {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        Self { new: Some(path.with_file_name(format!(".{name}.new"))), path }
+    }
+
+    /// Writes a ledger.
+    ///
+    /// # Errors
+    /// When it cannot be written. The file then has the ledger that it had, if there was room for both.
+    pub fn write(&self, origin: &LedgerOrigin, ledger: &Ledger) -> Result<(), LedgerFileError> {
+        let written = match &self.new {
+            None => fill(OpenOptions::new().write(true).open(&self.path), origin, ledger),
+            Some(new) => self.replace(new, origin, ledger),
+        };
+        written.map_err(|source| LedgerFileError { path: self.path.clone(), source })
+    }
+
+    fn replace(&self, new: &Path, origin: &LedgerOrigin, ledger: &Ledger) -> io::Result<()> {
+        let open = |path: &Path| {
+            let mut options = OpenOptions::new();
+            options.write(true).create(true).truncate(true).mode(MODE);
+            let file = options.custom_flags(OFlags::NOFOLLOW.bits().cast_signed()).open(path)?;
+            file.set_permissions(Permissions::from_mode(MODE))?;
+            Ok(file)
+        };
+        let replaced = fill(open(new), origin, ledger).and_then(|()| fs::rename(new, &self.path));
+        let Err(error) = replaced else { return Ok(()) };
+        // It is missing if it could not be made.
+        let _missing = fs::remove_file(new);
+        match error.kind() {
+            // A file that is mounted by itself, or lies in a folder of others, cannot be replaced, only overwritten.
+            io::ErrorKind::PermissionDenied | io::ErrorKind::ResourceBusy | io::ErrorKind::CrossesDevices
+                if self.path.is_file() =>
+            {
+                fill(open(&self.path), origin, ledger)
+            }
+            _ => Err(error),
+        }
+    }
+}
+
+/// Writes a ledger as JSON, and waits until the disk has it if it goes to a disk.
+fn fill(file: io::Result<File>, origin: &LedgerOrigin, ledger: &Ledger) -> io::Result<()> {
+    let file = file?;
+    let mut out = BufWriter::new(&file);
+    serde_json::to_writer_pretty(&mut out, &Contents { origin, ledger })?;
+    out.write_all(b"\n")?;
+    out.flush()?;
+    drop(out);
+    match file.sync_data() {
+        // A FIFO or a terminal.
+        Err(error) if error.kind() == io::ErrorKind::InvalidInput => Ok(()),
+        result => result,
+    }
+}
+
+/// Writes the ledger after drains, at most once a second, on a thread of its own: nobody waits for a disk.
+pub struct LedgerWriter {
+    file: LedgerFile,
+    shared: Arc<Shared>,
+}
+
+#[derive(Default)]
+struct Shared {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    is_due: bool,
+    last: Option<(LedgerOrigin, Ledger)>,
+    written: Option<Result<(), LedgerFileError>>,
+}
+
+/// Tells a [`LedgerWriter`] that there is a later ledger. It waits for nobody.
+#[derive(Clone)]
+pub struct LedgerDue(Arc<Shared>);
+
+impl LedgerDue {
+    /// There is a later ledger.
+    pub fn tell(&self) {
+        self.0.lock().is_due = true;
+        self.0.changed.notify_all();
+    }
+}
+
+impl LedgerWriter {
+    /// Writes the ledger as it is published now, and then whenever a later one is due. What is no file gets the last ledger
+    /// only.
+    ///
+    /// # Errors
+    /// When the first one cannot be written for another reason than a full disk, or when there is no thread.
+    pub fn start(path: &Path, published: Published) -> Result<Self, LedgerFileError> {
+        let file = LedgerFile::new(path)?;
+        let shared = Arc::new(Shared::default());
+        let thread = WriterThread { file: file.clone(), shared: Arc::clone(&shared), failure: None };
+        let failed = |source| LedgerFileError { path: path.to_owned(), source };
+        let begin = move || {
+            let mut thread = thread;
+            let first = if thread.file.new.is_some() { thread.write(&published) } else { Ok(()) };
+            (first, thread, published)
+        };
+        let Some((first, thread, published)) = limited::within(LIMIT, "ledger", begin).map_err(failed)?
+        else {
+            return Err(failed(io::ErrorKind::TimedOut.into()));
+        };
+        if let Err(error) = first
+            && !matches!(error.source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+        {
+            return Err(error);
+        }
+        thread::Builder::new()
+            .name("ledger".to_owned())
+            .spawn(move || thread.work(&published))
+            .map_err(failed)?;
+        Ok(Self { file, shared })
+    }
+
+    /// A handle that tells of later ledgers.
+    #[must_use]
+    pub fn due(&self) -> LedgerDue {
+        LedgerDue(Arc::clone(&self.shared))
+    }
+
+    /// Writes the last ledger. It waits for a few seconds at most.
+    ///
+    /// # Errors
+    /// When it cannot be written, or not in this time.
+    pub fn finish(self, origin: LedgerOrigin, ledger: Ledger) -> Result<(), LedgerFileError> {
+        self.shared.lock().last = Some((origin, ledger));
+        self.shared.changed.notify_all();
+        let waited = self
+            .shared
+            .changed
+            .wait_timeout_while(self.shared.lock(), LIMIT, |state| state.written.is_none());
+        let (mut state, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        let timed_out =
+            || LedgerFileError { path: self.file.path.clone(), source: io::ErrorKind::TimedOut.into() };
+        state.written.take().unwrap_or_else(|| Err(timed_out()))
+    }
+}
+
+impl Shared {
+    /// Every change is complete when the lock is released.
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+struct WriterThread {
+    file: LedgerFile,
+    shared: Arc<Shared>,
+    /// Why the latest ledger is not in the file, as it was logged.
+    failure: Option<String>,
+}
+
+impl WriterThread {
+    fn work(mut self, published: &Published) {
+        loop {
+            let is_idle = |state: &mut State| !state.is_due && state.last.is_none();
+            let waited = self.shared.changed.wait_while(self.shared.lock(), is_idle);
+            let mut state = waited.unwrap_or_else(PoisonError::into_inner);
+            state.is_due = false;
+            let last = state.last.take();
+            drop(state);
+            panics::planted("ledger");
+            if let Some((origin, ledger)) = last {
+                let written = self.file.write(&origin, &ledger);
+                self.shared.lock().written = Some(written);
+                self.shared.changed.notify_all();
+                return;
+            }
+            if self.file.new.is_some() {
+                // It is logged, and the next one is tried.
+                let _logged = self.write(published);
+            }
+            let waited = self
+                .shared
+                .changed
+                .wait_timeout_while(self.shared.lock(), PAUSE, |state| state.last.is_none());
+            drop(waited.unwrap_or_else(PoisonError::into_inner));
+        }
+    }
+
+    /// Writes what is published now, and logs when it begins to fail and when it works again.
+    fn write(&mut self, published: &Published) -> Result<(), LedgerFileError> {
+        let snapshot = published.latest();
+        let written = self.file.write(&LedgerOrigin::of(&snapshot), &snapshot.ledger);
+        let failure = written.as_ref().err().map(ToString::to_string);
+        match &failure {
+            Some(failure) if self.failure.as_ref() != Some(failure) => {
+                warn!("{failure}; tried again after each drain");
+            }
+            None if self.failure.is_some() => info!("the ledger is in {} again", self.file.path.display()),
+            _ => {}
+        }
+        self.failure = failure;
+        written
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use serde_json::Value;
 
-    use super::{LedgerOrigin, write};
+    use super::{LedgerFile, LedgerOrigin};
     use crate::serve::snapshot::example::example;
     use crate::serve::status::LedgerReport;
 
@@ -90,7 +316,8 @@ mod tests {
         let snapshot = example();
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("ledger");
-        write(&path, &LedgerOrigin::of(&snapshot), &snapshot.ledger).expect("is written");
+        let file = LedgerFile::new(&path).expect("a place");
+        file.write(&LedgerOrigin::of(&snapshot), &snapshot.ledger).expect("is written");
         let text = std::fs::read_to_string(&path).expect("can be read");
         assert!(
             text.starts_with("{\n  \"policy\": {\n    \"name\": \"example\",\n    \"sha256\": \"efef"),

@@ -53,7 +53,34 @@ pub struct Snapshot {
     pub costs: Vec<(&'static str, Cost)>,
     /// The last drains.
     pub history: Arc<History>,
+    /// When the agent started, by a clock that nobody sets.
+    pub begun: Instant,
+    /// Why the agent will end although nobody wants it: a thread has panicked.
+    pub failed: Option<String>,
 }
+
+/// Why the agent does not work as it must.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+pub enum Unhealthy {
+    /// A thread has panicked.
+    #[error("the agent has failed and ends: {0}")]
+    Failed(String),
+    /// The drain has been at it for too long, or waits for something.
+    #[error(
+        "the last successful drain is {:.1} s ago, more than {:.1} s: the drain thread hangs, or the machine is overloaded",
+        .age.as_secs_f64(),
+        .limit.as_secs_f64()
+    )]
+    Late {
+        /// Time since the last successful drain, or since the start.
+        age: Duration,
+        /// The longest it may be.
+        limit: Duration,
+    },
+}
+
+/// What the drain may be late beyond three intervals, before the agent is unhealthy and somebody may start it anew.
+const LATE: Duration = Duration::from_secs(30);
 
 /// What identifies the code that runs.
 #[derive(Clone, Debug)]
@@ -109,6 +136,8 @@ impl Snapshot {
             drains: Drains::default(),
             costs: Vec::new(),
             history: Arc::default(),
+            begun: Instant::now(),
+            failed: None,
         })
     }
 
@@ -141,6 +170,19 @@ impl Snapshot {
         }
     }
 
+    /// Whether every thread that must live does, and in time, at `now`.
+    ///
+    /// # Errors
+    /// Why it is not so.
+    pub fn healthy(&self, now: Instant) -> Result<(), Unhealthy> {
+        if let Some(reason) = &self.failed {
+            return Err(Unhealthy::Failed(reason.clone()));
+        }
+        let last = self.drains.last_success.map_or(self.begun, |(ended, _)| ended);
+        let (age, limit) = (now.saturating_duration_since(last), self.interval.saturating_mul(3) + LATE);
+        if age > limit { Err(Unhealthy::Late { age, limit }) } else { Ok(()) }
+    }
+
     /// Whether the agent does its work at `now`: its last successful drain is at most three intervals old.
     ///
     /// # Errors
@@ -161,9 +203,23 @@ mod tests {
 
     use minimizer_common::generation::Counts;
 
-    use super::NotReady;
     use super::example::example;
+    use super::{LATE, NotReady, Unhealthy};
     use crate::agent::progress::Progress;
+
+    #[test]
+    fn healthy_until_the_drain_is_late_or_a_thread_has_panicked() {
+        let mut snapshot = example();
+        let (ended, _) = snapshot.drains.last_success.expect("the example has a drain");
+        let limit = snapshot.interval * 3 + LATE;
+        assert_eq!(snapshot.healthy(ended + limit), Ok(()));
+        let age = limit + Duration::from_millis(1);
+        assert_eq!(snapshot.healthy(ended + age), Err(Unhealthy::Late { age, limit }));
+        snapshot.drains.last_success = None;
+        assert_eq!(snapshot.healthy(snapshot.begun + age), Err(Unhealthy::Late { age, limit }));
+        snapshot.failed = Some("thread drain".to_owned());
+        assert_eq!(snapshot.healthy(snapshot.begun), Err(Unhealthy::Failed("thread drain".to_owned())));
+    }
 
     #[test]
     fn ready_from_the_first_drain_until_three_intervals_later() {

@@ -7,10 +7,8 @@ mod channel;
 mod style;
 mod subscriber;
 
-use std::backtrace::{Backtrace, BacktraceStatus};
 use std::fmt::Display;
 use std::io;
-use std::panic;
 use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::Duration;
@@ -49,7 +47,7 @@ impl Drop for FlushAtEnd {
     }
 }
 
-/// Starts the log of this process: `tracing`'s events and panics go to the standard error from here on.
+/// Starts the log of this process: `tracing`'s events go to the standard error from here on.
 ///
 /// # Errors
 /// When there is no thread for it.
@@ -71,7 +69,6 @@ pub fn start() -> io::Result<FlushAtEnd> {
     };
     // It fails when there is a subscriber already: then that one goes on.
     let _already_there = tracing::subscriber::set_global_default(events);
-    log_panics();
     if !is_understood {
         warn!(
             "{LEVEL_VARIABLE} is not understood, and info is taken: allowed are error, warn, info, debug and off"
@@ -118,19 +115,6 @@ pub fn flush() {
 fn loss(lines: u64) -> String {
     let (lines, were) = if lines == 1 { ("1 line", "was") } else { (&*format!("{lines} lines"), "were") };
     format!("{lines} of this log {were} lost: nobody read it, or not fast enough")
-}
-
-/// A panic's message too is a line of the log: the standard library would wait for the reader, on the thread that panics.
-fn log_panics() {
-    panic::set_hook(Box::new(|panic| {
-        let thread = thread::current();
-        let name = thread.name().unwrap_or("without a name");
-        let backtrace = Backtrace::capture();
-        match backtrace.status() {
-            BacktraceStatus::Captured => failed(format_args!("thread {name} {panic}\n{backtrace}")),
-            _ => failed(format_args!("thread {name} {panic}")),
-        }
-    }));
 }
 
 /// Writes to the standard error, and waits for its reader as long as it takes.

@@ -1,10 +1,12 @@
-//! What the standard library and the kernel lack for the agent: system calls, clock, CPUs, log, secrets, TLS, back-off, TOML
-//! with positions.
+//! What the standard library and the kernel lack for the agent: system calls, clock, CPUs, log, panics, work that may
+//! hang, secrets, TLS, back-off, TOML with positions.
 
 pub mod backoff;
 pub mod clock;
 pub mod cpus;
+pub mod limited;
 pub mod log;
+pub mod panics;
 pub mod privilege;
 pub mod secret_file;
 pub mod sys;

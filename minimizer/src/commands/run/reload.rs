@@ -1,6 +1,5 @@
 //! A reload in the running agent: SIGHUP has it read its policy again; if that fails, the current policy stays.
 
-use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
 
 use thiserror::Error;
@@ -15,6 +14,7 @@ use crate::delivery::accounting::Accounting;
 use crate::kernel::error::ProgramError;
 use crate::policy::compile::CompiledPolicy;
 use crate::serve::snapshot::Published;
+use crate::support::panics;
 
 /// Why a reload failed; the policy in force stays.
 #[derive(Debug, Error)]
@@ -51,7 +51,7 @@ impl Reload {
     /// Reads the policy again and puts it into force, or says why the current one stays.
     pub fn reload(&self) {
         // A defect in one policy's compilation must not cost the reloads after it; the panic is in the log.
-        let _panicked = panic::catch_unwind(AssertUnwindSafe(|| match self.try_to_reload() {
+        let answer = panics::answered(|| match self.try_to_reload() {
             Ok((compiled, program_tag)) => {
                 let policy = &compiled.policy;
                 self.published.reloaded(policy, &program_tag);
@@ -62,10 +62,14 @@ impl Reload {
                 self.published.reload_failed(&error);
                 error!("the policy in force stays: {error}");
             }
-        }));
+        });
+        if answer.is_none() {
+            self.published.reload_failed("a defect: see the log, and please report it");
+        }
     }
 
     fn try_to_reload(&self) -> Result<(Arc<CompiledPolicy>, String), ReloadError> {
+        panics::planted("reload");
         let compiled = self.choice.reload()?;
         sinks::check(&self.accounting, &compiled.policy)?;
         let program = load(self.flows_per_cpu, &compiled)?;

@@ -1,8 +1,9 @@
 //! The sinks of a running agent: their queues and the threads that send.
 
+use std::convert::Infallible;
 use std::io;
 use std::sync::Arc;
-use std::thread::JoinHandle;
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use thiserror::Error;
@@ -15,6 +16,11 @@ use crate::policy::model::Policy;
 use crate::records::terms::NoRecipient;
 use crate::serve::snapshot::Published;
 use crate::sinks::config::SinkConfig;
+
+/// Time that a sink gets beyond the end to settle what it has in hand.
+const GRACE: Duration = Duration::from_millis(250);
+/// Time between two looks whether a signal has brought the end forward.
+const LOOK: Duration = Duration::from_millis(50);
 
 /// The policy lacks the recipient of a sink.
 #[derive(Debug, Error)]
@@ -48,7 +54,14 @@ pub fn check(accounting: &Accounting, policy: &Policy) -> Result<(), UnknownReci
 pub struct Senders {
     accounting: Accounting,
     ending: Ending,
-    threads: Vec<JoinHandle<()>>,
+    at_work: Option<mpsc::Sender<Infallible>>,
+    ended: mpsc::Receiver<Infallible>,
+}
+
+/// Whoever holds it works on a queue.
+#[derive(Debug)]
+pub struct AtWork {
+    _sender: Option<mpsc::Sender<Infallible>>,
 }
 
 impl Senders {
@@ -58,35 +71,60 @@ impl Senders {
     /// When a thread cannot be started.
     pub fn start(sinks: &[SinkConfig], accounting: &Accounting, published: &Published) -> io::Result<Self> {
         let ending = Ending::default();
-        let mut senders =
-            Self { accounting: accounting.clone(), ending: ending.clone(), threads: Vec::new() };
+        let (at_work, ended) = mpsc::channel();
+        let senders =
+            Self { accounting: accounting.clone(), ending: ending.clone(), at_work: Some(at_work), ended };
         for (sink, queue) in sinks.iter().zip(accounting.queues()) {
             let (told, published) = (accounting.clone(), published.clone());
             let tell = move || published.settled(&told.ledger());
             let (queue, sink, name) = (Arc::clone(queue), sink.sink(), &sink.name);
             let sender = Sender::new(name, accounting.clone(), queue, sink, ending.clone(), tell);
-            senders.threads.push(sender.start()?);
+            sender.start(senders.at_work())?;
         }
         Ok(senders)
     }
 
-    /// Closes the queues, waits at most `timeout` until everything is delivered, and ends the senders.
+    /// When the senders end, once they have to.
+    #[must_use]
+    pub fn ending(&self) -> Ending {
+        self.ending.clone()
+    }
+
+    /// Closes the queues, waits at most `timeout` until everything is delivered and printed, and ends the senders. What is
+    /// still in the agent then is lost, and whoever still works on it, such as a file system that hangs, is left to itself.
     pub fn finish(mut self, timeout: Duration) {
         self.end(timeout);
     }
 
+    /// What a thread holds as long as it works on a queue; [`Self::finish`] waits for it too.
+    #[must_use]
+    pub fn at_work(&self) -> AtWork {
+        AtWork { _sender: self.at_work.clone() }
+    }
+
     fn end(&mut self, timeout: Duration) {
         self.accounting.queues().iter().for_each(|queue| queue.close());
-        self.ending.set(Instant::now() + timeout);
-        for thread in self.threads.drain(..) {
-            // A sender that panicked leaves its queue as it was; the ledger counts it as queued.
-            let _panicked = thread.join();
+        let mut deadline = self.ending.set(Instant::now() + timeout);
+        // Only those of the threads are left.
+        self.at_work = None;
+        loop {
+            let left = (deadline + GRACE).saturating_duration_since(Instant::now());
+            // It ends when the last one is dropped: nobody sends anything.
+            let all_ended = self.ended.recv_timeout(left.min(LOOK)) == Err(RecvTimeoutError::Disconnected);
+            if all_ended || left.is_zero() {
+                break;
+            }
+            // A signal may bring it forward.
+            deadline = self.ending.deadline().unwrap_or(deadline);
         }
+        self.accounting.abandon();
     }
 }
 
 impl Drop for Senders {
     fn drop(&mut self) {
-        self.end(Duration::ZERO);
+        if self.at_work.is_some() {
+            self.end(Duration::ZERO);
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! Sinks that fail at random, and whether everything is accounted for.
 
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
@@ -172,7 +172,7 @@ fn deliver(
     let sink = Fickle { random: ChaCha8Rng::seed_from_u64(seed), failing, end: Arc::clone(&end) };
     let sender =
         Sender::new("fickle", accounting.clone(), queue.clone(), Box::new(sink), ending.clone(), || ());
-    let sender = sender.start().expect("a thread");
+    let sender = sender.start(()).expect("a thread");
     for (number, records) in (1..).zip(batches) {
         accounting.push(&batch(number, *records, &terms, &accounting));
     }
@@ -253,6 +253,7 @@ fn the_sink_that_took_most_of_a_batch_counts_for_the_ledger() {
     let accounting = Accounting::new(queues.to_vec());
     let sent = batch(1, 100, &terms, &accounting);
     accounting.push(&sent);
+    assert!(queues.iter().all(|queue| queue.next_batch().is_some()));
     accounting.lost(&queues[0], &sent, Loss::Unreachable);
     let recorded = sent.totals.recorded;
     assert_eq!(accounting.ledger().queued(), recorded);
@@ -260,4 +261,90 @@ fn the_sink_that_took_most_of_a_batch_counts_for_the_ledger() {
     let ledger = accounting.ledger();
     assert_eq!((ledger.exported(), ledger.dropped()), (recorded, Counts::default()));
     assert_eq!(ledger.queued(), Counts::default());
+}
+
+/// A sink that takes what it is given, and hangs for ever in the call of this number.
+struct Hanging {
+    calls: u32,
+    hangs_in: u32,
+    reached: mpsc::Sender<()>,
+    never: mpsc::Receiver<()>,
+}
+
+impl Hanging {
+    fn call(&mut self) -> Result<Taken, SinkError> {
+        self.calls += 1;
+        if self.calls == self.hangs_in {
+            self.reached.send(()).expect("the test waits");
+            // Until the test ends.
+            let _ended = self.never.recv();
+        }
+        Ok(if self.calls < 5 { Taken::Delivered } else { Taken::Held })
+    }
+}
+
+impl Sink for Hanging {
+    fn begin(&mut self, _heading: &Heading<'_>) -> Result<(), SinkError> {
+        self.call().map(drop)
+    }
+
+    fn take(&mut self, _records: &[Record], _fields: Fields) -> Result<Taken, SinkError> {
+        self.call()
+    }
+
+    fn end(&mut self) -> Result<Taken, SinkError> {
+        self.call()
+    }
+
+    fn close(&mut self) -> Result<Taken, SinkError> {
+        self.call()
+    }
+
+    fn octets_written(&self) -> u64 {
+        0
+    }
+}
+
+#[test]
+fn what_a_sink_that_hangs_has_in_hand_is_lost_at_the_end_and_only_that() {
+    let terms = terms();
+    // Begin, three times take, end; the same again, but what is taken then is held; a third batch waits.
+    for (hangs_in, delivered) in
+        [(1, 0), (2, 0), (3, 4096), (4, 8192), (5, 9000), (6, 9000), (7, 9000), (9, 9000)]
+    {
+        let queues = ["hanging", "other"].map(|name| queue(name, Bounds::default()));
+        let accounting = Accounting::new(queues.to_vec());
+        let (reached, is_reached) = mpsc::channel();
+        let (_end, never) = mpsc::channel();
+        let sink = Box::new(Hanging { calls: 0, hangs_in, reached, never });
+        let ending = Ending::default();
+        let sender =
+            Sender::new("hanging", accounting.clone(), queues[0].clone(), sink, ending.clone(), || ());
+        sender.start(()).expect("a thread");
+        (1..=3).for_each(|number| accounting.push(&batch(number, 9000, &terms, &accounting)));
+        is_reached.recv_timeout(Duration::from_secs(60)).expect("it hangs");
+        assert_eq!(queues[0].look_for_stall(), None, "it has some seconds");
+        // The other sink takes the last batch only.
+        for number in 1..=3 {
+            let batch = queues[1].next_batch().expect("one waits");
+            if number < 3 {
+                accounting.lost(&queues[1], &batch, Loss::Unreachable);
+            } else {
+                accounting.exported(&queues[1], &batch, 9000, Counts::default());
+            }
+        }
+        ending.set(Instant::now());
+        accounting.abandon();
+        let ledger = accounting.ledger();
+        let account = &ledger.sinks()[0];
+        let case = format!("call {hangs_in}: {account:?}");
+        assert!(ledger.is_balanced(), "{case}");
+        assert_eq!(account.exported.records, delivered, "{case}");
+        assert_eq!(account.dropped["shutdown"].records, 3 * 9000 - delivered, "{case}");
+        assert_eq!((account.queued.counts(), ledger.queued()), Default::default(), "{case}");
+        let third = ledger.sinks()[1].exported.counts();
+        let sum = |one: Counts, other: Counts| one.packets + other.packets;
+        assert_eq!(ledger.exported().packets, sum(account.exported.counts(), third), "{case}");
+        assert!(queues[0].next_batch().is_none(), "{case}");
+    }
 }

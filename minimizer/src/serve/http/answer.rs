@@ -43,7 +43,10 @@ pub fn answer<Body>(
             response.headers_mut().insert(VARY, HeaderValue::from_static("accept"));
             response
         }
-        "/-/healthy" => respond(StatusCode::OK, PLAIN, "healthy\n".to_owned()),
+        "/-/healthy" => match snapshot.healthy(Instant::now()) {
+            Ok(()) => respond(StatusCode::OK, PLAIN, "healthy\n".to_owned()),
+            Err(reason) => respond(StatusCode::SERVICE_UNAVAILABLE, PLAIN, format!("unhealthy: {reason}\n")),
+        },
         "/-/ready" => match snapshot.ready(Instant::now()) {
             Ok(()) => respond(StatusCode::OK, PLAIN, "ready\n".to_owned()),
             Err(reason) => respond(StatusCode::SERVICE_UNAVAILABLE, PLAIN, format!("not ready: {reason}\n")),

@@ -1,7 +1,7 @@
 //! The snapshot that tests of metrics, status, page and top look at.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use jiff::Timestamp;
 use minimizer_common::generation::Counts;
@@ -120,5 +120,7 @@ pub(crate) fn example() -> Snapshot {
         drains,
         costs: vec![("minimizer", Cost { runs: 35, time: Duration::from_micros(1500) })],
         history: Arc::default(),
+        begun: Instant::now(),
+        failed: None,
     }
 }

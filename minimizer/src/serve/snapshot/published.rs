@@ -25,6 +25,11 @@ impl Published {
         self.update(|snapshot| snapshot.progressed(progress));
     }
 
+    /// Publishes that the agent has failed, and why: it will end.
+    pub fn failed(&self, reason: &str) {
+        self.update(|snapshot| snapshot.failed = Some(reason.to_owned()));
+    }
+
     /// Publishes the ledger after a sink took records, lost some or failed.
     pub fn settled(&self, ledger: &Ledger) {
         self.update(|snapshot| snapshot.advance(ledger));

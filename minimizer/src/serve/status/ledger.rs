@@ -9,7 +9,7 @@ use minimizer_common::outcome::Outcome;
 use serde::{Deserialize, Serialize, Serializer};
 
 use crate::delivery::account::Account;
-use crate::delivery::ledger::Ledger;
+use crate::delivery::ledger::{Ledger, Standing};
 use crate::interfaces::slot::Unwatched;
 use crate::records::drain::InterfaceTotals;
 
@@ -35,8 +35,13 @@ pub struct LedgerReport {
     /// The accounts of the sinks, by name.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub sinks: BTreeMap<String, Account>,
-    /// Whether every packet is accounted for exactly once.
+    /// Whether every packet is accounted for exactly once. If it is known that something is missing, it never is.
     pub balanced: bool,
+    /// Whether the last drain is in it. While the agent runs it is not, and everything speaks of the drains so far.
+    pub complete: bool,
+    /// Why something is missing: the agent has failed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub incomplete: Option<String>,
 }
 
 impl LedgerReport {
@@ -94,6 +99,11 @@ impl From<&Ledger> for LedgerReport {
             selected: ledger.selected().clone(),
             sinks: ledger.sinks().iter().map(|sink| (sink.name.clone(), sink.clone())).collect(),
             balanced: ledger.is_balanced(),
+            complete: *ledger.standing() == Standing::Complete,
+            incomplete: match ledger.standing() {
+                Standing::Incomplete(reason) => Some(reason.to_string()),
+                Standing::SoFar | Standing::Complete => None,
+            },
         }
     }
 }
