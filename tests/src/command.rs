@@ -137,12 +137,20 @@ impl Agent {
         }
     }
 
+    /// Sends it a signal.
+    ///
+    /// # Errors
+    /// When it has ended.
+    pub fn signal(&self, signal: Signal) -> Result<()> {
+        Ok(kill_process(Pid::from_child(&self.child), signal)?)
+    }
+
     /// Asks it to reload its policy.
     ///
     /// # Errors
     /// When it has ended.
     pub fn hang_up(&self) -> Result<()> {
-        Ok(kill_process(Pid::from_child(&self.child), Signal::HUP)?)
+        self.signal(Signal::HUP)
     }
 
     /// Asks it to end, and does not wait for it.
@@ -150,7 +158,14 @@ impl Agent {
     /// # Errors
     /// When it has ended.
     pub fn terminate(&self) -> Result<()> {
-        Ok(kill_process(Pid::from_child(&self.child), Signal::TERM)?)
+        self.signal(Signal::TERM)
+    }
+
+    /// Whether it has ended, and nobody has waited for it yet.
+    #[must_use]
+    pub fn has_ended(&self) -> bool {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap_or_default();
+        stat.rsplit_once(") ").is_none_or(|(_, state)| state.starts_with('Z'))
     }
 
     /// Stops it as an operator does; returns how it ended and what it said since the start.

@@ -115,7 +115,6 @@ impl<F: FnMut(&Progress<'_>)> Worker<F> {
     fn drain_until_stopped(&mut self, interval: Duration) -> Result<(), AgentError> {
         let mut next = Instant::now() + interval;
         loop {
-            panics::planted("drain");
             let again = self.follow_mandate()?;
             let deadline = [self.slots.next_look(), again].into_iter().flatten().fold(next, Instant::min);
             match self.requests.events.wait(deadline).map_err(AgentError::Wait)? {
@@ -247,6 +246,7 @@ impl<F: FnMut(&Progress<'_>)> Worker<F> {
     /// Reloads: puts the new program into force. If the kernel refuses it, who asked is told, and the current one stays. An
     /// error here ends the agent.
     fn reload(&mut self) -> Result<(), AgentError> {
+        panics::planted("drain");
         let Ok(Reload { program, asker }) = self.requests.reloads.try_recv() else { return Ok(()) };
         let result = match self.permit(&program) {
             Ok(()) => self.put_in_force(program)?.map_or(Ok(()), |error| Err(error.into())),

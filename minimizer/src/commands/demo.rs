@@ -227,6 +227,7 @@ fn measure(
     end.set();
     let conducted = conductor.join().map_err(|_| AgentError::Panicked)?;
     agent.wait()?;
+    accounting.lock().complete();
     let protocols = shown.map_err(DemoError::Output)?;
     let conducted = conducted?;
     Ok(Summary {

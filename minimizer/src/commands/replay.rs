@@ -92,6 +92,9 @@ pub fn replay(
     let mut shown = viewed.records.into_owned();
     shown.sort_unstable_by_key(|record| (record.start_ms, record.tuple));
     replay.ledger.add_exported(replay.recorded, viewed.suppressed);
+    if error.is_none() {
+        replay.ledger.complete();
+    }
     let residual = viewed.residual.map(|record| (record, view.residual_fields()));
     let program_tag = replay.program.tag()?;
     Ok(Replayed {

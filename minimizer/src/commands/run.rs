@@ -196,6 +196,7 @@ pub fn run(args: &cli::Run) -> Result<(), RunError> {
     if let Err(error @ AgentError::Hangs(_)) = &course.drain {
         accounting.lock().lacks(&error.to_string());
     }
+    accounting.lock().complete();
     // The file first: nobody who reads the output, or does not, may prevent it.
     let ledger = accounting.ledger();
     let filed =

@@ -7,7 +7,7 @@ use clap::ValueEnum;
 use minimizer_common::outcome::Outcome;
 use minimizer_common::protocol::{ICMPV6, Protocol, Transport};
 
-use crate::delivery::ledger::Ledger;
+use crate::delivery::ledger::{Ledger, Standing};
 use crate::policy::field::{Field, Fields};
 use crate::records::record::Record;
 use crate::sinks::json_lines;
@@ -173,7 +173,10 @@ pub fn ledger(out: &mut impl Write, ledger: &Ledger) -> io::Result<()> {
             writeln!(out, "  {label:<32} {:>15} packets {:>18} IP octets", counts.packets, counts.octets)?;
         }
     }
-    let verdict =
-        if ledger.is_balanced() { "balanced: every packet has one outcome" } else { "NOT BALANCED" };
-    writeln!(out, "  {verdict}")
+    match ledger.standing() {
+        Standing::Incomplete(reason) => writeln!(out, "  INCOMPLETE, so that nobody knows: {reason}"),
+        _ if !ledger.is_balanced() => writeln!(out, "  NOT BALANCED"),
+        Standing::Complete => writeln!(out, "  balanced: every packet has one outcome"),
+        Standing::SoFar => writeln!(out, "  balanced so far: every packet has one outcome"),
+    }
 }

@@ -37,7 +37,7 @@ pub enum Standing {
     /// It has the drains so far, and more may come.
     #[default]
     SoFar,
-    /// The last drain is in it.
+    /// The last drain is in it, and what has become of its records.
     Complete,
     /// It lacks something for this reason, and nobody knows how much.
     Incomplete(Arc<str>),
@@ -121,7 +121,7 @@ impl Ledger {
         self.revision
     }
 
-    /// The last drain is in it. What is known to be missing stays missing.
+    /// Nothing will come any more. What is known to be missing stays missing.
     pub fn complete(&mut self) {
         self.revision += 1;
         if self.standing == Standing::SoFar {

@@ -116,7 +116,6 @@ impl Sender {
 
     fn work(mut self) {
         loop {
-            panics::planted("sender");
             match self.queue.next(self.sink.tend_at()) {
                 Next::Batch(batch) => {
                     self.bring(&batch);
@@ -157,6 +156,9 @@ impl Sender {
         };
         if self.ending.is_over() {
             return self.accounting.lost(&queue, batch, Loss::Shutdown);
+        }
+        if !batch.records.is_empty() {
+            panics::planted("sender");
         }
         let mut progress = BatchProgress { heading, offered, next: 0, undelivered: 0, is_ended: false };
         let records = u64::try_from(progress.len()).unwrap_or(u64::MAX);

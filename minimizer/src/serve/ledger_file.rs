@@ -34,6 +34,12 @@ pub struct LedgerFileError {
     source: io::Error,
 }
 
+impl LedgerFileError {
+    fn is_full(&self) -> bool {
+        matches!(self.source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+    }
+}
+
 /// The policy and the program that were in force last: they made the counts.
 #[derive(Clone, Debug, Serialize)]
 pub struct LedgerOrigin {
@@ -158,13 +164,12 @@ fn fill(file: io::Result<File>, origin: &LedgerOrigin, ledger: &Ledger) -> io::R
 }
 
 /// Writes the ledger after drains, at most once a second, on a thread of its own: nobody waits for a disk.
-pub struct LedgerWriter {
-    file: LedgerFile,
-    shared: Arc<Shared>,
-}
+pub struct LedgerWriter(Arc<Shared>);
 
-#[derive(Default)]
 struct Shared {
+    path: PathBuf,
+    /// Held by whoever writes.
+    file: Mutex<LedgerFile>,
     state: Mutex<State>,
     changed: Condvar,
 }
@@ -172,8 +177,7 @@ struct Shared {
 #[derive(Default)]
 struct State {
     is_due: bool,
-    last: Option<(LedgerOrigin, Ledger)>,
-    written: Option<Result<(), LedgerFileError>>,
+    is_ended: bool,
 }
 
 /// Tells a [`LedgerWriter`] that there is a later ledger. It waits for nobody.
@@ -196,34 +200,33 @@ impl LedgerWriter {
     /// When the first one cannot be written for another reason than a full disk, or when there is no thread.
     pub fn start(path: &Path, published: Published) -> Result<Self, LedgerFileError> {
         let file = LedgerFile::new(path)?;
-        let shared = Arc::new(Shared::default());
-        let thread = WriterThread { file: file.clone(), shared: Arc::clone(&shared), failure: None };
-        let failed = |source| LedgerFileError { path: path.to_owned(), source };
-        let begin = move || {
-            let mut thread = thread;
-            let first = if thread.file.new.is_some() { thread.write(&published) } else { Ok(()) };
-            (first, thread, published)
-        };
-        let Some((first, thread, published)) = limited::within(LIMIT, "ledger", begin).map_err(failed)?
-        else {
-            return Err(failed(io::ErrorKind::TimedOut.into()));
-        };
-        if let Err(error) = first
-            && !matches!(error.source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
-        {
-            return Err(error);
+        let is_file = file.new.is_some();
+        let shared = Arc::new(Shared {
+            path: path.to_owned(),
+            file: Mutex::new(file),
+            state: Mutex::default(),
+            changed: Condvar::new(),
+        });
+        if !is_file {
+            return Ok(Self(shared));
         }
+        let first = published.latest();
+        match shared.write_in_time(LedgerOrigin::of(&first), first.ledger.clone()) {
+            Err(error) if error.is_full() => warn!("{error}; tried again after each drain"),
+            first => first?,
+        }
+        let writer = Arc::clone(&shared);
         thread::Builder::new()
             .name("ledger".to_owned())
-            .spawn(move || thread.work(&published))
-            .map_err(failed)?;
-        Ok(Self { file, shared })
+            .spawn(move || writer.work(&published))
+            .map_err(|source| shared.failed(source))?;
+        Ok(Self(shared))
     }
 
     /// A handle that tells of later ledgers.
     #[must_use]
     pub fn due(&self) -> LedgerDue {
-        LedgerDue(Arc::clone(&self.shared))
+        LedgerDue(Arc::clone(&self.0))
     }
 
     /// Writes the last ledger. It waits for a few seconds at most.
@@ -231,75 +234,64 @@ impl LedgerWriter {
     /// # Errors
     /// When it cannot be written, or not in this time.
     pub fn finish(self, origin: LedgerOrigin, ledger: Ledger) -> Result<(), LedgerFileError> {
-        self.shared.lock().last = Some((origin, ledger));
-        self.shared.changed.notify_all();
-        let waited = self
-            .shared
-            .changed
-            .wait_timeout_while(self.shared.lock(), LIMIT, |state| state.written.is_none());
-        let (mut state, _) = waited.unwrap_or_else(PoisonError::into_inner);
-        let timed_out =
-            || LedgerFileError { path: self.file.path.clone(), source: io::ErrorKind::TimedOut.into() };
-        state.written.take().unwrap_or_else(|| Err(timed_out()))
+        self.0.lock().is_ended = true;
+        self.0.changed.notify_all();
+        self.0.write_in_time(origin, ledger)
     }
 }
 
 impl Shared {
-    /// Every change is complete when the lock is released.
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-struct WriterThread {
-    file: LedgerFile,
-    shared: Arc<Shared>,
-    /// Why the latest ledger is not in the file, as it was logged.
-    failure: Option<String>,
-}
-
-impl WriterThread {
-    fn work(mut self, published: &Published) {
+    fn work(&self, published: &Published) {
+        let mut failure = None;
         loop {
-            let is_idle = |state: &mut State| !state.is_due && state.last.is_none();
-            let waited = self.shared.changed.wait_while(self.shared.lock(), is_idle);
-            let mut state = waited.unwrap_or_else(PoisonError::into_inner);
-            state.is_due = false;
-            let last = state.last.take();
-            drop(state);
-            panics::planted("ledger");
-            if let Some((origin, ledger)) = last {
-                let written = self.file.write(&origin, &ledger);
-                self.shared.lock().written = Some(written);
-                self.shared.changed.notify_all();
+            let is_idle = |state: &mut State| !state.is_due && !state.is_ended;
+            let waited = self.changed.wait_while(self.lock(), is_idle);
+            waited.unwrap_or_else(PoisonError::into_inner).is_due = false;
+            let file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
+            // Nothing comes after the last one.
+            if self.lock().is_ended {
                 return;
             }
-            if self.file.new.is_some() {
-                // It is logged, and the next one is tried.
-                let _logged = self.write(published);
-            }
-            let waited = self
-                .shared
-                .changed
-                .wait_timeout_while(self.shared.lock(), PAUSE, |state| state.last.is_none());
+            panics::planted("ledger");
+            let snapshot = published.latest();
+            let written = file.write(&LedgerOrigin::of(&snapshot), &snapshot.ledger);
+            drop(file);
+            self.log(&mut failure, written.err().map(|error| error.to_string()));
+            let waited = self.changed.wait_timeout_while(self.lock(), PAUSE, |state| !state.is_ended);
             drop(waited.unwrap_or_else(PoisonError::into_inner));
         }
     }
 
-    /// Writes what is published now, and logs when it begins to fail and when it works again.
-    fn write(&mut self, published: &Published) -> Result<(), LedgerFileError> {
-        let snapshot = published.latest();
-        let written = self.file.write(&LedgerOrigin::of(&snapshot), &snapshot.ledger);
-        let failure = written.as_ref().err().map(ToString::to_string);
+    /// Logs when writing begins to fail and when it works again.
+    fn log(&self, before: &mut Option<String>, failure: Option<String>) {
         match &failure {
-            Some(failure) if self.failure.as_ref() != Some(failure) => {
+            Some(failure) if before.as_ref() != Some(failure) => {
                 warn!("{failure}; tried again after each drain");
             }
-            None if self.failure.is_some() => info!("the ledger is in {} again", self.file.path.display()),
+            None if before.is_some() => info!("the ledger is in {} again", self.path.display()),
             _ => {}
         }
-        self.failure = failure;
-        written
+        *before = failure;
+    }
+
+    /// Writes a ledger, and leaves the writing to itself when it takes too long.
+    fn write_in_time(self: &Arc<Self>, origin: LedgerOrigin, ledger: Ledger) -> Result<(), LedgerFileError> {
+        let shared = Arc::clone(self);
+        let write = move || {
+            let file = shared.file.lock().unwrap_or_else(PoisonError::into_inner);
+            file.write(&origin, &ledger)
+        };
+        let written = limited::within(LIMIT, "last ledger", write).map_err(|source| self.failed(source))?;
+        written.unwrap_or_else(|| Err(self.failed(io::ErrorKind::TimedOut.into())))
+    }
+
+    fn failed(&self, source: io::Error) -> LedgerFileError {
+        LedgerFileError { path: self.path.clone(), source }
+    }
+
+    /// Every change is complete when the lock is released.
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -16,6 +16,7 @@ use crate::serve::metrics::{self, ExpositionFormat, Scrape};
 use crate::serve::page;
 use crate::serve::snapshot::Published;
 use crate::serve::status::Report;
+use crate::support::panics;
 
 const PLAIN: &str = "text/plain; charset=utf-8";
 
@@ -30,6 +31,7 @@ pub fn answer<Body>(
         response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
         return response;
     }
+    panics::planted("http");
     let snapshot = published.latest();
     match request.uri().path() {
         "/metrics" => {

@@ -37,7 +37,8 @@ pub struct LedgerReport {
     pub sinks: BTreeMap<String, Account>,
     /// Whether every packet is accounted for exactly once. If it is known that something is missing, it never is.
     pub balanced: bool,
-    /// Whether the last drain is in it. While the agent runs it is not, and everything speaks of the drains so far.
+    /// Whether it has the last drain and what became of its records. While the agent runs it has not, and everything
+    /// speaks of the drains so far.
     pub complete: bool,
     /// Why something is missing: the agent has failed.
     #[serde(skip_serializing_if = "Option::is_none")]
