@@ -79,7 +79,7 @@ fn nfdump_reads_every_record() -> Result<()> {
     let mut records = one_of_each();
     records.extend(many(2000));
     offer.bring(sink.as_mut(), &records)?;
-    assert_eq!(sink.close()?, Taken::Delivered);
+    assert!(matches!(sink.close()?, Taken::Sent { .. }));
     let flows = nfcapd.stop()?;
     let sum = |key: &str| flows.iter().filter_map(|flow| flow[key].as_u64()).sum::<u64>();
     assert_eq!((flows.len(), sum("in_packets"), sum("in_bytes")), totals(&records), "{:#?}", flows.first());
@@ -146,7 +146,7 @@ fn a_collector_that_comes_back_gets_every_record_once() -> Result<()> {
         waiting.join().expect("it does not panic")
     })?;
     offer.bring(sink.as_mut(), &records[6000..])?;
-    assert_eq!(sink.close()?, Taken::Delivered);
+    assert!(matches!(sink.close()?, Taken::Sent { .. }));
     flows.append(&mut socket.stop()?);
     let sum = |key: &str| flows.iter().filter_map(|flow| flow[key].as_u64()).sum::<u64>();
     assert_eq!((flows.len(), sum("in_packets"), sum("in_bytes")), totals(&records));

@@ -82,7 +82,9 @@ impl Queue {
         state.count_octets();
         drop(state);
         self.changed.notify_all();
-        gone.iter().filter_map(|batch| batch.settlement.settle(Portion::default())).collect()
+        gone.iter()
+            .filter_map(|batch| batch.settlement.settle(Portion::default(), Counts::default()))
+            .collect()
     }
 
     /// Waits for a batch, for `tend_at`, or for the end.
@@ -136,10 +138,10 @@ impl Queue {
         self.enter(|account| {
             account.view(collected(batch).records, portion.sum().records);
             account.export(portion);
-            account.succeed();
+            account.succeed(true);
         });
         self.done();
-        batch.settlement.settle(portion)
+        batch.settlement.settle(portion, Counts::default())
     }
 
     /// Enters a batch that was lost as a whole. Returns what the ledger has to enter.
@@ -147,7 +149,7 @@ impl Queue {
     pub(super) fn lost(&self, batch: &Batch, loss: Loss) -> Option<Entry> {
         self.enter(|account| account.lose(collected(batch), loss));
         self.done();
-        batch.settlement.settle(Portion::default())
+        batch.settlement.settle(Portion::default(), Counts::default())
     }
 
     /// The sender is done with the batch that it took out.

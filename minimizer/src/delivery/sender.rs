@@ -4,13 +4,12 @@ use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use std::{fmt, io};
 
 use minimizer_common::generation::Counts;
 use tracing::{info, warn};
 
-use crate::delivery::account::Account;
 use crate::delivery::accounting::Accounting;
 use crate::delivery::batch::{Batch, Offered};
 use crate::delivery::ending::Ending;
@@ -137,6 +136,10 @@ impl Sender {
         loop {
             match self.sink.close() {
                 Ok(Taken::Delivered) => return self.delivered(None),
+                Ok(Taken::Sent { until }) => {
+                    self.sent(until, None);
+                    return self.lose_held(Loss::Shutdown);
+                }
                 Ok(Taken::Held) => return self.lose_held(Loss::Shutdown),
                 Err(error) => self.failed(&error, None),
             }
@@ -200,22 +203,30 @@ impl Sender {
             };
             progress.next = next;
             progress.share.hold(portion);
-            if taken == Taken::Delivered {
-                self.delivered(Some(progress));
-            }
+            self.taken(taken, progress);
         }
         let taken = self.sink.end()?;
         progress.is_ended = true;
-        if taken == Taken::Delivered {
-            self.delivered(Some(progress));
-        }
+        self.taken(taken, progress);
         Ok(())
+    }
+
+    fn taken(&mut self, taken: Taken, progress: &mut BatchProgress<'_>) {
+        match taken {
+            Taken::Delivered => self.delivered(Some(progress)),
+            Taken::Sent { until } => self.sent(until, Some(progress)),
+            Taken::Held => {}
+        }
     }
 
     fn tend(&mut self) {
         match self.sink.tend() {
             Ok(Taken::Delivered) => {
                 self.delivered(None);
+                self.recovered();
+            }
+            Ok(Taken::Sent { until }) => {
+                self.sent(until, None);
                 self.recovered();
             }
             Ok(Taken::Held) => self.recovered(),
@@ -237,6 +248,21 @@ impl Sender {
         if let Some(progress) = current {
             let portion = progress.share.deliver();
             self.queue.enter(|account| account.export(portion));
+            progress.undelivered = progress.next;
+        }
+    }
+
+    /// What the sink took up to that moment was sent, and nobody confirms it.
+    fn sent(&mut self, until: Instant, current: Option<&mut BatchProgress<'_>>) {
+        while let Some(mut share) = self.held.pop_front() {
+            let Some(portion) = share.send(until) else { return self.held.push_front(share) };
+            self.queue.enter(|account| account.send(portion));
+            self.accounting.enter(share.settle());
+        }
+        if let Some(progress) = current
+            && let Some(portion) = progress.share.send(until)
+        {
+            self.queue.enter(|account| account.send(portion));
             progress.undelivered = progress.next;
         }
     }
@@ -266,14 +292,21 @@ impl Sender {
 
     /// The sink has taken a whole batch.
     fn succeeded(&mut self) {
-        self.queue.enter(Account::succeed);
+        let is_confirmed = self.sink.is_confirmed();
+        self.queue.enter(|account| account.succeed(is_confirmed));
         self.recovered();
     }
 
     fn recovered(&mut self) {
         self.backoff.reset();
-        if self.queue.enter(Account::recover) {
-            info!("sink {} works again", self.name);
+        let is_confirmed = self.sink.is_confirmed();
+        if self.queue.enter(|account| account.recover(is_confirmed)) {
+            match is_confirmed {
+                true => info!("sink {} works again", self.name),
+                false => {
+                    info!("sink {}: nothing refuses it any more; nobody confirms what it sends", self.name)
+                }
+            }
         }
     }
 
