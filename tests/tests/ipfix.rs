@@ -156,7 +156,7 @@ fn transforms_are_named_as_rfc_6235_names_them() -> Result<()> {
     let fields = "sourceIPv4Address = { truncate = 24 }\ndestinationIPv4Address = \"exact\"\n\
                   sourceTransportPort = \"classes\"\ndestinationTransportPort = { services_below = 1024 }\n\
                   protocolIdentifier = \"exact\"\ntcpControlBits = { mask = [\"SYN\"] }\npacketDeltaCount = \"log2\"\n\
-                  flowStartMilliseconds = { coarsen = \"1m\" }\nsourceIPv6Address = \"pseudonym\"\n\
+                  flowStartMilliseconds = { coarsen = \"1m\" }\nflowEndMilliseconds = { coarsen = \"1m\" }\nsourceIPv6Address = \"pseudonym\"\n\
                   destinationIPv6Address = \"prefix-preserving\"\n";
     let (socket, mut sink) = to_socket()?;
     let mut offer = Offer::new(&recipient(fields))?;

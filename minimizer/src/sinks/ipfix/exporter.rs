@@ -20,7 +20,7 @@ const INDICATORS_MAX: usize = 4096;
 /// How long the end of a batch waits for its confirmation.
 const CONFIRMED_WITHIN: Duration = Duration::from_secs(1);
 /// Age of the templates that a collector may have missed, from which on a batch begins with them again.
-const TEMPLATES_FRESH: Duration = Duration::from_secs(5);
+const TEMPLATES_FRESH: Duration = Duration::from_secs(1);
 /// Pause before asking again whether everything arrived.
 const CONFIRM_PAUSE: Duration = Duration::from_millis(200);
 
