@@ -13,10 +13,15 @@ use tests::ipfix::{ALL_FIELDS, Offer, many, one_of_each, recipient};
 
 /// A socket of this test, and a sink that sends to it.
 fn to_socket() -> Result<(UdpSocket, Box<dyn Sink>)> {
+    to_socket_with("")
+}
+
+/// The same with further lines of configuration.
+fn to_socket_with(text: &str) -> Result<(UdpSocket, Box<dyn Sink>)> {
     let socket = UdpSocket::bind("127.0.0.1:0")?;
     nix::sys::socket::setsockopt(&socket, nix::sys::socket::sockopt::RcvBuf, &(64 << 20))?;
     socket.set_nonblocking(true)?;
-    let sink = sink(&format!("collector = \"{}\"", socket.local_addr()?))?;
+    let sink = sink(&format!("collector = \"{}\"\n{text}", socket.local_addr()?))?;
     Ok((socket, sink))
 }
 
@@ -134,6 +139,30 @@ fn the_sum_of_too_few_sources_has_a_template_of_its_own() -> Result<()> {
 }
 
 #[test]
+fn options_are_left_out_or_have_names_of_a_fixed_length() -> Result<()> {
+    for text in ["options = false", "fixed_interface_names = true"] {
+        let (socket, mut sink) = to_socket_with(text)?;
+        let mut offer = Offer::exact(&ALL_FIELDS)?;
+        for _ in 0..2 {
+            offer.bring(sink.as_mut(), &one_of_each())?;
+        }
+        let mut decoded = Decoded::default();
+        receive(&socket, &mut decoded)?;
+        assert_eq!(decoded.flows.len(), 2 * one_of_each().len());
+        assert_eq!(decoded.missing, 0);
+        if text == "options = false" {
+            assert!(decoded.options.is_empty() && decoded.templates.keys().all(|id| *id > 262));
+            continue;
+        }
+        for (index, name) in [(2_u32, b"eth0\0\0\0\0\0\0\0\0\0\0\0\0"), (17, b"uplink-to-the-ix")] {
+            let interface = decoded.option(10, &index.to_be_bytes()).context("there is the interface")?;
+            assert_eq!(interface[&82], name);
+        }
+    }
+    Ok(())
+}
+
+#[test]
 fn indicators_that_selected_packets_are_described() -> Result<()> {
     let (socket, mut sink) = to_socket()?;
     let (mut records, mut fields) = (one_of_each(), Offer::exact(&ALL_FIELDS)?.fields());
@@ -211,6 +240,10 @@ fn what_cannot_be_is_refused_with_its_place() -> Result<()> {
         ("collector = \"c.example:1\"\ntransport = \"sctp\"".to_owned(), "unknown variant `sctp`"),
         ("collector = \"c.example:1\"\nmessage_octets = 100".to_owned(), "2:18: allowed are 512 to 65507"),
         ("collector = \"c.example:1\"\nobservation_domain = 0".to_owned(), "2:22: 0 stands for"),
+        (
+            "collector = \"c.example:1\"\noptions = false\nfixed_interface_names = true".to_owned(),
+            "3:25: names of interfaces are options",
+        ),
         ("collector = \"c.example:1\"\nrotate_every = \"5m\"".to_owned(), "no files"),
         (
             "collector = \"c.example:1\"\ntransport = \"tcp\"\ntemplate_interval = \"5m\"".to_owned(),
