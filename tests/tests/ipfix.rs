@@ -13,10 +13,15 @@ use tests::ipfix::{ALL_FIELDS, Offer, many, one_of_each, recipient};
 
 /// A socket of this test, and a sink that sends to it.
 fn to_socket() -> Result<(UdpSocket, Box<dyn Sink>)> {
+    to_socket_with("")
+}
+
+/// The same with further lines of configuration.
+fn to_socket_with(text: &str) -> Result<(UdpSocket, Box<dyn Sink>)> {
     let socket = UdpSocket::bind("127.0.0.1:0")?;
     nix::sys::socket::setsockopt(&socket, nix::sys::socket::sockopt::RcvBuf, &(64 << 20))?;
     socket.set_nonblocking(true)?;
-    let sink = sink(&format!("collector = \"{}\"", socket.local_addr()?))?;
+    let sink = sink(&format!("collector = \"{}\"\n{text}", socket.local_addr()?))?;
     Ok((socket, sink))
 }
 
@@ -74,7 +79,8 @@ fn no_record_is_missing_over_many_batches_and_no_message_is_too_long() -> Result
     let mut decoded = Decoded::default();
     let records = many(10_000);
     for batch in records.chunks(1000) {
-        assert_eq!(offer.bring(sink.as_mut(), batch)?.taken, Taken::Delivered);
+        let taken = offer.bring(sink.as_mut(), batch)?.taken;
+        assert!(matches!(taken, Taken::Sent { .. }), "{taken:?}");
         receive(&socket, &mut decoded)?;
     }
     assert_eq!(decoded.sorted_flows(), all_expected(&records, offer.fields()));
@@ -92,7 +98,11 @@ fn what_a_recipient_does_not_get_is_in_no_template() -> Result<()> {
         (&["sourceTransportPort", "protocolIdentifier"], &[7, 4]),
         (&["icmpTypeIPv4", "protocolIdentifier"], &[176, 4]),
         (&["ingressInterface"], &[10, 61]),
-        (&["destinationIPv6Address"], &[28, 60]),
+        (&["destinationIPv6Address"], &[28]),
+        // Half of an interval would be read as one of minus some years.
+        (&["packetDeltaCount", "flowStartMilliseconds"], &[2]),
+        (&["packetDeltaCount", "flowEndMilliseconds"], &[2]),
+        (&["flowStartMilliseconds", "flowEndMilliseconds"], &[152, 153]),
     ] {
         let (socket, mut sink) = to_socket()?;
         let mut offer = Offer::exact(fields)?;
@@ -101,8 +111,8 @@ fn what_a_recipient_does_not_get_is_in_no_template() -> Result<()> {
         receive(&socket, &mut decoded)?;
         assert_eq!(decoded.flows.len(), one_of_each().len());
         for (element, _) in decoded.flows.iter().flat_map(|(id, _)| &decoded.templates[id]) {
-            // A record of which nothing is left has an octet of padding.
-            assert!(elements.contains(element) || *element == 210, "{fields:?}: {element}");
+            // The version is in every record.
+            assert!(elements.contains(element) || *element == 60, "{fields:?}: {element}");
         }
     }
     Ok(())
@@ -122,7 +132,33 @@ fn the_sum_of_too_few_sources_has_a_template_of_its_own() -> Result<()> {
     receive(&socket, &mut decoded)?;
     let (id, sum) = decoded.flows.last().context("there is the sum")?;
     assert_eq!(Some(sum), all_expected(&records[..1], counts).first());
-    assert_eq!(decoded.templates[id].iter().map(|(element, _)| *element).collect::<Vec<_>>(), [2, 1]);
+    assert_eq!(decoded.templates[id].iter().map(|(element, _)| *element).collect::<Vec<_>>(), [60, 2, 1]);
+    // It is of both versions, and of none.
+    assert_eq!(decoded.anonymization(*id, 60), Some((3, 3)));
+    Ok(())
+}
+
+#[test]
+fn options_are_left_out_or_have_names_of_a_fixed_length() -> Result<()> {
+    for text in ["options = false", "fixed_interface_names = true"] {
+        let (socket, mut sink) = to_socket_with(text)?;
+        let mut offer = Offer::exact(&ALL_FIELDS)?;
+        for _ in 0..2 {
+            offer.bring(sink.as_mut(), &one_of_each())?;
+        }
+        let mut decoded = Decoded::default();
+        receive(&socket, &mut decoded)?;
+        assert_eq!(decoded.flows.len(), 2 * one_of_each().len());
+        assert_eq!(decoded.missing, 0);
+        if text == "options = false" {
+            assert!(decoded.options.is_empty() && decoded.templates.keys().all(|id| *id > 262));
+            continue;
+        }
+        for (index, name) in [(2_u32, b"eth0\0\0\0\0\0\0\0\0\0\0\0\0"), (17, b"uplink-to-the-ix")] {
+            let interface = decoded.option(10, &index.to_be_bytes()).context("there is the interface")?;
+            assert_eq!(interface[&82], name);
+        }
+    }
     Ok(())
 }
 
@@ -149,7 +185,7 @@ fn transforms_are_named_as_rfc_6235_names_them() -> Result<()> {
     let fields = "sourceIPv4Address = { truncate = 24 }\ndestinationIPv4Address = \"exact\"\n\
                   sourceTransportPort = \"classes\"\ndestinationTransportPort = { services_below = 1024 }\n\
                   protocolIdentifier = \"exact\"\ntcpControlBits = { mask = [\"SYN\"] }\npacketDeltaCount = \"log2\"\n\
-                  flowStartMilliseconds = { coarsen = \"1m\" }\nsourceIPv6Address = \"pseudonym\"\n\
+                  flowStartMilliseconds = { coarsen = \"1m\" }\nflowEndMilliseconds = { coarsen = \"1m\" }\nsourceIPv6Address = \"pseudonym\"\n\
                   destinationIPv6Address = \"prefix-preserving\"\n";
     let (socket, mut sink) = to_socket()?;
     let mut offer = Offer::new(&recipient(fields))?;
@@ -204,6 +240,10 @@ fn what_cannot_be_is_refused_with_its_place() -> Result<()> {
         ("collector = \"c.example:1\"\ntransport = \"sctp\"".to_owned(), "unknown variant `sctp`"),
         ("collector = \"c.example:1\"\nmessage_octets = 100".to_owned(), "2:18: allowed are 512 to 65507"),
         ("collector = \"c.example:1\"\nobservation_domain = 0".to_owned(), "2:22: 0 stands for"),
+        (
+            "collector = \"c.example:1\"\noptions = false\nfixed_interface_names = true".to_owned(),
+            "3:25: names of interfaces are options",
+        ),
         ("collector = \"c.example:1\"\nrotate_every = \"5m\"".to_owned(), "no files"),
         (
             "collector = \"c.example:1\"\ntransport = \"tcp\"\ntemplate_interval = \"5m\"".to_owned(),

@@ -1,5 +1,6 @@
 //! The IPFIX sink as nfcapd, nfacctd and tshark read it.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::process::Command;
 use std::sync::Arc;
@@ -9,6 +10,7 @@ use anyhow::Result;
 use minimizer::commands::demo::generator::Traffic;
 use minimizer::delivery::loss::Loss;
 use minimizer::delivery::sink::Taken;
+use minimizer::policy::field::Field;
 use serde_json::{Value, json};
 use tests::command::{Agent, minimizer};
 use tests::ipfix::collectors::{Nfacctd, Nfcapd, free_port, tshark, wait};
@@ -79,7 +81,7 @@ fn nfdump_reads_every_record() -> Result<()> {
     let mut records = one_of_each();
     records.extend(many(2000));
     offer.bring(sink.as_mut(), &records)?;
-    assert_eq!(sink.close()?, Taken::Delivered);
+    assert!(matches!(sink.close()?, Taken::Sent { .. }));
     let flows = nfcapd.stop()?;
     let sum = |key: &str| flows.iter().filter_map(|flow| flow[key].as_u64()).sum::<u64>();
     assert_eq!((flows.len(), sum("in_packets"), sum("in_bytes")), totals(&records), "{:#?}", flows.first());
@@ -125,6 +127,65 @@ fn nfacctd_reads_every_record() -> Result<()> {
 }
 
 #[test]
+#[cfg_attr(without_pmacct, ignore = "needs pmacct: cargo xtask test")]
+fn nfacctd_counts_records_without_addresses_and_sums_without_keys() -> Result<()> {
+    let nfacctd = Nfacctd::start(free_port()?, "proto")?;
+    let mut sink = sink(&format!("collector = \"127.0.0.1:{}\"", nfacctd.port))?;
+    let mut offer = Offer::exact(&["protocolIdentifier", "packetDeltaCount", "octetDeltaCount"])?;
+    let records = one_of_each();
+    offer.bring(sink.as_mut(), &records)?;
+    // What too few sources made.
+    let counts = [Field::PacketDeltaCount, Field::OctetDeltaCount].into_iter().collect();
+    sink.begin(&offer.heading())?;
+    sink.take(&records[..1], counts)?;
+    sink.end()?;
+    let (_, packets, octets) = totals(&records);
+    let expected = (packets + records[0].packets, octets + records[0].octets);
+    let reads_all = || {
+        let flows = nfacctd.records(1)?;
+        let sum = |key: &str| flows.iter().filter_map(|flow| flow[key].as_u64()).sum::<u64>();
+        Ok((sum("packets"), sum("bytes")) == expected)
+    };
+    wait(reads_all, "nfacctd drops records without addresses")
+}
+
+#[test]
+#[cfg_attr(without_nfdump, ignore = "needs nfdump: cargo xtask test")]
+fn nfdump_shows_no_nonsense_where_the_recipient_gets_half_of_the_times() -> Result<()> {
+    for fields in [&["flowStartMilliseconds"][..], &["flowEndMilliseconds"], &ALL_FIELDS] {
+        let nfcapd = Nfcapd::start(free_port()?)?;
+        let mut sink = sink(&format!("collector = \"127.0.0.1:{}\"", nfcapd.port))?;
+        let fields = [&["sourceIPv4Address", "packetDeltaCount"], fields].concat();
+        let fields: BTreeSet<_> = fields.into_iter().collect();
+        let mut offer = Offer::exact(&fields.iter().copied().collect::<Vec<_>>())?;
+        offer.bring(sink.as_mut(), &one_of_each()[..1])?;
+        sink.close()?;
+        let flows = nfcapd.stop()?;
+        let (first, last) = (flows[0]["first"].as_str(), flows[0]["last"].as_str());
+        assert!(first <= last, "{fields:?}: {flows:#?}");
+    }
+    Ok(())
+}
+
+#[test]
+#[cfg_attr(without_nfdump, ignore = "needs nfdump: cargo xtask test")]
+fn nfcapd_counts_options_as_sequence_errors_and_none_when_they_are_left_out() -> Result<()> {
+    for (options, has_errors) in [("true", true), ("false", false)] {
+        let nfcapd = Nfcapd::start(free_port()?)?;
+        let mut sink = sink(&format!("collector = \"127.0.0.1:{}\"\noptions = {options}", nfcapd.port))?;
+        let mut offer = Offer::exact(&ALL_FIELDS)?;
+        for _ in 0..3 {
+            offer.bring(sink.as_mut(), &one_of_each())?;
+        }
+        sink.close()?;
+        let (flows, errors) = nfcapd.end()?;
+        assert_eq!(flows.len(), 3 * one_of_each().len());
+        assert_eq!(errors > 0, has_errors, "{options}: {errors}");
+    }
+    Ok(())
+}
+
+#[test]
 #[cfg_attr(without_nfdump, ignore = "needs nfdump: cargo xtask test")]
 fn a_collector_that_comes_back_gets_every_record_once() -> Result<()> {
     let port = free_port()?;
@@ -146,7 +207,7 @@ fn a_collector_that_comes_back_gets_every_record_once() -> Result<()> {
         waiting.join().expect("it does not panic")
     })?;
     offer.bring(sink.as_mut(), &records[6000..])?;
-    assert_eq!(sink.close()?, Taken::Delivered);
+    assert!(matches!(sink.close()?, Taken::Sent { .. }));
     flows.append(&mut socket.stop()?);
     let sum = |key: &str| flows.iter().filter_map(|flow| flow[key].as_u64()).sum::<u64>();
     assert_eq!((flows.len(), sum("in_packets"), sum("in_bytes")), totals(&records));

@@ -33,6 +33,35 @@ fn check_says_ok_with_digests() -> Result<()> {
 }
 
 #[test]
+fn check_warns_of_half_of_the_times() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let path = folder.path().join("policy.toml");
+    let warned = |fields: &str| -> Result<Option<String>> {
+        let text = format!(
+            "name = \"half\"\n[[recipients]]\nname = \"soc\"\npurpose = \"to test\"\n[recipients.fields]\n{fields}"
+        );
+        fs::write(&path, text)?;
+        let said = printed(&["check", path.to_str().context("is UTF-8")?])?;
+        Ok(said.lines().find(|line| line.contains("CAUTION")).map(str::to_owned))
+    };
+    let [start, end] =
+        ["Start", "End"].map(|which| format!("flow{which}Milliseconds = {{ coarsen = \"1s\" }}\n"));
+    let said = warned(&start)?.context("it warns")?;
+    ensure!(said.contains("soc gets flowStartMilliseconds without flowEndMilliseconds"), "{said}");
+    let said = warned(&end)?.context("it warns")?;
+    ensure!(said.contains("soc gets flowEndMilliseconds without flowStartMilliseconds"), "{said}");
+    ensure!(
+        warned(&format!("{start}{end}"))?.is_none() && warned("protocolIdentifier = \"exact\"\n")?.is_none()
+    );
+    for name in
+        ["active-cyberdefence.toml", "carrier-default.toml", "full-record.toml", "recipient-abroad.toml"]
+    {
+        ensure!(!printed(&["check", &example(name)])?.contains("CAUTION"), "{name}");
+    }
+    Ok(())
+}
+
+#[test]
 fn bad_policies_are_exit_code_78_with_file_line_and_column() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let path = folder.path().join("bad.toml");

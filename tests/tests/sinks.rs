@@ -14,6 +14,7 @@ use minimizer::commands::demo::generator::Traffic;
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use serde_json::Value;
 use tests::command::{Agent, minimizer};
+use tests::json_lines::packets_in_files;
 use tests::network::Network;
 
 /// Frames of the generated traffic are drawn from this.
@@ -236,22 +237,4 @@ fn read_to_end(stream: &mut TcpStream) -> Result<u64> {
             octets => sum += u64::try_from(octets)?,
         }
     }
-}
-
-/// Packets in the JSON Lines of a folder that have their final names.
-fn packets_in_files(folder: &Path) -> Result<u64> {
-    let mut sum = 0;
-    for entry in fs::read_dir(folder)? {
-        let path = entry?.path();
-        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        if name.starts_with('.') || !name.ends_with(".jsonl") || name.starts_with("deletions") {
-            continue;
-        }
-        for line in fs::read_to_string(&path)?.lines() {
-            // Millions of lines: taken apart no further than needed. The first of a file is no record.
-            let Some((_, rest)) = line.split_once("\"packetDeltaCount\":") else { continue };
-            sum += rest.split(',').next().unwrap_or(rest).parse::<u64>()?;
-        }
-    }
-    Ok(sum)
 }

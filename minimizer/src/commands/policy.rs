@@ -101,6 +101,16 @@ fn check(compiled: &CompiledPolicy, out: &mut impl Write) -> io::Result<()> {
         words::count(prefixes, "prefix", "prefixes"),
         words::count(indicators, "line of indicators", "lines of indicators"),
     )?;
+    for recipient in &policy.recipients {
+        if let Some((has, lacks)) = recipient.half_of_times() {
+            writeln!(
+                out,
+                "CAUTION: {} gets {has} without {lacks}: a sink `ipfix` sends neither, because collectors take a missing time for \
+                 the year 1970",
+                recipient.name
+            )?;
+        }
+    }
     policy.inputs.iter().try_for_each(|(name, digest)| writeln!(out, "{name}: SHA-256 {digest}"))
 }
 

@@ -163,6 +163,7 @@ pub fn ledger(out: &mut impl Write, ledger: &Ledger) -> io::Result<()> {
     }
     let lines = [
         ("in records", ledger.exported()),
+        ("of these sent, and unconfirmed", ledger.sent_unconfirmed()),
         ("in records that were dropped", ledger.dropped()),
         ("in records not yet handed over", ledger.queued()),
         ("in sums (suppressed)", ledger.suppressed()),

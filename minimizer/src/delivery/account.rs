@@ -21,6 +21,34 @@ pub struct Failing {
     pub(super) loss: Option<Loss>,
 }
 
+/// Whether a sink works, as far as the agent knows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SinkState {
+    /// The other end confirmed what it got when the sink was used last.
+    Up,
+    /// The sink failed when it was used last.
+    Down,
+    /// The sink was not used yet, or nothing refuses what it sends and nobody confirms it.
+    #[default]
+    Unknown,
+}
+
+impl SinkState {
+    /// Every state.
+    pub const ALL: [Self; 3] = [Self::Up, Self::Down, Self::Unknown];
+
+    /// Its name in metrics and JSON.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Up => "up",
+            Self::Down => "down",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
 /// What became of everything that a sink was offered.
 ///
 /// Packets and octets add up: `offered` is the sum of `exported`, `suppressed`, `dropped` and `queued`. Records need not: those
@@ -37,6 +65,9 @@ pub struct Account {
     pub offered: Tally,
     /// What was handed over, in records with their keys.
     pub exported: Tally,
+    /// The part of `exported` that was sent and that nobody confirmed.
+    #[serde(default)]
+    pub sent_unconfirmed: Tally,
     /// What was handed over in sums without keys.
     pub suppressed: Tally,
     /// What waits, and what the sink has taken and can still lose.
@@ -49,7 +80,10 @@ pub struct Account {
     pub octets_written: u64,
     /// How often it has failed.
     pub failures: u64,
-    /// Why it does not work at the moment; absent when it works.
+    /// Whether it works, as far as the agent knows.
+    #[serde(default)]
+    pub state: SinkState,
+    /// Why it does not work at the moment; absent when it is not known to fail.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub failing: Option<Failing>,
     /// When it last took a batch as a whole, in milliseconds since 1970.
@@ -69,13 +103,16 @@ impl Account {
         }
     }
 
-    /// Whether every packet that was offered is in exactly one place.
+    /// Whether every packet that was offered is in exactly one place, and no more is unconfirmed than was handed over.
     #[must_use]
     pub fn is_balanced(&self) -> bool {
         let parts = [&self.exported, &self.suppressed, &self.queued].into_iter().chain(self.dropped.values());
         let sum =
             parts.fold((0, 0), |(packets, octets), part| (packets + part.packets, octets + part.octets));
+        let (unconfirmed, exported) = (self.sent_unconfirmed, self.exported);
         sum == (self.offered.packets, self.offered.octets)
+            && unconfirmed.packets <= exported.packets
+            && unconfirmed.octets <= exported.octets
     }
 
     /// The reason under which records that give way now are counted.
@@ -99,6 +136,12 @@ impl Account {
         self.suppressed.add(portion.suppressed);
     }
 
+    /// Like [`Self::export`], of what nobody confirms.
+    pub(super) fn send(&mut self, portion: Portion) {
+        self.export(portion);
+        self.sent_unconfirmed.add(portion.records);
+    }
+
     pub(super) fn lose(&mut self, records: Tally, loss: Loss) {
         if records == Tally::default() {
             return;
@@ -115,6 +158,7 @@ impl Account {
 
     pub(super) fn fail(&mut self, loss: Loss, message: &str) {
         self.failures += 1;
+        self.state = SinkState::Down;
         let since_milliseconds = match &self.failing {
             Some(failing) => failing.since_milliseconds,
             None => clock::realtime_ms(),
@@ -123,12 +167,19 @@ impl Account {
         self.failing = Some(Failing { since_milliseconds, reason, message, loss: Some(loss) });
     }
 
-    /// Notes that the sink works. Returns whether it did not work before.
-    pub(super) fn recover(&mut self) -> bool {
-        self.failing.take().is_some()
+    /// Notes that the sink does not fail any more; `is_confirmed`: and that the other end says so. Returns whether it failed
+    /// before.
+    pub(super) fn recover(&mut self, is_confirmed: bool) -> bool {
+        let did_fail = self.failing.take().is_some();
+        if did_fail {
+            self.state = if is_confirmed { SinkState::Up } else { SinkState::Unknown };
+        }
+        did_fail
     }
 
-    pub(super) fn succeed(&mut self) {
+    /// Notes that the sink took a batch as a whole; `is_confirmed`: and that the other end says so.
+    pub(super) fn succeed(&mut self, is_confirmed: bool) {
+        self.state = if is_confirmed { SinkState::Up } else { SinkState::Unknown };
         self.last_success_milliseconds = Some(clock::realtime_ms());
     }
 }

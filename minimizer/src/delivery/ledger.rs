@@ -57,6 +57,8 @@ pub struct Ledger {
     revision: u64,
     /// Packets and octets in records that were handed over.
     exported: Counts,
+    /// The part of `exported` that no sink has confirmed.
+    sent_unconfirmed: Counts,
     /// Packets and octets in records that were lost on the way out.
     dropped: Counts,
     /// Packets and octets in records that wait to be handed over.
@@ -77,7 +79,7 @@ impl Ledger {
     pub fn new(names: Vec<String>) -> Self {
         let entry = |name| InterfaceEntry::new(name, Unwatched::default());
         let entries = names.into_iter().map(entry).collect();
-        let (exported, dropped, queued, suppressed, overflow) = Default::default();
+        let (exported, sent_unconfirmed, dropped, queued, suppressed, overflow) = Default::default();
         Self {
             standing: Standing::SoFar,
             entries,
@@ -85,6 +87,7 @@ impl Ledger {
             unknown: InterfaceTotals::ZERO,
             revision: 0,
             exported,
+            sent_unconfirmed,
             dropped,
             queued,
             suppressed,
@@ -181,11 +184,14 @@ impl Ledger {
     }
 
     /// Enters what became of a batch, in the end.
-    pub fn settle(&mut self, Entry { exported, suppressed, dropped }: Entry) {
+    pub fn settle(&mut self, Entry { exported, suppressed, dropped, unconfirmed, confirmed }: Entry) {
         let mut counts = exported;
         add(&mut counts, suppressed);
         self.add_exported(counts, suppressed);
         self.add_dropped(dropped);
+        add(&mut self.sent_unconfirmed, unconfirmed);
+        self.sent_unconfirmed.packets -= confirmed.packets;
+        self.sent_unconfirmed.octets -= confirmed.octets;
     }
 
     /// Packets in records by interface, IP version and protocol.
@@ -235,6 +241,12 @@ impl Ledger {
         self.exported
     }
 
+    /// The part of [`Self::exported`] that was sent and that no sink has confirmed.
+    #[must_use]
+    pub const fn sent_unconfirmed(&self) -> Counts {
+        self.sent_unconfirmed
+    }
+
     /// Packets and octets in records that were lost on the way out.
     #[must_use]
     pub const fn dropped(&self) -> Counts {
@@ -273,6 +285,8 @@ impl Ledger {
         let recorded = |part: fn(&Counts) -> u64| parts.iter().map(part).sum::<u64>();
         !matches!(self.standing, Standing::Incomplete(_))
             && every_packet_has_an_outcome
+            && self.sent_unconfirmed.packets <= self.exported.packets
+            && self.sent_unconfirmed.octets <= self.exported.octets
             && self.sinks.iter().all(Account::is_balanced)
             && sum(|totals| totals.outcome(Outcome::Counted)) == recorded(|counts| counts.packets)
             && sum(|totals| totals.outcome(Outcome::Overflow)) == self.overflow.packets

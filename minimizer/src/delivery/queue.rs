@@ -107,7 +107,9 @@ impl Queue {
         state.count_octets();
         drop(state);
         self.changed.notify_all();
-        gone.iter().filter_map(|batch| batch.settlement.settle(Portion::default())).collect()
+        gone.iter()
+            .filter_map(|batch| batch.settlement.settle(Portion::default(), Counts::default()))
+            .collect()
     }
 
     /// Waits for a batch, for `tend_at`, or for the end.
@@ -163,7 +165,7 @@ impl Queue {
         let share = state.hands.current.take()?;
         state.account.view(collected(batch).records, portion.sum().records);
         state.account.export(portion);
-        state.account.succeed();
+        state.account.succeed(true);
         state.done();
         share.settle_as(portion)
     }
@@ -202,6 +204,25 @@ impl Queue {
             }
         });
         entries
+    }
+
+    /// What the sink took up to that moment was sent, and nobody confirms it. Returns what the ledger has to enter, and whether
+    /// everything that was taken of the batch that is being handed over is sent.
+    #[must_use]
+    pub(super) fn sent(&self, until: Instant) -> (Vec<Entry>, bool) {
+        let (mut entries, mut all) = (Vec::new(), false);
+        self.lock().enter(|account, hands| {
+            while let Some(mut share) = hands.held.pop_front() {
+                let Some(portion) = share.send(until) else { return hands.held.push_front(share) };
+                account.send(portion);
+                entries.extend(share.settle());
+            }
+            if let Some(portion) = hands.current.as_mut().and_then(|share| share.send(until)) {
+                account.send(portion);
+                all = true;
+            }
+        });
+        (entries, all)
     }
 
     /// The sink has lost what it held. What it held of the batch that is being handed over is handed over again. Returns what
@@ -278,7 +299,7 @@ impl Queue {
         account.lose(queued, Loss::Shutdown);
         let mut entries = Vec::new();
         while let Some((batch, _)) = waiting.pop() {
-            entries.extend(batch.settlement.settle(Portion::default()));
+            entries.extend(batch.settlement.settle(Portion::default(), Counts::default()));
         }
         for mut share in hands.held.drain(..).chain(hands.current.take()) {
             share.lose();

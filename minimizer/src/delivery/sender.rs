@@ -3,13 +3,12 @@
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use std::{fmt, io};
 
 use minimizer_common::generation::Counts;
 use tracing::{info, warn};
 
-use crate::delivery::account::Account;
 use crate::delivery::accounting::Accounting;
 use crate::delivery::batch::{Batch, Offered};
 use crate::delivery::ending::Ending;
@@ -138,6 +137,10 @@ impl Sender {
         loop {
             match self.call(|sink| sink.close()) {
                 Ok(Taken::Delivered) => return self.delivered(None),
+                Ok(Taken::Sent { until }) => {
+                    self.sent(until, None);
+                    return self.lose_held(Loss::Shutdown);
+                }
                 Ok(Taken::Held) => return self.lose_held(Loss::Shutdown),
                 Err(error) => self.failed(&error, None),
             }
@@ -199,22 +202,30 @@ impl Sender {
             };
             progress.next = next;
             self.queue.held(portion);
-            if taken == Taken::Delivered {
-                self.delivered(Some(progress));
-            }
+            self.taken(taken, progress);
         }
         let taken = self.call(|sink| sink.end())?;
         progress.is_ended = true;
-        if taken == Taken::Delivered {
-            self.delivered(Some(progress));
-        }
+        self.taken(taken, progress);
         Ok(())
+    }
+
+    fn taken(&mut self, taken: Taken, progress: &mut BatchProgress<'_>) {
+        match taken {
+            Taken::Delivered => self.delivered(Some(progress)),
+            Taken::Sent { until } => self.sent(until, Some(progress)),
+            Taken::Held => {}
+        }
     }
 
     fn tend(&mut self) {
         match self.call(|sink| sink.tend()) {
             Ok(Taken::Delivered) => {
                 self.delivered(None);
+                self.recovered();
+            }
+            Ok(Taken::Sent { until }) => {
+                self.sent(until, None);
                 self.recovered();
             }
             Ok(Taken::Held) => self.recovered(),
@@ -230,6 +241,17 @@ impl Sender {
     fn delivered(&mut self, current: Option<&mut BatchProgress<'_>>) {
         self.accounting.enter(self.queue.delivered());
         if let Some(progress) = current {
+            progress.undelivered = progress.next;
+        }
+    }
+
+    /// What the sink took up to that moment was sent, and nobody confirms it.
+    fn sent(&mut self, until: Instant, current: Option<&mut BatchProgress<'_>>) {
+        let (entries, all) = self.queue.sent(until);
+        self.accounting.enter(entries);
+        if let Some(progress) = current
+            && all
+        {
             progress.undelivered = progress.next;
         }
     }
@@ -254,14 +276,21 @@ impl Sender {
 
     /// The sink has taken a whole batch.
     fn succeeded(&mut self) {
-        self.queue.enter(Account::succeed);
+        let is_confirmed = self.sink.is_confirmed();
+        self.queue.enter(|account| account.succeed(is_confirmed));
         self.recovered();
     }
 
     fn recovered(&mut self) {
         self.backoff.reset();
-        if self.queue.enter(Account::recover) {
-            info!("sink {} works again", self.name);
+        let is_confirmed = self.sink.is_confirmed();
+        if self.queue.enter(|account| account.recover(is_confirmed)) {
+            match is_confirmed {
+                true => info!("sink {} works again", self.name),
+                false => {
+                    info!("sink {}: nothing refuses it any more; nobody confirms what it sends", self.name)
+                }
+            }
         }
     }
 

@@ -59,9 +59,15 @@ pub struct Interface {
 /// Whether what a sink has taken is out of the agent's hands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Taken {
-    /// Everything that was taken so far is.
+    /// Everything that was taken so far is, and the other end has said so.
     Delivered,
-    /// The sink still holds something, and can lose it until a later call says [`Taken::Delivered`].
+    /// What was taken up to that moment is: it was sent, and nothing that the agent could hear refused it. Nobody confirms that
+    /// it arrived. The sink may still hold what it took later.
+    Sent {
+        /// The moment.
+        until: Instant,
+    },
+    /// The sink still holds something, and can lose it until a later call says otherwise.
     Held,
 }
 
@@ -128,6 +134,11 @@ pub trait Sink: Send {
     /// # Errors
     /// When it cannot be done now.
     fn close(&mut self) -> Result<Taken, SinkError>;
+
+    /// Whether the other end confirms what it gets. Without that, nobody knows whether a sink that does not fail works.
+    fn is_confirmed(&self) -> bool {
+        true
+    }
 
     /// Octets that it has sent or written since the start.
     fn octets_written(&self) -> u64;

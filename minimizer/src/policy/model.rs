@@ -72,3 +72,17 @@ pub struct Recipient {
     /// The transform of each field that the recipient gets.
     pub fields: BTreeMap<Field, Transform>,
 }
+
+impl Recipient {
+    /// The one of begin and end that the recipient gets and the one that it lacks, if it gets only one of them: a sink `ipfix`
+    /// then sends none, because collectors take the missing one for the year 1970.
+    #[must_use]
+    pub fn half_of_times(&self) -> Option<(Field, Field)> {
+        let times = [Field::FlowStartMilliseconds, Field::FlowEndMilliseconds];
+        match times.map(|field| self.fields.contains_key(&field)) {
+            [true, false] => Some((times[0], times[1])),
+            [false, true] => Some((times[1], times[0])),
+            [true, true] | [false, false] => None,
+        }
+    }
+}

@@ -140,6 +140,8 @@ pub(crate) mod tests {
             "minimizer_exported_octets_total 68700",
             "minimizer_dropped_packets_total 1",
             "minimizer_dropped_octets_total 600",
+            "minimizer_sent_unconfirmed_packets 18",
+            "minimizer_sent_unconfirmed_octets 1900",
             "minimizer_queued_packets 2",
             "minimizer_queued_octets 400",
             "minimizer_overflow_packets_total 105",

@@ -13,6 +13,7 @@ mod traffic;
 
 use maud::{DOCTYPE, Markup, PreEscaped, Render, html};
 
+use crate::delivery::account::SinkState;
 use crate::serve::snapshot::Snapshot;
 use crate::serve::status::{Report, span};
 
@@ -79,7 +80,8 @@ fn header(report: &Report) -> Markup {
     let all = report.interfaces.len();
     let attached = report.interfaces.iter().filter(|interface| interface.mode.is_some()).count();
     let interfaces = if attached == all && all > 0 { "good" } else { "warn" };
-    let failing = report.sinks.iter().filter(|sink| sink.failing.is_some()).count();
+    let failing = report.sinks.iter().filter(|sink| sink.state == SinkState::Down).count();
+    let works = report.sinks.iter().filter(|sink| sink.state == SinkState::Up).count();
     let drained = report.drains.last_success_age_milliseconds;
     html! {
         header #top {
@@ -91,11 +93,12 @@ fn header(report: &Report) -> Markup {
                 }
                 @if report.ledger.balanced { (state("good", "balanced")) } @else { (state("bad", "not balanced")) }
                 (state(interfaces, format_args!("{attached} of {all} interfaces")))
-                @match (report.sinks.len(), failing) {
-                    (0, _) => {}
-                    (1, 0) => (state("good", "sink works")),
-                    (_, 0) => (state("good", "all sinks work")),
-                    (all, failing) => (state("bad", format_args!("{failing} of {all} sinks fail"))),
+                @match (report.sinks.len(), failing, works) {
+                    (0, ..) => {}
+                    (1, 0, 1) => (state("good", "sink works")),
+                    (all, 0, works) if all == works => (state("good", "all sinks work")),
+                    (_, 0, _) => (state("good", "no sink fails")),
+                    (all, failing, _) => (state("bad", format_args!("{failing} of {all} sinks fail"))),
                 }
             }
             p.over { "Policy in force" }
@@ -204,7 +207,7 @@ mod tests {
         snapshot.ledger.enter(0, HOSTILE, Unwatched::default());
         let none = json!({"records": 0, "packets": 0, "octets": 0});
         let sink = json!({
-            "name": HOSTILE, "recipient": HOSTILE, "kind": HOSTILE, "offered": none, "exported": none,
+            "name": HOSTILE, "recipient": HOSTILE, "kind": HOSTILE, "state": "down", "offered": none, "exported": none,
             "suppressed": none, "queued": none, "dropped": {HOSTILE: none}, "queue_bytes": 0, "octets_written": 0,
             "failures": 1, "failing": {"since_milliseconds": 1, "reason": HOSTILE, "message": HOSTILE},
         });

@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::files::{FilesConfig, FilesFile};
-use super::ipfix::{IpfixConfig, IpfixFile};
+use super::ipfix::{IpfixConfig, IpfixFile, refuse_clashes};
 use super::kafka::{KafkaConfig, KafkaFile};
 use crate::delivery::sink::Sink;
 use crate::delivery::waiting::Bounds;
@@ -70,9 +70,14 @@ impl SinkConfig {
             } else if !names.insert(name.clone()) || name == crate::sinks::stdout::STANDARD_OUTPUT {
                 document.refuse(&file.get().name, format!("another sink is called `{name}`"));
             }
-            sinks.extend(one(file, document, folder));
+            sinks.extend(one(file, document, folder).map(|sink| (file.get(), sink)));
         }
-        sinks
+        let ipfix = sinks.iter().filter_map(|(file, sink)| match &sink.kind {
+            SinkKind::Ipfix(config) => Some((sink.name.as_str(), file.ipfix.as_ref()?.get(), config)),
+            SinkKind::Files(_) | SinkKind::Kafka(_) => None,
+        });
+        refuse_clashes(&ipfix.collect::<Vec<_>>(), document);
+        sinks.into_iter().map(|(_, sink)| sink).collect()
     }
 
     /// The kind of the sink.

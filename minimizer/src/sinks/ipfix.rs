@@ -2,11 +2,14 @@
 
 mod anonymization;
 mod carrier;
+mod clash;
 mod collector;
 mod config;
+mod connect;
 mod element;
 mod exporter;
 mod files;
+mod icmp;
 mod layout;
 mod options;
 mod outbox;
@@ -15,4 +18,5 @@ mod stream;
 mod tls;
 mod udp;
 
+pub(super) use clash::refuse as refuse_clashes;
 pub use config::{IpfixConfig, IpfixFile};

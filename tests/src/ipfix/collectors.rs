@@ -40,9 +40,10 @@ impl Nfcapd {
     pub fn start(port: u16) -> Result<Self> {
         let folder = tempfile::tempdir()?;
         let mut command = tool("nfcapd");
-        command.arg("-l").arg(folder.path()).args(["-b", "127.0.0.1", "-p", &port.to_string(), "-t", "3600"]);
+        command.arg("-w").arg(folder.path()).args(["-b", "127.0.0.1", "-p", &port.to_string(), "-t", "3600"]);
         command.args(["-B", "8388608"]);
-        let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+        let log = fs::File::create(folder.path().join("log"))?;
+        let child = command.stdout(log.try_clone()?).stderr(log).spawn();
         let child = child.context("nfcapd is in Debian's package nfdump")?;
         let nfcapd = Self { child, folder, port };
         wait_until_bound(port)?;
@@ -53,7 +54,15 @@ impl Nfcapd {
     ///
     /// # Errors
     /// When nfdump fails.
-    pub fn stop(mut self) -> Result<Vec<Value>> {
+    pub fn stop(self) -> Result<Vec<Value>> {
+        Ok(self.end()?.0)
+    }
+
+    /// Stops it and returns the records that it wrote, as nfdump reads them, and how many sequence errors it counted.
+    ///
+    /// # Errors
+    /// When nfdump fails, or nfcapd does not say.
+    pub fn end(mut self) -> Result<(Vec<Value>, u64)> {
         // What was sent to it is in its socket, and it reads that to the end.
         wait_until_read(self.port)?;
         kill_process(Pid::from_child(&self.child), Signal::TERM)?;
@@ -67,7 +76,10 @@ impl Nfcapd {
                 records.append(&mut nfdump(&path)?);
             }
         }
-        Ok(records)
+        let said = fs::read_to_string(self.folder.path().join("log"))?;
+        let errors = said.rsplit_once("Sequence Errors: ").and_then(|(_, rest)| rest.split(',').next());
+        let errors = errors.and_then(|errors| errors.parse().ok()).with_context(|| said.clone())?;
+        Ok((records, errors))
     }
 
     /// The folder of its files.

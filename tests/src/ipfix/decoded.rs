@@ -231,8 +231,10 @@ pub fn expected(record: &Record, fields: Fields) -> Values {
     }
     put(Field::PacketDeltaCount, &record.packets.to_be_bytes());
     put(Field::OctetDeltaCount, &record.octets.to_be_bytes());
-    put(Field::FlowStartMilliseconds, &record.start_ms.to_be_bytes());
-    put(Field::FlowEndMilliseconds, &record.end_ms.to_be_bytes());
+    if fields.has(Field::FlowStartMilliseconds) && fields.has(Field::FlowEndMilliseconds) {
+        put(Field::FlowStartMilliseconds, &record.start_ms.to_be_bytes());
+        put(Field::FlowEndMilliseconds, &record.end_ms.to_be_bytes());
+    }
     let type_and_code = (first << 8 | second).to_be_bytes().to_vec();
     let has_icmp = |kind: Field, code: Field| fields.has(kind) && fields.has(code);
     if transport == Transport::Icmp && has_icmp(Field::IcmpTypeIPv4, Field::IcmpCodeIPv4) {
@@ -241,9 +243,7 @@ pub fn expected(record: &Record, fields: Fields) -> Values {
     if transport == Transport::IcmpV6 && has_icmp(Field::IcmpTypeIPv6, Field::IcmpCodeIPv6) {
         values.insert(139, type_and_code);
     }
-    if [8, 12, 27, 28].iter().any(|address| values.contains_key(address)) {
-        values.insert(60, vec![if tuple.tags().is_ipv6() { 6 } else { 4 }]);
-    }
+    values.insert(60, vec![if tuple.tags().is_ipv6() { 6 } else { 4 }]);
     if values.contains_key(&Field::IngressInterface.number()) {
         values.insert(61, vec![0]);
     }

@@ -9,6 +9,7 @@ use ratatui::widgets::{Cell, Paragraph, Row as TableRow, Sparkline, Table, Table
 use super::keys::KEYS;
 use super::rows::TableColumn;
 use super::{Screen, TopView, plain};
+use crate::delivery::account::SinkState;
 use crate::serve::status::{LedgerReport, Report, span};
 use crate::support::units::scaled;
 
@@ -261,9 +262,10 @@ fn draw_sinks(frame: &mut Frame<'_>, area: Rect, report: &Report) {
     }
     for sink in &report.sinks {
         let lost: u64 = sink.dropped.values().map(|tally| tally.packets).sum();
-        let (style, state) = match &sink.failing {
-            None => (GOOD, "works".to_owned()),
-            Some(failing) => (BAD, format!("FAILS: {}", failing.reason.replace('_', " "))),
+        let (style, state) = match (&sink.failing, sink.state) {
+            (None, SinkState::Unknown) => (QUIET, "unknown".to_owned()),
+            (None, SinkState::Up | SinkState::Down) => (GOOD, "works".to_owned()),
+            (Some(failing), _) => (BAD, format!("FAILS: {}", failing.reason.replace('_', " "))),
         };
         let mut spans = vec![
             Span::raw(format!("{} ", sink.name)),

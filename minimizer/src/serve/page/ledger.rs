@@ -17,6 +17,12 @@ pub fn section(ledger: &LedgerReport) -> Markup {
                 (sum("Every packet has one outcome", "seen", ledger.seen(), &outcomes))
                 (sum("Every counted packet is in one place", "counted", ledger.outcome("counted"), &places))
             }
+            @if ledger.sent_unconfirmed.packets != 0 {
+                p.muted {
+                    "Of the exported packets, " (number(ledger.sent_unconfirmed.packets))
+                    " were sent and nobody confirmed them."
+                }
+            }
             (octets(ledger))
             (reasons(ledger))
         }

@@ -3,7 +3,7 @@
 use maud::{Markup, html};
 
 use super::{number, pair, words};
-use crate::delivery::account::Account;
+use crate::delivery::account::{Account, SinkState};
 use crate::serve::status::Report;
 
 pub fn section(report: &Report) -> Markup {
@@ -20,7 +20,11 @@ pub fn section(report: &Report) -> Markup {
 }
 
 fn card(sink: &Account) -> Markup {
-    let (class, state) = if sink.failing.is_none() { ("good", "works") } else { ("bad", "fails") };
+    let (class, state) = match sink.state {
+        SinkState::Up => ("good", "works"),
+        SinkState::Down => ("bad", "fails"),
+        SinkState::Unknown => ("muted", "unknown"),
+    };
     html! {
         article.card {
             h4 { (sink.name) }
@@ -31,6 +35,9 @@ fn card(sink: &Account) -> Markup {
                 (pair("records exported", number(sink.exported.records)))
                 (pair("packets offered", number(sink.offered.packets)))
                 (pair("exported", number(sink.exported.packets)))
+                @if sink.sent_unconfirmed.packets != 0 {
+                    (pair("of these unconfirmed", number(sink.sent_unconfirmed.packets)))
+                }
                 @if sink.suppressed.packets != 0 { (pair("suppressed", number(sink.suppressed.packets))) }
                 (pair("queued", number(sink.queued.packets)))
                 @for (reason, tally) in &sink.dropped {

@@ -9,8 +9,9 @@ use minimizer_common::outcome::Outcome;
 use minimizer_common::protocol::ProtocolClass;
 
 use super::{Build, PolicyInForce, Reloads, Snapshot};
-use crate::delivery::account::Account;
+use crate::delivery::account::{Account, SinkState};
 use crate::delivery::ledger::Ledger;
+use crate::delivery::settlement::Entry;
 use crate::delivery::tally::Tally;
 use crate::interfaces::slot::{Attached, Unwatched, Watched};
 use crate::kernel::attach::{Action, Mode};
@@ -54,12 +55,19 @@ pub(crate) fn example() -> Snapshot {
         ..Totals::default()
     });
     let suppressed = Counts { packets: 4, octets: 300 };
-    ledger.add_exported(Counts { packets: packets - 3, octets: 69_000 }, suppressed);
-    ledger.add_dropped(Counts { packets: 1, octets: 600 });
+    ledger.settle(Entry {
+        exported: Counts { packets: packets - 7, octets: 68_700 },
+        suppressed,
+        dropped: Counts { packets: 1, octets: 600 },
+        unconfirmed: Counts { packets: 18, octets: 1_900 },
+        ..Entry::default()
+    });
     assert!(ledger.is_balanced());
     let mut soc = Account::new("soc", "operations", "ipfix");
     soc.offered = Tally { records: 60, packets: 101, octets: 70_000 };
     soc.exported = Tally { records: 42, packets: 88, octets: 60_000 };
+    soc.sent_unconfirmed = Tally { records: 19, packets: 21, octets: 2_200 };
+    soc.state = SinkState::Up;
     soc.suppressed = Tally { records: 1, packets: 5, octets: 310 };
     soc.queued = Tally { records: 14, packets: 6, octets: 9_000 };
     soc.dropped.insert("unreachable".to_owned(), Tally { records: 3, packets: 2, octets: 690 });

@@ -21,6 +21,8 @@ pub struct LedgerReport {
     pub interfaces: IndexMap<String, InterfaceLedger>,
     /// In records that were handed over.
     pub exported: CountsReport,
+    /// The part of `exported` that was sent and that no sink has confirmed.
+    pub sent_unconfirmed: CountsReport,
     /// In records that were lost on the way out.
     pub dropped: CountsReport,
     /// In records that wait to be handed over.
@@ -93,6 +95,7 @@ impl From<&Ledger> for LedgerReport {
                 .map(|((name, totals), unwatched)| (name.to_owned(), InterfaceLedger::new(totals, unwatched)))
                 .collect(),
             exported: ledger.exported().into(),
+            sent_unconfirmed: ledger.sent_unconfirmed().into(),
             dropped: ledger.dropped().into(),
             queued: ledger.queued().into(),
             suppressed: ledger.suppressed().into(),

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::{CountsReport, InterfaceReport, Report};
-use crate::delivery::account::Account;
+use crate::delivery::account::{Account, SinkState};
 
 /// Lines that each begin with a name; a line without one continues the line before.
 #[derive(Default)]
@@ -31,6 +31,7 @@ impl Report {
         let ledger = &self.ledger;
         let counts = |counts: CountsReport| format!("{} packets, {} octets", counts.packets, counts.octets);
         lines.push("exported", &format!("{} records, {}", self.exported_records, counts(ledger.exported)));
+        lines.push("unconfirmed", &format!("{}, of the exported ones", counts(ledger.sent_unconfirmed)));
         lines.push("suppressed", &counts(ledger.suppressed));
         lines.push("overflow", &counts(ledger.overflow));
         lines.push("ledger", if ledger.balanced { "balanced" } else { "NOT BALANCED" });
@@ -96,11 +97,19 @@ fn push_sink(lines: &mut Lines, sink: &Account) {
     let lost: u64 = sink.dropped.values().map(|tally| tally.packets).sum();
     let lost = if lost == 0 { String::new() } else { format!(", {lost} packets dropped") };
     let (exported, queued) = (sink.exported.packets + sink.suppressed.packets, sink.queued.packets);
-    let state = if sink.failing.is_none() { "works" } else { "FAILS" };
+    let state = match sink.state {
+        SinkState::Up => "works",
+        SinkState::Down => "FAILS",
+        SinkState::Unknown => "is in an unknown state",
+    };
+    let unconfirmed = match sink.sent_unconfirmed.packets {
+        0 => String::new(),
+        packets => format!(" ({packets} of them unconfirmed)"),
+    };
     lines.push(
         "sink",
         &format!(
-            "{} ({} for {}) {state}, {exported} packets exported, {queued} queued{lost}",
+            "{} ({} for {}) {state}, {exported} packets exported{unconfirmed}, {queued} queued{lost}",
             sink.name, sink.kind, sink.recipient
         ),
     );

@@ -24,8 +24,12 @@ const LESS_PRECISE: Anonymization =
     Anonymization { flags: STABLE, technique: Technique::PrecisionDegradationTruncation };
 const BINNED: Anonymization = Anonymization { flags: STABLE, technique: Technique::Binning };
 
-/// How the values of an element are changed for the recipient.
-pub(super) fn of(element: Element, recipient: &Recipient) -> Anonymization {
+/// How the values of an element are changed for the recipient, in records of these elements.
+pub(super) fn of(element: Element, elements: &[Element], recipient: &Recipient) -> Anonymization {
+    // Without an address, records of both versions are one.
+    if element == Element::IpVersion && !elements.iter().any(|element| element.is_address()) {
+        return BINNED;
+    }
     let transform = |field: Field| recipient.fields.get(&field).copied().unwrap_or(Transform::Exact);
     element.field().map_or(NONE, |field| of_transform(transform(field)))
 }

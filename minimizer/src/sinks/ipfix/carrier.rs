@@ -35,6 +35,11 @@ pub(super) trait Carrier: Send {
     /// Finds out whether everything that was sent arrived, and waits for it no longer than `patience`.
     fn confirm(&mut self, outbox: &mut Outbox, patience: Duration) -> Result<Taken, SinkError>;
 
+    /// Whether the other end confirms what it gets.
+    fn is_confirmed(&self) -> bool {
+        true
+    }
+
     /// What becomes of templates that are not used any more.
     fn retirement(&self) -> Retirement;
 

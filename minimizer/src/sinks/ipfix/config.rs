@@ -12,6 +12,7 @@ use super::carrier::Carrier;
 use super::collector::Collector;
 use super::exporter::Exporter;
 use super::files::Files;
+use super::options::Options;
 use super::outbox::Outbox;
 use super::pace::Pace;
 use super::stream::Stream;
@@ -50,6 +51,12 @@ pub struct IpfixFile {
     /// Number of this agent among those that the collector sees at the same address; 1 is the default.
     #[schemars(range(min = 1))]
     pub observation_domain: Option<At<u32>>,
+    /// Whether options are sent beside the flows; true is the default. Without them a collector learns neither the names of
+    /// interfaces nor what was lost, nor how fields were anonymized.
+    pub options: Option<At<bool>>,
+    /// Whether names of interfaces in options have 16 octets, for collectors that cannot read a variable length; false is the
+    /// default.
+    pub fixed_interface_names: Option<At<bool>>,
     /// Longest message in octets; 1400 is the default over UDP, and 8192 otherwise.
     #[schemars(range(min = 512))]
     pub message_octets: Option<At<u16>>,
@@ -102,6 +109,7 @@ pub struct CollectorTlsFile {
 pub struct IpfixConfig {
     observation_domain: u32,
     message_octets: u16,
+    options: Option<Options>,
     destination: Destination,
 }
 
@@ -140,11 +148,28 @@ impl IpfixConfig {
             }
             domain => Some(domain.as_ref().map_or(OBSERVATION_DOMAIN, |domain| *domain.get())),
         };
+        let options = options(file, document);
         Some(Self {
             observation_domain: observation_domain?,
             message_octets: message_octets?,
+            options,
             destination: destination?,
         })
+    }
+
+    /// Transport, host and port of the collector; `None` for files.
+    pub(super) fn collector(&self) -> Option<(TransportName, &str)> {
+        match &self.destination {
+            Destination::Udp { collector, .. } => Some((TransportName::Udp, collector)),
+            Destination::Stream { collector, tls: None } => Some((TransportName::Tcp, collector)),
+            Destination::Stream { collector, tls: Some(_) } => Some((TransportName::Tls, collector)),
+            Destination::Files { .. } => None,
+        }
+    }
+
+    /// The observation domain of its messages.
+    pub(super) const fn observation_domain(&self) -> u32 {
+        self.observation_domain
     }
 
     /// The sink. It connects, or opens a file, when its first batch comes.
@@ -160,7 +185,8 @@ impl IpfixConfig {
                 Box::new(Files::new(&directory, name.to_owned(), rotate_every, rotate_octets))
             }
         };
-        Box::new(Exporter::new(carrier, Outbox::new(self.observation_domain, self.message_octets)))
+        let outbox = Outbox::new(self.observation_domain, self.message_octets);
+        Box::new(Exporter::new(carrier, outbox, self.options))
     }
 }
 
@@ -317,6 +343,19 @@ fn message_octets(file: &IpfixFile, is_udp: bool, document: &mut Document<'_>) -
     Some(*octets.get())
 }
 
+/// The form of options, unless none are sent.
+fn options(file: &IpfixFile, document: &mut Document<'_>) -> Option<Options> {
+    let is_set = |key: &Option<At<bool>>, default| key.as_ref().map_or(default, |key| *key.get());
+    let has_fixed_names = is_set(&file.fixed_interface_names, false);
+    if is_set(&file.options, true) {
+        return Some(Options { has_fixed_names });
+    }
+    if let Some(key) = file.fixed_interface_names.as_ref().filter(|_| has_fixed_names) {
+        document.refuse(key, "names of interfaces are options, and `options = false` sends none");
+    }
+    None
+}
+
 fn messages_per_second(
     file: &IpfixFile,
     transport: TransportName,
@@ -344,6 +383,8 @@ fn first_key(file: &IpfixFile) -> Option<usize> {
     let texts = [&file.template_interval, &file.rotate_every, &file.rotate_octets];
     let begin = |span: std::ops::Range<usize>| span.start;
     let others = [
+        file.options.as_ref().map(|at| begin(at.span())),
+        file.fixed_interface_names.as_ref().map(|at| begin(at.span())),
         file.transport.as_ref().map(|at| begin(at.span())),
         file.observation_domain.as_ref().map(|at| begin(at.span())),
         file.message_octets.as_ref().map(|at| begin(at.span())),

@@ -24,7 +24,8 @@ pub(super) struct TooShort;
 pub(super) enum Element {
     /// A field of the record.
     Of(Field),
-    /// `ipVersion`, beside addresses.
+    /// `ipVersion`: collectors drop records that have neither an address nor it. In records without addresses whose version
+    /// the recipient does not get, it is 4.
     IpVersion,
     /// `icmpTypeCodeIPv4`: collectors know it, but not type and code as two elements.
     IcmpTypeCodeIPv4,
@@ -32,8 +33,6 @@ pub(super) enum Element {
     IcmpTypeCodeIPv6,
     /// `flowDirection`, beside the interface that received the frames.
     FlowDirection,
-    /// `paddingOctets`, in a record without any field, because a template needs an element.
-    Padding,
 }
 
 impl Element {
@@ -45,7 +44,6 @@ impl Element {
             Self::IcmpTypeCodeIPv4 => IE::icmpTypeCodeIPv4.id(),
             Self::IcmpTypeCodeIPv6 => IE::icmpTypeCodeIPv6.id(),
             Self::FlowDirection => IE::flowDirection.id(),
-            Self::Padding => IE::paddingOctets.id(),
         }
     }
 
@@ -54,7 +52,7 @@ impl Element {
         match self {
             Self::Of(field) => octets_of(field),
             Self::IcmpTypeCodeIPv4 | Self::IcmpTypeCodeIPv6 => 2,
-            Self::IpVersion | Self::FlowDirection | Self::Padding => 1,
+            Self::IpVersion | Self::FlowDirection => 1,
         }
     }
 
@@ -74,8 +72,21 @@ impl Element {
             Self::Of(field) => Some(field),
             Self::IcmpTypeCodeIPv4 => Some(Field::IcmpTypeIPv4),
             Self::IcmpTypeCodeIPv6 => Some(Field::IcmpTypeIPv6),
-            Self::IpVersion | Self::FlowDirection | Self::Padding => None,
+            Self::IpVersion | Self::FlowDirection => None,
         }
+    }
+
+    /// Whether it is an address.
+    pub(super) const fn is_address(self) -> bool {
+        matches!(
+            self,
+            Self::Of(
+                Field::SourceIPv4Address
+                    | Field::DestinationIPv4Address
+                    | Field::SourceIPv6Address
+                    | Field::DestinationIPv6Address
+            )
+        )
     }
 
     /// Writes its value in a record at the start of `octets`, and leaves the rest there.
@@ -89,7 +100,6 @@ impl Element {
                 put(octets, &(tuple.source_port() << 8 | tuple.destination_port()).to_be_bytes())
             }
             Self::FlowDirection => put(octets, &[INGRESS]),
-            Self::Padding => put(octets, &[0]),
         }
     }
 }
@@ -149,10 +159,16 @@ pub(super) fn time(milliseconds: u64) -> DateTime<Utc> {
     i64::try_from(milliseconds).ok().and_then(DateTime::from_timestamp_millis).unwrap_or_default()
 }
 
-/// The elements of a record that has these fields.
+/// The elements of a record that has these fields. Begin and end are both in it or none of them: collectors take a missing
+/// end for the year 1970, and the flow for one of minus some years.
 pub(super) fn elements(present: Fields) -> Vec<Element> {
     let mut elements = Vec::new();
-    for field in Field::ALL.iter().copied().filter(|field| present.has(*field)) {
+    let has_times = present.has(Field::FlowStartMilliseconds) && present.has(Field::FlowEndMilliseconds);
+    let is_sent = |field: &Field| {
+        let is_time = matches!(field, Field::FlowStartMilliseconds | Field::FlowEndMilliseconds);
+        present.has(*field) && (has_times || !is_time)
+    };
+    for field in Field::ALL.iter().copied().filter(is_sent) {
         match field {
             Field::IcmpTypeIPv4 if present.has(Field::IcmpCodeIPv4) => {
                 elements.push(Element::IcmpTypeCodeIPv4)
@@ -168,19 +184,8 @@ pub(super) fn elements(present: Fields) -> Vec<Element> {
             elements.push(Element::FlowDirection);
         }
     }
-    let addresses = [
-        Field::SourceIPv4Address,
-        Field::DestinationIPv4Address,
-        Field::SourceIPv6Address,
-        Field::DestinationIPv6Address,
-    ];
     // Addresses come first, and the version after them.
-    let addresses = addresses.iter().filter(|field| present.has(**field)).count();
-    if addresses > 0 {
-        elements.insert(addresses, Element::IpVersion);
-    }
-    if elements.is_empty() {
-        elements.push(Element::Padding);
-    }
+    let addresses = elements.iter().filter(|element| element.is_address()).count();
+    elements.insert(addresses, Element::IpVersion);
     elements
 }

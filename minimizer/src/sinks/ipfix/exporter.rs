@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::anonymization;
 use super::carrier::{Carrier, Retirement};
 use super::layout::Layout;
-use super::options::{self, Statistics};
+use super::options::{self, Options, Statistics};
 use super::outbox::{EncodeError, Outbox};
 use crate::delivery::loss::Loss;
 use crate::delivery::sink::{Heading, Interface, Sink, SinkError, Taken};
@@ -19,6 +19,8 @@ use crate::sinks::folder::Sums;
 const INDICATORS_MAX: usize = 4096;
 /// How long the end of a batch waits for its confirmation.
 const CONFIRMED_WITHIN: Duration = Duration::from_secs(1);
+/// Age of the templates that a collector may have missed, from which on a batch begins with them again.
+const TEMPLATES_FRESH: Duration = Duration::from_secs(1);
 /// Pause before asking again whether everything arrived.
 const CONFIRM_PAUSE: Duration = Duration::from_millis(200);
 
@@ -26,6 +28,8 @@ const CONFIRM_PAUSE: Duration = Duration::from_millis(200);
 pub(super) struct Exporter {
     carrier: Box<dyn Carrier>,
     outbox: Outbox,
+    /// Which options are sent; `None` for none.
+    options: Option<Options>,
     /// Templates in use, and retired ones that messages on their way may still need.
     layouts: Vec<(Layout, Use)>,
     subject: Option<Subject>,
@@ -34,8 +38,9 @@ pub(super) struct Exporter {
     statistics: Statistics,
     /// Number of the batch in which statistics were last sent.
     batch: u64,
-    /// When templates were last sent.
+    /// When templates and all options were last sent, and when templates were.
     described_at: Option<Instant>,
+    templates_at: Option<Instant>,
     /// The variant of each record of a call; kept for its memory.
     variants: Vec<u8>,
     /// Whether something was sent and is not confirmed.
@@ -62,16 +67,18 @@ impl From<EncodeError> for SinkError {
 }
 
 impl Exporter {
-    pub(super) fn new(carrier: Box<dyn Carrier>, outbox: Outbox) -> Self {
+    pub(super) fn new(carrier: Box<dyn Carrier>, outbox: Outbox, options: Option<Options>) -> Self {
         Self {
             carrier,
             outbox,
+            options,
             layouts: Vec::new(),
             subject: None,
             indicators: BTreeSet::new(),
             statistics: Statistics::default(),
             batch: 0,
             described_at: None,
+            templates_at: None,
             variants: Vec::new(),
             is_held: false,
         }
@@ -97,16 +104,34 @@ impl Exporter {
 
     /// Puts templates and options in front of everything that waits.
     fn describe(&mut self) -> Result<(), SinkError> {
-        let Self { outbox, layouts, subject, indicators, .. } = self;
+        let Self { outbox, layouts, subject, indicators, options, .. } = self;
         let Some(subject) = subject else { return Ok(()) };
         outbox.first(|outbox| {
-            for template in layouts.iter().flat_map(|(layout, _)| layout.announced()) {
-                outbox.template(&template.record())?;
-            }
-            options::templates(outbox)?;
-            describe_subject(outbox, subject, layouts, indicators)
+            templates(outbox, layouts, *options)?;
+            describe_subject(outbox, subject, layouts, indicators, *options)
         })?;
         self.described_at = Some(Instant::now());
+        self.templates_at = self.described_at;
+        Ok(())
+    }
+
+    /// Puts templates, and the options without which flows are misread, in front of everything that waits, unless they were sent
+    /// a moment ago: a collector that was started since the last batch has none, and nobody would know.
+    fn refresh(&mut self) -> Result<(), SinkError> {
+        let is_fresh = |at: Instant| at.elapsed() < TEMPLATES_FRESH;
+        if self.carrier.template_interval().is_none() || self.templates_at.is_none_or(is_fresh) {
+            return Ok(());
+        }
+        let Self { outbox, layouts, subject, options, .. } = self;
+        let Some(subject) = subject else { return Ok(()) };
+        outbox.first(|outbox| {
+            templates(outbox, layouts, *options)?;
+            options.map_or(Ok(()), |options| {
+                options::sampling(outbox)?;
+                options.interfaces(outbox, &subject.interfaces)
+            })
+        })?;
+        self.templates_at = Some(Instant::now());
         Ok(())
     }
 
@@ -134,7 +159,7 @@ impl Exporter {
             interfaces: heading.interfaces.to_vec(),
         });
         if goes_on {
-            describe_subject(&mut self.outbox, subject, &self.layouts, &self.indicators)?;
+            describe_subject(&mut self.outbox, subject, &self.layouts, &self.indicators, self.options)?;
             self.outbox.finish()?;
         }
         Ok(())
@@ -178,7 +203,7 @@ impl Exporter {
     /// Makes messages of records.
     fn encode(&mut self, records: &[Record], fields: Fields) -> Result<(), EncodeError> {
         let index = self.layout(fields);
-        let Self { outbox, layouts, variants, subject, indicators, .. } = self;
+        let Self { outbox, layouts, variants, subject, indicators, options, .. } = self;
         let layout = &mut layouts[index].0;
         let mut occurring = 0_u128;
         variants.clear();
@@ -187,8 +212,8 @@ impl Exporter {
             occurring |= 1 << variant;
             variant
         }));
-        announce(outbox, layout, occurring, subject.as_ref())?;
-        if fields.has(Field::SelectorId) {
+        announce(outbox, layout, occurring, subject.as_ref().filter(|_| options.is_some()))?;
+        if options.is_some() && fields.has(Field::SelectorId) {
             for id in records.iter().map(|record| record.selector_id).filter(|id| *id != 0) {
                 if indicators.len() < INDICATORS_MAX && indicators.insert(id) {
                     options::indicator(outbox, id)?;
@@ -209,20 +234,29 @@ impl Exporter {
         outbox.finish()
     }
 
+    /// Whether something is not delivered after a call that returned this.
+    fn holds(&self, taken: Taken) -> bool {
+        match taken {
+            Taken::Delivered => false,
+            Taken::Sent { .. } => self.outbox.oldest_flows().is_some(),
+            Taken::Held => true,
+        }
+    }
+
     fn confirm(&mut self, patience: Duration) -> Result<Taken, SinkError> {
         let taken = self.carrier.confirm(&mut self.outbox, patience)?;
-        self.is_held = taken == Taken::Held;
+        self.is_held = self.holds(taken);
         self.statistics.octets = self.carrier.octets_written();
         Ok(taken)
     }
 }
 
-/// Writes the templates of variants that occur for the first time.
+/// Writes the templates of variants that occur for the first time, and how their elements are anonymized where that is described.
 fn announce(
     outbox: &mut Outbox,
     layout: &mut Layout,
     occurring: u128,
-    subject: Option<&Subject>,
+    described: Option<&Subject>,
 ) -> Result<(), EncodeError> {
     let new = occurring & !layout.announced;
     if new == 0 {
@@ -235,12 +269,24 @@ fn announce(
     }
     for template in (0..128).filter(is_new).filter_map(|variant| layout.template(variant)) {
         for element in &template.elements {
-            let Some(subject) = subject else { continue };
-            let anonymization = anonymization::of(*element, &subject.recipient);
+            let Some(subject) = described else { continue };
+            let anonymization = anonymization::of(*element, &template.elements, &subject.recipient);
             options::anonymization(outbox, template.id, element.number(), anonymization)?;
         }
     }
     Ok(())
+}
+
+/// Writes all templates that the other end may need.
+fn templates(
+    outbox: &mut Outbox,
+    layouts: &[(Layout, Use)],
+    options: Option<Options>,
+) -> Result<(), EncodeError> {
+    for template in layouts.iter().flat_map(|(layout, _)| layout.announced()) {
+        outbox.template(&template.record())?;
+    }
+    options.map_or(Ok(()), |options| options.templates(outbox))
 }
 
 /// Writes the options for everything in use.
@@ -249,14 +295,16 @@ fn describe_subject(
     subject: &Subject,
     layouts: &[(Layout, Use)],
     indicators: &BTreeSet<u64>,
+    options: Option<Options>,
 ) -> Result<(), EncodeError> {
+    let Some(options) = options else { return Ok(()) };
     options::sampling(outbox)?;
     indicators.iter().try_for_each(|id| options::indicator(outbox, *id))?;
-    options::interfaces(outbox, &subject.interfaces)?;
+    options.interfaces(outbox, &subject.interfaces)?;
     let current = layouts.iter().filter(|(_, used)| *used == Use::Current);
     for template in current.flat_map(|(layout, _)| layout.announced()) {
         for element in &template.elements {
-            let anonymization = anonymization::of(*element, &subject.recipient);
+            let anonymization = anonymization::of(*element, &template.elements, &subject.recipient);
             options::anonymization(outbox, template.id, element.number(), anonymization)?;
         }
     }
@@ -270,8 +318,11 @@ impl Sink for Exporter {
         self.ready()?;
         if self.batch != heading.number {
             self.batch = heading.number;
+            self.refresh()?;
             self.statistics.note(heading.losses, heading.end_ms);
-            self.statistics.write(&mut self.outbox)?;
+            if self.options.is_some() {
+                self.statistics.write(&mut self.outbox)?;
+            }
             self.outbox.finish()?;
             self.carrier.send(&mut self.outbox)?;
         }
@@ -313,8 +364,12 @@ impl Sink for Exporter {
             self.ready()?;
         }
         let taken = self.carrier.close(&mut self.outbox)?;
-        self.is_held = taken == Taken::Held;
+        self.is_held = self.holds(taken);
         Ok(taken)
+    }
+
+    fn is_confirmed(&self) -> bool {
+        self.carrier.is_confirmed()
     }
 
     fn octets_written(&self) -> u64 {

@@ -14,6 +14,15 @@ use crate::delivery::sink::{Interface, Losses};
 const EVERY_PACKET: u64 = 0;
 /// A variable length: each record states its own.
 const VARIABLE: u16 = u16::MAX;
+/// The fixed length of names: the kernel's own are shorter.
+const NAME_OCTETS: u16 = 16;
+
+/// In which form options are sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Options {
+    /// Whether names of interfaces have a fixed length, filled with zeros.
+    pub(super) has_fixed_names: bool,
+}
 
 /// Kinds of options, whose templates have the numbers from 256 on in this order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,7 +58,8 @@ impl OptionsKind {
         TEMPLATE_ID_MIN + self as u16
     }
 
-    fn template(self) -> OptionsTemplateRecord {
+    fn template(self, options: Options) -> OptionsTemplateRecord {
+        let name_octets = if options.has_fixed_names { NAME_OCTETS } else { VARIABLE };
         let (scope, fields): (&[_], &[_]) = match self {
             // Some collectors accept the interval only when it is the one field.
             Self::SamplingInterval => (&[(IE::observationDomainId, 4)], &[(IE::samplingInterval, 4)]),
@@ -57,7 +67,7 @@ impl OptionsKind {
                 &[(IE::selectorId, 8)],
                 &[(IE::selectorAlgorithm, 2), (IE::samplingPacketInterval, 4), (IE::samplingPacketSpace, 4)],
             ),
-            Self::Interface => (&[(IE::ingressInterface, 4)], &[(IE::interfaceName, VARIABLE)]),
+            Self::Interface => (&[(IE::ingressInterface, 4)], &[(IE::interfaceName, name_octets)]),
             Self::Metering => (
                 &[(IE::observationDomainId, 4)],
                 &[(IE::exportedFlowRecordTotalCount, 8), (IE::exportedOctetTotalCount, 8)],
@@ -98,9 +108,33 @@ impl OptionsKind {
     }
 }
 
-/// Writes all templates of options.
-pub(super) fn templates(outbox: &mut Outbox) -> Result<(), EncodeError> {
-    OptionsKind::ALL.iter().try_for_each(|options| outbox.options_template(&options.template()))
+impl Options {
+    /// Writes all templates of options.
+    pub(super) fn templates(self, outbox: &mut Outbox) -> Result<(), EncodeError> {
+        OptionsKind::ALL.iter().try_for_each(|kind| outbox.options_template(&kind.template(self)))
+    }
+
+    /// Names interfaces.
+    pub(super) fn interfaces(self, outbox: &mut Outbox, interfaces: &[Interface]) -> Result<(), EncodeError> {
+        interfaces.iter().try_for_each(|Interface { index, name }| {
+            if self.has_fixed_names {
+                return fixed_name(outbox, *index, name);
+            }
+            let name = Field::interfaceName(name.as_str().into());
+            OptionsKind::Interface.write(outbox, [Field::ingressInterface(*index)], [name])
+        })
+    }
+}
+
+/// Names an interface with a fixed length: the library knows strings of variable length only.
+fn fixed_name(outbox: &mut Outbox, index: u32, name: &str) -> Result<(), EncodeError> {
+    let (id, length) = (OptionsKind::Interface.id(), usize::from(NAME_OCTETS));
+    let octets = outbox.record(MessageKind::Description, id, 4 + length)?;
+    octets.extend_from_slice(&index.to_be_bytes());
+    let end = octets.len() + length;
+    octets.extend_from_slice(&name.as_bytes()[..name.floor_char_boundary(length)]);
+    octets.resize(end, 0);
+    Ok(())
 }
 
 /// Describes that every packet is counted, in the two forms that collectors look for.
@@ -124,14 +158,6 @@ fn selector(outbox: &mut Outbox, id: u64, algorithm: selectorAlgorithm) -> Resul
         Field::samplingPacketSpace(0),
     ];
     OptionsKind::Selector.write(outbox, [Field::selectorId(id)], fields)
-}
-
-/// Names interfaces.
-pub(super) fn interfaces(outbox: &mut Outbox, interfaces: &[Interface]) -> Result<(), EncodeError> {
-    interfaces.iter().try_for_each(|Interface { index, name }| {
-        let name = Field::interfaceName(name.as_str().into());
-        OptionsKind::Interface.write(outbox, [Field::ingressInterface(*index)], [name])
-    })
 }
 
 /// Describes how an element of a template is anonymized.

@@ -71,6 +71,8 @@ pub(super) struct Message {
     /// Records of flows in it, with their packets and octets.
     pub(super) sums: Sums,
     pub(super) kind: MessageKind,
+    /// When it was begun.
+    made_at: Instant,
     /// Its sequence number, once it is sent.
     sequence: u32,
     /// When it was sent.
@@ -184,7 +186,8 @@ impl Outbox {
             let mut octets = self.spare.pop().unwrap_or_else(|| Vec::with_capacity(self.octets_max));
             octets.clear();
             octets.resize(HEADER_OCTETS, 0);
-            Message { octets, records: 0, sums: Sums::default(), kind, sequence: 0, sent_at: None }
+            let made_at = Instant::now();
+            Message { octets, records: 0, sums: Sums::default(), kind, made_at, sequence: 0, sent_at: None }
         });
         if !is_set {
             self.set = Some((set.id(), message.octets.len()));
@@ -220,22 +223,39 @@ impl Outbox {
         written
     }
 
+    /// What the next message to send is for.
+    pub(super) fn next_kind(&self) -> Option<MessageKind> {
+        self.waiting.front().map(|message| message.kind)
+    }
+
     /// The next message to send, with its sequence number and the time.
     pub(super) fn next(&mut self) -> Result<Option<&mut Message>, EncodeError> {
+        let header = self.header();
         let Some(message) = self.waiting.front_mut() else {
             return Ok(None);
         };
         message.sequence = self.sequence;
-        let header = IpfixPacket::new(
-            time(clock::realtime_ns() / 1_000_000),
-            self.sequence,
-            self.domain,
-            Box::new([]),
-        );
         header.write(&mut &mut message.octets[..HEADER_OCTETS], None)?;
         let length = u16::try_from(message.octets.len())?;
         message.octets[2..4].copy_from_slice(&length.to_be_bytes());
         Ok(Some(message))
+    }
+
+    fn header(&self) -> IpfixPacket {
+        IpfixPacket::new(time(clock::realtime_ns() / 1_000_000), self.sequence, self.domain, Box::new([]))
+    }
+
+    /// A message without any set, to which a host without a collector answers with an error.
+    pub(super) fn empty_message(&self) -> Result<Vec<u8>, EncodeError> {
+        let mut octets = Vec::with_capacity(HEADER_OCTETS);
+        self.header().write(&mut octets, None)?;
+        Ok(octets)
+    }
+
+    /// When the oldest message with flows was begun that waits or may have to be sent again.
+    pub(super) fn oldest_flows(&self) -> Option<Instant> {
+        let mut messages = self.sent.iter().chain(&self.waiting);
+        messages.find(|message| message.kind == MessageKind::Flows).map(|message| message.made_at)
     }
 
     /// Notes that the next message was sent. It is kept until it arrived.

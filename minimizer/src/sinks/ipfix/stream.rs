@@ -11,6 +11,7 @@ use rustls::ClientConnection;
 
 use super::carrier::{Carrier, PATIENCE, Retirement};
 use super::collector::Collector;
+use super::connect;
 use super::outbox::{Message, Outbox};
 use super::tls::{self, CollectorTls};
 use crate::delivery::loss::Loss;
@@ -69,27 +70,15 @@ impl Session {
         collector: &Collector,
     ) -> Result<Self, SinkError> {
         let deadline = Instant::now() + PATIENCE;
-        let mut refusal = io::Error::other("it has no address");
-        let mut connected = None;
-        for address in addresses {
-            match TcpStream::connect_timeout(address, left(deadline).max(Duration::from_millis(1))) {
-                Ok(socket) => {
-                    connected = Some(socket);
-                    break;
-                }
-                Err(error) => refusal = error,
-            }
-        }
-        let socket = connected.ok_or_else(|| {
+        let socket = connect::to_one_of(addresses, deadline).map_err(|refusal| {
             collector
                 .unreachable(&format_args!("{refusal}; is it running, and does it listen on this TCP port?"))
         })?;
         let prepare = || {
             socket.set_nodelay(true)?;
-            set_tcp_user_timeout(&socket, GONE_AFTER_MS)?;
-            socket.set_nonblocking(true)
+            Ok(set_tcp_user_timeout(&socket, GONE_AFTER_MS)?)
         };
-        prepare().map_err(|error| collector.unreachable(&error))?;
+        prepare().map_err(|error: io::Error| collector.unreachable(&error))?;
         let tls = tls.map(|tls| tls.connection(collector)).transpose()?.map(Box::new);
         let (wire, ends) = (Vec::with_capacity(2 * GATHERED), VecDeque::new());
         let mut session = Self {

@@ -1,4 +1,4 @@
-//! UDP: datagrams, and the ICMP errors that come back.
+//! UDP: datagrams, and the ICMP errors that come back. Nothing says that a datagram arrived.
 
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
@@ -11,6 +11,7 @@ use rustix::net::{RecvFlags, recv};
 
 use super::carrier::{Carrier, PATIENCE, Retirement};
 use super::collector::Collector;
+use super::icmp;
 use super::outbox::{HEADER_OCTETS, Message, MessageKind, Outbox};
 use super::pace::Pace;
 use crate::delivery::loss::Loss;
@@ -18,68 +19,160 @@ use crate::delivery::sink::{SinkError, Taken};
 
 /// How long to wait for an ICMP error after the first datagrams of a session, and after the last.
 const REFUSED_WITHIN: Duration = Duration::from_millis(250);
-/// How long, and how many, sent messages are kept because an ICMP error may still come for them.
+/// The time within which a host that holds errors back sends the next one: Linux sends one a second.
+const HELD_BACK: Duration = Duration::from_millis(1100);
+/// How long, and how many, sent messages are kept because an ICMP error may still come for them. Their records are held until
+/// then.
 const RETURNS_WITHIN: Duration = Duration::from_secs(2);
-const RETURNS_MAX: usize = 1024;
+const RETURNS_MAX: usize = 4096;
 
 /// Sends to a collector over UDP.
 pub(super) struct Udp {
     collector: Collector,
     template_interval: Duration,
     pace: Pace,
-    socket: Option<UdpSocket>,
-    /// Whether the description at the begin of the session was sent and not refused.
-    is_answered: bool,
+    session: Option<Session>,
+    /// The address that refused last: the next session begins with the one behind it.
+    refused: Option<SocketAddr>,
     octets_written: u64,
+}
+
+/// Datagrams to one address.
+struct Session {
+    socket: UdpSocket,
+    peer: SocketAddr,
+    since: Instant,
+    /// When the name service was asked last.
+    asked_at: Instant,
+    has_sent: bool,
+    /// Whether the agent waited for an error after the first datagrams, and heard none.
+    is_probed: bool,
+}
+
+impl Session {
+    fn open(peer: SocketAddr) -> io::Result<Self> {
+        let local: SocketAddr = match peer {
+            SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
+            SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
+        };
+        let socket = UdpSocket::bind(local)?;
+        socket.connect(peer)?;
+        socket.set_write_timeout(Some(PATIENCE))?;
+        // An ICMP error quotes the begin of its datagram, which identifies the message.
+        match peer {
+            SocketAddr::V4(_) => setsockopt(&socket, Ipv4RecvErr, &true)?,
+            SocketAddr::V6(_) => setsockopt(&socket, Ipv6RecvErr, &true)?,
+        }
+        let now = Instant::now();
+        Ok(Self { socket, peer, since: now, asked_at: now, has_sent: false, is_probed: false })
+    }
+
+    /// Whether an ICMP error comes within that time, or another sink has got one from the same peer.
+    fn is_refused(&self, patience: Duration) -> bool {
+        let mut polled = [PollFd::new(&self.socket, PollFlags::empty())];
+        let timeout = Timespec::try_from(patience).ok();
+        let is_polled = matches!(poll(&mut polled, timeout.as_ref()), Ok(1..))
+            && polled[0].revents().contains(PollFlags::ERR);
+        is_polled || self.refused_since().is_some()
+    }
+
+    fn refused_since(&self) -> Option<Instant> {
+        icmp::refused_since(self.peer, self.since)
+    }
+
+    /// How many of the sent messages arrived, now that the session is refused: those before the one that an ICMP error
+    /// quotes, and those before the first one of another sink that was refused.
+    fn arrived(&self, outbox: &Outbox) -> usize {
+        let (sent, quotes) = (outbox.may_return(), quotes(&self.socket));
+        let mut first = sent.len();
+        for quote in &quotes {
+            let place = sent.iter().position(|message| message.octets.starts_with(quote));
+            icmp::remember(self.peer, place.and_then(|place| sent.get(place)?.sent_at));
+            // Unknown to the outbox, it most likely belongs to the last one.
+            first = first.min(place.unwrap_or_else(|| sent.len().saturating_sub(1)));
+        }
+        if let Some(since) = self.refused_since() {
+            let is_earlier = |message: &&Message| message.sent_at.is_some_and(|sent_at| sent_at < since);
+            first = first.min(sent.iter().take_while(is_earlier).count());
+        }
+        // Errors for messages before these may have been held back.
+        if icmp::may_be_held_back(self.peer.ip()) { 0 } else { first }
+    }
 }
 
 impl Udp {
     pub(super) const fn new(collector: Collector, template_interval: Duration, pace: Pace) -> Self {
-        Self { collector, template_interval, pace, socket: None, is_answered: false, octets_written: 0 }
+        Self { collector, template_interval, pace, session: None, refused: None, octets_written: 0 }
     }
 
-    fn connect(&self, addresses: &[SocketAddr]) -> io::Result<UdpSocket> {
+    /// Begins a session with the first address that can be used, from the one behind `refused` on.
+    fn connect(&self, mut addresses: Vec<SocketAddr>) -> io::Result<Session> {
+        let place = self.refused.and_then(|refused| addresses.iter().position(|address| *address == refused));
+        let behind = place.map_or(0, |place| place + 1);
+        addresses.rotate_left(behind);
         let mut refusal = io::Error::other("it has no address");
         for address in addresses {
-            let local: SocketAddr = match address {
-                SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
-                SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
-            };
-            let socket = UdpSocket::bind(local)?;
-            match socket.connect(address) {
-                Ok(()) => {
-                    socket.set_write_timeout(Some(PATIENCE))?;
-                    // An ICMP error quotes the begin of its datagram, which identifies the message.
-                    match address {
-                        SocketAddr::V4(_) => setsockopt(&socket, Ipv4RecvErr, &true)?,
-                        SocketAddr::V6(_) => setsockopt(&socket, Ipv6RecvErr, &true)?,
-                    }
-                    return Ok(socket);
-                }
+            match Session::open(address) {
+                Ok(session) => return Ok(session),
                 Err(error) => refusal = error,
             }
         }
         Err(refusal)
     }
 
-    /// Whether an ICMP error comes within that time.
+    /// Asks the name service again when templates are due. Returns whether the collector is somewhere else now; it stays where
+    /// it was while nobody answers.
+    fn has_moved(&mut self) -> bool {
+        let Some(session) = &mut self.session else { return false };
+        if session.asked_at.elapsed() < self.template_interval {
+            return false;
+        }
+        session.asked_at = Instant::now();
+        let addresses = self.collector.addresses();
+        addresses.is_ok_and(|addresses| !addresses.contains(&session.peer))
+    }
+
     fn is_refused(&self, patience: Duration) -> bool {
-        let Some(socket) = &self.socket else { return false };
-        let mut polled = [PollFd::new(socket, PollFlags::empty())];
-        let timeout = Timespec::try_from(patience).ok();
-        matches!(poll(&mut polled, timeout.as_ref()), Ok(1..)) && polled[0].revents().contains(PollFlags::ERR)
+        self.session.as_ref().is_some_and(|session| session.is_refused(patience))
+    }
+
+    /// Fails when an ICMP error comes within that time.
+    fn listen(&mut self, outbox: &mut Outbox, patience: Duration) -> Result<(), SinkError> {
+        if self.is_refused(patience) {
+            return Err(self.refused(outbox, &io::ErrorKind::ConnectionRefused.into()));
+        }
+        Ok(())
     }
 
     /// Ends the session: the datagram that ICMP quotes, and all that followed it, did not arrive.
     fn refused(&mut self, outbox: &mut Outbox, cause: &io::Error) -> SinkError {
-        let quoted = self.socket.take().map(|socket| quotes(&socket)).unwrap_or_default();
-        let sent = outbox.may_return();
-        let is_quoted = |message: &Message| quoted.iter().any(|quote| message.octets.starts_with(quote));
-        // A quote too short to identify the message: most likely it was the last one.
-        let arrived = sent.iter().position(is_quoted).unwrap_or(sent.len().saturating_sub(1));
-        outbox.restart(arrived);
+        if let Some(session) = self.session.take() {
+            self.refused = Some(session.peer);
+            outbox.restart(session.arrived(outbox));
+        }
         self.collector
             .unreachable(&format_args!("{cause}; is it running, and does it listen on this UDP port?"))
+    }
+
+    /// Finds out whether what the session has sent so far is refused. Silence is all that can be hoped for.
+    fn probe(&mut self, outbox: &mut Outbox) -> Result<(), SinkError> {
+        if self.session.as_ref().is_none_or(|session| session.is_probed || !session.has_sent) {
+            return Ok(());
+        }
+        self.listen(outbox, REFUSED_WITHIN)?;
+        if self.session.as_ref().is_some_and(|session| icmp::may_be_held_back(session.peer.ip())) {
+            self.listen(outbox, HELD_BACK.saturating_sub(REFUSED_WITHIN))?;
+            let empty = outbox.empty_message()?;
+            if let Some(session) = &self.session {
+                // An error of an earlier datagram is read as such.
+                session.socket.send(&empty).ok();
+            }
+            self.listen(outbox, REFUSED_WITHIN)?;
+        }
+        if let Some(session) = &mut self.session {
+            session.is_probed = true;
+        }
+        Ok(())
     }
 }
 
@@ -88,47 +181,47 @@ fn quotes(socket: &UdpSocket) -> Vec<[u8; HEADER_OCTETS]> {
     let mut quotes = Vec::new();
     let mut quote = [0; HEADER_OCTETS];
     while let Ok((octets, _)) = recv(socket, &mut quote[..], RecvFlags::ERRQUEUE | RecvFlags::DONTWAIT) {
-        if octets == quote.len() {
-            quotes.push(quote);
-        }
+        // A quote too short to identify the message is none of a known one.
+        quotes.push(if octets == quote.len() { quote } else { [0; HEADER_OCTETS] });
     }
     quotes
 }
 
 impl Carrier for Udp {
     fn open(&mut self, outbox: &mut Outbox) -> Result<bool, SinkError> {
-        if self.is_refused(Duration::ZERO) {
-            return Err(self.refused(outbox, &io::ErrorKind::ConnectionRefused.into()));
+        self.listen(outbox, Duration::ZERO)?;
+        if self.has_moved() {
+            // Nothing more will be heard of what was sent to the former place.
+            self.session = None;
+            outbox.arrived(usize::MAX);
         }
-        if self.socket.is_some() {
+        if self.session.is_some() {
             return Ok(false);
         }
         let addresses = self.collector.addresses()?;
-        let socket = self.connect(&addresses).map_err(|error| self.collector.unreachable(&error))?;
-        self.socket = Some(socket);
-        self.is_answered = false;
+        let session = self.connect(addresses).map_err(|error| self.collector.unreachable(&error))?;
+        self.session = Some(session);
         Ok(true)
     }
 
     fn send(&mut self, outbox: &mut Outbox) -> Result<(), SinkError> {
-        while let Some(message) = outbox.next()? {
+        while let Some(kind) = outbox.next_kind() {
             // Templates can be sent again, so they go first to find out whether the collector is there.
-            if message.kind == MessageKind::Flows && !self.is_answered {
-                if self.is_refused(REFUSED_WITHIN) {
-                    return Err(self.refused(outbox, &io::ErrorKind::ConnectionRefused.into()));
-                }
-                self.is_answered = true;
+            if kind == MessageKind::Flows {
+                self.probe(outbox)?;
             }
-            let Some(socket) = &self.socket else {
+            let Some(message) = outbox.next()? else { break };
+            let Some(session) = &mut self.session else {
                 return Err(self.collector.unreachable(&"there is no session"));
             };
-            match socket.send(&message.octets) {
+            match session.socket.send(&message.octets) {
                 Ok(_) => {
+                    session.has_sent = true;
                     self.octets_written += u64::try_from(message.octets.len()).unwrap_or(0);
                     outbox.sent();
                     let pause = self.pace.pause(Instant::now());
-                    if !pause.is_zero() && self.is_refused(pause) {
-                        return Err(self.refused(outbox, &io::ErrorKind::ConnectionRefused.into()));
+                    if !pause.is_zero() {
+                        self.listen(outbox, pause)?;
                     }
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -147,18 +240,21 @@ impl Carrier for Udp {
                 }
                 Err(error) => return Err(self.refused(outbox, &error)),
             }
-            forget(outbox, RETURNS_MAX);
+            forget(outbox);
         }
         Ok(())
     }
 
     fn confirm(&mut self, outbox: &mut Outbox, _patience: Duration) -> Result<Taken, SinkError> {
         // UDP confirms nothing. A later call sees ICMP errors that come later.
-        if self.is_refused(Duration::ZERO) {
-            return Err(self.refused(outbox, &io::ErrorKind::ConnectionRefused.into()));
-        }
-        forget(outbox, RETURNS_MAX);
-        Ok(if outbox.is_sent() { Taken::Delivered } else { Taken::Held })
+        self.listen(outbox, Duration::ZERO)?;
+        self.probe(outbox)?;
+        forget(outbox);
+        Ok(Taken::Sent { until: outbox.oldest_flows().unwrap_or_else(Instant::now) })
+    }
+
+    fn is_confirmed(&self) -> bool {
+        false
     }
 
     fn retirement(&self) -> Retirement {
@@ -170,13 +266,18 @@ impl Carrier for Udp {
     }
 
     fn close(&mut self, outbox: &mut Outbox) -> Result<Taken, SinkError> {
-        let patience = if outbox.may_return().is_empty() { Duration::ZERO } else { REFUSED_WITHIN };
-        if self.is_refused(patience) {
-            return Err(self.refused(outbox, &io::ErrorKind::ConnectionRefused.into()));
+        if !outbox.may_return().is_empty() {
+            self.listen(outbox, REFUSED_WITHIN)?;
+            if let Some(session) = &mut self.session
+                && icmp::may_be_held_back(session.peer.ip())
+            {
+                session.is_probed = false;
+                self.probe(outbox)?;
+            }
         }
-        self.socket = None;
+        self.session = None;
         outbox.arrived(usize::MAX);
-        Ok(if outbox.is_sent() { Taken::Delivered } else { Taken::Held })
+        Ok(Taken::Sent { until: outbox.oldest_flows().unwrap_or_else(Instant::now) })
     }
 
     fn octets_written(&self) -> u64 {
@@ -190,13 +291,13 @@ fn is_full(error: &io::Error) -> bool {
 }
 
 /// Drops messages for which no ICMP error is expected any more.
-fn forget(outbox: &mut Outbox, keep: usize) {
+fn forget(outbox: &mut Outbox) {
     let sent = outbox.may_return();
     let now = Instant::now();
     let is_old = |message: &&Message| {
         message.sent_at.is_none_or(|sent_at| now.duration_since(sent_at) > RETURNS_WITHIN)
     };
     let old = sent.iter().take_while(is_old).count();
-    let arrived = old.max(sent.len().saturating_sub(keep));
+    let arrived = old.max(sent.len().saturating_sub(RETURNS_MAX));
     outbox.arrived(arrived);
 }

@@ -48,6 +48,17 @@ impl Families<'_> {
             self.counter(name, help, value)?;
         }
         let balanced = u64::from(ledger.is_balanced());
+        let unconfirmed = ledger.sent_unconfirmed();
+        self.gauge(
+            "minimizer_sent_unconfirmed_packets",
+            "Packets in the part of the records handed over that was sent and that no sink has confirmed so far",
+            unconfirmed.packets,
+        )?;
+        self.gauge(
+            "minimizer_sent_unconfirmed_octets",
+            "IP octets (layer 3) in the part of the records handed over that was sent and that no sink has confirmed so far",
+            unconfirmed.octets,
+        )?;
         self.gauge(
             "minimizer_queued_packets",
             "Packets in records that wait to be handed over",

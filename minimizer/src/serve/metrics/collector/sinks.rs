@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::{Families, Labels};
-use crate::delivery::account::Account;
+use crate::delivery::account::{Account, SinkState};
 use crate::delivery::loss::Loss;
 use crate::delivery::tally::Tally;
 use crate::serve::snapshot::Snapshot;
@@ -11,7 +11,7 @@ use crate::serve::snapshot::Snapshot;
 /// A counter that every sink has: name, help, value.
 type SinkCounter = (&'static str, &'static str, fn(&Account) -> u64);
 
-const COUNTERS: [SinkCounter; 6] = [
+const COUNTERS: [SinkCounter; 9] = [
     ("minimizer_sink_exported_records_total", "Records that the sink handed over", |sink| {
         sink.exported.records
     }),
@@ -22,6 +22,21 @@ const COUNTERS: [SinkCounter; 6] = [
         "minimizer_sink_exported_octets_total",
         "IP octets (layer 3) in the records that the sink handed over",
         |sink| sink.exported.octets,
+    ),
+    (
+        "minimizer_sink_sent_unconfirmed_records_total",
+        "The part of the exported records that was sent and that nobody confirmed",
+        |sink| sink.sent_unconfirmed.records,
+    ),
+    (
+        "minimizer_sink_sent_unconfirmed_packets_total",
+        "Packets in the part of the exported records that was sent and that nobody confirmed",
+        |sink| sink.sent_unconfirmed.packets,
+    ),
+    (
+        "minimizer_sink_sent_unconfirmed_octets_total",
+        "IP octets (layer 3) in the part of the exported records that was sent and that nobody confirmed",
+        |sink| sink.sent_unconfirmed.octets,
     ),
     (
         "minimizer_sink_suppressed_packets_total",
@@ -38,13 +53,23 @@ impl Families<'_> {
     pub(super) fn sinks(&mut self, snapshot: &Snapshot) -> fmt::Result {
         let sinks = snapshot.ledger.sinks();
         let label = |sink: &'_ Account| ("sink", sink.name.clone());
+        let whose = |sink: &Account| {
+            vec![label(sink), ("recipient", sink.recipient.clone()), ("kind", sink.kind.clone())]
+        };
+        let known = sinks.iter().filter(|sink| sink.state != SinkState::Unknown);
         self.gauges(
             "minimizer_sink_up",
-            "Whether the sink works (1) or failed when it was used last (0)",
-            sinks.iter().map(|sink| {
-                let labels =
-                    vec![label(sink), ("recipient", sink.recipient.clone()), ("kind", sink.kind.clone())];
-                (labels, u64::from(sink.failing.is_none()))
+            "Whether the sink works (1) or failed when it was used last (0); absent while nobody knows",
+            known.map(|sink| (whose(sink), u64::from(sink.state == SinkState::Up))),
+        )?;
+        let states = sinks.iter().flat_map(|sink| SinkState::ALL.map(|state| (sink, state)));
+        self.gauges(
+            "minimizer_sink_state",
+            "Whether the sink is in this state (1) or not (0): up, down, or unknown, because it was not used yet or nobody confirms what it sends",
+            states.map(|(sink, state)| {
+                let mut labels = whose(sink);
+                labels.push(("state", state.name().to_owned()));
+                (labels, u64::from(sink.state == state))
             }),
         )?;
         for (name, help, value) in COUNTERS {
