@@ -206,8 +206,16 @@ impl Agent {
     ///
     /// # Errors
     /// When it does not end.
-    pub fn stop_unread(mut self) -> Result<ExitStatus> {
+    pub fn stop_unread(self) -> Result<ExitStatus> {
         self.terminate()?;
+        self.wait_unread()
+    }
+
+    /// Waits until it ends, and reads nothing of what it says.
+    ///
+    /// # Errors
+    /// When it does not end.
+    pub fn wait_unread(mut self) -> Result<ExitStatus> {
         let begin = Instant::now();
         loop {
             if let Some(ended) = self.child.try_wait()? {

@@ -14,7 +14,7 @@ pub struct Disk {
 }
 
 /// Nobody can write to the disk until this is dropped.
-pub struct Frozen<'disk>(&'disk Disk);
+pub struct Frozen(PathBuf);
 
 /// There is no room on the disk until this is dropped.
 pub struct Full(PathBuf);
@@ -51,9 +51,9 @@ impl Disk {
     ///
     /// # Errors
     /// When the kernel refuses.
-    pub fn freeze(&self) -> Result<Frozen<'_>> {
+    pub fn freeze(&self) -> Result<Frozen> {
         command(Command::new("fsfreeze").arg("-f").arg(self.path()))?;
-        Ok(Frozen(self))
+        Ok(Frozen(self.path()))
     }
 
     /// Writes until there is no room.
@@ -80,9 +80,9 @@ fn quietly(program: &str, option: &str, path: &Path) {
     Command::new(program).arg(option).arg(path).output().ok();
 }
 
-impl Drop for Frozen<'_> {
+impl Drop for Frozen {
     fn drop(&mut self) {
-        quietly("fsfreeze", "-u", &self.0.path());
+        quietly("fsfreeze", "-u", &self.0);
     }
 }
 

@@ -10,6 +10,7 @@ mod fuzz;
 mod kernels;
 mod report;
 mod setup;
+mod soak;
 mod test;
 mod verify_object;
 mod workspace;
@@ -50,6 +51,8 @@ enum Verb {
     VerifyObject(verify_object::Arguments),
     /// Runs the fuzzers of the parser, with sanitizers.
     Fuzz(fuzz::Arguments),
+    /// Runs the agent under random faults around it, and checks its ledgers.
+    Soak(soak::Arguments),
     /// Builds the benches in release mode and runs them with the given arguments.
     Bench {
         /// Arguments of the bench.
@@ -66,6 +69,7 @@ fn main() -> Result<ExitCode> {
         Verb::Test(arguments) => return test::run(&arguments),
         Verb::VerifyObject(arguments) => return verify_object::run(&arguments),
         Verb::Fuzz(arguments) => fuzz::run(&arguments)?,
+        Verb::Soak(arguments) => soak::run(&arguments)?,
         Verb::Bench { arguments } => bench::run(&arguments)?,
     }
     Ok(ExitCode::SUCCESS)

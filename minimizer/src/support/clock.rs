@@ -40,7 +40,16 @@ impl Clocks for SystemClocks {
 /// Nanoseconds since 1970.
 #[must_use]
 pub fn realtime_ns() -> u64 {
-    nanoseconds(clock_gettime(ClockId::Realtime))
+    let real = nanoseconds(clock_gettime(ClockId::Realtime));
+    if cfg!(debug_assertions) { real.saturating_add_signed(planted_ns()) } else { real }
+}
+
+/// What tests add to the wall clock of the agent itself, in nanoseconds, in a file that they may change at any time: the wall
+/// clock of the machine belongs to everybody. Release builds have nothing of it.
+fn planted_ns() -> i64 {
+    let planted =
+        std::env::var_os("MINIMIZER_PLANTED_CLOCK").and_then(|path| std::fs::read_to_string(path).ok());
+    planted.and_then(|planted| planted.trim().parse().ok()).unwrap_or(0)
 }
 
 /// Milliseconds since 1970.
