@@ -1,13 +1,18 @@
 //! What the standard library and the kernel lack for the agent: system calls, clock, CPUs, log, secrets, TLS, back-off, TOML
-//! with positions.
+//! with positions, names
+//! of any octets.
 
 pub mod backoff;
 pub mod clock;
 pub mod cpus;
 pub mod log;
+pub mod printable;
 pub mod privilege;
+pub mod refusal;
+pub mod scoped_address;
 pub mod secret_file;
 pub mod sys;
+pub mod text;
 pub mod tls;
 pub mod toml;
 pub mod units;

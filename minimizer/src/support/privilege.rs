@@ -123,7 +123,7 @@ pub fn check(task: Task) -> Result<(), PrivilegeError> {
 }
 
 /// Whether this process is in a user namespace other than the host's. The host's maps every user to itself.
-fn in_user_namespace() -> io::Result<bool> {
+pub(crate) fn in_user_namespace() -> io::Result<bool> {
     let map = match fs::read_to_string("/proc/self/uid_map") {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
         map => map?,

@@ -10,6 +10,9 @@ use procfs::net::TcpState;
 use procfs::process::{FDTarget, all_processes};
 use thiserror::Error;
 
+use crate::support::printable;
+use crate::support::refusal::{Asked, told};
+
 /// Why the agent cannot listen on an address.
 #[derive(Debug, Error)]
 pub enum ListenError {
@@ -32,7 +35,7 @@ pub enum ListenError {
         address: SocketAddr,
     },
     /// Anything else.
-    #[error("cannot listen on {address}: {source}; choose another address with '--listen'")]
+    #[error("cannot listen on {address}: {}", told(Asked::Listen, .source))]
     Other {
         /// The address.
         address: SocketAddr,
@@ -141,7 +144,7 @@ fn holder(port: u16) -> Option<String> {
         if !holds {
             return None;
         }
-        let name = process.stat().ok()?.comm;
+        let name = printable::escaped(process.stat().ok()?.comm.as_bytes());
         Some(format!("process {} ({name})", process.pid))
     })
 }

@@ -24,6 +24,7 @@ use zeroize::Zeroizing;
 
 use super::places::Peer;
 use crate::serve::access::AccessCounts;
+use crate::support::refusal::{Asked, told};
 use crate::support::secret_file::{self, Placed};
 use crate::support::toml::Findings;
 use file::Content;
@@ -50,7 +51,7 @@ pub enum WebConfigError {
     #[error("the web configuration is refused: {0}")]
     Refused(Findings),
     /// The thread that checks passwords cannot be started.
-    #[error("cannot start the thread that checks passwords: {0}")]
+    #[error("cannot start the thread that checks passwords: {}", told(Asked::Thread, .0))]
     Thread(#[source] io::Error),
     /// The kernel gives no random numbers.
     #[error("the kernel gives no random numbers to remember passwords by: {0}")]
