@@ -7,8 +7,11 @@ use std::path::Path;
 use minimizer_common::tunnel::{Tunnel, Tunnels};
 use thiserror::Error;
 
-use super::check::check;
+use super::check::{check, sha256};
 use crate::policy::model::Policy;
+use crate::policy::signature::required::{self, NotSigned};
+use crate::policy::signature::{self, VerifierKey};
+use crate::support::text::{self, TextError};
 use crate::support::toml::Findings;
 
 /// Why a policy cannot be loaded.
@@ -25,9 +28,28 @@ pub enum PolicyError {
         /// The system's error.
         source: io::Error,
     },
+    /// The file is no text.
+    #[error("cannot read the policy {path}: {source}")]
+    Text {
+        /// The file.
+        path: String,
+        /// What is wrong with it.
+        source: TextError,
+    },
     /// The text does not fit the model, or demands something that the agent cannot keep.
     #[error("the policy is refused: {0}")]
     Refused(Findings),
+}
+
+/// Why a policy that must be signed cannot be loaded.
+#[derive(Debug, Error)]
+pub enum SignedPolicyError {
+    /// The signature is missing or is that of another policy.
+    #[error(transparent)]
+    NotSigned(#[from] NotSigned),
+    /// The policy cannot be loaded.
+    #[error(transparent)]
+    Policy(#[from] PolicyError),
 }
 
 /// A policy inside the agent.
@@ -56,10 +78,37 @@ impl Policy {
                 let name = format!("built-in policy {source}");
                 check(policy.text, name, Path::new("")).map_err(PolicyError::Refused)?
             }
-            None => Self::parse(&read(source)?, Path::new(source))?,
+            None => Self::decode(read(source)?, source)?,
         };
         policy.tunnels = tunnels.iter().fold(policy.tunnels, |all: Tunnels, tunnel| all.with(*tunnel));
         Ok(policy)
+    }
+
+    /// Loads the policy in that file. The key must have signed its octets, which are not read as a policy before.
+    ///
+    /// # Errors
+    /// [`SignedPolicyError::NotSigned`] if the key did not sign the file, and the errors of [`Self::load`].
+    pub fn load_signed(
+        source: &str,
+        tunnels: &[Tunnel],
+        key: &VerifierKey,
+    ) -> Result<Self, SignedPolicyError> {
+        required::permit(source, tunnels)?;
+        let octets = read(source)?;
+        let signed = signature::verify(Path::new(source), &sha256(&octets), key).map_err(NotSigned::from)?;
+        let policy = Self::decode(octets, source)?;
+        signed.is_of(&policy.name).map_err(NotSigned::from)?;
+        Ok(policy)
+    }
+
+    /// The policy in the octets of a file.
+    ///
+    /// # Errors
+    /// See [`PolicyError`].
+    pub fn decode(octets: Vec<u8>, source: &str) -> Result<Self, PolicyError> {
+        let text = text::decoded(octets)
+            .map_err(|error| PolicyError::Text { path: source.to_owned(), source: error })?;
+        Self::parse(&text, Path::new(source))
     }
 
     /// Reads the policy in this text. The files that it names are relative to the folder of `path`.
@@ -72,8 +121,8 @@ impl Policy {
     }
 }
 
-fn read(source: &str) -> Result<String, PolicyError> {
-    fs::read_to_string(source).map_err(|error| match error.kind() {
+fn read(source: &str) -> Result<Vec<u8>, PolicyError> {
+    fs::read(source).map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => PolicyError::Unknown(source.to_owned()),
         _ => PolicyError::Read { path: source.to_owned(), source: error },
     })
