@@ -12,6 +12,7 @@ use thiserror::Error;
 
 use crate::support::printable;
 use crate::support::refusal::{Asked, told};
+use crate::support::scoped_address::ScopedAddress;
 
 /// Why the agent cannot listen on an address.
 #[derive(Debug, Error)]
@@ -62,9 +63,10 @@ impl FromStr for ListenAddress {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let unmarked = text.strip_prefix(PLAIN_MARK);
         let address = unmarked.map_or(text, |rest| rest.trim_end_matches('/'));
-        let socket: SocketAddr = address.parse().map_err(|_| {
+        let socket = ScopedAddress::parse(address).ok_or_else(|| {
             "allowed are an address and a port, like \"127.0.0.1:14739\" or \"[::]:14739\"".to_owned()
         })?;
+        let socket = socket.resolve().map_err(|error| error.to_string())?;
         if unmarked.is_some() && !socket.ip().is_loopback() {
             return Err(format!(
                 "without certificate and password only this host is served: write {socket}, for which the web \
