@@ -8,11 +8,11 @@ use thiserror::Error;
 
 use crate::commands::cli::{DEFAULT_POLICY, PolicyOption};
 use crate::commands::config::{Config, ConfigError};
-use crate::policy::builtin::SignedPolicyError;
 use crate::policy::compile::{CompiledPolicy, PlanError};
 use crate::policy::model::Policy;
 use crate::policy::signature::VerifierKey;
 use crate::policy::signature::required::{self, KeyTextError};
+use crate::policy::signed::{self, SignedPolicyError};
 use crate::records::keys::{KeyError, Keys};
 use crate::records::terms::{Keyring, NoRecipient};
 
@@ -90,7 +90,7 @@ impl PolicyChoice {
     /// See [`PolicyChoiceError`].
     pub fn compile(&self) -> Result<Arc<CompiledPolicy>, PolicyChoiceError> {
         let policy = match &self.signed_by {
-            Some(key) => Policy::load_signed(&self.source, &self.tunnels, key)?,
+            Some(key) => signed::load(&self.source, &self.tunnels, key)?,
             None => Policy::load(&self.source, &self.tunnels).map_err(PlanError::from)?,
         };
         let compiled = Arc::new(CompiledPolicy::compile(policy).map_err(PlanError::from)?);
@@ -121,8 +121,8 @@ mod tests {
     use super::{PolicyChoice, PolicyChoiceError};
     use crate::commands::cli::PolicyOption;
     use crate::commands::config::Config;
-    use crate::policy::builtin::SignedPolicyError;
     use crate::policy::signature::generate;
+    use crate::policy::signed::SignedPolicyError;
 
     fn config(folder: &Path, text: &str) -> (PathBuf, Config) {
         let path = folder.join("agent.toml");

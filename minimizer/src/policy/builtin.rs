@@ -7,10 +7,8 @@ use std::path::Path;
 use minimizer_common::tunnel::{Tunnel, Tunnels};
 use thiserror::Error;
 
-use super::check::{check, sha256};
+use super::check::check;
 use crate::policy::model::Policy;
-use crate::policy::signature::required::{self, NotSigned};
-use crate::policy::signature::{self, VerifierKey};
 use crate::support::text::{self, TextError};
 use crate::support::toml::Findings;
 
@@ -39,17 +37,6 @@ pub enum PolicyError {
     /// The text does not fit the model, or demands something that the agent cannot keep.
     #[error("the policy is refused: {0}")]
     Refused(Findings),
-}
-
-/// Why a policy that must be signed cannot be loaded.
-#[derive(Debug, Error)]
-pub enum SignedPolicyError {
-    /// The signature is missing or is that of another policy.
-    #[error(transparent)]
-    NotSigned(#[from] NotSigned),
-    /// The policy cannot be loaded.
-    #[error(transparent)]
-    Policy(#[from] PolicyError),
 }
 
 /// A policy inside the agent.
@@ -84,23 +71,6 @@ impl Policy {
         Ok(policy)
     }
 
-    /// Loads the policy in that file. The key must have signed its octets, which are not read as a policy before.
-    ///
-    /// # Errors
-    /// [`SignedPolicyError::NotSigned`] if the key did not sign the file, and the errors of [`Self::load`].
-    pub fn load_signed(
-        source: &str,
-        tunnels: &[Tunnel],
-        key: &VerifierKey,
-    ) -> Result<Self, SignedPolicyError> {
-        required::permit(source, tunnels)?;
-        let octets = read(source)?;
-        let signed = signature::verify(Path::new(source), &sha256(&octets), key).map_err(NotSigned::from)?;
-        let policy = Self::decode(octets, source)?;
-        signed.is_of(&policy.name).map_err(NotSigned::from)?;
-        Ok(policy)
-    }
-
     /// The policy in the octets of a file.
     ///
     /// # Errors
@@ -121,7 +91,8 @@ impl Policy {
     }
 }
 
-fn read(source: &str) -> Result<Vec<u8>, PolicyError> {
+/// The octets of a policy file.
+pub(super) fn read(source: &str) -> Result<Vec<u8>, PolicyError> {
     fs::read(source).map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => PolicyError::Unknown(source.to_owned()),
         _ => PolicyError::Read { path: source.to_owned(), source: error },

@@ -4,6 +4,7 @@
 //! move a terminal's cursor. Here `\xNN` stands for each such octet, and `\\` for a backslash. So different names are
 //! different texts.
 
+use std::borrow::Cow;
 use std::ffi::OsStr;
 use std::fmt::Write as _;
 use std::os::unix::ffi::OsStrExt as _;
@@ -34,6 +35,24 @@ pub fn escaped(octets: &[u8]) -> String {
 #[must_use]
 pub fn argument(argument: &OsStr) -> String {
     text(argument.as_bytes(), false)
+}
+
+/// A message for people, in which texts of others may be: what would move a terminal's cursor, or change how the rest is
+/// shown, is escaped. Spaces, tabs and line breaks stay, and so do backslashes.
+#[must_use]
+pub fn message(message: &str) -> Cow<'_, str> {
+    let stays = |character: char| is_visible(character) || " \t\n".contains(character);
+    if message.chars().all(stays) {
+        return Cow::Borrowed(message);
+    }
+    let mut text = String::with_capacity(message.len());
+    for character in message.chars() {
+        match character {
+            _ if stays(character) => text.push(character),
+            _ => push_octets(&mut text, character.encode_utf8(&mut [0; 4]).as_bytes()),
+        }
+    }
+    Cow::Owned(text)
 }
 
 /// The octets for which a text of [`escaped`] stands. Characters that [`escaped`] would have escaped stand for

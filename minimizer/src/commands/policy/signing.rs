@@ -8,10 +8,11 @@ use std::path::{Path, PathBuf};
 use thiserror::Error;
 use tracing::info;
 
-use crate::policy::builtin::{PolicyError, SignedPolicyError};
+use crate::policy::builtin::PolicyError;
 use crate::policy::model::Policy;
 use crate::policy::signature::required::{self, KeyTextError};
 use crate::policy::signature::{self, NoteError, SignatureError};
+use crate::policy::signed::{self, SignedPolicyError};
 
 /// Why a policy is not signed, or not verified.
 #[derive(Debug, Error)]
@@ -83,7 +84,7 @@ pub fn sign(path: &Path, key: &Path, out: &mut impl Write) -> Result<(), Signing
 pub fn verify(path: &Path, key: &str, out: &mut impl Write) -> Result<(), SigningError> {
     let key = required::key(key, Path::new(""))?;
     let source = path.display().to_string();
-    let policy = Policy::load_signed(&source, &[], &key)?;
+    let policy = signed::load(&source, &[], &key)?;
     writeln!(out, "ok: {}, SHA-256 {}, signed by {}", policy.name, policy.digest, key.name())?;
     Ok(())
 }
