@@ -18,10 +18,11 @@ const ADDRESS: &str = "fe80::1";
 /// A network of the calling thread in which one interface has a link-local address; returns its number.
 fn network() -> Result<u32> {
     unshare(CloneFlags::CLONE_NEWNET)?;
-    // The kernel gives numbers in order: that of the dummy is not that of the loopback interface.
-    ip("link add link0 type dummy")?;
+    // Its number is not that of the loopback interface.
+    ip("link add link0 type veth peer name link1")?;
     ip("link set dev lo up")?;
     ip("link set dev link0 up")?;
+    ip("link set dev link1 up")?;
     ip(&format!("address add {ADDRESS}/64 dev link0 nodad"))?;
     let listed = ip("-o link show dev link0")?;
     Ok(listed.split(':').next().context("a number")?.parse()?)

@@ -154,9 +154,11 @@ fn the_fix_that_is_named_helps() -> Result<()> {
     ensure!(granted.success(), "{fix}");
     let output = plain.output()?;
     ensure!(output.status.success(), "{output:?}");
-    // Whoever is not in the group does not get what was granted.
+    // Whoever is not in the group does not get what was granted. `setpriv` itself still has the capabilities of root, which
+    // open every file; what it starts has none.
     let mut stranger = Command::new("setpriv");
-    stranger.args(["--reuid=65534", "--regid=65533", "--clear-groups"]).arg(folder.binary());
+    stranger.args(["--reuid=65534", "--regid=65533", "--clear-groups", "sh", "-c", "exec \"$0\" \"$@\""]);
+    stranger.arg(folder.binary());
     let output = stranger.arg("replay").arg(folder.capture()).output()?;
     let said = String::from_utf8(output.stderr)?;
     ensure!(!output.status.success() && said.contains("Permission denied"), "{said}");

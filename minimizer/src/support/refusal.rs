@@ -127,9 +127,11 @@ fn named(number: i32) -> String {
     if number == ENOTSUPP {
         return "Operation not supported (ENOTSUPP)".to_owned();
     }
+    let said = io::Error::from_raw_os_error(number).to_string();
+    let said = said.strip_suffix(&format!(" (os error {number})")).unwrap_or(&said);
     match Errno::from_raw(number) {
-        Errno::UnknownErrno => format!("unknown error (errno {number})"),
-        error => format!("{} ({error:?})", error.desc()),
+        Errno::UnknownErrno => format!("{said} (errno {number})"),
+        error => format!("{said} ({error:?})"),
     }
 }
 
@@ -379,14 +381,13 @@ mod tests {
     #[test]
     fn the_kernels_error_is_named_once_behind_what_failed() {
         let error = |number| io::Error::from_raw_os_error(number);
-        assert_eq!(
-            told(Asked::Map, &error(libc::EIO)),
-            "Input/output error (EIO)".replace("Input/output", "I/O")
-        );
-        assert_eq!(told(Asked::Map, &error(4095)), "unknown error (errno 4095)");
+        assert_eq!(told(Asked::Map, &error(libc::EIO)), "Input/output error (EIO)");
+        assert_eq!(told(Asked::Map, &error(4095)), "Unknown error 4095 (errno 4095)");
+        let said = told(Asked::Native, &error(ENOTSUPP));
+        assert!(said.starts_with("Operation not supported (ENOTSUPP): "), "{said}");
         assert_eq!(told(Asked::Map, &io::Error::other("none")), "none");
         let said = told_with_causes(Asked::Map, &Outer(Inner(error(libc::EIO))));
-        assert_eq!(said, "outer: failed to create map `X`: I/O error (EIO)");
+        assert_eq!(said, "outer: failed to create map `X`: Input/output error (EIO)");
         let said = told_with_causes(Asked::Native, &Quoting(error(libc::ENODEV)));
         assert_eq!(said, "the call returned No such device (ENODEV). More: none: the interface has gone");
     }

@@ -189,6 +189,16 @@ mod tests {
     }
 
     #[test]
+    fn a_link_local_address_names_its_interface() {
+        for text in ["[fe80::1%lo]:14739", "[fe80::1%1]:14739"] {
+            let address: ListenAddress = text.parse().unwrap_or_else(|error| panic!("{text}: {error}"));
+            assert_eq!(address.to_string(), "[fe80::1%1]:14739");
+        }
+        let error = "[fe80::1%absent0]:14739".parse::<ListenAddress>().expect_err("no interface");
+        assert!(error.contains("there is no interface 'absent0'"), "{error}");
+    }
+
+    #[test]
     fn a_taken_port_is_named_with_its_holder_and_a_way_out() {
         let taken = Listener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).expect("a free port");
         let error = Listener::bind(taken.address()).expect_err("the port is taken").to_string();
