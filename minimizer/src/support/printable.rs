@@ -14,7 +14,7 @@ use thiserror::Error;
 /// Why a text is not an escaped name.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 #[error(
-    "'\\' at octet {offset} of {text:?} begins no escape; write '\\\\' for a backslash and '\\xNN' for an octet in \
+    "'\\' at octet {offset} of '{text}' begins no escape; write '\\\\' for a backslash and '\\xNN' for an octet in \
      hexadecimal"
 )]
 pub struct EscapeError {
