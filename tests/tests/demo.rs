@@ -165,6 +165,18 @@ fn a_capture_with_nothing_to_send_is_refused() {
 
 #[test]
 #[cfg_attr(without_kernel, ignore = "needs root and the kernel program: cargo xtask test")]
+fn frames_that_no_interface_carries_are_told_as_that() {
+    let frame = vec![0x55; 70_000];
+    let capture = Capture::write("oversize.pcap", &[&frame[..], &frame[..]]);
+    let output = demo(&["--duration", "500ms", "--pcap", capture.path()]);
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("(EMSGSIZE)") && said.contains("no frame has a length"), "{said}");
+    assert!(!said.contains("CAP_NET_RAW"), "{said}");
+}
+
+#[test]
+#[cfg_attr(without_kernel, ignore = "needs root and the kernel program: cargo xtask test")]
 fn the_payload_check_notices_a_header_byte() {
     let traffic = Traffic::mixed(1);
     let compiled = CompiledPolicy::full_record(Tunnels::NONE);

@@ -81,6 +81,120 @@ fn bad_policies_are_exit_code_78_with_file_line_and_column() -> Result<()> {
     Ok(())
 }
 
+const RECIPIENT: &str = "[[recipients]]\nname = \"r\"\npurpose = \"to test\"\n\
+                         fields = { packetDeltaCount = \"exact\" }\n";
+
+/// What a policy with this text is refused for, in a folder that has a list of prefixes with this content.
+fn refused(text: &[u8], list: &[u8]) -> Result<String> {
+    let folder = tempfile::tempdir()?;
+    let path = folder.path().join("p.toml");
+    fs::write(&path, text)?;
+    fs::write(folder.path().join("list"), list)?;
+    let output = run(&["check", path.to_str().context("is UTF-8")?])?;
+    ensure!(output.status.code() == Some(78), "{output:?}");
+    Ok(String::from_utf8(output.stderr)?)
+}
+
+#[test]
+fn one_fault_is_told_once() -> Result<()> {
+    let scope = |listed: &str| {
+        format!("name = \"p\"\n[scope]\n{listed}\ndirections = [\"foreign-domestic\"]\n{RECIPIENT}")
+    };
+    for (listed, list, fault) in [
+        ("domestic = [\"192.0.2.1/24\"]", "", "p.toml:3:13: `192.0.2.1/24` has bits set behind its length"),
+        ("domestic_files = [\"list\"]", "nonsense\n", "list:1: `nonsense` is no prefix"),
+        ("domestic_files = [\"absent\"]", "", "absent: No such file"),
+        ("domestic_files = [\"list\"]", "; only comments\n", "list lists no prefix"),
+    ] {
+        let said = refused(scope(listed).as_bytes(), list.as_bytes())?;
+        ensure!(said.contains(fault) && !said.contains("things are wrong"), "{said}");
+        ensure!(
+            !said.contains("the scope lists no prefix") && !said.contains("no prefix is domestic"),
+            "{said}"
+        );
+    }
+    // A list is the text of others: no terminal obeys it.
+    let said = refused(scope("domestic_files = [\"list\"]").as_bytes(), b"\x1b[2J\n")?;
+    ensure!(said.contains("`\\x1b[2J` is no prefix") && !said.contains('\x1b'), "{said}");
+    // Where nothing is listed, that is the fault.
+    let said = refused(scope("").as_bytes(), b"")?;
+    ensure!(said.contains("the scope lists no prefix") && said.contains("no prefix is domestic"), "{said}");
+    Ok(())
+}
+
+#[test]
+fn marks_and_encodings_of_editors_are_read_or_named() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let path = folder.path().join("p.toml");
+    let text = format!(
+        "\u{feff}name = \"p\"\n[scope]\ndomestic_files = [\"list\"]\ndirections = [\"foreign-domestic\"]\n{RECIPIENT}"
+    );
+    fs::write(&path, &text)?;
+    fs::write(folder.path().join("list"), "\u{feff}203.0.113.0/24\n1.10.16.0/20 ; SBL256894\r\n")?;
+    let path = path.to_str().context("is UTF-8")?;
+    let said = printed(&["check", path])?;
+    // The digest is that of the file as it lies there.
+    let digest = printed_digest(path)?;
+    ensure!(said.starts_with(&format!("ok: p, SHA-256 {digest}")) && said.contains("2 prefixes"), "{said}");
+
+    let utf16 = |text: &str| text.encode_utf16().flat_map(u16::to_le_bytes).collect::<Vec<u8>>();
+    for (policy, list) in [
+        (utf16(&text), &b"203.0.113.0/24"[..]),
+        (text.clone().into_bytes(), &utf16("\u{feff}203.0.113.0/24")),
+    ] {
+        let said = refused(&policy, list)?;
+        ensure!(said.contains("it is text in UTF-16") && !said.contains("no prefix"), "{said}");
+    }
+    let said = refused(b"name = \"p\"\n# caf\xe9\n", b"")?;
+    ensure!(said.contains("no text in UTF-8, from line 2, octet 6 on"), "{said}");
+    let agent = folder.path().join("agent.toml");
+    fs::write(&agent, utf16("\u{feff}interval = \"1s\""))?;
+    let output = Command::new(minimizer()).args(["run", "--config"]).arg(&agent).output()?;
+    let said = String::from_utf8(output.stderr)?;
+    ensure!(output.status.code() == Some(78) && said.contains("it is text in UTF-16"), "{said}");
+    fs::write(&agent, "\u{feff}interval = \"1ms\"")?;
+    let output = Command::new(minimizer()).args(["run", "--config"]).arg(&agent).output()?;
+    let said = String::from_utf8(output.stderr)?;
+    ensure!(said.contains("agent.toml:1:12: `1ms`: allowed are 100ms to 60s"), "{said}");
+    Ok(())
+}
+
+/// SHA-256 of a file, as another program computes it.
+fn printed_digest(path: &str) -> Result<String> {
+    let output = Command::new("sha256sum").arg(path).output()?;
+    let text = String::from_utf8(output.stdout)?;
+    Ok(text.split(' ').next().context("a digest")?.to_owned())
+}
+
+#[test]
+fn times_and_moments_are_told_as_they_were_meant() -> Result<()> {
+    let mandate = |until: &str| {
+        format!(
+            "name = \"p\"\n[mandate]\nid = \"m\"\npurpose = \"to see\"\nlegal_basis = \"law 1\"\n\
+             valid_from = 2026-04-01T00:00:00Z\nvalid_until = {until}\n{RECIPIENT}"
+        )
+    };
+    let said = refused(mandate("9999-12-31T23:59:59Z").as_bytes(), b"")?;
+    ensure!(said.contains("is later than 9999-12-30T22:00:00") && !said.contains("time zone"), "{said}");
+    let said = refused(mandate("9999-12-31").as_bytes(), b"")?;
+    ensure!(said.contains("is a different moment in each time zone"), "{said}");
+    let retention = |text: &str| format!("name = \"p\"\n{}retention = \"{text}\"\n", RECIPIENT);
+    let said = refused(retention("1M").as_bytes(), b"")?;
+    ensure!(said.contains("`M` would be months") && said.contains("\"1m\" if minutes are meant"), "{said}");
+    let folder = tempfile::tempdir()?;
+    let path = folder.path().join("p.toml");
+    for (text, words) in [
+        ("1m", "May keep records for 1 minute."),
+        ("1 month", "May keep records for 30 days, 10 hours, 33 minutes and 36 seconds."),
+        ("90 days", "May keep records for 90 days."),
+    ] {
+        fs::write(&path, retention(text))?;
+        let said = printed(&["explain", path.to_str().context("is UTF-8")?])?;
+        ensure!(said.contains(words), "{said}");
+    }
+    Ok(())
+}
+
 #[test]
 fn explain_prints_sentences_or_json() -> Result<()> {
     let text = printed(&["explain", "carrier-default"])?;

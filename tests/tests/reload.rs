@@ -257,7 +257,10 @@ fn a_signature_that_is_required_is_required_again() -> Result<()> {
     let output = run.reload()?;
     let said = String::from_utf8(output.stderr)?;
     ensure!(output.status.code() == Some(78), "{said}");
-    ensure!(said.contains("a signature is required") && said.contains("\"coarse\""), "{said}");
+    ensure!(
+        said.contains("a signature is required") && said.contains("was changed after it was signed"),
+        "{said}"
+    );
     let policy = run.folder.path().join("policy.toml");
     policy_verb(&["sign", policy.to_str().context("is UTF-8")?, "--key"], &private)?;
     let output = run.reload()?;

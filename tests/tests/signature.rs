@@ -113,6 +113,29 @@ fn what_is_not_signed_as_required_is_refused() -> Result<()> {
     Ok(())
 }
 
+/// What nobody signed is anybody's: it is not read as a policy, whatever it would do to a reader.
+#[test]
+fn a_policy_without_a_signature_is_not_parsed() -> Result<()> {
+    let folder = Folder::new()?;
+    let officer = folder.keys[0].as_str();
+    folder.printed(&["policy", "sign", "policy.toml", "--key", "officer.key"])?;
+    for octets in [&b"name = \"unfinished"[..], b"\xff\xfen\0a\0", &[b'['; 100_000]] {
+        fs::write(folder.path("policy.toml"), octets)?;
+        folder.refused(officer, "the policy was changed after it was signed")?;
+        for arguments in [
+            &["replay", "capture.pcap", "--policy", "policy.toml", "--require-signature", officer][..],
+            &["policy", "verify", "policy.toml", "--key", officer],
+        ] {
+            let said = String::from_utf8(folder.run(arguments)?.stderr)?;
+            ensure!(!said.contains("policy.toml:1:") && !said.contains("UTF-16"), "{said}");
+        }
+    }
+    // The text that was signed is as good as before.
+    fs::write(folder.path("policy.toml"), POLICY)?;
+    folder.printed(&["policy", "verify", "policy.toml", "--key", officer])?;
+    Ok(())
+}
+
 #[test]
 fn nothing_is_added_to_what_was_signed() -> Result<()> {
     let folder = Folder::new()?;

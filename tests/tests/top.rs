@@ -42,6 +42,8 @@ impl Terminal {
             "PS1=prompt> ",
             "sh",
         ])?;
+        // What is typed earlier is shown before the prompt, and two prompts share a line later.
+        terminal.wait_for("the first prompt", |screen| screen.contains("prompt>"))?;
         Ok(terminal)
     }
 

@@ -9,6 +9,7 @@ use crate::interfaces::slots::AttachError;
 use crate::kernel::error::ProgramError;
 use crate::policy::mandate::{ClockError, MandateError};
 use crate::records::keys::KeyError;
+use crate::support::refusal::{Asked, told};
 
 /// Why the agent does not start, or why it stopped.
 #[derive(Debug, Error)]
@@ -23,10 +24,10 @@ pub enum AgentError {
     #[error(transparent)]
     Attach(#[from] AttachError),
     /// The drain thread cannot be started.
-    #[error("cannot start the drain thread: {0}")]
+    #[error("cannot start the drain thread: {}", told(Asked::Thread, .0))]
     Thread(std::io::Error),
     /// The drain thread cannot wait.
-    #[error("cannot wait for stop, interfaces and time: {0}")]
+    #[error("cannot wait for stop, interfaces and time: {}", told(Asked::Thread, .0))]
     Wait(std::io::Error),
     /// The mandate has ended.
     #[error(transparent)]

@@ -7,7 +7,7 @@ use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
+use clap::builder::{OsStringValueParser, PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use minimizer_common::tunnel::Tunnel;
 
@@ -15,6 +15,7 @@ use crate::commands::text::Output;
 use crate::kernel::attach::Mode;
 use crate::kernel::table_size::Flows;
 use crate::serve::http::ListenAddress;
+use crate::support::printable;
 pub use policy::{Format, PolicyVerb, SchemaOf};
 
 /// Turns live traffic into minimized records: header tuples are counted in the kernel, payload is
@@ -67,11 +68,11 @@ pub struct Run {
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
     /// Interface to watch, by its name or by a pattern like 'eth*'; may be given several times.
-    #[arg(short, long = "interface", value_name = "IFACE")]
+    #[arg(short, long = "interface", value_name = "IFACE", value_parser = interface_name())]
     pub interfaces: Vec<String>,
     /// Interface of a mirror port: its frames are counted and then dropped. May be given several times;
     /// refused for interfaces on which this host's own traffic arrives.
-    #[arg(long = "tap", value_name = "IFACE")]
+    #[arg(long = "tap", value_name = "IFACE", value_parser = interface_name())]
     pub taps: Vec<String>,
     /// Also accept taps that carry addresses or default routes of this host, which cuts the host off there.
     #[arg(long)]
@@ -224,11 +225,16 @@ pub struct Status {
     pub output: Output,
 }
 
+/// Names of interfaces need not be UTF-8.
+fn interface_name() -> impl TypedValueParser<Value = String> {
+    OsStringValueParser::new().map(|argument| printable::argument(&argument))
+}
+
 /// Options of `top`.
 #[derive(Args, Debug)]
 pub struct Top {
     /// Interface to show, by its name or by a pattern like 'eth*'; may be given several times [default: all].
-    #[arg(short, long = "interface", value_name = "IFACE")]
+    #[arg(short, long = "interface", value_name = "IFACE", value_parser = interface_name())]
     pub interfaces: Vec<String>,
     /// Where the agent serves.
     #[arg(long, value_name = "ADDRESS:PORT", default_value = DEFAULT_LISTEN)]
@@ -250,7 +256,7 @@ pub struct Reload {
 #[derive(Args, Debug)]
 pub struct Doctor {
     /// Interface to examine; may be given several times [default: all but loopback].
-    #[arg(short, long = "interface", value_name = "IFACE")]
+    #[arg(short, long = "interface", value_name = "IFACE", value_parser = interface_name())]
     pub interfaces: Vec<String>,
     /// How the checks are printed.
     #[arg(long, value_enum, default_value_t = Output::Table)]

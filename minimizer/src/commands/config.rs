@@ -17,7 +17,9 @@ use crate::policy::signature::VerifierKey;
 use crate::policy::signature::required;
 use crate::serve::http::{HostName, ListenAddress};
 use crate::sinks::config::{SinkConfig, SinkFile};
+use crate::support::text::{self, TextError};
 use crate::support::toml::{At, Document, Findings};
+use crate::support::units;
 
 /// Longest time that sinks may take when the agent ends.
 const SHUTDOWN_TIMEOUT_MAX: Duration = Duration::from_secs(600);
@@ -139,6 +141,14 @@ pub enum ConfigError {
         /// Why.
         source: io::Error,
     },
+    /// The file is no text.
+    #[error("cannot read the configuration {}: {source}", path.display())]
+    Text {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: TextError,
+    },
     /// The file does not fit the model, or a value is not allowed.
     #[error("the configuration is refused: {0}")]
     Refused(Findings),
@@ -150,8 +160,9 @@ impl Config {
     /// # Errors
     /// See [`ConfigError`].
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let octets = fs::read(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
         let text =
-            fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+            text::decoded(octets).map_err(|source| ConfigError::Text { path: path.to_owned(), source })?;
         Self::parse(&text, path)
     }
 
@@ -193,8 +204,7 @@ impl Config {
             state_directory: file.state_directory.map(|directory| folder.join(directory)),
             sinks: SinkConfig::check(&file.sinks, &mut document, folder),
             shutdown_timeout: parsed(&mut document, file.shutdown_timeout.as_ref(), |text| {
-                let timeout =
-                    humantime::parse_duration(text).map_err(|error| format!("`{text}`: {error}"))?;
+                let timeout = units::time(text)?;
                 if timeout <= SHUTDOWN_TIMEOUT_MAX {
                     Ok(timeout)
                 } else {

@@ -40,6 +40,7 @@ use crate::policy::compile::CompiledPolicy;
 use crate::records::terms::Keyring;
 use crate::serve::http::{ListenError, Listener, Server};
 use crate::serve::snapshot::{Published, Snapshot};
+use crate::support::refusal::{Asked, told};
 use cost::{Cost, Meter};
 use generator::Traffic;
 use latch::Latch;
@@ -83,8 +84,11 @@ pub enum DemoError {
     /// A step that `run` has too failed.
     #[error(transparent)]
     Run(#[from] RunError),
+    /// The socket to send frames cannot be had, or no thread that sends.
+    #[error("cannot begin to send frames into the private network: {}", told(Asked::PacketSocket, .0))]
+    Sender(#[source] io::Error),
     /// Frames could not be sent.
-    #[error("cannot send frames into the private network: {0}; it takes CAP_NET_RAW")]
+    #[error("cannot send frames into the private network: {}", told(Asked::Send, .0))]
     Send(#[source] io::Error),
     /// The capture cannot be read, or not to its end.
     #[error(transparent)]
@@ -208,7 +212,7 @@ fn measure(
     signals.stop(move || stopped.set(), || ()).map_err(RunError::Signals)?;
 
     let sender =
-        FrameSender::start(Arc::clone(&traffic), cable.sender.index, None).map_err(DemoError::Send)?;
+        FrameSender::start(Arc::clone(&traffic), cable.sender.index, None).map_err(DemoError::Sender)?;
     let conductor = Conductor { sender, netlink, cable: cable.clone(), meter, start: Instant::now() };
     let conductor = thread::Builder::new()
         .name("conductor".to_owned())

@@ -9,8 +9,10 @@ use thiserror::Error;
 use crate::commands::cli::{DEFAULT_POLICY, PolicyOption};
 use crate::commands::config::{Config, ConfigError};
 use crate::policy::compile::{CompiledPolicy, PlanError};
+use crate::policy::model::Policy;
 use crate::policy::signature::VerifierKey;
-use crate::policy::signature::required::{self, KeyTextError, NotSigned};
+use crate::policy::signature::required::{self, KeyTextError};
+use crate::policy::signed::{self, SignedPolicyError};
 use crate::records::keys::{KeyError, Keys};
 use crate::records::terms::{Keyring, NoRecipient};
 
@@ -29,9 +31,9 @@ pub enum PolicyChoiceError {
     /// `--require-signature` is not a key.
     #[error("--require-signature: {0}")]
     KeyText(#[from] KeyTextError),
-    /// The required signature is missing.
+    /// The required signature is missing, or what is signed cannot be loaded.
     #[error(transparent)]
-    NotSigned(#[from] NotSigned),
+    Signed(#[from] SignedPolicyError),
 }
 
 /// The choice. The files that it names are read at the start and again at every reload.
@@ -87,10 +89,11 @@ impl PolicyChoice {
     /// # Errors
     /// See [`PolicyChoiceError`].
     pub fn compile(&self) -> Result<Arc<CompiledPolicy>, PolicyChoiceError> {
-        let compiled = CompiledPolicy::load(&self.source, &self.tunnels)?;
-        if let Some(key) = &self.signed_by {
-            required::check(&compiled.policy, &self.source, &self.tunnels, key)?;
-        }
+        let policy = match &self.signed_by {
+            Some(key) => signed::load(&self.source, &self.tunnels, key)?,
+            None => Policy::load(&self.source, &self.tunnels).map_err(PlanError::from)?,
+        };
+        let compiled = Arc::new(CompiledPolicy::compile(policy).map_err(PlanError::from)?);
         if let Some(recipient) = &self.recipient {
             compiled.policy.recipient(recipient)?;
         }
@@ -119,6 +122,7 @@ mod tests {
     use crate::commands::cli::PolicyOption;
     use crate::commands::config::Config;
     use crate::policy::signature::generate;
+    use crate::policy::signed::SignedPolicyError;
 
     fn config(folder: &Path, text: &str) -> (PathBuf, Config) {
         let path = folder.join("agent.toml");
@@ -165,7 +169,7 @@ mod tests {
         let (path, file) = config(folder.path(), "require_signature = \"officer.pub\"\n");
         let choice =
             PolicyChoice::new(&PolicyOption::default(), Some((&path, &file))).expect("can be chosen");
-        assert!(matches!(choice.compile(), Err(PolicyChoiceError::NotSigned(_))));
+        assert!(matches!(choice.compile(), Err(PolicyChoiceError::Signed(SignedPolicyError::NotSigned(_)))));
     }
 
     #[test]

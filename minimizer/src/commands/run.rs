@@ -25,7 +25,7 @@ use crate::commands::signals::Caught;
 use crate::commands::text::Output;
 use crate::delivery::accounting::Accounting;
 use crate::interfaces::netlink::{Netlink, NetlinkError};
-use crate::interfaces::selection::{Selection, SelectionError};
+use crate::interfaces::selection::{CheckError, Selection, SelectionError};
 use crate::kernel::error::ProgramError;
 use crate::kernel::prepared::Options;
 use crate::kernel::program::Program;
@@ -39,6 +39,7 @@ use crate::serve::snapshot::{Published, Snapshot};
 use crate::sinks::stdout;
 use crate::support::panics;
 use crate::support::privilege::{self, PrivilegeError, Task};
+use crate::support::refusal::{Asked, told};
 use ended::Ended;
 use reload::Reload;
 use sinks::{Senders, UnknownRecipient};
@@ -68,6 +69,9 @@ pub enum RunError {
     /// The selection of interfaces cannot be used.
     #[error(transparent)]
     Selection(#[from] SelectionError),
+    /// The selection does not fit the interfaces of this host.
+    #[error(transparent)]
+    Check(#[from] CheckError),
     /// Capabilities are missing.
     #[error(transparent)]
     Privilege(#[from] PrivilegeError),
@@ -78,13 +82,13 @@ pub enum RunError {
     #[error(transparent)]
     Web(#[from] WebConfigError),
     /// The web server does not start.
-    #[error("cannot start the web server: {0}")]
+    #[error("cannot start the web server: {}", told(Asked::Thread, .0))]
     Server(#[source] io::Error),
     /// The policy lacks the recipient of a sink.
     #[error(transparent)]
     Sink(#[from] UnknownRecipient),
     /// The senders do not start.
-    #[error("cannot start the threads of the sinks: {0}")]
+    #[error("cannot start the threads of the sinks: {}", told(Asked::Thread, .0))]
     Senders(#[source] io::Error),
     /// The program does not load.
     #[error(transparent)]
@@ -93,13 +97,13 @@ pub enum RunError {
     #[error(transparent)]
     Agent(#[from] AgentError),
     /// There are no threads.
-    #[error("cannot start a thread: {0}; look at the limits of processes (ulimit -u, pids.max)")]
+    #[error("cannot start a thread: {}", told(Asked::Thread, .0))]
     Threads(#[source] io::Error),
     /// A thread panicked.
     #[error("{0}: this is a defect, please report it with the log; the ledger is incomplete")]
     Panicked(String),
     /// Signals cannot be caught.
-    #[error("cannot wait for signals: {0}")]
+    #[error("cannot wait for signals: {}", told(Asked::Thread, .0))]
     Signals(#[source] io::Error),
     /// Records cannot be printed.
     #[error("cannot write to the standard output: {0}; records from then on are counted as dropped")]

@@ -22,6 +22,8 @@ pub use features::XdpFeatures;
 pub use link::{AttachedXdp, Link, LinkCounters, XdpMode};
 pub use notifications::LinkNotifications;
 
+use crate::support::refusal::{Asked, told};
+
 /// Why the agent cannot read or change the kernel's list of interfaces.
 #[derive(Debug, Error)]
 pub enum NetlinkError {
@@ -29,7 +31,7 @@ pub enum NetlinkError {
     #[error(transparent)]
     Exchange(#[from] ExchangeError),
     /// The kernel refused a request.
-    #[error("the kernel refused to {what}: {source}")]
+    #[error("the kernel refused to {what}: {}", told(Asked::Interface, .source))]
     Refused {
         /// The request.
         what: String,
@@ -40,7 +42,7 @@ pub enum NetlinkError {
     #[error("a netlink message of the kernel cannot be read: {0}")]
     Decode(#[from] DecodeError),
     /// No interface has this name.
-    #[error("there is no interface {name:?}; this network namespace has: {present}")]
+    #[error("there is no interface '{name}'; this network namespace has: {present}")]
     NoSuchLink {
         /// The requested name.
         name: String,
@@ -53,7 +55,7 @@ impl NetlinkError {
     /// The error for a name that none of `links` has.
     #[must_use]
     pub fn no_such_link(name: &str, links: &[Link]) -> Self {
-        let present: Vec<_> = links.iter().map(|link| link.name.as_str()).collect();
+        let present: Vec<_> = links.iter().map(Link::all_names).collect();
         Self::NoSuchLink { name: name.to_owned(), present: present.join(", ") }
     }
 }
@@ -84,13 +86,13 @@ impl Netlink {
         Ok(links)
     }
 
-    /// The interface of this name.
+    /// The interface that has this name, or this alternative name.
     ///
     /// # Errors
     /// Those of [`Self::links`], and [`NetlinkError::NoSuchLink`].
     pub fn link(&mut self, name: &str) -> Result<Link, NetlinkError> {
         let mut links = self.links()?;
-        match links.iter().position(|link| link.name == name) {
+        match links.iter().position(|link| link.is_called(name)) {
             Some(position) => Ok(links.swap_remove(position)),
             None => Err(NetlinkError::no_such_link(name, &links)),
         }
@@ -164,6 +166,6 @@ mod tests {
     fn an_unknown_name_is_refused_with_the_names_there_are() {
         let error = Netlink::open().expect("a netlink socket").link("absent0");
         let error = error.expect_err("there is none").to_string();
-        assert!(error.contains("\"absent0\"") && error.contains("lo"), "{error}");
+        assert!(error.contains("'absent0'") && error.contains("lo"), "{error}");
     }
 }

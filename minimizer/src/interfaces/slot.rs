@@ -82,7 +82,7 @@ enum State {
 pub struct InterfaceSlot {
     /// Its present name.
     pub name: String,
-    /// Its name when it was selected.
+    /// The name by which it was selected.
     selected: String,
     /// Whether the operator named it exactly; otherwise a pattern matched.
     pub is_named: bool,
@@ -105,12 +105,13 @@ pub struct InterfaceSlot {
 }
 
 impl InterfaceSlot {
-    /// The slot of an interface to which the program is about to be attached.
-    pub fn new(link: &Link, action: Action, is_named: bool) -> Self {
+    /// The slot of an interface to which the program is about to be attached. `selected` is the name by which the operator
+    /// selected it; a pattern did if there is none.
+    pub fn new(link: &Link, action: Action, selected: Option<&str>) -> Self {
         Self {
             name: link.name.clone(),
-            selected: link.name.clone(),
-            is_named,
+            selected: selected.unwrap_or(&link.name).to_owned(),
+            is_named: selected.is_some(),
             action,
             state: State::Gone { since: Instant::now() },
             last_index: None,
@@ -310,19 +311,19 @@ impl InterfaceSlot {
         }
     }
 
-    /// Whether this is the last name of the interface.
-    pub fn is_called(&self, name: &str) -> bool {
-        self.name == name
+    /// Whether the slot's last interface had the name of this one.
+    pub fn is_called(&self, link: &Link) -> bool {
+        self.name == link.name
     }
 
-    /// Whether the interface had this name when it was selected.
-    pub fn was_selected_as(&self, name: &str) -> bool {
-        self.selected == name
+    /// Whether the slot's interface was selected by a name of this one.
+    pub fn was_selected_as(&self, link: &Link) -> bool {
+        link.is_called(&self.selected)
     }
 
     /// Whether the slot had another interface than this one before.
     pub fn is_another(&self, link: &Link) -> bool {
-        self.is_gone() && !self.is_called(&link.name) && !self.was_selected_as(&link.name)
+        self.is_gone() && !self.is_called(link) && !self.was_selected_as(link)
     }
 
     /// The attachment, if there is one.

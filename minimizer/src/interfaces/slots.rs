@@ -18,6 +18,7 @@ use crate::interfaces::tap::{HostTraffic, TapRefused};
 use crate::kernel::attach::{Action, Mode};
 use crate::kernel::error::ProgramError;
 use crate::kernel::program::Program;
+use crate::support::printable;
 
 /// The pause before the agent asks again for the list of interfaces if the kernel did not give it.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
@@ -28,19 +29,21 @@ pub enum AttachError {
     /// The kernel or the driver refuses the attachment.
     #[error("{name}: {source}")]
     Refused {
-        /// Name of the interface.
+        /// Name of the interface, and the one by which it was selected.
         name: String,
         /// The cause.
         source: ProgramError,
     },
     /// Another program is attached already.
     #[error(
-        "{name} already has an XDP program ({programs}), which is left alone; 'minimizer doctor -i {name}' \
+        "{name} already has an XDP program ({programs}), which is left alone; 'minimizer doctor -i {word}' \
          says whose it is and how it is detached"
     )]
     Busy {
-        /// Name of the interface.
+        /// Names of the interface.
         name: String,
+        /// Its name as a word of a shell.
+        word: String,
         /// Ids and modes of those programs.
         programs: String,
     },
@@ -138,7 +141,10 @@ impl InterfaceSlots {
         if !self.force_tap && candidates.iter().any(|candidate| candidate.action == Action::Drop) {
             let host = HostTraffic::read(&mut self.netlink)?;
             for candidate in candidates.iter_mut().filter(|candidate| candidate.action == Action::Drop) {
-                candidate.objection = host.permit(&candidate.link).err().map(AttachError::from);
+                candidate.objection = host
+                    .permit(&candidate.link, self.selection.name_of(&candidate.link))
+                    .err()
+                    .map(AttachError::from);
             }
         }
         if let Some(reason) = &self.paused {
@@ -188,18 +194,21 @@ impl InterfaceSlots {
         program.watch_all(&pairs)?;
         for Candidate { slot, link, ports, action, objection } in candidates {
             if self.places.get(slot).is_none() {
-                let place = InterfaceSlot::new(&link, action, self.selection.is_named(&link.name));
+                let place = InterfaceSlot::new(&link, action, self.selection.name_of(&link));
                 self.places.insert(slot, place);
             } else if self.places[slot].is_another(&link) {
                 retired.push(slot);
-                self.places[slot] = InterfaceSlot::new(&link, action, self.selection.is_named(&link.name));
+                self.places[slot] = InterfaceSlot::new(&link, action, self.selection.name_of(&link));
             }
             let place = &mut self.places[slot];
             place.last_index = Some(link.index);
             place.set_ports(ports);
             let attached = match objection {
                 Some(objection) => Err(objection),
-                None => attach(program, &mut self.netlink, &link, action, self.mode),
+                None => {
+                    let selected = self.selection.name_of(&link);
+                    attach(program, &mut self.netlink, &link, selected, (action, self.mode))
+                }
             };
             match attached {
                 Ok(attached) => place.attach(attached, &link, is_start),
@@ -298,12 +307,12 @@ impl InterfaceSlots {
                 continue;
             }
             let is_used = |slot: usize| candidates.iter().any(|candidate| candidate.slot == slot);
-            let find = |is_it: fn(&InterfaceSlot, &str) -> bool| {
+            let find = |is_it: fn(&InterfaceSlot, &Link) -> bool| {
                 let mut places = self.places.iter().enumerate();
-                places.position(|(slot, place)| place.is_gone() && is_it(place, &link.name) && !is_used(slot))
+                places.position(|(slot, place)| place.is_gone() && is_it(place, link) && !is_used(slot))
             };
             let returned = find(InterfaceSlot::is_called).or_else(|| find(InterfaceSlot::was_selected_as));
-            let action = match (returned, self.selection.action(&link.name)) {
+            let action = match (returned, self.selection.action(link)) {
                 (Some(slot), _) => self.places[slot].action,
                 (None, Some(action)) => action,
                 (None, None) => continue,
@@ -359,8 +368,8 @@ fn attach(
     program: &mut Program,
     netlink: &mut Netlink,
     link: &Link,
-    action: Action,
-    mode: Mode,
+    selected: Option<&str>,
+    (action, mode): (Action, Mode),
 ) -> Result<Attached, AttachError> {
     match program.attach_for(action, link.index, mode) {
         Ok(()) => {
@@ -373,8 +382,12 @@ fn attach(
                 .iter()
                 .map(|program| format!("id {}, {}", program.program_id, program.mode.name()))
                 .collect();
-            Err(AttachError::Busy { name: link.name.clone(), programs: programs.join("; ") })
+            Err(AttachError::Busy {
+                name: link.name_for(selected),
+                word: printable::shell_word(&link.name),
+                programs: programs.join("; "),
+            })
         }
-        Err(source) => Err(AttachError::Refused { name: link.name.clone(), source }),
+        Err(source) => Err(AttachError::Refused { name: link.name_for(selected), source }),
     }
 }

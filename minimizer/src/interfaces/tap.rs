@@ -9,16 +9,19 @@ use std::net::IpAddr;
 use thiserror::Error;
 
 use crate::interfaces::netlink::{Address, Link, Netlink, NetlinkError};
+use crate::support::printable;
 
 /// Why an interface cannot be a tap.
 #[derive(Debug, Error)]
 #[error(
     "{name} cannot be a tap, {evidence}: a tap drops every frame that arrives, this host's own traffic too; \
-     watch it with '-i {name}', take away what uses it, or insist with '--force-tap'"
+     watch it with '-i {word}', take away what uses it, or insist with '--force-tap'"
 )]
 pub struct TapRefused {
-    /// Name of the interface.
+    /// Name of the interface, and the one by which it was selected.
     pub name: String,
+    /// Its name as a word of a shell.
+    word: String,
     /// What arrives through it.
     pub evidence: String,
 }
@@ -60,13 +63,13 @@ impl HostTraffic {
         })
     }
 
-    /// Checks that an interface may be a tap.
+    /// Checks that an interface, which the operator may have selected by an alternative name, may be a tap.
     ///
     /// # Errors
     /// What arrives through it.
-    pub fn permit(&self, link: &Link) -> Result<(), TapRefused> {
-        let name = link.name.clone();
-        self.through(link.index).map_or(Ok(()), |evidence| Err(TapRefused { name, evidence }))
+    pub fn permit(&self, link: &Link, selected: Option<&str>) -> Result<(), TapRefused> {
+        let (name, word) = (link.name_for(selected), printable::shell_word(&link.name));
+        self.through(link.index).map_or(Ok(()), |evidence| Err(TapRefused { name, word, evidence }))
     }
 
     /// The interface and every interface that gets frames from it: bridges, bonds, VLANs.
@@ -121,9 +124,11 @@ mod tests {
         assert_eq!(host.through(3), None);
         assert_eq!(host.through(4).as_deref(), Some("it has the address 192.0.2.1/24"));
         assert_eq!(host.through(7).as_deref(), Some("it carries a default route"));
-        let refused = host.permit(&host.links[0]).expect_err("an address").to_string();
+        let refused = host.permit(&host.links[0], Some("uplink")).expect_err("an address").to_string();
         assert!(
-            refused.contains("eth2 cannot be a tap, eth6 above it") && refused.contains("--force-tap"),
+            refused.contains("eth2 (uplink) cannot be a tap, eth6 above it")
+                && refused.contains("with '-i eth2'")
+                && refused.contains("--force-tap"),
             "{refused}"
         );
     }

@@ -3,6 +3,8 @@
 use minimizer_common::settings::{PROGRAM, PROGRAM_INNER, PROGRAM_INNER_TAP, PROGRAM_TAP};
 use minimizer_common::tunnel::Tunnels;
 
+use crate::support::refusal::Asked;
+
 /// How the program is attached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
@@ -19,6 +21,14 @@ impl Mode {
         match self {
             Self::Native => "native",
             Self::Skb => "skb",
+        }
+    }
+
+    /// What an attachment in this mode asks of the kernel.
+    pub(crate) const fn asked(self) -> Asked {
+        match self {
+            Self::Native => Asked::Native,
+            Self::Skb => Asked::Skb,
         }
     }
 

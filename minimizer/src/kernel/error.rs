@@ -9,9 +9,11 @@ use aya::util::KernelVersion;
 use minimizer_common::generation::INTERFACES_MAX;
 use thiserror::Error;
 
+use crate::kernel::attach::Mode;
 use crate::kernel::generations::GenerationError;
 use crate::kernel::table_size::SizeError;
 use crate::support::cpus::CpusError;
+use crate::support::refusal::{Asked, told, told_with_causes};
 
 /// The first kernel that attaches XDP programs through links.
 const LINK_VERSION: KernelVersion = KernelVersion::new(5, 9, 0);
@@ -46,13 +48,13 @@ pub enum ProgramError {
     #[error("the kernel gives no random numbers for the table's hash: {0}")]
     Random(getrandom::Error),
     /// The kernel refused the maps or the object.
-    #[error("the kernel refuses the program's maps: {0}")]
+    #[error("the kernel refuses the program's maps: {}", told_with_causes(Asked::Map, .0.as_ref()))]
     Load(#[source] Box<EbpfError>),
     /// The verifier refused the program.
-    #[error("the kernel refuses the program: {0}")]
+    #[error("the kernel refuses the program: {}", told_with_causes(Asked::Program, .0.as_ref()))]
     Verify(#[source] Box<AyaError>),
     /// The agent could not use a map.
-    #[error("cannot use map {map}: {source}")]
+    #[error("cannot use map {map}: {}", told_with_causes(Asked::Use, .source))]
     Map {
         /// Its name in the object.
         map: &'static str,
@@ -60,7 +62,7 @@ pub enum ProgramError {
         source: MapError,
     },
     /// The agent could not map the control page.
-    #[error("cannot map the control page: {0}")]
+    #[error("cannot map the control page: {}", told(Asked::Memory, .0))]
     Control(io::Error),
     /// The agent could not create the flow table.
     #[error(transparent)]
@@ -75,10 +77,12 @@ pub enum ProgramError {
         if_index: u32,
     },
     /// The driver cannot run the program.
-    #[error("interface {if_index} does not take the program in this mode: {source}")]
+    #[error("interface {if_index} does not take the program in mode {}: {}", .mode.name(), told(.mode.asked(), .source))]
     Attach {
         /// Index of the interface.
         if_index: u32,
+        /// Where the program should run.
+        mode: Mode,
         /// The kernel's error.
         source: io::Error,
     },
@@ -86,18 +90,21 @@ pub enum ProgramError {
     #[error("this kernel cannot attach XDP through a link (5.9 or later can); nothing was left attached")]
     NoLink,
     /// A reload failed: the interface keeps the program that it has.
-    #[error("interface {if_index} keeps its program: {source}")]
+    #[error("interface {if_index} keeps its program: {}", told(Asked::Replace, .source))]
     Reload {
         /// Index of the interface.
         if_index: u32,
         /// The kernel's error.
         source: io::Error,
     },
+    /// The kernel does not tell about the loaded program.
+    #[error("the kernel does not tell about the loaded program: {}", told_with_causes(Asked::Info, .0.as_ref()))]
+    Info(#[source] Box<AyaError>),
     /// The instructions of the loaded program cannot be read.
-    #[error("the kernel does not show the program's instructions: {0}")]
+    #[error("the kernel does not show the program's instructions: {}", told(Asked::Info, .0))]
     Instructions(#[source] io::Error),
     /// The kernel did not run the program on a given frame.
-    #[error("the kernel does not run a frame of {octets} bytes: {source}")]
+    #[error("the kernel does not run a frame of {octets} bytes: {}", told_with_causes(Asked::Frame, .source.as_ref()))]
     Run {
         /// Length of the frame.
         octets: usize,
@@ -108,13 +115,14 @@ pub enum ProgramError {
 
 impl ProgramError {
     /// Why an interface does not accept the program, from the kernel's error.
-    pub(crate) fn attach(if_index: u32, source: io::Error) -> Self {
+    pub(crate) fn attach(if_index: u32, mode: Mode, source: io::Error) -> Self {
         match source.raw_os_error() {
-            Some(libc::EBUSY) => Self::Busy { if_index },
+            // The second stands for a program in the other mode.
+            Some(libc::EBUSY | libc::EEXIST) => Self::Busy { if_index },
             Some(libc::EINVAL) if KernelVersion::current().is_ok_and(|version| version < LINK_VERSION) => {
                 Self::NoLink
             }
-            _ => Self::Attach { if_index, source },
+            _ => Self::Attach { if_index, mode, source },
         }
     }
 }

@@ -13,6 +13,7 @@ use thiserror::Error;
 use zeroize::Zeroizing;
 
 use crate::kernel::wall_clock::WallClock;
+use crate::support::refusal::{Asked, told, told_with_causes};
 use crate::support::sys::Mapping;
 
 /// `BPF_F_MMAPABLE`.
@@ -24,7 +25,7 @@ type BlockArray = Array<MapData, [u8; BLOCK_BYTES]>;
 #[derive(Debug, Error)]
 pub enum GenerationError {
     /// The kernel did not create a generation's map.
-    #[error("cannot allocate a flow table of {bytes} bytes: {source}; lower --flows-per-cpu")]
+    #[error("cannot make a flow table of {bytes} bytes: {}", told_with_causes(Asked::FlowTable, .source))]
     Create {
         /// Size of one generation.
         bytes: u64,
@@ -32,7 +33,7 @@ pub enum GenerationError {
         source: MapError,
     },
     /// The agent could not map a generation.
-    #[error("cannot map the flow table of {bytes} bytes: {source}")]
+    #[error("cannot map the flow table of {bytes} bytes: {}", told(Asked::Memory, .source))]
     Map {
         /// Size of one generation.
         bytes: u64,
@@ -40,7 +41,7 @@ pub enum GenerationError {
         source: io::Error,
     },
     /// The kernel did not replace the current generation.
-    #[error("cannot flip generations: {0}")]
+    #[error("cannot flip generations: {}", told_with_causes(Asked::Use, .0))]
     Flip(#[from] MapError),
 }
 

@@ -139,7 +139,7 @@ impl Program {
             self.load_tap()?;
         }
         let link = XdpLink::create(self.descriptor(action)?, if_index, mode.flags())
-            .map_err(|error| ProgramError::attach(if_index, error))?;
+            .map_err(|error| ProgramError::attach(if_index, mode, error))?;
         self.links.insert(if_index, (link, action));
         Ok(())
     }
@@ -288,7 +288,7 @@ impl Program {
     /// # Errors
     /// If the kernel does not describe it, or the program is not loaded.
     pub fn info_of(&self, action: Action) -> Result<aya::programs::ProgramInfo, ProgramError> {
-        self.xdp_of(action)?.info().map_err(|source| ProgramError::Verify(Box::new(source)))
+        self.xdp_of(action)?.info().map_err(|source| ProgramError::Info(Box::new(source)))
     }
 
     /// The kernel's digest of the program, in hexadecimal.

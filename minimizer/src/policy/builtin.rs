@@ -9,6 +9,7 @@ use thiserror::Error;
 
 use super::check::check;
 use crate::policy::model::Policy;
+use crate::support::text::{self, TextError};
 use crate::support::toml::Findings;
 
 /// Why a policy cannot be loaded.
@@ -24,6 +25,14 @@ pub enum PolicyError {
         path: String,
         /// The system's error.
         source: io::Error,
+    },
+    /// The file is no text.
+    #[error("cannot read the policy {path}: {source}")]
+    Text {
+        /// The file.
+        path: String,
+        /// What is wrong with it.
+        source: TextError,
     },
     /// The text does not fit the model, or demands something that the agent cannot keep.
     #[error("the policy is refused: {0}")]
@@ -56,10 +65,20 @@ impl Policy {
                 let name = format!("built-in policy {source}");
                 check(policy.text, name, Path::new("")).map_err(PolicyError::Refused)?
             }
-            None => Self::parse(&read(source)?, Path::new(source))?,
+            None => Self::decode(read(source)?, source)?,
         };
         policy.tunnels = tunnels.iter().fold(policy.tunnels, |all: Tunnels, tunnel| all.with(*tunnel));
         Ok(policy)
+    }
+
+    /// The policy in the octets of a file.
+    ///
+    /// # Errors
+    /// See [`PolicyError`].
+    pub fn decode(octets: Vec<u8>, source: &str) -> Result<Self, PolicyError> {
+        let text = text::decoded(octets)
+            .map_err(|error| PolicyError::Text { path: source.to_owned(), source: error })?;
+        Self::parse(&text, Path::new(source))
     }
 
     /// Reads the policy in this text. The files that it names are relative to the folder of `path`.
@@ -72,8 +91,9 @@ impl Policy {
     }
 }
 
-fn read(source: &str) -> Result<String, PolicyError> {
-    fs::read_to_string(source).map_err(|error| match error.kind() {
+/// The octets of a policy file.
+pub(super) fn read(source: &str) -> Result<Vec<u8>, PolicyError> {
+    fs::read(source).map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => PolicyError::Unknown(source.to_owned()),
         _ => PolicyError::Read { path: source.to_owned(), source: error },
     })

@@ -20,7 +20,9 @@ use crate::policy::indicators::Indicator;
 use crate::policy::mandate::Mandate;
 use crate::policy::model::Policy;
 use crate::support::toml::{At, Document, Finding, Findings};
-use inputs::{Inputs, sha256};
+use crate::support::units;
+use inputs::Inputs;
+pub(super) use inputs::sha256;
 
 /// Digests of the files that a policy names, by the name in the policy.
 type Digests = BTreeMap<String, String>;
@@ -125,8 +127,7 @@ fn check_mandate(document: &mut Document<'_>, at: &At<MandateFile>) -> Option<Ma
 
 fn check_moment(document: &mut Document<'_>, at: &At<Datetime>) -> Option<Timestamp> {
     let text = at.get().to_string();
-    let moment = at.get().offset.and_then(|_| text.parse().ok());
-    if moment.is_none() {
+    if at.get().offset.is_none() || at.get().date.is_none() {
         document.refuse(
             at,
             format!(
@@ -134,8 +135,24 @@ fn check_moment(document: &mut Document<'_>, at: &At<Datetime>) -> Option<Timest
                  2026-04-01T00:00:00+09:00"
             ),
         );
+        return None;
     }
-    moment
+    let moment = text.parse();
+    if moment.is_err() {
+        let is_last = at.get().date.is_some_and(|date| date.year == 9999);
+        let fault = if is_last {
+            format!(
+                "is later than {}, the last moment that the agent can compare with its clock: a mandate ends, and is \
+                 looked at again then, so write the day of its end",
+                Timestamp::MAX
+            )
+        } else {
+            "is no moment that the agent can compare with its clock: write one like 2026-04-01T00:00:00+09:00"
+                .to_owned()
+        };
+        document.refuse(at, format!("`{text}` {fault}"));
+    }
+    moment.ok()
 }
 
 fn check_selectors(
@@ -192,16 +209,14 @@ fn check_tunnels(document: &mut Document<'_>, names: &[At<String>]) -> Tunnels {
 fn check_epoch(document: &mut Document<'_>, pseudonyms: Option<&PseudonymsFile>) -> Duration {
     let Some(pseudonyms) = pseudonyms else { return EPOCH_DEFAULT };
     let text = pseudonyms.epoch.get();
-    match humantime::parse_duration(text) {
-        Ok(epoch) if (EPOCH_MIN..=EPOCH_MAX).contains(&epoch) && epoch.subsec_nanos() == 0 => epoch,
-        _ => {
-            document.refuse(
-                &pseudonyms.epoch,
-                format!("`{text}` is no epoch: allowed are whole seconds from \"1m\" to \"366 days\", like \"24h\""),
-            );
-            EPOCH_DEFAULT
-        }
-    }
+    let allowed = "allowed are whole seconds from \"1m\" to \"366 days\", like \"24h\"";
+    let message = match units::time(text) {
+        Ok(epoch) if (EPOCH_MIN..=EPOCH_MAX).contains(&epoch) && epoch.subsec_nanos() == 0 => return epoch,
+        Ok(_) => format!("`{text}` is no epoch: {allowed}"),
+        Err(error) => format!("{error}; as an epoch, {allowed}"),
+    };
+    document.refuse(&pseudonyms.epoch, message);
+    EPOCH_DEFAULT
 }
 
 #[cfg(test)]

@@ -15,6 +15,7 @@ pub mod mandate;
 pub mod model;
 pub mod prefixes;
 pub mod signature;
+pub mod signed;
 pub mod tables;
 pub mod transform;
 pub mod words;

@@ -113,11 +113,11 @@ fn truncated(octets: [u8; 16], bits: u8) -> [u8; 16] {
 
 /// The content of a line without its comment and surrounding space; `None` if nothing is left.
 pub(super) fn content(line: &str) -> Option<&str> {
-    let content = line.split_once('#').map_or(line, |(content, _)| content).trim();
+    let content = line.split_once(['#', ';']).map_or(line, |(content, _)| content).trim();
     (!content.is_empty()).then_some(content)
 }
 
-/// The prefixes of a file, each with its line number. Each line has one; `#` begins a comment.
+/// The prefixes of a file, each with its line number. Each line has one; `#` and `;` begin a comment.
 ///
 /// A line that is not a prefix gives an error. The lines behind it are read nevertheless.
 pub fn lines(text: &str) -> impl Iterator<Item = (usize, Result<Prefix, PrefixError>)> {
@@ -162,6 +162,17 @@ mod tests {
             let said = Prefix::parse(text).expect_err(text).to_string();
             assert!(said.contains(part), "{said}");
         }
+    }
+
+    #[test]
+    fn comments_are_those_of_lists_that_others_publish() {
+        // The form of Spamhaus DROP, and that of DShield and FireHOL.
+        let text = "; Spamhaus DROP List 2026/11/30\r\n; Last-Modified: x\r\n1.10.16.0/20 ; SBL256894\r\n\
+                    2.56.192.0/22;SBL459831\r\n# other\n 203.0.113.7\t# one address\n\n";
+        let read: Vec<_> =
+            lines(text).map(|(line, prefix)| (line, prefix.map(|it| it.to_string()))).collect();
+        let expected = [(3, "1.10.16.0/20"), (4, "2.56.192.0/22"), (6, "203.0.113.7/32")];
+        assert_eq!(read, expected.map(|(line, text)| (line, Ok(text.to_owned()))));
     }
 
     #[test]

@@ -132,12 +132,33 @@ pub fn sign(policy: &Path, name: &str, digest: &str, key_file: &Path) -> Result<
     Ok(path)
 }
 
-/// Checks that the key signed the policy of this name whose text has this digest.
+/// What a key has signed: a text, which must be that of the policy with a name.
+#[derive(Debug)]
+#[must_use = "the name must be that of the policy"]
+pub struct Signed {
+    note: PathBuf,
+    name: String,
+}
+
+impl Signed {
+    /// Checks that this is the name of the policy in the text.
+    ///
+    /// # Errors
+    /// If the note is about a policy of another name.
+    pub fn is_of(self, name: &str) -> Result<(), SignatureError> {
+        if self.name == name {
+            return Ok(());
+        }
+        Err(SignatureError::Name { path: self.note, signed: self.name, actual: name.to_owned() })
+    }
+}
+
+/// Checks that the key signed the text with this digest in the policy's file. Nobody has to read the text for that, which
+/// is anybody's before it is known to be signed.
 ///
 /// # Errors
-/// If the policy has no note, if the key did not sign the note, or if the note is about another policy or
-/// text.
-pub fn verify(policy: &Path, name: &str, digest: &str, key: &VerifierKey) -> Result<(), SignatureError> {
+/// If the policy has no note, if the key did not sign the note, or if the note is about another text.
+pub fn verify(policy: &Path, digest: &str, key: &VerifierKey) -> Result<Signed, SignatureError> {
     let path = path_of(policy);
     let contents = match fs::read(&path) {
         Ok(contents) => contents,
@@ -154,9 +175,6 @@ pub fn verify(policy: &Path, name: &str, digest: &str, key: &VerifierKey) -> Res
     let Some((signed_name, signed_digest)) = parse(note.text()) else {
         return Err(SignatureError::NotOfAPolicy { path });
     };
-    if signed_name != name {
-        return Err(SignatureError::Name { path, signed: signed_name.to_owned(), actual: name.to_owned() });
-    }
     if signed_digest != digest {
         return Err(SignatureError::Digest {
             path,
@@ -164,7 +182,8 @@ pub fn verify(policy: &Path, name: &str, digest: &str, key: &VerifierKey) -> Res
             actual: digest.to_owned(),
         });
     }
-    Ok(())
+    let name = signed_name.to_owned();
+    Ok(Signed { note: path, name })
 }
 
 fn text(name: &str, digest: &str) -> String {
@@ -185,7 +204,11 @@ mod tests {
     use std::os::unix::fs::PermissionsExt as _;
     use std::path::{Path, PathBuf};
 
-    use super::{NoteError, SignatureError, VerifierKey, generate, path_of, sign, verify};
+    use super::{NoteError, SignatureError, VerifierKey, generate, path_of, sign};
+
+    fn verify(policy: &Path, name: &str, digest: &str, key: &VerifierKey) -> Result<(), SignatureError> {
+        super::verify(policy, digest, key)?.is_of(name)
+    }
 
     const DIGEST: &str = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08";
 

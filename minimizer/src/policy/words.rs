@@ -6,16 +6,34 @@ use super::transform::{AddressTransform, CONTROL_BITS, PrefixScheme, Transform};
 use crate::policy::class::Class;
 use crate::policy::indicators::Indicator;
 
-/// A duration in the largest unit that divides it.
+/// Most of one unit that a person reads at a glance; days are counted on.
+const AT_A_GLANCE: u128 = 120;
+
+/// A duration in the largest unit that divides it, or in several if there would be too many of it.
 #[must_use]
 pub fn duration(duration: Duration) -> String {
     let milliseconds = duration.as_millis();
     let units =
         [("day", 86_400_000), ("hour", 3_600_000), ("minute", 60_000), ("second", 1000), ("millisecond", 1)];
+    let said = |number: u128, name: &str| match number {
+        1 => format!("1 {name}"),
+        _ => format!("{number} {name}s"),
+    };
     let whole = units.iter().find(|(_, unit)| milliseconds >= *unit && milliseconds.is_multiple_of(*unit));
     match whole {
-        Some((name, unit)) if milliseconds == *unit => format!("1 {name}"),
-        Some((name, unit)) => format!("{} {name}s", milliseconds / unit),
+        Some((name @ "day", unit)) => said(milliseconds / unit, name),
+        Some((name, unit)) if milliseconds / unit <= AT_A_GLANCE => said(milliseconds / unit, name),
+        Some(_) => {
+            let mut rest = milliseconds;
+            let mut parts = Vec::new();
+            for (name, unit) in units {
+                if rest >= unit {
+                    parts.push(said(rest / unit, name));
+                    rest %= unit;
+                }
+            }
+            list(&parts)
+        }
         None => "0 milliseconds".to_owned(),
     }
 }
@@ -124,13 +142,16 @@ mod tests {
     use std::time::Duration;
 
     #[test]
-    fn durations_are_in_the_largest_unit_that_divides_them() {
+    fn durations_are_in_units_that_a_person_reads() {
         for (milliseconds, words) in [
             (10, "10 milliseconds"),
             (1000, "1 second"),
             (90_000, "90 seconds"),
             (3_600_000, "1 hour"),
             (30 * 86_400_000, "30 days"),
+            (400 * 86_400_000, "400 days"),
+            (2_630_016_000, "30 days, 10 hours, 33 minutes and 36 seconds"),
+            (3_601_000, "1 hour and 1 second"),
         ] {
             assert_eq!(super::duration(Duration::from_millis(milliseconds)), words);
         }

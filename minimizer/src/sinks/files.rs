@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use crate::delivery::sink::Sink;
 use crate::sinks::folder::Encoding;
 use crate::support::toml::{At, Document};
+use crate::support::units;
 use writing::FilesSink;
 
 /// Time after which a file is closed, where agent.toml does not say.
@@ -157,7 +158,7 @@ impl FilesConfig {
 }
 
 fn rotate_every(text: &str) -> Result<Duration, String> {
-    let every = humantime::parse_duration(text).map_err(|error| format!("`{text}`: {error}"))?;
+    let every = units::time(text)?;
     if (ROTATE_EVERY_MIN..=ROTATE_EVERY_MAX).contains(&every) {
         Ok(every)
     } else {

@@ -18,6 +18,7 @@ use rustix::io::Errno;
 use tracing::level_filters::LevelFilter;
 use tracing::{Level, warn};
 
+use crate::support::printable;
 use channel::Channel;
 use style::Style;
 use subscriber::Events;
@@ -80,7 +81,7 @@ pub fn start() -> io::Result<FlushAtEnd> {
 /// Says why the command failed. It is no event, so that no level hides it.
 pub fn failed(error: impl Display) {
     if let Some(log) = LOG.get() {
-        log.channel.push(log.style.answer(&error.to_string()));
+        log.channel.push(log.style.answer(&printable::message(&error.to_string())));
     }
 }
 

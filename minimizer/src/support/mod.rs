@@ -1,5 +1,5 @@
 //! What the standard library and the kernel lack for the agent: system calls, clock, CPUs, log, panics, work that may
-//! hang, secrets, TLS, back-off, TOML with positions.
+//! hang, secrets, TLS, back-off, TOML with positions, names of any octets.
 
 pub mod backoff;
 pub mod clock;
@@ -7,9 +7,13 @@ pub mod cpus;
 pub mod limited;
 pub mod log;
 pub mod panics;
+pub mod printable;
 pub mod privilege;
+pub mod refusal;
+pub mod scoped_address;
 pub mod secret_file;
 pub mod sys;
+pub mod text;
 pub mod tls;
 pub mod toml;
 pub mod units;

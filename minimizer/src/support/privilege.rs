@@ -8,6 +8,8 @@ use std::path::PathBuf;
 use caps::{CapSet, Capability};
 use thiserror::Error;
 
+use crate::support::printable;
+
 /// What the agent is about to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Task {
@@ -84,7 +86,12 @@ impl Missing {
             return format!("leave the user namespace that this process is in: {reason}");
         }
         let grant = names(self.needs).to_lowercase().replace(", ", ",");
-        format!("run as root or grant them with 'setcap {grant}+ep {}'", self.program.display())
+        let program = printable::shell_word(&self.program.display().to_string());
+        // The kernel takes capabilities from a file whose owner changes: setcap comes last.
+        format!(
+            "run as root, or grant them to the group minimizer and to nobody else with 'chown root:minimizer {program} && \
+             chmod 0750 {program} && setcap {grant}+ep {program}'"
+        )
     }
 }
 
@@ -123,7 +130,7 @@ pub fn check(task: Task) -> Result<(), PrivilegeError> {
 }
 
 /// Whether this process is in a user namespace other than the host's. The host's maps every user to itself.
-fn in_user_namespace() -> io::Result<bool> {
+pub(crate) fn in_user_namespace() -> io::Result<bool> {
     let map = match fs::read_to_string("/proc/self/uid_map") {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
         map => map?,
@@ -147,8 +154,9 @@ mod tests {
         };
         assert_eq!(
             missing.to_string(),
-            "missing capability CAP_BPF, CAP_PERFMON: run as root or grant them with \
-             'setcap cap_bpf,cap_net_admin,cap_perfmon+ep /usr/bin/minimizer'"
+            "missing capability CAP_BPF, CAP_PERFMON: run as root, or grant them to the group minimizer and to nobody else \
+             with 'chown root:minimizer /usr/bin/minimizer && chmod 0750 /usr/bin/minimizer && setcap \
+             cap_bpf,cap_net_admin,cap_perfmon+ep /usr/bin/minimizer'"
         );
     }
 

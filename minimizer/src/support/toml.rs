@@ -9,6 +9,8 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use toml::Spanned;
 
+use crate::support::text;
+
 /// Most findings that are shown: a list in the wrong format has one for each of its lines.
 const SHOWN_MAX: usize = 20;
 
@@ -99,10 +101,10 @@ pub struct Document<'text> {
 }
 
 impl<'text> Document<'text> {
-    /// The text of the file of that name.
+    /// The text of the file of that name, with or without a byte order mark.
     #[must_use]
-    pub const fn new(name: String, text: &'text str) -> Self {
-        Self { name, text, findings: Vec::new() }
+    pub fn new(name: String, text: &'text str) -> Self {
+        Self { name, text: text::without_mark(text), findings: Vec::new() }
     }
 
     /// Reads the text into its model.
@@ -178,6 +180,14 @@ mod tests {
         assert_eq!(*model.number.get(), 7);
         document.refuse(&model.number, "is odd");
         assert_eq!(document.finish().expect_err("is found").to_string(), "file:2:12: is odd");
+    }
+
+    #[test]
+    fn a_byte_order_mark_is_no_part_of_the_first_line() {
+        let mut document = Document::new("file".to_owned(), "\u{feff}number = 7");
+        let model: Model = document.read().expect("is of the model");
+        document.refuse(&model.number, "is odd");
+        assert_eq!(document.finish().expect_err("is found").to_string(), "file:1:10: is odd");
     }
 
     #[test]

@@ -10,15 +10,16 @@ use thiserror::Error;
 
 use super::sender::Handed;
 use crate::interfaces::netlink::{Link, LinkCounters, Netlink, NetlinkError};
+use crate::support::refusal::{Asked, told};
 
 /// Why the private network cannot be made.
 #[derive(Debug, Error)]
 pub enum NetworkError {
     /// The namespace cannot be created.
-    #[error("a private network namespace cannot be created: {0}; it takes CAP_SYS_ADMIN: run as root")]
-    Namespace(#[source] nix::Error),
+    #[error("a private network namespace cannot be created: {}", told(Asked::Namespace, .0))]
+    Namespace(#[source] io::Error),
     /// A setting of the namespace cannot be written.
-    #[error("{path} cannot be written: {source}")]
+    #[error("{path} cannot be written: {}", told(Asked::Interface, .source))]
     Setting {
         /// The setting's file.
         path: String,
@@ -49,7 +50,7 @@ const SETTLE_LIMIT: Duration = Duration::from_secs(30);
 /// # Errors
 /// The kernel's answer: no CAP_SYS_ADMIN.
 pub fn enter_private_namespace() -> Result<(), NetworkError> {
-    unshare(CloneFlags::CLONE_NEWNET).map_err(NetworkError::Namespace)?;
+    unshare(CloneFlags::CLONE_NEWNET).map_err(|error| NetworkError::Namespace(error.into()))?;
     // New interfaces inherit these settings; with IPv6 they would send neighbour and multicast discovery.
     for scope in ["default", "all"] {
         write_setting(&format!("/proc/sys/net/ipv6/conf/{scope}/disable_ipv6"))?;

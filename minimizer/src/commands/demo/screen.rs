@@ -13,6 +13,7 @@ use crate::commands::text;
 use crate::delivery::ledger::Ledger;
 use crate::interfaces::netlink::Link;
 use crate::records::record::Record;
+use crate::support::printable;
 use crate::support::units::scaled;
 
 /// Most interfaces that are proposed.
@@ -95,7 +96,7 @@ pub fn host_interfaces(links: &[Link]) -> Vec<String> {
     let candidates = || links.iter().filter(|link| link.up && !link.loopback);
     let devices = candidates().filter(|link| link.driver.is_some());
     let virtual_links = candidates().filter(|link| link.driver.is_none());
-    devices.chain(virtual_links).take(PROPOSALS_MAX).map(|link| link.name.clone()).collect()
+    devices.chain(virtual_links).take(PROPOSALS_MAX).map(|link| printable::shell_word(&link.name)).collect()
 }
 
 /// Commands to propose.

@@ -1,5 +1,7 @@
 //! Checks of interfaces: link, native XDP, attached programs, MTU.
 
+use std::ffi::OsStr;
+
 use aya::programs::loaded_programs;
 use aya::util::KernelVersion;
 use minimizer_common::settings::{ACTION_PASS, PROGRAMS};
@@ -8,6 +10,7 @@ use super::drivers::has_native_xdp;
 use super::{Check, Verdict};
 use crate::interfaces::netlink::{AttachedXdp, Link, XdpFeatures, XdpMode};
 use crate::interfaces::tap::HostTraffic;
+use crate::support::printable;
 
 const NATIVE_XDP: &str = "native xdp";
 const MTU: &str = "mtu";
@@ -29,15 +32,21 @@ pub fn checks(names: &[String], links: &[Link], host: &HostTraffic) -> Vec<Check
     }
     names
         .iter()
-        .flat_map(|name| match links.iter().find(|link| link.name == *name) {
-            Some(link) => interface(link, host),
-            None => vec![unknown(name, links)],
+        .flat_map(|text| match printable::canonical(text) {
+            Ok(name) => match links.iter().find(|link| link.is_called(&name)) {
+                Some(link) => interface(link, host),
+                None => vec![unknown(&name, links)],
+            },
+            Err(error) => {
+                let text = printable::argument(OsStr::new(text));
+                vec![Check::fail(&text, "link", "this is not a name of an interface", error.to_string())]
+            }
         })
         .collect()
 }
 
 fn unknown(name: &str, links: &[Link]) -> Check {
-    let known: Vec<&str> = links.iter().map(|link| link.name.as_str()).collect();
+    let known: Vec<_> = links.iter().map(Link::all_names).collect();
     Check::fail(
         name,
         "link",
@@ -58,7 +67,12 @@ fn interface(link: &Link, host: &HostTraffic) -> Vec<Check> {
 fn state(link: &Link) -> Check {
     let (name, check) = (&link.name, "link");
     if !link.up {
-        return Check::warn(name, check, "down", format!("ip link set dev {name} up"));
+        return Check::warn(
+            name,
+            check,
+            "down",
+            format!("ip link set dev {} up", printable::raw_shell_word(name)),
+        );
     }
     if !link.carrier {
         return Check::warn(name, check, "up, without carrier", "connect the other end and bring it up");
@@ -86,7 +100,12 @@ fn native(link: &Link, kernel: KernelVersion) -> Check {
         }
         None => {
             let evidence = format!("not known of driver {driver}; kernels from 6.3 on tell");
-            Check::warn(name, check, evidence, format!("try 'minimizer run -i {name}'; {skb}"))
+            Check::warn(
+                name,
+                check,
+                evidence,
+                format!("try 'minimizer run -i {}'; {skb}", printable::shell_word(name)),
+            )
         }
     }
 }
@@ -130,7 +149,8 @@ fn detach(interface: &str, attached: &AttachedXdp) -> String {
     };
     format!(
         "stop the tool that attached it ('bpftool link' shows which process holds it), or, when it is left over, \
-         'ip link set dev {interface} {kind} off'"
+         'ip link set dev {} {kind} off'",
+        printable::raw_shell_word(interface)
     )
 }
 
@@ -153,7 +173,7 @@ fn mtu(link: &Link) -> Check {
             name,
             check,
             format!("{mtu}: the driver gives no frames of several buffers (xdp.frags)"),
-            format!("ip link set dev {name} mtu 1500, or '--mode skb'"),
+            format!("ip link set dev {} mtu 1500, or '--mode skb'", printable::raw_shell_word(name)),
         ),
         Some(XdpFeatures { native: false, .. }) => {
             Check::pass(name, check, format!("{mtu}: of no account in mode skb"))
@@ -162,7 +182,11 @@ fn mtu(link: &Link) -> Check {
             name,
             check,
             format!("{mtu}: whether the driver gives frames of several buffers is not known"),
-            format!("try 'minimizer run -i {name}'; if it is refused, ip link set dev {name} mtu 1500"),
+            format!(
+                "try 'minimizer run -i {}'; if it is refused, ip link set dev {} mtu 1500",
+                printable::shell_word(name),
+                printable::raw_shell_word(name)
+            ),
         ),
     }
 }
@@ -171,7 +195,10 @@ fn mtu(link: &Link) -> Check {
 fn tap(link: &Link, host: &HostTraffic) -> Check {
     let evidence = match host.through(link.index) {
         Some(traffic) => format!("refused: {traffic}"),
-        None => format!("'--tap {}' is accepted: this host is not reached through it", link.name),
+        None => {
+            let word = printable::shell_word(&link.name);
+            format!("'--tap {word}' is accepted: this host is not reached through it")
+        }
     };
     Check::pass(&link.name, "tap", evidence)
 }

@@ -12,6 +12,7 @@ use crate::policy::builtin::PolicyError;
 use crate::policy::model::Policy;
 use crate::policy::signature::required::{self, KeyTextError};
 use crate::policy::signature::{self, NoteError, SignatureError};
+use crate::policy::signed::{self, SignedPolicyError};
 
 /// Why a policy is not signed, or not verified.
 #[derive(Debug, Error)]
@@ -33,9 +34,12 @@ pub enum SigningError {
     /// `--key` is not a verifier key.
     #[error("--key: {0}")]
     KeyText(#[from] KeyTextError),
-    /// The signature is missing or wrong.
+    /// The policy cannot be signed.
     #[error(transparent)]
     Signature(#[from] SignatureError),
+    /// The signature is missing or wrong.
+    #[error(transparent)]
+    Signed(#[from] SignedPolicyError),
     /// The output cannot be written.
     #[error("cannot write to the standard output: {0}")]
     Output(#[from] io::Error),
@@ -79,15 +83,15 @@ pub fn sign(path: &Path, key: &Path, out: &mut impl Write) -> Result<(), Signing
 /// When there is no such signature.
 pub fn verify(path: &Path, key: &str, out: &mut impl Write) -> Result<(), SigningError> {
     let key = required::key(key, Path::new(""))?;
-    let policy = read(path)?;
-    signature::verify(path, &policy.name, &policy.digest, &key)?;
+    let source = path.display().to_string();
+    let policy = signed::load(&source, &[], &key)?;
     writeln!(out, "ok: {}, SHA-256 {}, signed by {}", policy.name, policy.digest, key.name())?;
     Ok(())
 }
 
 /// Reads a policy from a file; a built-in policy is none.
 fn read(path: &Path) -> Result<Policy, PolicyError> {
-    let text = std::fs::read_to_string(path)
-        .map_err(|source| PolicyError::Read { path: path.display().to_string(), source })?;
-    Policy::parse(&text, path)
+    let read = |source| PolicyError::Read { path: path.display().to_string(), source };
+    let octets = std::fs::read(path).map_err(read)?;
+    Policy::decode(octets, &path.display().to_string())
 }

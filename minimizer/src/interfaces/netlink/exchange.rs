@@ -9,11 +9,13 @@ use netlink_packet_core::{
 use netlink_sys::{Socket, SocketAddr};
 use thiserror::Error;
 
+use crate::support::refusal::{Asked, told};
+
 /// Why a request failed.
 #[derive(Debug, Error)]
 pub enum ExchangeError {
     /// The socket failed.
-    #[error("the netlink socket failed while it {doing}: {source}")]
+    #[error("the netlink socket failed while it {doing}: {}", told(Asked::Netlink, .source))]
     Socket {
         /// The operation.
         doing: &'static str,
@@ -21,7 +23,7 @@ pub enum ExchangeError {
         source: io::Error,
     },
     /// The kernel refused the request.
-    #[error("the kernel refused a netlink request: {0}")]
+    #[error("the kernel refused a netlink request: {}", told(Asked::Netlink, .0))]
     Refused(#[source] io::Error),
     /// A message of the kernel does not have the documented form.
     #[error("a netlink message of the kernel cannot be read: {0}")]

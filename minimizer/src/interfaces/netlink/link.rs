@@ -1,15 +1,25 @@
 //! One network interface, as rtnetlink describes it.
 
+use std::ffi::OsStr;
 use std::fs;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
 
-use netlink_packet_core::{DecodeError, NlasIterator, ParseableParametrized as _};
+use netlink_packet_core::{DecodeError, NlaBuffer, NlasIterator, ParseableParametrized as _};
 use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkHeader, LinkInfo, LinkXdp, XdpAttached};
 use serde::Serialize;
 
 use super::features::{self, XdpFeatures};
+use crate::support::printable;
 
 /// Octets of `struct ifinfomsg`, which precedes a link's attributes.
 const LINK_HEADER_OCTETS: usize = 16;
+/// `IFLA_IFNAME`.
+const NAME: u16 = 3;
+/// `IFLA_PROP_LIST`.
+const PROPERTIES: u16 = 52;
+/// `IFLA_ALT_IFNAME`.
+const ALTERNATIVE_NAME: u16 = 53;
 
 /// Where an XDP program is attached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -62,8 +72,10 @@ pub struct LinkCounters {
 pub struct Link {
     /// The kernel's index of the interface.
     pub index: u32,
-    /// Its name.
+    /// Its name as [`printable::escaped`] writes it.
     pub name: String,
+    /// Its alternative names, in the same form.
+    pub alternatives: Vec<String>,
     /// The largest network-layer packet that it carries, in octets.
     pub mtu_octets: u32,
     /// Kind of a virtual interface: `veth`, `bridge`, `vlan`, …
@@ -119,6 +131,30 @@ impl Link {
         links.iter().filter(|link| link.controller == Some(self.index)).map(|link| link.index).collect()
     }
 
+    /// Whether this is its name or one of its alternative names.
+    #[must_use]
+    pub fn is_called(&self, name: &str) -> bool {
+        self.name == name || self.alternatives.iter().any(|alternative| alternative == name)
+    }
+
+    /// Its name, with its alternative names behind it if it has any.
+    #[must_use]
+    pub fn all_names(&self) -> String {
+        match &*self.alternatives {
+            [] => self.name.clone(),
+            alternatives => format!("{} (also {})", self.name, alternatives.join(", ")),
+        }
+    }
+
+    /// Its name, and in brackets the alternative name by which somebody asked for it.
+    #[must_use]
+    pub fn name_for(&self, asked: Option<&str>) -> String {
+        match asked.filter(|asked| *asked != self.name) {
+            Some(asked) => format!("{} ({asked})", self.name),
+            None => self.name.clone(),
+        }
+    }
+
     /// Whether it is one end of a virtual cable.
     #[must_use]
     pub fn is_veth(&self) -> bool {
@@ -130,6 +166,7 @@ impl Link {
         Self {
             index,
             name: name.to_owned(),
+            alternatives: Vec::new(),
             mtu_octets: 0,
             kind: None,
             driver: None,
@@ -155,12 +192,23 @@ impl Link {
             ..Self::named(header.index, "")
         };
         let mut elsewhere = false;
-        let attributes = NlasIterator::new(payload.get(LINK_HEADER_OCTETS..).unwrap_or(&[]))
-            .filter_map(Result::ok)
+        let attributes = || attributes(payload.get(LINK_HEADER_OCTETS..).unwrap_or(&[]));
+        // The library takes names for UTF-8, which they need not be.
+        for attribute in attributes() {
+            match attribute.kind() {
+                NAME => {
+                    let name = without_end(attribute.value());
+                    link.name = printable::escaped(name);
+                    link.driver = driver(name);
+                }
+                PROPERTIES => link.alternatives = alternatives(attribute.value()),
+                _ => {}
+            }
+        }
+        let known = attributes()
             .filter_map(|nla| LinkAttribute::parse_with_param(&nla, header.interface_family).ok());
-        for attribute in attributes {
+        for attribute in known {
             match attribute {
-                LinkAttribute::IfName(name) => link.name = name,
                 LinkAttribute::Mtu(octets) => link.mtu_octets = octets,
                 LinkAttribute::LinkInfo(infos) => link.kind = kind(&infos),
                 LinkAttribute::Controller(index) => link.controller = Some(index),
@@ -181,9 +229,23 @@ impl Link {
         if elsewhere {
             link.lower = None;
         }
-        link.driver = driver(&link.name);
         Ok(link)
     }
+}
+
+fn attributes(octets: &[u8]) -> impl Iterator<Item = NlaBuffer<&[u8]>> {
+    NlasIterator::new(octets).filter_map(Result::ok)
+}
+
+/// The alternative names in a list of properties.
+fn alternatives(properties: &[u8]) -> Vec<String> {
+    let names = attributes(properties).filter(|property| property.kind() == ALTERNATIVE_NAME);
+    names.map(|name| printable::escaped(without_end(name.value()))).collect()
+}
+
+/// The octets of a C string.
+fn without_end(text: &[u8]) -> &[u8] {
+    text.split(|octet| *octet == 0).next().unwrap_or_default()
 }
 
 fn kind(infos: &[LinkInfo]) -> Option<String> {
@@ -227,8 +289,9 @@ fn attached(attributes: &[LinkXdp]) -> Vec<AttachedXdp> {
 }
 
 /// The driver's name, from the device to which sysfs links the interface. A virtual interface has none.
-fn driver(name: &str) -> Option<String> {
-    let driver = fs::read_link(format!("/sys/class/net/{name}/device/driver")).ok()?;
+fn driver(name: &[u8]) -> Option<String> {
+    let device = Path::new("/sys/class/net").join(OsStr::from_bytes(name));
+    let driver = fs::read_link(device.join("device/driver")).ok()?;
     Some(driver.file_name()?.to_str()?.to_owned())
 }
 

@@ -8,6 +8,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::Digests;
 use crate::policy::file::InputFile;
+use crate::support::text;
 use crate::support::toml::{At, Document};
 
 /// Reads the files that a policy names.
@@ -44,11 +45,16 @@ impl<'folder> Inputs<'folder> {
             );
             return None;
         }
-        let Ok(text) = String::from_utf8(octets) else {
-            document.refuse(at, format!("{place} is no text in UTF-8"));
-            return None;
+        let mut text = match text::decoded(octets) {
+            Ok(text) => text,
+            Err(error) => {
+                document.refuse(at, format!("cannot read {place}: {error}"));
+                return None;
+            }
         };
         self.digests.insert(input.path().to_owned(), digest);
+        let mark = text.len() - text::without_mark(&text).len();
+        text.drain(..mark);
         Some(text)
     }
 

@@ -10,6 +10,7 @@ use crate::policy::join::common_unit;
 use crate::policy::model::Recipient;
 use crate::policy::transform::Transform;
 use crate::support::toml::{At, Document};
+use crate::support::units;
 
 /// What the other sections of the policy make possible.
 #[derive(Clone, Copy)]
@@ -79,14 +80,15 @@ fn check_one(document: &mut Document<'_>, at: &At<RecipientFile>, context: Conte
         }
     };
     let retention = file.retention.as_ref().and_then(|text| {
-        let retention = humantime::parse_duration(text.get()).ok().filter(|retention| !retention.is_zero());
-        if retention.is_none() {
-            document.refuse(
-                text,
-                format!("`{}` is no time to keep records: allowed are like \"30 days\"", text.get()),
-            );
-        }
-        retention
+        let message = match units::time(text.get()) {
+            Ok(retention) if !retention.is_zero() => return Some(retention),
+            Ok(_) => {
+                format!("`{}` is no time to keep records: allowed are like \"30 days\"", text.get())
+            }
+            Err(error) => format!("{error}; as a time to keep records, allowed are like \"30 days\""),
+        };
+        document.refuse(text, message);
+        None
     });
     let fields = check_fields(document, at, context);
     let k_threshold = file.k_threshold.as_ref().map(|threshold| {

@@ -31,8 +31,13 @@ pub fn check(document: &mut Document<'_>, inputs: &mut Inputs<'_>, at: &At<Scope
             read(document, inputs, file, class, &mut set);
         }
     }
-    let has_domestic = set.classes.values().any(|(class, _)| *class == Class::Domestic);
-    if set.classes.is_empty() {
+    // A prefix that cannot be read, or a file, is told by itself; that nothing is listed would be no second fault.
+    let is_listed = |listed: &[At<String>], files: &[At<InputFile>]| !listed.is_empty() || !files.is_empty();
+    let has_domestic = is_listed(&scope.domestic, &scope.domestic_files);
+    if !has_domestic
+        && !is_listed(&scope.foreign, &scope.foreign_files)
+        && !is_listed(&scope.never, &scope.never_files)
+    {
         document.refuse(
             at,
             "the scope lists no prefix, so that every address would be foreign: list prefixes under `domestic` or \

@@ -10,6 +10,10 @@ use procfs::net::TcpState;
 use procfs::process::{FDTarget, all_processes};
 use thiserror::Error;
 
+use crate::support::printable;
+use crate::support::refusal::{Asked, told};
+use crate::support::scoped_address::ScopedAddress;
+
 /// Why the agent cannot listen on an address.
 #[derive(Debug, Error)]
 pub enum ListenError {
@@ -32,7 +36,7 @@ pub enum ListenError {
         address: SocketAddr,
     },
     /// Anything else.
-    #[error("cannot listen on {address}: {source}; choose another address with '--listen'")]
+    #[error("cannot listen on {address}: {}", told(Asked::Listen, .source))]
     Other {
         /// The address.
         address: SocketAddr,
@@ -59,9 +63,10 @@ impl FromStr for ListenAddress {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let unmarked = text.strip_prefix(PLAIN_MARK);
         let address = unmarked.map_or(text, |rest| rest.trim_end_matches('/'));
-        let socket: SocketAddr = address.parse().map_err(|_| {
+        let socket = ScopedAddress::parse(address).ok_or_else(|| {
             "allowed are an address and a port, like \"127.0.0.1:14739\" or \"[::]:14739\"".to_owned()
         })?;
+        let socket = socket.resolve().map_err(|error| error.to_string())?;
         if unmarked.is_some() && !socket.ip().is_loopback() {
             return Err(format!(
                 "without certificate and password only this host is served: write {socket}, for which the web \
@@ -141,7 +146,7 @@ fn holder(port: u16) -> Option<String> {
         if !holds {
             return None;
         }
-        let name = process.stat().ok()?.comm;
+        let name = printable::escaped(process.stat().ok()?.comm.as_bytes());
         Some(format!("process {} ({name})", process.pid))
     })
 }
@@ -181,6 +186,16 @@ mod tests {
             let error = text.parse::<ListenAddress>().expect_err(text);
             assert!(error.contains(part), "{error}");
         }
+    }
+
+    #[test]
+    fn a_link_local_address_names_its_interface() {
+        for text in ["[fe80::1%lo]:14739", "[fe80::1%1]:14739"] {
+            let address: ListenAddress = text.parse().unwrap_or_else(|error| panic!("{text}: {error}"));
+            assert_eq!(address.to_string(), "[fe80::1%1]:14739");
+        }
+        let error = "[fe80::1%absent0]:14739".parse::<ListenAddress>().expect_err("no interface");
+        assert!(error.contains("there is no interface 'absent0'"), "{error}");
     }
 
     #[test]

@@ -24,7 +24,9 @@ use zeroize::Zeroizing;
 
 use super::places::Peer;
 use crate::serve::access::AccessCounts;
+use crate::support::refusal::{Asked, told};
 use crate::support::secret_file::{self, Placed};
+use crate::support::text::{self, TextError};
 use crate::support::toml::Findings;
 use file::Content;
 pub use password::Admission;
@@ -46,11 +48,19 @@ pub enum WebConfigError {
         /// Why.
         source: io::Error,
     },
+    /// The file is no text.
+    #[error("cannot read the web configuration {}: {source}", path.display())]
+    Text {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: TextError,
+    },
     /// It does not fit its model, or asks for something impossible.
     #[error("the web configuration is refused: {0}")]
     Refused(Findings),
     /// The thread that checks passwords cannot be started.
-    #[error("cannot start the thread that checks passwords: {0}")]
+    #[error("cannot start the thread that checks passwords: {}", told(Asked::Thread, .0))]
     Thread(#[source] io::Error),
     /// The kernel gives no random numbers.
     #[error("the kernel gives no random numbers to remember passwords by: {0}")]
@@ -156,9 +166,10 @@ impl Web {
 fn load(path: &Path, read: &mut Vec<(PathBuf, Option<Stamp>)>) -> Result<WebConfig, WebConfigError> {
     // The stamp is taken before the file is read, so that a change in between is noticed afterwards.
     read.push((path.to_owned(), stamp_of(path)));
+    let octets = fs::read(path).map_err(|source| WebConfigError::Read { path: path.to_owned(), source })?;
     let text =
-        fs::read_to_string(path).map_err(|source| WebConfigError::Read { path: path.to_owned(), source })?;
-    file::parse(&text, path, |file, content| {
+        text::decoded(octets).map_err(|source| WebConfigError::Text { path: path.to_owned(), source })?;
+    file::parse(text::without_mark(&text), path, |file, content| {
         if file != path {
             read.push((file.to_owned(), stamp_of(file)));
         }

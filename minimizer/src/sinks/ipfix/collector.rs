@@ -7,6 +7,7 @@ use std::{fmt, io, thread};
 
 use crate::delivery::loss::Loss;
 use crate::delivery::sink::SinkError;
+use crate::support::scoped_address::ScopedAddress;
 
 /// How long a call waits for the name service, whose own time-outs are longer than a sink may block.
 const RESOLVED_WITHIN: Duration = Duration::from_secs(1);
@@ -33,8 +34,8 @@ impl Collector {
 
     /// Its addresses, asked for anew each time, so that a collector may move.
     pub(super) fn addresses(&mut self) -> Result<Vec<SocketAddr>, SinkError> {
-        if let Ok(address) = self.name.parse() {
-            return Ok(vec![address]);
+        if let Some(address) = ScopedAddress::parse(&self.name) {
+            return Ok(vec![address.resolve().map_err(|error| self.unreachable(&error))?]);
         }
         let answer = match self.answer.take() {
             Some(answer) => answer,

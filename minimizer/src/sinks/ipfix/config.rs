@@ -1,6 +1,5 @@
 //! The configuration of an IPFIX sink in agent.toml, and its checks.
 
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -19,6 +18,7 @@ use super::stream::Stream;
 use super::tls::CollectorTls;
 use super::udp::Udp;
 use crate::delivery::sink::Sink;
+use crate::support::scoped_address::ScopedAddress;
 use crate::support::tls::{self, ClientTls};
 use crate::support::toml::{At, Document};
 
@@ -44,7 +44,7 @@ const ROTATE_OCTETS: u64 = 256 << 20;
 #[serde(deny_unknown_fields)]
 #[schemars(rename = "ipfix")]
 pub struct IpfixFile {
-    /// The collector, like "192.0.2.1:4739", "[2001:db8::1]:4739" or "collector.example:4739".
+    /// The collector, like "192.0.2.1:4739", "[2001:db8::1]:4739", "[fe80::1%eth0]:4739" or "collector.example:4739".
     pub collector: Option<At<String>>,
     /// How messages get there: "udp" (the default), "tcp" or "tls".
     pub transport: Option<At<TransportName>>,
@@ -304,8 +304,8 @@ fn tls_of(
 
 /// The host of `host:port`, without brackets.
 fn host(collector: &str) -> Option<String> {
-    if let Ok(address) = collector.parse::<SocketAddr>() {
-        return (address.port() != 0).then(|| address.ip().to_string());
+    if let Some(address) = ScopedAddress::parse(collector) {
+        return (address.port() != 0).then(|| address.host());
     }
     let (host, port) = collector.rsplit_once(':')?;
     let is_port = port.parse::<u16>().is_ok_and(|port| port != 0);

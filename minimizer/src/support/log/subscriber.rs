@@ -10,6 +10,7 @@ use tracing::{Event, Metadata, Subscriber};
 
 use super::channel::Channel;
 use super::style::Style;
+use crate::support::printable;
 
 /// The crate whose events are logged.
 const OWN: &str = env!("CARGO_CRATE_NAME");
@@ -35,7 +36,7 @@ impl Subscriber for Events {
     fn event(&self, event: &Event<'_>) {
         let mut text = Text(String::new());
         event.record(&mut text);
-        self.channel.push(self.style.line(*event.metadata().level(), &text.0));
+        self.channel.push(self.style.line(*event.metadata().level(), &printable::message(&text.0)));
     }
 
     // There are no spans: `enabled` refuses them.
@@ -87,6 +88,8 @@ mod tests {
             debug!("nobody asked");
             warn!(target: "rskafka::connection", "somebody else");
             warn!(sink = 7, "fails");
+            // Texts of others are in messages: a line of a list, the answer of a broker.
+            info!("{}", "one\u{1b}[2J\ntwo\u{202e}");
         });
         let written = Arc::new(Mutex::new(String::new()));
         let (writer, lines) = (Arc::clone(&channel), Arc::clone(&written));
@@ -99,6 +102,9 @@ mod tests {
         });
         assert!(channel.flush(Duration::from_secs(60)));
         let written = written.lock().expect("nobody panicked");
-        assert_eq!(*written, "minimizer: eth0 is watched\nminimizer: warning: fails sink=7\n");
+        assert_eq!(
+            *written,
+            "minimizer: eth0 is watched\nminimizer: warning: fails sink=7\nminimizer: one\\x1b[2J\ntwo\\xe2\\x80\\xae\n"
+        );
     }
 }

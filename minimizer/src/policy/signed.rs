@@ -1,0 +1,61 @@
+//! A policy that must be signed: its signature is checked before anything reads it as a policy.
+
+use std::path::Path;
+
+use minimizer_common::tunnel::Tunnel;
+use thiserror::Error;
+
+use super::builtin::{self, PolicyError};
+use super::check::sha256;
+use crate::policy::model::Policy;
+use crate::policy::signature::required::{self, NotSigned};
+use crate::policy::signature::{self, VerifierKey};
+
+/// Why a policy that must be signed cannot be loaded.
+#[derive(Debug, Error)]
+pub enum SignedPolicyError {
+    /// The signature is missing or is that of another policy.
+    #[error(transparent)]
+    NotSigned(#[from] NotSigned),
+    /// The policy cannot be loaded.
+    #[error(transparent)]
+    Policy(#[from] PolicyError),
+}
+
+/// Loads the policy in that file, to which the command line adds these tunnels. The key must have signed its octets.
+///
+/// # Errors
+/// [`SignedPolicyError::NotSigned`] if the key did not sign the file, and the errors of [`Policy::load`].
+pub fn load(source: &str, tunnels: &[Tunnel], key: &VerifierKey) -> Result<Policy, SignedPolicyError> {
+    required::permit(source, tunnels)?;
+    // The octets that are checked are those that are read.
+    let octets = builtin::read(source)?;
+    let signed = signature::verify(Path::new(source), &sha256(&octets), key).map_err(NotSigned::from)?;
+    let policy = Policy::decode(octets, source)?;
+    signed.is_of(&policy.name).map_err(NotSigned::from)?;
+    Ok(policy)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::Path;
+
+    use super::{SignedPolicyError, load};
+    use crate::policy::signature::generate;
+    use crate::policy::signature::required::key;
+
+    #[test]
+    fn what_is_not_signed_is_not_read_as_a_policy() {
+        let (_, public) = generate("officer").expect("a key");
+        let key = key(&public, Path::new("")).expect("a key");
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("p.toml");
+        for octets in [&b"name = "[..], b"\xff\xfe", &[b'['; 100_000], b"name = \"p\"\n"] {
+            fs::write(&path, octets).expect("is written");
+            let error = load(&path.display().to_string(), &[], &key).expect_err("no note");
+            assert!(matches!(error, SignedPolicyError::NotSigned(_)), "{error}");
+            assert!(error.to_string().contains("p.toml.sig: there is no signature"), "{error}");
+        }
+    }
+}
