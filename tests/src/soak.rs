@@ -17,6 +17,7 @@ use rand::seq::IndexedRandom as _;
 use rand::{RngExt as _, SeedableRng as _};
 use tempfile::TempDir;
 
+use crate::command::minimizer;
 use crate::far::Hosts;
 use crate::frozen::Disk;
 use crate::network::Network;
@@ -125,6 +126,8 @@ impl World {
 /// # Errors
 /// What an agent did wrong, and what had happened before.
 pub fn soak(seed: u64, duration: Duration) -> Result<Report> {
+    // Built before the time begins.
+    minimizer();
     let mut world = World::new(seed)?;
     let until = Instant::now() + duration;
     while Instant::now() < until {
