@@ -83,20 +83,26 @@ impl Session {
     /// How many of the sent messages arrived, now that the session is refused: those before the one that an ICMP error
     /// quotes, and those before the first one of another sink that was refused.
     fn arrived(&self, outbox: &Outbox) -> usize {
+        // Before the errors of now: what was sent earlier can have been refused unheard.
+        let is_held_back = icmp::may_be_held_back(self.peer.ip());
         let (sent, quotes) = (outbox.may_return(), quotes(&self.socket));
         let mut first = sent.len();
+        // An error that quotes nothing known most likely belongs to the last one.
+        let last = sent.len().saturating_sub(1);
         for quote in &quotes {
             let place = sent.iter().position(|message| message.octets.starts_with(quote));
             icmp::remember(self.peer, place.and_then(|place| sent.get(place)?.sent_at));
-            // Unknown to the outbox, it most likely belongs to the last one.
-            first = first.min(place.unwrap_or_else(|| sent.len().saturating_sub(1)));
+            first = first.min(place.unwrap_or(last));
         }
-        if let Some(since) = self.refused_since() {
+        let since = self.refused_since();
+        if quotes.is_empty() && since.is_none() {
+            first = last;
+        }
+        if let Some(since) = since {
             let is_earlier = |message: &&Message| message.sent_at.is_some_and(|sent_at| sent_at < since);
             first = first.min(sent.iter().take_while(is_earlier).count());
         }
-        // Errors for messages before these may have been held back.
-        if icmp::may_be_held_back(self.peer.ip()) { 0 } else { first }
+        if is_held_back { 0 } else { first }
     }
 }
 
