@@ -4,6 +4,7 @@
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::mpsc::{Sender, channel};
 use std::thread;
 
@@ -14,23 +15,18 @@ use tempfile::TempDir;
 
 use crate::veth::ip;
 
-/// Address of this end.
-pub const NEAR: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 1);
-/// Addresses of the far end.
-pub const FAR: [IpAddr; 3] = [
-    IpAddr::V4(Ipv4Addr::new(10, 9, 0, 2)),
-    IpAddr::V4(Ipv4Addr::new(10, 9, 0, 3)),
-    IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 9, 0, 0, 0, 0, 2)),
-];
-/// Addresses at which nobody is: what is sent there is swallowed.
-pub const SILENT: [IpAddr; 2] =
-    [IpAddr::V4(Ipv4Addr::new(10, 9, 0, 66)), IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 9, 0, 0, 0, 0, 0x66))];
+static NETWORKS: AtomicU8 = AtomicU8::new(0);
 
 type Job = Box<dyn FnOnce() + Send>;
 
-/// The far host: a namespace that ends with this value.
+/// The far host: a namespace that ends with this value. Each has networks of its own, because what ICMP says of an address is
+/// known to the whole process.
 pub struct Far {
     jobs: Sender<Job>,
+    /// Its addresses: two of IPv4 and one of IPv6.
+    pub addresses: [IpAddr; 3],
+    /// Addresses of IPv4 and IPv6 at which nobody is: what is sent there is swallowed.
+    pub silent: [IpAddr; 2],
 }
 
 impl Far {
@@ -45,16 +41,20 @@ impl Far {
                 job();
             }
         })?;
-        let far = Self { jobs };
+        let network = NETWORKS.fetch_add(1, Ordering::Relaxed);
+        let ipv4 = |host: u8| Ipv4Addr::new(10, 9, network, host).into();
+        let ipv6 = |host| Ipv6Addr::new(0x2001, 0xdb8, 9, network.into(), 0, 0, 0, host).into();
+        let addresses = [ipv4(2), ipv4(3), ipv6(2)];
+        let far = Self { jobs, addresses, silent: [ipv4(0x66), ipv6(0x66)] };
         let thread = far.run(|| -> Result<_> {
             unshare(CloneFlags::CLONE_NEWNET)?;
             ip("link set dev lo up")?;
             Ok(rustix::thread::gettid().as_raw_nonzero())
         })??;
         ip(&format!("link add near0 type veth peer name far0 netns {thread}"))?;
-        far.run(|| set_up("far0", &FAR.map(|address| address.to_string())))??;
-        set_up("near0", &[NEAR.to_string(), "2001:db8:9::1".to_owned()])?;
-        for address in SILENT {
+        far.run(move || set_up("far0", &addresses))??;
+        set_up("near0", &[ipv4(1), ipv6(1)])?;
+        for address in far.silent {
             ip(&format!("neighbour add {address} lladdr 02:00:00:00:00:66 dev near0 nud permanent"))?;
         }
         Ok(far)
@@ -71,10 +71,10 @@ impl Far {
     }
 }
 
-fn set_up(interface: &str, addresses: &[String]) -> Result<()> {
+fn set_up(interface: &str, addresses: &[IpAddr]) -> Result<()> {
     fs::write(format!("/proc/sys/net/ipv6/conf/{interface}/disable_ipv6"), "0")?;
     for address in addresses {
-        match address.contains(':') {
+        match address.is_ipv6() {
             true => ip(&format!("address add {address}/64 dev {interface} nodad"))?,
             false => ip(&format!("address add {address}/24 dev {interface}"))?,
         };

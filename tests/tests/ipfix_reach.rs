@@ -16,7 +16,7 @@ use minimizer::delivery::sink::{Sink, Taken};
 use nix::sched::{CloneFlags, unshare};
 use serde_json::Value;
 use tests::command::{Agent, minimizer};
-use tests::far::{FAR, Far, Hosts, SILENT};
+use tests::far::{Far, Hosts};
 use tests::ipfix::decoded::{Decoded, all_expected};
 use tests::ipfix::sinks::sink;
 use tests::ipfix::streams::{accept, read_to_end};
@@ -33,8 +33,9 @@ fn private() -> Result<()> {
     Ok(())
 }
 
-fn listen(address: IpAddr) -> Result<UdpSocket> {
-    let socket = UdpSocket::bind((address, PORT))?;
+/// Listens on one of the far host's addresses.
+fn listen(far: &Far, address: IpAddr) -> Result<UdpSocket> {
+    let socket = far.run(move || UdpSocket::bind((address, PORT)))??;
     socket.set_nonblocking(true)?;
     Ok(socket)
 }
@@ -46,6 +47,12 @@ fn receive(socket: &UdpSocket, decoded: &mut Decoded) -> Result<()> {
         messages.push(octets[..length].to_vec());
     }
     messages.iter().try_for_each(|message| decoded.message(message))
+}
+
+/// Whether each flow is one of those that batches had. How many batches came in one piece depends on the kernel.
+fn is_of_batches(decoded: &Decoded, offer: &Offer) -> bool {
+    let expected = all_expected(&one_of_each(), offer.fields());
+    decoded.flows.iter().all(|(_, flow)| expected.contains(flow))
 }
 
 /// Brings batches until the socket has got flows, which must come behind their templates.
@@ -86,9 +93,10 @@ fn packets(tally: &Value) -> u64 {
 #[cfg_attr(without_kernel, ignore = "needs root and the kernel program: cargo xtask test")]
 fn nothing_is_delivered_to_a_dead_host_whose_icmp_is_limited() -> Result<()> {
     let mut network = Network::new(1, 1500)?;
-    let _far = Far::new()?;
+    let far = Far::new()?;
     let folder = tempfile::tempdir()?;
-    let to = |domain: u32| format!("collector = \"{}:{PORT}\", observation_domain = {domain}", FAR[0]);
+    let to =
+        |domain: u32| format!("collector = \"{}:{PORT}\", observation_domain = {domain}", far.addresses[0]);
     let agent = agent(folder.path(), &[("one", to(1)), ("two", to(2))])?;
     let sender = network.send(0, &Arc::new(Traffic::mixed(5)), None)?;
     // Long enough for the host to hold errors back: it has sent many to both.
@@ -123,13 +131,14 @@ fn nothing_is_delivered_to_a_dead_host_whose_icmp_is_limited() -> Result<()> {
 fn what_nobody_answers_is_unconfirmed_and_its_sink_is_unknown() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let files = folder.path().join("files");
-    let sinks = [
-        ("silent", format!("collector = \"{}:{PORT}\"", SILENT[0])),
-        ("files", format!("directory = \"{}\", rotate_every = \"1d\"", files.display())),
-    ];
-    for sinks in [&sinks[..1], &sinks[..]] {
+    for count in [1, 2] {
         let mut network = Network::new(1, 1500)?;
-        let _far = Far::new()?;
+        let far = Far::new()?;
+        let sinks = [
+            ("silent", format!("collector = \"{}:{PORT}\"", far.silent[0])),
+            ("files", format!("directory = \"{}\", rotate_every = \"1d\"", files.display())),
+        ];
+        let sinks = &sinks[..count];
         let agent = agent(folder.path(), sinks)?;
         network.send_all(0, &Arc::new(Traffic::mixed(5)), 2000)?;
         let status =
@@ -162,11 +171,11 @@ fn what_nobody_answers_is_unconfirmed_and_its_sink_is_unknown() -> Result<()> {
 fn what_was_sent_just_before_an_error_is_not_delivered() -> Result<()> {
     private()?;
     let far = Far::new()?;
-    let socket = far.run(|| listen(FAR[0]))??;
-    let mut sink = sink(&format!("collector = \"{}:{PORT}\"", FAR[0]))?;
+    let socket = listen(&far, far.addresses[0])?;
+    let mut sink = sink(&format!("collector = \"{}:{PORT}\"", far.addresses[0]))?;
     let mut offer = Offer::exact(&ALL_FIELDS)?;
     let first = until_received(&mut offer, sink.as_mut(), &socket)?;
-    ensure!(first.sorted_flows() == all_expected(&one_of_each(), offer.fields()));
+    ensure!(is_of_batches(&first, &offer));
     offer.number += 1;
     sink.begin(&offer.heading())?;
     drop(socket);
@@ -188,8 +197,10 @@ fn what_was_sent_just_before_an_error_is_not_delivered() -> Result<()> {
 fn an_error_to_one_sink_is_known_to_the_other_of_the_same_collector() -> Result<()> {
     private()?;
     let far = Far::new()?;
-    let socket = far.run(|| listen(FAR[0]))??;
-    let of = |domain: u32| sink(&format!("collector = \"{}:{PORT}\"\nobservation_domain = {domain}", FAR[0]));
+    let socket = listen(&far, far.addresses[0])?;
+    let of = |domain: u32| {
+        sink(&format!("collector = \"{}:{PORT}\"\nobservation_domain = {domain}", far.addresses[0]))
+    };
     let (mut one, mut other) = (of(1)?, of(2)?);
     let mut offer = Offer::exact(&ALL_FIELDS)?;
     for sink in [&mut one, &mut other] {
@@ -214,8 +225,8 @@ fn an_error_to_one_sink_is_known_to_the_other_of_the_same_collector() -> Result<
 fn a_collector_that_was_restarted_between_two_batches_gets_templates_first() -> Result<()> {
     private()?;
     let far = Far::new()?;
-    let socket = far.run(|| listen(FAR[0]))??;
-    let mut sink = sink(&format!("collector = \"{}:{PORT}\"\ntemplate_interval = \"1h\"", FAR[0]))?;
+    let socket = listen(&far, far.addresses[0])?;
+    let mut sink = sink(&format!("collector = \"{}:{PORT}\"\ntemplate_interval = \"1h\"", far.addresses[0]))?;
     let mut offer = Offer::exact(&ALL_FIELDS)?;
     until_received(&mut offer, sink.as_mut(), &socket)?;
     // The same socket of a collector that has forgotten everything: batches begin with templates, as soon as those that it had
@@ -230,7 +241,7 @@ fn a_collector_that_was_restarted_between_two_batches_gets_templates_first() -> 
         }
     };
     let decoded = knows_all?;
-    ensure!(decoded.sorted_flows() == all_expected(&one_of_each(), offer.fields()));
+    ensure!(is_of_batches(&decoded, &offer));
     ensure!(decoded.option(10, &17_u32.to_be_bytes()).is_some(), "interfaces have names");
     Ok(())
 }
@@ -242,14 +253,14 @@ fn a_name_that_moves_is_followed_and_an_address_that_refuses_is_left() -> Result
     let hosts = Hosts::new()?;
     let far = Far::new()?;
     // Only IPv4 listens, and the name has IPv6 first.
-    hosts.set("coll.example", &[FAR[2], FAR[0]])?;
-    let socket = far.run(|| listen(FAR[0]))??;
+    hosts.set("coll.example", &[far.addresses[2], far.addresses[0]])?;
+    let socket = listen(&far, far.addresses[0])?;
     let mut sink = sink(&format!("collector = \"coll.example:{PORT}\"\ntemplate_interval = \"1s\""))?;
     let mut offer = Offer::exact(&ALL_FIELDS)?;
     until_received(&mut offer, sink.as_mut(), &socket)?;
     // The former place stays silent: what is sent there is swallowed.
-    let moved = far.run(|| listen(FAR[1]))??;
-    hosts.set("coll.example", &[FAR[1]])?;
+    let moved = listen(&far, far.addresses[1])?;
+    hosts.set("coll.example", &[far.addresses[1]])?;
     until_received(&mut offer, sink.as_mut(), &moved)?;
     Ok(())
 }
@@ -260,8 +271,11 @@ fn a_silent_address_does_not_keep_a_stream_from_the_other() -> Result<()> {
     private()?;
     let hosts = Hosts::new()?;
     let far = Far::new()?;
-    hosts.set("coll.example", &[SILENT[1], SILENT[0], FAR[0]])?;
-    let listener = far.run(|| TcpListener::bind((FAR[0], PORT)))??;
+    hosts.set("coll.example", &[far.silent[1], far.silent[0], far.addresses[0]])?;
+    let listener = {
+        let address = far.addresses[0];
+        far.run(move || TcpListener::bind((address, PORT)))??
+    };
     let mut sink = sink(&format!("collector = \"coll.example:{PORT}\"\ntransport = \"tcp\""))?;
     let mut offer = Offer::exact(&ALL_FIELDS)?;
     let records = many(3000);
@@ -283,7 +297,7 @@ fn a_silent_address_does_not_keep_a_stream_from_the_other() -> Result<()> {
 fn two_sinks_of_one_observation_domain_to_one_collector_are_refused() -> Result<()> {
     private()?;
     let hosts = Hosts::new()?;
-    hosts.set("coll.example", &[FAR[0]])?;
+    hosts.set("coll.example", &["10.9.0.2".parse()?])?;
     let folder = tempfile::tempdir()?;
     let path = folder.path().join("agent.toml");
     let run = |one: &str, other: &str| -> Result<(Option<i32>, String)> {

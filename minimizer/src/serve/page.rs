@@ -184,9 +184,17 @@ mod tests {
     #[test]
     fn every_part_is_there() {
         let html = landing(&example());
-        for part in
-            ["Every packet has one outcome", "Sinks", "unreachable", "NCO-7", "balanced", "program tag"]
-        {
+        for part in [
+            "Every packet has one outcome",
+            "Sinks",
+            "unreachable",
+            "NCO-7",
+            "balanced",
+            "program tag",
+            "sink works",
+            "of these unconfirmed",
+            "were sent and nobody confirmed them",
+        ] {
             assert!(html.contains(part), "{part} is missing in {html}");
         }
     }

@@ -149,6 +149,8 @@ mod tests {
             &format!("malformed {malformed}"),
             "not attached, tap, seen 0, unwatched 7 times for 2.8 s",
             "not attached: there is no such interface",
+            "soc (ipfix for operations) works, 93 packets exported (21 of them unconfirmed), 6 queued",
+            "unconfirmed  18 packets, 1900 octets, of the exported ones",
             "ledger       balanced",
         ] {
             assert!(table.contains(part), "{part} is missing in\n{table}");

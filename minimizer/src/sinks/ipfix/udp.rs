@@ -45,6 +45,8 @@ struct Session {
     /// When the name service was asked last.
     asked_at: Instant,
     has_sent: bool,
+    /// When an empty message was sent last, only to be refused.
+    provoked_at: Option<Instant>,
     /// Whether the agent waited for an error after the first datagrams, and heard none.
     is_probed: bool,
 }
@@ -64,7 +66,15 @@ impl Session {
             SocketAddr::V6(_) => setsockopt(&socket, Ipv6RecvErr, &true)?,
         }
         let now = Instant::now();
-        Ok(Self { socket, peer, since: now, asked_at: now, has_sent: false, is_probed: false })
+        Ok(Self {
+            socket,
+            peer,
+            since: now,
+            asked_at: now,
+            has_sent: false,
+            provoked_at: None,
+            is_probed: false,
+        })
     }
 
     /// Whether an ICMP error comes within that time, or another sink has got one from the same peer.
@@ -83,20 +93,27 @@ impl Session {
     /// How many of the sent messages arrived, now that the session is refused: those before the one that an ICMP error
     /// quotes, and those before the first one of another sink that was refused.
     fn arrived(&self, outbox: &Outbox) -> usize {
+        // Before the errors of now: what was sent earlier can have been refused unheard.
+        let is_held_back = icmp::may_be_held_back(self.peer.ip());
         let (sent, quotes) = (outbox.may_return(), quotes(&self.socket));
         let mut first = sent.len();
+        // An error that quotes nothing known most likely belongs to the last one.
+        let last = sent.len().saturating_sub(1);
         for quote in &quotes {
             let place = sent.iter().position(|message| message.octets.starts_with(quote));
-            icmp::remember(self.peer, place.and_then(|place| sent.get(place)?.sent_at));
-            // Unknown to the outbox, it most likely belongs to the last one.
-            first = first.min(place.unwrap_or_else(|| sent.len().saturating_sub(1)));
+            let sent_at = place.map_or(self.provoked_at, |place| sent.get(place)?.sent_at);
+            icmp::remember(self.peer, sent_at);
+            first = first.min(place.unwrap_or(last));
         }
-        if let Some(since) = self.refused_since() {
+        let since = self.refused_since();
+        if quotes.is_empty() && since.is_none() {
+            first = last;
+        }
+        if let Some(since) = since {
             let is_earlier = |message: &&Message| message.sent_at.is_some_and(|sent_at| sent_at < since);
             first = first.min(sent.iter().take_while(is_earlier).count());
         }
-        // Errors for messages before these may have been held back.
-        if icmp::may_be_held_back(self.peer.ip()) { 0 } else { first }
+        if is_held_back { 0 } else { first }
     }
 }
 
@@ -154,6 +171,27 @@ impl Udp {
             .unreachable(&format_args!("{cause}; is it running, and does it listen on this UDP port?"))
     }
 
+    /// Sends an empty message.
+    fn provoke(&mut self, outbox: &Outbox) -> Result<(), SinkError> {
+        let empty = outbox.empty_message()?;
+        if let Some(session) = &mut self.session {
+            session.provoked_at = Some(Instant::now());
+            // An error of an earlier datagram is read as such.
+            session.socket.send(&empty).ok();
+        }
+        Ok(())
+    }
+
+    /// Whether the host may have held back the errors for what was sent, and can send the next one by now.
+    fn may_be_provoked(&self, outbox: &Outbox) -> bool {
+        let Some(session) = &self.session else { return false };
+        let sent_at = outbox.may_return().back().and_then(|message| message.sent_at);
+        let last = sent_at.max(session.provoked_at);
+        sent_at.is_some()
+            && last.is_some_and(|last| last.elapsed() >= HELD_BACK)
+            && icmp::may_be_held_back(session.peer.ip())
+    }
+
     /// Finds out whether what the session has sent so far is refused. Silence is all that can be hoped for.
     fn probe(&mut self, outbox: &mut Outbox) -> Result<(), SinkError> {
         if self.session.as_ref().is_none_or(|session| session.is_probed || !session.has_sent) {
@@ -162,11 +200,7 @@ impl Udp {
         self.listen(outbox, REFUSED_WITHIN)?;
         if self.session.as_ref().is_some_and(|session| icmp::may_be_held_back(session.peer.ip())) {
             self.listen(outbox, HELD_BACK.saturating_sub(REFUSED_WITHIN))?;
-            let empty = outbox.empty_message()?;
-            if let Some(session) = &self.session {
-                // An error of an earlier datagram is read as such.
-                session.socket.send(&empty).ok();
-            }
+            self.provoke(outbox)?;
             self.listen(outbox, REFUSED_WITHIN)?;
         }
         if let Some(session) = &mut self.session {
@@ -249,6 +283,10 @@ impl Carrier for Udp {
         // UDP confirms nothing. A later call sees ICMP errors that come later.
         self.listen(outbox, Duration::ZERO)?;
         self.probe(outbox)?;
+        if self.may_be_provoked(outbox) {
+            self.provoke(outbox)?;
+            self.listen(outbox, Duration::ZERO)?;
+        }
         forget(outbox);
         Ok(Taken::Sent { until: outbox.oldest_flows().unwrap_or_else(Instant::now) })
     }
