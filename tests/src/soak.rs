@@ -8,10 +8,12 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use minimizer::commands::demo::generator::Traffic;
+use minimizer::commands::demo::sender::Handed;
 use rand::rngs::ChaCha8Rng;
 use rand::seq::IndexedRandom as _;
 use rand::{RngExt as _, SeedableRng as _};
@@ -28,8 +30,6 @@ use life::{Action, End, Life};
 const ACTIONS: (u32, u32) = (4, 25);
 /// Traffic that is always the same.
 const TRAFFIC_SEED: u64 = 1;
-/// Most frames that are sent at once.
-const FRAMES_MAX: u64 = 20_000;
 
 /// What happened.
 #[derive(Debug, Default)]
@@ -72,6 +72,9 @@ struct World {
     folder: TempDir,
     disk: Disk,
     collector: Option<Collector>,
+    /// Frames that were handed to the cable, and those that came out of it.
+    handed: Handed,
+    taken: u64,
     report: Report,
 }
 
@@ -87,6 +90,8 @@ impl World {
             folder: tempfile::tempdir()?,
             disk: Disk::new()?,
             collector: None,
+            handed: Handed { accepted: 0, refused: 0, unsendable: 0 },
+            taken: 0,
             report: Report::default(),
         })
     }
@@ -100,8 +105,19 @@ impl World {
         all.choose(&mut self.random).copied().context("there is something to choose")
     }
 
-    fn frames(&mut self) -> u64 {
-        self.random.random_range(1..=FRAMES_MAX)
+    /// Sends so many frames, and returns how many of them the watched interface took.
+    fn send(&mut self, frames: u64) -> Result<u64> {
+        let sender = self.network.send(0, &self.traffic, Some(frames))?;
+        while !sender.is_finished() {
+            thread::yield_now();
+        }
+        let handed = sender.finish()?;
+        self.handed.accepted += handed.accepted;
+        self.handed.refused += handed.refused;
+        // The driver's counters are of all that was ever sent.
+        let all = self.network.settle(0, self.handed)?;
+        let before = std::mem::replace(&mut self.taken, all);
+        Ok(all - before)
     }
 
     /// One agent, from its start to its end.

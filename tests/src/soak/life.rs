@@ -24,6 +24,8 @@ use crate::json_lines::packets_in_files;
 const NAME: &str = "collector.example";
 const ADDRESSES: [IpAddr; 2] =
     [IpAddr::V4(Ipv4Addr::new(127, 0, 0, 2)), IpAddr::V4(Ipv4Addr::new(127, 0, 0, 3))];
+/// Most frames that are sent at once.
+const FRAMES_MAX: u64 = 20_000;
 /// Sockets that somebody opens and does nothing with.
 const IDLE_SOCKETS: usize = 640;
 /// Longest wait for what must come.
@@ -163,8 +165,8 @@ impl Life {
     pub fn act(&mut self, world: &mut World, action: Action) -> Result<()> {
         match action {
             Action::Send => {
-                let frames = world.frames();
-                self.sent += world.network.send_all(0, &world.traffic, frames)?;
+                let frames = world.random.random_range(1..=FRAMES_MAX);
+                self.sent += world.send(frames)?;
             }
             Action::HangUp => self.agent.hang_up()?,
             Action::FillLog if self.log_is_open => self.agent.fill_log()?,
@@ -252,7 +254,7 @@ impl Life {
         }
         if end == End::CloseOutput && !is_read {
             // It notices when it has something to print.
-            self.sent += world.network.send_all(0, &world.traffic, 1)?;
+            self.sent += world.send(1)?;
         }
         let path = self.folder.path().join("ledger.json");
         let read = || -> Result<Value> { Ok(serde_json::from_slice(&fs::read(&path)?)?) };
