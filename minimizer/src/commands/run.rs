@@ -43,7 +43,7 @@ use crate::sinks::stdout;
 use crate::support::log;
 use crate::support::privilege::{self, PrivilegeError, Task};
 use reload::Reload;
-use sinks::{Senders, UnknownRecipient};
+use sinks::{Senders, UnfitPolicy};
 
 /// Why `run` does not start, or why it ended.
 #[derive(Debug, Error)]
@@ -81,9 +81,9 @@ pub enum RunError {
     /// The web server does not start.
     #[error("cannot start the web server: {0}")]
     Server(#[source] io::Error),
-    /// The policy lacks the recipient of a sink.
+    /// The policy does not fit a sink.
     #[error(transparent)]
-    Sink(#[from] UnknownRecipient),
+    Sink(#[from] UnfitPolicy),
     /// The senders do not start.
     #[error("cannot start the threads of the sinks: {0}")]
     Senders(#[source] io::Error),
@@ -129,8 +129,9 @@ pub fn run(args: &cli::Run) -> Result<(), RunError> {
         interval: settings.interval,
     };
     let printed_lane = settings.output.map(|_| stdout::queue(choice.recipient()));
-    let accounting =
-        Accounting::new(sinks::queues(&settings.sinks).into_iter().chain(printed_lane.clone()).collect());
+    let accounting = Accounting::new(
+        sinks::queues(&settings.sinks, settings.interval).into_iter().chain(printed_lane.clone()).collect(),
+    );
     sinks::check(&accounting, &compiled.policy)?;
     let published = Published::new(Snapshot::starting(&mut program, &options)?);
     let observed = published.clone();

@@ -49,6 +49,9 @@ pub struct Account {
     pub octets_written: u64,
     /// How often it has failed.
     pub failures: u64,
+    /// How often it could not delete a file although the retention of the file was over.
+    #[serde(default)]
+    pub retention_failures: u64,
     /// Why it does not work at the moment; absent when it works.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub failing: Option<Failing>,

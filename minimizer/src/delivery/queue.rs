@@ -1,7 +1,7 @@
 //! The queue of a sink: the batches that wait for it, within bounds, and the account of everything that went through.
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use minimizer_common::generation::Counts;
 
@@ -16,6 +16,8 @@ use crate::delivery::waiting::{Bounds, Size, Waiting};
 /// Batches on their way to one sink: the drain appends them, and one sender takes them.
 pub struct Queue {
     recipient: Option<String>,
+    /// How old a record can be before the sink lets anybody read it.
+    unreadable_for: Option<Duration>,
     state: Mutex<State>,
     changed: Condvar,
 }
@@ -46,7 +48,20 @@ impl Queue {
         let account = Account::new(name, recipient.unwrap_or_default(), kind);
         let state = State { waiting: Waiting::new(bounds), handed_octets: 0, is_closed: false, account };
         let recipient = recipient.map(str::to_owned);
-        Self { recipient, state: Mutex::new(state), changed: Condvar::new() }
+        Self { recipient, unreadable_for: None, state: Mutex::new(state), changed: Condvar::new() }
+    }
+
+    /// Notes how old a record can be before the sink lets anybody read it.
+    #[must_use]
+    pub const fn unreadable_for(mut self, age: Option<Duration>) -> Self {
+        self.unreadable_for = age;
+        self
+    }
+
+    /// How old a record can be before the sink lets anybody read it; `None` where it does not wait.
+    #[must_use]
+    pub const fn readable_from(&self) -> Option<Duration> {
+        self.unreadable_for
     }
 
     /// Whose records go this way; `None` for the first recipient of the policy.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
+use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -82,6 +83,16 @@ impl SinkConfig {
             SinkKind::Ipfix(_) => "ipfix",
             SinkKind::Files(_) => "files",
             SinkKind::Kafka(_) => "kafka",
+        }
+    }
+
+    /// Time after which it closes a file, and lets others read it; `None` for a sink without files.
+    #[must_use]
+    pub const fn rotate_every(&self) -> Option<Duration> {
+        match &self.kind {
+            SinkKind::Ipfix(config) => config.rotate_every(),
+            SinkKind::Files(config) => Some(config.rotate_every),
+            SinkKind::Kafka(_) => None,
         }
     }
 

@@ -147,6 +147,14 @@ impl IpfixConfig {
         })
     }
 
+    /// Time after which a file is closed; `None` where messages go to a collector.
+    pub(in crate::sinks) const fn rotate_every(&self) -> Option<Duration> {
+        match self.destination {
+            Destination::Files { rotate_every, .. } => Some(rotate_every),
+            Destination::Udp { .. } | Destination::Stream { .. } => None,
+        }
+    }
+
     /// The sink. It connects, or opens a file, when its first batch comes.
     #[must_use]
     pub fn sink(&self, name: &str) -> Box<dyn Sink> {

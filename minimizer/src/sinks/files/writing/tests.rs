@@ -2,22 +2,30 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use std::os::unix::fs::symlink;
+
+use bytes::Bytes;
+use parquet::file::reader::{FileReader as _, SerializedFileReader};
+use parquet::record::Field as Cell;
 use rand::SeedableRng as _;
 use rand::rngs::ChaCha8Rng;
+use rustix::fs::{CWD, Mode, mkfifoat};
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 use tempfile::TempDir;
 
 use super::FilesSink;
+use crate::delivery::loss::Loss;
 use crate::delivery::sink::{Heading, Losses, Sink as _, Taken};
 use crate::policy::field::{Field, Fields};
 use crate::policy::model::Policy;
 use crate::records::record::Record;
 use crate::sinks::files::{FilesConfig, Format};
 use crate::sinks::json_lines::tests::record;
+use crate::support::clock;
 
 const BEGIN_MS: u64 = 1_795_402_055_123;
 
@@ -69,21 +77,43 @@ impl World {
         sink.end().unwrap()
     }
 
-    /// Names and contents of all files.
+    fn notes(&self) -> PathBuf {
+        self.path().join(".minimizer")
+    }
+
+    /// Names and contents of all files of records.
     fn files(&self) -> BTreeMap<String, Vec<u8>> {
-        let entries = fs::read_dir(self.path()).unwrap().map(Result::unwrap);
-        let content = |entry: &fs::DirEntry| fs::read(entry.path()).unwrap();
-        entries.map(|entry| (entry.file_name().into_string().unwrap(), content(&entry))).collect()
+        content(self.path())
+    }
+
+    /// Names of everything else.
+    fn noted(&self) -> Vec<String> {
+        content(&self.notes()).into_keys().collect()
     }
 
     fn manifest(&self, name: &str) -> Value {
-        serde_json::from_slice(&fs::read(self.path().join(format!("{name}.manifest.json"))).unwrap()).unwrap()
+        let path = self.notes().join(format!("{name}.manifest.json"));
+        serde_json::from_slice(&fs::read(path).unwrap()).unwrap()
+    }
+
+    /// Writes a manifest with that value changed.
+    fn edit(&self, name: &str, key: &str, value: impl Into<Value>) {
+        let mut manifest = self.manifest(name);
+        manifest[key] = value.into();
+        fs::write(self.notes().join(format!("{name}.manifest.json")), manifest.to_string()).unwrap();
     }
 
     fn deletions(&self) -> Vec<Value> {
-        let text = fs::read_to_string(self.path().join("deletions.jsonl")).unwrap();
+        let text = fs::read_to_string(self.notes().join("deletions.jsonl")).unwrap();
         text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
     }
+}
+
+fn content(folder: &Path) -> BTreeMap<String, Vec<u8>> {
+    let entries = fs::read_dir(folder).unwrap().map(Result::unwrap);
+    let files = entries.filter(|entry| entry.file_type().unwrap().is_file());
+    let content = |entry: &fs::DirEntry| fs::read(entry.path()).unwrap();
+    files.map(|entry| (entry.file_name().into_string().unwrap(), content(&entry))).collect()
 }
 
 fn sum(records: &[Record], of: fn(&Record) -> u64) -> u64 {
@@ -102,14 +132,14 @@ fn nothing_is_delivered_before_it_has_its_name() {
         let mut sink = world.sink(format);
         assert_eq!(world.bring(&mut sink, 1, &[]), Taken::Delivered, "there was nothing");
         assert_eq!(world.bring(&mut sink, 2, &records), Taken::Held);
-        assert!(world.files().keys().all(|name| name.starts_with('.')), "{:?}", world.files().keys());
+        assert!(world.files().is_empty(), "{:?}", world.files().keys());
         assert!(sink.tend_at().unwrap() > Instant::now() + Duration::from_secs(50));
         assert_eq!(sink.tend().unwrap(), Taken::Held);
         assert_eq!(sink.close().unwrap(), Taken::Delivered);
         let name = format!("soc-20261123T024737.123Z-000001.{}", format.extension());
         let files = world.files();
         let names: Vec<_> = files.keys().cloned().collect();
-        assert_eq!(names, [name.clone(), format!("{name}.manifest.json")]);
+        assert_eq!((names, world.noted()), (vec![name.clone()], vec![format!("{name}.manifest.json")]));
         assert_eq!(sink.octets_written(), u64::try_from(files[&name].len()).unwrap());
         assert_eq!(sink.close().unwrap(), Taken::Delivered, "what is closed stays closed");
         assert_eq!(world.files(), files);
@@ -119,7 +149,8 @@ fn nothing_is_delivered_before_it_has_its_name() {
 #[test]
 fn the_first_line_and_the_manifest_say_who_and_why_and_the_digest_is_that_of_the_file() {
     let mut world = World::new();
-    world.policy.recipients[0].retention = Some(Duration::from_secs(3600));
+    // So long that it is not over by the clock of the machine.
+    world.policy.recipients[0].retention = Some(Duration::from_secs(3_600_000_000));
     let records = world.records(4097);
     let mut sink = world.sink(Format::JsonLines);
     world.bring(&mut sink, 7, &records[..4097]);
@@ -136,7 +167,7 @@ fn the_first_line_and_the_manifest_say_who_and_why_and_the_digest_is_that_of_the
         "policy": { "name": world.policy.name, "sha256": world.policy.digest },
         "recipient": recipient.name,
         "purpose": recipient.purpose,
-        "retention_seconds": 3600,
+        "retention_seconds": 3_600_000_000_u64,
         "program_tag": "0123456789abcdef",
         "agent_version": env!("CARGO_PKG_VERSION"),
         "fields": Field::ALL,
@@ -160,6 +191,7 @@ fn the_first_line_and_the_manifest_say_who_and_why_and_the_digest_is_that_of_the
         "octets": content.len(),
         "sha256": hexadecimal(&Sha256::digest(&content)),
         "records": 4099,
+        "recovered": false,
         "end": "2026-11-23T02:47:45.123Z",
         "batches": [
             part(7, "2026-11-23T02:47:42.123Z", "2026-11-23T02:47:43.123Z", &records),
@@ -203,7 +235,7 @@ fn a_file_is_closed_in_time_or_when_it_is_full() {
     assert_eq!(full.end().unwrap(), Taken::Held);
     assert_eq!(full.close().unwrap(), Taken::Delivered);
     let files = world.files();
-    let names: Vec<_> = files.keys().filter(|name| name.ends_with("jsonl")).map(String::as_str).collect();
+    let names: Vec<_> = files.keys().map(String::as_str).collect();
     let expected = [
         "full-20261123T024738.123Z-000001.jsonl",
         "full-20261123T024738.123Z-000002.jsonl",
@@ -223,11 +255,13 @@ fn another_policy_is_another_file() {
     let mut sink = world.sink(Format::Parquet);
     assert_eq!(world.bring(&mut sink, 1, &records), Taken::Held);
     world.policy.digest = "0".repeat(64);
-    // The file before was closed, which can only be said when nothing is held any more.
-    assert_eq!(world.bring(&mut sink, 2, &records), Taken::Delivered);
+    // The file before is closed first, which the sender is told before anything else is held.
+    sink.begin(&world.heading(2)).unwrap();
+    assert!(sink.holds_nothing());
     assert_eq!(world.bring(&mut sink, 3, &records), Taken::Held);
+    assert!(!sink.holds_nothing());
     sink.close().unwrap();
-    assert_eq!(world.files().keys().filter(|name| name.ends_with("parquet")).count(), 3);
+    assert_eq!(world.files().keys().filter(|name| name.ends_with("parquet")).count(), 2);
 }
 
 #[test]
@@ -249,7 +283,7 @@ fn no_name_is_used_twice() {
     assert_eq!(files["soc-20261123T024736.123Z-000002.jsonl"], b"not ours");
     let manifest = world.manifest("soc-20261123T024736.123Z-000003.jsonl");
     assert_eq!(manifest["file"], "soc-20261123T024736.123Z-000003.jsonl");
-    assert_eq!(files.len(), 5);
+    assert_eq!((files.len(), world.noted().len()), (3, 2));
 }
 
 #[test]
@@ -259,38 +293,45 @@ fn what_an_earlier_run_did_not_finish_is_removed_and_noted() {
     let mut running = FilesSink::new("other", &FilesConfig::new(world.path().to_owned(), Format::Parquet));
     world.bring(&mut running, 1, &records);
     for (name, content) in [
-        (".soc-20261123T024736.123Z-000001.jsonl.tmp", "{\"half\":"),
-        (".soc-20261123T024736.123Z-000001.jsonl.manifest.json.tmp", ""),
-        // Whole, but for the name of the manifest.
-        ("soc-20261123T024736.123Z-000002.parquet", "1234"),
-        // Of others.
-        (".soc-a-20261123T024736.123Z-000001.jsonl.tmp", ""),
-        (".soc-notes.tmp", ""),
-        ("soc-20261123T024736.123Z-000009.jsonl", "without a manifest"),
+        ("soc-20261123T024736.123Z-000001.jsonl.tmp", "{\"half\":"),
+        ("soc-20261123T024736.123Z-000001.jsonl.manifest.json.tmp", ""),
+        // Of a sink that does not run any more.
+        ("soc-a-20261123T024736.123Z-000001.jsonl.tmp", ""),
+        // Of nobody.
+        ("soc-notes.tmp", ""),
     ] {
-        fs::write(world.path().join(name), content).unwrap();
+        fs::write(world.notes().join(name), content).unwrap();
     }
+    // Whole, but for the name of the manifest.
+    fs::write(world.path().join("soc-20261123T024736.123Z-000002.parquet"), "1234").unwrap();
+    fs::write(world.path().join("soc-20261123T024736.123Z-000009.jsonl"), "without a manifest").unwrap();
     let mut sink = world.sink(Format::JsonLines);
     world.bring(&mut sink, 1, &records);
     sink.close().unwrap();
     let mut manifest = world.manifest("soc-20261123T024736.123Z-000001.jsonl");
     manifest["file"] = "soc-20261123T024736.123Z-000002.parquet".into();
     manifest["octets"] = 4.into();
-    let waiting = world.path().join(".soc-20261123T024736.123Z-000002.parquet.manifest.json.tmp");
+    let waiting = world.notes().join("soc-20261123T024736.123Z-000002.parquet.manifest.json.tmp");
     fs::write(&waiting, manifest.to_string()).unwrap();
     let mut next = world.sink(Format::JsonLines);
     assert!(next.tend_at().unwrap() <= Instant::now());
     next.tend().unwrap();
-    let files = world.files();
-    assert!(!files.contains_key(".soc-20261123T024736.123Z-000001.jsonl.tmp"));
-    assert!(!files.contains_key(".soc-20261123T024736.123Z-000001.jsonl.manifest.json.tmp"));
-    assert!(files.contains_key("soc-20261123T024736.123Z-000002.parquet.manifest.json"));
-    assert!(files.contains_key(".soc-a-20261123T024736.123Z-000001.jsonl.tmp"));
-    assert!(files.contains_key(".soc-notes.tmp"));
-    assert!(files.contains_key("soc-20261123T024736.123Z-000009.jsonl"));
-    let [deletion] = &world.deletions()[..] else { panic!("{:?}", world.deletions()) };
-    assert_eq!(deletion["file"], "soc-20261123T024736.123Z-000001.jsonl");
-    assert_eq!((&deletion["why"], &deletion["octets"]), (&"unfinished".into(), &8.into()));
+    let noted = world.noted();
+    let left: Vec<_> = noted.iter().filter(|name| !name.starts_with("other-")).map(String::as_str).collect();
+    let expected = [
+        "deletions.jsonl",
+        "soc-20261123T024736.123Z-000001.jsonl.manifest.json",
+        "soc-20261123T024736.123Z-000002.parquet.manifest.json",
+        "soc-notes.tmp",
+    ];
+    assert_eq!(left, expected);
+    assert!(world.files().contains_key("soc-20261123T024736.123Z-000009.jsonl"));
+    let mut deleted: Vec<_> = world.deletions().iter().map(|line| line["file"].clone()).collect();
+    deleted.sort_by_key(Value::to_string);
+    let expected = ["soc-20261123T024736.123Z-000001.jsonl", "soc-a-20261123T024736.123Z-000001.jsonl"];
+    assert_eq!(deleted, expected);
+    let deletion = &world.deletions()[0];
+    assert_eq!(deletion["why"], "unfinished");
     // A file that somebody has open is no leftover.
     let mut twin = FilesSink::new("other", &FilesConfig::new(world.path().to_owned(), Format::Parquet));
     twin.tend().unwrap();
@@ -312,36 +353,267 @@ fn files_are_deleted_when_their_time_is_over_and_others_are_not() {
             assert_eq!(sink.close().unwrap(), Taken::Delivered);
         }
     }
-    for file in ["soc-19700101T000000.000Z-000001", "soc-2", "soc-b-19700101T000000.000Z-000001"] {
-        let name = world.files().into_keys().find(|name| name.starts_with(file) && name.ends_with("json"));
-        let path = world.path().join(name.unwrap_or_else(|| panic!("{file}")));
-        let text = fs::read_to_string(&path).unwrap();
-        fs::write(&path, text.replace("\"retention_seconds\": null", "\"retention_seconds\": 60")).unwrap();
+    // `soc-b` does not run any more: its manifests say how long its files may be kept.
+    let first = "soc-19700101T000000.000Z-000001.jsonl";
+    let gone_sink = "soc-b-19700101T000000.000Z-000001.jsonl";
+    let later = world.files().into_keys().find(|name| name.starts_with("soc-2")).unwrap();
+    for file in [first, gone_sink, &later] {
+        world.edit(file, "retention_seconds", 60);
     }
-    let before = world.files();
-    let digest = world.manifest("soc-19700101T000000.000Z-000001.jsonl")["sha256"].clone();
+    let digest = world.manifest(first)["sha256"].clone();
     fs::write(world.path().join("soc-19700101T000000.000Z-000009.jsonl"), "no manifest").unwrap();
     fs::write(world.path().join("soc-19700101T000000.000Z-000008.jsonl"), "another's manifest").unwrap();
-    let foreign = world.path().join("soc-19700101T000000.000Z-000008.jsonl.manifest.json");
-    fs::write(&foreign, &before["soc-b-19700101T000000.000Z-000001.jsonl.manifest.json"]).unwrap();
+    let foreign = world.notes().join("soc-19700101T000000.000Z-000008.jsonl.manifest.json");
+    fs::write(&foreign, world.manifest(gone_sink).to_string()).unwrap();
+    let before = world.files();
     let mut sink = world.sink(Format::JsonLines);
     sink.tend().unwrap();
     let files = world.files();
     let gone: Vec<_> = before.keys().filter(|name| !files.contains_key(*name)).collect();
-    assert_eq!(
-        gone,
-        ["soc-19700101T000000.000Z-000001.jsonl", "soc-19700101T000000.000Z-000001.jsonl.manifest.json"]
-    );
-    assert_eq!(files.len(), before.len() - 2 + 4);
-    let [deletion] = &world.deletions()[..] else { panic!("{:?}", world.deletions()) };
+    assert_eq!(gone, [first, gone_sink]);
+    assert!(!world.noted().iter().any(|name| name.starts_with(first) || name.starts_with(gone_sink)));
+    assert!(foreign.exists());
+    let deletions = world.deletions();
+    assert_eq!(deletions.len(), 2);
+    let deletion = deletions.iter().find(|line| line["file"] == first).unwrap();
     assert_eq!((&deletion["why"], &deletion["sha256"]), (&"retention".into(), &digest));
     assert_eq!((&deletion["sink"], &deletion["records"]), (&"soc".into(), &3.into()));
     assert!(deletion["time"].as_str().unwrap().starts_with("20"), "{deletion}");
+    assert!(deletions.iter().any(|line| line["file"] == gone_sink && line["sink"] == "soc-b"));
     // The next one is looked for in an hour at the latest; the clock may be set.
     assert!(sink.tend_at().unwrap() <= Instant::now() + Duration::from_secs(3600));
-    // A policy that gives less time counts at once, also for what was written under another.
+    assert_eq!(sink.retention_failures(), 0);
+    // A policy that gives less time counts at once, also for what was written under another; but not for files of others.
     world.policy.recipients[0].retention = Some(Duration::from_secs(30));
     world.bring(&mut sink, 3, &[]);
-    assert_eq!(world.files().len(), before.len() - 2 + 4 - 2, "{:?}", world.files().keys());
-    assert_eq!(world.deletions().len(), 2);
+    assert_eq!(world.files().len(), before.len() - 2 - 1, "{:?}", world.files().keys());
+    assert_eq!(world.deletions().len(), 3);
+}
+
+#[test]
+fn what_cannot_be_deleted_stops_nothing_behind_it_and_is_counted() {
+    let mut world = World::new();
+    world.policy.recipients[0].retention = Some(Duration::from_secs(60));
+    let records = world.records(3);
+    let mut sink = world.sink(Format::JsonLines);
+    for number in 1..=6 {
+        // Of records whose time is over, nothing is kept: what is named here waits for the next start.
+        let begin_ms = number * 1000;
+        sink.batch = None;
+        let heading = Heading { begin_ms, end_ms: begin_ms, ..world.heading(number) };
+        sink.begin(&heading).unwrap();
+        sink.take(&records, Fields::ALL).unwrap();
+        assert_eq!(sink.close().unwrap(), Taken::Delivered);
+    }
+    drop(sink);
+    let names: Vec<_> = world.files().into_keys().collect();
+    assert_eq!(names.len(), 6);
+    // A directory and a link have the names of files, and a FIFO, a directory, a link and a long file those of manifests.
+    let outside = tempfile::tempdir().unwrap();
+    fs::remove_file(world.path().join(&names[0])).unwrap();
+    fs::create_dir(world.path().join(&names[0])).unwrap();
+    fs::rename(world.path().join(&names[1]), outside.path().join("moved")).unwrap();
+    symlink(outside.path().join("moved"), world.path().join(&names[1])).unwrap();
+    let odd = |name: &str| world.notes().join(format!("{name}.manifest.json"));
+    let fifo = odd("soc-19700101T000000.000Z-000101.jsonl");
+    mkfifoat(CWD, &fifo, Mode::RWXU).unwrap();
+    fs::create_dir(odd("soc-19700101T000000.000Z-000102.jsonl")).unwrap();
+    symlink("nothing", odd("soc-19700101T000000.000Z-000103.jsonl")).unwrap();
+    let long = fs::File::create(odd("soc-19700101T000000.000Z-000104.jsonl")).unwrap();
+    long.set_len(1 << 40).unwrap();
+    // The same among what was left unfinished.
+    mkfifoat(CWD, world.notes().join("soc-19700101T000000.000Z-000105.jsonl.tmp"), Mode::RWXU).unwrap();
+    let mut next = world.sink(Format::JsonLines);
+    next.tend().unwrap();
+    let left: Vec<_> = world.files().into_keys().collect();
+    assert!(left.is_empty(), "{left:?}");
+    assert!(world.path().join(&names[0]).is_dir() && world.path().join(&names[1]).is_symlink());
+    assert!(outside.path().join("moved").exists());
+    assert_eq!(world.deletions().len(), 4);
+    assert_eq!(next.retention_failures(), 2 + 4 + 1);
+    // It takes records meanwhile, and does not try again at once.
+    world.policy.recipients[0].retention = None;
+    assert_eq!(world.bring(&mut next, 7, &records), Taken::Held);
+    assert_eq!(next.close().unwrap(), Taken::Delivered);
+    assert!(next.tend_at().unwrap() > Instant::now() + Duration::from_secs(30));
+    next.tend().unwrap();
+    assert_eq!(next.retention_failures(), 2 + 4 + 1);
+}
+
+#[test]
+fn a_link_does_not_make_the_sink_write_outside() {
+    let mut world = World::new();
+    let records = world.records(3);
+    let outside = tempfile::tempdir().unwrap();
+    let elsewhere = outside.path().join("elsewhere");
+    fs::write(&elsewhere, "").unwrap();
+    world.policy.recipients[0].retention = Some(Duration::from_secs(60));
+    let mut sink = world.sink(Format::JsonLines);
+    sink.begin(&Heading { begin_ms: 0, end_ms: 0, ..world.heading(1) }).unwrap();
+    sink.take(&records, Fields::ALL).unwrap();
+    sink.close().unwrap();
+    symlink(&elsewhere, world.notes().join("deletions.jsonl")).unwrap();
+    sink.tend().unwrap();
+    assert_eq!(fs::read(&elsewhere).unwrap(), b"");
+    assert_eq!(sink.retention_failures(), 1);
+    // The directory of notes itself.
+    let linked = tempfile::tempdir().unwrap();
+    symlink(outside.path(), linked.path().join(".minimizer")).unwrap();
+    let mut sink = FilesSink::new("soc", &FilesConfig::new(linked.path().to_owned(), Format::JsonLines));
+    let error = sink.begin(&world.heading(1)).unwrap_err();
+    assert_eq!(error.loss, Loss::Unwritable);
+    assert_eq!(fs::read_dir(outside.path()).unwrap().count(), 1);
+}
+
+#[test]
+fn what_an_earlier_version_left_beside_the_files_is_found() {
+    let mut world = World::new();
+    let records = world.records(3);
+    let mut sink = world.sink(Format::JsonLines);
+    world.bring(&mut sink, 1, &records);
+    sink.close().unwrap();
+    let name = "soc-20261123T024736.123Z-000001.jsonl";
+    world.edit(name, "begin", "1970-01-01T00:00:00Z");
+    world.edit(name, "retention_seconds", 60);
+    let mut manifest = world.manifest(name);
+    manifest.as_object_mut().unwrap().remove("recovered");
+    let old = world.path().join(format!("{name}.manifest.json"));
+    fs::remove_dir_all(world.notes()).unwrap();
+    fs::write(&old, manifest.to_string()).unwrap();
+    fs::write(world.path().join("deletions.jsonl"), "{\"earlier\":1}\n").unwrap();
+    fs::write(world.path().join(".soc-20261123T024736.123Z-000002.jsonl.tmp"), "half").unwrap();
+    fs::write(world.path().join(".soc-20261123T024736.123Z-000002.jsonl.manifest.json.tmp"), "").unwrap();
+    let mut next = world.sink(Format::JsonLines);
+    next.tend().unwrap();
+    assert!(world.files().is_empty(), "{:?}", world.files().keys());
+    assert_eq!(world.noted(), ["deletions.jsonl"]);
+    let deletions = world.deletions();
+    assert_eq!(deletions[0]["earlier"], 1);
+    assert_eq!((&deletions[1]["why"], &deletions[2]["why"]), (&"unfinished".into(), &"retention".into()));
+}
+
+#[test]
+fn a_file_is_closed_before_its_retention_is_over() {
+    let mut world = World::new();
+    let records = world.records(3);
+    world.policy.recipients[0].retention = Some(Duration::from_secs(1000));
+    let mut sink = world.sink(Format::JsonLines);
+    sink.config.rotate_every = Duration::from_secs(86_400);
+    let begin_ms = clock::realtime_ms();
+    let heading = Heading { begin_ms, end_ms: begin_ms, ..world.heading(1) };
+    sink.begin(&heading).unwrap();
+    sink.take(&records, Fields::ALL).unwrap();
+    assert_eq!(sink.end().unwrap(), Taken::Held);
+    assert!(sink.tend_at().unwrap() <= Instant::now() + Duration::from_secs(1000));
+    sink.close().unwrap();
+    // A record that comes too late is readable no longer than it may be.
+    let heading = Heading { begin_ms: 1, end_ms: 1, ..heading };
+    sink.begin(&heading).unwrap();
+    sink.take(&records, Fields::ALL).unwrap();
+    assert_eq!(sink.end().unwrap(), Taken::Delivered);
+    assert_eq!((world.files().len(), world.deletions().len()), (1, 1));
+}
+
+#[test]
+fn what_was_whole_of_an_unfinished_file_is_recovered() {
+    for format in [Format::JsonLines, Format::Parquet] {
+        let mut world = World::new();
+        let records = world.records(70_000);
+        let mut sink = world.sink(format);
+        for (number, batch) in (1..).zip(records.chunks(40_000)) {
+            assert_eq!(world.bring(&mut sink, number, batch), Taken::Held);
+        }
+        // Killed: nothing is tidied up.
+        let killed = world.path().join("killed");
+        fs::create_dir(&killed).unwrap();
+        let name = format!("soc-20261123T024736.123Z-000001.{}", format.extension());
+        for (file, mut content) in content(&world.notes()) {
+            // A piece that no line of the journal knows, and a line that is torn.
+            content.extend_from_slice(b"{\"half");
+            fs::write(killed.join(file), content).unwrap();
+        }
+        drop(sink);
+        assert!(world.noted().is_empty(), "what is dropped is no leftover: {:?}", world.noted());
+        for entry in fs::read_dir(&killed).unwrap().map(Result::unwrap) {
+            fs::rename(entry.path(), world.notes().join(entry.file_name())).unwrap();
+        }
+        world.sink(format).tend().unwrap();
+        let manifest = world.manifest(&name);
+        let content = &world.files()[&name];
+        assert_eq!(manifest["sha256"], hexadecimal(&Sha256::digest(content)));
+        assert_eq!((&manifest["octets"], &manifest["recovered"]), (&content.len().into(), &true.into()));
+        // A row group has 65,536 rows, or those of some chunks more.
+        let whole = usize::try_from(manifest["records"].as_u64().unwrap()).unwrap();
+        assert!(whole >= if format == Format::JsonLines { 70_000 } else { 65_536 }, "{format:?}: {whole}");
+        let packets =
+            manifest["batches"].as_array().unwrap().iter().map(|batch| batch["packets"].as_u64().unwrap());
+        let expected = sum(&records[..whole], |record| record.packets);
+        assert_eq!(packets.fold(0, u64::saturating_add), expected);
+        if format == Format::JsonLines {
+            let lines = String::from_utf8(content.clone()).unwrap();
+            for (line, record) in lines.lines().skip(1).zip(&records) {
+                assert_eq!(line, serde_json::to_string(&record.with(Fields::ALL)).unwrap());
+            }
+            assert_eq!(lines.lines().count(), 1 + whole);
+        } else {
+            let file = SerializedFileReader::new(Bytes::from(content.clone())).unwrap();
+            let packets = file.get_row_iter(None).unwrap().map(|row| {
+                let row = row.unwrap();
+                let column = row.get_column_iter().find(|(name, _)| *name == "packetDeltaCount");
+                let (_, Cell::ULong(packets)) = column.unwrap() else { panic!("{row}") };
+                *packets
+            });
+            let packets: Vec<_> = packets.collect();
+            let expected: Vec<_> = records[..whole].iter().map(|record| record.packets).collect();
+            assert!(packets == expected, "{} rows", packets.len());
+            let keys = file.metadata().file_metadata().key_value_metadata().unwrap();
+            assert_eq!(keys[0].key, "minimizer");
+        }
+        assert_eq!(world.noted(), [format!("{name}.manifest.json")]);
+    }
+}
+
+#[test]
+fn a_journal_that_is_ahead_of_its_file_is_not_believed() {
+    let mut world = World::new();
+    let records = world.records(30);
+    let mut sink = world.sink(Format::JsonLines);
+    let name = "soc-20261123T024736.123Z-000001.jsonl";
+    world.bring(&mut sink, 1, &records[..10]);
+    world.bring(&mut sink, 2, &records[10..]);
+    let mut left = content(&world.notes());
+    drop(sink);
+    // The machine failed: the end of the file did not come to the disk.
+    let file = left.get_mut(&format!("{name}.tmp")).unwrap();
+    let end = file.len() - 100;
+    file[end..].fill(0);
+    left.iter().for_each(|(name, content)| fs::write(world.notes().join(name), content).unwrap());
+    world.sink(Format::JsonLines).tend().unwrap();
+    assert_eq!(world.manifest(name)["records"], 10);
+    assert_eq!(world.files()[name].iter().filter(|octet| **octet == b'\n').count(), 11);
+}
+
+#[test]
+fn a_directory_that_is_moved_has_what_was_delivered_and_another_is_made() {
+    for format in [Format::JsonLines, Format::Parquet] {
+        let mut world = World::new();
+        let records = world.records(20);
+        let path = world.path().join("here");
+        let mut sink = FilesSink::new("soc", &FilesConfig::new(path.clone(), format));
+        assert_eq!(world.bring(&mut sink, 1, &records[..10]), Taken::Held);
+        let moved = world.path().join("moved");
+        fs::rename(&path, &moved).unwrap();
+        // The file is finished where it is.
+        assert_eq!(world.bring(&mut sink, 2, &records[10..15]), Taken::Delivered);
+        assert_eq!(content(&moved).len(), 1);
+        assert_eq!(world.bring(&mut sink, 3, &records[15..]), Taken::Held);
+        assert_eq!(sink.close().unwrap(), Taken::Delivered);
+        assert_eq!((content(&moved).len(), content(&path).len()), (1, 1));
+        let of = |folder: &Path| -> u64 {
+            let notes = content(&folder.join(".minimizer"));
+            let manifests = notes.values().map(|text| serde_json::from_slice::<Value>(text).unwrap());
+            manifests.map(|manifest| manifest["records"].as_u64().unwrap()).sum()
+        };
+        assert_eq!((of(&moved), of(&path)), (15, 5), "{format:?}");
+    }
 }
