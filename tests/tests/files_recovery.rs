@@ -15,7 +15,7 @@ use minimizer::records::record::Record;
 use minimizer::sinks::files::{FilesConfig, Format};
 use rand::rngs::ChaCha8Rng;
 use rand::{RngExt as _, SeedableRng as _};
-use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
+use rustix::mount::{MountFlags, UnmountFlags, mount, mount_bind, unmount};
 use serde_json::Value;
 use tests::command::{Agent, minimizer};
 use tests::ipfix::decoded::Decoded;
@@ -338,6 +338,12 @@ fn policy(folder: &Path, retention: &str) -> Result<()> {
     Ok(fs::write(folder.join("policy.toml"), text)?)
 }
 
+/// The accounts of the sinks.
+fn accounts(status: &Value) -> Vec<Value> {
+    let sinks = status["ledger"]["sinks"].as_object().or_else(|| status["sinks"].as_object());
+    sinks.map(|sinks| sinks.values().cloned().collect()).unwrap_or_default()
+}
+
 /// Counts of a file of records, read by DuckDB.
 fn duckdb(pattern: &str) -> Result<(u64, u64)> {
     const RUN: &str = "
@@ -382,8 +388,8 @@ fn what_a_killed_agent_had_written_is_there_after_the_next_start() -> Result<()>
     // The files are never closed; Parquet ends a row group after 65,536 rows or a minute.
     let is_on_disk = |sink: &Value| sink["octets_written"].as_u64() > Some(20_000);
     agent.wait_for(|status| {
-        let sinks = status["ledger"]["sinks"].as_object().or_else(|| status["sinks"].as_object());
-        sinks.is_some_and(|sinks| sinks.len() == 3 && sinks.values().all(is_on_disk))
+        let sinks = accounts(status);
+        sinks.len() == 3 && sinks.iter().all(is_on_disk)
     })?;
     // With SIGKILL.
     drop(agent);
@@ -446,5 +452,60 @@ fn a_file_that_nobody_could_read_in_time_is_refused_at_the_start() -> Result<()>
             "{said}"
         );
     }
+    Ok(())
+}
+
+#[test]
+#[cfg_attr(without_kernel, ignore = "needs root and the kernel program: cargo xtask test")]
+fn a_file_that_cannot_be_deleted_is_told_and_stops_nothing_behind_it() -> Result<()> {
+    let network = Network::new(1, 1500)?;
+    let folder = tempfile::tempdir()?;
+    policy(folder.path(), "retention = \"4 s\"")?;
+    let sinks = [
+        "files = { directory = \"jsonl\", rotate_every = \"1s\" }",
+        "ipfix = { directory = \"ipfix\", rotate_every = \"1s\" }",
+    ];
+    let sinks: String = (0..)
+        .zip(sinks)
+        .map(|(number, sink)| format!("[[sinks]]\nname = \"sink{number}\"\nrecipient = \"soc\"\n{sink}\n"))
+        .collect();
+    let mut command = Command::new(minimizer());
+    command.args(["run", "--config"]).arg(configuration(folder.path(), "policy.toml", &sinks)?);
+    let agent = Agent::start(&mut command)?;
+    let traffic = network.send(0, &Arc::new(Traffic::mixed(1)), None)?;
+    // Each can be read for a while. Then something is mounted over it, so that nobody can remove it.
+    let mut stuck = Vec::new();
+    for directory in ["jsonl", "ipfix"].map(|name| folder.path().join(name)) {
+        let first = || names(&directory).ok().and_then(|names| names.into_iter().find(|name| name != NOTES));
+        agent.wait_for(|_| first().is_some())?;
+        let path = directory.join(first().context("a file")?);
+        mount_bind(&path, &path)?;
+        stuck.push(Tmpfs(path));
+    }
+    let deletions = |folder: &Path| -> usize {
+        let text = fs::read_to_string(folder.join(NOTES).join("deletions.jsonl"));
+        text.map_or(0, |text| text.lines().count())
+    };
+    agent.wait_for(|status| {
+        let sinks = accounts(status);
+        let is_told =
+            |sink: &Value| sink["retention_failures"].as_u64() > Some(0) && sink["failing"].is_null();
+        let goes_on = ["jsonl", "ipfix"].iter().all(|name| deletions(&folder.path().join(name)) > 2);
+        sinks.len() == 2 && sinks.iter().all(is_told) && goes_on
+    })?;
+    let (_, _, metrics) = agent.get("/metrics", "")?;
+    for sink in ["sink0", "sink1"] {
+        let line = format!("minimizer_sink_retention_failures_total{{sink=\"{sink}\"}} ");
+        let value = metrics.lines().find_map(|text| text.strip_prefix(&line)).context(line.clone())?;
+        ensure!(value != "0", "{line}{value}");
+    }
+    ensure!(stuck.iter().all(|stuck| stuck.0.exists()));
+    traffic.finish()?;
+    let (exit, said) = agent.stop()?;
+    ensure!(exit.success(), "{exit}: {said}");
+    let told = said.matches("as its retention is over").count();
+    ensure!(told == 2, "each is told once: {said}");
+    let ledger: Value = serde_json::from_slice(&fs::read(folder.path().join("ledger.json"))?)?;
+    ensure!(ledger["sinks"]["sink1"]["retention_failures"].as_u64() > Some(0), "{ledger:#}");
     Ok(())
 }

@@ -110,6 +110,7 @@ fn fix(error: &io::Error) -> &'static str {
             "let files be smaller with `rotate_octets`; the file system or `ulimit -f` allows no larger one"
         }
         Some(Errno::LOOP) => "a link has that name, and the agent follows none; remove it",
+        Some(Errno::BUSY) => "something is mounted over it; unmount that",
         Some(Errno::ISDIR) => "a directory has the name of a file; remove it",
         Some(Errno::NOTDIR | Errno::EXIST) => "something else has that name; name another `directory`",
         Some(Errno::ROFS) => {
