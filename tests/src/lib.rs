@@ -8,6 +8,7 @@ pub mod clocks;
 pub mod command;
 pub mod drained;
 pub mod expected;
+pub mod files;
 pub mod foreign;
 pub mod fuzz;
 pub mod guest;

@@ -1,6 +1,5 @@
 //! The ledger as a file: first what identifies policy and program, then the counts.
 
-use std::fs::File;
 use std::io::{self, BufWriter, Write as _};
 use std::path::{Path, PathBuf};
 
@@ -11,6 +10,7 @@ use crate::delivery::ledger::Ledger;
 use crate::kernel::program::object_digest;
 use crate::policy::model::Policy;
 use crate::serve::snapshot::Snapshot;
+use crate::support::file_mode;
 
 /// The file cannot be written.
 #[derive(Debug, Error)]
@@ -69,7 +69,7 @@ struct Contents<'ledger> {
 /// When the file cannot be written.
 pub fn write(path: &Path, origin: &LedgerOrigin, ledger: &Ledger) -> Result<(), LedgerFileError> {
     let write = || -> io::Result<()> {
-        let mut file = BufWriter::new(File::create(path)?);
+        let mut file = BufWriter::new(file_mode::create(path)?);
         serde_json::to_writer_pretty(&mut file, &Contents { origin, ledger })?;
         file.write_all(b"\n")?;
         file.flush()

@@ -4,6 +4,7 @@
 pub mod backoff;
 pub mod clock;
 pub mod cpus;
+pub mod file_mode;
 pub mod log;
 pub mod privilege;
 pub mod secret_file;

@@ -14,7 +14,7 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
-use super::mode::{FILE_MODE, FOLDER_MODE};
+use crate::support::file_mode::{FILE_MODE, FOLDER_MODE};
 
 /// Flags with which every file is opened.
 const CAREFUL: OFlags = OFlags::NOFOLLOW.union(OFlags::NONBLOCK).union(OFlags::CLOEXEC).union(OFlags::NOCTTY);

@@ -1,6 +1,4 @@
-//! The modes that docs/FILES.md promises for folders and files, whatever the umask of the agent is.
-//!
-//! The umask only takes bits away, so that nothing is open to more users than promised between making and `chmod`.
+//! Makes the folder of a sink, and those above it.
 
 use std::fs::{DirBuilder, Permissions};
 use std::io;
@@ -8,11 +6,7 @@ use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::Path;
 
 use super::error::FileError;
-
-/// Owner: all; group: list and enter.
-pub(super) const FOLDER_MODE: u32 = 0o750;
-/// Owner: read and write; group: read.
-pub(super) const FILE_MODE: u32 = 0o640;
+use crate::support::file_mode::FOLDER_MODE;
 
 /// Makes a folder and the missing ones above it. Folders that exist keep their modes: they belong to the operator.
 pub(super) fn make_folder(path: &Path) -> Result<(), FileError> {
