@@ -152,20 +152,26 @@ impl Directory {
     pub(super) fn sync(&self) -> io::Result<()> {
         Ok(rustix::fs::fsync(&self.descriptor)?)
     }
-
-    /// Keeps others from claiming or making unfinished files in it until the lock is dropped. Some file systems cannot lock.
-    pub(super) fn lock(&self) -> io::Result<DirectoryLock> {
-        let descriptor = openat(&self.descriptor, ".", DIRECTORY, Mode::empty())?;
-        let is_locked = flock(&descriptor, FlockOperation::LockExclusive).is_ok();
-        Ok(DirectoryLock { _descriptor: descriptor, is_locked })
-    }
 }
 
-/// A lock of a directory.
-pub(super) struct DirectoryLock {
-    _descriptor: OwnedFd,
-    /// Whether the file system can lock.
-    pub(super) is_locked: bool,
+/// Whether a file could be locked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Lock {
+    /// It is locked until it is closed.
+    Taken,
+    /// Somebody else has locked it.
+    Used,
+    /// The file system cannot lock.
+    Unknown,
+}
+
+/// Tries to lock an open file. A file in the making is locked by the agent that writes it.
+pub(super) fn lock(file: &File) -> Lock {
+    match flock(file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Lock::Taken,
+        Err(Errno::WOULDBLOCK) => Lock::Used,
+        Err(_) => Lock::Unknown,
+    }
 }
 
 /// The content of a file of at most so many octets.

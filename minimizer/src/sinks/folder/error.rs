@@ -123,7 +123,9 @@ fn fix(error: &io::Error) -> &'static str {
             "somebody removed or moved it: leave the files to the agent until they have their names"
         }
         // An error of the agent's own checks.
-        None => "only regular files of the agent belong there: remove it",
+        None => {
+            "only the agent's own regular files belong there, and only it locks them: remove what does not"
+        }
         _ => "look for the device's errors in `dmesg`",
     }
 }

@@ -5,11 +5,10 @@ use std::io;
 use std::os::unix::fs::FileExt as _;
 
 use jiff::Timestamp;
-use rustix::fs::{FlockOperation, flock};
-use rustix::io::Errno;
 use sha2::Digest as _;
 use tracing::{info, warn};
 
+use super::directory::{Lock, lock};
 use super::error::FileError;
 use super::footer;
 use super::journal::{self, Recovered};
@@ -150,7 +149,7 @@ fn name_manifest(places: &Places, name: &str) -> Result<Option<Manifest>, FileEr
     };
     let file = places.records.open_file(&manifest.file);
     let path = places.records.path(&manifest.file);
-    if is_used(&file.map_err(FileError::io("open", &path))?) {
+    if lock(&file.map_err(FileError::io("open", &path))?) == Lock::Used {
         return Ok(None);
     }
     info!("sink {}: {} gets its manifest, which was written before", manifest.header.sink, manifest.file);
@@ -164,25 +163,17 @@ fn remove(places: &Places, name: &str) -> Result<(), FileError> {
     places.notes.remove(name).map_err(FileError::io("remove", &places.notes.path(name)))
 }
 
-/// The file, unless a running agent has it open.
+/// The file, locked, unless a running agent has it open.
 fn unused(places: &Places, name: &str, is_own: bool) -> Result<Option<File>, FileError> {
-    let path = places.notes.path(name);
-    let lock = places.notes.lock().map_err(FileError::io("lock", places.notes.own_path()))?;
-    // Where files cannot be locked nobody can tell; two agents must not share the name of a sink anyway.
-    if !lock.is_locked && !is_own {
-        return Ok(None);
-    }
-    match places.notes.edit(name) {
+    let file = match places.notes.edit(name) {
         // Its agent has finished it meanwhile.
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        file => {
-            let file = file.map_err(FileError::io("open", &path))?;
-            Ok(if is_used(&file) { None } else { Some(file) })
-        }
-    }
-}
-
-/// Whether somebody has the file locked; else it is locked from now on.
-fn is_used(file: &File) -> bool {
-    matches!(flock(file, FlockOperation::NonBlockingLockExclusive), Err(Errno::WOULDBLOCK))
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        file => file.map_err(FileError::io("open", &places.notes.path(name)))?,
+    };
+    Ok(match lock(&file) {
+        Lock::Taken => Some(file),
+        Lock::Used => None,
+        // Where files cannot be locked nobody can tell; two agents must not share the name of a sink anyway.
+        Lock::Unknown => is_own.then_some(file),
+    })
 }

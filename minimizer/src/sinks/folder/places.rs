@@ -1,13 +1,11 @@
 //! The two directories of a sink: the one that it is given, where readers find whole files and nothing else, and one in it
 //! whose name begins with a dot, where everything else is.
 
-use std::fs::File;
 use std::path::Path;
 
-use rustix::fs::{FlockOperation, flock};
 use tracing::info;
 
-use super::directory::Directory;
+use super::directory::{Directory, Lock, lock};
 use super::error::FileError;
 use super::mode::make_folder;
 use super::name;
@@ -65,7 +63,7 @@ impl Places {
                     continue;
                 };
                 let is_used = || match suffix {
-                    "" => self.records.open_file(old).map_or(true, |file| is_locked(&file)),
+                    "" => self.records.open_file(old).map_or(true, |file| lock(&file) == Lock::Used),
                     _ => !matches!(self.records.look(&format!(".{}", name::unfinished(data))), Ok(None)),
                 };
                 if !is_used() {
@@ -79,9 +77,4 @@ impl Places {
         }
         Ok(())
     }
-}
-
-/// Whether somebody else has a lock on the file.
-fn is_locked(file: &File) -> bool {
-    matches!(flock(file, FlockOperation::NonBlockingLockShared), Err(rustix::io::Errno::WOULDBLOCK))
 }

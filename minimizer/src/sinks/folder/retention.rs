@@ -5,13 +5,12 @@ use std::os::unix::fs::FileExt as _;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
-use rustix::fs::{FileType, FlockOperation, flock};
-use rustix::io::Errno;
+use rustix::fs::FileType;
 use serde::Serialize;
 use tracing::warn;
 
 use super::TRY_AGAIN;
-use super::directory::irregular;
+use super::directory::{Lock, irregular, lock};
 use super::error::FileError;
 use super::manifest::{Header, Manifest};
 use super::name;
@@ -55,6 +54,9 @@ struct Kept {
 struct Failure {
     /// It is not tried before this moment.
     rest_until: Option<Instant>,
+    /// Whether somebody had the manifest locked: another sink of the directory that deletes the file, or anybody.
+    is_busy: bool,
+    is_told: bool,
 }
 
 /// Why a file was deleted.
@@ -92,9 +94,15 @@ impl Failure {
         self.rest_until.is_some_and(|until| Instant::now() < until)
     }
 
+    /// Waits for another sink, which is at it.
+    fn wait(&mut self) {
+        self.is_busy = true;
+        self.rest_until = Some(Instant::now() + TRY_AGAIN);
+    }
+
     /// Notes a failure, and tells the first one.
     fn tell(&mut self, sink: &str, error: &FileError) {
-        if self.rest_until.is_none() {
+        if !std::mem::replace(&mut self.is_told, true) {
             warn!(
                 "sink {sink}: {error}; other files are not affected, and this one is tried again each minute"
             );
@@ -174,7 +182,14 @@ impl Retention {
         for position in over {
             match delete(places, &self.kept[position].file) {
                 // Positions are visited from the last one on, so that this moves none that is still to come.
-                Ok(()) => drop(self.kept.swap_remove(position)),
+                Ok(true) => drop(self.kept.swap_remove(position)),
+                Ok(false) if !self.kept[position].failure.is_busy => self.kept[position].failure.wait(),
+                Ok(false) => {
+                    self.failures += 1;
+                    let path = places.notes.path(&name::manifest(&self.kept[position].file));
+                    let busy = io::Error::other("somebody has locked it");
+                    self.kept[position].failure.tell(&self.sink, &FileError::io("take over", &path)(busy));
+                }
                 Err(error) => {
                     self.failures += 1;
                     self.kept[position].failure.tell(&self.sink, &error);
@@ -222,23 +237,23 @@ impl Retention {
     }
 }
 
-/// Deletes a file whose time is over, notes it, and deletes its manifest.
-fn delete(places: &Places, file: &str) -> Result<(), FileError> {
+/// Deletes a file whose time is over, notes it, and deletes its manifest. Returns whether nothing is left to do: somebody else may
+/// have the manifest locked.
+fn delete(places: &Places, file: &str) -> Result<bool, FileError> {
     let manifest_name = name::manifest(file);
     let (path, manifest_path) = (places.records.path(file), places.notes.path(&manifest_name));
     let read = FileError::io("read", &manifest_path);
     let open = match places.notes.open_file(&manifest_name) {
         // Whoever takes the manifest away takes the file over.
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(true),
         open => open.map_err(FileError::io("open", &manifest_path))?,
     };
-    if matches!(flock(&open, FlockOperation::NonBlockingLockExclusive), Err(Errno::WOULDBLOCK)) {
-        // Another sink of the directory is at it.
-        return Ok(());
+    if lock(&open) == Lock::Used {
+        return Ok(false);
     }
-    let Some(manifest) = Manifest::read(&open).map_err(read)? else { return Ok(()) };
+    let Some(manifest) = Manifest::read(&open).map_err(read)? else { return Ok(true) };
     if !places.notes.leads_to(&manifest_name, &open).map_err(FileError::io("look at", &manifest_path))? {
-        return Ok(());
+        return Ok(true);
     }
     let failed = || FileError::io("delete, as its retention is over,", &path);
     let why = match places.records.look(file).map_err(failed())? {
@@ -260,7 +275,8 @@ fn delete(places: &Places, file: &str) -> Result<(), FileError> {
     };
     note(places, &deletion)?;
     // The manifest goes last: as long as it is there, the next start finishes the deletion.
-    places.notes.remove(&manifest_name).map_err(FileError::io("delete", &manifest_path))
+    places.notes.remove(&manifest_name).map_err(FileError::io("delete", &manifest_path))?;
+    Ok(true)
 }
 
 /// Appends a line to the list of deletions.

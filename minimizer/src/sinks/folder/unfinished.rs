@@ -9,10 +9,11 @@ use std::os::unix::fs::FileExt as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use rustix::fs::{FallocateFlags, FlockOperation, fallocate, flock};
+use rustix::fs::{FallocateFlags, fallocate};
 use rustix::io::Errno;
 use sha2::{Digest as _, Sha256};
 
+use super::directory::{Lock, lock};
 use super::error::FileError;
 use super::manifest::Manifest;
 use super::name::{self, Encoding};
@@ -56,8 +57,6 @@ impl Unfinished {
         sequence: &mut u64,
         encoding: Encoding,
     ) -> Result<Self, FileError> {
-        // Until its own lock says so, another sink would take the file for a leftover.
-        let lock = places.notes.lock().map_err(FileError::io("lock", places.notes.own_path()))?;
         loop {
             *sequence += 1;
             let name = name::data(sink, begin_ms, *sequence, encoding);
@@ -70,13 +69,17 @@ impl Unfinished {
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
                 file => file.map_err(FileError::io("create", &places.notes.path(&temporary)))?,
             };
-            // The lock tells a later start that this file is no leftover. Some file systems cannot lock: no error.
-            flock(&file, FlockOperation::NonBlockingLockExclusive).ok();
+            // The lock tells others that this file is no leftover. One that another sink took for a leftover before is left to
+            // it. Some file systems cannot lock: no error.
+            let is_used = lock(&file) == Lock::Used;
+            let leads = places.notes.leads_to(&temporary, &file);
+            if is_used || !leads.map_err(FileError::io("look at", &places.notes.path(&temporary)))? {
+                continue;
+            }
             let manifest = places.notes.create(&manifest_temporary).map_err(|error| {
                 places.notes.remove(&temporary).ok();
                 FileError::io("create", &places.notes.path(&manifest_temporary))(error)
             })?;
-            drop(lock);
             return Ok(Self {
                 places: Arc::clone(places),
                 name,

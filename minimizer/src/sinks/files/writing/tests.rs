@@ -365,6 +365,9 @@ fn what_cannot_be_deleted_stops_nothing_behind_it_and_is_counted() {
     mkfifoat(CWD, &fifo, Mode::RWXU).unwrap();
     fs::create_dir(odd("soc-19700101T000000.000Z-000102.jsonl")).unwrap();
     symlink("nothing", odd("soc-19700101T000000.000Z-000103.jsonl")).unwrap();
+    // Somebody who may read it has locked the manifest of a file: the sink comes back for it.
+    let locked = fs::File::open(odd(&names[2])).unwrap();
+    locked.lock().unwrap();
     let long = fs::File::create(odd("soc-19700101T000000.000Z-000104.jsonl")).unwrap();
     long.set_len(1 << 40).unwrap();
     // The same among what was left unfinished.
@@ -372,10 +375,10 @@ fn what_cannot_be_deleted_stops_nothing_behind_it_and_is_counted() {
     let mut next = world.sink(Format::JsonLines);
     next.tend().unwrap();
     let left: Vec<_> = world.files().into_keys().collect();
-    assert!(left.is_empty(), "{left:?}");
+    assert_eq!(left, [names[2].clone()]);
     assert!(world.path().join(&names[0]).is_dir() && world.path().join(&names[1]).is_symlink());
     assert!(outside.path().join("moved").exists());
-    assert_eq!(world.deletions().len(), 4);
+    assert_eq!(world.deletions().len(), 3);
     assert_eq!(next.retention_failures(), 2 + 4 + 1);
     // It takes records meanwhile, and does not try again at once.
     world.policy.recipients[0].retention = None;
