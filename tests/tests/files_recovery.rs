@@ -211,3 +211,36 @@ fn a_file_that_cannot_be_deleted_is_told_and_stops_nothing_behind_it() -> Result
     ensure!(ledger["sinks"]["sink1"]["retention_failures"].as_u64() > Some(0), "{ledger:#}");
     Ok(())
 }
+
+#[test]
+#[cfg_attr(without_kernel, ignore = "needs root and the kernel program: cargo xtask test")]
+fn files_of_a_sink_that_was_removed_are_deleted_when_their_time_is_over() -> Result<()> {
+    let network = Network::new(1, 1500)?;
+    let folder = tempfile::tempdir()?;
+    fs::create_dir(folder.path().join("state"))?;
+    policy(folder.path(), "retention = \"4 s\"")?;
+    let run = |directory: &str| -> Result<Agent> {
+        let sinks = format!(
+            "state_directory = \"state\"\n[[sinks]]\nname = \"{directory}\"\nrecipient = \"soc\"\n\
+             files = {{ directory = \"{directory}\", rotate_every = \"1s\" }}\n"
+        );
+        let mut command = Command::new(minimizer());
+        command.args(["run", "--config"]).arg(configuration(folder.path(), "policy.toml", &sinks)?);
+        Agent::start(&mut command)
+    };
+    let former = folder.path().join("former");
+    let agent = run("former")?;
+    let traffic = network.send(0, &Arc::new(Traffic::mixed(1)), None)?;
+    agent.wait_for(|_| manifests(&former).is_ok_and(|manifests| !manifests.is_empty()))?;
+    traffic.finish()?;
+    // Its last files are named when it ends, and nobody is there when their time is over.
+    agent.stop()?;
+    ensure!(!manifests(&former)?.is_empty());
+    let agent = run("present")?;
+    agent.wait_for(|_| names(&former).is_ok_and(|names| names == [NOTES]))?;
+    agent.stop()?;
+    ensure!(names(&former.join(NOTES))? == ["deletions.jsonl"], "{:?}", names(&former.join(NOTES))?);
+    let listed = fs::read_to_string(folder.path().join("state/sink-directories.json"))?;
+    ensure!(listed.contains("former") && listed.contains("present"), "{listed}");
+    Ok(())
+}

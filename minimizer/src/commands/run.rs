@@ -138,7 +138,9 @@ pub fn run(args: &cli::Run) -> Result<(), RunError> {
     // Caught before anything is attached: from here on, a signal always ends with a last drain.
     let signals = Caught::stop_signals().map_err(RunError::Signals)?;
     let reload_signal = Caught::new(&[SIGHUP]).map_err(RunError::Signals)?;
-    let senders = Senders::start(&settings.sinks, &accounting, &published).map_err(RunError::Senders)?;
+    let state = time_mark::directory(settings.state_directory.as_deref());
+    let senders = Senders::start(&settings.sinks, &accounting, &published, state.as_deref())
+        .map_err(RunError::Senders)?;
     let agent = Agent::start(program, keyring, options, accounting.clone(), mark, move |progress| {
         observed.progressed(progress)
     })?;

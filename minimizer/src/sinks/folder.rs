@@ -32,6 +32,18 @@ use retention::Retention;
 /// Time until something is tried again that could not be deleted, read or completed.
 const TRY_AGAIN: Duration = Duration::from_secs(60);
 
+/// Whether a sink has written files to this directory, and notes of them are still there.
+pub(super) fn is_used(directory: &Path) -> bool {
+    directory.join(name::NOTES).is_dir()
+}
+
+/// A directory that belonged to a sink which is not there any more.
+struct Former {
+    path: PathBuf,
+    places: Option<Places>,
+    retention: Retention,
+}
+
 /// The files of one sink in its folder.
 pub(super) struct Folder {
     path: PathBuf,
@@ -39,6 +51,8 @@ pub(super) struct Folder {
     /// Its directories, once they are open.
     places: Option<Arc<Places>>,
     retention: Retention,
+    /// Directories of sinks that are not there any more.
+    former: Vec<Former>,
     /// Whether the manifests of earlier runs were listed.
     is_searched: bool,
     /// Whether unfinished files of earlier runs were dealt with.
@@ -61,6 +75,7 @@ impl Folder {
             sink: sink.to_owned(),
             places: None,
             retention: Retention::new(sink.to_owned()),
+            former: Vec::new(),
             is_searched: false,
             is_cleared: false,
             rest_until: None,
@@ -68,6 +83,16 @@ impl Folder {
             failures: 0,
             sequence: 0,
         }
+    }
+
+    /// Deletes the files of these directories too, when their manifests say so.
+    pub(super) fn adopt(&mut self, former: Vec<PathBuf>) {
+        let retention = || Retention::new(self.sink.clone());
+        self.former.extend(former.into_iter().map(|path| Former {
+            path,
+            places: None,
+            retention: retention(),
+        }));
     }
 
     /// Its directories: opened, and made where they are missing. When somebody moved or removed them, others are opened.
@@ -105,8 +130,33 @@ impl Folder {
         if !self.is_searched {
             self.retention.search(&places)?;
             self.is_searched = true;
+            self.search_former();
         }
         Ok(())
+    }
+
+    /// Deals with what sinks left behind that are not there any more. What cannot be searched now is searched by the next run.
+    fn search_former(&mut self) {
+        for former in self.former.iter_mut().filter(|former| former.places.is_none()) {
+            let search = |retention: &mut Retention| {
+                let places = Places::open_existing(&former.path)?;
+                places.adopt()?;
+                let cleared = leftovers::clear(&places, &self.sink, None)?;
+                retention.search(&places)?;
+                Ok::<_, FileError>((places, cleared.failures))
+            };
+            let failures = match search(&mut former.retention) {
+                Ok((places, failures)) => {
+                    former.places = Some(places);
+                    failures
+                }
+                Err(error) => vec![error],
+            };
+            for error in failures {
+                self.failures += 1;
+                warn!("sink {}: {error}; it is tried again at the next start", self.sink);
+            }
+        }
     }
 
     /// Whether [`Self::search`] has something to do.
@@ -132,7 +182,8 @@ impl Folder {
     /// When a file's time is over, or has to be looked up.
     pub(super) fn next(&self) -> Option<Instant> {
         let again = self.rest_until.filter(|_| !self.is_cleared);
-        again.into_iter().chain(self.retention.next()).min()
+        let former = self.former.iter().filter_map(|former| former.retention.next());
+        again.into_iter().chain(self.retention.next()).chain(former).min()
     }
 
     /// Deletes files whose time is over, for a bounded time. What cannot be deleted is counted.
@@ -140,10 +191,16 @@ impl Folder {
         if let Some(places) = &self.places {
             self.retention.work(places);
         }
+        for Former { places, retention, .. } in &mut self.former {
+            if let Some(places) = places {
+                retention.work(places);
+            }
+        }
     }
 
     /// How often a file could not be deleted, its manifest not be read, or what was left behind not be dealt with.
-    pub(super) const fn retention_failures(&self) -> u64 {
-        self.failures + self.retention.failures()
+    pub(super) fn retention_failures(&self) -> u64 {
+        let former = self.former.iter().map(|former| former.retention.failures());
+        self.failures + self.retention.failures() + former.sum::<u64>()
     }
 }

@@ -1,11 +1,13 @@
 //! The sinks of a running agent: their queues and the threads that send.
 
 use std::io;
+use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use thiserror::Error;
+use tracing::warn;
 
 use crate::delivery::accounting::Accounting;
 use crate::delivery::ending::Ending;
@@ -15,6 +17,7 @@ use crate::policy::model::Policy;
 use crate::records::terms::NoRecipient;
 use crate::serve::snapshot::Published;
 use crate::sinks::config::SinkConfig;
+use crate::sinks::former;
 
 /// The policy does not fit a sink.
 #[derive(Debug, Error)]
@@ -85,18 +88,36 @@ pub struct Senders {
 }
 
 impl Senders {
-    /// Starts a sender for each sink. The sinks' queues come first in the accounting.
+    /// Starts a sender for each sink. The sinks' queues come first in the accounting. `state` is the state directory, which
+    /// remembers where sinks wrote files.
     ///
     /// # Errors
     /// When a thread cannot be started.
-    pub fn start(sinks: &[SinkConfig], accounting: &Accounting, published: &Published) -> io::Result<Self> {
+    pub fn start(
+        sinks: &[SinkConfig],
+        accounting: &Accounting,
+        published: &Published,
+        state: Option<&Path>,
+    ) -> io::Result<Self> {
+        let directories: Vec<&Path> = sinks.iter().filter_map(SinkConfig::directory).collect();
+        let mut former = former::directories(state, &directories);
+        if directories.is_empty() {
+            for directory in former.drain(..) {
+                warn!(
+                    "{}: no sink writes files any more, so that nobody deletes those here when their retention is over; \
+                     delete them, or give a sink a `directory`",
+                    directory.display()
+                );
+            }
+        }
         let ending = Ending::default();
         let mut senders =
             Self { accounting: accounting.clone(), ending: ending.clone(), threads: Vec::new() };
         for (sink, queue) in sinks.iter().zip(accounting.queues()) {
             let (told, published) = (accounting.clone(), published.clone());
             let tell = move || published.settled(&told.ledger());
-            let (queue, sink, name) = (Arc::clone(queue), sink.sink(), &sink.name);
+            let former = if sink.directory().is_some() { std::mem::take(&mut former) } else { Vec::new() };
+            let (queue, sink, name) = (Arc::clone(queue), sink.sink(former), &sink.name);
             let sender = Sender::new(name, accounting.clone(), queue, sink, ending.clone(), tell);
             senders.threads.push(sender.start()?);
         }

@@ -1,5 +1,6 @@
 //! Decides which records go into which file, and when a file is closed.
 
+use std::path::PathBuf;
 use std::time::Instant;
 
 use super::FilesConfig;
@@ -37,6 +38,12 @@ impl FilesSink {
             has_delivered: false,
             octets_written: 0,
         }
+    }
+
+    /// The same, which also deletes the files of these directories.
+    pub(super) fn adopting(mut self, former: Vec<PathBuf>) -> Self {
+        self.folder.adopt(former);
+        self
     }
 
     /// Does what could not be done before.

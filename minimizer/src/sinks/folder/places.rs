@@ -23,6 +23,11 @@ impl Places {
     /// Opens both, and makes what is missing.
     pub(super) fn open(path: &Path) -> Result<Self, FileError> {
         make_folder(path)?;
+        Self::open_existing(path)
+    }
+
+    /// Opens both, where they are.
+    pub(super) fn open_existing(path: &Path) -> Result<Self, FileError> {
         let records = Directory::open(path).map_err(FileError::io("open", path))?;
         let notes = records.make(name::NOTES).map_err(FileError::io("open", &records.path(name::NOTES)))?;
         Ok(Self { records, notes })

@@ -1,6 +1,6 @@
 //! Files of messages (RFC 5655): each is a session of its own, and records count as delivered when the disk has them.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::carrier::{Carrier, Retirement};
@@ -41,6 +41,12 @@ impl Files {
             is_safe: true,
             octets_written: 0,
         }
+    }
+
+    /// The same, which also deletes the files of these directories.
+    pub(super) fn adopting(mut self, former: Vec<PathBuf>) -> Self {
+        self.folder.adopt(former);
+        self
     }
 
     fn is_due(&self) -> bool {
