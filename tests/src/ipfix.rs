@@ -24,7 +24,8 @@ pub const START_MS: u64 = 1_790_000_000_000;
 /// What stands over batches.
 pub struct Offer {
     policy: Policy,
-    interfaces: Vec<Interface>,
+    /// The interfaces that are watched.
+    pub interfaces: Vec<Interface>,
     /// Number of the last batch.
     pub number: u64,
 }

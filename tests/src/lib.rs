@@ -9,6 +9,7 @@ pub mod command;
 pub mod drained;
 pub mod expected;
 pub mod far;
+pub mod files;
 pub mod foreign;
 pub mod frozen;
 pub mod fuzz;

@@ -77,7 +77,8 @@ fn manifests(folder: &Path) -> Result<BTreeMap<String, Value>> {
     let mut manifests = BTreeMap::new();
     for name in names(folder)? {
         if name.ends_with(".jsonl") || name.ends_with(".parquet") {
-            let text = fs::read(folder.join(format!("{name}.manifest.json"))).context(name.clone())?;
+            let path = folder.join(format!(".minimizer/{name}.manifest.json"));
+            let text = fs::read(path).context(name.clone())?;
             manifests.insert(name, serde_json::from_slice(&text)?);
         }
     }
@@ -87,6 +88,11 @@ fn manifests(folder: &Path) -> Result<BTreeMap<String, Value>> {
 fn names(folder: &Path) -> Result<Vec<String>> {
     let entries = fs::read_dir(folder)?;
     entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect()
+}
+
+/// Whether something in the folder is not whole.
+fn unfinished(folder: &Path) -> Result<bool> {
+    Ok(names(&folder.join(".minimizer"))?.iter().any(|name| name.ends_with(".tmp")))
 }
 
 fn sha256(path: &Path) -> Result<String> {
@@ -200,7 +206,7 @@ fn a_full_disk_costs_nothing_that_was_taken_and_is_gone_on_with() -> Result<()> 
             ensure!(Sums::of_files(&disk.0)? == taken, "{format:?}");
         }
         ensure!(sender.sink.close()? == Taken::Delivered);
-        ensure!(!names(&disk.0)?.iter().any(|name| name.starts_with('.')), "{:?}", names(&disk.0)?);
+        ensure!(!unfinished(&disk.0)?, "{:?}", names(&disk.0.join(".minimizer"))?);
         fs::remove_file(&ballast)?;
         let batch = records(8, 3000);
         let (count, last, error) = sender.bring(&batch);
@@ -352,7 +358,7 @@ fn the_agent_writes_what_its_ledger_has() -> Result<()> {
         }
         let octets: u64 = manifests.values().filter_map(|manifest| manifest["octets"].as_u64()).sum();
         ensure!(ledger["sinks"][name]["octets_written"] == octets, "{name}: {octets} {ledger:#}");
-        ensure!(names(&directory)?.iter().all(|name| !name.starts_with('.')), "all is whole");
+        ensure!(!unfinished(&directory)?, "all is whole");
     }
     Ok(())
 }

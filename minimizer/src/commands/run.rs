@@ -42,7 +42,7 @@ use crate::support::privilege::{self, PrivilegeError, Task};
 use crate::support::refusal::{Asked, told};
 use ended::Ended;
 use reload::Reload;
-use sinks::{Senders, UnknownRecipient};
+use sinks::{Senders, UnfitPolicy};
 use watchdog::Watchdog;
 
 /// Why `run` does not start, or why it ended.
@@ -84,9 +84,9 @@ pub enum RunError {
     /// The web server does not start.
     #[error("cannot start the web server: {}", told(Asked::Thread, .0))]
     Server(#[source] io::Error),
-    /// The policy lacks the recipient of a sink.
+    /// The policy does not fit a sink.
     #[error(transparent)]
-    Sink(#[from] UnknownRecipient),
+    Sink(#[from] UnfitPolicy),
     /// The senders do not start.
     #[error("cannot start the threads of the sinks: {}", told(Asked::Thread, .0))]
     Senders(#[source] io::Error),
@@ -138,8 +138,9 @@ pub fn run(args: &cli::Run) -> Result<(), RunError> {
         interval: settings.interval,
     };
     let printed_lane = settings.output.map(|_| stdout::queue(choice.recipient()));
-    let accounting =
-        Accounting::new(sinks::queues(&settings.sinks).into_iter().chain(printed_lane.clone()).collect());
+    let accounting = Accounting::new(
+        sinks::queues(&settings.sinks, settings.interval).into_iter().chain(printed_lane.clone()).collect(),
+    );
     sinks::check(&accounting, &compiled.policy)?;
     let published = Published::new(Snapshot::starting(&mut program, &options)?);
     let ledger_file = settings.ledger.as_deref();
@@ -159,7 +160,9 @@ pub fn run(args: &cli::Run) -> Result<(), RunError> {
     // Caught before anything is attached: from here on, a signal always ends with a last drain.
     let signals = Caught::stop_signals().map_err(RunError::Signals)?;
     let reload_signal = Caught::new(&[SIGHUP]).map_err(RunError::Signals)?;
-    let senders = Senders::start(&settings.sinks, &accounting, &published).map_err(RunError::Senders)?;
+    let state = time_mark::directory(settings.state_directory.as_deref());
+    let senders = Senders::start(&settings.sinks, &accounting, &published, state.as_deref())
+        .map_err(RunError::Senders)?;
     let _watchdog = Watchdog::start(accounting.clone(), published.clone()).map_err(RunError::Threads)?;
     let (observed, due) = (published.clone(), ledger_file.as_ref().map(LedgerWriter::due));
     let agent = Agent::start(program, keyring, options, accounting.clone(), mark, move |progress| {

@@ -83,6 +83,9 @@ pub struct Account {
     /// Whether it works, as far as the agent knows.
     #[serde(default)]
     pub state: SinkState,
+    /// How often it could not delete a file although the retention of the file was over.
+    #[serde(default)]
+    pub retention_failures: u64,
     /// Why it does not work at the moment; absent when it is not known to fail.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub failing: Option<Failing>,

@@ -21,6 +21,8 @@ const CALL_LIMIT: Duration = Duration::from_secs(10);
 /// Batches on their way to one sink: the drain appends them, and one sender takes them.
 pub struct Queue {
     recipient: Option<String>,
+    /// How old a record can be before the sink lets anybody read it.
+    unreadable_for: Option<Duration>,
     state: Mutex<State>,
     changed: Condvar,
 }
@@ -71,7 +73,20 @@ impl Queue {
             hands: Hands::default(),
         };
         let recipient = recipient.map(str::to_owned);
-        Self { recipient, state: Mutex::new(state), changed: Condvar::new() }
+        Self { recipient, unreadable_for: None, state: Mutex::new(state), changed: Condvar::new() }
+    }
+
+    /// Notes how old a record can be before the sink lets anybody read it.
+    #[must_use]
+    pub const fn unreadable_for(mut self, age: Option<Duration>) -> Self {
+        self.unreadable_for = age;
+        self
+    }
+
+    /// How old a record can be before the sink lets anybody read it; `None` where it does not wait.
+    #[must_use]
+    pub const fn readable_from(&self) -> Option<Duration> {
+        self.unreadable_for
     }
 
     /// Whose records go this way; `None` for the first recipient of the policy.

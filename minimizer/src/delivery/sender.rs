@@ -184,6 +184,9 @@ impl Sender {
 
     fn try_to_bring(&mut self, progress: &mut BatchProgress<'_>) -> Result<(), SinkError> {
         self.call(|sink| sink.begin(&progress.heading))?;
+        if self.sink.holds_nothing() {
+            self.delivered(Some(progress));
+        }
         while progress.next < progress.len() {
             let offered = &progress.offered;
             let view = offered.view;
@@ -261,7 +264,10 @@ impl Sender {
         self.accounting.enter(self.queue.lose_held(loss));
     }
 
-    fn failed(&mut self, error: &SinkError, current: Option<&mut BatchProgress<'_>>) {
+    fn failed(&mut self, error: &SinkError, mut current: Option<&mut BatchProgress<'_>>) {
+        if !error.held_is_lost && self.sink.holds_nothing() {
+            self.delivered(current.as_deref_mut());
+        }
         if self.queue.failed(error) {
             warn!("sink {}: {error}; tried again, longer apart each time", self.name);
         }
@@ -300,8 +306,11 @@ impl Sender {
     }
 
     fn tell(&self) {
-        let octets = self.sink.octets_written();
-        self.queue.enter(|account| account.octets_written = octets);
+        let (octets, failures) = (self.sink.octets_written(), self.sink.retention_failures());
+        self.queue.enter(|account| {
+            account.octets_written = octets;
+            account.retention_failures = failures;
+        });
         (self.changed)();
     }
 }

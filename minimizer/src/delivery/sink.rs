@@ -140,6 +140,17 @@ pub trait Sink: Send {
         true
     }
 
+    /// Whether it holds nothing any more of all that it took: a call that returns no [`Taken`], or fails, may have delivered what
+    /// earlier ones took. `false` where it cannot tell.
+    fn holds_nothing(&self) -> bool {
+        false
+    }
+
     /// Octets that it has sent or written since the start.
     fn octets_written(&self) -> u64;
+
+    /// How often it could not delete a file although the retention of the file was over.
+    fn retention_failures(&self) -> u64 {
+        0
+    }
 }

@@ -1,14 +1,12 @@
 //! The ledger as a file: first what identifies policy and program, then the counts.
 
-use std::fs::{self, File, OpenOptions, Permissions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufWriter, Write as _};
-use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use rustix::fs::OFlags;
 use serde::Serialize;
 use thiserror::Error;
 use tracing::{info, warn};
@@ -17,10 +15,8 @@ use crate::delivery::ledger::Ledger;
 use crate::kernel::program::object_digest;
 use crate::policy::model::Policy;
 use crate::serve::snapshot::{Published, Snapshot};
-use crate::support::{limited, panics};
+use crate::support::{file_mode, limited, panics};
 
-/// Owner: read and write; group: read. The counts by indicator are nobody else's business.
-const MODE: u32 = 0o640;
 /// Shortest time between two ledgers.
 const PAUSE: Duration = Duration::from_secs(1);
 /// Longest wait for the first and for the last ledger.
@@ -125,14 +121,8 @@ impl LedgerFile {
     }
 
     fn replace(&self, new: &Path, origin: &LedgerOrigin, ledger: &Ledger) -> io::Result<()> {
-        let open = |path: &Path| {
-            let mut options = OpenOptions::new();
-            options.write(true).create(true).truncate(true).mode(MODE);
-            let file = options.custom_flags(OFlags::NOFOLLOW.bits().cast_signed()).open(path)?;
-            file.set_permissions(Permissions::from_mode(MODE))?;
-            Ok(file)
-        };
-        let replaced = fill(open(new), origin, ledger).and_then(|()| fs::rename(new, &self.path));
+        let replaced =
+            fill(file_mode::create(new), origin, ledger).and_then(|()| fs::rename(new, &self.path));
         let Err(error) = replaced else { return Ok(()) };
         // It is missing if it could not be made.
         let _missing = fs::remove_file(new);
@@ -141,7 +131,7 @@ impl LedgerFile {
             io::ErrorKind::PermissionDenied | io::ErrorKind::ResourceBusy | io::ErrorKind::CrossesDevices
                 if self.path.is_file() =>
             {
-                fill(open(&self.path), origin, ledger)
+                fill(file_mode::create(&self.path), origin, ledger)
             }
             _ => Err(error),
         }

@@ -1,7 +1,8 @@
 //! The sinks of agent.toml: their names, whose records they get, and how much may wait for them.
 
 use std::collections::BTreeSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -90,12 +91,33 @@ impl SinkConfig {
         }
     }
 
-    /// The sink. It connects, or opens files, when its first batch comes.
+    /// Time after which it closes a file, and lets others read it; `None` for a sink without files.
     #[must_use]
-    pub fn sink(&self) -> Box<dyn Sink> {
+    pub const fn rotate_every(&self) -> Option<Duration> {
         match &self.kind {
-            SinkKind::Ipfix(config) => config.sink(&self.name),
-            SinkKind::Files(config) => config.sink(&self.name),
+            SinkKind::Ipfix(config) => config.rotate_every(),
+            SinkKind::Files(config) => Some(config.rotate_every),
+            SinkKind::Kafka(_) => None,
+        }
+    }
+
+    /// Where it writes files; `None` for a sink without files.
+    #[must_use]
+    pub fn directory(&self) -> Option<&Path> {
+        match &self.kind {
+            SinkKind::Ipfix(config) => config.directory(),
+            SinkKind::Files(config) => Some(&config.directory),
+            SinkKind::Kafka(_) => None,
+        }
+    }
+
+    /// The sink. It connects, or opens files, when its first batch comes. A sink of files also deletes the files of `former`
+    /// directories, which other sinks had before.
+    #[must_use]
+    pub fn sink(&self, former: Vec<PathBuf>) -> Box<dyn Sink> {
+        match &self.kind {
+            SinkKind::Ipfix(config) => config.adopting(&self.name, former),
+            SinkKind::Files(config) => config.adopting(&self.name, former),
             SinkKind::Kafka(config) => config.sink(&self.name),
         }
     }

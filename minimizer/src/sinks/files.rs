@@ -155,6 +155,11 @@ impl FilesConfig {
     pub fn sink(&self, name: &str) -> Box<dyn Sink> {
         Box::new(FilesSink::new(name, self))
     }
+
+    /// The same, which also deletes the files of directories that other sinks had before.
+    pub(super) fn adopting(&self, name: &str, former: Vec<PathBuf>) -> Box<dyn Sink> {
+        Box::new(FilesSink::new(name, self).adopting(former))
+    }
 }
 
 fn rotate_every(text: &str) -> Result<Duration, String> {

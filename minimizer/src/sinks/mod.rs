@@ -3,6 +3,7 @@
 pub mod config;
 pub mod files;
 mod folder;
+pub mod former;
 pub mod ipfix;
 pub(crate) mod json_lines;
 pub mod kafka;

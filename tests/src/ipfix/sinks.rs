@@ -28,16 +28,20 @@ pub fn sink(text: &str) -> Result<Box<dyn Sink>> {
     configured(text, Path::new("")).map_err(anyhow::Error::msg)
 }
 
-/// The only file of messages in a folder, where nothing else is but its manifest.
+/// The only file of messages in a folder, where nothing else is, with its manifest.
 ///
 /// # Errors
 /// When there are more files, or fewer.
 pub fn only_file(folder: &Path) -> Result<PathBuf> {
-    let entries = fs::read_dir(folder)?.map(|entry| Ok(entry?.path()));
-    let mut paths: Vec<_> = entries.collect::<std::io::Result<_>>()?;
-    paths.sort();
-    let [file, manifest] = &paths[..] else { anyhow::bail!("{paths:?}") };
+    let names = |folder: &Path| -> Result<Vec<PathBuf>> {
+        let entries = fs::read_dir(folder)?.map(|entry| Ok(entry?.path()));
+        let mut paths = entries.collect::<std::io::Result<Vec<_>>>()?;
+        paths.sort();
+        Ok(paths)
+    };
+    let (paths, notes) = (names(folder)?, names(&folder.join(".minimizer"))?);
+    let ([_, file], [manifest]) = (&paths[..], &notes[..]) else { anyhow::bail!("{paths:?} {notes:?}") };
     anyhow::ensure!(file.extension().is_some_and(|extension| extension == "ipfix"), "{paths:?}");
-    anyhow::ensure!(*manifest == file.with_extension("ipfix.manifest.json"), "{paths:?}");
+    anyhow::ensure!(manifest.file_stem() == file.with_extension("ipfix.manifest").file_name(), "{notes:?}");
     Ok(file.clone())
 }

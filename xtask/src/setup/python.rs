@@ -32,6 +32,24 @@ const PYTHON_PACKAGES: &[PythonPackage] = &[
         purpose: Purpose::Test,
     },
     PythonPackage {
+        name: "pyarrow",
+        reason: "tests read a directory of files with Arrow's data sets, as pandas does (50 MB)",
+        version: "26.0.1",
+        purpose: Purpose::Test,
+    },
+    PythonPackage {
+        name: "polars",
+        reason: "tests read a directory of files with Polars (1 MB)",
+        version: "2.1.0",
+        purpose: Purpose::Test,
+    },
+    PythonPackage {
+        name: "polars-runtime-32",
+        reason: "the library that Polars loads (50 MB)",
+        version: "2.1.0",
+        purpose: Purpose::Test,
+    },
+    PythonPackage {
         name: "confluent-kafka",
         reason: "tests run brokers of librdkafka and read what the agent sends to them (4 MB)",
         version: "2.16.1",

@@ -6,7 +6,7 @@ use thiserror::Error;
 use tracing::{error, info};
 
 use super::load;
-use super::sinks::{self, UnknownRecipient};
+use super::sinks::{self, UnfitPolicy};
 use crate::agent::Reloader;
 use crate::agent::error::AgentError;
 use crate::commands::policy_choice::{PolicyChoice, PolicyChoiceError};
@@ -22,9 +22,9 @@ enum ReloadError {
     /// The policy cannot be used.
     #[error(transparent)]
     Policy(#[from] PolicyChoiceError),
-    /// The policy lacks the recipient of a sink.
+    /// The policy does not fit a sink.
     #[error(transparent)]
-    Sink(#[from] UnknownRecipient),
+    Sink(#[from] UnfitPolicy),
     /// The policy's program does not load.
     #[error(transparent)]
     Program(#[from] ProgramError),

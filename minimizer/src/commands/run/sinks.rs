@@ -2,11 +2,13 @@
 
 use std::convert::Infallible;
 use std::io;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use thiserror::Error;
+use tracing::warn;
 
 use crate::delivery::accounting::Accounting;
 use crate::delivery::ending::Ending;
@@ -16,35 +18,69 @@ use crate::policy::model::Policy;
 use crate::records::terms::NoRecipient;
 use crate::serve::snapshot::Published;
 use crate::sinks::config::SinkConfig;
+use crate::sinks::former;
 
 /// Time that a sink gets beyond the end to settle what it has in hand.
 const GRACE: Duration = Duration::from_millis(250);
 /// Time between two looks whether a signal has brought the end forward.
 const LOOK: Duration = Duration::from_millis(50);
 
-/// The policy lacks the recipient of a sink.
+/// The policy does not fit a sink.
 #[derive(Debug, Error)]
-#[error("sink {sink}: {source}; change `recipient` of the sink, or the policy")]
-pub struct UnknownRecipient {
-    sink: String,
-    source: NoRecipient,
+pub enum UnfitPolicy {
+    /// It lacks the recipient.
+    #[error("sink {sink}: {source}; change `recipient` of the sink, or the policy")]
+    UnknownRecipient {
+        /// Name of the sink.
+        sink: String,
+        /// What is missing.
+        source: NoRecipient,
+    },
+    /// The retention of the recipient would be over before anybody could read a file.
+    #[error(
+        "sink {sink}: the retention of {recipient}, {}, is over when a file can first be read, after `rotate_every` and one \
+         `interval`, {}; lower `rotate_every` or `interval`, or give {recipient} a longer `retention`",
+        humantime::format_duration(*retention), humantime::format_duration(*readable)
+    )]
+    RotatesTooLate {
+        /// Name of the sink.
+        sink: String,
+        /// Name of the recipient.
+        recipient: String,
+        /// How long the recipient may keep records.
+        retention: Duration,
+        /// How old the first record of a file is when the file can be read.
+        readable: Duration,
+    },
 }
 
-/// One queue for each sink, in the same order.
+/// One queue for each sink, in the same order. `interval` is that of drains.
 #[must_use]
-pub fn queues(sinks: &[SinkConfig]) -> Vec<Arc<Queue>> {
-    let queue = |sink: &SinkConfig| Queue::new(&sink.name, Some(&sink.recipient), sink.kind(), sink.bounds);
+pub fn queues(sinks: &[SinkConfig], interval: Duration) -> Vec<Arc<Queue>> {
+    let queue = |sink: &SinkConfig| {
+        let readable = sink.rotate_every().map(|rotate_every| rotate_every + interval);
+        Queue::new(&sink.name, Some(&sink.recipient), sink.kind(), sink.bounds).unreadable_for(readable)
+    };
     sinks.iter().map(queue).map(Arc::new).collect()
 }
 
-/// Checks that the policy has the recipients of all sinks.
+/// Checks that the policy has the recipients of all sinks, and lets them keep what the sinks write long enough to be read.
 ///
 /// # Errors
-/// The first sink whose recipient is missing.
-pub fn check(accounting: &Accounting, policy: &Policy) -> Result<(), UnknownRecipient> {
+/// The first sink that the policy does not fit.
+pub fn check(accounting: &Accounting, policy: &Policy) -> Result<(), UnfitPolicy> {
     for queue in accounting.queues() {
-        if let Some(Err(source)) = queue.recipient().map(|name| policy.recipient(name)) {
-            return Err(UnknownRecipient { sink: queue.account().name, source });
+        let Some(name) = queue.recipient() else { continue };
+        let sink = queue.account().name;
+        let recipient = match policy.recipient(name) {
+            Ok(position) => &policy.recipients[position],
+            Err(source) => return Err(UnfitPolicy::UnknownRecipient { sink, source }),
+        };
+        if let (Some(retention), Some(readable)) = (recipient.retention, queue.readable_from())
+            && readable >= retention
+        {
+            let recipient = recipient.name.clone();
+            return Err(UnfitPolicy::RotatesTooLate { sink, recipient, retention, readable });
         }
     }
     Ok(())
@@ -65,11 +101,28 @@ pub struct AtWork {
 }
 
 impl Senders {
-    /// Starts a sender for each sink. The sinks' queues come first in the accounting.
+    /// Starts a sender for each sink. The sinks' queues come first in the accounting. `state` is the state directory, which
+    /// remembers where sinks wrote files.
     ///
     /// # Errors
     /// When a thread cannot be started.
-    pub fn start(sinks: &[SinkConfig], accounting: &Accounting, published: &Published) -> io::Result<Self> {
+    pub fn start(
+        sinks: &[SinkConfig],
+        accounting: &Accounting,
+        published: &Published,
+        state: Option<&Path>,
+    ) -> io::Result<Self> {
+        let directories: Vec<&Path> = sinks.iter().filter_map(SinkConfig::directory).collect();
+        let mut former = former::directories(state, &directories);
+        if directories.is_empty() {
+            for directory in former.drain(..) {
+                warn!(
+                    "{}: no sink writes files any more, so that nobody deletes those here when their retention is over; \
+                     delete them, or give a sink a `directory`",
+                    directory.display()
+                );
+            }
+        }
         let ending = Ending::default();
         let (at_work, ended) = mpsc::channel();
         let senders =
@@ -77,7 +130,8 @@ impl Senders {
         for (sink, queue) in sinks.iter().zip(accounting.queues()) {
             let (told, published) = (accounting.clone(), published.clone());
             let tell = move || published.settled(&told.ledger());
-            let (queue, sink, name) = (Arc::clone(queue), sink.sink(), &sink.name);
+            let former = if sink.directory().is_some() { std::mem::take(&mut former) } else { Vec::new() };
+            let (queue, sink, name) = (Arc::clone(queue), sink.sink(former), &sink.name);
             let sender = Sender::new(name, accounting.clone(), queue, sink, ending.clone(), tell);
             sender.start(senders.at_work())?;
         }

@@ -47,6 +47,11 @@ pub fn open(named: Option<&Path>, compiled: &CompiledPolicy) -> Result<TimeMark,
     Ok(mark)
 }
 
+/// The state directory, if there is one: the one that is named, or the one that is found.
+pub fn directory(named: Option<&Path>) -> Option<PathBuf> {
+    named.map(Path::to_owned).or_else(found)
+}
+
 /// The state directory that a service manager gives, or else the usual one if it is there.
 fn found() -> Option<PathBuf> {
     let given = env::var_os("STATE_DIRECTORY").filter(|given| !given.is_empty());

@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use parquet::basic::{Compression as Codec, ZstdLevel};
@@ -17,9 +18,12 @@ use super::ColumnCompression;
 use crate::policy::field::{Field, Fields, Kind};
 use crate::records::fields::{Number, Reader, Variant, done, octets, read_one};
 use crate::records::record::Record;
+use crate::sinks::folder::{FooterOrigin, of_group};
 
 /// Rows of a row group. So many are held in memory until they are encoded.
 pub(super) const ROW_GROUP_ROWS: usize = 1 << 16;
+/// A row group with fewer rows is ended after this time: until then its rows are in memory only.
+const ROW_GROUP_TIME: Duration = Duration::from_secs(60);
 /// More octets than a page header, a column's description in the footer and its entry in a row group take together.
 const COLUMN_OCTETS: u64 = 1024;
 /// The fastest of zstd's usual levels.
@@ -33,8 +37,12 @@ pub(super) struct Parquet {
     rows: usize,
     /// The fields of each record that is being added.
     present: Vec<Fields>,
+    /// When the first row came into the columns.
+    begun_at: Option<Instant>,
     /// Row groups encoded so far.
     groups: u64,
+    /// A footer for each row group that nobody has fetched.
+    footers: Vec<Vec<u8>>,
     header_octets: u64,
 }
 
@@ -59,7 +67,7 @@ impl Parquet {
         compression: ColumnCompression,
     ) -> Result<Self, ParquetError> {
         let fields: Vec<Field> = Field::ALL.iter().copied().filter(|field| fields.has(*field)).collect();
-        let schema = fields.iter().map(|field| format!("optional {};", definition(*field)));
+        let schema = fields.iter().map(|field| format!("{};", definition(*field)));
         let schema = parse_message_type(&format!("message record {{ {} }}", schema.collect::<String>()))?;
         let codec = match compression {
             ColumnCompression::None => Codec::UNCOMPRESSED,
@@ -78,7 +86,16 @@ impl Parquet {
         }
         let writer = SerializedFileWriter::new(Vec::new(), Arc::new(schema), Arc::new(properties.build()))?;
         let columns = fields.into_iter().map(Column::new).collect();
-        Ok(Self { writer, columns, rows: 0, present: Vec::new(), groups: 0, header_octets })
+        Ok(Self {
+            writer,
+            columns,
+            rows: 0,
+            present: Vec::new(),
+            begun_at: None,
+            groups: 0,
+            footers: Vec::new(),
+            header_octets,
+        })
     }
 
     /// At most so many octets are still to come if so many records are added and the file is then finished.
@@ -102,11 +119,36 @@ impl Parquet {
             column.append(records, &self.present);
         }
         self.rows += records.len();
+        self.begun_at.get_or_insert_with(Instant::now);
         if self.rows >= ROW_GROUP_ROWS {
             self.end_row_group()?;
         }
         file.append(self.writer.inner_mut());
         Ok(())
+    }
+
+    /// Whether it has rows that are in no row group yet.
+    pub(super) const fn has_rows(&self) -> bool {
+        self.rows != 0
+    }
+
+    /// Whether its rows have been in memory for so long that their row group should end.
+    pub(super) fn is_group_due(&self) -> bool {
+        self.rows != 0 && self.begun_at.is_some_and(|begun| begun.elapsed() >= ROW_GROUP_TIME)
+    }
+
+    /// Ends the row group, if there are rows for one, and appends it to `file`.
+    pub(super) fn end_group(&mut self, file: &mut Vec<u8>) -> Result<(), ParquetError> {
+        if self.rows != 0 {
+            self.end_row_group()?;
+        }
+        file.append(self.writer.inner_mut());
+        Ok(())
+    }
+
+    /// The footers of row groups that ended since the last call: each for one of them alone.
+    pub(super) fn take_footers(&mut self) -> Vec<Vec<u8>> {
+        std::mem::take(&mut self.footers)
     }
 
     /// Ends the file. Nothing can be added after that.
@@ -125,7 +167,8 @@ impl Parquet {
             let mut writer = group.next_column()?.ok_or_else(|| {
                 ParquetError::General(format!("the schema has no column for {}", column.field))
             })?;
-            let levels = Some(&*column.levels);
+            // A column that is never empty has no levels.
+            let levels = (!is_always_present(column.field)).then_some(&*column.levels);
             match &mut column.values {
                 Values::Int32(values) => {
                     writer.typed::<Int32Type>().write_batch(values, levels, None)?;
@@ -146,8 +189,15 @@ impl Parquet {
             writer.close()?;
             column.levels.clear();
         }
-        group.close()?;
-        self.rows = 0;
+        let group = group.close()?;
+        let properties = self.writer.properties();
+        let origin = FooterOrigin {
+            schema: self.writer.schema_descr(),
+            created_by: properties.created_by(),
+            metadata: properties.key_value_metadata().cloned().unwrap_or_default(),
+        };
+        self.footers.push(of_group(origin, &group)?);
+        (self.rows, self.begun_at) = (0, None);
         self.groups += 1;
         Ok(())
     }
@@ -239,7 +289,14 @@ fn definition(field: Field) -> String {
         (_, 8) => ("int64", "(INTEGER(64,false))"),
         _ => ("fixed_len_byte_array(16)", ""),
     };
-    format!("{of} {field} {is}")
+    let presence = if is_always_present(field) { "required" } else { "optional" };
+    format!("{presence} {of} {field} {is}")
+}
+
+/// Whether every record has the field: it is in the record of those of too few sources too. Readers that have no empty integers
+/// then keep such a column as one of integers.
+const fn is_always_present(field: Field) -> bool {
+    matches!(field.kind(), Kind::Count | Kind::Time)
 }
 
 /// Whether values of the field repeat so often that a dictionary pays off.

@@ -13,6 +13,8 @@ pub(super) struct RecordFile {
     encoder: RecordEncoder,
     /// Encoded, and not yet in the file: the disk refused it.
     unwritten: Vec<u8>,
+    /// Footers of row groups of which the journal does not know yet.
+    footers: Vec<Vec<u8>>,
     is_finished: bool,
 }
 
@@ -40,7 +42,7 @@ impl RecordFile {
                 }
             },
         };
-        let mut begun = Self { file, encoder, unwritten, is_finished: false };
+        let mut begun = Self { file, encoder, unwritten, footers: Vec::new(), is_finished: false };
         match begun.write_out() {
             Ok(()) => Ok(begun),
             Err(error) => {
@@ -86,7 +88,42 @@ impl RecordFile {
             }
         }
         self.file.count(batch, Sums::of(records, fields));
+        if matches!(self.encoder, RecordEncoder::Parquet(_)) {
+            self.note();
+        }
         Ok(())
+    }
+
+    /// Ends a batch: what is whole of the file can be recovered from now on, whatever happens to the agent.
+    pub(super) fn end_batch(&mut self) -> Result<(), FileError> {
+        if let RecordEncoder::Parquet(parquet) = &mut self.encoder
+            && parquet.is_group_due()
+        {
+            // The room was reserved when the rows were taken.
+            parquet.end_group(&mut self.unwritten).map_err(|source| unencodable(&self.file, source))?;
+            // The next call writes what the disk refuses now.
+            if let Err(error) = self.write_out()
+                && error.is_loss()
+            {
+                return Err(error);
+            }
+        }
+        self.note();
+        Ok(())
+    }
+
+    /// Notes in the journal that the file is good up to here, if all records that were taken are in it.
+    fn note(&mut self) {
+        if let RecordEncoder::Parquet(parquet) = &mut self.encoder {
+            self.footers.append(&mut parquet.take_footers());
+            if parquet.has_rows() {
+                return;
+            }
+        }
+        // What the disk refuses now is noted with the next batch: it would cost something only if the agent were killed.
+        if self.unwritten.is_empty() && self.file.note(&self.footers).is_ok() {
+            self.footers.clear();
+        }
     }
 
     /// Lists a batch that may have no records.
@@ -107,6 +144,11 @@ impl RecordFile {
     pub(super) fn publish(&mut self, folder: &mut Folder) -> Result<Manifest, FileError> {
         if !self.is_finished {
             if let RecordEncoder::Parquet(parquet) = &mut self.encoder {
+                parquet.end_group(&mut self.unwritten).map_err(|source| unencodable(&self.file, source))?;
+            }
+            self.write_out()?;
+            self.note();
+            if let RecordEncoder::Parquet(parquet) = &mut self.encoder {
                 parquet.finish(&mut self.unwritten).map_err(|source| unencodable(&self.file, source))?;
             }
             self.is_finished = true;
@@ -122,5 +164,5 @@ impl RecordFile {
 }
 
 fn unencodable(file: &OpenFile, source: parquet::errors::ParquetError) -> FileError {
-    FileError::Unencodable { path: file.path().to_owned(), format: "Parquet", source: Box::new(source) }
+    FileError::Unencodable { path: file.path(), format: "Parquet", source: Box::new(source) }
 }

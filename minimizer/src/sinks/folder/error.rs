@@ -69,12 +69,14 @@ impl FileError {
         matches!(self, Self::Lost { .. } | Self::Unencodable { .. })
     }
 
+    /// Whether the disk is full.
+    pub(in crate::sinks) fn is_full(&self) -> bool {
+        matches!(self, Self::Io { source, .. } | Self::Lost { source, .. } if is_full(source))
+    }
+
     /// The reason under which lost records are counted.
     fn loss(&self) -> Loss {
-        match self {
-            Self::Io { source, .. } | Self::Lost { source, .. } if is_full(source) => Loss::DiskFull,
-            _ => Loss::Unwritable,
-        }
+        if self.is_full() { Loss::DiskFull } else { Loss::Unwritable }
     }
 
     /// The error of a sink that can write again what the file did not keep.
@@ -107,14 +109,23 @@ fn fix(error: &io::Error) -> &'static str {
         Some(Errno::FBIG) => {
             "let files be smaller with `rotate_octets`; the file system or `ulimit -f` allows no larger one"
         }
+        Some(Errno::LOOP) => "a link has that name, and the agent follows none; remove it",
+        Some(Errno::BUSY) => "something is mounted over it; unmount that",
+        Some(Errno::ISDIR) => "a directory has the name of a file; remove it",
         Some(Errno::NOTDIR | Errno::EXIST) => "something else has that name; name another `directory`",
         Some(Errno::ROFS) => {
             "mount it writable, or name another `directory`; the sink then goes on by itself"
         }
         Some(Errno::ACCESS | Errno::PERM) => {
-            "let the user of the agent write there (`chown`), or name another `directory`"
+            "let the user of the agent write there (`chown`; `chattr -i` where it is immutable), or name another `directory`"
         }
-        Some(Errno::NOENT) => "somebody removed it: leave the files to the agent until they have their names",
+        Some(Errno::NOENT) => {
+            "somebody removed or moved it: leave the files to the agent until they have their names"
+        }
+        // An error of the agent's own checks.
+        None => {
+            "only the agent's own regular files belong there, and only it locks them: remove what does not"
+        }
         _ => "look for the device's errors in `dmesg`",
     }
 }

@@ -1,10 +1,13 @@
 //! What all records of a file have in common, and what the manifest beside the file says of it.
 
+use std::fs::File;
+use std::io;
 use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::directory;
 use super::name::{self, Encoding};
 use crate::delivery::sink::Heading;
 use crate::policy::field::{Field, Fields};
@@ -166,6 +169,9 @@ pub(in crate::sinks) struct Manifest {
     /// Begin of the first interval, end of the last one.
     pub(super) begin: Timestamp,
     pub(super) end: Timestamp,
+    /// Whether the agent that wrote the file ended before it gave the file its name, so that a later start did.
+    #[serde(default, rename = "recovered")]
+    pub(super) is_recovered: bool,
     #[serde(flatten)]
     pub(super) header: Header,
     /// In the order of the file.
@@ -173,6 +179,19 @@ pub(in crate::sinks) struct Manifest {
 }
 
 impl Manifest {
+    /// No manifest is longer.
+    const OCTETS_MAX: u64 = 64 << 20;
+
+    /// Reads a manifest from its file; `None` where the file has something else.
+    pub(super) fn read(file: &File) -> io::Result<Option<Self>> {
+        let text = directory::read(file, Self::OCTETS_MAX)?;
+        let manifest: Option<Self> = serde_json::from_slice(&text).ok();
+        // A name with a slash would lead elsewhere.
+        Ok(manifest.filter(|manifest| {
+            name::parse(&manifest.file).is_some_and(|(sink, _)| sink == manifest.header.sink)
+        }))
+    }
+
     /// A manifest of these batches, without what depends on the finished file: name, length and digest.
     pub(super) fn new(format: Encoding, header: Header, begin: Timestamp, batches: Vec<BatchShare>) -> Self {
         Self {
@@ -183,6 +202,7 @@ impl Manifest {
             records: batches.iter().map(|batch| batch.records).fold(0, u64::saturating_add),
             begin,
             end: batches.last().map_or(begin, |batch| batch.end),
+            is_recovered: false,
             header,
             batches,
         }

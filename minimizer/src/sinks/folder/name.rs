@@ -6,6 +6,11 @@ use serde::{Deserialize, Serialize};
 /// Octets of a time in a name, like `20261123T024735.123Z`.
 const TIME_OCTETS: usize = 20;
 
+/// Name of the directory, in that of the records, where everything is that no reader of records wants to meet. Readers pass over
+/// directories and over names that begin with a dot.
+pub(super) const NOTES: &str = ".minimizer";
+/// The list of what was deleted.
+pub(super) const DELETIONS: &str = "deletions.jsonl";
 /// Suffix of a manifest's name.
 pub(super) const MANIFEST: &str = ".manifest.json";
 /// Suffix of a journal's name. A journal never loses its temporary name.
@@ -65,44 +70,47 @@ pub(super) fn journal(data: &str) -> String {
 
 /// Name of a file until it is whole.
 pub(super) fn unfinished(name: &str) -> String {
-    format!(".{name}{UNFINISHED}")
+    format!("{name}{UNFINISHED}")
 }
 
 /// The name that an unfinished file was to get; `None` for the name of a whole file.
 pub(super) fn finished(name: &str) -> Option<&str> {
-    name.strip_prefix('.')?.strip_suffix(UNFINISHED)
+    name.strip_suffix(UNFINISHED)
 }
 
-/// Whether a sink of this name gives such names to files.
-pub(super) fn is_data_of(sink: &str, name: &str) -> bool {
-    let rest = name.strip_prefix(sink).and_then(|rest| rest.strip_prefix('-'));
-    let Some((time, rest)) = rest.and_then(|rest| rest.split_at_checked(TIME_OCTETS)) else { return false };
+/// Whether a sink gives such names to its files.
+pub(super) fn is_data(name: &str) -> bool {
+    parse(name).is_some()
+}
+
+/// The sink that gives such a name to a file, and how the file is encoded; `None` for any other name.
+pub(super) fn parse(name: &str) -> Option<(&str, Encoding)> {
+    let (rest, extension) = name.rsplit_once('.')?;
+    let encoding = Encoding::ALL.into_iter().find(|encoding| encoding.extension() == extension)?;
+    let (rest, sequence) = rest.rsplit_once('-')?;
+    let (sink, time) = rest.split_at_checked(rest.len().checked_sub(TIME_OCTETS)?)?;
+    let sink = sink.strip_suffix('-').filter(|sink| !sink.is_empty() && !sink.contains('/'))?;
     let is_time = time.bytes().zip("ddddddddTdddddd.dddZ".bytes()).all(|(octet, expected)| match expected {
         b'd' => octet.is_ascii_digit(),
         _ => octet == expected,
     });
-    let numbered = rest.strip_prefix('-').and_then(|rest| rest.split_once('.'));
-    is_time
-        && numbered.is_some_and(|(sequence, extension)| {
-            !sequence.is_empty()
-                && sequence.bytes().all(|octet| octet.is_ascii_digit())
-                && Encoding::ALL.iter().any(|encoding| encoding.extension() == extension)
-        })
+    let is_number = !sequence.is_empty() && sequence.bytes().all(|octet| octet.is_ascii_digit());
+    (is_time && is_number).then_some((sink, encoding))
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{Encoding, data, finished, is_data_of, manifest, unfinished};
+    use super::{Encoding, data, finished, manifest, parse, unfinished};
 
     #[test]
     fn a_name_tells_sink_and_time_and_no_other_sink_takes_it_for_its_own() {
         let name = data("soc", 1_795_402_055_123, 7, Encoding::JsonLines);
         assert_eq!(name, "soc-20261123T024735.123Z-000007.jsonl");
-        assert!(is_data_of("soc", &name));
-        assert!(is_data_of("soc", "soc-20261123T024735.123Z-000007.ipfix"));
+        assert_eq!(parse(&name), Some(("soc", Encoding::JsonLines)));
+        assert_eq!(parse("soc-20261123T024735.123Z-000007.ipfix"), Some(("soc", Encoding::Ipfix)));
         let longer = data("soc-abroad", 0, 1_234_567, Encoding::Parquet);
         assert_eq!(longer, "soc-abroad-19700101T000000.000Z-1234567.parquet");
-        assert!(is_data_of("soc-abroad", &longer) && !is_data_of("soc", &longer));
+        assert_eq!(parse(&longer), Some(("soc-abroad", Encoding::Parquet)));
         assert_eq!(finished(&unfinished(&name)), Some(&*name));
         for other in [
             &*manifest(&name),
@@ -112,10 +120,13 @@ mod tests {
             "soc-20261123T024735.123Z-1x.jsonl",
             "soc-20261123024735.123ZZ-1.jsonl",
             "soc-notes.jsonl",
+            "../soc-20261123T024735.123Z-000007.jsonl",
+            "-20261123T024735.123Z-000007.jsonl",
+            "20261123T024735.123Z-000007.jsonl",
             "soc",
             "deletions.jsonl",
         ] {
-            assert!(!is_data_of("soc", other), "{other}");
+            assert_eq!(parse(other), None, "{other}");
         }
     }
 }

@@ -3,31 +3,33 @@
 //! Room for what is yet to be written can be reserved on the disk, so that a full disk stops the file at a point where it
 //! can still be finished.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io;
-use std::os::unix::fs::{FileExt as _, MetadataExt as _};
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::FileExt as _;
+use std::path::PathBuf;
+use std::sync::Arc;
 
-use rustix::fs::{CWD, FallocateFlags, FlockOperation, RenameFlags, fallocate, flock, renameat_with};
+use rustix::fs::{FallocateFlags, fallocate};
 use rustix::io::Errno;
 use sha2::{Digest as _, Sha256};
 
+use super::directory::{Lock, lock};
 use super::error::FileError;
 use super::manifest::Manifest;
-use super::mode::create_file;
 use super::name::{self, Encoding};
+use super::places::Places;
 
 /// The file is synced each time so many octets were written: to sync a large file at its end would take long.
 const SYNC_OCTETS: u64 = 16 << 20;
 
 /// A data file, and its manifest, before they have their names.
 pub(super) struct Unfinished {
-    directory: PathBuf,
+    places: Arc<Places>,
     /// The name that it is to get.
     name: String,
-    /// Its temporary name.
-    path: PathBuf,
-    manifest_path: PathBuf,
+    /// Its temporary name, and that of its manifest, both among the notes.
+    temporary: String,
+    manifest_temporary: String,
     file: File,
     manifest: File,
     octets: u64,
@@ -35,22 +37,21 @@ pub(super) struct Unfinished {
     /// The disk has room for the file up to here.
     reserved: u64,
     unsynced: u64,
-    stage: Stage,
+    /// Whether the disk has all of it, cut to its length.
+    is_synced: bool,
 }
 
-/// How far publishing has come. Each step may have to be tried again.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Stage {
-    Written,
-    Synced,
-    DataNamed,
-    ManifestNamed,
+/// A point of a file up to which it can be taken back.
+#[derive(Clone)]
+pub(super) struct Mark {
+    octets: u64,
+    digest: Sha256,
 }
 
 impl Unfinished {
     /// An empty file with the next free name. `sequence` is the number that the last file got.
     pub(super) fn create(
-        directory: &Path,
+        places: &Arc<Places>,
         sink: &str,
         begin_ms: u64,
         sequence: &mut u64,
@@ -59,46 +60,60 @@ impl Unfinished {
         loop {
             *sequence += 1;
             let name = name::data(sink, begin_ms, *sequence, encoding);
-            let path = directory.join(name::unfinished(&name));
-            let manifest_path = directory.join(name::unfinished(&name::manifest(&name)));
-            if is_taken(directory, &name)? {
+            let temporary = name::unfinished(&name);
+            let manifest_temporary = name::unfinished(&name::manifest(&name));
+            if is_taken(places, &name)? {
                 continue;
             }
-            let file = match create_file(&path) {
+            let file = match places.notes.create(&temporary) {
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
-                file => file.map_err(FileError::io("create", &path))?,
+                file => file.map_err(FileError::io("create", &places.notes.path(&temporary)))?,
             };
-            // The lock tells a later start that this file is no leftover. Some file systems cannot lock: no error.
-            flock(&file, FlockOperation::NonBlockingLockExclusive).ok();
-            let manifest = create_file(&manifest_path).map_err(|error| {
-                fs::remove_file(&path).ok();
-                FileError::io("create", &manifest_path)(error)
+            // The lock tells others that this file is no leftover. One that another sink took for a leftover before is left to
+            // it. Some file systems cannot lock: no error.
+            let is_used = lock(&file) == Lock::Used;
+            let leads = places.notes.leads_to(&temporary, &file);
+            if is_used || !leads.map_err(FileError::io("look at", &places.notes.path(&temporary)))? {
+                continue;
+            }
+            let manifest = places.notes.create(&manifest_temporary).map_err(|error| {
+                places.notes.remove(&temporary).ok();
+                FileError::io("create", &places.notes.path(&manifest_temporary))(error)
             })?;
             return Ok(Self {
-                directory: directory.to_owned(),
+                places: Arc::clone(places),
                 name,
-                path,
-                manifest_path,
+                temporary,
+                manifest_temporary,
                 file,
                 manifest,
                 octets: 0,
                 digest: Sha256::new(),
                 reserved: 0,
                 unsynced: 0,
-                stage: Stage::Written,
+                is_synced: false,
             });
         }
     }
 
-    /// Its temporary name.
-    pub(super) fn path(&self) -> &Path {
-        &self.path
+    /// Where it is until it has its name.
+    pub(super) fn path(&self) -> PathBuf {
+        self.places.notes.path(&self.temporary)
     }
 
-    /// Where its journal is, if it has one.
-    pub(super) fn journal_path(&self) -> PathBuf {
-        let temporary = self.path.file_name().and_then(|name| name.to_str()).and_then(name::finished);
-        self.directory.join(name::unfinished(&name::journal(temporary.unwrap_or(&self.name))))
+    /// The name that it has until then.
+    pub(super) fn temporary(&self) -> &str {
+        &self.temporary
+    }
+
+    /// The directories in which it was begun.
+    pub(super) const fn places(&self) -> &Arc<Places> {
+        &self.places
+    }
+
+    /// The name of its journal, if it has one.
+    pub(super) fn journal(&self) -> String {
+        name::unfinished(&name::journal(name::finished(&self.temporary).unwrap_or(&self.name)))
     }
 
     /// Octets written so far.
@@ -108,8 +123,7 @@ impl Unfinished {
 
     /// Digest of what was written so far.
     pub(super) fn sha256(&self) -> String {
-        let digest = self.digest.clone().finalize();
-        digest.iter().map(|octet| format!("{octet:02x}")).collect()
+        hexadecimal(&self.digest)
     }
 
     /// Makes sure that the disk has room for so many octets more, where the file system can.
@@ -117,7 +131,7 @@ impl Unfinished {
         let end = self.octets.saturating_add(octets);
         if end > self.reserved {
             reserve(&self.file, self.octets, octets)
-                .map_err(FileError::io("reserve room for", &self.path))?;
+                .map_err(FileError::io("reserve room for", &self.path()))?;
             self.reserved = end;
         }
         Ok(())
@@ -125,13 +139,15 @@ impl Unfinished {
 
     /// Makes sure that the disk has room for so many octets of the manifest.
     pub(super) fn reserve_manifest(&self, octets: u64) -> Result<(), FileError> {
-        reserve(&self.manifest, 0, octets).map_err(FileError::io("reserve room for", &self.manifest_path))
+        let path = self.places.notes.path(&self.manifest_temporary);
+        reserve(&self.manifest, 0, octets).map_err(FileError::io("reserve room for", &path))
     }
 
     /// Appends all of these octets, or nothing: what a failed call wrote is overwritten or cut off before the file gets
     /// its name.
     pub(super) fn append(&mut self, octets: &[u8]) -> Result<(), FileError> {
-        self.file.write_all_at(octets, self.octets).map_err(FileError::io("write to", &self.path))?;
+        self.is_synced = false;
+        self.file.write_all_at(octets, self.octets).map_err(FileError::io("write to", &self.path()))?;
         self.digest.update(octets);
         let written = u64::try_from(octets.len()).unwrap_or(u64::MAX);
         self.octets += written;
@@ -143,68 +159,91 @@ impl Unfinished {
     pub(super) fn sync(&mut self) -> Result<(), FileError> {
         if self.unsynced != 0 {
             // What the system could not write it may have forgotten: a second try would only seem to succeed.
-            self.file.sync_data().map_err(FileError::lost("write to the disk", &self.path))?;
+            self.file.sync_data().map_err(FileError::lost("write to the disk", &self.path()))?;
             self.unsynced = 0;
         }
         Ok(())
     }
 
-    /// Finds out whether somebody has removed the file meanwhile.
-    pub(super) fn look(&self) -> Result<(), FileError> {
-        let metadata = self.file.metadata().map_err(FileError::io("look at", &self.path))?;
-        if metadata.nlink() == 0 {
-            return Err(FileError::lost("find", &self.path)(Errno::NOENT));
-        }
-        Ok(())
+    /// The point that it has reached.
+    pub(super) fn mark(&self) -> Mark {
+        Mark { octets: self.octets, digest: self.digest.clone() }
     }
 
-    /// Gives file and manifest their names, in this order, once the disk has both. After an error that is no loss it can
-    /// be called again.
-    pub(super) fn publish(&mut self, manifest: &mut Manifest, sequence: &mut u64) -> Result<(), FileError> {
-        if self.stage == Stage::Written {
-            self.file.set_len(self.octets).map_err(FileError::io("cut", &self.path))?;
-            // Here, too, a second try would only seem to succeed.
-            self.file.sync_all().map_err(FileError::lost("write to the disk", &self.path))?;
-            self.stage = Stage::Synced;
+    /// Takes back what was written after that point.
+    pub(super) fn rewind(&mut self, mark: Mark) {
+        self.is_synced = false;
+        self.reserved = self.reserved.min(mark.octets);
+        Mark { octets: self.octets, digest: self.digest } = mark;
+    }
+
+    /// Finds out whether somebody has removed or moved the file meanwhile.
+    pub(super) fn look(&self) -> Result<(), FileError> {
+        let leads = self.places.notes.leads_to(&self.temporary, &self.file);
+        if leads.map_err(FileError::io("look at", &self.path()))? {
+            return Ok(());
         }
-        self.fill(manifest);
-        while self.stage == Stage::Synced {
-            write_manifest(&self.manifest, manifest).map_err(FileError::io("write", &self.manifest_path))?;
-            match rename(&self.path, &self.directory.join(&self.name)) {
-                Ok(()) => self.stage = Stage::DataNamed,
+        Err(FileError::lost("find", &self.path())(Errno::NOENT))
+    }
+
+    /// Gives the file its name, once the disk has it and its manifest. After an error that is no loss it can be called again.
+    ///
+    /// Then the file is whole, and what is in it is delivered. What is left to do is [`Self::name_manifest`].
+    pub(super) fn publish(&mut self, manifest: &mut Manifest, sequence: &mut u64) -> Result<(), FileError> {
+        self.look()?;
+        if !self.is_synced {
+            let path = self.path();
+            self.file.set_len(self.octets).map_err(FileError::io("cut", &path))?;
+            // Here, too, a second try would only seem to succeed.
+            self.file.sync_all().map_err(FileError::lost("write to the disk", &path))?;
+            self.is_synced = true;
+        }
+        loop {
+            manifest.file.clone_from(&self.name);
+            manifest.octets = self.octets;
+            manifest.sha256 = self.sha256();
+            let path = self.places.notes.path(&self.manifest_temporary);
+            write_manifest(&self.manifest, manifest).map_err(FileError::io("write", &path))?;
+            match self.places.notes.rename(&self.temporary, &self.places.records, &self.name) {
+                Ok(()) => return Ok(()),
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                     *sequence += 1;
                     let begin_ms = u64::try_from(manifest.begin.as_millisecond()).unwrap_or(0);
                     self.name = name::data(&manifest.header.sink, begin_ms, *sequence, manifest.format);
-                    self.fill(manifest);
                 }
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                    return Err(FileError::lost("find", &self.path)(error));
+                    return Err(FileError::lost("find", &self.path())(error));
                 }
-                Err(error) => return Err(FileError::io("rename", &self.path)(error)),
+                Err(error) => return Err(FileError::io("rename", &self.path())(error)),
             }
         }
-        if self.stage == Stage::DataNamed {
-            let named = self.directory.join(name::manifest(&self.name));
-            rename(&self.manifest_path, &named).map_err(FileError::io("rename", &self.manifest_path))?;
-            self.stage = Stage::ManifestNamed;
+    }
+
+    /// Gives the manifest its name, after the file has its own.
+    pub(super) fn name_manifest(&self) -> Result<(), FileError> {
+        let notes = &self.places.notes;
+        let path = notes.path(&self.manifest_temporary);
+        if !notes
+            .leads_to(&self.manifest_temporary, &self.manifest)
+            .map_err(FileError::io("look at", &path))?
+        {
+            return Err(FileError::io("find", &path)(Errno::NOENT));
         }
-        sync_directory(&self.directory)
+        let named = notes.rename(&self.manifest_temporary, notes, &name::manifest(&self.name));
+        named.map_err(FileError::io("rename", &path))?;
+        self.places.sync()
     }
 
-    fn fill(&self, manifest: &mut Manifest) {
-        manifest.file.clone_from(&self.name);
-        manifest.octets = self.octets;
-        manifest.sha256 = self.sha256();
-    }
-
-    /// Removes the file, unless it has its name. What cannot be removed is found at the next start.
+    /// Removes the file, which has no name. What cannot be removed is found at the next start.
     pub(super) fn discard(self) {
-        if self.stage < Stage::DataNamed {
-            fs::remove_file(&self.path).ok();
-            fs::remove_file(&self.manifest_path).ok();
-        }
+        self.places.notes.remove(&self.temporary).ok();
+        self.places.notes.remove(&self.manifest_temporary).ok();
     }
+}
+
+/// A digest, in hexadecimal.
+pub(super) fn hexadecimal(digest: &Sha256) -> String {
+    digest.clone().finalize().iter().map(|octet| format!("{octet:02x}")).collect()
 }
 
 /// Writes a manifest to its file, and to the disk.
@@ -215,15 +254,11 @@ pub(super) fn write_manifest(file: &File, manifest: &Manifest) -> io::Result<()>
     file.sync_all()
 }
 
-/// Waits until the disk has the names in the directory.
-pub(super) fn sync_directory(directory: &Path) -> Result<(), FileError> {
-    let sync = || File::open(directory)?.sync_all();
-    sync().map_err(FileError::io("write to the disk", directory))
-}
-
-fn is_taken(directory: &Path, name: &str) -> Result<bool, FileError> {
-    for path in [directory.join(name), directory.join(name::manifest(name))] {
-        if path.try_exists().map_err(FileError::io("look for", &path))? {
+fn is_taken(places: &Places, name: &str) -> Result<bool, FileError> {
+    let manifest = name::manifest(name);
+    for (directory, name) in [(&places.records, name), (&places.notes, &*manifest)] {
+        let look = directory.look(name).map_err(FileError::io("look for", &directory.path(name)))?;
+        if look.is_some() {
             return Ok(true);
         }
     }
@@ -235,17 +270,5 @@ fn reserve(file: &File, from: u64, octets: u64) -> Result<(), Errno> {
         // Some file systems cannot reserve; there a full disk is noticed when it is written to.
         Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => Ok(()),
         result => result,
-    }
-}
-
-/// Renames a file unless the name is taken.
-pub(super) fn rename(from: &Path, to: &Path) -> io::Result<()> {
-    match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
-        // Some network file systems cannot rename without replacing, but a hard link never replaces anything either.
-        Err(Errno::INVAL | Errno::NOSYS) => {
-            fs::hard_link(from, to)?;
-            fs::remove_file(from)
-        }
-        result => Ok(result?),
     }
 }

@@ -61,6 +61,16 @@ pub(super) trait Carrier: Send {
     /// Ends the session after everything was sent; finds out a last time whether it arrived.
     fn close(&mut self, outbox: &mut Outbox) -> Result<Taken, SinkError>;
 
+    /// Whether everything that was ever given to it arrived, as far as it can tell without waiting.
+    fn holds_nothing(&self, _outbox: &Outbox) -> bool {
+        false
+    }
+
     /// Octets that were sent.
     fn octets_written(&self) -> u64;
+
+    /// How often a file could not be deleted although its retention was over.
+    fn retention_failures(&self) -> u64 {
+        0
+    }
 }

@@ -172,9 +172,30 @@ impl IpfixConfig {
         self.observation_domain
     }
 
+    /// Where files go; `None` where messages go to a collector.
+    pub(in crate::sinks) fn directory(&self) -> Option<&Path> {
+        match &self.destination {
+            Destination::Files { directory, .. } => Some(directory),
+            Destination::Udp { .. } | Destination::Stream { .. } => None,
+        }
+    }
+
+    /// Time after which a file is closed; `None` where messages go to a collector.
+    pub(in crate::sinks) const fn rotate_every(&self) -> Option<Duration> {
+        match self.destination {
+            Destination::Files { rotate_every, .. } => Some(rotate_every),
+            Destination::Udp { .. } | Destination::Stream { .. } => None,
+        }
+    }
+
     /// The sink. It connects, or opens a file, when its first batch comes.
     #[must_use]
     pub fn sink(&self, name: &str) -> Box<dyn Sink> {
+        self.adopting(name, Vec::new())
+    }
+
+    /// The same; one that writes files also deletes those of directories that other sinks had before.
+    pub(in crate::sinks) fn adopting(&self, name: &str, former: Vec<PathBuf>) -> Box<dyn Sink> {
         let carrier: Box<dyn Carrier> = match self.destination.clone() {
             Destination::Udp { collector, template_interval, messages_per_second } => {
                 let pace = Pace::new(messages_per_second);
@@ -182,7 +203,8 @@ impl IpfixConfig {
             }
             Destination::Stream { collector, tls } => Box::new(Stream::new(Collector::new(collector), tls)),
             Destination::Files { directory, rotate_every, rotate_octets } => {
-                Box::new(Files::new(&directory, name.to_owned(), rotate_every, rotate_octets))
+                let files = Files::new(&directory, name.to_owned(), rotate_every, rotate_octets);
+                Box::new(files.adopting(former))
             }
         };
         let outbox = Outbox::new(self.observation_domain, self.message_octets);

@@ -41,6 +41,8 @@ pub(super) struct Exporter {
     /// When templates and all options were last sent, and when templates were.
     described_at: Option<Instant>,
     templates_at: Option<Instant>,
+    /// Whether the session lacks templates or options: they could not be written when it began.
+    is_undescribed: bool,
     /// The variant of each record of a call; kept for its memory.
     variants: Vec<u8>,
     /// Whether something was sent and is not confirmed.
@@ -79,6 +81,7 @@ impl Exporter {
             batch: 0,
             described_at: None,
             templates_at: None,
+            is_undescribed: false,
             variants: Vec::new(),
             is_held: false,
         }
@@ -86,8 +89,8 @@ impl Exporter {
 
     /// Makes sure that there is a session, that it has all templates and options, and that nothing waits.
     fn ready(&mut self) -> Result<(), SinkError> {
-        let is_new = self.carrier.open(&mut self.outbox)?;
-        if is_new || self.must_repeat() {
+        self.is_undescribed |= self.carrier.open(&mut self.outbox)?;
+        if self.is_undescribed || self.must_repeat() {
             self.describe()?;
         }
         self.carrier.send(&mut self.outbox)
@@ -112,6 +115,7 @@ impl Exporter {
         })?;
         self.described_at = Some(Instant::now());
         self.templates_at = self.described_at;
+        self.is_undescribed = false;
         Ok(())
     }
 
@@ -146,7 +150,8 @@ impl Exporter {
         let fields = |recipient: &Recipient| recipient.fields.keys().copied().collect::<Fields>();
         let keeps_fields =
             self.subject.as_ref().is_some_and(|said| fields(&said.recipient) == fields(heading.recipient));
-        let goes_on = self.subject.is_some() && !starts_anew;
+        // A session that was never described needs to hear of the new subject only.
+        let goes_on = self.subject.is_some() && !starts_anew && !self.is_undescribed;
         if goes_on {
             // Messages that wait belong to the former subject: they go out before the new one is described.
             self.ready()?;
@@ -159,8 +164,10 @@ impl Exporter {
             interfaces: heading.interfaces.to_vec(),
         });
         if goes_on {
+            self.is_undescribed = true;
             describe_subject(&mut self.outbox, subject, &self.layouts, &self.indicators, self.options)?;
             self.outbox.finish()?;
+            self.is_undescribed = false;
         }
         Ok(())
     }
@@ -331,7 +338,11 @@ impl Sink for Exporter {
 
     fn take(&mut self, records: &[Record], fields: Fields) -> Result<Taken, SinkError> {
         self.ready()?;
-        self.encode(records, fields)?;
+        if let Err(error) = self.encode(records, fields) {
+            // Templates may be among what is missing.
+            self.is_undescribed = true;
+            return Err(error.into());
+        }
         self.statistics.flows += u64::try_from(records.len()).unwrap_or(u64::MAX);
         // The records are messages now, and wait until they can be sent. The next call reports an error that persists.
         if self.carrier.send(&mut self.outbox).is_err() {
@@ -372,7 +383,15 @@ impl Sink for Exporter {
         self.carrier.is_confirmed()
     }
 
+    fn holds_nothing(&self) -> bool {
+        self.carrier.holds_nothing(&self.outbox)
+    }
+
     fn octets_written(&self) -> u64 {
         self.carrier.octets_written()
+    }
+
+    fn retention_failures(&self) -> u64 {
+        self.carrier.retention_failures()
     }
 }

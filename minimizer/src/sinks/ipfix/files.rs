@@ -1,6 +1,6 @@
 //! Files of messages (RFC 5655): each is a session of its own, and records count as delivered when the disk has them.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::carrier::{Carrier, Retirement};
@@ -18,8 +18,10 @@ pub(super) struct Files {
     /// The batch that has begun.
     batch: Option<Begun>,
     open: Option<OpenFile>,
-    /// Whether publishing of the open file has begun: nothing more may come into it.
+    /// Whether the open file was taken back to its last checkpoint: nothing more may come into it.
     is_closing: bool,
+    /// Whether a batch begins: what the open file has then was told, so that another may follow it.
+    may_rotate: bool,
     /// Whether the disk and the journal have all that was written.
     is_safe: bool,
     octets_written: u64,
@@ -35,28 +37,46 @@ impl Files {
             batch: None,
             open: None,
             is_closing: false,
+            may_rotate: false,
             is_safe: true,
             octets_written: 0,
         }
     }
 
+    /// The same, which also deletes the files of these directories.
+    pub(super) fn adopting(mut self, former: Vec<PathBuf>) -> Self {
+        self.folder.adopt(former);
+        self
+    }
+
     fn is_due(&self) -> bool {
         self.open.as_ref().is_some_and(|open| {
             let is_another = self.batch.as_ref().is_some_and(|batch| batch.header != *open.header());
-            self.is_closing
-                || is_another
-                || Instant::now() >= open.close_at()
-                || open.octets() >= self.rotate_octets
+            self.is_closing || is_another || open.is_due() || open.octets() >= self.rotate_octets
         })
     }
 
-    /// Gives the open file its name.
+    /// Gives the open file its name. Records are delivered with it, so it has either everything that the sink holds, or
+    /// nothing but what it was told at the last checkpoint: the rest of the file is then written again, to the next one.
     fn publish(&mut self, outbox: &mut Outbox) -> Result<(), SinkError> {
         let Some(open) = &mut self.open else { return Ok(()) };
-        self.is_closing = true;
+        if self.is_closing || !outbox.is_sent() {
+            self.is_closing = true;
+            let is_any = open.rewind();
+            outbox.restart(0);
+            if !is_any {
+                if let Some(open) = self.open.take() {
+                    open.discard();
+                }
+                self.forget();
+                return Ok(());
+            }
+        }
         match self.folder.publish(open) {
             Ok(_) => {
-                outbox.arrived(usize::MAX);
+                if !self.is_closing {
+                    outbox.arrived(usize::MAX);
+                }
                 self.forget();
                 Ok(())
             }
@@ -87,7 +107,7 @@ impl Files {
             open.list(&batch.share)?;
             return Ok(false);
         }
-        let mut open = self.folder.begin_journaled(batch, Encoding::Ipfix, self.rotate_every)?;
+        let mut open = self.folder.begin(batch, Encoding::Ipfix, self.rotate_every)?;
         if let Err(error) = open.list(&batch.share) {
             open.discard();
             return Err(error);
@@ -103,11 +123,12 @@ impl Carrier for Files {
         self.folder.promise(&batch.header);
         let is_another = self.open.as_ref().is_none_or(|open| *open.header() != batch.header);
         self.batch = Some(batch);
+        self.may_rotate = true;
         is_another
     }
 
     fn open(&mut self, outbox: &mut Outbox) -> Result<bool, SinkError> {
-        if self.is_due() {
+        if self.is_closing || std::mem::take(&mut self.may_rotate) && self.is_due() {
             self.publish(outbox)?;
         }
         self.begin().map_err(|error| self.failed(outbox, error))
@@ -129,6 +150,11 @@ impl Carrier for Files {
     }
 
     fn confirm(&mut self, outbox: &mut Outbox, patience: Duration) -> Result<Taken, SinkError> {
+        if outbox.is_sent() && self.is_due() {
+            self.publish(outbox)?;
+            self.folder.work();
+            return Ok(Taken::Delivered);
+        }
         if !self.is_safe && patience.is_zero() {
             return Ok(Taken::Held);
         }
@@ -137,8 +163,8 @@ impl Carrier for Files {
         {
             open.checkpoint().map_err(|error| self.failed(outbox, error))?;
             self.is_safe = true;
-            // Under constant load no call of `tend` ever comes. A failure is reported by the next one that does.
-            self.folder.work().ok();
+            // Under constant load no call of `tend` ever comes.
+            self.folder.work();
         }
         outbox.arrived(usize::MAX);
         Ok(if outbox.is_sent() { Taken::Delivered } else { Taken::Held })
@@ -162,7 +188,8 @@ impl Carrier for Files {
         if self.is_due() {
             self.publish(outbox)?;
         }
-        self.folder.work().map_err(FileError::without_loss)
+        self.folder.work();
+        Ok(())
     }
 
     fn close(&mut self, outbox: &mut Outbox) -> Result<Taken, SinkError> {
@@ -170,7 +197,15 @@ impl Carrier for Files {
         Ok(if outbox.is_sent() { Taken::Delivered } else { Taken::Held })
     }
 
+    fn holds_nothing(&self, outbox: &Outbox) -> bool {
+        !outbox.has_flows()
+    }
+
     fn octets_written(&self) -> u64 {
         self.octets_written
+    }
+
+    fn retention_failures(&self) -> u64 {
+        self.folder.retention_failures()
     }
 }

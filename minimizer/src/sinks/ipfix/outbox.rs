@@ -124,6 +124,12 @@ impl Outbox {
         self.waiting.is_empty()
     }
 
+    /// Whether it holds records of flows, in any state.
+    pub(super) fn has_flows(&self) -> bool {
+        let messages = self.open.iter().chain(&self.waiting).chain(&self.sent);
+        messages.into_iter().any(|message| message.kind == MessageKind::Flows)
+    }
+
     /// Room for a data record of that length in a message of that kind. The caller appends the record.
     pub(super) fn record(
         &mut self,
@@ -219,6 +225,11 @@ impl Outbox {
         self.finish()?;
         let mut later = std::mem::take(&mut self.waiting);
         let written = write(self).and_then(|()| self.finish());
+        if written.is_err() {
+            // Half of a description helps nobody: the next call writes all of it.
+            self.waiting.clear();
+            (self.open, self.set) = (None, None);
+        }
         self.waiting.append(&mut later);
         written
     }

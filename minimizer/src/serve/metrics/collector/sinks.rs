@@ -11,7 +11,7 @@ use crate::serve::snapshot::Snapshot;
 /// A counter that every sink has: name, help, value.
 type SinkCounter = (&'static str, &'static str, fn(&Account) -> u64);
 
-const COUNTERS: [SinkCounter; 9] = [
+const COUNTERS: [SinkCounter; 10] = [
     ("minimizer_sink_exported_records_total", "Records that the sink handed over", |sink| {
         sink.exported.records
     }),
@@ -47,6 +47,11 @@ const COUNTERS: [SinkCounter; 9] = [
     ("minimizer_sink_failures_total", "How often the sink failed; it tries again after each", |sink| {
         sink.failures
     }),
+    (
+        "minimizer_sink_retention_failures_total",
+        "How often the sink could not delete a file whose retention was over; it tries again each minute",
+        |sink| sink.retention_failures,
+    ),
 ];
 
 impl Families<'_> {

@@ -1,23 +1,29 @@
 //! Files as a sender makes the sink write them: names, digests, rotation, retention, what earlier runs left.
 
+mod leftovers;
+
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::Path;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use rand::SeedableRng as _;
 use rand::rngs::ChaCha8Rng;
+use rustix::fs::{CWD, Mode, mkfifoat};
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 use tempfile::TempDir;
 
 use super::FilesSink;
+use crate::delivery::loss::Loss;
 use crate::delivery::sink::{Heading, Losses, Sink as _, Taken};
 use crate::policy::field::{Field, Fields};
 use crate::policy::model::Policy;
 use crate::records::record::Record;
 use crate::sinks::files::{FilesConfig, Format};
 use crate::sinks::json_lines::tests::record;
+use crate::support::clock;
 
 const BEGIN_MS: u64 = 1_795_402_055_123;
 
@@ -69,21 +75,43 @@ impl World {
         sink.end().unwrap()
     }
 
-    /// Names and contents of all files.
+    fn notes(&self) -> PathBuf {
+        self.path().join(".minimizer")
+    }
+
+    /// Names and contents of all files of records.
     fn files(&self) -> BTreeMap<String, Vec<u8>> {
-        let entries = fs::read_dir(self.path()).unwrap().map(Result::unwrap);
-        let content = |entry: &fs::DirEntry| fs::read(entry.path()).unwrap();
-        entries.map(|entry| (entry.file_name().into_string().unwrap(), content(&entry))).collect()
+        content(self.path())
+    }
+
+    /// Names of everything else.
+    fn noted(&self) -> Vec<String> {
+        content(&self.notes()).into_keys().collect()
     }
 
     fn manifest(&self, name: &str) -> Value {
-        serde_json::from_slice(&fs::read(self.path().join(format!("{name}.manifest.json"))).unwrap()).unwrap()
+        let path = self.notes().join(format!("{name}.manifest.json"));
+        serde_json::from_slice(&fs::read(path).unwrap()).unwrap()
+    }
+
+    /// Writes a manifest with that value changed.
+    fn edit(&self, name: &str, key: &str, value: impl Into<Value>) {
+        let mut manifest = self.manifest(name);
+        manifest[key] = value.into();
+        fs::write(self.notes().join(format!("{name}.manifest.json")), manifest.to_string()).unwrap();
     }
 
     fn deletions(&self) -> Vec<Value> {
-        let text = fs::read_to_string(self.path().join("deletions.jsonl")).unwrap();
+        let text = fs::read_to_string(self.notes().join("deletions.jsonl")).unwrap();
         text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
     }
+}
+
+fn content(folder: &Path) -> BTreeMap<String, Vec<u8>> {
+    let entries = fs::read_dir(folder).unwrap().map(Result::unwrap);
+    let files = entries.filter(|entry| entry.file_type().unwrap().is_file());
+    let content = |entry: &fs::DirEntry| fs::read(entry.path()).unwrap();
+    files.map(|entry| (entry.file_name().into_string().unwrap(), content(&entry))).collect()
 }
 
 fn sum(records: &[Record], of: fn(&Record) -> u64) -> u64 {
@@ -102,14 +130,14 @@ fn nothing_is_delivered_before_it_has_its_name() {
         let mut sink = world.sink(format);
         assert_eq!(world.bring(&mut sink, 1, &[]), Taken::Delivered, "there was nothing");
         assert_eq!(world.bring(&mut sink, 2, &records), Taken::Held);
-        assert!(world.files().keys().all(|name| name.starts_with('.')), "{:?}", world.files().keys());
+        assert!(world.files().is_empty(), "{:?}", world.files().keys());
         assert!(sink.tend_at().unwrap() > Instant::now() + Duration::from_secs(50));
         assert_eq!(sink.tend().unwrap(), Taken::Held);
         assert_eq!(sink.close().unwrap(), Taken::Delivered);
         let name = format!("soc-20261123T024737.123Z-000001.{}", format.extension());
         let files = world.files();
         let names: Vec<_> = files.keys().cloned().collect();
-        assert_eq!(names, [name.clone(), format!("{name}.manifest.json")]);
+        assert_eq!((names, world.noted()), (vec![name.clone()], vec![format!("{name}.manifest.json")]));
         assert_eq!(sink.octets_written(), u64::try_from(files[&name].len()).unwrap());
         assert_eq!(sink.close().unwrap(), Taken::Delivered, "what is closed stays closed");
         assert_eq!(world.files(), files);
@@ -119,7 +147,8 @@ fn nothing_is_delivered_before_it_has_its_name() {
 #[test]
 fn the_first_line_and_the_manifest_say_who_and_why_and_the_digest_is_that_of_the_file() {
     let mut world = World::new();
-    world.policy.recipients[0].retention = Some(Duration::from_secs(3600));
+    // So long that it is not over by the clock of the machine.
+    world.policy.recipients[0].retention = Some(Duration::from_secs(3_600_000_000));
     let records = world.records(4097);
     let mut sink = world.sink(Format::JsonLines);
     world.bring(&mut sink, 7, &records[..4097]);
@@ -136,7 +165,7 @@ fn the_first_line_and_the_manifest_say_who_and_why_and_the_digest_is_that_of_the
         "policy": { "name": world.policy.name, "sha256": world.policy.digest },
         "recipient": recipient.name,
         "purpose": recipient.purpose,
-        "retention_seconds": 3600,
+        "retention_seconds": 3_600_000_000_u64,
         "program_tag": "0123456789abcdef",
         "agent_version": env!("CARGO_PKG_VERSION"),
         "fields": Field::ALL,
@@ -160,6 +189,7 @@ fn the_first_line_and_the_manifest_say_who_and_why_and_the_digest_is_that_of_the
         "octets": content.len(),
         "sha256": hexadecimal(&Sha256::digest(&content)),
         "records": 4099,
+        "recovered": false,
         "end": "2026-11-23T02:47:45.123Z",
         "batches": [
             part(7, "2026-11-23T02:47:42.123Z", "2026-11-23T02:47:43.123Z", &records),
@@ -203,7 +233,7 @@ fn a_file_is_closed_in_time_or_when_it_is_full() {
     assert_eq!(full.end().unwrap(), Taken::Held);
     assert_eq!(full.close().unwrap(), Taken::Delivered);
     let files = world.files();
-    let names: Vec<_> = files.keys().filter(|name| name.ends_with("jsonl")).map(String::as_str).collect();
+    let names: Vec<_> = files.keys().map(String::as_str).collect();
     let expected = [
         "full-20261123T024738.123Z-000001.jsonl",
         "full-20261123T024738.123Z-000002.jsonl",
@@ -223,11 +253,13 @@ fn another_policy_is_another_file() {
     let mut sink = world.sink(Format::Parquet);
     assert_eq!(world.bring(&mut sink, 1, &records), Taken::Held);
     world.policy.digest = "0".repeat(64);
-    // The file before was closed, which can only be said when nothing is held any more.
-    assert_eq!(world.bring(&mut sink, 2, &records), Taken::Delivered);
+    // The file before is closed first, which the sender is told before anything else is held.
+    sink.begin(&world.heading(2)).unwrap();
+    assert!(sink.holds_nothing());
     assert_eq!(world.bring(&mut sink, 3, &records), Taken::Held);
+    assert!(!sink.holds_nothing());
     sink.close().unwrap();
-    assert_eq!(world.files().keys().filter(|name| name.ends_with("parquet")).count(), 3);
+    assert_eq!(world.files().keys().filter(|name| name.ends_with("parquet")).count(), 2);
 }
 
 #[test]
@@ -249,52 +281,7 @@ fn no_name_is_used_twice() {
     assert_eq!(files["soc-20261123T024736.123Z-000002.jsonl"], b"not ours");
     let manifest = world.manifest("soc-20261123T024736.123Z-000003.jsonl");
     assert_eq!(manifest["file"], "soc-20261123T024736.123Z-000003.jsonl");
-    assert_eq!(files.len(), 5);
-}
-
-#[test]
-fn what_an_earlier_run_did_not_finish_is_removed_and_noted() {
-    let mut world = World::new();
-    let records = world.records(10);
-    let mut running = FilesSink::new("other", &FilesConfig::new(world.path().to_owned(), Format::Parquet));
-    world.bring(&mut running, 1, &records);
-    for (name, content) in [
-        (".soc-20261123T024736.123Z-000001.jsonl.tmp", "{\"half\":"),
-        (".soc-20261123T024736.123Z-000001.jsonl.manifest.json.tmp", ""),
-        // Whole, but for the name of the manifest.
-        ("soc-20261123T024736.123Z-000002.parquet", "1234"),
-        // Of others.
-        (".soc-a-20261123T024736.123Z-000001.jsonl.tmp", ""),
-        (".soc-notes.tmp", ""),
-        ("soc-20261123T024736.123Z-000009.jsonl", "without a manifest"),
-    ] {
-        fs::write(world.path().join(name), content).unwrap();
-    }
-    let mut sink = world.sink(Format::JsonLines);
-    world.bring(&mut sink, 1, &records);
-    sink.close().unwrap();
-    let mut manifest = world.manifest("soc-20261123T024736.123Z-000001.jsonl");
-    manifest["file"] = "soc-20261123T024736.123Z-000002.parquet".into();
-    manifest["octets"] = 4.into();
-    let waiting = world.path().join(".soc-20261123T024736.123Z-000002.parquet.manifest.json.tmp");
-    fs::write(&waiting, manifest.to_string()).unwrap();
-    let mut next = world.sink(Format::JsonLines);
-    assert!(next.tend_at().unwrap() <= Instant::now());
-    next.tend().unwrap();
-    let files = world.files();
-    assert!(!files.contains_key(".soc-20261123T024736.123Z-000001.jsonl.tmp"));
-    assert!(!files.contains_key(".soc-20261123T024736.123Z-000001.jsonl.manifest.json.tmp"));
-    assert!(files.contains_key("soc-20261123T024736.123Z-000002.parquet.manifest.json"));
-    assert!(files.contains_key(".soc-a-20261123T024736.123Z-000001.jsonl.tmp"));
-    assert!(files.contains_key(".soc-notes.tmp"));
-    assert!(files.contains_key("soc-20261123T024736.123Z-000009.jsonl"));
-    let [deletion] = &world.deletions()[..] else { panic!("{:?}", world.deletions()) };
-    assert_eq!(deletion["file"], "soc-20261123T024736.123Z-000001.jsonl");
-    assert_eq!((&deletion["why"], &deletion["octets"]), (&"unfinished".into(), &8.into()));
-    // A file that somebody has open is no leftover.
-    let mut twin = FilesSink::new("other", &FilesConfig::new(world.path().to_owned(), Format::Parquet));
-    twin.tend().unwrap();
-    assert_eq!(running.close().unwrap(), Taken::Delivered);
+    assert_eq!((files.len(), world.noted().len()), (3, 2));
 }
 
 #[test]
@@ -312,36 +299,139 @@ fn files_are_deleted_when_their_time_is_over_and_others_are_not() {
             assert_eq!(sink.close().unwrap(), Taken::Delivered);
         }
     }
-    for file in ["soc-19700101T000000.000Z-000001", "soc-2", "soc-b-19700101T000000.000Z-000001"] {
-        let name = world.files().into_keys().find(|name| name.starts_with(file) && name.ends_with("json"));
-        let path = world.path().join(name.unwrap_or_else(|| panic!("{file}")));
-        let text = fs::read_to_string(&path).unwrap();
-        fs::write(&path, text.replace("\"retention_seconds\": null", "\"retention_seconds\": 60")).unwrap();
+    // `soc-b` does not run any more: its manifests say how long its files may be kept.
+    let first = "soc-19700101T000000.000Z-000001.jsonl";
+    let gone_sink = "soc-b-19700101T000000.000Z-000001.jsonl";
+    let later = world.files().into_keys().find(|name| name.starts_with("soc-2")).unwrap();
+    for file in [first, gone_sink, &later] {
+        world.edit(file, "retention_seconds", 60);
     }
-    let before = world.files();
-    let digest = world.manifest("soc-19700101T000000.000Z-000001.jsonl")["sha256"].clone();
+    let digest = world.manifest(first)["sha256"].clone();
     fs::write(world.path().join("soc-19700101T000000.000Z-000009.jsonl"), "no manifest").unwrap();
     fs::write(world.path().join("soc-19700101T000000.000Z-000008.jsonl"), "another's manifest").unwrap();
-    let foreign = world.path().join("soc-19700101T000000.000Z-000008.jsonl.manifest.json");
-    fs::write(&foreign, &before["soc-b-19700101T000000.000Z-000001.jsonl.manifest.json"]).unwrap();
+    let foreign = world.notes().join("soc-19700101T000000.000Z-000008.jsonl.manifest.json");
+    fs::write(&foreign, world.manifest(gone_sink).to_string()).unwrap();
+    let before = world.files();
     let mut sink = world.sink(Format::JsonLines);
     sink.tend().unwrap();
     let files = world.files();
     let gone: Vec<_> = before.keys().filter(|name| !files.contains_key(*name)).collect();
-    assert_eq!(
-        gone,
-        ["soc-19700101T000000.000Z-000001.jsonl", "soc-19700101T000000.000Z-000001.jsonl.manifest.json"]
-    );
-    assert_eq!(files.len(), before.len() - 2 + 4);
-    let [deletion] = &world.deletions()[..] else { panic!("{:?}", world.deletions()) };
+    assert_eq!(gone, [first, gone_sink]);
+    assert!(!world.noted().iter().any(|name| name.starts_with(first) || name.starts_with(gone_sink)));
+    assert!(foreign.exists());
+    let deletions = world.deletions();
+    assert_eq!(deletions.len(), 2);
+    let deletion = deletions.iter().find(|line| line["file"] == first).unwrap();
     assert_eq!((&deletion["why"], &deletion["sha256"]), (&"retention".into(), &digest));
     assert_eq!((&deletion["sink"], &deletion["records"]), (&"soc".into(), &3.into()));
     assert!(deletion["time"].as_str().unwrap().starts_with("20"), "{deletion}");
+    assert!(deletions.iter().any(|line| line["file"] == gone_sink && line["sink"] == "soc-b"));
     // The next one is looked for in an hour at the latest; the clock may be set.
     assert!(sink.tend_at().unwrap() <= Instant::now() + Duration::from_secs(3600));
-    // A policy that gives less time counts at once, also for what was written under another.
+    assert_eq!(sink.retention_failures(), 0);
+    // A policy that gives less time counts at once, also for what was written under another; but not for files of others.
     world.policy.recipients[0].retention = Some(Duration::from_secs(30));
     world.bring(&mut sink, 3, &[]);
-    assert_eq!(world.files().len(), before.len() - 2 + 4 - 2, "{:?}", world.files().keys());
-    assert_eq!(world.deletions().len(), 2);
+    assert_eq!(world.files().len(), before.len() - 2 - 1, "{:?}", world.files().keys());
+    assert_eq!(world.deletions().len(), 3);
+}
+
+#[test]
+fn what_cannot_be_deleted_stops_nothing_behind_it_and_is_counted() {
+    let mut world = World::new();
+    world.policy.recipients[0].retention = Some(Duration::from_secs(60));
+    let records = world.records(3);
+    let mut sink = world.sink(Format::JsonLines);
+    for number in 1..=6 {
+        // Of records whose time is over, nothing is kept: what is named here waits for the next start.
+        let begin_ms = number * 1000;
+        sink.batch = None;
+        let heading = Heading { begin_ms, end_ms: begin_ms, ..world.heading(number) };
+        sink.begin(&heading).unwrap();
+        sink.take(&records, Fields::ALL).unwrap();
+        assert_eq!(sink.close().unwrap(), Taken::Delivered);
+    }
+    drop(sink);
+    let names: Vec<_> = world.files().into_keys().collect();
+    assert_eq!(names.len(), 6);
+    // A directory and a link have the names of files, and a FIFO, a directory, a link and a long file those of manifests.
+    let outside = tempfile::tempdir().unwrap();
+    fs::remove_file(world.path().join(&names[0])).unwrap();
+    fs::create_dir(world.path().join(&names[0])).unwrap();
+    fs::rename(world.path().join(&names[1]), outside.path().join("moved")).unwrap();
+    symlink(outside.path().join("moved"), world.path().join(&names[1])).unwrap();
+    let odd = |name: &str| world.notes().join(format!("{name}.manifest.json"));
+    let fifo = odd("soc-19700101T000000.000Z-000101.jsonl");
+    mkfifoat(CWD, &fifo, Mode::RWXU).unwrap();
+    fs::create_dir(odd("soc-19700101T000000.000Z-000102.jsonl")).unwrap();
+    symlink("nothing", odd("soc-19700101T000000.000Z-000103.jsonl")).unwrap();
+    // Somebody who may read it has locked the manifest of a file: the sink comes back for it.
+    let locked = fs::File::open(odd(&names[2])).unwrap();
+    locked.lock().unwrap();
+    let long = fs::File::create(odd("soc-19700101T000000.000Z-000104.jsonl")).unwrap();
+    long.set_len(1 << 40).unwrap();
+    // The same among what was left unfinished.
+    mkfifoat(CWD, world.notes().join("soc-19700101T000000.000Z-000105.jsonl.tmp"), Mode::RWXU).unwrap();
+    let mut next = world.sink(Format::JsonLines);
+    next.tend().unwrap();
+    let left: Vec<_> = world.files().into_keys().collect();
+    assert_eq!(left, [names[2].clone()]);
+    assert!(world.path().join(&names[0]).is_dir() && world.path().join(&names[1]).is_symlink());
+    assert!(outside.path().join("moved").exists());
+    assert_eq!(world.deletions().len(), 3);
+    assert_eq!(next.retention_failures(), 2 + 4 + 1);
+    // It takes records meanwhile, and does not try again at once.
+    world.policy.recipients[0].retention = None;
+    assert_eq!(world.bring(&mut next, 7, &records), Taken::Held);
+    assert_eq!(next.close().unwrap(), Taken::Delivered);
+    assert!(next.tend_at().unwrap() > Instant::now() + Duration::from_secs(30));
+    next.tend().unwrap();
+    assert_eq!(next.retention_failures(), 2 + 4 + 1);
+}
+
+#[test]
+fn a_link_does_not_make_the_sink_write_outside() {
+    let mut world = World::new();
+    let records = world.records(3);
+    let outside = tempfile::tempdir().unwrap();
+    let elsewhere = outside.path().join("elsewhere");
+    fs::write(&elsewhere, "").unwrap();
+    world.policy.recipients[0].retention = Some(Duration::from_secs(60));
+    let mut sink = world.sink(Format::JsonLines);
+    sink.begin(&Heading { begin_ms: 0, end_ms: 0, ..world.heading(1) }).unwrap();
+    sink.take(&records, Fields::ALL).unwrap();
+    sink.close().unwrap();
+    symlink(&elsewhere, world.notes().join("deletions.jsonl")).unwrap();
+    sink.tend().unwrap();
+    assert_eq!(fs::read(&elsewhere).unwrap(), b"");
+    assert_eq!(sink.retention_failures(), 1);
+    // The directory of notes itself.
+    let linked = tempfile::tempdir().unwrap();
+    symlink(outside.path(), linked.path().join(".minimizer")).unwrap();
+    let mut sink = FilesSink::new("soc", &FilesConfig::new(linked.path().to_owned(), Format::JsonLines));
+    let error = sink.begin(&world.heading(1)).unwrap_err();
+    assert_eq!(error.loss, Loss::Unwritable);
+    assert_eq!(fs::read_dir(outside.path()).unwrap().count(), 1);
+}
+
+#[test]
+fn a_file_is_closed_before_its_retention_is_over() {
+    let mut world = World::new();
+    let records = world.records(3);
+    world.policy.recipients[0].retention = Some(Duration::from_secs(1000));
+    let mut sink = world.sink(Format::JsonLines);
+    sink.config.rotate_every = Duration::from_secs(86_400);
+    let begin_ms = clock::realtime_ms();
+    let heading = Heading { begin_ms, end_ms: begin_ms, ..world.heading(1) };
+    sink.begin(&heading).unwrap();
+    sink.take(&records, Fields::ALL).unwrap();
+    assert_eq!(sink.end().unwrap(), Taken::Held);
+    assert!(sink.tend_at().unwrap() <= Instant::now() + Duration::from_secs(1000));
+    sink.close().unwrap();
+    // A record that comes too late is readable no longer than it may be.
+    let heading = Heading { begin_ms: 1, end_ms: 1, ..heading };
+    sink.begin(&heading).unwrap();
+    sink.take(&records, Fields::ALL).unwrap();
+    assert_eq!(sink.end().unwrap(), Taken::Delivered);
+    assert_eq!((world.files().len(), world.deletions().len()), (1, 1));
 }
