@@ -24,6 +24,7 @@ use minimizer::serve::ledger_file::LedgerOrigin;
 use minimizer::serve::{ledger_file, status};
 use minimizer::support::log;
 use minimizer::support::privilege::{self, PrivilegeError, Task};
+use minimizer::support::traces;
 
 /// Wrong usage, as clap says it.
 const EXIT_USAGE: u8 = 2;
@@ -33,6 +34,10 @@ const EXIT_CONFIGURATION: u8 = 78;
 fn main() -> ExitCode {
     // Dropped last: whatever is logged until then is written, as far as the reader takes it.
     let Ok(_log) = log::start() else { return ExitCode::FAILURE };
+    if let Err(error) = traces::hide_memory() {
+        log::failed(format!("cannot keep the memory of this process to itself: {error}"));
+        return ExitCode::FAILURE;
+    }
     let result = match Cli::parse().verb {
         Verb::Run(args) => run::run(&args).map_err(Into::into),
         Verb::Demo(args) => demo(&args),

@@ -71,7 +71,7 @@ impl<F: FnMut(&Progress<'_>)> Worker<F> {
         mark: TimeMark,
         observe: F,
     ) -> Result<Self, AgentError> {
-        let terms = keyring.terms(program.compiled(), Timestamp::now())?;
+        let terms = keyring.terms(program.compiled(), wall(&**program.clocks()))?;
         let mut worker = Self {
             program_tag: program.tag()?.into(),
             clocks: Arc::clone(program.clocks()),
@@ -175,7 +175,7 @@ impl<F: FnMut(&Progress<'_>)> Worker<F> {
 
     /// Drains the program in force. The next generation gets a new key when an epoch has ended.
     fn drain(&mut self) -> Result<(), AgentError> {
-        let next = self.keyring.follow(&self.terms, Timestamp::now())?;
+        let next = self.keyring.follow(&self.terms, wall(&*self.clocks))?;
         if let Some(key) = next.pseudonym_key() {
             self.program.generations().set_pseudonym_key(key);
         }
@@ -256,7 +256,7 @@ impl<F: FnMut(&Progress<'_>)> Worker<F> {
     fn put_in_force(&mut self, program: Program) -> Result<Option<ProgramError>, AgentError> {
         // This settles slots whose interfaces are gone, and leaves little to drain while both programs are loaded.
         self.drain()?;
-        let terms = self.keyring.terms(program.compiled(), Timestamp::now())?;
+        let terms = self.keyring.terms(program.compiled(), wall(&*self.clocks))?;
         let program_tag = program.tag()?.into();
         let mut other = std::mem::replace(&mut self.program, program);
         let other_terms = std::mem::replace(&mut self.terms, terms);
@@ -336,6 +336,11 @@ impl<F: FnMut(&Progress<'_>)> Worker<F> {
         let costs = self.program.costs();
         (self.observe)(&Progress { ledger, watched, paused: self.slots.paused(), refused, drained, costs });
     }
+}
+
+/// The time of the wall clock.
+fn wall(clocks: &dyn Clocks) -> Timestamp {
+    Timestamp::from_nanosecond(clocks.realtime_ns().into()).unwrap_or(Timestamp::MAX)
 }
 
 /// Enters the names of interfaces into the ledger, and how long nobody watched them.

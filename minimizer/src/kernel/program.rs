@@ -29,11 +29,11 @@ pub const OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "
 /// The loaded programs with their maps and attachments. Dropping it detaches the programs and frees
 /// everything.
 pub struct Program {
+    /// Attachments, each with its action, by interface index. Dropped first: no packet meets what is dropped after them.
+    links: BTreeMap<u32, (XdpLink, Action)>,
     ebpf: Ebpf,
     control: ControlPage,
     generations: Generations,
-    /// Attachments, each with its action, by interface index.
-    links: BTreeMap<u32, (XdpLink, Action)>,
     /// What was fixed when it was loaded.
     options: Options,
 }
@@ -89,7 +89,7 @@ impl Program {
             _ => return Err(ProgramError::Object("CONTROL is not an array")),
         };
         let mut program =
-            Self { ebpf, control, generations, links: BTreeMap::new(), options: options.clone() };
+            Self { links: BTreeMap::new(), ebpf, control, generations, options: options.clone() };
         program.date_first_generation();
         Ok(program)
     }

@@ -176,8 +176,8 @@ pub fn drain(quiet: &mut Quiet<'_>, packing: &mut Packing, decoder: SlotDecoder)
         packing.add(slot);
         *slot = Slot::default();
     };
+    quiet.destroy_pseudonym_key();
     for cpu in 0..shape.cpus {
-        quiet.state(cpu).pseudonym_key = [0; 2];
         take_counters(quiet.counters(cpu, UNKNOWN_INTERFACE), &mut unknown);
         let mut seen = 0;
         let mut overflowed = 0;

@@ -10,4 +10,5 @@ pub mod secret_file;
 pub mod sys;
 pub mod tls;
 pub mod toml;
+pub mod traces;
 pub mod units;

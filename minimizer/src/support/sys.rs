@@ -1,10 +1,11 @@
-//! What only the kernel's C interface offers: memory shared with the kernel, raw frames, `bpf(2)`. The one module with
-//! unsafe code.
+//! What only the kernel's C interface offers: memory shared with the kernel, memory for secrets, raw frames, `bpf(2)`.
+//! The one module with unsafe code.
 
 #![expect(unsafe_code, reason = "the C interface of the kernel has no other")]
 
 pub mod bpf;
 pub mod packet_socket;
+pub mod secret;
 pub mod tcp;
 
 use std::io;
