@@ -42,6 +42,7 @@ use crate::serve::snapshot::{Published, Snapshot};
 use crate::sinks::stdout;
 use crate::support::log;
 use crate::support::privilege::{self, PrivilegeError, Task};
+use crate::support::sys;
 use reload::Reload;
 use sinks::{Senders, UnknownRecipient};
 
@@ -107,6 +108,9 @@ pub enum RunError {
     Unbalanced,
 }
 
+/// Policies that took less memory while they were loaded leave it to the allocator.
+const GIVEN_BACK_OCTETS: u64 = 4 << 20;
+
 /// Watches the interfaces until SIGINT or SIGTERM, then drains once more and prints the ledger.
 ///
 /// # Errors
@@ -120,7 +124,7 @@ pub fn run(args: &cli::Run) -> Result<(), RunError> {
     privilege::check(Task::Run)?;
     let web = settings.web_config.as_deref().map(Web::open).transpose()?;
     let listeners = settings.listen.iter().copied().map(Listener::bind).collect::<Result<_, _>>()?;
-    let flows_per_cpu = table_size::decide(settings.flows).map_err(ProgramError::from)?;
+    let flows_per_cpu = table_size::decide(settings.flows, compiled.memory).map_err(ProgramError::from)?;
     let mut program = load(flows_per_cpu, &compiled)?;
     let options = AgentOptions {
         selection,
@@ -133,6 +137,7 @@ pub fn run(args: &cli::Run) -> Result<(), RunError> {
         Accounting::new(sinks::queues(&settings.sinks).into_iter().chain(printed_lane.clone()).collect());
     sinks::check(&accounting, &compiled.policy)?;
     let published = Published::new(Snapshot::starting(&mut program, &options)?);
+    drop_tables(&mut program, compiled);
     let observed = published.clone();
     // Caught before anything is attached: from here on, a signal always ends with a last drain.
     let signals = Caught::stop_signals().map_err(RunError::Signals)?;
@@ -199,6 +204,16 @@ pub fn permit(compiled: &CompiledPolicy) -> Result<(), MandateError> {
 /// See [`ProgramError`].
 pub fn load(flows_per_cpu: u32, compiled: &Arc<CompiledPolicy>) -> Result<Program, ProgramError> {
     Program::load(&Options { flows_per_cpu, compiled: Arc::clone(compiled), ..Options::default() })
+}
+
+/// Drops what only the load of the program needed of its policy, and gives the memory back.
+fn drop_tables(program: &mut Program, compiled: Arc<CompiledPolicy>) {
+    let large = compiled.memory.loading > GIVEN_BACK_OCTETS;
+    program.drop_tables();
+    drop(compiled);
+    if large {
+        sys::give_back_memory();
+    }
 }
 
 /// Resolves the selection of interfaces. A name must exist; a pattern may match nothing yet.

@@ -143,6 +143,20 @@ where
     bpf::freeze(data.fd()).map_err(|source| failed(MapError::IoError(source)))
 }
 
+/// The values of an array of the policy's tables.
+pub(crate) fn contents<const WORDS: usize>(
+    ebpf: &Ebpf,
+    name: &'static str,
+) -> Result<Vec<[u32; WORDS]>, ProgramError>
+where
+    [u32; WORDS]: Pod,
+{
+    let failed = |source| ProgramError::Map { map: name, source };
+    let map = ebpf.map(name).ok_or(ProgramError::Object("a map is missing"))?;
+    let array = Array::<_, [u32; WORDS]>::try_from(map).map_err(failed)?;
+    array.iter().collect::<Result<_, _>>().map_err(failed)
+}
+
 /// The object with the number of a generation's blocks in its type information.
 fn sized_object(object: &[u8], blocks: u32) -> Result<Vec<u8>, ProgramError> {
     if object.is_empty() {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use aya::maps::{ArrayOfMaps, Map};
 use aya::programs::{Program as AyaProgram, ProgramError as AyaError, TestRun as _, TestRunOptions, Xdp};
 use aya::{Ebpf, VerifierLogLevel};
-use minimizer_common::settings::{CONTROL_MAP, GENERATION_MAP};
+use minimizer_common::settings::{CONTROL_MAP, GENERATION_MAP, LISTS_MAP, TABLES_MAP};
 use sha2::{Digest as _, Sha256};
 
 use crate::kernel::attach::Action;
@@ -16,7 +16,7 @@ use crate::kernel::control_page::ControlPage;
 use crate::kernel::error::ProgramError;
 use crate::kernel::features::Kernel;
 use crate::kernel::generations::Generations;
-use crate::kernel::prepared::{Clock, Options, Prepared};
+use crate::kernel::prepared::{self, Clock, Options, Prepared};
 use crate::kernel::wall_clock::{TimeUnits, WallClock};
 use crate::policy::compile::CompiledPolicy;
 use crate::support::clock::Clocks;
@@ -52,7 +52,20 @@ impl Program {
     /// # Errors
     /// See [`ProgramError`].
     pub fn load_again(&self) -> Result<Self, ProgramError> {
-        Self::load(&self.options)
+        let mut options = self.options.clone();
+        if options.compiled.tables.nodes.is_empty() {
+            let nodes = prepared::contents(&self.ebpf, TABLES_MAP)?;
+            let lists = prepared::contents(&self.ebpf, LISTS_MAP)?;
+            options.compiled = Arc::new(options.compiled.with_tables(nodes, lists));
+        }
+        let mut again = Self::load(&options)?;
+        again.drop_tables();
+        Ok(again)
+    }
+
+    /// Drops the agent's copy of the policy's tables, and what they were built from. The kernel has them.
+    pub fn drop_tables(&mut self) {
+        self.options.compiled = Arc::new(self.options.compiled.enforced());
     }
 
     /// Loads the program as for a kernel that lacks what `kernel` lacks.

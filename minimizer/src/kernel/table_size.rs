@@ -7,6 +7,7 @@ use procfs::{Current as _, Meminfo};
 use thiserror::Error;
 use tracing::info;
 
+use crate::policy::compile::PolicyMemory;
 use crate::support::cpus::{self, CpusError};
 
 /// Memory of the agent without its tables.
@@ -34,16 +35,17 @@ impl Default for Flows {
 /// The tables do not fit.
 #[derive(Debug, Error)]
 #[error(
-    "the flow tables would take {:.1} MiB, and the agent {} MiB beside them; {:.1} MiB are available (MemAvailable \
-     in /proc/meminfo): {}",
-    *.needed as f64 / MIB, AGENT_BYTES >> 20, *.available as f64 / MIB,
-    .fits.as_ref().map_or_else(|| "not even the smallest would fit".to_owned(), |fits| format!("'{fits}' would fit"))
+    "the flow tables would take {:.1} MiB, the prefixes and indicators of the policy {:.1} MiB, and the agent {} MiB beside \
+     them; {:.1} MiB are available (MemAvailable in /proc/meminfo): {}",
+    *.needed as f64 / MIB, *.policy as f64 / MIB, *.agent >> 20, *.available as f64 / MIB,
+    .advice
 )]
 pub struct TooLarge {
     needed: u64,
+    policy: u64,
+    agent: u64,
     available: u64,
-    /// The largest size that fits, as an option.
-    fits: Option<String>,
+    advice: String,
 }
 
 /// Why the agent cannot choose a size.
@@ -87,12 +89,12 @@ fn largest(cpus: u32, available: u64) -> Option<u32> {
     sizes.take_while(fits).last()
 }
 
-/// Chooses the number of flows for which each CPU's table is sized, and prints its memory on stderr before
-/// the agent allocates it.
+/// Chooses the number of flows for which each CPU's table is sized, and says how much memory the tables and a policy
+/// take before the agent allocates it.
 ///
 /// # Errors
 /// See [`SizeError`].
-pub fn decide(flows: Flows) -> Result<u32, SizeError> {
+pub fn decide(flows: Flows, policy: PolicyMemory) -> Result<u32, SizeError> {
     let cpus = cpus::numbers()?;
     let online = cpus::online()?;
     let per_cpu = match flows {
@@ -102,19 +104,47 @@ pub fn decide(flows: Flows) -> Result<u32, SizeError> {
     let shape = Shape::for_flows(cpus, per_cpu);
     // A size that cannot be numbered is larger than any memory.
     let needed = shape.map_or(u64::MAX / 2, |shape| bytes(&shape));
-    let available = Meminfo::current().ok().and_then(|memory| memory.mem_available).unwrap_or(u64::MAX);
-    if needed.saturating_add(AGENT_BYTES) > available {
-        let fits = largest(cpus, available).map(|largest| match flows {
+    let available = available();
+    // The agent has compiled the policy already: what it takes then is no longer available.
+    let policy = policy.kernel;
+    if needed.saturating_add(AGENT_BYTES).saturating_add(policy) > available {
+        let fits = largest(cpus, available.saturating_sub(policy)).map(|largest| match flows {
             Flows::All(_) => format!("--flows {}", total(largest, online)),
             Flows::PerCpu(_) => format!("--flows-per-cpu {largest}"),
         });
-        return Err(TooLarge { needed, available, fits }.into());
+        let advice = fits.map_or_else(
+            || "not even the smallest would fit".to_owned(),
+            |fits| format!("'{fits}' would fit"),
+        );
+        return Err(TooLarge { needed, policy, agent: AGENT_BYTES, available, advice }.into());
     }
     info!(
         "flow tables take {:.1} MiB: {per_cpu} flows on each of {cpus} CPUs, two generations",
         needed as f64 / MIB
     );
+    if policy > 1 << 20 {
+        info!("prefixes and indicators of the policy take {:.1} MiB in the kernel", policy as f64 / MIB);
+    }
     Ok(per_cpu)
+}
+
+/// Whether the program of another policy fits beside the one in force.
+///
+/// # Errors
+/// See [`SizeError`].
+pub fn check_reload(flows_per_cpu: u32, policy: PolicyMemory) -> Result<(), SizeError> {
+    let shape = Shape::for_flows(cpus::numbers()?, flows_per_cpu);
+    let needed = shape.map_or(u64::MAX / 2, |shape| bytes(&shape));
+    let (policy, available) = (policy.kernel, available());
+    if needed.saturating_add(policy) > available {
+        let advice = "a reload takes them a second time; restart to load the policy".to_owned();
+        return Err(TooLarge { needed, policy, agent: 0, available, advice }.into());
+    }
+    Ok(())
+}
+
+fn available() -> u64 {
+    Meminfo::current().ok().and_then(|memory| memory.mem_available).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]
@@ -158,8 +188,11 @@ mod tests {
 
     #[test]
     fn a_refusal_says_what_would_fit() {
-        let fits = Some("--flows 4096".to_owned());
-        let text = TooLarge { needed: 3 << 30, available: 1 << 30, fits }.to_string();
+        let advice = "'--flows 4096' would fit".to_owned();
+        let too_large =
+            TooLarge { needed: 3 << 30, policy: 5 << 20, agent: AGENT_BYTES, available: 1 << 30, advice };
+        let text = too_large.to_string();
+        assert!(text.contains("indicators of the policy 5.0 MiB"), "{text}");
         assert!(text.contains("3072.0 MiB") && text.contains("1024.0 MiB are available"), "{text}");
         assert!(text.ends_with("'--flows 4096' would fit"), "{text}");
     }

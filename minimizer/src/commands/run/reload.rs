@@ -1,7 +1,6 @@
 //! A reload in the running agent: SIGHUP has it read its policy again; if that fails, the current policy stays.
 
 use std::panic::{self, AssertUnwindSafe};
-use std::sync::Arc;
 
 use thiserror::Error;
 use tracing::{error, info};
@@ -13,8 +12,9 @@ use crate::agent::error::AgentError;
 use crate::commands::policy_choice::{PolicyChoice, PolicyChoiceError};
 use crate::delivery::accounting::Accounting;
 use crate::kernel::error::ProgramError;
-use crate::policy::compile::CompiledPolicy;
-use crate::serve::snapshot::Published;
+use crate::kernel::table_size;
+use crate::serve::snapshot::{PolicyInForce, Published};
+use crate::support::sys::LargeBlocksApart;
 
 /// Why a reload failed; the policy in force stays.
 #[derive(Debug, Error)]
@@ -52,9 +52,8 @@ impl Reload {
     pub fn reload(&self) {
         // A defect in one policy's compilation must not cost the reloads after it; the panic is in the log.
         let _panicked = panic::catch_unwind(AssertUnwindSafe(|| match self.try_to_reload() {
-            Ok((compiled, program_tag)) => {
-                let policy = &compiled.policy;
-                self.published.reloaded(policy, &program_tag);
+            Ok((policy, program_tag)) => {
+                self.published.reloaded(&policy, &program_tag);
                 info!("policy {} (sha256 {}) is in force", policy.name, policy.digest);
             }
             Err(error) => {
@@ -65,12 +64,17 @@ impl Reload {
         }));
     }
 
-    fn try_to_reload(&self) -> Result<(Arc<CompiledPolicy>, String), ReloadError> {
+    fn try_to_reload(&self) -> Result<(PolicyInForce, String), ReloadError> {
+        let _apart = LargeBlocksApart::begin();
         let compiled = self.choice.reload()?;
         sinks::check(&self.accounting, &compiled.policy)?;
-        let program = load(self.flows_per_cpu, &compiled)?;
+        table_size::check_reload(self.flows_per_cpu, compiled.memory).map_err(ProgramError::from)?;
+        let mut program = load(self.flows_per_cpu, &compiled)?;
         let program_tag = program.tag()?;
+        let policy = PolicyInForce::of(&compiled.policy);
+        program.drop_tables();
+        drop(compiled);
         self.reloader.reload(program)?;
-        Ok((compiled, program_tag))
+        Ok((policy, program_tag))
     }
 }
