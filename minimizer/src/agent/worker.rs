@@ -9,6 +9,7 @@ use tracing::{info, warn};
 use crate::agent::error::AgentError;
 use crate::agent::events::{Event, Events};
 use crate::agent::progress::Progress;
+use crate::agent::table_growth::TableGrowth;
 use crate::agent::time_mark::TimeMark;
 use crate::delivery::accounting::Accounting;
 use crate::delivery::batch::{Batch, Origin};
@@ -17,9 +18,10 @@ use crate::delivery::sink::{Interface, Losses};
 use crate::interfaces::slots::InterfaceSlots;
 use crate::kernel::error::ProgramError;
 use crate::kernel::program::Program;
+use crate::kernel::table_size;
 use crate::kernel::wall_clock::WallClock;
 use crate::policy::mandate::Standing;
-use crate::records::drain::{Totals, drain};
+use crate::records::drain::{Occupancy, Totals, drain};
 use crate::records::packed::{Packing, SlotDecoder};
 use crate::records::terms::{Keyring, Terms};
 use crate::support::clock::Clocks;
@@ -55,6 +57,9 @@ pub(super) struct Worker<F> {
     batches: u64,
     /// Packets seen by slot since they were last compared with what the drivers received.
     seen: Vec<u64>,
+    /// How full the latest generation was.
+    occupancy: Occupancy,
+    growth: TableGrowth,
     accounting: Accounting,
     mark: TimeMark,
     observe: F,
@@ -85,6 +90,8 @@ impl<F: FnMut(&Progress<'_>)> Worker<F> {
             drained_ms: 0,
             batches: 0,
             seen: Vec::new(),
+            occupancy: Occupancy::default(),
+            growth: TableGrowth::default(),
             accounting,
             mark,
             observe,
@@ -127,6 +134,7 @@ impl<F: FnMut(&Progress<'_>)> Worker<F> {
             if Instant::now() >= next {
                 self.drain()?;
                 self.look_for_blindness()?;
+                self.look_for_room()?;
                 // After a stall, drain once, not once for every interval that was missed.
                 next = (next + interval).max(Instant::now());
             }
@@ -190,6 +198,7 @@ impl<F: FnMut(&Progress<'_>)> Worker<F> {
         let mut quiet = self.program.generations().flip().map_err(ProgramError::from)?;
         let decoder = SlotDecoder::new(&terms.compiled, time, &self.if_indices);
         let (records, totals) = drain(&mut quiet, &mut self.packing, decoder);
+        self.occupancy = totals.occupancy;
         self.program.settled();
         self.slots.drained();
         self.seen.resize(self.if_indices.len(), 0);
@@ -284,12 +293,28 @@ impl<F: FnMut(&Progress<'_>)> Worker<F> {
         if !self.slots.observe(&seen) {
             return Ok(());
         }
-        let refused = match self.program.load_again() {
+        let refused = match self.program.load_again(self.program.flows_per_cpu()) {
             Ok(program) => self.put_in_force(program)?,
             Err(error) => Some(error),
         };
         if let Some(error) = refused {
             warn!("another copy of the program cannot be put in place: {error}");
+        }
+        Ok(())
+    }
+
+    /// Puts the same program with larger tables in force when a CPU has used up its own.
+    fn look_for_room(&mut self) -> Result<(), AgentError> {
+        let Some(larger) = self.growth.larger(&self.occupancy, &self.program) else { return Ok(()) };
+        let flows_per_cpu = larger.as_ref().ok().map(Program::flows_per_cpu);
+        let refused = match larger {
+            Ok(program) => self.put_in_force(program)?,
+            Err(error) => Some(error),
+        };
+        match (refused, flows_per_cpu) {
+            (None, Some(flows_per_cpu)) => self.program.room().grown(flows_per_cpu),
+            (Some(error), _) => self.growth.refused(&error),
+            (None, None) => {}
         }
         Ok(())
     }
@@ -334,7 +359,16 @@ impl<F: FnMut(&Progress<'_>)> Worker<F> {
     fn report(&mut self, ledger: &Ledger, drained: Option<(&Totals, Duration)>) {
         let (watched, refused) = (self.slots.watched(), self.slots.refused());
         let costs = self.program.costs();
-        (self.observe)(&Progress { ledger, watched, paused: self.slots.paused(), refused, drained, costs });
+        let table_bytes = table_size::bytes(&self.program.generations().shape());
+        (self.observe)(&Progress {
+            ledger,
+            watched,
+            paused: self.slots.paused(),
+            refused,
+            drained,
+            table_bytes,
+            costs,
+        });
     }
 }
 

@@ -32,7 +32,7 @@ use crate::interfaces::selection::{Selection, SelectionError};
 use crate::kernel::error::ProgramError;
 use crate::kernel::prepared::Options;
 use crate::kernel::program::Program;
-use crate::kernel::table_size;
+use crate::kernel::table_size::{self, Room};
 use crate::policy::compile::CompiledPolicy;
 use crate::policy::mandate::MandateError;
 use crate::records::keys::KeyError;
@@ -124,8 +124,8 @@ pub fn run(args: &cli::Run) -> Result<(), RunError> {
     privilege::check(Task::Run)?;
     let web = settings.web_config.as_deref().map(Web::open).transpose()?;
     let listeners = settings.listen.iter().copied().map(Listener::bind).collect::<Result<_, _>>()?;
-    let flows_per_cpu = table_size::decide(settings.flows, compiled.memory).map_err(ProgramError::from)?;
-    let mut program = load(flows_per_cpu, &compiled)?;
+    let room = table_size::decide(settings.flows, compiled.memory).map_err(ProgramError::from)?;
+    let mut program = load(&room, &compiled)?;
     let options = AgentOptions {
         selection,
         force_tap: settings.force_tap,
@@ -150,7 +150,7 @@ pub fn run(args: &cli::Run) -> Result<(), RunError> {
     signals.stop(move || stopper.stop()).map_err(RunError::Signals)?;
     let reload = Reload {
         choice,
-        flows_per_cpu,
+        room,
         reloader: agent.reloader(),
         published: published.clone(),
         accounting: accounting.clone(),
@@ -202,8 +202,9 @@ pub fn permit(compiled: &CompiledPolicy) -> Result<(), MandateError> {
 ///
 /// # Errors
 /// See [`ProgramError`].
-pub fn load(flows_per_cpu: u32, compiled: &Arc<CompiledPolicy>) -> Result<Program, ProgramError> {
-    Program::load(&Options { flows_per_cpu, compiled: Arc::clone(compiled), ..Options::default() })
+pub fn load(room: &Room, compiled: &Arc<CompiledPolicy>) -> Result<Program, ProgramError> {
+    let (flows_per_cpu, room, compiled) = (room.per_cpu(), room.clone(), Arc::clone(compiled));
+    Program::load(&Options { flows_per_cpu, room, compiled, ..Options::default() })
 }
 
 /// Drops what only the load of the program needed of its policy, and gives the memory back.

@@ -17,6 +17,7 @@ use crate::kernel::error::ProgramError;
 use crate::kernel::features::Kernel;
 use crate::kernel::generations::Generations;
 use crate::kernel::prepared::{self, Clock, Options, Prepared};
+use crate::kernel::table_size::Room;
 use crate::kernel::wall_clock::{TimeUnits, WallClock};
 use crate::policy::compile::CompiledPolicy;
 use crate::support::clock::Clocks;
@@ -47,12 +48,12 @@ impl Program {
         Self::load_object(OBJECT, options)
     }
 
-    /// Loads the same program again, with maps of its own.
+    /// Loads the same program again, with maps of its own and tables for these flows on each CPU.
     ///
     /// # Errors
     /// See [`ProgramError`].
-    pub fn load_again(&self) -> Result<Self, ProgramError> {
-        let mut options = self.options.clone();
+    pub fn load_again(&self, flows_per_cpu: u32) -> Result<Self, ProgramError> {
+        let mut options = Options { flows_per_cpu, ..self.options.clone() };
         if options.compiled.tables.nodes.is_empty() {
             let nodes = prepared::contents(&self.ebpf, TABLES_MAP)?;
             let lists = prepared::contents(&self.ebpf, LISTS_MAP)?;
@@ -61,6 +62,18 @@ impl Program {
         let mut again = Self::load(&options)?;
         again.drop_tables();
         Ok(again)
+    }
+
+    /// The flows on each CPU that fill half of the slots.
+    #[must_use]
+    pub const fn flows_per_cpu(&self) -> u32 {
+        self.options.flows_per_cpu
+    }
+
+    /// How far the agent may enlarge the tables.
+    #[must_use]
+    pub const fn room(&self) -> &Room {
+        &self.options.room
     }
 
     /// Drops the agent's copy of the policy's tables, and what they were built from. The kernel has them.

@@ -1,6 +1,8 @@
 //! The size of the flow tables: from flows to memory, and whether the host has that memory.
 
 use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use minimizer_common::generation::{Shape, WAYS};
 use procfs::{Current as _, Meminfo};
@@ -29,6 +31,58 @@ impl Default for Flows {
     /// Enough for a busy server. It takes 18.5 MiB for each CPU.
     fn default() -> Self {
         Self::PerCpu(NonZeroU32::new(65_536).expect("is not 0"))
+    }
+}
+
+/// For how many flows each CPU's table has room, shared by all who load programs. `--flows` promises room for a number of
+/// flows on all CPUs together, and receive queues are uneven: a card puts all PPPoE packets, for one, on one queue. So the
+/// tables begin with twice an even share, and grow when a CPU gets more.
+#[derive(Clone, Debug, Default)]
+pub struct Room {
+    per_cpu: Arc<AtomicU32>,
+    most: u32,
+}
+
+impl Room {
+    /// Tables for these flows on each CPU at first, and for `most` when one CPU gets more than its share.
+    #[must_use]
+    pub fn new(per_cpu: u32, most: u32) -> Self {
+        Self { per_cpu: Arc::new(per_cpu.into()), most }
+    }
+
+    /// Flows on each CPU.
+    #[must_use]
+    pub fn per_cpu(&self) -> u32 {
+        self.per_cpu.load(Ordering::Relaxed)
+    }
+
+    /// Records that tables for these flows on each CPU are in force.
+    pub fn grown(&self, per_cpu: u32) {
+        self.per_cpu.store(per_cpu, Ordering::Relaxed);
+    }
+
+    /// Flows on each CPU for which the tables should have room now that one CPU needs more; `None` if they have what was
+    /// asked for.
+    ///
+    /// # Errors
+    /// If the host does not have the memory for any larger table.
+    pub fn larger(&self, policy: PolicyMemory) -> Result<Option<u32>, SizeError> {
+        if self.most <= self.per_cpu() {
+            return Ok(None);
+        }
+        let cpus = cpus::numbers()?;
+        let needed = Shape::for_flows(cpus, self.most).map_or(u64::MAX / 2, |shape| bytes(&shape));
+        let (policy, available) = (policy.kernel, available());
+        if needed.saturating_add(policy) <= available {
+            return Ok(Some(self.most));
+        }
+        // The agent has its own memory already.
+        let fits = largest(cpus, available.saturating_sub(policy).saturating_add(AGENT_BYTES));
+        if let Some(fits) = fits.filter(|fits| *fits > self.per_cpu()) {
+            return Ok(Some(fits.min(self.most)));
+        }
+        let advice = "spread the receive queues over more CPUs, or free memory".to_owned();
+        Err(TooLarge { needed, policy, agent: 0, available, advice }.into())
     }
 }
 
@@ -94,12 +148,12 @@ fn largest(cpus: u32, available: u64) -> Option<u32> {
 ///
 /// # Errors
 /// See [`SizeError`].
-pub fn decide(flows: Flows, policy: PolicyMemory) -> Result<u32, SizeError> {
+pub fn decide(flows: Flows, policy: PolicyMemory) -> Result<Room, SizeError> {
     let cpus = cpus::numbers()?;
     let online = cpus::online()?;
-    let per_cpu = match flows {
-        Flows::All(flows) => flows_per_cpu(flows.get(), online),
-        Flows::PerCpu(flows) => flows.get(),
+    let (per_cpu, most) = match flows {
+        Flows::All(flows) => (flows_per_cpu(flows.get(), online), flows.get()),
+        Flows::PerCpu(flows) => (flows.get(), flows.get()),
     };
     let shape = Shape::for_flows(cpus, per_cpu);
     // A size that cannot be numbered is larger than any memory.
@@ -125,7 +179,7 @@ pub fn decide(flows: Flows, policy: PolicyMemory) -> Result<u32, SizeError> {
     if policy > 1 << 20 {
         info!("prefixes and indicators of the policy take {:.1} MiB in the kernel", policy as f64 / MIB);
     }
-    Ok(per_cpu)
+    Ok(Room::new(per_cpu, most))
 }
 
 /// Whether the program of another policy fits beside the one in force.
@@ -151,7 +205,8 @@ fn available() -> u64 {
 mod tests {
     use minimizer_common::generation::Shape;
 
-    use super::{AGENT_BYTES, TooLarge, bytes, flows_per_cpu, largest, total};
+    use super::{AGENT_BYTES, Room, TooLarge, bytes, flows_per_cpu, largest, total};
+    use crate::policy::compile::PolicyMemory;
 
     #[test]
     fn a_cpu_has_room_for_twice_its_share_and_for_no_more_than_all() {
@@ -184,6 +239,18 @@ mod tests {
             }
         }
         assert_eq!(largest(1, 1 << 20), None);
+    }
+
+    #[test]
+    fn tables_grow_once_to_all_that_was_asked_for() {
+        let policy = PolicyMemory { kernel: 0, agent: 0, loading: 0 };
+        let room = Room::new(64, 512);
+        assert_eq!((room.per_cpu(), room.larger(policy).expect("fits")), (64, Some(512)));
+        room.clone().grown(512);
+        assert_eq!((room.per_cpu(), room.larger(policy).expect("fits")), (512, None));
+        let huge = PolicyMemory { kernel: u64::MAX / 4, ..policy };
+        let error = Room::new(64, 512).larger(huge).expect_err("does not fit").to_string();
+        assert!(error.contains("spread the receive queues"), "{error}");
     }
 
     #[test]

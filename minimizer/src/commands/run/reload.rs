@@ -12,7 +12,7 @@ use crate::agent::error::AgentError;
 use crate::commands::policy_choice::{PolicyChoice, PolicyChoiceError};
 use crate::delivery::accounting::Accounting;
 use crate::kernel::error::ProgramError;
-use crate::kernel::table_size;
+use crate::kernel::table_size::{self, Room};
 use crate::serve::snapshot::{PolicyInForce, Published};
 use crate::support::sys::LargeBlocksApart;
 
@@ -38,7 +38,7 @@ pub struct Reload {
     /// Which policy was chosen at the start.
     pub choice: PolicyChoice,
     /// Size of the tables.
-    pub flows_per_cpu: u32,
+    pub room: Room,
     /// Hands the new program to the drain thread.
     pub reloader: Reloader,
     /// Where the result is published.
@@ -68,8 +68,8 @@ impl Reload {
         let _apart = LargeBlocksApart::begin();
         let compiled = self.choice.reload()?;
         sinks::check(&self.accounting, &compiled.policy)?;
-        table_size::check_reload(self.flows_per_cpu, compiled.memory).map_err(ProgramError::from)?;
-        let mut program = load(self.flows_per_cpu, &compiled)?;
+        table_size::check_reload(self.room.per_cpu(), compiled.memory).map_err(ProgramError::from)?;
+        let mut program = load(&self.room, &compiled)?;
         let program_tag = program.tag()?;
         let policy = PolicyInForce::of(&compiled.policy);
         program.drop_tables();
