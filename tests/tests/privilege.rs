@@ -104,7 +104,7 @@ fn three_capabilities_without_root_replay_and_run() -> Result<()> {
     command.args(["run", "-i", RECEIVER, "--listen", "127.0.0.1:0", "--flows-per-cpu", "64"]);
     let agent = Agent::start(&mut command)?;
     // It runs as nobody, and nobody may not read its memory.
-    let status = fs::metadata(format!("/proc/{}", agent.process()))?;
+    let status = fs::metadata(format!("/proc/{}/mem", agent.process()))?;
     assert_eq!(status.uid(), 0);
     let (ended, said) = agent.stop()?;
     ensure!(ended.success(), "{said}");
