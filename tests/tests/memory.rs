@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::fs;
+use std::hint::black_box;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
@@ -14,6 +15,7 @@ use anyhow::{Context as _, Result, ensure};
 use hkdf::Hkdf;
 use jiff::Timestamp;
 use minimizer::records::keys::Keys;
+use minimizer::support::traces::without_traces;
 use procfs::process::{LimitValue, Process};
 use sha2::Sha256;
 use tests::command::{Agent, minimizer};
@@ -154,6 +156,29 @@ fn a_key_that_is_destroyed_is_nowhere_in_the_agent() -> Result<()> {
         assert_eq!(left.len(), 0, "{said}: {left:?}");
     }
     epochs.end()
+}
+
+/// Leaves a word on the stack many times.
+#[inline(never)]
+fn leave(word: u64) {
+    black_box(&mut [word; 4096]);
+}
+
+#[test]
+fn what_was_computed_is_overwritten_on_the_stack() -> Result<()> {
+    let word = 0x8d1f_52c9_e07b_3a64;
+    let here = 0_u8;
+    let left = || -> Result<usize> {
+        let found = places(std::process::id(), &[("word", u64::to_ne_bytes(word).to_vec())])?;
+        let address = u64::try_from((&raw const here).addr())?;
+        Ok(of(&found, "word")?.iter().filter(|place| place.address.abs_diff(address) < 256 << 10).count())
+    };
+    leave(word);
+    let plain = left()?;
+    without_traces(|| leave(word));
+    // The word itself is in a few places: somebody has to search for it.
+    ensure!(plain > 1000 && left()? < 100, "{plain}, then {}", left()?);
+    Ok(())
 }
 
 #[test]
