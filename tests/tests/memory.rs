@@ -148,6 +148,11 @@ fn a_key_that_is_destroyed_is_nowhere_in_the_agent() -> Result<()> {
         )?;
         let in_use = places(epochs.process, &used)?;
         ensure!(!of(&in_use, "epoch")?.is_empty() && !of(&in_use, "recipient")?.is_empty(), "{in_use:?}");
+        let is_kernel = |place: &Place| place.mapping.contains("bpf-map");
+        ensure!(
+            of(&in_use, "epoch")?.iter().any(is_kernel),
+            "the kernel's memory is searched, too: {in_use:?}"
+        );
         let exposed = |place: &&Place| !place.is_left_out_of_dumps;
         assert_eq!(in_use.values().flatten().filter(exposed).collect::<Vec<_>>().len(), 0, "{in_use:?}");
         begin = Timestamp::now() + Duration::from_secs(ahead.unsigned_abs());

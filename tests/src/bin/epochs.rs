@@ -41,7 +41,7 @@ fn main() -> Result<()> {
         selection: Selection::one(interface),
         force_tap: false,
         mode: Mode::Skb,
-        interval: Duration::from_millis(50),
+        interval: Duration::from_secs(1),
     };
     let mark = TimeMark::in_memory(clocks.clone());
     let agent = Agent::start(program, keyring, options, accounting.clone(), mark, |_| {})?;
