@@ -23,7 +23,7 @@ use minimizer::serve::http::WebConfigError;
 use minimizer::serve::ledger_file::{LedgerFile, LedgerOrigin};
 use minimizer::serve::status;
 use minimizer::support::privilege::{self, PrivilegeError, Task};
-use minimizer::support::{log, panics};
+use minimizer::support::{log, panics, traces};
 
 /// Wrong usage, as clap says it.
 const EXIT_USAGE: u8 = 2;
@@ -34,6 +34,10 @@ fn main() -> ExitCode {
     // Dropped last: whatever is logged until then is written, as far as the reader takes it.
     let Ok(_log) = log::start() else { return ExitCode::FAILURE };
     panics::log_them();
+    if let Err(error) = traces::hide_memory() {
+        log::failed(format!("cannot keep the memory of this process to itself: {error}"));
+        return ExitCode::FAILURE;
+    }
     let result = match panics::answered(|| act(Cli::parse().verb)) {
         None => return ExitCode::from(panics::EXIT_CODE),
         Some(result) => result,

@@ -106,6 +106,12 @@ impl Agent {
         Ok(Self { child, stderr: Some(stderr), address })
     }
 
+    /// The number of its process.
+    #[must_use]
+    pub fn process(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Where it serves.
     #[must_use]
     pub const fn address(&self) -> SocketAddr {

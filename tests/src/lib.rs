@@ -21,6 +21,7 @@ pub mod kafka;
 pub mod leftovers;
 pub mod listener;
 pub mod live_frames;
+pub mod memory;
 pub mod minimum;
 pub mod network;
 pub mod packets;

@@ -13,6 +13,7 @@ use minimizer::policy::field::Field;
 use minimizer::policy::model::Policy;
 use minimizer::records::drain::ProtocolPackets;
 use minimizer::records::record::Record;
+use minimizer::support::sys::secret::Secret;
 use minimizer_common::outcome::Outcome;
 use minimizer_common::settings::HASH_KEYS;
 use minimizer_common::tunnel::Tunnels;
@@ -97,7 +98,7 @@ pub fn load(
         Options { flows_per_cpu: 512, clock: Clock::Control, hash_keys, compiled, ..Options::default() };
     let mut program = Program::load_for(kernel, &options)?;
     program.watch(IF_INDEX, 0)?;
-    program.generations().set_first_pseudonym_key(&PSEUDONYM_KEY);
+    program.generations().set_first_pseudonym_key(Arc::new(Secret::copy_of(&PSEUDONYM_KEY)?));
     program.set_time_base(START_MS);
     Ok(program)
 }

@@ -1,7 +1,7 @@
 //! Which capabilities the agent needs, as this kernel sees it, and what is said when one is missing.
 
 use std::fs;
-use std::os::unix::fs::{PermissionsExt as _, chown};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
 use std::path::PathBuf;
 use std::process::{Command, Output};
 use std::thread;
@@ -103,6 +103,9 @@ fn three_capabilities_without_root_replay_and_run() -> Result<()> {
     let mut command = folder.as_nobody(Task::Run.needs());
     command.args(["run", "-i", RECEIVER, "--listen", "127.0.0.1:0", "--flows-per-cpu", "64"]);
     let agent = Agent::start(&mut command)?;
+    // It runs as nobody, and nobody may not read its memory.
+    let status = fs::metadata(format!("/proc/{}/mem", agent.process()))?;
+    assert_eq!(status.uid(), 0);
     let (ended, said) = agent.stop()?;
     ensure!(ended.success(), "{said}");
     Ok(())

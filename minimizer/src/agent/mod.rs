@@ -3,6 +3,7 @@
 pub mod error;
 mod events;
 pub mod progress;
+mod table_growth;
 pub mod time_mark;
 mod worker;
 

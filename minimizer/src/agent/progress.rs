@@ -21,6 +21,8 @@ pub struct Progress<'drain> {
     /// What the drain found beside the records, and how long it took with flip, copy, zeroing and merge; `None` when there was
     /// no drain.
     pub drained: Option<(&'drain Totals, Duration)>,
+    /// Memory of the flow tables, in octets.
+    pub table_bytes: u64,
     /// What the loaded programs cost, by name. Empty where the kernel does not measure it.
     pub costs: Vec<(&'static str, Cost)>,
 }

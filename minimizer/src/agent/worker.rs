@@ -9,6 +9,7 @@ use tracing::{info, warn};
 use crate::agent::error::AgentError;
 use crate::agent::events::{Event, Events};
 use crate::agent::progress::Progress;
+use crate::agent::table_growth::TableGrowth;
 use crate::agent::time_mark::TimeMark;
 use crate::delivery::accounting::Accounting;
 use crate::delivery::batch::{Batch, Origin};
@@ -17,9 +18,10 @@ use crate::delivery::sink::{Interface, Losses};
 use crate::interfaces::slots::InterfaceSlots;
 use crate::kernel::error::ProgramError;
 use crate::kernel::program::Program;
+use crate::kernel::table_size;
 use crate::kernel::wall_clock::WallClock;
 use crate::policy::mandate::Standing;
-use crate::records::drain::{Totals, drain};
+use crate::records::drain::{Occupancy, Totals, drain};
 use crate::records::packed::{Packing, SlotDecoder};
 use crate::records::terms::{Keyring, Terms};
 use crate::support::clock::Clocks;
@@ -56,6 +58,9 @@ pub(super) struct Worker<F> {
     batches: u64,
     /// Packets seen by slot since they were last compared with what the drivers received.
     seen: Vec<u64>,
+    /// How full the latest generation was.
+    occupancy: Occupancy,
+    growth: TableGrowth,
     accounting: Accounting,
     mark: TimeMark,
     observe: F,
@@ -72,7 +77,7 @@ impl<F: FnMut(&Progress<'_>)> Worker<F> {
         mark: TimeMark,
         observe: F,
     ) -> Result<Self, AgentError> {
-        let terms = keyring.terms(program.compiled(), Timestamp::now())?;
+        let terms = keyring.terms(program.compiled(), wall(&**program.clocks()))?;
         let mut worker = Self {
             program_tag: program.tag()?.into(),
             clocks: Arc::clone(program.clocks()),
@@ -86,6 +91,8 @@ impl<F: FnMut(&Progress<'_>)> Worker<F> {
             drained_ms: 0,
             batches: 0,
             seen: Vec::new(),
+            occupancy: Occupancy::default(),
+            growth: TableGrowth::default(),
             accounting,
             mark,
             observe,
@@ -131,6 +138,7 @@ impl<F: FnMut(&Progress<'_>)> Worker<F> {
             if Instant::now() >= next {
                 self.drain()?;
                 self.look_for_blindness()?;
+                self.look_for_room()?;
                 // After a stall, drain once, not once for every interval that was missed.
                 next = (next + interval).max(Instant::now());
             }
@@ -179,7 +187,7 @@ impl<F: FnMut(&Progress<'_>)> Worker<F> {
 
     /// Drains the program in force. The next generation gets a new key when an epoch has ended.
     fn drain(&mut self) -> Result<(), AgentError> {
-        let next = self.keyring.follow(&self.terms, Timestamp::now())?;
+        let next = self.keyring.follow(&self.terms, wall(&*self.clocks))?;
         if let Some(key) = next.pseudonym_key() {
             self.program.generations().set_pseudonym_key(key);
         }
@@ -194,6 +202,7 @@ impl<F: FnMut(&Progress<'_>)> Worker<F> {
         let mut quiet = self.program.generations().flip().map_err(ProgramError::from)?;
         let decoder = SlotDecoder::new(&terms.compiled, time, &self.if_indices);
         let (records, totals) = drain(&mut quiet, &mut self.packing, decoder);
+        self.occupancy = totals.occupancy;
         self.program.settled();
         self.slots.drained();
         self.seen.resize(self.if_indices.len(), 0);
@@ -261,7 +270,7 @@ impl<F: FnMut(&Progress<'_>)> Worker<F> {
     fn put_in_force(&mut self, program: Program) -> Result<Option<ProgramError>, AgentError> {
         // This settles slots whose interfaces are gone, and leaves little to drain while both programs are loaded.
         self.drain()?;
-        let terms = self.keyring.terms(program.compiled(), Timestamp::now())?;
+        let terms = self.keyring.terms(program.compiled(), wall(&*self.clocks))?;
         let program_tag = program.tag()?.into();
         let mut other = std::mem::replace(&mut self.program, program);
         let other_terms = std::mem::replace(&mut self.terms, terms);
@@ -289,12 +298,28 @@ impl<F: FnMut(&Progress<'_>)> Worker<F> {
         if !self.slots.observe(&seen) {
             return Ok(());
         }
-        let refused = match self.program.load_again() {
+        let refused = match self.program.load_again(self.program.flows_per_cpu()) {
             Ok(program) => self.put_in_force(program)?,
             Err(error) => Some(error),
         };
         if let Some(error) = refused {
             warn!("another copy of the program cannot be put in place: {error}");
+        }
+        Ok(())
+    }
+
+    /// Puts the same program with larger tables in force when a CPU has used up its own.
+    fn look_for_room(&mut self) -> Result<(), AgentError> {
+        let Some(larger) = self.growth.larger(&self.occupancy, &self.program) else { return Ok(()) };
+        let flows_per_cpu = larger.as_ref().ok().map(Program::flows_per_cpu);
+        let refused = match larger {
+            Ok(program) => self.put_in_force(program)?,
+            Err(error) => Some(error),
+        };
+        match (refused, flows_per_cpu) {
+            (None, Some(flows_per_cpu)) => self.program.room().grown(flows_per_cpu),
+            (Some(error), _) => self.growth.refused(&error),
+            (None, None) => {}
         }
         Ok(())
     }
@@ -339,8 +364,22 @@ impl<F: FnMut(&Progress<'_>)> Worker<F> {
     fn report(&mut self, ledger: &Ledger, drained: Option<(&Totals, Duration)>) {
         let (watched, refused) = (self.slots.watched(), self.slots.refused());
         let costs = self.program.costs();
-        (self.observe)(&Progress { ledger, watched, paused: self.slots.paused(), refused, drained, costs });
+        let table_bytes = table_size::bytes(&self.program.generations().shape());
+        (self.observe)(&Progress {
+            ledger,
+            watched,
+            paused: self.slots.paused(),
+            refused,
+            drained,
+            table_bytes,
+            costs,
+        });
     }
+}
+
+/// The time of the wall clock.
+fn wall(clocks: &dyn Clocks) -> Timestamp {
+    Timestamp::from_nanosecond(clocks.realtime_ns().into()).unwrap_or(Timestamp::MAX)
 }
 
 /// Enters the names of interfaces into the ledger, and how long nobody watched them.

@@ -123,7 +123,7 @@ pub const DEFAULT_POLICY: &str = "carrier-default";
 /// Size of the flow table.
 #[derive(Args, Debug)]
 pub struct Table {
-    /// Size the tables for this many flows per interval over all CPUs; each CPU gets room for twice its share.
+    /// Size the tables for this many flows per interval over all CPUs; each CPU gets room for twice its share, and for all when it needs more.
     #[arg(long, value_name = "FLOWS", conflicts_with = "flows_per_cpu")]
     pub flows: Option<NonZeroU32>,
     /// Size each CPU's table for this many flows per interval; it gets twice as many slots [default: 65536].

@@ -182,8 +182,8 @@ fn measure(
 ) -> Result<Summary, DemoError> {
     let signals = Caught::stop_signals().map_err(RunError::Signals)?;
     let flows = args.table.flows().unwrap_or_default();
-    let flows_per_cpu = table_size::decide(flows).map_err(ProgramError::from)?;
-    let mut program = run::load(flows_per_cpu, &compiled)?;
+    let room = table_size::decide(flows, compiled.memory).map_err(ProgramError::from)?;
+    let mut program = run::load(&room, &compiled)?;
     let meter = Meter::start(&program)?;
     let options = AgentOptions {
         selection: Selection::one(&cable.receiver.name),

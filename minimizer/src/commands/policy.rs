@@ -11,7 +11,7 @@ use thiserror::Error;
 use crate::commands::cli::{Format, PolicyVerb, SchemaOf};
 use crate::commands::config::ConfigFile;
 use crate::policy::builtin::PolicyError;
-use crate::policy::compile::CompiledPolicy;
+use crate::policy::compile::{CompiledPolicy, PolicyMemory};
 use crate::policy::diff::Effect;
 use crate::policy::file::PolicyFile;
 use crate::policy::model::Policy;
@@ -88,6 +88,8 @@ pub fn policy(verb: &PolicyVerb, out: &mut impl Write) -> Result<(), PolicyVerbE
     Ok(())
 }
 
+const MIB: f64 = (1 << 20) as f64;
+
 fn check(compiled: &CompiledPolicy, out: &mut impl Write) -> io::Result<()> {
     let policy = &compiled.policy;
     writeln!(out, "ok: {}, SHA-256 {}", policy.name, policy.digest)?;
@@ -110,6 +112,15 @@ fn check(compiled: &CompiledPolicy, out: &mut impl Write) -> io::Result<()> {
                 recipient.name
             )?;
         }
+    }
+    if prefixes + indicators > 0 {
+        let PolicyMemory { kernel, agent, loading } = compiled.memory;
+        let [kernel, agent, loading] = [kernel, agent, loading].map(|octets| octets as f64 / MIB);
+        writeln!(
+            out,
+            "memory: {kernel:.1} MiB in the kernel and {agent:.1} MiB in the agent; {loading:.1} MiB in the agent while it \
+             is read, and twice the kernel's during a reload"
+        )?;
     }
     policy.inputs.iter().try_for_each(|(name, digest)| writeln!(out, "{name}: SHA-256 {digest}"))
 }

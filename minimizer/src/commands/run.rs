@@ -29,7 +29,7 @@ use crate::interfaces::selection::{CheckError, Selection, SelectionError};
 use crate::kernel::error::ProgramError;
 use crate::kernel::prepared::Options;
 use crate::kernel::program::Program;
-use crate::kernel::table_size;
+use crate::kernel::table_size::{self, Room};
 use crate::policy::compile::CompiledPolicy;
 use crate::policy::mandate::MandateError;
 use crate::records::keys::KeyError;
@@ -40,6 +40,7 @@ use crate::sinks::stdout;
 use crate::support::panics;
 use crate::support::privilege::{self, PrivilegeError, Task};
 use crate::support::refusal::{Asked, told};
+use crate::support::sys;
 use ended::Ended;
 use reload::Reload;
 use sinks::{Senders, UnfitPolicy};
@@ -116,6 +117,9 @@ pub enum RunError {
     Unbalanced,
 }
 
+/// Policies that took less memory while they were loaded leave it to the allocator.
+const GIVEN_BACK_OCTETS: u64 = 4 << 20;
+
 /// Watches the interfaces until SIGINT or SIGTERM, then drains once more and prints the ledger.
 ///
 /// # Errors
@@ -129,8 +133,8 @@ pub fn run(args: &cli::Run) -> Result<(), RunError> {
     privilege::check(Task::Run)?;
     let web = settings.web_config.as_deref().map(Web::open).transpose()?;
     let listeners = settings.listen.iter().copied().map(Listener::bind).collect::<Result<_, _>>()?;
-    let flows_per_cpu = table_size::decide(settings.flows).map_err(ProgramError::from)?;
-    let mut program = load(flows_per_cpu, &compiled)?;
+    let room = table_size::decide(settings.flows, compiled.memory).map_err(ProgramError::from)?;
+    let mut program = load(&room, &compiled)?;
     let options = AgentOptions {
         selection,
         force_tap: settings.force_tap,
@@ -157,6 +161,7 @@ pub fn run(args: &cli::Run) -> Result<(), RunError> {
             tell(Ended::Panic(said.to_owned()));
         }
     });
+    drop_tables(&mut program, compiled);
     // Caught before anything is attached: from here on, a signal always ends with a last drain.
     let signals = Caught::stop_signals().map_err(RunError::Signals)?;
     let reload_signal = Caught::new(&[SIGHUP]).map_err(RunError::Signals)?;
@@ -179,7 +184,7 @@ pub fn run(args: &cli::Run) -> Result<(), RunError> {
     signals.stop(stop, move || ending.cut()).map_err(RunError::Signals)?;
     let reload = Reload {
         choice,
-        flows_per_cpu,
+        room,
         reloader: agent.reloader(),
         published: published.clone(),
         accounting: accounting.clone(),
@@ -233,8 +238,19 @@ pub fn permit(compiled: &CompiledPolicy) -> Result<(), MandateError> {
 ///
 /// # Errors
 /// See [`ProgramError`].
-pub fn load(flows_per_cpu: u32, compiled: &Arc<CompiledPolicy>) -> Result<Program, ProgramError> {
-    Program::load(&Options { flows_per_cpu, compiled: Arc::clone(compiled), ..Options::default() })
+pub fn load(room: &Room, compiled: &Arc<CompiledPolicy>) -> Result<Program, ProgramError> {
+    let (flows_per_cpu, room, compiled) = (room.per_cpu(), room.clone(), Arc::clone(compiled));
+    Program::load(&Options { flows_per_cpu, room, compiled, ..Options::default() })
+}
+
+/// Drops what only the load of the program needed of its policy, and gives the memory back.
+fn drop_tables(program: &mut Program, compiled: Arc<CompiledPolicy>) {
+    let large = compiled.memory.loading > GIVEN_BACK_OCTETS;
+    program.drop_tables();
+    drop(compiled);
+    if large {
+        sys::give_back_memory();
+    }
 }
 
 /// Resolves the selection of interfaces. A name must exist; a pattern may match nothing yet.

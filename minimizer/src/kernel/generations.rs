@@ -10,11 +10,12 @@ use minimizer_common::generation::{
 };
 use minimizer_common::tuple::Slot;
 use thiserror::Error;
-use zeroize::Zeroizing;
 
 use crate::kernel::wall_clock::WallClock;
 use crate::support::refusal::{Asked, told, told_with_causes};
 use crate::support::sys::Mapping;
+use crate::support::sys::secret::SharedKey;
+use crate::support::traces::without_traces;
 
 /// `BPF_F_MMAPABLE`.
 const MMAPABLE: u32 = 1 << 10;
@@ -49,6 +50,8 @@ struct Generation {
     array: BlockArray,
     mapping: Mapping,
     clock: WallClock,
+    /// The key that lies in its memory.
+    pseudonym_key: Option<SharedKey>,
 }
 
 /// Both generations, and the map through which the kernel finds the current one.
@@ -59,7 +62,7 @@ pub struct Generations {
     written: usize,
     shape: Shape,
     /// Key of the pseudonyms from the next flip on.
-    pseudonym_key: Zeroizing<[u64; 2]>,
+    pseudonym_key: Option<SharedKey>,
     /// Wall clock of the generation that the next flip begins.
     clock: WallClock,
 }
@@ -80,15 +83,14 @@ impl Generations {
             })?;
             let mapping = Mapping::new(array.map().fd(), octets)
                 .map_err(|source| GenerationError::Map { bytes, source })?;
-            Ok(Generation { array, mapping, clock: WallClock::default() })
+            Ok(Generation { array, mapping, clock: WallClock::default(), pseudonym_key: None })
         };
-        let pseudonym_key = Zeroizing::new([0; 2]);
         let mut generations = Self {
             outer,
             pair: [make()?, make()?],
             written: 0,
             shape,
-            pseudonym_key,
+            pseudonym_key: None,
             clock: WallClock::default(),
         };
         generations.outer.set(0, &generations.pair[0].array, 0)?;
@@ -101,15 +103,15 @@ impl Generations {
         self.shape
     }
 
-    /// Sets the key of the pseudonyms from the next flip on. A key leaves the memory of the kernel with the
-    /// drain of the last generation that has it.
-    pub fn set_pseudonym_key(&mut self, key: &[u64; 2]) {
-        *self.pseudonym_key = *key;
+    /// Sets the key of the pseudonyms from the next flip on. A generation shares the key until the drain has
+    /// overwritten it in the memory of the kernel.
+    pub fn set_pseudonym_key(&mut self, key: SharedKey) {
+        self.pseudonym_key = Some(key);
     }
 
     /// Sets the key of the pseudonyms also for the current generation. Call it before the program is
     /// attached: no packet must be on its way.
-    pub fn set_first_pseudonym_key(&mut self, key: &[u64; 2]) {
+    pub fn set_first_pseudonym_key(&mut self, key: SharedKey) {
         self.set_pseudonym_key(key);
         self.put_states(self.written);
     }
@@ -134,11 +136,12 @@ impl Generations {
     /// Writes the key and the clock into a generation, once for each CPU: a packet then finds them in a line that its
     /// CPU alone uses.
     fn put_states(&mut self, index: usize) {
-        let Generation { mapping, clock, .. } = &mut self.pair[index];
+        let generation = &mut self.pair[index];
+        generation.put_key(self.shape, self.pseudonym_key.clone());
+        let Generation { mapping, clock, .. } = generation;
         *clock = self.clock;
         for cpu in 0..self.shape.cpus {
             let state = block_offset(self.shape, cpu, CPU_STATE_BLOCK);
-            mapping.write(state + offset_of!(CpuState, pseudonym_key), *self.pseudonym_key);
             mapping.write(state + offset_of!(CpuState, realtime_offset_ns), clock.realtime_offset_ns);
             mapping.write(state + offset_of!(CpuState, time_base_units), clock.base_units);
         }
@@ -155,7 +158,7 @@ impl Generations {
         self.outer.set(0, &self.pair[next].array, 0)?;
         let quiet = self.written;
         self.written = next;
-        Ok(Quiet { mapping: &mut self.pair[quiet].mapping, shape: self.shape })
+        Ok(Quiet { generation: &mut self.pair[quiet], shape: self.shape })
     }
 
     /// A copy of the current generation. It is consistent only while no packet is processed.
@@ -176,6 +179,27 @@ impl Generations {
     }
 }
 
+impl Generation {
+    /// Writes a key into the memory, once for each CPU; without one, zeroes.
+    fn put_key(&mut self, shape: Shape, key: Option<SharedKey>) {
+        for cpu in 0..shape.cpus {
+            let offset = block_offset(shape, cpu, CPU_STATE_BLOCK) + offset_of!(CpuState, pseudonym_key);
+            let mapping = &mut self.mapping;
+            without_traces(|| mapping.write(offset, key.as_ref().map_or([0; 2], |key| *(**key).as_ref())));
+        }
+        // Only now: whoever drops a key last says that it is destroyed.
+        self.pseudonym_key = key;
+    }
+}
+
+/// The kernel frees the memory of a map without overwriting it.
+impl Drop for Generations {
+    fn drop(&mut self) {
+        let shape = self.shape;
+        self.pair.iter_mut().for_each(|generation| generation.put_key(shape, None));
+    }
+}
+
 fn block_offset(shape: Shape, cpu: u32, block: u32) -> usize {
     let index = u64::from(cpu) * u64::from(shape.run_blocks()) + u64::from(block);
     usize::try_from(index).map_or(usize::MAX, |index| index.saturating_mul(BLOCK_BYTES))
@@ -183,7 +207,7 @@ fn block_offset(shape: Shape, cpu: u32, block: u32) -> usize {
 
 /// A generation that no program writes any more. Its owner reads and zeroes it.
 pub struct Quiet<'generations> {
-    mapping: &'generations mut Mapping,
+    generation: &'generations mut Generation,
     shape: Shape,
 }
 
@@ -202,6 +226,11 @@ impl Quiet<'_> {
     /// State of `cpu`.
     pub fn state(&mut self, cpu: u32) -> &mut CpuState {
         &mut self.values(cpu, CPU_STATE_BLOCK, 1)[0]
+    }
+
+    /// Overwrites the key of the pseudonyms on all CPUs.
+    pub fn destroy_pseudonym_key(&mut self) {
+        self.generation.put_key(self.shape, None);
     }
 
     /// Residual counters of `cpu`, by [`minimizer_common::generation::residual_index`].
@@ -227,6 +256,6 @@ impl Quiet<'_> {
         block: u32,
         count: usize,
     ) -> &mut [T] {
-        self.mapping.quiet(block_offset(self.shape, cpu, block), count)
+        self.generation.mapping.quiet(block_offset(self.shape, cpu, block), count)
     }
 }

@@ -15,6 +15,7 @@ use zerocopy::IntoBytes as _;
 
 use crate::kernel::error::ProgramError;
 use crate::kernel::features::Kernel;
+use crate::kernel::table_size::Room;
 use crate::policy::compile::CompiledPolicy;
 use crate::support::clock::{Clocks, SystemClocks};
 use crate::support::sys::bpf;
@@ -34,6 +35,8 @@ pub enum Clock {
 pub struct Options {
     /// Flows on each CPU in an interval that fill half of the slots.
     pub flows_per_cpu: u32,
+    /// How far the agent may enlarge the tables.
+    pub room: Room,
     /// Where the time of a packet comes from.
     pub clock: Clock,
     /// Keys of the table's hash. `None` draws random ones, which a live link needs.
@@ -58,6 +61,7 @@ impl Default for Options {
             LazyLock::new(|| CompiledPolicy::full_record(Tunnels::NONE));
         Self {
             flows_per_cpu: 65_536,
+            room: Room::default(),
             clock: Clock::Tick,
             hash_keys: None,
             compiled: Arc::clone(&FULL_RECORD),
@@ -141,6 +145,20 @@ where
         return Err(ProgramError::Object("a table of the policy is not an array"));
     };
     bpf::freeze(data.fd()).map_err(|source| failed(MapError::IoError(source)))
+}
+
+/// The values of an array of the policy's tables.
+pub(crate) fn contents<const WORDS: usize>(
+    ebpf: &Ebpf,
+    name: &'static str,
+) -> Result<Vec<[u32; WORDS]>, ProgramError>
+where
+    [u32; WORDS]: Pod,
+{
+    let failed = |source| ProgramError::Map { map: name, source };
+    let map = ebpf.map(name).ok_or(ProgramError::Object("a map is missing"))?;
+    let array = Array::<_, [u32; WORDS]>::try_from(map).map_err(failed)?;
+    array.iter().collect::<Result<_, _>>().map_err(failed)
 }
 
 /// The object with the number of a generation's blocks in its type information.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use aya::maps::{ArrayOfMaps, Map};
 use aya::programs::{Program as AyaProgram, ProgramError as AyaError, TestRun as _, TestRunOptions, Xdp};
 use aya::{Ebpf, VerifierLogLevel};
-use minimizer_common::settings::{CONTROL_MAP, GENERATION_MAP};
+use minimizer_common::settings::{CONTROL_MAP, GENERATION_MAP, LISTS_MAP, TABLES_MAP};
 use sha2::{Digest as _, Sha256};
 
 use crate::kernel::attach::Action;
@@ -16,7 +16,8 @@ use crate::kernel::control_page::ControlPage;
 use crate::kernel::error::ProgramError;
 use crate::kernel::features::Kernel;
 use crate::kernel::generations::Generations;
-use crate::kernel::prepared::{Clock, Options, Prepared};
+use crate::kernel::prepared::{self, Clock, Options, Prepared};
+use crate::kernel::table_size::Room;
 use crate::kernel::wall_clock::{TimeUnits, WallClock};
 use crate::policy::compile::CompiledPolicy;
 use crate::support::clock::Clocks;
@@ -29,11 +30,11 @@ pub const OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "
 /// The loaded programs with their maps and attachments. Dropping it detaches the programs and frees
 /// everything.
 pub struct Program {
+    /// Attachments, each with its action, by interface index. Dropped first: no packet meets what is dropped after them.
+    links: BTreeMap<u32, (XdpLink, Action)>,
     ebpf: Ebpf,
     control: ControlPage,
     generations: Generations,
-    /// Attachments, each with its action, by interface index.
-    links: BTreeMap<u32, (XdpLink, Action)>,
     /// What was fixed when it was loaded.
     options: Options,
 }
@@ -47,12 +48,37 @@ impl Program {
         Self::load_object(OBJECT, options)
     }
 
-    /// Loads the same program again, with maps of its own.
+    /// Loads the same program again, with maps of its own and tables for these flows on each CPU.
     ///
     /// # Errors
     /// See [`ProgramError`].
-    pub fn load_again(&self) -> Result<Self, ProgramError> {
-        Self::load(&self.options)
+    pub fn load_again(&self, flows_per_cpu: u32) -> Result<Self, ProgramError> {
+        let mut options = Options { flows_per_cpu, ..self.options.clone() };
+        if options.compiled.tables.nodes.is_empty() {
+            let nodes = prepared::contents(&self.ebpf, TABLES_MAP)?;
+            let lists = prepared::contents(&self.ebpf, LISTS_MAP)?;
+            options.compiled = Arc::new(options.compiled.with_tables(nodes, lists));
+        }
+        let mut again = Self::load(&options)?;
+        again.drop_tables();
+        Ok(again)
+    }
+
+    /// The flows on each CPU that fill half of the slots.
+    #[must_use]
+    pub const fn flows_per_cpu(&self) -> u32 {
+        self.options.flows_per_cpu
+    }
+
+    /// How far the agent may enlarge the tables.
+    #[must_use]
+    pub const fn room(&self) -> &Room {
+        &self.options.room
+    }
+
+    /// Drops the agent's copy of the policy's tables, and what they were built from. The kernel has them.
+    pub fn drop_tables(&mut self) {
+        self.options.compiled = Arc::new(self.options.compiled.enforced());
     }
 
     /// Loads the program as for a kernel that lacks what `kernel` lacks.
@@ -89,7 +115,7 @@ impl Program {
             _ => return Err(ProgramError::Object("CONTROL is not an array")),
         };
         let mut program =
-            Self { ebpf, control, generations, links: BTreeMap::new(), options: options.clone() };
+            Self { links: BTreeMap::new(), ebpf, control, generations, options: options.clone() };
         program.date_first_generation();
         Ok(program)
     }

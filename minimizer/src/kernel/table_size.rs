@@ -1,12 +1,15 @@
 //! The size of the flow tables: from flows to memory, and whether the host has that memory.
 
 use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use minimizer_common::generation::{Shape, WAYS};
 use procfs::{Current as _, Meminfo};
 use thiserror::Error;
 use tracing::info;
 
+use crate::policy::compile::PolicyMemory;
 use crate::support::cpus::{self, CpusError};
 
 /// Memory of the agent without its tables.
@@ -31,19 +34,72 @@ impl Default for Flows {
     }
 }
 
+/// For how many flows each CPU's table has room, shared by all who load programs. `--flows` promises room for a number of
+/// flows on all CPUs together, and receive queues are uneven: a card puts all PPPoE packets, for one, on one queue. So the
+/// tables begin with twice an even share, and grow when a CPU gets more.
+#[derive(Clone, Debug, Default)]
+pub struct Room {
+    per_cpu: Arc<AtomicU32>,
+    most: u32,
+}
+
+impl Room {
+    /// Tables for these flows on each CPU at first, and for `most` when one CPU gets more than its share.
+    #[must_use]
+    pub fn new(per_cpu: u32, most: u32) -> Self {
+        Self { per_cpu: Arc::new(per_cpu.into()), most }
+    }
+
+    /// Flows on each CPU.
+    #[must_use]
+    pub fn per_cpu(&self) -> u32 {
+        self.per_cpu.load(Ordering::Relaxed)
+    }
+
+    /// Records that tables for these flows on each CPU are in force.
+    pub fn grown(&self, per_cpu: u32) {
+        self.per_cpu.store(per_cpu, Ordering::Relaxed);
+    }
+
+    /// Flows on each CPU for which the tables should have room now that one CPU needs more; `None` if they have what was
+    /// asked for.
+    ///
+    /// # Errors
+    /// If the host does not have the memory for any larger table.
+    pub fn larger(&self, policy: PolicyMemory) -> Result<Option<u32>, SizeError> {
+        if self.most <= self.per_cpu() {
+            return Ok(None);
+        }
+        let cpus = cpus::numbers()?;
+        let needed = Shape::for_flows(cpus, self.most).map_or(u64::MAX / 2, |shape| bytes(&shape));
+        let (policy, available) = (policy.kernel, available());
+        if needed.saturating_add(policy) <= available {
+            return Ok(Some(self.most));
+        }
+        // The agent has its own memory already.
+        let fits = largest(cpus, available.saturating_sub(policy).saturating_add(AGENT_BYTES));
+        if let Some(fits) = fits.filter(|fits| *fits > self.per_cpu()) {
+            return Ok(Some(fits.min(self.most)));
+        }
+        let advice = "spread the receive queues over more CPUs, or free memory".to_owned();
+        Err(TooLarge { needed, policy, agent: 0, available, advice }.into())
+    }
+}
+
 /// The tables do not fit.
 #[derive(Debug, Error)]
 #[error(
-    "the flow tables would take {:.1} MiB, and the agent {} MiB beside them; {:.1} MiB are available (MemAvailable \
-     in /proc/meminfo): {}",
-    *.needed as f64 / MIB, AGENT_BYTES >> 20, *.available as f64 / MIB,
-    .fits.as_ref().map_or_else(|| "not even the smallest would fit".to_owned(), |fits| format!("'{fits}' would fit"))
+    "the flow tables would take {:.1} MiB, the prefixes and indicators of the policy {:.1} MiB, and the agent {} MiB beside \
+     them; {:.1} MiB are available (MemAvailable in /proc/meminfo): {}",
+    *.needed as f64 / MIB, *.policy as f64 / MIB, *.agent >> 20, *.available as f64 / MIB,
+    .advice
 )]
 pub struct TooLarge {
     needed: u64,
+    policy: u64,
+    agent: u64,
     available: u64,
-    /// The largest size that fits, as an option.
-    fits: Option<String>,
+    advice: String,
 }
 
 /// Why the agent cannot choose a size.
@@ -87,41 +143,70 @@ fn largest(cpus: u32, available: u64) -> Option<u32> {
     sizes.take_while(fits).last()
 }
 
-/// Chooses the number of flows for which each CPU's table is sized, and prints its memory on stderr before
-/// the agent allocates it.
+/// Chooses the number of flows for which each CPU's table is sized, and says how much memory the tables and a policy
+/// take before the agent allocates it.
 ///
 /// # Errors
 /// See [`SizeError`].
-pub fn decide(flows: Flows) -> Result<u32, SizeError> {
+pub fn decide(flows: Flows, policy: PolicyMemory) -> Result<Room, SizeError> {
     let cpus = cpus::numbers()?;
     let online = cpus::online()?;
-    let per_cpu = match flows {
-        Flows::All(flows) => flows_per_cpu(flows.get(), online),
-        Flows::PerCpu(flows) => flows.get(),
+    let (per_cpu, most) = match flows {
+        Flows::All(flows) => (flows_per_cpu(flows.get(), online), flows.get()),
+        Flows::PerCpu(flows) => (flows.get(), flows.get()),
     };
     let shape = Shape::for_flows(cpus, per_cpu);
     // A size that cannot be numbered is larger than any memory.
     let needed = shape.map_or(u64::MAX / 2, |shape| bytes(&shape));
-    let available = Meminfo::current().ok().and_then(|memory| memory.mem_available).unwrap_or(u64::MAX);
-    if needed.saturating_add(AGENT_BYTES) > available {
-        let fits = largest(cpus, available).map(|largest| match flows {
+    let available = available();
+    // The agent has compiled the policy already: what it takes then is no longer available.
+    let policy = policy.kernel;
+    if needed.saturating_add(AGENT_BYTES).saturating_add(policy) > available {
+        let fits = largest(cpus, available.saturating_sub(policy)).map(|largest| match flows {
             Flows::All(_) => format!("--flows {}", total(largest, online)),
             Flows::PerCpu(_) => format!("--flows-per-cpu {largest}"),
         });
-        return Err(TooLarge { needed, available, fits }.into());
+        let advice = fits.map_or_else(
+            || "not even the smallest would fit".to_owned(),
+            |fits| format!("'{fits}' would fit"),
+        );
+        return Err(TooLarge { needed, policy, agent: AGENT_BYTES, available, advice }.into());
     }
     info!(
         "flow tables take {:.1} MiB: {per_cpu} flows on each of {cpus} CPUs, two generations",
         needed as f64 / MIB
     );
-    Ok(per_cpu)
+    if policy > 1 << 20 {
+        info!("prefixes and indicators of the policy take {:.1} MiB in the kernel", policy as f64 / MIB);
+    }
+    Ok(Room::new(per_cpu, most))
+}
+
+/// Whether the program of another policy fits beside the one in force.
+///
+/// # Errors
+/// See [`SizeError`].
+pub fn check_reload(flows_per_cpu: u32, policy: PolicyMemory) -> Result<(), SizeError> {
+    let shape = Shape::for_flows(cpus::numbers()?, flows_per_cpu);
+    let needed = shape.map_or(u64::MAX / 2, |shape| bytes(&shape));
+    let (policy, available) = (policy.kernel, available());
+    if needed.saturating_add(policy) > available {
+        let advice = "a reload takes them a second time; restart to load the policy".to_owned();
+        return Err(TooLarge { needed, policy, agent: 0, available, advice }.into());
+    }
+    Ok(())
+}
+
+fn available() -> u64 {
+    Meminfo::current().ok().and_then(|memory| memory.mem_available).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]
 mod tests {
     use minimizer_common::generation::Shape;
 
-    use super::{AGENT_BYTES, TooLarge, bytes, flows_per_cpu, largest, total};
+    use super::{AGENT_BYTES, Room, TooLarge, bytes, flows_per_cpu, largest, total};
+    use crate::policy::compile::PolicyMemory;
 
     #[test]
     fn a_cpu_has_room_for_twice_its_share_and_for_no_more_than_all() {
@@ -157,9 +242,24 @@ mod tests {
     }
 
     #[test]
+    fn tables_grow_once_to_all_that_was_asked_for() {
+        let policy = PolicyMemory { kernel: 0, agent: 0, loading: 0 };
+        let room = Room::new(64, 512);
+        assert_eq!((room.per_cpu(), room.larger(policy).expect("fits")), (64, Some(512)));
+        room.clone().grown(512);
+        assert_eq!((room.per_cpu(), room.larger(policy).expect("fits")), (512, None));
+        let huge = PolicyMemory { kernel: u64::MAX / 4, ..policy };
+        let error = Room::new(64, 512).larger(huge).expect_err("does not fit").to_string();
+        assert!(error.contains("spread the receive queues"), "{error}");
+    }
+
+    #[test]
     fn a_refusal_says_what_would_fit() {
-        let fits = Some("--flows 4096".to_owned());
-        let text = TooLarge { needed: 3 << 30, available: 1 << 30, fits }.to_string();
+        let advice = "'--flows 4096' would fit".to_owned();
+        let too_large =
+            TooLarge { needed: 3 << 30, policy: 5 << 20, agent: AGENT_BYTES, available: 1 << 30, advice };
+        let text = too_large.to_string();
+        assert!(text.contains("indicators of the policy 5.0 MiB"), "{text}");
         assert!(text.contains("3072.0 MiB") && text.contains("1024.0 MiB are available"), "{text}");
         assert!(text.ends_with("'--flows 4096' would fit"), "{text}");
     }

@@ -1,6 +1,8 @@
 //! Which classes the addresses of a prefix have. The prefixes of the scope become ranges of alternating
 //! class.
 
+use std::borrow::Cow;
+
 use crate::policy::class::Class;
 use crate::policy::model::Scope;
 use crate::policy::prefixes::Prefix;
@@ -9,38 +11,47 @@ use crate::policy::prefixes::Prefix;
 /// the addresses around it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Classes {
-    ipv4: Ranges,
-    ipv6: Ranges,
+    ipv4: Ranges<u32>,
+    ipv6: Ranges<u128>,
 }
 
 /// First addresses of ranges, left-aligned and in order. Ranges alternate: foreign up to the first of these
 /// addresses, domestic from it on, foreign from the second on.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Ranges {
-    domestic_from: Vec<u128>,
+struct Ranges<Address> {
+    domestic_from: Vec<Address>,
 }
 
 impl Classes {
     /// The classes of a scope.
     #[must_use]
     pub fn new(scope: &Scope) -> Self {
-        let ranges = |ipv6| {
-            let prefixes = scope.prefixes.iter().filter(|(prefix, _)| prefix.ipv6 == ipv6);
-            let mut prefixes =
-                prefixes.filter(|(_, class)| *class != Class::Never).copied().collect::<Vec<_>>();
-            // A prefix comes before the prefixes inside it.
-            prefixes.sort_unstable();
-            Ranges::new(&prefixes)
-        };
-        Self { ipv4: ranges(false), ipv6: ranges(true) }
+        let mut prefixes = Cow::Borrowed(scope.prefixes.as_slice());
+        // A prefix comes before the prefixes inside it. The check of a policy has sorted them.
+        if !prefixes.is_sorted() {
+            prefixes.to_mut().sort_unstable();
+        }
+        let (ipv4, ipv6) = prefixes.split_at(prefixes.partition_point(|(prefix, _)| !prefix.ipv6));
+        Self { ipv4: Ranges::new(ipv4, ipv4_address), ipv6: Ranges::new(ipv6, |address| address) }
+    }
+
+    /// Octets of memory.
+    #[must_use]
+    pub fn octets(&self) -> usize {
+        size_of_val(self.ipv4.domestic_from.as_slice()) + size_of_val(self.ipv6.domestic_from.as_slice())
     }
 
     /// Whether an address of the class is among those that share `bits` leading bits with this left-aligned
     /// one.
     #[must_use]
     pub(crate) fn may_be(&self, ipv6: bool, address: u128, bits: u8, class: Class) -> bool {
-        let ranges = if ipv6 { &self.ipv6 } else { &self.ipv4 };
-        ranges.have(address, rest(bits), class == Class::Domestic)
+        let (first, last) = (address & !rest(bits), address | rest(bits));
+        let domestic = class == Class::Domestic;
+        if ipv6 {
+            return self.ipv6.have(first, last, domestic);
+        }
+        let [first, last] = [first, last].map(ipv4_address);
+        self.ipv4.have(first, last, domestic)
     }
 }
 
@@ -49,9 +60,15 @@ pub(crate) fn rest(bits: u8) -> u128 {
     u128::MAX.checked_shr(u32::from(bits)).unwrap_or(0)
 }
 
-impl Ranges {
-    fn new(prefixes: &[(Prefix, Class)]) -> Self {
-        let mut ranges = Self::default();
+/// The four octets of a left-aligned address.
+fn ipv4_address(address: u128) -> u32 {
+    u32::try_from(address >> 96).unwrap_or(u32::MAX)
+}
+
+impl<Address: Copy + Ord> Ranges<Address> {
+    /// The ranges of these prefixes. `narrow` makes an address of a left-aligned one.
+    fn new(prefixes: &[(Prefix, Class)], narrow: impl Fn(u128) -> Address) -> Self {
+        let mut ranges = Self { domestic_from: Vec::new() };
         // Last address and class of each prefix around the current one.
         let mut around = vec![(u128::MAX, Class::Foreign)];
         let leave = |ranges: &mut Self, around: &mut Vec<(u128, Class)>, before: Option<u128>| {
@@ -60,22 +77,23 @@ impl Ranges {
             {
                 around.pop();
                 if let Some(first) = last.checked_add(1) {
-                    ranges.go_on(first, outer);
+                    ranges.go_on(narrow(first), outer);
                 }
             }
         };
-        for (prefix, class) in prefixes {
+        for (prefix, class) in prefixes.iter().filter(|(_, class)| *class != Class::Never) {
             let first = u128::from_be_bytes(prefix.octets);
             leave(&mut ranges, &mut around, Some(first));
-            ranges.go_on(first, *class);
+            ranges.go_on(narrow(first), *class);
             around.push((first | rest(prefix.bits), *class));
         }
         leave(&mut ranges, &mut around, None);
+        ranges.domestic_from.shrink_to_fit();
         ranges
     }
 
     /// Sets the class from this address on, and removes what was set from the same address on.
-    fn go_on(&mut self, from: u128, class: Class) {
+    fn go_on(&mut self, from: Address, class: Class) {
         if self.domestic_from.last() == Some(&from) {
             self.domestic_from.pop();
         }
@@ -85,8 +103,8 @@ impl Ranges {
         }
     }
 
-    fn have(&self, address: u128, rest: u128, domestic: bool) -> bool {
-        let (first, last) = (address & !rest, address | rest);
+    /// Whether an address from the first to the last is domestic, or is not.
+    fn have(&self, first: Address, last: Address, domestic: bool) -> bool {
         let begun = self.domestic_from.partition_point(|from| *from <= first);
         // If the next range begins before the last address, both classes occur.
         (begun % 2 == 1) == domestic || self.domestic_from.get(begun).is_some_and(|from| *from <= last)

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use minimizer_common::plan::{Plan, Steps};
+use minimizer_common::tables::{ENTRY_WORDS, Node};
 use minimizer_common::tunnel::Tunnels;
 use minimizer_common::tuple::Tags;
 use thiserror::Error;
@@ -14,7 +15,7 @@ use crate::policy::class::Class;
 use crate::policy::classes::Classes;
 use crate::policy::field::Field;
 use crate::policy::join::Collected;
-use crate::policy::model::Policy;
+use crate::policy::model::{Policy, Scope};
 use crate::policy::tables::{self, Built, Content, TableError};
 use crate::policy::transform::{AddressTransform, Transform};
 
@@ -43,9 +44,22 @@ pub struct CompiledPolicy {
     /// The policy's tables.
     pub tables: Content,
     /// Ids of the indicators. The kernel stores a position in here plus one.
-    pub selector_ids: Vec<u64>,
+    pub selector_ids: Arc<[u64]>,
     /// The finest time that is stored.
     pub time_unit: Duration,
+    /// Memory that it takes.
+    pub memory: PolicyMemory,
+}
+
+/// Memory that the prefixes and indicators of a policy take, in octets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PolicyMemory {
+    /// In the kernel, for each program that is loaded: the tables.
+    pub kernel: u64,
+    /// In the agent, while the policy is in force.
+    pub agent: u64,
+    /// In the agent at most, while the policy is read, compiled and loaded.
+    pub loading: u64,
 }
 
 impl CompiledPolicy {
@@ -85,7 +99,14 @@ impl CompiledPolicy {
         if !collected.fields.contains_key(&Field::SelectorId) {
             plan.steps &= !Steps::SELECTOR.0;
         }
-        let classes = Arc::new(policy.scope.as_ref().map(Classes::new).unwrap_or_default());
+        let needs_classes = {
+            let recipients = policy.recipients.iter().flat_map(|recipient| recipient.fields.values());
+            collected.fields.values().chain(recipients).any(|transform| transform.is_by_class())
+        };
+        let scope = policy.scope.as_ref().filter(|_| needs_classes);
+        let classes = Arc::new(scope.map(Classes::new).unwrap_or_default());
+        let selector_ids = Arc::<[u64]>::from(selector_ids);
+        let memory = memory(&policy, &content, &classes, &selector_ids);
         Ok(Self {
             policy,
             collected,
@@ -94,7 +115,61 @@ impl CompiledPolicy {
             tables: content,
             selector_ids,
             time_unit: time_unit.unwrap_or(Duration::from_secs(1)),
+            memory,
         })
+    }
+
+    /// What is still needed when the kernel has the tables: everything but these and the prefixes and indicators that
+    /// they were built from. The policy's lists of them are empty here.
+    #[must_use]
+    pub fn enforced(&self) -> Self {
+        let Policy {
+            name,
+            description,
+            mandate,
+            tunnels,
+            pseudonym_epoch,
+            recipients,
+            digest,
+            inputs,
+            scope,
+            selectors,
+        } = &self.policy;
+        let scope = scope
+            .as_ref()
+            .map(|Scope { directions, .. }| Scope { prefixes: Vec::new(), directions: directions.clone() });
+        let policy = Policy {
+            name: name.clone(),
+            description: description.clone(),
+            mandate: mandate.clone(),
+            scope,
+            selectors: selectors.as_ref().map(|_| Vec::new()),
+            tunnels: *tunnels,
+            pseudonym_epoch: *pseudonym_epoch,
+            recipients: recipients.clone(),
+            digest: digest.clone(),
+            inputs: inputs.clone(),
+        };
+        self.with(policy, Vec::new(), Vec::new())
+    }
+
+    /// The same with these tables, as the kernel has them.
+    #[must_use]
+    pub fn with_tables(&self, nodes: Vec<Node>, lists: Vec<[u32; ENTRY_WORDS]>) -> Self {
+        self.with(self.policy.clone(), nodes, lists)
+    }
+
+    fn with(&self, policy: Policy, nodes: Vec<Node>, lists: Vec<[u32; ENTRY_WORDS]>) -> Self {
+        Self {
+            policy,
+            collected: self.collected.clone(),
+            plan: self.plan,
+            classes: Arc::clone(&self.classes),
+            tables: Content { roots: Arc::clone(&self.tables.roots), nodes, lists },
+            selector_ids: Arc::clone(&self.selector_ids),
+            time_unit: self.time_unit,
+            memory: self.memory,
+        }
     }
 
     /// The policy `full-record`, with these tunnels.
@@ -158,6 +233,17 @@ impl CompiledPolicy {
     pub const fn has_pseudonyms(&self) -> bool {
         Steps(self.plan.steps).intersects(Steps::PSEUDONYMS)
     }
+}
+
+/// The memory that a policy takes.
+fn memory(policy: &Policy, content: &Content, classes: &Classes, selector_ids: &[u64]) -> PolicyMemory {
+    let octets = |octets: usize| u64::try_from(octets).unwrap_or(u64::MAX);
+    let scope = policy.scope.as_ref().map_or(0, |scope| tables::building_octets(&scope.prefixes));
+    let indicators = policy.selectors.as_ref().map_or(0, |indicators| size_of_val(indicators.as_slice()));
+    let agent = octets(size_of_val(&*content.roots) + classes.octets() + size_of_val(selector_ids));
+    let loading = agent + octets(content.octets() + scope + indicators);
+    // Vectors that grow and the pages of the allocator take a quarter more, as measured.
+    PolicyMemory { kernel: octets(content.octets()), agent, loading: loading + loading / 4 }
 }
 
 /// The fields of addresses: IPv4, then IPv6.

@@ -9,6 +9,7 @@ mod tests;
 mod trie;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
 
 use minimizer_common::plan::Steps;
 use minimizer_common::tables::{
@@ -73,10 +74,10 @@ pub enum TableError {
 #[derive(Debug)]
 pub struct Content {
     /// Constants of the program.
-    pub roots: Box<Roots>,
-    /// The array of nodes. It has at least one.
+    pub roots: Arc<Roots>,
+    /// The array of nodes. It has at least one, until the kernel has it: then it is empty.
     pub nodes: Vec<Node>,
-    /// The array of entries. It has at least one.
+    /// The array of entries. It has at least one, until the kernel has it.
     pub lists: Vec<[u32; ENTRY_WORDS]>,
 }
 
@@ -130,6 +131,11 @@ pub struct Built {
     pub selector_ids: Vec<u64>,
 }
 
+/// Octets of prefixes, and of what they become before they are nodes.
+pub fn building_octets(prefixes: &[(Prefix, Class)]) -> usize {
+    size_of_val(prefixes) + prefixes.len() * size_of::<Item>()
+}
+
 /// Builds the tables of a policy's scope and selectors.
 ///
 /// # Errors
@@ -156,7 +162,7 @@ pub fn build(scope: Option<&Scope>, selectors: Option<&[Indicator]>) -> Result<B
     for (position, target) in selectors.targets() {
         match target {
             Target::Host(address) => hosts.push((address, position)),
-            Target::Prefix(prefix) => items.push(Item { prefix, meaning: Meaning::Indicator(position) }),
+            Target::Prefix(prefix) => items.push(Item { prefix, meaning: indicator(position)? }),
             Target::Any => any.push(position),
         }
     }
@@ -166,8 +172,9 @@ pub fn build(scope: Option<&Scope>, selectors: Option<&[Indicator]>) -> Result<B
         hosts.into_iter().partition(|(prefix, _): &(Prefix, usize)| prefix.ipv6);
     let mut hosts = ipv6_hosts;
     if !items.is_empty() && ipv4_hosts.len() <= TRIE_HOSTS_MAX {
-        let item = |(prefix, position)| Item { prefix, meaning: Meaning::Indicator(position) };
-        items.extend(ipv4_hosts.into_iter().map(item));
+        for (prefix, position) in ipv4_hosts {
+            items.push(Item { prefix, meaning: indicator(position)? });
+        }
     } else {
         hosts.extend(ipv4_hosts);
     }
@@ -195,8 +202,12 @@ pub fn build(scope: Option<&Scope>, selectors: Option<&[Indicator]>) -> Result<B
         nodes.push([0; NODE_WORDS]);
     }
     number(nodes.len())?;
-    let content = Content { roots, nodes, lists: lists.words() };
+    let content = Content { roots: roots.into(), nodes, lists: lists.words() };
     Ok(Built { content, tables, steps, selector_ids: selectors.into_ids() })
+}
+
+fn indicator(position: usize) -> Result<Meaning, TableError> {
+    u32::try_from(position).map(Meaning::Indicator).map_err(|_| TableError::TooLarge)
 }
 
 /// The directions to collect. They exclude every direction with a class that is never collected.

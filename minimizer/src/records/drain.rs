@@ -104,6 +104,8 @@ pub struct Occupancy {
     pub slots_per_cpu: u64,
     /// Slots in use on the CPU that used most.
     pub slots_used_max: u64,
+    /// The number of that CPU.
+    pub fullest_cpu: u32,
     /// Spill log entries of one CPU.
     pub spill_per_cpu: u64,
     /// Spill log entries in use on the CPU that used most.
@@ -126,7 +128,22 @@ impl Occupancy {
         }
     }
 
-    fn add_cpu(&mut self, slots_used: u64, spill_used: u64) {
+    /// Whether a CPU's table is so full that more flows would find no room.
+    #[must_use]
+    pub const fn is_tight(&self) -> bool {
+        self.slots_used_max > self.slots_per_cpu / 4 * 3 || self.is_full()
+    }
+
+    /// Whether flows may have found no room.
+    #[must_use]
+    pub const fn is_full(&self) -> bool {
+        self.spill_used_max > 0 && self.spill_used_max == self.spill_per_cpu
+    }
+
+    fn add_cpu(&mut self, cpu: u32, slots_used: u64, spill_used: u64) {
+        if slots_used > self.slots_used_max {
+            self.fullest_cpu = cpu;
+        }
         self.slots_used += slots_used;
         self.spill_used += spill_used;
         self.slots_used_max = self.slots_used_max.max(slots_used);
@@ -176,8 +193,8 @@ pub fn drain(quiet: &mut Quiet<'_>, packing: &mut Packing, decoder: SlotDecoder)
         packing.add(slot);
         *slot = Slot::default();
     };
+    quiet.destroy_pseudonym_key();
     for cpu in 0..shape.cpus {
-        quiet.state(cpu).pseudonym_key = [0; 2];
         take_counters(quiet.counters(cpu, UNKNOWN_INTERFACE), &mut unknown);
         let mut seen = 0;
         let mut overflowed = 0;
@@ -199,7 +216,7 @@ pub fn drain(quiet: &mut Quiet<'_>, packing: &mut Packing, decoder: SlotDecoder)
             take(slot);
         }
         let spilled = std::mem::take(&mut quiet.state(cpu).spilled);
-        occupancy.add_cpu(slots_used, spilled);
+        occupancy.add_cpu(cpu, slots_used, spilled);
         let spilled = usize::try_from(spilled).unwrap_or(usize::MAX);
         quiet.spill(cpu).iter_mut().take(spilled).for_each(&mut take);
     }

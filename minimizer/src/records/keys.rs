@@ -11,6 +11,9 @@
 //! ends, its key is gone: nobody can make or check its pseudonyms any more. Prefixes are preserved in the same way in all
 //! epochs, because recipients compare them over longer times than an epoch.
 //!
+//! Every key lies in a [`Secret`], and those who use it share that place. Whoever computes with a key overwrites the stack
+//! after it. So the last owner of a key destroys it.
+//!
 //! Keys are derived by HKDF-SHA256 (RFC 5869). No two keys have the same `info`: it names the purpose, and each of its parts
 //! has a fixed length or is preceded by its length.
 
@@ -24,12 +27,14 @@ use std::path::Path;
 
 use hkdf::Hkdf;
 use sha2::Sha256;
-use zeroize::Zeroizing;
+use zerocopy::IntoBytes as _;
 
 pub use epochs::Epoch;
 pub use error::KeyError;
 
 use crate::support::secret_file::{self, Placed};
+use crate::support::sys::secret::Secret;
+use crate::support::traces::without_traces;
 
 /// Name of the secret among systemd's credentials.
 pub const CREDENTIAL: &str = "minimizer.key";
@@ -42,23 +47,22 @@ const SALT: &[u8] = b"minimizer master secret v1";
 
 /// The master secret.
 pub struct Keys {
-    secret: Zeroizing<[u8; SECRET_OCTETS]>,
+    secret: Secret<[u8; SECRET_OCTETS]>,
     lasting: bool,
 }
 
-/// A key of pseudonyms, zeroed when it is dropped.
-#[derive(Clone, PartialEq, Eq)]
-pub struct PseudonymKey(Zeroizing<[u64; 2]>);
+/// A key of pseudonyms: the two words of SipHash.
+pub type PseudonymKey = Secret<[u64; 2]>;
 
-/// The keys of one recipient in one epoch, zeroed when they are dropped.
-#[derive(Clone, PartialEq, Eq)]
+/// The keys of one recipient in one epoch.
+#[derive(PartialEq, Eq)]
 pub struct RecipientKeys {
     /// Of its pseudonyms.
     pub pseudonym: PseudonymKey,
     /// Of prefixes preserved by ipcrypt-pfx; the same in all epochs.
-    pub ipcrypt: Zeroizing<[u8; 32]>,
+    pub ipcrypt: Secret<[u8; 32]>,
     /// Of prefixes preserved by Crypto-PAn; the same in all epochs.
-    pub crypto_pan: Zeroizing<[u8; 32]>,
+    pub crypto_pan: Secret<[u8; 32]>,
 }
 
 impl Keys {
@@ -81,12 +85,13 @@ impl Keys {
     }
 
     fn read(path: &Path, placed: Placed) -> Result<Self, KeyError> {
-        let contents = secret_file::read(path, placed)?;
-        Ok(Self { secret: secret::parse(path, &contents)?, lasting: true })
+        let mut secret = Secret::zeroed().map_err(KeyError::Memory)?;
+        without_traces(|| secret::parse(path, &secret_file::read(path, placed)?, &mut secret))?;
+        Ok(Self { secret, lasting: true })
     }
 
     fn of_this_process() -> Result<Self, KeyError> {
-        let mut secret = Zeroizing::new([0; SECRET_OCTETS]);
+        let mut secret = Secret::<[u8; SECRET_OCTETS]>::zeroed().map_err(KeyError::Memory)?;
         getrandom::fill(&mut *secret).map_err(KeyError::Random)?;
         Ok(Self { secret, lasting: false })
     }
@@ -101,73 +106,53 @@ impl Keys {
     /// call gives the same key, without one every call gives another.
     ///
     /// # Errors
-    /// When the system gives no random numbers.
+    /// When the system gives no random numbers or no memory.
     pub fn epoch_key(&self, start: u64) -> Result<PseudonymKey, KeyError> {
         if self.lasting {
-            return Ok(PseudonymKey::of(&self.derive(&[b"epoch", &start.to_be_bytes()])));
+            return self.pseudonym_key(&[b"epoch", &start.to_be_bytes()]);
         }
-        let mut octets = Zeroizing::new([0; 16]);
-        getrandom::fill(&mut *octets).map_err(KeyError::Random)?;
-        Ok(PseudonymKey::of(&octets))
+        let mut key = PseudonymKey::zeroed().map_err(KeyError::Memory)?;
+        getrandom::fill(key.as_mut_bytes()).map_err(KeyError::Random)?;
+        Ok(key)
     }
 
     /// The keys of a recipient in the epoch that begins at this second since 1970.
-    #[must_use]
-    pub fn recipient(&self, name: &str, start: u64) -> RecipientKeys {
+    ///
+    /// # Errors
+    /// When the system gives no memory.
+    pub fn recipient(&self, name: &str, start: u64) -> Result<RecipientKeys, KeyError> {
         let name = name.as_bytes();
         let length = u64::try_from(name.len()).unwrap_or(u64::MAX).to_be_bytes();
-        RecipientKeys {
-            pseudonym: PseudonymKey::of(&self.derive(&[
-                b"recipient pseudonym",
-                &length,
-                name,
-                &start.to_be_bytes(),
-            ])),
-            ipcrypt: self.derive(&[b"recipient ipcrypt-pfx", &length, name]),
-            crypto_pan: self.derive(&[b"recipient Crypto-PAn", &length, name]),
-        }
+        let mut keys = RecipientKeys {
+            pseudonym: self.pseudonym_key(&[b"recipient pseudonym", &length, name, &start.to_be_bytes()])?,
+            ipcrypt: Secret::zeroed().map_err(KeyError::Memory)?,
+            crypto_pan: Secret::zeroed().map_err(KeyError::Memory)?,
+        };
+        self.derive(&[b"recipient ipcrypt-pfx", &length, name], &mut *keys.ipcrypt);
+        self.derive(&[b"recipient Crypto-PAn", &length, name], &mut *keys.crypto_pan);
+        Ok(keys)
+    }
+
+    /// A key in which SipHash reads the derived octets as two little-endian words.
+    fn pseudonym_key(&self, info: &[&[u8]]) -> Result<PseudonymKey, KeyError> {
+        let mut key = PseudonymKey::zeroed().map_err(KeyError::Memory)?;
+        self.derive(info, key.as_mut_bytes());
+        without_traces(|| key.iter_mut().for_each(|word| *word = u64::from_le(*word)));
+        Ok(key)
     }
 
     /// `info` is a purpose, then what is particular to the key. No purpose may be the beginning of another.
-    fn derive<const OCTETS: usize>(&self, info: &[&[u8]]) -> Zeroizing<[u8; OCTETS]> {
-        let mut key = Zeroizing::new([0; OCTETS]);
-        Hkdf::<Sha256>::new(Some(SALT), &*self.secret)
-            .expand_multi_info(info, &mut *key)
-            .expect("at most 255 hashes long");
-        key
-    }
-}
-
-impl PseudonymKey {
-    /// Reads the octets as SipHash reads its key: two little-endian words.
-    fn of(octets: &[u8; 16]) -> Self {
-        let (first, second) = octets.split_at(8);
-        let word = |octets: &[u8]| octets.iter().rev().fold(0, |word, octet| word << 8 | u64::from(*octet));
-        Self(Zeroizing::new([word(first), word(second)]))
-    }
-
-    /// The two words of the key. A caller that copies them must zero the copy.
-    #[must_use]
-    pub fn words(&self) -> &[u64; 2] {
-        &self.0
-    }
-}
-
-impl From<[u64; 2]> for PseudonymKey {
-    fn from(words: [u64; 2]) -> Self {
-        Self(Zeroizing::new(words))
+    fn derive(&self, info: &[&[u8]], key: &mut [u8]) {
+        without_traces(|| {
+            let derivation = Hkdf::<Sha256>::new(Some(SALT), &*self.secret);
+            derivation.expand_multi_info(info, key).expect("at most 255 hashes long");
+        });
     }
 }
 
 impl fmt::Debug for Keys {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.debug_struct("Keys").field("lasting", &self.lasting).finish_non_exhaustive()
-    }
-}
-
-impl fmt::Debug for PseudonymKey {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_struct("PseudonymKey").finish_non_exhaustive()
     }
 }
 

@@ -11,6 +11,7 @@ use crate::policy::compile::CompiledPolicy;
 use crate::policy::model::Policy;
 use crate::records::keys::{Epoch, KeyError, Keys, PseudonymKey};
 use crate::records::view::View;
+use crate::support::sys::secret::SharedKey;
 
 /// The policy has no such recipient.
 #[derive(Debug, Error)]
@@ -60,8 +61,8 @@ impl fmt::Debug for Terms {
 impl Terms {
     /// The key under which the kernel makes pseudonyms.
     #[must_use]
-    pub fn pseudonym_key(&self) -> Option<&[u64; 2]> {
-        self.epoch.as_ref().map(|epoch| epoch.key().words())
+    pub fn pseudonym_key(&self) -> Option<SharedKey> {
+        self.epoch.clone().map(|epoch| epoch as SharedKey)
     }
 
     /// What a recipient sees; the first one when none is named.
@@ -106,7 +107,7 @@ impl Keyring {
     /// The terms for everything that is collected under a policy from now on.
     ///
     /// # Errors
-    /// When the system gives no random numbers for a key.
+    /// When the system gives no random numbers or no memory for a key.
     pub fn terms(&mut self, compiled: &Arc<CompiledPolicy>, now: Timestamp) -> Result<Arc<Terms>, KeyError> {
         let policy = &compiled.policy;
         let epoch = if policy.has_pseudonyms() {
@@ -123,20 +124,23 @@ impl Keyring {
         };
         let start = epoch.as_ref().map_or(0, |epoch| epoch.start());
         // Without pseudonyms the key is not used.
-        let key = epoch.as_ref().map_or_else(|| PseudonymKey::from([0; 2]), |epoch| epoch.key().clone());
+        let key: SharedKey = match &epoch {
+            Some(epoch) => Arc::clone(epoch) as SharedKey,
+            None => Arc::new(PseudonymKey::zeroed().map_err(KeyError::Memory)?),
+        };
         let views = policy.recipients.iter().map(|recipient| {
-            let keys = self.keys.recipient(&recipient.name, start);
+            let keys = self.keys.recipient(&recipient.name, start)?;
             let classes = Arc::clone(&compiled.classes);
-            View::new(recipient, &compiled.collected.fields, key.clone(), &keys, classes)
+            Ok(View::new(recipient, &compiled.collected.fields, Arc::clone(&key), keys, classes))
         });
-        let views = views.collect();
+        let views = views.collect::<Result<_, KeyError>>()?;
         Ok(Arc::new(Terms { compiled: Arc::clone(compiled), epoch, views }))
     }
 
     /// The terms that follow `terms`: the same until their epoch is over, then new ones.
     ///
     /// # Errors
-    /// When the system gives no random numbers for a key.
+    /// When the system gives no random numbers or no memory for a key.
     pub fn follow(&mut self, terms: &Arc<Terms>, now: Timestamp) -> Result<Arc<Terms>, KeyError> {
         let policy = &terms.compiled.policy;
         match &terms.epoch {

@@ -23,9 +23,11 @@ use crate::policy::classes::Classes;
 use crate::policy::field::{Field, Fields, Kind};
 use crate::policy::model::Recipient;
 use crate::policy::transform::{AddressTransform, Transform};
-use crate::records::keys::{PseudonymKey, RecipientKeys};
+use crate::records::keys::RecipientKeys;
 use crate::records::merge::Merge;
 use crate::records::record::Record;
+use crate::support::sys::secret::SharedKey;
+use crate::support::traces::without_traces;
 use address::{Addresses, Permuted};
 use threshold::Threshold;
 
@@ -71,8 +73,8 @@ impl View {
     pub fn new(
         recipient: &Recipient,
         collected: &BTreeMap<Field, Transform>,
-        epoch_key: PseudonymKey,
-        recipient_keys: &RecipientKeys,
+        epoch_key: SharedKey,
+        recipient_keys: RecipientKeys,
         classes: Arc<Classes>,
     ) -> Self {
         let transforms = recipient.fields.clone();
@@ -143,12 +145,14 @@ impl View {
         let mut permuted = Permuted::new();
         let mut merge = Merge::with_capacity(count);
         let mut threshold = self.k.map(|k| Threshold::new(k, count));
-        for record in records {
-            let position = merge.add(self.keyed(&record, &mut permuted));
-            if let Some(threshold) = &mut threshold {
-                threshold.add(position, &record.tuple);
+        without_traces(|| {
+            for record in records {
+                let position = merge.add(self.keyed(&record, &mut permuted));
+                if let Some(threshold) = &mut threshold {
+                    threshold.add(position, &record.tuple);
+                }
             }
-        }
+        });
         let mut records = merge.take();
         let (suppressed, residual) =
             threshold.map(|threshold| threshold.apply(&mut records)).unwrap_or_default();

@@ -147,6 +147,7 @@ impl Snapshot {
         self.watched.clone_from(&progress.watched);
         self.paused = progress.paused.map(str::to_owned);
         self.refused = progress.refused;
+        self.table_bytes = progress.table_bytes;
         if let Some((totals, duration)) = progress.drained {
             self.occupancy = totals.occupancy;
             self.drains.succeeded(duration);
@@ -247,6 +248,7 @@ mod tests {
             paused: None,
             refused: 0,
             drained: None,
+            table_bytes: 1,
             costs: Vec::new(),
         };
         snapshot.progressed(&progress);

@@ -17,4 +17,5 @@ pub mod sys;
 pub mod text;
 pub mod tls;
 pub mod toml;
+pub mod traces;
 pub mod units;

@@ -1,10 +1,11 @@
-//! What only the kernel's C interface offers: memory shared with the kernel, raw frames, `bpf(2)`. The one module with
-//! unsafe code.
+//! What only the kernel's C interface offers: memory shared with the kernel, memory for secrets, raw frames, `bpf(2)`.
+//! The one module with unsafe code.
 
 #![expect(unsafe_code, reason = "the C interface of the kernel has no other")]
 
 pub mod bpf;
 pub mod packet_socket;
+pub mod secret;
 pub mod tcp;
 
 use std::io;
@@ -13,6 +14,56 @@ use std::ptr::{self, NonNull};
 use std::slice;
 
 use zerocopy::{FromBytes, IntoBytes};
+
+/// While it exists, large blocks of memory go back to the system as soon as they are dropped. The allocator of glibc keeps
+/// most of them otherwise.
+#[must_use]
+pub struct LargeBlocksApart(());
+
+#[cfg(target_env = "gnu")]
+impl LargeBlocksApart {
+    /// Blocks from this size on.
+    const OCTETS: libc::c_int = 256 << 10;
+    /// What the threshold of the allocator grows to by itself while large blocks come and go.
+    const OCTETS_OTHERWISE: libc::c_int = 32 << 20;
+
+    /// From now on.
+    pub fn begin() -> Self {
+        Self::set(libc::M_MMAP_THRESHOLD, Self::OCTETS);
+        Self(())
+    }
+
+    fn set(parameter: libc::c_int, value: libc::c_int) {
+        // SAFETY: sets a number in the allocator, under its lock.
+        unsafe { libc::mallopt(parameter, value) };
+    }
+}
+
+#[cfg(target_env = "gnu")]
+impl Drop for LargeBlocksApart {
+    fn drop(&mut self) {
+        Self::set(libc::M_MMAP_THRESHOLD, Self::OCTETS_OTHERWISE);
+        Self::set(libc::M_TRIM_THRESHOLD, 2 * Self::OCTETS_OTHERWISE);
+        give_back_memory();
+    }
+}
+
+#[cfg(not(target_env = "gnu"))]
+impl LargeBlocksApart {
+    /// From now on.
+    pub fn begin() -> Self {
+        Self(())
+    }
+}
+
+/// Gives unused memory back to the system.
+pub fn give_back_memory() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: takes no pointer, and the allocator locks what it changes.
+    unsafe {
+        libc::malloc_trim(0)
+    };
+}
 
 /// A memory-mapped BPF array.
 #[derive(Debug)]

@@ -1,7 +1,5 @@
 //! A reload in the running agent: SIGHUP has it read its policy again; if that fails, the current policy stays.
 
-use std::sync::Arc;
-
 use thiserror::Error;
 use tracing::{error, info};
 
@@ -12,9 +10,10 @@ use crate::agent::error::AgentError;
 use crate::commands::policy_choice::{PolicyChoice, PolicyChoiceError};
 use crate::delivery::accounting::Accounting;
 use crate::kernel::error::ProgramError;
-use crate::policy::compile::CompiledPolicy;
-use crate::serve::snapshot::Published;
+use crate::kernel::table_size::{self, Room};
+use crate::serve::snapshot::{PolicyInForce, Published};
 use crate::support::panics;
+use crate::support::sys::LargeBlocksApart;
 
 /// Why a reload failed; the policy in force stays.
 #[derive(Debug, Error)]
@@ -38,7 +37,7 @@ pub struct Reload {
     /// Which policy was chosen at the start.
     pub choice: PolicyChoice,
     /// Size of the tables.
-    pub flows_per_cpu: u32,
+    pub room: Room,
     /// Hands the new program to the drain thread.
     pub reloader: Reloader,
     /// Where the result is published.
@@ -52,9 +51,8 @@ impl Reload {
     pub fn reload(&self) {
         // A defect in one policy's compilation must not cost the reloads after it; the panic is in the log.
         let answer = panics::answered(|| match self.try_to_reload() {
-            Ok((compiled, program_tag)) => {
-                let policy = &compiled.policy;
-                self.published.reloaded(policy, &program_tag);
+            Ok((policy, program_tag)) => {
+                self.published.reloaded(&policy, &program_tag);
                 info!("policy {} (sha256 {}) is in force", policy.name, policy.digest);
             }
             Err(error) => {
@@ -68,13 +66,18 @@ impl Reload {
         }
     }
 
-    fn try_to_reload(&self) -> Result<(Arc<CompiledPolicy>, String), ReloadError> {
+    fn try_to_reload(&self) -> Result<(PolicyInForce, String), ReloadError> {
         panics::planted("reload");
+        let _apart = LargeBlocksApart::begin();
         let compiled = self.choice.reload()?;
         sinks::check(&self.accounting, &compiled.policy)?;
-        let program = load(self.flows_per_cpu, &compiled)?;
+        table_size::check_reload(self.room.per_cpu(), compiled.memory).map_err(ProgramError::from)?;
+        let mut program = load(&self.room, &compiled)?;
         let program_tag = program.tag()?;
+        let policy = PolicyInForce::of(&compiled.policy);
+        program.drop_tables();
+        drop(compiled);
         self.reloader.reload(program)?;
-        Ok((compiled, program_tag))
+        Ok((policy, program_tag))
     }
 }

@@ -1,13 +1,11 @@
 //! The scope: every prefix must have one class, and every direction must be possible.
 
-use hashbrown::HashMap;
-
 use super::inputs::Inputs;
 use crate::policy::class::Class;
 use crate::policy::file::{Direction, InputFile, ScopeFile};
 use crate::policy::model::Scope;
+use crate::policy::prefixes;
 use crate::policy::prefixes::Prefix;
-use crate::policy::prefixes::{self, PrefixError};
 use crate::support::toml::{At, Document, Finding};
 
 /// The words with which a policy must say that it collects communications between domestic parties.
@@ -16,23 +14,25 @@ pub const DOMESTIC_WORDS: &str = "communications between domestic parties are co
 /// Reads a scope with its prefixes, and notes what is wrong with it.
 pub fn check(document: &mut Document<'_>, inputs: &mut Inputs<'_>, at: &At<ScopeFile>) -> Scope {
     let scope = at.get();
-    let mut set = Prefixes::default();
+    let mut listed_prefixes = Listed::default();
     for (class, listed, files) in [
         (Class::Domestic, &scope.domestic, &scope.domestic_files),
         (Class::Foreign, &scope.foreign, &scope.foreign_files),
         (Class::Never, &scope.never, &scope.never_files),
     ] {
         for text in listed {
-            if let Err(message) = set.add(Prefix::parse(text.get()), class, Source::Policy) {
-                document.refuse(text, message);
+            match Prefix::parse(text.get()) {
+                Ok(prefix) => listed_prefixes.add_text(prefix, class, text),
+                Err(error) => document.refuse(text, error.to_string()),
             }
         }
         for file in files {
-            read(document, inputs, file, class, &mut set);
+            read(document, inputs, file, class, &mut listed_prefixes);
         }
     }
     // A prefix that cannot be read, or a file, is told by itself; that nothing is listed would be no second fault.
     let is_listed = |listed: &[At<String>], files: &[At<InputFile>]| !listed.is_empty() || !files.is_empty();
+    let prefixes = listed_prefixes.into_prefixes(document);
     let has_domestic = is_listed(&scope.domestic, &scope.domestic_files);
     if !has_domestic
         && !is_listed(&scope.foreign, &scope.foreign_files)
@@ -45,8 +45,6 @@ pub fn check(document: &mut Document<'_>, inputs: &mut Inputs<'_>, at: &At<Scope
         );
     }
     let directions = check_directions(document, at, has_domestic);
-    let mut prefixes: Vec<_> = set.classes.into_iter().map(|(prefix, (class, _))| (prefix, class)).collect();
-    prefixes.sort_unstable();
     Scope { prefixes, directions }
 }
 
@@ -107,17 +105,19 @@ fn read(
     inputs: &mut Inputs<'_>,
     file: &At<InputFile>,
     class: Class,
-    set: &mut Prefixes,
+    listed: &mut Listed<'_>,
 ) {
     let Some(text) = inputs.read(document, file) else { return };
     let place = inputs.place(file.get());
-    let number = set.files.len();
-    set.files.push(place.clone());
+    listed.files.push(place.clone());
     let mut is_empty = true;
     for (line, prefix) in prefixes::lines(&text) {
         is_empty = false;
-        if let Err(message) = set.add(prefix, class, Source::Line(number, line)) {
-            document.also(Finding { file: place.clone(), line, column: 0, message });
+        match prefix {
+            Ok(prefix) => listed.add_line(prefix, class, line),
+            Err(error) => {
+                document.also(Finding { file: place.clone(), line, column: 0, message: error.to_string() })
+            }
         }
     }
     if is_empty {
@@ -126,36 +126,76 @@ fn read(
     }
 }
 
-/// Where the policy lists a prefix.
-#[derive(Clone, Copy)]
-enum Source {
-    Policy,
-    Line(usize, usize),
-}
-
-/// Prefixes with their class and the first place where the policy lists them.
+/// Prefixes as the policy lists them, in its order. A policy can list a million: so each takes 28 octets.
 #[derive(Default)]
-struct Prefixes {
-    classes: HashMap<Prefix, (Class, Source)>,
+struct Listed<'document> {
+    all: Vec<ListedPrefix>,
+    /// The texts of prefixes in the policy itself.
+    texts: Vec<&'document At<String>>,
+    /// The files of prefixes.
     files: Vec<String>,
 }
 
-impl Prefixes {
-    fn add(
-        &mut self,
-        prefix: Result<Prefix, PrefixError>,
-        class: Class,
-        source: Source,
-    ) -> Result<(), String> {
-        let prefix = prefix.map_err(|error| error.to_string())?;
-        let (before, first) = *self.classes.entry(prefix).or_insert((class, source));
-        if before == class {
-            return Ok(());
-        }
-        let place = match first {
-            Source::Policy => "in the policy".to_owned(),
-            Source::Line(file, line) => format!("in {}:{line}", self.files[file]),
-        };
-        Err(format!("{prefix} is listed as {class} here and as {before} {place}: remove it from one of them"))
+struct ListedPrefix {
+    prefix: Prefix,
+    class: Class,
+    /// [`IN_POLICY`], or the position of the file.
+    file: u32,
+    /// Line in the file, or position of the text.
+    line: u32,
+}
+
+/// No file: the policy lists the prefix itself.
+const IN_POLICY: u32 = u32::MAX;
+
+impl<'document> Listed<'document> {
+    fn add_text(&mut self, prefix: Prefix, class: Class, text: &'document At<String>) {
+        let line = number(self.texts.len());
+        self.texts.push(text);
+        self.all.push(ListedPrefix { prefix, class, file: IN_POLICY, line });
     }
+
+    /// Adds a prefix of the latest file.
+    fn add_line(&mut self, prefix: Prefix, class: Class, line: usize) {
+        let file = number(self.files.len() - 1);
+        self.all.push(ListedPrefix { prefix, class, file, line: number(line) });
+    }
+
+    /// The prefixes in order, each once. Notes those that have two classes.
+    fn into_prefixes(mut self, document: &mut Document<'_>) -> Vec<(Prefix, Class)> {
+        // Stable: the first listing of a prefix stays the first.
+        self.all.sort_by_key(|listed| listed.prefix);
+        let same = |one: &ListedPrefix, next: &ListedPrefix| one.prefix == next.prefix;
+        let mut prefixes = Vec::with_capacity(self.all.chunk_by(same).count());
+        for (first, others) in self.all.chunk_by(same).filter_map(<[_]>::split_first) {
+            prefixes.push((first.prefix, first.class));
+            for other in others.iter().filter(|other| other.class != first.class) {
+                self.refuse(first, other, document);
+            }
+        }
+        prefixes
+    }
+
+    fn refuse(&self, first: &ListedPrefix, other: &ListedPrefix, document: &mut Document<'_>) {
+        let position = |number: u32| usize::try_from(number).unwrap_or(usize::MAX);
+        let place = match self.files.get(position(first.file)) {
+            None => "in the policy".to_owned(),
+            Some(file) => format!("in {file}:{}", first.line),
+        };
+        let (prefix, class, before) = (other.prefix, other.class, first.class);
+        let message =
+            format!("{prefix} is listed as {class} here and as {before} {place}: remove it from one of them");
+        match self.files.get(position(other.file)) {
+            None => document.refuse(self.texts[position(other.line)], message),
+            Some(file) => {
+                let (file, line) = (file.clone(), position(other.line));
+                document.also(Finding { file, line, column: 0, message });
+            }
+        }
+    }
+}
+
+/// A policy that lists more than this cannot be compiled.
+fn number(position: usize) -> u32 {
+    u32::try_from(position).unwrap_or(IN_POLICY - 1)
 }

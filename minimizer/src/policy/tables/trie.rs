@@ -29,7 +29,7 @@ pub enum Meaning {
     /// The addresses have this class.
     Class(Class),
     /// The addresses match the indicator at this position.
-    Indicator(usize),
+    Indicator(u32),
 }
 
 /// Both tries.
@@ -54,15 +54,18 @@ impl Trie {
         selectors: &Selectors<'_>,
         lists: &mut Lists,
     ) -> Result<(), TableError> {
-        // A stable sort: a prefix comes before every prefix that it covers, and items of one prefix stay in
-        // the order of the policy.
-        items.sort_by_key(|item| item.prefix);
+        // A prefix comes before every prefix that it covers. The sort is stable: items of one prefix stay in the
+        // order of the policy. The check of a policy has sorted its scope.
+        if !items.is_sorted_by_key(|item| item.prefix) {
+            items.sort_by_key(|item| item.prefix);
+        }
         let (ipv4, ipv6) = items.split_at(items.partition_point(|item| !item.prefix.ipv6));
         let mut builder = Builder { trie: self, selectors, lists };
         let (ipv4, ipv6) = (builder.root(ipv4)?, builder.root(ipv6)?);
         self.roots.ipv4.copy_from_slice(&ipv4);
         self.roots.ipv6.copy_from_slice(&ipv6);
         self.class_ipv4();
+        self.nodes.shrink_to_fit();
         Ok(())
     }
 
@@ -210,7 +213,7 @@ impl Builder<'_, '_> {
             return Ok(Leaf::new(CLASS_NEVER, 0));
         }
         let indicators = said.iter().filter_map(|item| match item.meaning {
-            Meaning::Indicator(position) => Some(position),
+            Meaning::Indicator(position) => usize::try_from(position).ok(),
             Meaning::Class(_) => None,
         });
         let entries = indicators.flat_map(|position| self.selectors.entries(position));

@@ -7,14 +7,16 @@ use tracing::info;
 
 use super::{KeyError, Keys, PseudonymKey};
 
-/// A stretch of time with one key of pseudonyms. Dropping it zeroes the key and prints that.
+/// A stretch of time with one key of pseudonyms. Everything that uses the key shares the epoch, a generation in the kernel's
+/// memory included. Whoever drops it last destroys the key and says so.
 ///
 /// Epochs begin at multiples of their length, counted from 1970, so that all hosts begin them at the same time.
 #[derive(Debug)]
 pub struct Epoch {
     start: u64,
     length: u64,
-    key: PseudonymKey,
+    /// `None` only while it is dropped.
+    key: Option<PseudonymKey>,
     is_lasting: bool,
 }
 
@@ -22,11 +24,11 @@ impl Epoch {
     /// The epoch of `now`; its length is rounded down to whole seconds, and is at least one.
     ///
     /// # Errors
-    /// When the system gives no random numbers.
+    /// When the system gives no random numbers or no memory.
     pub fn begin(keys: &Keys, length: Duration, now: Timestamp) -> Result<Self, KeyError> {
         let (length, now) = (length.as_secs().max(1), seconds(now));
         let start = now - now % length;
-        Ok(Self { start, length, key: keys.epoch_key(start)?, is_lasting: keys.is_lasting() })
+        Ok(Self { start, length, key: Some(keys.epoch_key(start)?), is_lasting: keys.is_lasting() })
     }
 
     /// Its first second, since 1970.
@@ -39,12 +41,6 @@ impl Epoch {
     #[must_use]
     pub const fn end(&self) -> u64 {
         self.start.saturating_add(self.length)
-    }
-
-    /// The key of the kernel's pseudonyms.
-    #[must_use]
-    pub const fn key(&self) -> &PseudonymKey {
-        &self.key
     }
 
     /// Whether this is the epoch of `now` among those of this length. A clock set back by less than an epoch does not
@@ -70,9 +66,16 @@ impl Epoch {
     }
 }
 
+/// The key of the kernel's pseudonyms.
+impl AsRef<[u64; 2]> for Epoch {
+    fn as_ref(&self) -> &[u64; 2] {
+        self.key.as_ref().expect("there until it is dropped")
+    }
+}
+
 impl Drop for Epoch {
     fn drop(&mut self) {
-        self.key = PseudonymKey::from([0; 2]);
+        drop(self.key.take());
         info!("{}", self.destroyed());
     }
 }
@@ -118,7 +121,7 @@ mod tests {
         assert!(!epoch.is_of(DAY, at(0)), "a clock set back by years");
         assert!(!epoch.is_of(DAY / 2, at(start)));
         let next = Epoch::begin(&keys, DAY, at(start + 86_400)).expect("random numbers");
-        assert!(next.key() != epoch.key());
+        assert!(next.as_ref() != epoch.as_ref());
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Why there are no keys.
 
+use std::io;
 use std::path::PathBuf;
 
 use thiserror::Error;
@@ -34,6 +35,9 @@ pub enum KeyError {
         /// The file.
         path: PathBuf,
     },
+    /// The system gives no memory for a key.
+    #[error("the system gives no memory for a key: {0}")]
+    Memory(#[source] io::Error),
     /// The system gives no random numbers.
     #[error("the system gives no random numbers for a key: {0}")]
     Random(getrandom::Error),

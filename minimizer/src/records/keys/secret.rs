@@ -2,14 +2,11 @@
 
 use std::path::Path;
 
-use zeroize::Zeroizing;
-
 use super::{KeyError, SECRET_OCTETS};
 
-/// The secret in the contents of a file.
-pub(super) fn parse(path: &Path, contents: &[u8]) -> Result<Zeroizing<[u8; SECRET_OCTETS]>, KeyError> {
+/// Writes the secret in the contents of a file to its place.
+pub(super) fn parse(path: &Path, contents: &[u8], secret: &mut [u8; SECRET_OCTETS]) -> Result<(), KeyError> {
     let no_secret = || KeyError::NoSecret { path: path.to_owned(), octets: contents.len() };
-    let mut secret = Zeroizing::new([0; SECRET_OCTETS]);
     if contents.len() == SECRET_OCTETS {
         secret.copy_from_slice(contents);
     } else {
@@ -26,7 +23,7 @@ pub(super) fn parse(path: &Path, contents: &[u8]) -> Result<Zeroizing<[u8; SECRE
     if secret.iter().all(|octet| *octet == secret[0]) {
         return Err(KeyError::Guessable { path: path.to_owned() });
     }
-    Ok(secret)
+    Ok(())
 }
 
 const fn digit(character: u8) -> Option<u8> {

@@ -6,17 +6,17 @@ use std::net::IpAddr;
 use ipcrypt_rs::{Ipcrypt, IpcryptNd, IpcryptNdx};
 use rand::rngs::ChaCha8Rng;
 use rand::{RngExt as _, SeedableRng as _};
-use zeroize::Zeroizing;
 
 use super::PrefixPreserving;
 use crate::policy::transform::PrefixScheme;
-use crate::records::keys::RecipientKeys;
+use crate::records::keys::{PseudonymKey, RecipientKeys};
+use crate::support::sys::secret::Secret;
 
 fn with(scheme: PrefixScheme, key: [u8; 32]) -> PrefixPreserving {
     let keys = RecipientKeys {
-        pseudonym: [0; 2].into(),
-        ipcrypt: Zeroizing::new(key),
-        crypto_pan: Zeroizing::new(key),
+        pseudonym: PseudonymKey::zeroed().unwrap(),
+        ipcrypt: Secret::copy_of(&key).unwrap(),
+        crypto_pan: Secret::copy_of(&key).unwrap(),
     };
     PrefixPreserving::new(scheme, &keys)
 }

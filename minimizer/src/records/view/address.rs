@@ -17,6 +17,8 @@ use crate::policy::field::Field;
 use crate::policy::transform::{AddressTransform, PrefixScheme, Transform};
 use crate::records::keys::{PseudonymKey, RecipientKeys};
 use crate::records::prefix_preserving::PrefixPreserving;
+use crate::support::sys::secret::SharedKey;
+use crate::support::traces::without_traces;
 
 const CLASSES: [Class; 2] = [Class::Foreign, Class::Domestic];
 
@@ -32,10 +34,11 @@ pub(super) struct Addresses {
     /// By IP version, then by side.
     rules: [[Rule; 2]; 2],
     classes: Arc<Classes>,
-    epoch: PseudonymKey,
     recipient: PseudonymKey,
     ipcrypt: PrefixPreserving,
     crypto_pan: PrefixPreserving,
+    /// Dropped last: an epoch that is over says that its keys are destroyed.
+    epoch: SharedKey,
 }
 
 /// Results of prefix-preserving permutations, kept because each costs 32 or 128 AES blocks: by scheme, IP version and address.
@@ -50,22 +53,17 @@ impl Addresses {
     pub(super) fn new(
         wanted: &BTreeMap<Field, Transform>,
         collected: &BTreeMap<Field, Transform>,
-        epoch: PseudonymKey,
-        keys: &RecipientKeys,
+        epoch: SharedKey,
+        keys: RecipientKeys,
         classes: Arc<Classes>,
     ) -> Self {
         let rules = FIELDS.map(|sides| {
             sides.map(|field| Rule { collected: by_class(collected, field), wanted: by_class(wanted, field) })
         });
-        let permutation = |scheme| PrefixPreserving::new(scheme, keys);
-        Self {
-            rules,
-            classes,
-            epoch,
-            recipient: keys.pseudonym.clone(),
-            ipcrypt: permutation(PrefixScheme::Ipcrypt),
-            crypto_pan: permutation(PrefixScheme::CryptoPan),
-        }
+        let permutation = |scheme| without_traces(|| PrefixPreserving::new(scheme, &keys));
+        let ipcrypt = permutation(PrefixScheme::Ipcrypt);
+        let crypto_pan = permutation(PrefixScheme::CryptoPan);
+        Self { rules, classes, recipient: keys.pseudonym, ipcrypt, crypto_pan, epoch }
     }
 
     /// The address words of a tuple, as the recipient gets them.
@@ -97,7 +95,8 @@ impl Addresses {
         match transform {
             AddressTransform::Omitted => 0,
             AddressTransform::Pseudonym => {
-                let pseudonym = if is_pseudonym { address } else { pseudonym(&self.epoch, ipv6, address) };
+                let pseudonym =
+                    if is_pseudonym { address } else { pseudonym((*self.epoch).as_ref(), ipv6, address) };
                 self::pseudonym(&self.recipient, ipv6, pseudonym)
             }
             // Nobody can turn a pseudonym back into the address.
@@ -201,8 +200,8 @@ fn from_ipv4(octets: [u8; 4]) -> u128 {
 }
 
 /// The pseudonym of a left-aligned address.
-pub(super) fn pseudonym(key: &PseudonymKey, ipv6: bool, address: u128) -> u128 {
-    let [k0, k1] = *key.words();
+pub(super) fn pseudonym(key: &[u64; 2], ipv6: bool, address: u128) -> u128 {
+    let [k0, k1] = *key;
     if ipv6 {
         let [first, second] = to_words(address);
         let (first, second) = siphash::ipv6_pseudonym(k0, k1, first, second);

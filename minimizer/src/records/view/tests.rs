@@ -12,7 +12,6 @@ use minimizer_common::tuple::{Tags, Tuple};
 use rand::rngs::ChaCha8Rng;
 use rand::seq::SliceRandom as _;
 use rand::{RngExt as _, SeedableRng as _};
-use zeroize::Zeroizing;
 
 use super::{View, Viewed};
 use crate::policy::class::Class;
@@ -23,21 +22,22 @@ use crate::policy::prefixes::Prefix;
 use crate::policy::transform::{AddressTransform, Transform};
 use crate::records::keys::{PseudonymKey, RecipientKeys};
 use crate::records::record::Record;
+use crate::support::sys::secret::{Secret, SharedKey};
 use definition::{expected, join, minimized};
 use drawing::{random_recipient, random_record, random_records};
 
 type Transforms = BTreeMap<Field, Transform>;
 
-fn epoch() -> PseudonymKey {
-    [11, 12].into()
+fn epoch() -> SharedKey {
+    Arc::new(PseudonymKey::copy_of(&[11, 12]).expect("memory"))
 }
 
 fn keys(number: u8) -> RecipientKeys {
     let key = std::array::from_fn(|index| number.wrapping_add(u8::try_from(index).unwrap()));
     RecipientKeys {
-        pseudonym: [u64::from(number), 2].into(),
-        ipcrypt: Zeroizing::new(key),
-        crypto_pan: Zeroizing::new(key),
+        pseudonym: PseudonymKey::copy_of(&[u64::from(number), 2]).expect("memory"),
+        ipcrypt: Secret::copy_of(&key).expect("memory"),
+        crypto_pan: Secret::copy_of(&key).expect("memory"),
     }
 }
 
@@ -65,7 +65,7 @@ fn recipient(fields: Transforms, k_threshold: Option<u32>) -> Recipient {
 }
 
 fn view(recipient: &Recipient, collected: &Transforms, number: u8) -> View {
-    View::new(recipient, collected, epoch(), &keys(number), classes())
+    View::new(recipient, collected, epoch(), keys(number), classes())
 }
 
 type Key = ([u64; 4], u64, u16, u64);

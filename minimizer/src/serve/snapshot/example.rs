@@ -42,6 +42,7 @@ pub(crate) fn example() -> Snapshot {
         spill: 32_768,
         slots_per_cpu: 131_072,
         slots_used_max: 9,
+        fullest_cpu: 1,
         spill_per_cpu: 16_384,
         spill_used_max: 10,
     };

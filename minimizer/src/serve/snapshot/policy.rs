@@ -28,7 +28,9 @@ pub struct PolicyInForce {
 }
 
 impl PolicyInForce {
-    pub(super) fn of(policy: &Policy) -> Self {
+    /// What is told of a policy, while it has its prefixes and indicators.
+    #[must_use]
+    pub fn of(policy: &Policy) -> Self {
         Self {
             name: policy.name.clone(),
             digest: policy.digest.clone(),

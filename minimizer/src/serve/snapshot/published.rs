@@ -7,7 +7,6 @@ use arc_swap::ArcSwap;
 use super::{PolicyInForce, Snapshot};
 use crate::agent::progress::Progress;
 use crate::delivery::ledger::Ledger;
-use crate::policy::model::Policy;
 
 /// The latest snapshot, shared by those who make it and those who serve it. Neither waits for the other.
 #[derive(Clone, Debug)]
@@ -36,9 +35,9 @@ impl Published {
     }
 
     /// Publishes that another policy is in force, in a program with this tag.
-    pub fn reloaded(&self, policy: &Policy, program_tag: &str) {
+    pub fn reloaded(&self, policy: &PolicyInForce, program_tag: &str) {
         self.update(|snapshot| {
-            snapshot.policy = PolicyInForce::of(policy);
+            snapshot.policy = policy.clone();
             program_tag.clone_into(&mut snapshot.build.program_tag);
             snapshot.reloads.succeeded += 1;
             snapshot.reloads.error = None;

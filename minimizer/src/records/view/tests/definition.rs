@@ -105,9 +105,9 @@ fn address(transforms: &Transforms, field: Field, octets: &[u8], keys: Option<&R
         (AddressTransform::Omitted, _) => 0,
         (AddressTransform::Exact, _) => whole,
         (AddressTransform::Truncated { bits }, _) => whole >> (128 - bits) << (128 - bits),
-        (AddressTransform::Pseudonym, None) => pseudonym(&epoch(), ipv6, whole),
+        (AddressTransform::Pseudonym, None) => pseudonym((*epoch()).as_ref(), ipv6, whole),
         (AddressTransform::Pseudonym, Some(keys)) => {
-            pseudonym(&keys.pseudonym, ipv6, pseudonym(&epoch(), ipv6, whole))
+            pseudonym(&keys.pseudonym, ipv6, pseudonym((*epoch()).as_ref(), ipv6, whole))
         }
         (AddressTransform::PrefixPreserving(_), None) => panic!("not in the kernel"),
         (AddressTransform::PrefixPreserving(scheme), Some(keys)) => {
