@@ -15,6 +15,8 @@ struct State {
     deadline: Option<Instant>,
     /// Nobody wants to wait for the sinks: the deadline will be the moment when it is set.
     is_cut: bool,
+    /// The deadline is over, and what a sink still does counts no more.
+    is_abandoned: bool,
 }
 
 impl Ending {
@@ -41,6 +43,17 @@ impl Ending {
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
         self.lock().deadline
+    }
+
+    /// Says that nothing that a sink does from now on counts.
+    pub fn abandon(&self) {
+        self.lock().is_abandoned = true;
+    }
+
+    /// Whether nothing counts that a sink does now.
+    #[must_use]
+    pub fn is_abandoned(&self) -> bool {
+        self.lock().is_abandoned
     }
 
     /// Whether that moment has passed.

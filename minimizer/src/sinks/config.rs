@@ -10,6 +10,7 @@ use serde::Deserialize;
 use super::files::{FilesConfig, FilesFile};
 use super::ipfix::{IpfixConfig, IpfixFile, refuse_clashes};
 use super::kafka::{KafkaConfig, KafkaFile};
+use crate::delivery::ending::Ending;
 use crate::delivery::sink::Sink;
 use crate::delivery::waiting::Bounds;
 use crate::support::toml::{At, Document};
@@ -114,10 +115,10 @@ impl SinkConfig {
     /// The sink. It connects, or opens files, when its first batch comes. A sink of files also deletes the files of `former`
     /// directories, which other sinks had before.
     #[must_use]
-    pub fn sink(&self, former: Vec<PathBuf>) -> Box<dyn Sink> {
+    pub fn sink(&self, former: Vec<PathBuf>, ending: &Ending) -> Box<dyn Sink> {
         match &self.kind {
-            SinkKind::Ipfix(config) => config.adopting(&self.name, former),
-            SinkKind::Files(config) => config.adopting(&self.name, former),
+            SinkKind::Ipfix(config) => config.adopting(&self.name, former, ending),
+            SinkKind::Files(config) => config.adopting(&self.name, former, ending),
             SinkKind::Kafka(config) => config.sink(&self.name),
         }
     }

@@ -12,6 +12,7 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::delivery::ending::Ending;
 use crate::delivery::sink::Sink;
 use crate::sinks::folder::Encoding;
 use crate::support::toml::{At, Document};
@@ -156,9 +157,9 @@ impl FilesConfig {
         Box::new(FilesSink::new(name, self))
     }
 
-    /// The same, which also deletes the files of directories that other sinks had before.
-    pub(super) fn adopting(&self, name: &str, former: Vec<PathBuf>) -> Box<dyn Sink> {
-        Box::new(FilesSink::new(name, self).adopting(former))
+    /// The same, which also deletes the files of directories that other sinks had before, and heeds the end of the agent.
+    pub(super) fn adopting(&self, name: &str, former: Vec<PathBuf>, ending: &Ending) -> Box<dyn Sink> {
+        Box::new(FilesSink::new(name, self).adopting(former, ending))
     }
 }
 

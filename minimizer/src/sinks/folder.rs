@@ -21,6 +21,8 @@ use std::time::{Duration, Instant};
 
 use tracing::warn;
 
+use crate::delivery::ending::Ending;
+
 pub(super) use error::FileError;
 pub(super) use footer::{FooterOrigin, of_group};
 pub(super) use manifest::{BatchShare, Begun, Header, Manifest, Sums};
@@ -65,6 +67,7 @@ pub(super) struct Folder {
     failures: u64,
     /// Number of the latest file.
     sequence: u64,
+    ending: Ending,
 }
 
 impl Folder {
@@ -82,7 +85,13 @@ impl Folder {
             begun: None,
             failures: 0,
             sequence: 0,
+            ending: Ending::default(),
         }
+    }
+
+    /// Names no file any more once the sinks are abandoned: what is in it is lost, as the ledger says.
+    pub(super) fn heed(&mut self, ending: &Ending) {
+        self.ending = ending.clone();
     }
 
     /// Deletes the files of these directories too, when their manifests say so.

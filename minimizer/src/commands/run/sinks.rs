@@ -131,7 +131,7 @@ impl Senders {
             let (told, published) = (accounting.clone(), published.clone());
             let tell = move || published.settled(&told.ledger());
             let former = if sink.directory().is_some() { std::mem::take(&mut former) } else { Vec::new() };
-            let (queue, sink, name) = (Arc::clone(queue), sink.sink(former), &sink.name);
+            let (queue, sink, name) = (Arc::clone(queue), sink.sink(former, &ending), &sink.name);
             let sender = Sender::new(name, accounting.clone(), queue, sink, ending.clone(), tell);
             sender.start(senders.at_work())?;
         }
@@ -171,6 +171,7 @@ impl Senders {
             // A signal may bring it forward.
             deadline = self.ending.deadline().unwrap_or(deadline);
         }
+        self.ending.abandon();
         self.accounting.abandon();
     }
 }

@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use super::FilesConfig;
 use super::record_file::RecordFile;
+use crate::delivery::ending::Ending;
 use crate::delivery::loss::Loss;
 use crate::delivery::sink::{Heading, Sink, SinkError, Taken};
 use crate::policy::field::Fields;
@@ -40,9 +41,10 @@ impl FilesSink {
         }
     }
 
-    /// The same, which also deletes the files of these directories.
-    pub(super) fn adopting(mut self, former: Vec<PathBuf>) -> Self {
+    /// The same, which also deletes the files of these directories, and names no file once it is abandoned.
+    pub(super) fn adopting(mut self, former: Vec<PathBuf>, ending: &Ending) -> Self {
         self.folder.adopt(former);
+        self.folder.heed(ending);
         self
     }
 

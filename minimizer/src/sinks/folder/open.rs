@@ -87,7 +87,7 @@ impl Folder {
     pub(in crate::sinks) fn publish(&mut self, open: &mut OpenFile) -> Result<Manifest, FileError> {
         let begin = name::time(open.begin_ms);
         let mut manifest = Manifest::new(open.encoding, open.header.clone(), begin, open.batches.clone());
-        open.file.publish(&mut manifest, &mut self.sequence)?;
+        open.file.publish(&mut manifest, &mut self.sequence, &self.ending)?;
         match open.file.name_manifest() {
             Ok(()) => {
                 open.journal.discard();

@@ -18,6 +18,7 @@ use super::error::FileError;
 use super::manifest::Manifest;
 use super::name::{self, Encoding};
 use super::places::Places;
+use crate::delivery::ending::Ending;
 
 /// The file is synced each time so many octets were written: to sync a large file at its end would take long.
 const SYNC_OCTETS: u64 = 16 << 20;
@@ -189,7 +190,12 @@ impl Unfinished {
     /// Gives the file its name, once the disk has it and its manifest. After an error that is no loss it can be called again.
     ///
     /// Then the file is whole, and what is in it is delivered. What is left to do is [`Self::name_manifest`].
-    pub(super) fn publish(&mut self, manifest: &mut Manifest, sequence: &mut u64) -> Result<(), FileError> {
+    pub(super) fn publish(
+        &mut self,
+        manifest: &mut Manifest,
+        sequence: &mut u64,
+        ending: &Ending,
+    ) -> Result<(), FileError> {
         self.look()?;
         if !self.is_synced {
             let path = self.path();
@@ -204,6 +210,9 @@ impl Unfinished {
             manifest.sha256 = self.sha256();
             let path = self.places.notes.path(&self.manifest_temporary);
             write_manifest(&self.manifest, manifest).map_err(FileError::io("write", &path))?;
+            if ending.is_abandoned() {
+                return Err(FileError::io("name", &self.path())(Errno::CANCELED));
+            }
             match self.places.notes.rename(&self.temporary, &self.places.records, &self.name) {
                 Ok(()) => return Ok(()),
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {

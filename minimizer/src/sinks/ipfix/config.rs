@@ -17,6 +17,7 @@ use super::pace::Pace;
 use super::stream::Stream;
 use super::tls::CollectorTls;
 use super::udp::Udp;
+use crate::delivery::ending::Ending;
 use crate::delivery::sink::Sink;
 use crate::support::scoped_address::ScopedAddress;
 use crate::support::tls::{self, ClientTls};
@@ -191,11 +192,12 @@ impl IpfixConfig {
     /// The sink. It connects, or opens a file, when its first batch comes.
     #[must_use]
     pub fn sink(&self, name: &str) -> Box<dyn Sink> {
-        self.adopting(name, Vec::new())
+        self.adopting(name, Vec::new(), &Ending::default())
     }
 
-    /// The same; one that writes files also deletes those of directories that other sinks had before.
-    pub(in crate::sinks) fn adopting(&self, name: &str, former: Vec<PathBuf>) -> Box<dyn Sink> {
+    /// The same; one that writes files also deletes those of directories that other sinks had before, and heeds the end of the
+    /// agent.
+    pub(in crate::sinks) fn adopting(&self, name: &str, former: Vec<PathBuf>, ending: &Ending) -> Box<dyn Sink> {
         let carrier: Box<dyn Carrier> = match self.destination.clone() {
             Destination::Udp { collector, template_interval, messages_per_second } => {
                 let pace = Pace::new(messages_per_second);
@@ -204,7 +206,7 @@ impl IpfixConfig {
             Destination::Stream { collector, tls } => Box::new(Stream::new(Collector::new(collector), tls)),
             Destination::Files { directory, rotate_every, rotate_octets } => {
                 let files = Files::new(&directory, name.to_owned(), rotate_every, rotate_octets);
-                Box::new(files.adopting(former))
+                Box::new(files.adopting(former, ending))
             }
         };
         let outbox = Outbox::new(self.observation_domain, self.message_octets);

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::carrier::{Carrier, Retirement};
 use super::outbox::Outbox;
+use crate::delivery::ending::Ending;
 use crate::delivery::sink::{Heading, SinkError, Taken};
 use crate::sinks::folder::{Begun, Encoding, FileError, Folder, OpenFile};
 
@@ -43,9 +44,10 @@ impl Files {
         }
     }
 
-    /// The same, which also deletes the files of these directories.
-    pub(super) fn adopting(mut self, former: Vec<PathBuf>) -> Self {
+    /// The same, which also deletes the files of these directories, and names no file once it is abandoned.
+    pub(super) fn adopting(mut self, former: Vec<PathBuf>, ending: &Ending) -> Self {
         self.folder.adopt(former);
+        self.folder.heed(ending);
         self
     }
 
