@@ -1,0 +1,210 @@
+//! Drivers that keep the program attached and do not run it: whatever this kernel's drivers do, the ledger says how long
+//! nobody watched.
+//!
+//! `cargo xtask test --kernels` gives the machine cards at one hub: what one sends arrives at all others.
+
+use std::fs;
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail, ensure};
+use minimizer::interfaces::netlink::{Link, Netlink};
+use minimizer::kernel::attach::Mode;
+
+use super::watching::{Watching, seen, send, unwatched, wait_for};
+use crate::veth::ip;
+
+/// Address of the card that sends.
+const SENDER: &str = "52:54:00:00:00:01";
+/// The cards that receive, by their addresses, with what is special about them.
+const CARDS: [(&str, &str); 3] = [
+    ("52:54:00:00:00:02", "vmxnet3"),
+    ("52:54:00:00:00:03", "virtio with small buffers"),
+    ("52:54:00:00:00:04", "virtio with big buffers"),
+];
+const FRAMES: u64 = 30;
+/// What is done to the cards while they are watched, after which the program shall still see everything.
+const DISTURBANCES: [(&str, &[&str]); 2] = [("down and up", &["down", "up"]), ("another mtu", &["mtu 1400"])];
+
+/// Pause between frames that show whether a card is seen: the agent drains meanwhile.
+const PAUSE: Duration = Duration::from_millis(250);
+/// Most such frames.
+const PROBES_MAX: u64 = 200;
+/// So many frames after blindness is noticed, another copy of the program has had its chance.
+const BLIND_PROBES: u64 = 8;
+
+/// A card that is watched, or not.
+struct Card {
+    what: &'static str,
+    name: String,
+    watching: Option<Watching>,
+    told: Vec<String>,
+}
+
+/// What a card does after a change.
+struct Course<'card> {
+    card: &'card Card,
+    watching: &'card Watching,
+    seen_before: u64,
+    /// Frames that were sent while it was known to be blind.
+    blind: u64,
+}
+
+/// Sends to cards of several kinds, before and after what makes drivers forget the program.
+///
+/// # Errors
+/// When frames are missing of which the ledger says nothing.
+pub fn check() -> Result<String> {
+    let sender = name_of(SENDER)?;
+    ip(&format!("link set dev {sender} up"))?;
+    let mut cards =
+        CARDS.iter().map(|(address, what)| Card::new(what, address)).collect::<Result<Vec<_>>>()?;
+    let mut sent = observe("attached", &mut cards, &sender)?;
+    for (what, changes) in DISTURBANCES {
+        for card in &cards {
+            for change in changes {
+                ip(&format!("link set dev {} {change}", card.name))?;
+            }
+        }
+        sent += observe(what, &mut cards, &sender)?;
+    }
+    let told = cards.into_iter().map(|card| card.end(sent)).collect::<Result<Vec<_>>>()?;
+    Ok(told.join("\n  "))
+}
+
+/// Sends until every watched card is seen, or is still not after another copy of the program was put in place. Returns
+/// how many frames were sent.
+fn observe(change: &str, cards: &mut [Card], sender: &str) -> Result<u64> {
+    let mut sent = 0;
+    let mut courses: Vec<_> = cards.iter().filter_map(Card::course).collect();
+    send_to_all(cards, sender, &mut sent)?;
+    // What was received is in the next drain but one.
+    thread::sleep(2 * PAUSE);
+    while courses.iter().any(|course| !course.is_decided()) {
+        ensure!(sent < PROBES_MAX + FRAMES, "neither seen nor known to be blind: {}", undecided(&courses));
+        for course in &mut courses {
+            course.blind += u64::from(course.watching.is_blind(&course.card.name));
+        }
+        send(sender, 1)?;
+        sent += 1;
+        thread::sleep(PAUSE);
+    }
+    let found: Vec<_> = courses.iter().map(|course| (course.card.name.clone(), course.found())).collect();
+    // What is seen goes on to be seen.
+    let before: Vec<_> = courses.iter().map(Course::seen).collect();
+    send_to_all(cards, sender, &mut sent)?;
+    for (course, before) in courses.iter().zip(before).filter(|(course, _)| course.is_seen()) {
+        let what = format!("{} after {change}: {FRAMES} more than {before} seen", course.card.what);
+        wait_for(&what, || Ok(course.seen() >= before + FRAMES))?;
+    }
+    for (name, found) in found {
+        let card = cards.iter_mut().find(|card| card.name == name).context("the card is there")?;
+        card.told.push(format!("{change}: {found}"));
+    }
+    Ok(sent)
+}
+
+/// Sends, and waits until the drivers of all cards have received it.
+fn send_to_all(cards: &[Card], sender: &str, sent: &mut u64) -> Result<()> {
+    for card in cards {
+        wait_for(&format!("{} has a carrier", card.what), || Ok(link(&card.name)?.carrier))?;
+    }
+    let before = cards.iter().map(Card::received).collect::<Result<Vec<_>>>()?;
+    send(sender, FRAMES)?;
+    *sent += FRAMES;
+    for (card, before) in cards.iter().zip(before) {
+        let what = format!("{} received {FRAMES} frames more than {before}", card.what);
+        wait_for(&what, || Ok(card.received()? >= before + FRAMES))?;
+    }
+    Ok(())
+}
+
+fn undecided(courses: &[Course<'_>]) -> String {
+    let undecided = courses.iter().filter(|course| !course.is_decided()).map(|course| course.card.what);
+    undecided.collect::<Vec<_>>().join(", ")
+}
+
+impl Card {
+    /// Attaches the agent to the card with this address, if its driver takes the program.
+    fn new(what: &'static str, address: &str) -> Result<Self> {
+        let name = name_of(address)?;
+        ip(&format!("link set dev {name} up"))?;
+        let (watching, told) = match Watching::start(&[&name], Mode::Native) {
+            Ok(watching) => (Some(watching), Vec::new()),
+            Err(error) => {
+                let error = error.to_string();
+                ensure!(error.contains(&name), "the message does not name {name}: {error}");
+                ensure!(link(&name)?.xdp.is_empty(), "{what} has the program, although: {error}");
+                (None, vec![format!("refused: {error}")])
+            }
+        };
+        Ok(Self { what, name, watching, told })
+    }
+
+    /// Frames received by the driver's count.
+    fn received(&self) -> Result<u64> {
+        Ok(link(&self.name)?.counters.received_packets)
+    }
+
+    fn course(&self) -> Option<Course<'_>> {
+        let watching = self.watching.as_ref()?;
+        Some(Course { card: self, watching, seen_before: watching.seen(&self.name), blind: 0 })
+    }
+
+    /// Stops the agent, and compares the ledger with what was sent.
+    fn end(self, sent: u64) -> Result<String> {
+        let Self { what, name, watching, mut told } = self;
+        if let Some(watching) = watching {
+            let ledger = watching.end()?.ledger;
+            let (seen, unwatched) = (seen(&ledger, &name), unwatched(&ledger, &name)?);
+            let found = format!(
+                "{seen} of {sent} seen, unwatched {} times for {:.1} s",
+                unwatched.times,
+                unwatched.time.as_secs_f64()
+            );
+            ensure!(seen <= sent, "{what}: {found}");
+            ensure!((seen == sent) == (unwatched.times == 0), "{what}: {found}; {}", told.join(", "));
+            told.push(found);
+        }
+        Ok(format!("{what}: {}", told.join(", ")))
+    }
+}
+
+impl Course<'_> {
+    fn seen(&self) -> u64 {
+        self.watching.seen(&self.card.name)
+    }
+
+    fn is_seen(&self) -> bool {
+        self.seen() > self.seen_before
+    }
+
+    fn is_decided(&self) -> bool {
+        let is_blind = self.watching.is_blind(&self.card.name);
+        if self.is_seen() { !is_blind } else { self.blind >= BLIND_PROBES }
+    }
+
+    fn found(&self) -> &'static str {
+        match (self.is_seen(), self.blind) {
+            (true, 0) => "sees",
+            (true, _) => "was blind, and a reload healed it",
+            (false, _) => "is blind, and a reload does not heal it",
+        }
+    }
+}
+
+fn link(name: &str) -> Result<Link> {
+    Ok(Netlink::open()?.link(name)?)
+}
+
+/// The interface with this address.
+fn name_of(address: &str) -> Result<String> {
+    for entry in fs::read_dir("/sys/class/net")? {
+        let path = entry?.path();
+        // Bonding puts a file beside the folders of the interfaces.
+        if fs::read_to_string(path.join("address")).is_ok_and(|known| known.trim_end() == address) {
+            return Ok(path.file_name().context("it has a name")?.to_string_lossy().into_owned());
+        }
+    }
+    bail!("no interface has the address {address}")
+}
