@@ -4,8 +4,7 @@
 //! `cargo xtask test --kernels` gives the machine cards at one hub: what one sends arrives at all others.
 
 use std::fs;
-use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use minimizer::interfaces::netlink::{Link, Netlink};
@@ -26,18 +25,18 @@ const FRAMES: u64 = 30;
 /// What is done to the cards while they are watched, after which the program shall still see everything.
 const DISTURBANCES: [(&str, &[&str]); 2] = [("down and up", &["down", "up"]), ("another mtu", &["mtu 1400"])];
 
-/// Pause between frames that show whether a card is seen: the agent drains meanwhile.
-const PAUSE: Duration = Duration::from_millis(250);
-/// Most such frames.
-const PROBES_MAX: u64 = 200;
+/// Most frames that show whether a card is seen, one between drains.
+const PROBES_MAX: u64 = 100;
 /// So many frames after blindness is noticed, another copy of the program has had its chance.
-const BLIND_PROBES: u64 = 8;
+const BLIND_PROBES: u64 = 5;
 
 /// A card that is watched, or not.
 struct Card {
     what: &'static str,
     name: String,
     watching: Option<Watching>,
+    /// Time in which it is certain that the program saw nothing of what was received.
+    blind: Duration,
     told: Vec<String>,
 }
 
@@ -48,6 +47,8 @@ struct Course<'card> {
     seen_before: u64,
     /// Frames that were sent while it was known to be blind.
     blind: u64,
+    /// When the program was last known to have missed what was sent.
+    missed_until: Instant,
 }
 
 /// Sends to cards of several kinds, before and after what makes drivers forget the program.
@@ -69,54 +70,90 @@ pub fn check() -> Result<String> {
         sent += observe(what, &mut cards, &sender)?;
     }
     let told = cards.into_iter().map(|card| card.end(sent)).collect::<Result<Vec<_>>>()?;
-    Ok(told.join("\n  "))
+    Ok(told.join("; "))
 }
 
 /// Sends until every watched card is seen, or is still not after another copy of the program was put in place. Returns
 /// how many frames were sent.
 fn observe(change: &str, cards: &mut [Card], sender: &str) -> Result<u64> {
-    let mut sent = 0;
     let mut courses: Vec<_> = cards.iter().filter_map(Card::course).collect();
-    send_to_all(cards, sender, &mut sent)?;
-    // What was received is in the next drain but one.
-    thread::sleep(2 * PAUSE);
+    let mut delivery = Delivery::start(cards, sender)?;
+    delivery.send(FRAMES)?;
+    let missed_since = Instant::now();
+    all_drained(&courses)?;
     while courses.iter().any(|course| !course.is_decided()) {
-        ensure!(sent < PROBES_MAX + FRAMES, "neither seen nor known to be blind: {}", undecided(&courses));
+        ensure!(
+            delivery.sent < PROBES_MAX + FRAMES,
+            "neither seen nor known to be blind: {}",
+            undecided(&courses)
+        );
         for course in &mut courses {
+            let now = Instant::now();
+            if !course.is_seen() {
+                course.missed_until = now;
+            }
             course.blind += u64::from(course.watching.is_blind(&course.card.name));
         }
-        send(sender, 1)?;
-        sent += 1;
-        thread::sleep(PAUSE);
+        delivery.send(1)?;
+        all_drained(&courses)?;
     }
-    let found: Vec<_> = courses.iter().map(|course| (course.card.name.clone(), course.found())).collect();
+    let found: Vec<_> = courses
+        .iter()
+        .map(|course| {
+            let blind = course.missed_until.saturating_duration_since(missed_since);
+            let blind = if course.blind > 0 { blind } else { Duration::ZERO };
+            (course.card.name.clone(), course.found(), blind)
+        })
+        .collect();
     // What is seen goes on to be seen.
     let before: Vec<_> = courses.iter().map(Course::seen).collect();
-    send_to_all(cards, sender, &mut sent)?;
+    delivery.send(FRAMES)?;
+    all_drained(&courses)?;
     for (course, before) in courses.iter().zip(before).filter(|(course, _)| course.is_seen()) {
-        let what = format!("{} after {change}: {FRAMES} more than {before} seen", course.card.what);
-        wait_for(&what, || Ok(course.seen() >= before + FRAMES))?;
+        let seen = course.seen() - before;
+        ensure!(seen == FRAMES, "{} after {change}: {seen} of {FRAMES} seen", course.card.what);
     }
-    for (name, found) in found {
+    let sent = delivery.sent;
+    for (name, found, blind) in found {
         let card = cards.iter_mut().find(|card| card.name == name).context("the card is there")?;
+        card.blind += blind;
         card.told.push(format!("{change}: {found}"));
     }
     Ok(sent)
 }
 
-/// Sends, and waits until the drivers of all cards have received it.
-fn send_to_all(cards: &[Card], sender: &str, sent: &mut u64) -> Result<()> {
-    for card in cards {
-        wait_for(&format!("{} has a carrier", card.what), || Ok(link(&card.name)?.carrier))?;
+/// Frames for all cards.
+struct Delivery<'cards> {
+    cards: &'cards [Card],
+    sender: &'cards str,
+    /// What the driver of each card had received before.
+    before: Vec<u64>,
+    sent: u64,
+}
+
+impl<'cards> Delivery<'cards> {
+    fn start(cards: &'cards [Card], sender: &'cards str) -> Result<Self> {
+        for card in cards {
+            wait_for(&format!("{} has a carrier", card.what), || Ok(link(&card.name)?.carrier))?;
+        }
+        let before = cards.iter().map(Card::received).collect::<Result<_>>()?;
+        Ok(Self { cards, sender, before, sent: 0 })
     }
-    let before = cards.iter().map(Card::received).collect::<Result<Vec<_>>>()?;
-    send(sender, FRAMES)?;
-    *sent += FRAMES;
-    for (card, before) in cards.iter().zip(before) {
-        let what = format!("{} received {FRAMES} frames more than {before}", card.what);
-        wait_for(&what, || Ok(card.received()? >= before + FRAMES))?;
+
+    /// Sends, and waits until the drivers of all cards have received it.
+    fn send(&mut self, frames: u64) -> Result<()> {
+        send(self.sender, frames)?;
+        self.sent += frames;
+        for (card, before) in self.cards.iter().zip(&self.before) {
+            let all = before + self.sent;
+            wait_for(&format!("{} received {all} frames", card.what), || Ok(card.received()? >= all))?;
+        }
+        Ok(())
     }
-    Ok(())
+}
+
+fn all_drained(courses: &[Course<'_>]) -> Result<()> {
+    courses.iter().try_for_each(|course| course.watching.drained())
 }
 
 fn undecided(courses: &[Course<'_>]) -> String {
@@ -138,7 +175,7 @@ impl Card {
                 (None, vec![format!("refused: {error}")])
             }
         };
-        Ok(Self { what, name, watching, told })
+        Ok(Self { what, name, watching, blind: Duration::ZERO, told })
     }
 
     /// Frames received by the driver's count.
@@ -148,12 +185,18 @@ impl Card {
 
     fn course(&self) -> Option<Course<'_>> {
         let watching = self.watching.as_ref()?;
-        Some(Course { card: self, watching, seen_before: watching.seen(&self.name), blind: 0 })
+        Some(Course {
+            card: self,
+            watching,
+            seen_before: watching.seen(&self.name),
+            blind: 0,
+            missed_until: Instant::now(),
+        })
     }
 
     /// Stops the agent, and compares the ledger with what was sent.
     fn end(self, sent: u64) -> Result<String> {
-        let Self { what, name, watching, mut told } = self;
+        let Self { what, name, watching, blind, mut told } = self;
         if let Some(watching) = watching {
             let ledger = watching.end()?.ledger;
             let (seen, unwatched) = (seen(&ledger, &name), unwatched(&ledger, &name)?);
@@ -164,6 +207,7 @@ impl Card {
             );
             ensure!(seen <= sent, "{what}: {found}");
             ensure!((seen == sent) == (unwatched.times == 0), "{what}: {found}; {}", told.join(", "));
+            ensure!(unwatched.time >= blind, "{what}: {found}, and saw nothing for {blind:?}");
             told.push(found);
         }
         Ok(format!("{what}: {}", told.join(", ")))

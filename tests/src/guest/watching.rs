@@ -1,7 +1,7 @@
 //! The agent at work in this process, and frames for the interfaces that it watches.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -28,16 +28,39 @@ const INTERVAL: Duration = Duration::from_millis(250);
 const FLOWS_PER_CPU: u32 = 64;
 /// Longer than anything takes that a check waits for, in an emulated machine on a busy host.
 const LIMIT: Duration = Duration::from_secs(60);
-/// Pause before a condition is looked at again.
-const PAUSE: Duration = Duration::from_millis(20);
-/// Octets of a packet socket's queue and of the ring of a slow card are few: so many frames always find room.
-const BURST: u64 = 8;
 
 /// A running agent.
 pub struct Watching {
     agent: Agent,
     accounting: Accounting,
-    watched: Arc<Mutex<Vec<Watched>>>,
+    latest: Arc<Latest>,
+}
+
+/// The latest that the agent told.
+#[derive(Default)]
+struct Latest {
+    told: Mutex<Told>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct Told {
+    watched: Vec<Watched>,
+    drains: u64,
+}
+
+impl Latest {
+    fn update(&self, progress: &Progress<'_>) {
+        let mut told = self.told();
+        told.watched.clone_from(&progress.watched);
+        told.drains += u64::from(progress.drained.is_some());
+        drop(told);
+        self.changed.notify_all();
+    }
+
+    fn told(&self) -> MutexGuard<'_, Told> {
+        self.told.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// What an agent leaves.
@@ -60,16 +83,14 @@ impl Watching {
         let queue = Arc::new(Queue::new("check", None, "check", Bounds::default()));
         let accounting = Accounting::new(vec![queue]);
         let mark = TimeMark::in_memory(Arc::clone(program.clocks()));
-        let watched = Arc::new(Mutex::new(Vec::new()));
+        let latest = Arc::new(Latest::default());
         let observe = {
-            let watched = Arc::clone(&watched);
-            move |progress: &Progress<'_>| {
-                *watched.lock().unwrap_or_else(PoisonError::into_inner) = progress.watched.clone();
-            }
+            let latest = Arc::clone(&latest);
+            move |progress: &Progress<'_>| latest.update(progress)
         };
         let keyring = Keyring::new(Keys::load(None)?);
         let agent = Agent::start(program, keyring, options, accounting.clone(), mark, observe)?;
-        Ok(Self { agent, accounting, watched })
+        Ok(Self { agent, accounting, latest })
     }
 
     /// Packets that an interface saw by the latest drain.
@@ -79,8 +100,23 @@ impl Watching {
 
     /// Whether the agent says of an interface that its program sees nothing.
     pub fn is_blind(&self, name: &str) -> bool {
-        let watched = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
-        watched.iter().any(|watched| watched.name == name && watched.is_blind)
+        let told = self.latest.told();
+        told.watched.iter().any(|watched| watched.name == name && watched.is_blind)
+    }
+
+    /// Waits for the end of the next drain, which begins at this moment at the earliest.
+    ///
+    /// # Errors
+    /// When the agent does not drain any more.
+    pub fn drained(&self) -> Result<()> {
+        let told = self.latest.told();
+        // A drain that is under way began earlier.
+        let drains = told.drains + 2;
+        let changed = &self.latest.changed;
+        let waited = changed.wait_timeout_while(told, LIMIT, |told| told.drains < drains);
+        let waited = waited.unwrap_or_else(PoisonError::into_inner);
+        ensure!(!waited.1.timed_out(), "the agent does not drain");
+        Ok(())
     }
 
     /// Stops the agent and takes its records.
@@ -131,7 +167,7 @@ pub fn wait_for(what: &str, mut condition: impl FnMut() -> Result<bool>) -> Resu
     let begin = Instant::now();
     while !condition()? {
         ensure!(begin.elapsed() < LIMIT, "never: {what}");
-        thread::sleep(PAUSE);
+        thread::yield_now();
     }
     Ok(())
 }
@@ -143,18 +179,16 @@ pub fn wait_for(what: &str, mut condition: impl FnMut() -> Result<bool>) -> Resu
 pub fn send(interface: &str, frames: u64) -> Result<()> {
     let socket = PacketSocket::open(Netlink::open()?.link(interface)?.index)?;
     let frame = frame();
-    let mut left = frames;
-    let begin = Instant::now();
-    while left > 0 {
-        let burst = usize::try_from(left.min(BURST))?;
-        match socket.send(&vec![&frame[..]; burst]) {
-            Ok(taken) => left -= u64::try_from(taken)?,
-            Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) && begin.elapsed() < LIMIT => {}
+    let frames = vec![&frame[..]; usize::try_from(frames)?];
+    let mut sent = 0;
+    wait_for(&format!("{interface} has room"), || {
+        match socket.send(&frames[sent..]) {
+            Ok(taken) => sent += taken,
+            Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => {}
             Err(error) => return Err(error).with_context(|| format!("sending on {interface}")),
         }
-        thread::sleep(PAUSE);
-    }
-    Ok(())
+        Ok(sent == frames.len())
+    })
 }
 
 /// A frame from nobody to everybody with an empty UDP packet, padded to the least length.
