@@ -69,8 +69,24 @@ pub fn check() -> Result<String> {
         }
         sent += observe(what, &mut cards, &sender)?;
     }
-    let told = cards.into_iter().map(|card| card.end(sent)).collect::<Result<Vec<_>>>()?;
-    Ok(told.join("; "))
+    cards.iter_mut().try_for_each(|card| card.end(sent))?;
+    check_skb(&cards, &sender)?;
+    let told = cards.iter().map(|card| format!("{}: {}", card.what, card.told.join(", ")));
+    Ok(told.collect::<Vec<_>>().join("; "))
+}
+
+/// In the network stack the program sees what every card receives.
+fn check_skb(cards: &[Card], sender: &str) -> Result<()> {
+    let names: Vec<_> = cards.iter().map(|card| card.name.as_str()).collect();
+    let watching = Watching::start(&names, Mode::Skb)?;
+    Delivery::start(cards, sender)?.send(FRAMES)?;
+    watching.drained()?;
+    let ledger = watching.end()?.ledger;
+    for card in cards {
+        let seen = seen(&ledger, &card.name);
+        ensure!(seen == FRAMES, "{} in skb mode: {seen} of {FRAMES} seen", card.what);
+    }
+    Ok(())
 }
 
 /// Sends until every watched card is seen, or is still not after another copy of the program was put in place. Returns
@@ -195,22 +211,21 @@ impl Card {
     }
 
     /// Stops the agent, and compares the ledger with what was sent.
-    fn end(self, sent: u64) -> Result<String> {
-        let Self { what, name, watching, blind, mut told } = self;
-        if let Some(watching) = watching {
-            let ledger = watching.end()?.ledger;
-            let (seen, unwatched) = (seen(&ledger, &name), unwatched(&ledger, &name)?);
-            let found = format!(
-                "{seen} of {sent} seen, unwatched {} times for {:.1} s",
-                unwatched.times,
-                unwatched.time.as_secs_f64()
-            );
-            ensure!(seen <= sent, "{what}: {found}");
-            ensure!((seen == sent) == (unwatched.times == 0), "{what}: {found}; {}", told.join(", "));
-            ensure!(unwatched.time >= blind, "{what}: {found}, and saw nothing for {blind:?}");
-            told.push(found);
-        }
-        Ok(format!("{what}: {}", told.join(", ")))
+    fn end(&mut self, sent: u64) -> Result<()> {
+        let Some(watching) = self.watching.take() else { return Ok(()) };
+        let ledger = watching.end()?.ledger;
+        let (seen, unwatched) = (seen(&ledger, &self.name), unwatched(&ledger, &self.name)?);
+        let found = format!(
+            "{seen} of {sent} seen, unwatched {} times for {:.1} s",
+            unwatched.times,
+            unwatched.time.as_secs_f64()
+        );
+        self.told.push(found);
+        let told = || format!("{}: {}", self.what, self.told.join(", "));
+        ensure!(seen <= sent, told());
+        ensure!((seen == sent) == (unwatched.times == 0), told());
+        ensure!(unwatched.time >= self.blind, "nothing was seen for {:?}; {}", self.blind, told());
+        Ok(())
     }
 }
 

@@ -15,8 +15,8 @@ use crate::command;
 use crate::report::Tally;
 
 const EMULATOR: &str = "qemu-system-x86_64";
-/// A machine that takes longer hangs. A run takes half a minute on an idle host.
-const LIMIT: Duration = Duration::from_secs(300);
+/// A machine that takes longer hangs. A run takes two minutes on an idle host.
+const LIMIT: Duration = Duration::from_secs(600);
 /// Software emulation, which runs everywhere. The emulated CPUs take turns: kernels 5.10 and 6.12 panic in
 /// self-modifying code if each CPU has a thread of the emulator. The CPU has no 16-octet exchange: with it,
 /// QEMU 7.2 breaks every third boot of 6.12, somewhere behind an allocation.
