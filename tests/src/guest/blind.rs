@@ -79,7 +79,7 @@ pub fn check() -> Result<String> {
 fn check_skb(cards: &[Card], sender: &str) -> Result<()> {
     let names: Vec<_> = cards.iter().map(|card| card.name.as_str()).collect();
     let watching = Watching::start(&names, Mode::Skb)?;
-    Delivery::start(cards, sender)?.send(FRAMES)?;
+    send_to_all(cards, sender)?;
     watching.drained()?;
     let ledger = watching.end()?.ledger;
     for card in cards {
@@ -93,16 +93,12 @@ fn check_skb(cards: &[Card], sender: &str) -> Result<()> {
 /// how many frames were sent.
 fn observe(change: &str, cards: &mut [Card], sender: &str) -> Result<u64> {
     let mut courses: Vec<_> = cards.iter().filter_map(Card::course).collect();
-    let mut delivery = Delivery::start(cards, sender)?;
-    delivery.send(FRAMES)?;
+    send_to_all(cards, sender)?;
+    let mut sent = FRAMES;
     let missed_since = Instant::now();
     all_drained(&courses)?;
     while courses.iter().any(|course| !course.is_decided()) {
-        ensure!(
-            delivery.sent < PROBES_MAX + FRAMES,
-            "neither seen nor known to be blind: {}",
-            undecided(&courses)
-        );
+        ensure!(sent < PROBES_MAX + FRAMES, "neither seen nor known to be blind: {}", undecided(&courses));
         for course in &mut courses {
             let now = Instant::now();
             if !course.is_seen() {
@@ -110,7 +106,9 @@ fn observe(change: &str, cards: &mut [Card], sender: &str) -> Result<u64> {
             }
             course.blind += u64::from(course.watching.is_blind(&course.card.name));
         }
-        delivery.send(1)?;
+        // Where another copy of the program is put in place, it may be lost, and vmxnet3 counts anew.
+        send(sender, 1)?;
+        sent += 1;
         all_drained(&courses)?;
     }
     let found: Vec<_> = courses
@@ -123,13 +121,13 @@ fn observe(change: &str, cards: &mut [Card], sender: &str) -> Result<u64> {
         .collect();
     // What is seen goes on to be seen.
     let before: Vec<_> = courses.iter().map(Course::seen).collect();
-    delivery.send(FRAMES)?;
+    send_to_all(cards, sender)?;
+    sent += FRAMES;
     all_drained(&courses)?;
     for (course, before) in courses.iter().zip(before).filter(|(course, _)| course.is_seen()) {
         let seen = course.seen() - before;
-        ensure!(seen == FRAMES, "{} after {change}: {seen} of {FRAMES} seen", course.card.what);
+        ensure!(seen >= FRAMES, "{} after {change}: {seen} of {FRAMES} seen", course.card.what);
     }
-    let sent = delivery.sent;
     for (name, found, blind) in found {
         let card = cards.iter_mut().find(|card| card.name == name).context("the card is there")?;
         card.blind += blind;
@@ -138,34 +136,18 @@ fn observe(change: &str, cards: &mut [Card], sender: &str) -> Result<u64> {
     Ok(sent)
 }
 
-/// Frames for all cards.
-struct Delivery<'cards> {
-    cards: &'cards [Card],
-    sender: &'cards str,
-    /// What the driver of each card had received before.
-    before: Vec<u64>,
-    sent: u64,
-}
-
-impl<'cards> Delivery<'cards> {
-    fn start(cards: &'cards [Card], sender: &'cards str) -> Result<Self> {
-        for card in cards {
-            wait_for(&format!("{} has a carrier", card.what), || Ok(link(&card.name)?.carrier))?;
-        }
-        let before = cards.iter().map(Card::received).collect::<Result<_>>()?;
-        Ok(Self { cards, sender, before, sent: 0 })
+/// Sends, and waits until the drivers of all cards have received it.
+fn send_to_all(cards: &[Card], sender: &str) -> Result<()> {
+    for card in cards {
+        wait_for(&format!("{} has a carrier", card.what), || Ok(link(&card.name)?.carrier))?;
     }
-
-    /// Sends, and waits until the drivers of all cards have received it.
-    fn send(&mut self, frames: u64) -> Result<()> {
-        send(self.sender, frames)?;
-        self.sent += frames;
-        for (card, before) in self.cards.iter().zip(&self.before) {
-            let all = before + self.sent;
-            wait_for(&format!("{} received {all} frames", card.what), || Ok(card.received()? >= all))?;
-        }
-        Ok(())
+    let before = cards.iter().map(Card::received).collect::<Result<Vec<_>>>()?;
+    send(sender, FRAMES)?;
+    for (card, before) in cards.iter().zip(before) {
+        let what = format!("{} received {FRAMES} frames more than {before}", card.what);
+        wait_for(&what, || Ok(card.received()? >= before + FRAMES))?;
     }
+    Ok(())
 }
 
 fn all_drained(courses: &[Course<'_>]) -> Result<()> {

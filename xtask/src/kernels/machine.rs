@@ -41,7 +41,7 @@ const COMMAND_LINE: &str = "console=ttyS0 panic=-1 quiet";
 /// whose names begin with it.
 pub fn run(image: &Image, initramfs: &Path, checks: Option<&str>) -> Result<String> {
     // What the kernel does not know goes to the first process, as a variable of its environment.
-    let command_line = checks.map(|checks| format!("{COMMAND_LINE} checks={checks}"));
+    let command_line = checks.map(|checks| format!("{COMMAND_LINE} checks=\"{checks}\""));
     let command_line = command_line.as_deref().unwrap_or(COMMAND_LINE);
     let mut emulator = Command::new(EMULATOR);
     emulator.args(MACHINE).arg("-kernel").arg(&image.kernel).arg("-initrd").arg(initramfs);
