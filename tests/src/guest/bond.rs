@@ -82,14 +82,18 @@ fn watch_bond(mode: Mode, watched: [&str; 2]) -> Result<String> {
         ensure!(!watching.is_blind("bond0"), "said to be blind: {}", told(&watching));
     }
     send("s-p2", FRAMES)?;
-    let ended = watching.end()?;
-    let unknown = seen(&ended.ledger, UNKNOWN);
     // In native mode the program runs before the bond rejects what its backup port receives.
     expected += match mode {
-        Mode::Native => FRAMES + probes - unknown,
+        Mode::Native => FRAMES + probes,
         Mode::Skb => FRAMES,
     };
+    let all = || Ok(watching.seen("bond0") + watching.seen(UNKNOWN) >= expected);
+    wait_for(&format!("{expected} frames"), all).with_context(|| told(&watching))?;
+    let ended = watching.end()?;
+    let unknown = seen(&ended.ledger, UNKNOWN);
+    expected -= unknown;
     let [other, bond] = [OTHER, "bond0"].map(|name| seen(&ended.ledger, name));
+    ensure!(mode == Mode::Native || unknown == 0, "{unknown} frames of unknown interfaces in skb mode");
     ensure!(
         (other, bond) == (0, expected),
         "{OTHER} saw {other}, bond0 {bond}, and not {expected}; {unknown} unknown"
