@@ -1,16 +1,21 @@
 //! What is checked on a kernel that is booted for it: that the program loads in every variant, parses
-//! as on the host, counts live frames exactly, and that `doctor` says what the kernel lacks.
+//! as on the host, counts live frames exactly, also on bonds and where a driver does not run it, and that `doctor` says what
+//! the kernel lacks.
 //!
 //! `cargo xtask test --kernels` reads the lines that are printed here.
 
+mod blind;
+mod bond;
 mod cable;
 mod diagnosis;
 mod machine;
 mod parse;
 mod variants;
+mod watching;
 
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
+use std::thread;
 use std::time::Instant;
 
 use anyhow::{Context as _, Result, anyhow};
@@ -79,6 +84,12 @@ pub fn run() -> Result<()> {
         });
     }
     checks.check("detach", cable::detachment);
+    let modules = machine::load_modules();
+    checks.check("modules", || modules);
+    for (name, check) in bond::CHECKS {
+        checks.check(name, || in_a_thread(check));
+    }
+    checks.check("blind", blind::check);
     checks.conclude();
     machine::restart()
 }
@@ -93,6 +104,9 @@ struct Checks {
 impl Checks {
     /// Runs a check, in which a panic is a failure too, and prints a line about it.
     fn check(&mut self, name: &str, check: impl FnOnce() -> Result<String>) {
+        if !machine::is_chosen(name) {
+            return;
+        }
         let start = Instant::now();
         let result = panic::catch_unwind(AssertUnwindSafe(check))
             .unwrap_or_else(|_| Err(anyhow!("it panicked, see above")));
@@ -114,4 +128,9 @@ impl Checks {
         let Self { passed, failed } = self;
         println!("guest: {passed} passed, {failed} failed");
     }
+}
+
+/// Runs a check in a thread of its own, which may move to another network namespace.
+fn in_a_thread(check: impl FnOnce() -> Result<String> + Send) -> Result<String> {
+    thread::scope(|scope| scope.spawn(check).join().unwrap_or_else(|_| Err(anyhow!("it panicked"))))
 }

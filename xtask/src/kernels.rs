@@ -4,6 +4,7 @@ mod guest;
 mod images;
 mod initramfs;
 mod machine;
+mod modules;
 mod verified;
 
 use std::env;
@@ -22,10 +23,21 @@ use verified::Verified;
 /// If this variable is 1, a kernel that cannot be fetched is a failure.
 const REQUIRED: &str = "MINIMIZER_REQUIRE_KERNELS";
 
+/// What of it is run; everything by default.
+#[derive(clap::Args)]
+pub struct Choice {
+    /// Boot only the kernel of this Debian suite.
+    #[arg(long, value_parser = images::SUITES.map(|(suite, _)| suite))]
+    suite: Option<String>,
+    /// Run only checks in the machines whose names begin with this, or with one of these, separated by commas.
+    #[arg(long)]
+    checks: Option<String>,
+}
+
 /// Runs the guest's checks on every available kernel. A program beyond the verifier's budget fails.
-pub fn run() -> Result<Tally> {
+pub fn run(choice: &Choice) -> Result<Tally> {
     setup::ensure(Purpose::Build)?;
-    let images = match machines() {
+    let images = match machines(choice) {
         Ok(images) => images,
         Err(error) => return skipped(&error),
     };
@@ -38,7 +50,7 @@ pub fn run() -> Result<Tally> {
     let mut tallies = absent.map(skipped).collect::<Result<Vec<_>>>()?;
     let present: Vec<_> = present.into_iter().filter_map(|image| image.as_ref().ok()).collect();
     let mut verified = Verified::default();
-    for (image, console) in present.iter().zip(boot_all(&present, &guest)) {
+    for (image, console) in present.iter().zip(boot_all(&present, &guest, choice)) {
         tallies.push(
             console
                 .and_then(|console| {
@@ -60,9 +72,9 @@ pub fn run() -> Result<Tally> {
 }
 
 /// An emulator and the kernels. A single kernel may be missing.
-fn machines() -> Result<Vec<Result<Image>>> {
+fn machines(choice: &Choice) -> Result<Vec<Result<Image>>> {
     setup::ensure(Purpose::Kernels)?;
-    images::all()
+    images::all(choice.suite.as_deref())
 }
 
 fn skipped(reason: &Error) -> Result<Tally> {
@@ -76,7 +88,7 @@ fn skipped(reason: &Error) -> Result<Tally> {
 
 /// Boots the kernels, as many at a time as there are CPUs, because the emulator uses one CPU for a machine.
 /// Returns their consoles in the order of the images.
-fn boot_all(images: &[&Image], guest: &Guest) -> Vec<Result<String>> {
+fn boot_all(images: &[&Image], guest: &Guest, choice: &Choice) -> Vec<Result<String>> {
     let at_once = thread::available_parallelism().map_or(1, NonZeroUsize::get);
     let next = AtomicUsize::new(0);
     let work = || {
@@ -84,7 +96,7 @@ fn boot_all(images: &[&Image], guest: &Guest) -> Vec<Result<String>> {
         loop {
             let number = next.fetch_add(1, Ordering::Relaxed);
             let Some(image) = images.get(number) else { break };
-            consoles.push((number, boot(image, guest)));
+            consoles.push((number, boot(image, guest, choice)));
         }
         consoles
     };
@@ -96,10 +108,10 @@ fn boot_all(images: &[&Image], guest: &Guest) -> Vec<Result<String>> {
     consoles.into_iter().map(|(_, console)| console).collect()
 }
 
-fn boot(image: &Image, guest: &Guest) -> Result<String> {
+fn boot(image: &Image, guest: &Guest, choice: &Choice) -> Result<String> {
     eprintln!("\nbooting {} of Debian {}", image.release, image.suite);
     let initramfs = image.folder.join("initramfs.cpio");
-    initramfs::write(&initramfs, guest, &image.veth_module)
+    initramfs::write(&initramfs, guest, &image.modules)
         .with_context(|| format!("cannot write {}", initramfs.display()))?;
-    machine::run(&image.release, &image.kernel, &initramfs, &image.folder.join("console.log"))
+    machine::run(image, &initramfs, choice.checks.as_deref())
 }

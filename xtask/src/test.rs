@@ -24,6 +24,8 @@ pub struct Arguments {
     /// Run only the checks on other kernels, in emulated machines; the same as `--only kernels`.
     #[arg(long)]
     kernels: bool,
+    #[command(flatten)]
+    machines: kernels::Choice,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -63,7 +65,7 @@ impl Step {
         }
     }
 
-    fn run(self) -> Result<Tally> {
+    fn run(self, arguments: &Arguments) -> Result<Tally> {
         match self {
             Self::Formatting => check(&mut workspace::cargo(["fmt", "--all", "--check"])),
             Self::Lints => {
@@ -85,7 +87,7 @@ impl Step {
             }
             Self::Tests => tests(),
             Self::Object => verify_object::tested(),
-            Self::Kernels => kernels::run(),
+            Self::Kernels => kernels::run(&arguments.machines),
         }
     }
 }
@@ -103,7 +105,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     }
     for step in Step::value_variants() {
         if steps.is_empty() || steps.contains(step) {
-            report.step(step.name(), || step.run());
+            report.step(step.name(), || step.run(arguments));
         }
     }
     println!("{}", report.table());

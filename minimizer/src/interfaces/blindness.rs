@@ -1,8 +1,8 @@
 //! Whether an attached program sees what its interface receives.
 //!
 //! Some drivers forget the program when they rebuild their rings (vmxnet3), and some accept it and never run it (virtio
-//! without merged buffers), while link and `ip link` show it all the same. Only the driver's own count of received frames
-//! tells.
+//! with buffers of several pages), while link and `ip link` show it all the same. Only the driver's own count of received
+//! frames tells.
 
 use std::time::{Duration, Instant};
 
@@ -17,6 +17,9 @@ pub struct Blindness {
     seen: Option<Instant>,
     /// Frames received by the latest drain, and when that was.
     received: Option<(u64, Instant)>,
+    /// The latest moment before the first frame was received that was not seen, since the program last saw one. It may have
+    /// been seen and only been counted late.
+    unseen: Option<Instant>,
 }
 
 /// What a drain says of it.
@@ -26,14 +29,20 @@ pub enum Sight {
     Sees,
     /// Nothing was received, or it is too early to tell.
     Unknown,
-    /// Frames were received since this moment, and the program saw none.
+    /// Frames were received since this moment, and the program saw none. Whatever was missed came in later: the time between
+    /// the last frame that was seen and the proof belongs to it.
     Blind(Instant),
 }
 
 impl Blindness {
-    /// Begins anew: a program was attached.
-    pub const fn attached(&mut self, now: Instant) {
-        *self = Self { seen: Some(now), received: None };
+    /// Begins anew: a program was attached when the driver had received so many frames.
+    pub const fn attached(&mut self, now: Instant, received: u64) {
+        *self = Self { seen: Some(now), received: Some((received, now)), unseen: None };
+    }
+
+    /// Another program has taken over, and gets the time to see something.
+    pub const fn reloaded(&mut self, now: Instant) {
+        self.seen = Some(now);
     }
 
     /// Compares the frames that the driver says it has received in all with the frames that the program saw since the
@@ -42,11 +51,13 @@ impl Blindness {
         let before = self.received.replace((received, now));
         if seen > 0 {
             self.seen = Some(now);
+            self.unseen = None;
             return Sight::Sees;
         }
-        let Some((received_before, since)) = before else { return Sight::Unknown };
+        let Some((_, since)) = before.filter(|(before, _)| received > *before) else { return Sight::Unknown };
+        let unseen = *self.unseen.get_or_insert(since);
         let is_late = self.seen.is_none_or(|seen| since.saturating_duration_since(seen) >= COUNTS_LATE);
-        if is_late && received > received_before { Sight::Blind(since) } else { Sight::Unknown }
+        if is_late { Sight::Blind(unseen) } else { Sight::Unknown }
     }
 }
 
@@ -61,17 +72,31 @@ mod tests {
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
         let mut blindness = Blindness::default();
-        blindness.attached(start);
-        assert_eq!(blindness.observe(at(1), 100, 0), Sight::Unknown, "nothing to compare with");
+        blindness.attached(start, 100);
+        assert_eq!(blindness.observe(at(1), 100, 0), Sight::Unknown, "nothing was received");
         assert_eq!(blindness.observe(at(2), 200, 0), Sight::Unknown, "may be from before");
         assert_eq!(blindness.observe(at(6), 200, 0), Sight::Unknown, "nothing was received");
-        assert_eq!(blindness.observe(at(7), 201, 0), Sight::Blind(at(6)));
+        assert_eq!(
+            blindness.observe(at(7), 201, 0),
+            Sight::Blind(at(1)),
+            "what was received before is missing too"
+        );
         assert_eq!(blindness.observe(at(8), 300, 5), Sight::Sees);
         assert_eq!(blindness.observe(at(9), 310, 0), Sight::Unknown, "counted late");
-        assert_eq!(blindness.observe(at(20), 310, 0), Sight::Unknown, "nothing was received");
+        assert_eq!(blindness.observe(at(10), 320, 1), Sight::Sees);
+        assert_eq!(blindness.observe(at(20), 320, 0), Sight::Unknown, "nothing was received");
         assert_eq!(blindness.observe(at(30), 0, 0), Sight::Unknown, "the driver began to count anew");
         assert_eq!(blindness.observe(at(40), 1, 0), Sight::Blind(at(30)));
-        blindness.attached(at(41));
+        blindness.reloaded(at(40));
+        assert_eq!(blindness.observe(at(42), 2, 0), Sight::Unknown, "the other program gets its time");
+        assert_eq!(blindness.observe(at(46), 3, 0), Sight::Unknown, "may be from before");
+        assert_eq!(blindness.observe(at(47), 4, 0), Sight::Blind(at(30)), "it sees as little");
+        blindness.attached(at(48), 5);
         assert_eq!(blindness.observe(at(60), 99, 0), Sight::Unknown);
+        assert_eq!(
+            blindness.observe(at(61), 100, 0),
+            Sight::Blind(at(48)),
+            "nothing was seen since the start"
+        );
     }
 }

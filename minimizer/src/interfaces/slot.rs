@@ -193,7 +193,7 @@ impl InterfaceSlot {
         self.name.clone_from(&link.name);
         self.up = link.up;
         self.is_drained = false;
-        self.blindness.attached(now);
+        self.blindness.attached(now, link.counters.received_packets);
         self.blind = None;
         self.state = State::Attached(attached);
     }
@@ -338,7 +338,7 @@ impl InterfaceSlot {
     pub fn set_program(&mut self, id: u32) {
         if let State::Attached(attached) = &mut self.state {
             attached.program_id = id;
-            self.blindness.attached(Instant::now());
+            self.blindness.reloaded(Instant::now());
         }
     }
 

@@ -285,7 +285,10 @@ impl InterfaceSlots {
         let mut is_due = false;
         for (place, seen) in self.places.iter_mut().zip(seen) {
             // Whoever has another index by now is another interface; the notification of that is on its way.
-            if let Some(link) = links.iter().find(|link| place.is_behind(link.index)) {
+            let link = links.iter().find(|link| place.is_behind(link.index));
+            if let Some(link) =
+                link.filter(|link| self.mode == Mode::Native || !link.counts_what_it_rejects())
+            {
                 is_due |= place.observe(now, link.counters.received_packets, *seen);
             }
         }

@@ -5,9 +5,8 @@ use std::env;
 use std::io::{BufRead as _, BufReader};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
-use std::thread;
 
-use anyhow::{Context as _, Result, anyhow, ensure};
+use anyhow::{Context as _, Result, ensure};
 use minimizer::commands::demo::generator::Traffic;
 use minimizer::delivery::ledger::Ledger;
 use minimizer::kernel::attach::Mode;
@@ -16,6 +15,7 @@ use minimizer::kernel::program::Program;
 use minimizer_common::generation::Counts;
 use minimizer_common::tuple::Tuple;
 
+use super::in_a_thread;
 use super::variants::Variant;
 use crate::drained::drained;
 use crate::expected::Expected;
@@ -121,9 +121,4 @@ pub fn attach_until_killed(if_index: u32) -> Result<()> {
     // Ends when whoever started this process does.
     std::io::stdin().lines().for_each(drop);
     Ok(())
-}
-
-/// Runs a check in a thread of its own, which may move to another network namespace.
-fn in_a_thread(check: impl FnOnce() -> Result<String> + Send) -> Result<String> {
-    thread::scope(|scope| scope.spawn(check).join().unwrap_or_else(|_| Err(anyhow!("it panicked"))))
 }

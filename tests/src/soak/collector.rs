@@ -3,7 +3,7 @@
 use std::io::Read as _;
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread;
+use std::thread::{self, JoinHandle};
 
 use anyhow::Result;
 use rustix::net::{Shutdown as Direction, shutdown};
@@ -14,6 +14,7 @@ pub const PORT: u16 = 4739;
 /// A running collector over TCP. It closes its port and its connections when it is dropped.
 pub struct Collector {
     listener: TcpListener,
+    accepting: Option<JoinHandle<()>>,
     streams: Arc<Mutex<Vec<TcpStream>>>,
 }
 
@@ -26,7 +27,7 @@ impl Collector {
         let listener = TcpListener::bind(SocketAddr::new(address, PORT))?;
         let streams = Arc::new(Mutex::new(Vec::new()));
         let (accepting, kept) = (listener.try_clone()?, Arc::clone(&streams));
-        thread::spawn(move || {
+        let accepting = thread::spawn(move || {
             for stream in accepting.incoming() {
                 let Ok(mut stream) = stream else { return };
                 if let Ok(copy) = stream.try_clone() {
@@ -40,7 +41,7 @@ impl Collector {
                 }
             }
         });
-        Ok(Self { listener, streams })
+        Ok(Self { listener, accepting: Some(accepting), streams })
     }
 }
 
@@ -48,6 +49,8 @@ impl Drop for Collector {
     fn drop(&mut self) {
         // Whoever has gone is gone.
         shutdown(&self.listener, Direction::Both).ok();
+        // It has the port until it ends.
+        self.accepting.take().map(JoinHandle::join);
         for stream in self.streams.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
             stream.shutdown(Shutdown::Both).ok();
         }

@@ -115,6 +115,7 @@ impl Life {
         let folder = tempfile::tempdir()?;
         fs::write(world.clock(), "0")?;
         world.hosts.set(NAME, &ADDRESSES[..1])?;
+        world.collector = None;
         world.collector = Some(Collector::listen(ADDRESSES[0], true)?);
         let (good, bad) = (folder.path().join("good"), world.disk.path().join("out"));
         // What earlier agents left would fill the disk.

@@ -1,5 +1,6 @@
-//! The program that runs in the machines, and its shared libraries.
+//! The programs that run in the machines, and their shared libraries.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -8,10 +9,17 @@ use anyhow::{Context, Result, ensure};
 use crate::workspace::{self, Profile};
 use crate::{build, command};
 
-/// The program, and each library by its path, which is the same on this host and in the machine.
+/// The program of this system that the checks set up networks with.
+const IP: &str = "ip";
+
+/// What the machines get of this host.
 pub struct Guest {
+    /// The program that runs the checks.
     pub program: PathBuf,
-    pub libraries: Vec<PathBuf>,
+    /// The program that sets up networks.
+    pub ip: PathBuf,
+    /// The libraries of both by their paths, which are the same on this host and in the machine.
+    pub libraries: BTreeSet<PathBuf>,
 }
 
 /// Builds the program, from the same libraries as the tests of this host.
@@ -22,7 +30,10 @@ pub fn build() -> Result<Guest> {
     let mut strip = Command::new("strip");
     strip.arg("--strip-all").arg("-o").arg(&program).arg(workspace::program("guest", Profile::Tested));
     command::run(&mut strip)?;
-    Ok(Guest { libraries: libraries(&program)?, program })
+    let ip = workspace::find_program(IP).with_context(|| format!("there is no program {IP}"))?;
+    let mut libraries = libraries(&program)?;
+    libraries.extend(self::libraries(&ip)?);
+    Ok(Guest { libraries: libraries.into_iter().collect(), program, ip })
 }
 
 /// The paths of the libraries that the loader finds for a program.

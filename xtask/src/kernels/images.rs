@@ -5,12 +5,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 
+use super::modules;
 use crate::{command, workspace};
 
 /// Debian's suites and their kernels, oldest first.
-const SUITES: [(&str, &str); 4] =
+pub const SUITES: [(&str, &str); 4] =
     [("bullseye", "5.10"), ("bookworm", "6.1"), ("trixie", "6.12"), ("sid", "the newest")];
 /// The package that depends on a suite's newest kernel, in the build for virtual machines, which is the
 /// smallest.
@@ -30,23 +31,24 @@ pub struct Image {
     pub folder: PathBuf,
     /// The kernel.
     pub kernel: PathBuf,
-    /// The module for veth pairs.
-    pub veth_module: PathBuf,
+    /// The folder with its modules, which can be loaded in the order of their names.
+    pub modules: PathBuf,
 }
 
-/// All kernels. A kernel that an earlier run fetched comes from `target/kernels`.
-pub fn all() -> Result<Vec<Result<Image>>> {
+/// The kernels of all suites, or of one. A kernel that an earlier run fetched comes from `target/kernels`.
+pub fn all(only: Option<&str>) -> Result<Vec<Result<Image>>> {
     if cfg!(not(target_arch = "x86_64")) {
         bail!("the machines are x86-64 machines");
     }
-    let missing: Vec<_> = SUITES.into_iter().filter(|(suite, _)| Image::fetched(suite).is_err()).collect();
+    let suites = SUITES.into_iter().filter(|(suite, _)| only.is_none_or(|only| only == *suite));
+    let missing: Vec<_> = suites.clone().filter(|(suite, _)| Image::fetched(suite).is_err()).collect();
     if !missing.is_empty() {
         eprintln!("kernels: these will be downloaded into target/kernels, 30 to 50 MB each:");
         for (suite, version) in missing {
             eprintln!("  {METAPACKAGE} of Debian {suite:<10} Linux: {version}");
         }
     }
-    Ok(SUITES.into_iter().map(|(suite, _)| image(suite)).collect())
+    Ok(suites.map(|(suite, _)| image(suite)).collect())
 }
 
 fn image(suite: &'static str) -> Result<Image> {
@@ -57,6 +59,8 @@ fn image(suite: &'static str) -> Result<Image> {
     // An interrupted run may have left this folder.
     let _ = fs::remove_dir_all(&folder);
     fetch(suite, &folder).with_context(|| format!("the kernel of Debian {suite}"))?;
+    // It may hold what an older version of this program made of the packages.
+    let _ = fs::remove_dir_all(self::folder(suite));
     fs::rename(&folder, self::folder(suite))?;
     Image::fetched(suite)
 }
@@ -65,8 +69,9 @@ impl Image {
     fn fetched(suite: &'static str) -> Result<Self> {
         let folder = folder(suite);
         let release = fs::read_to_string(folder.join("release"))?;
-        let (kernel, veth_module) = (folder.join("vmlinuz"), folder.join("veth.ko"));
-        Ok(Self { suite, release, folder, kernel, veth_module })
+        let (kernel, modules) = (folder.join("vmlinuz"), folder.join("modules"));
+        ensure!(modules.is_dir(), "{} is from an older version of this program", folder.display());
+        Ok(Self { suite, release, folder, kernel, modules })
     }
 }
 
@@ -74,7 +79,7 @@ fn folder(suite: &str) -> PathBuf {
     workspace::root().join("target/kernels").join(suite)
 }
 
-/// Puts the three files of [`Image::fetched`] into `folder`, and nothing else.
+/// Puts what [`Image::fetched`] finds into `folder`, and nothing else.
 fn fetch(suite: &str, folder: &Path) -> Result<()> {
     let apt = Apt::new(suite, folder.join("apt"))?;
     command::run(apt.command("apt-get").args(["update", "--quiet", "--error-on=any"]))?;
@@ -93,14 +98,7 @@ fn fetch(suite: &str, folder: &Path) -> Result<()> {
     let release = module.components().skip_while(|part| part.as_os_str() != "modules").nth(1);
     let release = release.context("the module lies in no kernel's folder")?.as_os_str().to_owned();
     fs::rename(kernel, folder.join("vmlinuz"))?;
-    let plain = folder.join("veth.ko");
-    if module.extension() == Some(OsStr::new("xz")) {
-        let mut unpack = Command::new("xz");
-        unpack.args(["--decompress", "--stdout"]).arg(&module).stdout(fs::File::create(&plain)?);
-        command::run(&mut unpack)?;
-    } else {
-        fs::rename(module, plain)?;
-    }
+    modules::collect(&content, &folder.join("modules"))?;
     for leftover in [folder.join("apt"), downloads, content] {
         fs::remove_dir_all(leftover)?;
     }

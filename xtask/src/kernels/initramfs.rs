@@ -1,4 +1,4 @@
-//! The content of a machine's memory at start: one program with its libraries, and one module.
+//! The content of a machine's memory at start: programs with their libraries, and modules.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
@@ -10,8 +10,11 @@ use cpio::newc::{ModeFileType, trailer};
 
 use super::guest::Guest;
 
+/// Where the guest looks for modules.
+const MODULES: &str = "modules";
+
 /// Writes the archive that the kernel unpacks; the guest's program is its first process.
-pub fn write(archive: &Path, guest: &Guest, veth_module: &Path) -> io::Result<()> {
+pub fn write(archive: &Path, guest: &Guest, modules: &Path) -> io::Result<()> {
     let mut out = BufWriter::new(File::create(archive)?);
     // Without this entry everybody could write to the root folder.
     directory(&mut out, ".")?;
@@ -25,8 +28,16 @@ pub fn write(archive: &Path, guest: &Guest, veth_module: &Path) -> io::Result<()
     for library in &guest.libraries {
         file(&mut out, &inner(library), 0o755, &fs::read(library)?)?;
     }
+    // Where a process without a search path finds it.
+    directory(&mut out, "bin")?;
+    file(&mut out, "bin/ip", 0o755, &fs::read(&guest.ip)?)?;
     file(&mut out, "init", 0o755, &fs::read(&guest.program)?)?;
-    file(&mut out, "veth.ko", 0o644, &fs::read(veth_module)?)?;
+    directory(&mut out, MODULES)?;
+    for module in fs::read_dir(modules)? {
+        let module = module?;
+        let name = format!("{MODULES}/{}", module.file_name().to_string_lossy());
+        file(&mut out, &name, 0o644, &fs::read(module.path())?)?;
+    }
     trailer(out)?.flush()
 }
 

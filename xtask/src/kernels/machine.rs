@@ -10,33 +10,53 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 
+use super::images::Image;
 use crate::command;
 use crate::report::Tally;
 
 const EMULATOR: &str = "qemu-system-x86_64";
-/// A machine that takes longer hangs. A run takes half a minute on an idle host.
-const LIMIT: Duration = Duration::from_secs(300);
+/// A machine that takes longer hangs. A run takes two minutes on an idle host.
+const LIMIT: Duration = Duration::from_secs(600);
 /// Software emulation, which runs everywhere. The emulated CPUs take turns: kernels 5.10 and 6.12 panic in
 /// self-modifying code if each CPU has a thread of the emulator. The CPU has no 16-octet exchange: with it,
 /// QEMU 7.2 breaks every third boot of 6.12, somewhere behind an allocation.
 const MACHINE: &[&str] =
     &["-M", "q35", "-accel", "tcg,thread=single", "-cpu", "max,-cx16", "-smp", "2", "-m", "768"];
+/// Network cards at one hub, by the last octet of their addresses: one that frames are sent on, and those that they
+/// arrive on. None can start a machine.
+const CARDS: [(u8, &str); 4] = [
+    (1, "virtio-net-pci"),
+    (2, "vmxnet3"),
+    // Buffers for one frame each.
+    (3, "virtio-net-pci,mrg_rxbuf=off"),
+    // Buffers of several pages each, because of the largest packet that the host lets through.
+    (4, "virtio-net-pci,mrg_rxbuf=off,host_mtu=1600"),
+];
 /// No screen, no devices, the first serial line as standard output, and no second boot.
 const DEVICES: &[&str] = &["-display", "none", "-nodefaults", "-no-reboot", "-serial", "stdio"];
 const COMMAND_LINE: &str = "console=ttyS0 panic=-1 quiet";
 
-/// Runs a machine to its end, or to [`LIMIT`], and returns its console. `log` keeps the console too. Each
-/// line is shown with the kernel's release, because other machines may run at the same time.
-pub fn run(release: &str, kernel: &Path, initramfs: &Path, log: &Path) -> Result<String> {
+/// Runs a machine to its end, or to [`LIMIT`], and returns its console, which goes to a file too. Each line is shown
+/// with the kernel's release, because other machines may run at the same time. With `checks`, the guest runs only those
+/// whose names begin with it.
+pub fn run(image: &Image, initramfs: &Path, checks: Option<&str>) -> Result<String> {
+    // What the kernel does not know goes to the first process, as a variable of its environment.
+    let command_line = checks.map(|checks| format!("{COMMAND_LINE} checks=\"{checks}\""));
+    let command_line = command_line.as_deref().unwrap_or(COMMAND_LINE);
     let mut emulator = Command::new(EMULATOR);
-    emulator.args(MACHINE).arg("-kernel").arg(kernel).arg("-initrd").arg(initramfs);
-    emulator.args(["-append", COMMAND_LINE]).args(DEVICES);
+    emulator.args(MACHINE).arg("-kernel").arg(&image.kernel).arg("-initrd").arg(initramfs);
+    emulator.args(["-append", command_line]).args(DEVICES);
+    for (number, card) in CARDS {
+        emulator.args(["-netdev", &format!("hubport,id=port{number},hubid=1")]);
+        emulator
+            .args(["-device", &format!("{card},netdev=port{number},mac=52:54:00:00:00:0{number},romfile=")]);
+    }
     command::announce(&emulator);
     let emulator = emulator.stdin(Stdio::null()).stdout(Stdio::piped()).spawn();
     let emulator = emulator.with_context(|| format!("cannot start {EMULATOR}"))?;
-    let name = release.split('-').next().unwrap_or(release);
+    let name = image.release.split('-').next().unwrap_or(&image.release);
     let console = follow(emulator, name)?;
-    File::create(log)?.write_all(console.as_bytes())?;
+    File::create(image.folder.join("console.log"))?.write_all(console.as_bytes())?;
     Ok(console)
 }
 

@@ -120,6 +120,12 @@ const PACKAGES: &[Package] = &[
         need: Need::For(Purpose::Kernels),
         probe: Probe::Program("xz"),
     },
+    Package {
+        name: "iproute2",
+        reason: "emulated machines set up networks",
+        need: Need::For(Purpose::Kernels),
+        probe: Probe::Program("ip"),
+    },
 ];
 
 impl Package {

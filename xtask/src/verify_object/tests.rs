@@ -54,7 +54,7 @@ fn patch(bytes: &mut [u8], matches: impl Fn(&Instruction) -> bool, change: impl 
 }
 
 fn calls_clock(instruction: &Instruction) -> bool {
-    instruction.call() == Some(super::instruction::Call::Helper(5))
+    instruction.call() == Some(super::instruction::Call::Helper(118))
 }
 
 /// Replaces consecutive words of the type information, everywhere.
@@ -166,9 +166,9 @@ fn a_map_that_nobody_listed_is_refused() {
 fn larger_values_are_refused() {
     let bytes = object();
     let control = u32::try_from(size_of::<Control>()).expect("small");
-    const STRUCT_OF_FIVE: u32 = 4 << 24 | 5;
+    const STRUCT_OF_FOUR: u32 = 4 << 24 | 4;
     let mut larger = bytes.clone();
-    patch_types(&mut larger, [STRUCT_OF_FIVE, control], [STRUCT_OF_FIVE, control + 8]);
+    patch_types(&mut larger, [STRUCT_OF_FOUR, control], [STRUCT_OF_FOUR, control + 8]);
     assert_refused(&larger, "a value of map CONTROL has");
     let block_words = u32::try_from(BLOCK_BYTES / size_of::<u64>()).expect("small");
     let mut larger = bytes;

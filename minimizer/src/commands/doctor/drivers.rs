@@ -33,6 +33,7 @@ const NATIVE_SINCE: &[(&str, KernelVersion)] = &[
     ("tun", KernelVersion::new(4, 14, 0)),
     ("veth", KernelVersion::new(4, 19, 0)),
     ("virtio_net", KernelVersion::new(4, 10, 0)),
+    ("vmxnet3", KernelVersion::new(6, 6, 0)),
     ("xen-netfront", KernelVersion::new(5, 9, 0)),
 ];
 

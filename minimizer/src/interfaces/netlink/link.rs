@@ -155,6 +155,12 @@ impl Link {
         }
     }
 
+    /// Whether its count of received frames has some that never reach it: what a bond's backup port receives.
+    #[must_use]
+    pub fn counts_what_it_rejects(&self) -> bool {
+        self.kind.as_deref() == Some("bond")
+    }
+
     /// Whether it is one end of a virtual cable.
     #[must_use]
     pub fn is_veth(&self) -> bool {

@@ -197,7 +197,12 @@ impl IpfixConfig {
 
     /// The same; one that writes files also deletes those of directories that other sinks had before, and heeds the end of the
     /// agent.
-    pub(in crate::sinks) fn adopting(&self, name: &str, former: Vec<PathBuf>, ending: &Ending) -> Box<dyn Sink> {
+    pub(in crate::sinks) fn adopting(
+        &self,
+        name: &str,
+        former: Vec<PathBuf>,
+        ending: &Ending,
+    ) -> Box<dyn Sink> {
         let carrier: Box<dyn Carrier> = match self.destination.clone() {
             Destination::Udp { collector, template_interval, messages_per_second } => {
                 let pace = Pace::new(messages_per_second);

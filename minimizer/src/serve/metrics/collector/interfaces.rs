@@ -108,12 +108,12 @@ impl Families<'_> {
         let unwatched = || snapshot.ledger.unwatched();
         self.counters(
             "minimizer_interface_unwatched_times_total",
-            "How often the program was not attached to the interface, from its first attachment on",
+            "How often the program was not attached to the interface, or saw nothing of it, from its first attachment on",
             unwatched().map(|(name, unwatched)| (vec![("interface", name)], unwatched.times)),
         )?;
         self.counters(
             "minimizer_interface_unwatched_seconds_total",
-            "How long the program was not attached to the interface, from its first attachment on",
+            "How long the program was not attached to the interface, or saw nothing of it, from its first attachment on",
             unwatched().map(|(name, unwatched)| (vec![("interface", name)], unwatched.time.as_secs_f64())),
         )?;
         self.gauge(
