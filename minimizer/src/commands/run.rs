@@ -202,7 +202,8 @@ pub fn run(args: &cli::Run) -> Result<(), RunError> {
     ended::tell_of_drain(agent, tell).map_err(RunError::Threads)?;
     let course = ended::wait(&told, &stopper);
     senders.finish(settings.shutdown_timeout);
-    if let Some(said) = &course.panic {
+    let panic = course.panic.or_else(|| ended::panic(&told));
+    if let Some(said) = &panic {
         accounting.lock().lacks(said);
     }
     if let Err(error @ AgentError::Hangs(_)) = &course.drain {
@@ -215,7 +216,7 @@ pub fn run(args: &cli::Run) -> Result<(), RunError> {
         ledger_file.map_or(Ok(()), |file| file.finish(LedgerOrigin::of(&published.latest()), ledger.clone()));
     let output = settings.output.unwrap_or(Output::Json);
     let printed = course.output.map_or_else(|| printing::print_ledger(&ledger, output), Err);
-    if let Some(said) = course.panic {
+    if let Some(said) = panic {
         return Err(RunError::Panicked(said));
     }
     course.drain?;

@@ -59,6 +59,14 @@ pub fn wait(told: &Receiver<Ended>, stopper: &Stopper) -> Course {
     Course { drain, output, panic }
 }
 
+/// A panic that came after the drain had ended.
+pub fn panic(told: &Receiver<Ended>) -> Option<String> {
+    told.try_iter().find_map(|ended| match ended {
+        Ended::Panic(said) => Some(said),
+        Ended::Stop | Ended::Output(_) | Ended::Drain(_) => None,
+    })
+}
+
 /// Waits for the drain on a thread of its own and tells of its end.
 ///
 /// # Errors
