@@ -2,7 +2,7 @@
 //!
 //! The mark follows the wall clock, but never beyond a limit that advances with the time since boot, and never back.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -13,6 +13,7 @@ use thiserror::Error;
 use tracing::warn;
 
 use crate::support::clock::Clocks;
+use crate::support::file_mode;
 
 const FILE: &str = "time-mark.json";
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
@@ -176,7 +177,7 @@ impl TimeMark {
         };
         let write = || -> io::Result<()> {
             let new = path.with_extension(format!("{}.new", std::process::id()));
-            let mut file = File::create(&new)?;
+            let mut file = file_mode::create(&new)?;
             serde_json::to_writer(&mut file, &saved)?;
             file.write_all(b"\n")?;
             // After a power cut there is the old file or the new one.

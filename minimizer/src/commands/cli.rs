@@ -97,7 +97,7 @@ pub struct Run {
     /// [default: $STATE_DIRECTORY, or /var/lib/minimizer if it is there].
     #[arg(long, value_name = "DIRECTORY")]
     pub state: Option<PathBuf>,
-    /// Also write the ledger, as JSON, to this file: after drains, and when the agent ends.
+    /// Also write the ledger, as JSON, to this file: at the start, after drains, and when the agent ends.
     #[arg(long, value_name = "FILE")]
     pub ledger: Option<PathBuf>,
     #[command(flatten)]

@@ -13,7 +13,7 @@ use std::sync::{Arc, mpsc};
 use jiff::Timestamp;
 use signal_hook::consts::SIGHUP;
 use thiserror::Error;
-use tracing::warn;
+use tracing::{info, warn};
 
 use crate::agent::error::AgentError;
 use crate::agent::time_mark::TimeMarkError;
@@ -201,6 +201,11 @@ pub fn run(args: &cli::Run) -> Result<(), RunError> {
     }
     ended::tell_of_drain(agent, tell).map_err(RunError::Threads)?;
     let course = ended::wait(&told, &stopper);
+    published.ends();
+    info!(
+        "nothing is attached any more; sinks have {} to take what waits",
+        humantime::format_duration(settings.shutdown_timeout)
+    );
     senders.finish(settings.shutdown_timeout);
     let panic = course.panic.or_else(|| ended::panic(&told));
     if let Some(said) = &panic {
@@ -215,7 +220,11 @@ pub fn run(args: &cli::Run) -> Result<(), RunError> {
     let filed =
         ledger_file.map_or(Ok(()), |file| file.finish(LedgerOrigin::of(&published.latest()), ledger.clone()));
     let output = settings.output.unwrap_or(Output::Json);
-    let printed = course.output.map_or_else(|| printing::print_ledger(&ledger, output), Err);
+    let printed = match course.output {
+        None => printing::print_ledger(&ledger, output),
+        // Who reads the log may still be there.
+        Some(error) => printing::print_ledger(&ledger, Output::Json).and(Err(error)),
+    };
     if let Some(said) = panic {
         return Err(RunError::Panicked(said));
     }

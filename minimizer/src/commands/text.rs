@@ -17,7 +17,7 @@ use crate::sinks::json_lines;
 pub enum Output {
     /// Columns for people.
     Table,
-    /// JSON Lines: one record a line, keys of the IANA IPFIX registry.
+    /// JSON: of records one a line, with keys of the IANA IPFIX registry; else one object.
     Json,
 }
 

@@ -57,6 +57,8 @@ pub struct Snapshot {
     pub begun: Instant,
     /// Why the agent will end although nobody wants it: a thread has panicked.
     pub failed: Option<String>,
+    /// Whether the last drain is done, and nothing is attached any more.
+    pub is_ending: bool,
 }
 
 /// Why the agent does not work as it must.
@@ -96,6 +98,9 @@ pub struct Build {
 /// Why the agent is not ready.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
 pub enum NotReady {
+    /// The agent ends: the last drain is done, and sinks have their time to take what waits.
+    #[error("the agent is ending: nothing is attached any more, and sinks take what waits")]
+    Ending,
     /// No drain has ended yet.
     #[error("no drain has ended yet")]
     NoDrain,
@@ -138,6 +143,7 @@ impl Snapshot {
             history: Arc::default(),
             begun: Instant::now(),
             failed: None,
+            is_ending: false,
         })
     }
 
@@ -189,6 +195,9 @@ impl Snapshot {
     /// # Errors
     /// Why it is not ready.
     pub fn ready(&self, now: Instant) -> Result<(), NotReady> {
+        if self.is_ending {
+            return Err(NotReady::Ending);
+        }
         let (ended, _) = self.drains.last_success.ok_or(NotReady::NoDrain)?;
         let (age, limit) = (now.saturating_duration_since(ended), self.interval.saturating_mul(3));
         if age > limit { Err(NotReady::Stale { age, limit }) } else { Ok(()) }

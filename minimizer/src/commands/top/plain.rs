@@ -23,6 +23,10 @@ impl TopView {
     /// The table of the report, followed by the rates of the interfaces.
     pub fn plain(&self) -> String {
         let mut text = self.restricted().map_or_else(String::new, |report| report.table());
+        if self.rows().is_empty() {
+            text.push_str("no interface is selected by '-i' and the filter\n");
+            return text;
+        }
         let titles = TableColumn::ALL.map(|column| column.title().to_owned());
         for cells in std::iter::once(titles).chain(self.rows().iter().map(cells)) {
             let [name, state, packets, bits, seen, counted, faults] = cells;

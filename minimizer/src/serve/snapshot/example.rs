@@ -131,5 +131,6 @@ pub(crate) fn example() -> Snapshot {
         history: Arc::default(),
         begun: Instant::now(),
         failed: None,
+        is_ending: false,
     }
 }

@@ -29,6 +29,14 @@ impl Published {
         self.update(|snapshot| snapshot.failed = Some(reason.to_owned()));
     }
 
+    /// Publishes that the last drain is done: nothing is attached any more.
+    pub fn ends(&self) {
+        self.update(|snapshot| {
+            snapshot.is_ending = true;
+            snapshot.watched.iter_mut().for_each(|watched| watched.attached = None);
+        });
+    }
+
     /// Publishes the ledger after a sink took records, lost some or failed.
     pub fn settled(&self, ledger: &Ledger) {
         self.update(|snapshot| snapshot.advance(ledger));

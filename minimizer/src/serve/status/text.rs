@@ -100,7 +100,7 @@ fn push_sink(lines: &mut Lines, sink: &Account) {
     let state = match sink.state {
         SinkState::Up => "works",
         SinkState::Down => "FAILS",
-        SinkState::Unknown => "is in an unknown state",
+        SinkState::Unknown => "sends or waits, and nobody confirms",
     };
     let unconfirmed = match sink.sent_unconfirmed.packets {
         0 => String::new(),
@@ -115,6 +115,10 @@ fn push_sink(lines: &mut Lines, sink: &Account) {
     );
     if let Some(failing) = &sink.failing {
         lines.push("", &format!("{}: {}", failing.reason, failing.message));
+    }
+    if sink.retention_failures != 0 {
+        let times = sink.retention_failures;
+        lines.push("", &format!("{times} times a file could not be deleted whose retention was over: see the log"));
     }
 }
 
