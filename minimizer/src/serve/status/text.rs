@@ -118,7 +118,10 @@ fn push_sink(lines: &mut Lines, sink: &Account) {
     }
     if sink.retention_failures != 0 {
         let times = sink.retention_failures;
-        lines.push("", &format!("{times} times a file could not be deleted whose retention was over: see the log"));
+        lines.push(
+            "",
+            &format!("{times} times a file could not be deleted whose retention was over: see the log"),
+        );
     }
 }
 
