@@ -8,6 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
+use rustix::fs::{CWD, FileType, Mode, mknodat};
 use rustix::process::Signal;
 use serde_json::Value;
 use tempfile::TempDir;
@@ -114,6 +115,34 @@ fn a_panic_in_a_reload_costs_the_reload() -> Result<()> {
     ensure!(ended.success() && said.contains("planted in reload"), "{ended}: {said}");
     let ledger = run.ledger()?;
     assert_eq!((standing(&ledger), seen(&ledger).as_u64()), ([Some(true), Some(true)], Some(PACKETS)));
+    Ok(())
+}
+
+#[test]
+#[cfg_attr(without_kernel, ignore = "needs root and the kernel program: cargo xtask test")]
+fn a_fifo_in_place_of_a_file_holds_nobody_up() -> Result<()> {
+    let run = Place::new()?;
+    let (policy, web) = (run.folder.path().join("policy.toml"), run.folder.path().join("web.yml"));
+    fs::copy(concat!(env!("CARGO_MANIFEST_DIR"), "/../policies/recipient-abroad.toml"), &policy)?;
+    fs::write(&web, "{}")?;
+    let mut command = Command::new(minimizer());
+    command.args(["run", "-i", RECEIVER, "--interval", "200ms", "--listen", "127.0.0.1:0"]);
+    command.args(["--flows-per-cpu", "1024", "--web.config.file"]).arg(&web).arg("--policy").arg(&policy);
+    let agent = Agent::start(command.arg("--ledger").arg(run.ledger_path()))?;
+    for path in [&policy, &web] {
+        fs::remove_file(path)?;
+        mknodat(CWD, path, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0)?;
+    }
+    agent.hang_up()?;
+    let status = agent.wait_for(|status| status["policy"]["reload_error"].is_string())?;
+    let error = status["policy"]["reload_error"].as_str().unwrap_or_default();
+    ensure!(error.contains("no regular file"), "{error}");
+    let mut check = Command::new(minimizer());
+    let checked = check.args(["policy", "check"]).arg(&policy).output()?;
+    assert_eq!(checked.status.code(), Some(78), "{checked:?}");
+    let (ended, said) = agent.stop()?;
+    ensure!(ended.success(), "{ended}: {said}");
+    assert_eq!(standing(&run.ledger()?), [Some(true), Some(true)]);
     Ok(())
 }
 
@@ -297,6 +326,10 @@ fn a_full_or_hanging_disk_of_the_ledger_stops_nothing() -> Result<()> {
         said.push(char::from(octet[0]));
     }
     let frozen = disk.freeze()?;
+    // While it runs, too.
+    while !said.contains("on its way to") && stderr.read(&mut octet)? == 1 {
+        said.push(char::from(octet[0]));
+    }
     rustix::process::kill_process(rustix::process::Pid::from_child(&child), Signal::TERM)?;
     // It says what it has to say, and only then is the disk let go.
     while !said.contains("timed out") && stderr.read(&mut octet)? == 1 {

@@ -14,6 +14,7 @@ use tracing::warn;
 
 use crate::support::clock::Clocks;
 use crate::support::file_mode;
+use crate::support::plain_file;
 
 const FILE: &str = "time-mark.json";
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
@@ -189,7 +190,7 @@ impl TimeMark {
 }
 
 fn read(path: &Path) -> Result<Option<Saved>, TimeMarkError> {
-    let text = match fs::read(path) {
+    let text = match plain_file::read(path) {
         Ok(text) => text,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(source) => return Err(TimeMarkError::Read { path: path.to_owned(), source }),

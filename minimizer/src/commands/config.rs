@@ -1,6 +1,5 @@
 //! agent.toml: the options of the command line as a file.
 
-use std::fs;
 use std::io;
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
@@ -17,6 +16,7 @@ use crate::policy::signature::VerifierKey;
 use crate::policy::signature::required;
 use crate::serve::http::{HostName, ListenAddress};
 use crate::sinks::config::{SinkConfig, SinkFile};
+use crate::support::plain_file;
 use crate::support::text::{self, TextError};
 use crate::support::toml::{At, Document, Findings};
 use crate::support::units;
@@ -160,7 +160,8 @@ impl Config {
     /// # Errors
     /// See [`ConfigError`].
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
-        let octets = fs::read(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+        let octets =
+            plain_file::read(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
         let text =
             text::decoded(octets).map_err(|source| ConfigError::Text { path: path.to_owned(), source })?;
         Self::parse(&text, path)

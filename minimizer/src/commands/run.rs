@@ -168,8 +168,9 @@ pub fn run(args: &cli::Run) -> Result<(), RunError> {
     let state = time_mark::directory(settings.state_directory.as_deref());
     let senders = Senders::start(&settings.sinks, &accounting, &published, state.as_deref())
         .map_err(RunError::Senders)?;
-    let _watchdog = Watchdog::start(accounting.clone(), published.clone()).map_err(RunError::Threads)?;
     let (observed, due) = (published.clone(), ledger_file.as_ref().map(LedgerWriter::due));
+    let watchdog = Watchdog::start(accounting.clone(), published.clone(), due.clone());
+    let _watchdog = watchdog.map_err(RunError::Threads)?;
     let agent = Agent::start(program, keyring, options, accounting.clone(), mark, move |progress| {
         observed.progressed(progress);
         if let Some(due) = &due {

@@ -1,6 +1,5 @@
 //! The policies inside the agent, and how it reads any other policy.
 
-use std::fs;
 use std::io;
 use std::path::Path;
 
@@ -9,6 +8,7 @@ use thiserror::Error;
 
 use super::check::check;
 use crate::policy::model::Policy;
+use crate::support::plain_file;
 use crate::support::text::{self, TextError};
 use crate::support::toml::Findings;
 
@@ -93,7 +93,7 @@ impl Policy {
 
 /// The octets of a policy file.
 pub(super) fn read(source: &str) -> Result<Vec<u8>, PolicyError> {
-    fs::read(source).map_err(|error| match error.kind() {
+    plain_file::read(Path::new(source)).map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => PolicyError::Unknown(source.to_owned()),
         _ => PolicyError::Read { path: source.to_owned(), source: error },
     })

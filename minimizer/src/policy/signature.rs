@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 use thiserror::Error;
 use zeroize::Zeroizing;
 
+use crate::support::plain_file;
 use crate::support::secret_file::{self, Placed, SecretFileError};
 pub use note::{Note, NoteError, SigningKey, VerifierKey};
 
@@ -118,7 +119,7 @@ pub fn sign(policy: &Path, name: &str, digest: &str, key_file: &Path) -> Result<
     let path = path_of(policy);
     let mut note = Note::new(text(name, digest)).map_err(at(policy))?;
     // A malformed note, or one about another text, cannot take another signature.
-    let known = fs::read(&path).ok().and_then(|contents| Note::parse(&contents).ok());
+    let known = plain_file::read(&path).ok().and_then(|contents| Note::parse(&contents).ok());
     if let Some(known) = known.filter(|known| known.text() == note.text()) {
         note = known;
     }
@@ -160,7 +161,7 @@ impl Signed {
 /// If the policy has no note, if the key did not sign the note, or if the note is about another text.
 pub fn verify(policy: &Path, digest: &str, key: &VerifierKey) -> Result<Signed, SignatureError> {
     let path = path_of(policy);
-    let contents = match fs::read(&path) {
+    let contents = match plain_file::read(&path) {
         Ok(contents) => contents,
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             return Err(SignatureError::Missing { policy: policy.to_owned(), signature: path });

@@ -5,7 +5,7 @@ use std::io::{self, BufWriter, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde::Serialize;
 use thiserror::Error;
@@ -88,12 +88,17 @@ pub struct LedgerFile {
 }
 
 impl LedgerFile {
-    /// The place of that name. What is behind a symbolic link is replaced, and the link stays.
+    /// The place of that name. What is behind a symbolic link is replaced, and the link stays; one that leads nowhere is
+    /// replaced itself.
     ///
     /// # Errors
     /// When the place cannot hold a ledger.
     pub fn new(path: &Path) -> Result<Self, LedgerFileError> {
         let failed = |source| LedgerFileError { path: path.to_owned(), source };
+        // Behind `/dev/stdout` there may be a file, of which somebody else holds the descriptor.
+        if ["/dev", "/proc"].iter().any(|folder| path.starts_with(folder)) {
+            return Ok(Self { path: path.to_owned(), new: None });
+        }
         match fs::metadata(path) {
             Ok(metadata) if metadata.is_dir() => Err(failed(io::ErrorKind::IsADirectory.into())),
             Ok(metadata) if !metadata.is_file() => Ok(Self { path: path.to_owned(), new: None }),
@@ -114,7 +119,7 @@ impl LedgerFile {
     /// When it cannot be written. The file then has the ledger that it had, if there was room for both.
     pub fn write(&self, origin: &LedgerOrigin, ledger: &Ledger) -> Result<(), LedgerFileError> {
         let written = match &self.new {
-            None => fill(OpenOptions::new().write(true).open(&self.path), origin, ledger),
+            None => fill(OpenOptions::new().append(true).open(&self.path), origin, ledger),
             Some(new) => self.replace(new, origin, ledger),
         };
         written.map_err(|source| LedgerFileError { path: self.path.clone(), source })
@@ -168,6 +173,8 @@ struct Shared {
 struct State {
     is_due: bool,
     is_ended: bool,
+    /// Since when a ledger has been written, and whether it was told that this takes too long.
+    busy: Option<(Instant, bool)>,
 }
 
 /// Tells a [`LedgerWriter`] that there is a later ledger. It waits for nobody.
@@ -179,6 +186,22 @@ impl LedgerDue {
     pub fn tell(&self) {
         self.0.lock().is_due = true;
         self.0.changed.notify_all();
+    }
+
+    /// What to say if the ledger has been written for too long: once.
+    #[must_use]
+    pub fn look_for_hang(&self) -> Option<String> {
+        let mut state = self.0.lock();
+        let (since, is_told) = state.busy.as_mut()?;
+        if *is_told || since.elapsed() < LIMIT {
+            return None;
+        }
+        *is_told = true;
+        let path = self.0.path.display();
+        Some(format!(
+            "the ledger has been on its way to {path} for more than {} s; look whether the file system hangs",
+            LIMIT.as_secs()
+        ))
     }
 }
 
@@ -244,7 +267,9 @@ impl Shared {
             }
             panics::planted("ledger");
             let snapshot = published.latest();
+            self.lock().busy = Some((Instant::now(), false));
             let written = file.write(&LedgerOrigin::of(&snapshot), &snapshot.ledger);
+            self.lock().busy = None;
             drop(file);
             self.log(&mut failure, written.err().map(|error| error.to_string()));
             let waited = self.changed.wait_timeout_while(self.lock(), PAUSE, |state| !state.is_ended);

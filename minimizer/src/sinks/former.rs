@@ -2,18 +2,17 @@
 //! sink can delete their files when the time is over.
 
 use std::collections::BTreeSet;
-use std::fs::{self, File};
-use std::io::{self, Read as _, Write as _};
+use std::fs;
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
 use tracing::warn;
 
 use crate::support::file_mode;
+use crate::support::plain_file;
 
 /// The list in the state directory.
 const LIST: &str = "sink-directories.json";
-/// No list is longer.
-const LIST_OCTETS_MAX: u64 = 1 << 20;
 
 /// Notes in the state directory which directories sinks have now, and returns those that sinks had before and that still have
 /// notes of files. Nothing is remembered without a state directory. What goes wrong is told, and stops nothing.
@@ -42,13 +41,10 @@ pub fn directories(state: Option<&Path>, current: &[&Path]) -> Vec<PathBuf> {
 }
 
 fn read(path: &Path) -> io::Result<BTreeSet<PathBuf>> {
-    let file = match File::open(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(BTreeSet::new()),
-        file => file?,
-    };
-    let mut text = Vec::new();
-    file.take(LIST_OCTETS_MAX).read_to_end(&mut text)?;
-    Ok(serde_json::from_slice(&text)?)
+    match plain_file::read(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(BTreeSet::new()),
+        text => Ok(serde_json::from_slice(&text?)?),
+    }
 }
 
 fn write(path: &Path, listed: &BTreeSet<PathBuf>) -> io::Result<()> {

@@ -15,14 +15,14 @@ pub const FOLDER_MODE: u32 = 0o750;
 pub const FILE_MODE: u32 = 0o640;
 
 /// Makes a file, or empties the one that is there, and gives it [`FILE_MODE`]. A device or a FIFO keeps its mode. A symbolic
-/// link is not followed.
+/// link is not followed, and nobody waits for who reads a FIFO.
 ///
 /// # Errors
 /// When the file cannot be made or opened.
 pub fn create(path: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
     options.write(true).create(true).truncate(true).mode(FILE_MODE);
-    let file = options.custom_flags(OFlags::NOFOLLOW.bits().cast_signed()).open(path)?;
+    let file = options.custom_flags((OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed()).open(path)?;
     if file.metadata()?.is_file() {
         file.set_permissions(Permissions::from_mode(FILE_MODE))?;
     }

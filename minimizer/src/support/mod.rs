@@ -8,6 +8,7 @@ pub mod file_mode;
 pub mod limited;
 pub mod log;
 pub mod panics;
+pub mod plain_file;
 pub mod printable;
 pub mod privilege;
 pub mod refusal;

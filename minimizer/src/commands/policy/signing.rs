@@ -13,6 +13,7 @@ use crate::policy::model::Policy;
 use crate::policy::signature::required::{self, KeyTextError};
 use crate::policy::signature::{self, NoteError, SignatureError};
 use crate::policy::signed::{self, SignedPolicyError};
+use crate::support::plain_file;
 
 /// Why a policy is not signed, or not verified.
 #[derive(Debug, Error)]
@@ -92,6 +93,6 @@ pub fn verify(path: &Path, key: &str, out: &mut impl Write) -> Result<(), Signin
 /// Reads a policy from a file; a built-in policy is none.
 fn read(path: &Path) -> Result<Policy, PolicyError> {
     let read = |source| PolicyError::Read { path: path.display().to_string(), source };
-    let octets = std::fs::read(path).map_err(read)?;
+    let octets = plain_file::read(path).map_err(read)?;
     Policy::decode(octets, &path.display().to_string())
 }

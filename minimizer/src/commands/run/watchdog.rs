@@ -1,4 +1,4 @@
-//! The watchdog: looks at the clocks of the drain and of the sinks, and says what is late.
+//! The watchdog: looks at the clocks of the drain, of the sinks and of the ledger file, and says what is late.
 
 use std::io;
 use std::sync::mpsc::{self, RecvTimeoutError, Sender};
@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use tracing::{error, info, warn};
 
 use crate::delivery::accounting::Accounting;
+use crate::serve::ledger_file::LedgerDue;
 use crate::serve::snapshot::Published;
 use crate::support::panics;
 
@@ -22,13 +23,20 @@ impl Watchdog {
     ///
     /// # Errors
     /// When there is no thread.
-    pub fn start(accounting: Accounting, published: Published) -> io::Result<Self> {
+    pub fn start(
+        accounting: Accounting,
+        published: Published,
+        ledger: Option<LedgerDue>,
+    ) -> io::Result<Self> {
         let (end, ended) = mpsc::channel();
         thread::Builder::new().name("watchdog".to_owned()).spawn(move || {
             let mut was_healthy = true;
             while ended.recv_timeout(PAUSE) == Err(RecvTimeoutError::Timeout) {
                 panics::planted("watchdog");
                 look_at_sinks(&accounting, &published);
+                if let Some(message) = ledger.as_ref().and_then(LedgerDue::look_for_hang) {
+                    warn!("{message}");
+                }
                 was_healthy = look_at_drain(&published, was_healthy);
             }
         })?;

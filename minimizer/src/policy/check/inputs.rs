@@ -1,13 +1,13 @@
 //! The files that a policy names. They are read relative to the policy's folder, and their digests are kept.
 
 use std::fmt::Write as _;
-use std::fs;
 use std::path::Path;
 
 use sha2::{Digest as _, Sha256};
 
 use super::Digests;
 use crate::policy::file::InputFile;
+use crate::support::plain_file;
 use crate::support::text;
 use crate::support::toml::{At, Document};
 
@@ -27,7 +27,7 @@ impl<'folder> Inputs<'folder> {
     pub fn read(&mut self, document: &mut Document<'_>, at: &At<InputFile>) -> Option<String> {
         let input = at.get();
         let place = self.place(input);
-        let octets = match fs::read(&place) {
+        let octets = match plain_file::read(Path::new(&place)) {
             Ok(octets) => octets,
             Err(error) => {
                 document.refuse(

@@ -1,6 +1,5 @@
 //! The key that must have signed a policy before the agent applies it.
 
-use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -9,6 +8,7 @@ use thiserror::Error;
 
 use super::{NoteError, SignatureError, VerifierKey};
 use crate::policy::builtin::BUILT_IN;
+use crate::support::plain_file;
 
 /// Why a text does not give a key.
 #[derive(Debug, Error)]
@@ -61,7 +61,7 @@ pub fn key(text: &str, folder: &Path) -> Result<VerifierKey, KeyTextError> {
         return Ok(key);
     }
     let path = folder.join(text);
-    let contents = fs::read_to_string(&path)
+    let contents = plain_file::read_text(&path)
         .map_err(|source| KeyTextError::Neither { text: text.to_owned(), source })?;
     VerifierKey::parse(&contents).map_err(|source| KeyTextError::File { path, source })
 }

@@ -24,6 +24,7 @@ use zeroize::Zeroizing;
 
 use super::places::Peer;
 use crate::serve::access::AccessCounts;
+use crate::support::plain_file;
 use crate::support::refusal::{Asked, told};
 use crate::support::secret_file::{self, Placed};
 use crate::support::text::{self, TextError};
@@ -166,7 +167,8 @@ impl Web {
 fn load(path: &Path, read: &mut Vec<(PathBuf, Option<Stamp>)>) -> Result<WebConfig, WebConfigError> {
     // The stamp is taken before the file is read, so that a change in between is noticed afterwards.
     read.push((path.to_owned(), stamp_of(path)));
-    let octets = fs::read(path).map_err(|source| WebConfigError::Read { path: path.to_owned(), source })?;
+    let octets =
+        plain_file::read(path).map_err(|source| WebConfigError::Read { path: path.to_owned(), source })?;
     let text =
         text::decoded(octets).map_err(|source| WebConfigError::Text { path: path.to_owned(), source })?;
     file::parse(text::without_mark(&text), path, |file, content| {
@@ -174,7 +176,7 @@ fn load(path: &Path, read: &mut Vec<(PathBuf, Option<Stamp>)>) -> Result<WebConf
             read.push((file.to_owned(), stamp_of(file)));
         }
         match content {
-            Content::Public => fs::read(file)
+            Content::Public => plain_file::read(file)
                 .map(Zeroizing::new)
                 .map_err(|error| format!("cannot read {}: {error}", file.display())),
             Content::Secret => secret_file::read_up_to(file, placed(file), SECRET_OCTETS_MAX)

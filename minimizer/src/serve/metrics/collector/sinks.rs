@@ -43,7 +43,11 @@ const COUNTERS: [SinkCounter; 10] = [
         "Packets that the sink handed over in sums without keys: too few sources made their records",
         |sink| sink.suppressed.packets,
     ),
-    ("minimizer_sink_written_bytes_total", "Bytes that the sink sent or wrote; 0 for the standard output", |sink| sink.octets_written),
+    (
+        "minimizer_sink_written_bytes_total",
+        "Bytes that the sink sent or wrote; 0 for the standard output",
+        |sink| sink.octets_written,
+    ),
     ("minimizer_sink_failures_total", "How often the sink failed; it tries again after each", |sink| {
         sink.failures
     }),
