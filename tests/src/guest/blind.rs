@@ -96,17 +96,19 @@ fn observe(change: &str, cards: &mut [Card], sender: &str) -> Result<u64> {
     send_to_all(cards, sender)?;
     let mut sent = FRAMES;
     let missed_since = Instant::now();
+    let mut sent_at = missed_since;
     all_drained(&courses)?;
     while courses.iter().any(|course| !course.is_decided()) {
         ensure!(sent < PROBES_MAX + FRAMES, "neither seen nor known to be blind: {}", undecided(&courses));
         for course in &mut courses {
-            let now = Instant::now();
+            // The latest frame that is known to be missed: how long its drain took says nothing.
             if !course.is_seen() {
-                course.missed_until = now;
+                course.missed_until = sent_at;
             }
             course.blind += u64::from(course.watching.is_blind(&course.card.name));
         }
         // Where another copy of the program is put in place, it may be lost, and vmxnet3 counts anew.
+        sent_at = Instant::now();
         send(sender, 1)?;
         sent += 1;
         all_drained(&courses)?;
