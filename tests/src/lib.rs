@@ -30,6 +30,7 @@ pub mod prometheus;
 pub mod records;
 pub mod reference;
 pub mod soak;
+pub mod tmpfs;
 pub mod tools;
 pub mod tshark;
 pub mod veth;

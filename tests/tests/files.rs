@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write as _;
 use std::ops::AddAssign;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 
@@ -18,11 +18,12 @@ use minimizer::records::record::Record;
 use minimizer::sinks::files::{FilesConfig, Format};
 use rand::SeedableRng as _;
 use rand::rngs::ChaCha8Rng;
-use rustix::mount::{MountFlags, UnmountFlags, mount, mount_bind, mount_remount, unmount};
+use rustix::mount::{MountFlags, mount_bind, mount_remount};
 use serde_json::Value;
 use tests::command::{Agent, minimizer};
 use tests::network::Network;
 use tests::records::{Mix, record};
+use tests::tmpfs::Tmpfs;
 use tests::tools;
 
 const FORMATS: [Format; 2] = [Format::JsonLines, Format::Parquet];
@@ -148,24 +149,6 @@ impl Sender {
 fn records(seed: u64, number: usize) -> Vec<Record> {
     let mut random = ChaCha8Rng::seed_from_u64(seed);
     (0..number).map(|_| record(&mut random, Mix::Mixed)).collect()
-}
-
-/// A file system in memory, gone when dropped.
-struct Tmpfs(PathBuf);
-
-impl Tmpfs {
-    fn mount(path: PathBuf, octets: u64) -> Result<Self> {
-        fs::create_dir_all(&path)?;
-        let size = std::ffi::CString::new(format!("size={octets}"))?;
-        mount("tmpfs", &path, "tmpfs", MountFlags::empty(), Some(size.as_c_str()))?;
-        Ok(Self(path))
-    }
-}
-
-impl Drop for Tmpfs {
-    fn drop(&mut self) {
-        unmount(&self.0, UnmountFlags::DETACH).ok();
-    }
 }
 
 #[test]

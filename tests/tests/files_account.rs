@@ -1,7 +1,7 @@
 //! What is in files is what the account has as delivered, whatever the disk or an operator does.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context as _, Result, ensure};
 use minimizer::delivery::sink::{CHUNK_RECORDS_MAX, Heading, Losses, Sink, SinkError, Taken};
@@ -11,11 +11,11 @@ use minimizer::records::record::Record;
 use minimizer::sinks::files::{FilesConfig, Format};
 use rand::rngs::ChaCha8Rng;
 use rand::{RngExt as _, SeedableRng as _};
-use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use tests::files::{NOTES, manifests, names};
 use tests::ipfix::decoded::Decoded;
 use tests::ipfix::sinks::configured;
 use tests::records::{Mix, record};
+use tests::tmpfs::Tmpfs;
 
 const BEGIN_MS: u64 = 1_795_402_055_123;
 
@@ -159,24 +159,6 @@ fn records_in(folder: &Path, kind: Kind) -> Result<usize> {
         sum += count;
     }
     Ok(sum)
-}
-
-/// A file system in memory, gone when dropped.
-struct Tmpfs(PathBuf);
-
-impl Tmpfs {
-    fn mount(path: PathBuf, octets: u64) -> Result<Self> {
-        fs::create_dir_all(&path)?;
-        let size = std::ffi::CString::new(format!("size={octets}"))?;
-        mount("tmpfs", &path, "tmpfs", MountFlags::empty(), Some(size.as_c_str()))?;
-        Ok(Self(path))
-    }
-}
-
-impl Drop for Tmpfs {
-    fn drop(&mut self) {
-        unmount(&self.0, UnmountFlags::DETACH).ok();
-    }
 }
 
 #[test]

@@ -11,11 +11,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use minimizer::commands::demo::generator::Traffic;
-use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use serde_json::Value;
 use tests::command::{Agent, minimizer};
 use tests::json_lines::packets_in_files;
 use tests::network::Network;
+use tests::tmpfs::Tmpfs;
 
 /// Frames of the generated traffic are drawn from this.
 const SEED: u64 = 0x51;
@@ -23,23 +23,6 @@ const SEED: u64 = 0x51;
 const OUTAGE: Duration = Duration::from_secs(120);
 /// Time between drains.
 const INTERVAL: Duration = Duration::from_millis(200);
-
-/// A file system that is soon full.
-struct Tiny<'folder>(&'folder Path);
-
-impl<'folder> Tiny<'folder> {
-    fn mount(folder: &'folder Path) -> Result<Self> {
-        fs::create_dir_all(folder)?;
-        mount("tmpfs", folder, "tmpfs", MountFlags::empty(), Some(c"size=1m"))?;
-        Ok(Self(folder))
-    }
-}
-
-impl Drop for Tiny<'_> {
-    fn drop(&mut self) {
-        unmount(self.0, UnmountFlags::DETACH).ok();
-    }
-}
 
 /// An agent.toml with these sinks.
 fn config(folder: &Path, sinks: &[(&str, String)]) -> Result<std::path::PathBuf> {
@@ -96,7 +79,7 @@ fn sinks_that_do_not_work_cost_their_own_records_under_their_reasons() -> Result
     let mut network = Network::new(1, 1500)?;
     let folder = tempfile::tempdir()?;
     let tiny = folder.path().join("tiny");
-    let _tiny = Tiny::mount(&tiny)?;
+    let _tiny = Tmpfs::mount(tiny.clone(), 1 << 20)?;
     // Nobody listens on a port that was free a moment ago.
     let dead = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
     // It accepts as listeners do, and nobody reads.

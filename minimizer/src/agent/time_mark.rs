@@ -3,7 +3,7 @@
 //! The mark follows the wall clock, but never beyond a limit that advances with the time since boot, and never back.
 
 use std::fs;
-use std::io::{self, Write as _};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -178,12 +178,9 @@ impl TimeMark {
         };
         let write = || -> io::Result<()> {
             let new = path.with_extension(format!("{}.new", std::process::id()));
-            let mut file = file_mode::create(&new)?;
-            serde_json::to_writer(&mut file, &saved)?;
-            file.write_all(b"\n")?;
-            // After a power cut there is the old file or the new one.
-            file.sync_all()?;
-            fs::rename(&new, path)
+            let mut octets = serde_json::to_vec(&saved)?;
+            octets.push(b'\n');
+            file_mode::replace(path, &new, &octets)
         };
         write().map_err(|source| TimeMarkError::Write { path: path.clone(), source })
     }

@@ -2,8 +2,7 @@
 //! sink can delete their files when the time is over.
 
 use std::collections::BTreeSet;
-use std::fs;
-use std::io::{self, Write as _};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use tracing::warn;
@@ -48,9 +47,5 @@ fn read(path: &Path) -> io::Result<BTreeSet<PathBuf>> {
 }
 
 fn write(path: &Path, listed: &BTreeSet<PathBuf>) -> io::Result<()> {
-    let temporary = path.with_extension("json.tmp");
-    let mut file = file_mode::create(&temporary)?;
-    file.write_all(&serde_json::to_vec(listed)?)?;
-    file.sync_all()?;
-    fs::rename(&temporary, path)
+    file_mode::replace(path, &path.with_extension("json.tmp"), &serde_json::to_vec(listed)?)
 }

@@ -2,8 +2,8 @@
 //!
 //! The umask only takes bits away, so that nothing is open to more users than promised between making and `chmod`.
 
-use std::fs::{File, OpenOptions, Permissions};
-use std::io;
+use std::fs::{self, File, OpenOptions, Permissions};
+use std::io::{self, Write as _};
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::Path;
 
@@ -27,6 +27,18 @@ pub fn create(path: &Path) -> io::Result<File> {
         file.set_permissions(Permissions::from_mode(FILE_MODE))?;
     }
     Ok(file)
+}
+
+/// Replaces a file as a whole by one with these octets, written under another name in the same folder first. After a power
+/// cut there is the old file or the new one.
+///
+/// # Errors
+/// When it cannot be written or named.
+pub fn replace(path: &Path, temporary: &Path, octets: &[u8]) -> io::Result<()> {
+    let mut file = create(temporary)?;
+    file.write_all(octets)?;
+    file.sync_all()?;
+    fs::rename(temporary, path)
 }
 
 #[cfg(test)]
