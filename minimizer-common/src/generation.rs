@@ -1,8 +1,8 @@
-//! The memory of one generation: every possible CPU has a run of 512-byte blocks.
+//! The memory of one generation: every possible CPU has a run of blocks.
 //!
 //! ```text
-//! CPU 0                                                        CPU 1
-//! | interface counters × 33 | CPU state | residual | spill log | groups | interface counters …
+//! CPU 0                                                                      CPU 1
+//! | head: interface counters × 33, state, ring | residual | spill log | groups | head …
 //! ```
 //! Everything that accounts for a packet lies in the one generation that the packet saw. A quiet generation
 //! is therefore a closed ledger. Only the owning CPU writes its run. The agent reads and zeroes the run when
@@ -11,21 +11,23 @@
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::outcome::Outcome;
-use crate::tuple::Slot;
+use crate::slot::{HALF_WORDS, Half, Line};
 
 /// Interfaces that one agent can watch: the width of the slot number in a tuple.
 pub const INTERFACES_MAX: usize = 32;
 /// The place of the counters of every interface that nobody watches: behind those of the slots.
 pub const UNKNOWN_INTERFACE: u32 = INTERFACES_MAX as u32;
-/// Size of a block in bytes: the value size of the kernel's maps.
-pub const BLOCK_BYTES: usize = 512;
-/// Slots in a group: the ways that one hash value can use.
-pub const WAYS: usize = 8;
-
-/// The unit of the kernel's arrays. Its position in the run gives it a meaning.
-#[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
-#[repr(C, align(8))]
-pub struct Block(pub [u8; BLOCK_BYTES]);
+/// Size of a block in bytes: the value size of the kernel's maps. A look-up finds a block; what lies in it needs no other
+/// one.
+pub const BLOCK_BYTES: usize = 32 << 10;
+/// Halves of cache lines in a group.
+pub const GROUP_HALVES: usize = 16;
+/// Groups in a block.
+pub const BLOCK_GROUPS: usize = BLOCK_BYTES / size_of::<Group>();
+/// Halves in a block of spill log.
+pub const BLOCK_HALVES: usize = BLOCK_BYTES / size_of::<Half>();
+/// Packets that a CPU sets aside before it accounts for all of them.
+pub const BURST: usize = 16;
 
 /// Counters of one interface on one CPU. A counted packet touches the first cache line only.
 #[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -52,7 +54,9 @@ pub const OUTCOMES_MAX: usize = 59;
 #[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct CpuState {
-    /// Slots used in the spill log.
+    /// Packets in [`Head::ring`] that are not yet in a slot.
+    pub set_aside: u64,
+    /// Halves used in the spill log.
     pub spilled: u64,
     /// Key of the pseudonyms of this generation's addresses; zero when the policy has no pseudonyms. The
     /// agent writes it before the kernel gets the generation, and zeroes it once it has drained the
@@ -63,9 +67,66 @@ pub struct CpuState {
     pub realtime_offset_ns: u64,
     /// The time unit, counted from 1970, that a slot of this generation stores as 0.
     pub time_base_units: u64,
+    /// Whether the first line of a packet in [`Head::ring`] was full, in a burst that is not over.
+    pub has_displaced: u64,
     /// Unused, zero.
-    pub reserved: [u64; 59],
+    pub reserved: u64,
+    /// Where the packets in [`Head::ring`] belong.
+    pub places: [Place; BURST],
 }
+
+/// Where a packet that was set aside belongs: the hash of its tuple in bits 0..32, the slot number of its interface in
+/// bits 32..38.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Place(pub u64);
+
+impl Place {
+    /// The first line of the packet is full.
+    pub const DISPLACED: u64 = 1 << 63;
+
+    /// Packs the parts.
+    #[inline(always)]
+    #[must_use]
+    pub const fn new(position: u32, interface: u32) -> Self {
+        Self(position as u64 | (interface as u64) << 32)
+    }
+
+    /// The hash, which names a group and a half in it.
+    #[inline(always)]
+    #[must_use]
+    pub const fn position(self) -> u32 {
+        self.0 as u32
+    }
+
+    /// Slot number of the interface.
+    #[inline(always)]
+    #[must_use]
+    pub const fn interface(self) -> u32 {
+        (self.0 >> 32) as u32 & 0x3f
+    }
+}
+
+/// The first block of a CPU's run.
+#[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Head {
+    /// Counters by the slot number of the interface; the last are those of [`UNKNOWN_INTERFACE`].
+    pub interfaces: [InterfaceCounters; INTERFACES_MAX + 1],
+    /// What the CPU knows besides.
+    pub state: CpuState,
+    /// Packets that were set aside, each as the slot that it would fill alone. A narrow one uses the first half of its
+    /// line.
+    pub ring: [[u64; 2 * HALF_WORDS]; BURST],
+    /// Unused, zero.
+    pub reserved: [u64; HEAD_RESERVED],
+}
+
+const HEAD_RESERVED: usize = (BLOCK_BYTES
+    - (INTERFACES_MAX + 1) * size_of::<InterfaceCounters>()
+    - size_of::<CpuState>()
+    - BURST * size_of::<Line>())
+    / size_of::<u64>();
 
 /// Packets that found neither slot nor spill room, by interface, IP version and protocol.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -89,24 +150,24 @@ pub const fn residual_index(interface: u32, ipv6: bool, protocol: u8) -> u32 {
     (interface * 2 + ipv6 as u32) * 256 + protocol as u32
 }
 
-/// The slots in which a tuple of one hash value can lie, or a piece of the spill log.
+/// Eight cache lines in which the slots of one hash value lie.
 #[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
-pub struct Group(pub [Slot; WAYS]);
+pub struct Group(pub [Half; GROUP_HALVES]);
 
 const _: () = {
-    assert!(size_of::<Block>() == BLOCK_BYTES);
-    assert!(size_of::<InterfaceCounters>() == BLOCK_BYTES);
-    assert!(size_of::<CpuState>() == BLOCK_BYTES);
-    assert!(size_of::<Group>() == BLOCK_BYTES);
-    assert!(RESIDUALS_PER_BLOCK * size_of::<Counts>() == BLOCK_BYTES);
+    assert!(size_of::<Head>() == BLOCK_BYTES);
+    assert!(size_of::<InterfaceCounters>() == 512);
+    assert!(size_of::<CpuState>().is_multiple_of(size_of::<Line>()));
+    assert!(size_of::<Group>() == GROUP_HALVES * size_of::<Half>());
+    assert!(RESIDUALS.is_multiple_of(RESIDUALS_PER_BLOCK));
     assert!(Outcome::COUNT <= OUTCOMES_MAX);
 };
 
-/// Block index, within a CPU's run, of its [`CpuState`].
-pub const CPU_STATE_BLOCK: u32 = UNKNOWN_INTERFACE + 1;
+/// Block index, within a CPU's run, of its [`Head`].
+pub const HEAD_BLOCK: u32 = 0;
 /// Block index, within a CPU's run, of the first block of [`Counts`] counters.
-pub const RESIDUAL_BLOCK: u32 = CPU_STATE_BLOCK + 1;
+pub const RESIDUAL_BLOCK: u32 = HEAD_BLOCK + 1;
 /// Block index, within a CPU's run, of the spill log.
 pub const SPILL_BLOCK: u32 = RESIDUAL_BLOCK + (RESIDUALS / RESIDUALS_PER_BLOCK) as u32;
 
@@ -115,35 +176,41 @@ pub const SPILL_BLOCK: u32 = RESIDUAL_BLOCK + (RESIDUALS / RESIDUALS_PER_BLOCK) 
 pub struct Shape {
     /// Runs: the possible CPUs.
     pub cpus: u32,
-    /// Blocks of spill log in a run.
-    pub spill_blocks: u32,
+    /// Halves of spill log in a run.
+    pub spill_halves: u32,
     /// Groups in a run: a power of two.
     pub groups: u32,
 }
 
 impl Shape {
-    /// The shape in which `flows_per_cpu` flows fill half of the slots of each of `cpus` CPUs.
+    /// The shape in which `flows_per_cpu` flows in narrow slots fill half of the table of each of `cpus` CPUs.
     ///
     /// Returns `None` when the blocks of all CPUs cannot be numbered with 32 bits.
     #[must_use]
     pub const fn for_flows(cpus: u32, flows_per_cpu: u32) -> Option<Self> {
-        let slots = flows_per_cpu as u64 * 2;
-        let groups = slots.div_ceil(WAYS as u64).next_power_of_two();
+        let halves = flows_per_cpu as u64 * 2;
+        let groups = halves.div_ceil(GROUP_HALVES as u64).next_power_of_two();
         if groups > 1 << 26 {
             return None;
         }
-        let spill_blocks = if groups < 8 { 1 } else { groups / 8 };
-        let run = SPILL_BLOCK as u64 + spill_blocks + groups;
-        if run * cpus as u64 > u32::MAX as u64 {
+        let spill_halves = if groups < 4 { 8 } else { groups * 2 };
+        let shape = Self { cpus, spill_halves: spill_halves as u32, groups: groups as u32 };
+        if shape.run_blocks() as u64 * cpus as u64 > u32::MAX as u64 {
             return None;
         }
-        Some(Self { cpus, spill_blocks: spill_blocks as u32, groups: groups as u32 })
+        Some(shape)
+    }
+
+    /// Block index, within a CPU's run, of its groups.
+    #[must_use]
+    pub const fn groups_block(&self) -> u32 {
+        SPILL_BLOCK + self.spill_halves.div_ceil(BLOCK_HALVES as u32)
     }
 
     /// Blocks in the run of one CPU.
     #[must_use]
     pub const fn run_blocks(&self) -> u32 {
-        SPILL_BLOCK + self.spill_blocks + self.groups
+        self.groups_block() + self.groups.div_ceil(BLOCK_GROUPS as u32)
     }
 
     /// Blocks in the generation: the entries of its map.
@@ -158,10 +225,10 @@ impl Shape {
         self.blocks() as u64 * BLOCK_BYTES as u64
     }
 
-    /// Slots of one CPU.
+    /// Narrow slots of one CPU. A wide slot takes the place of two.
     #[must_use]
     pub const fn slots_per_cpu(&self) -> u64 {
-        self.groups as u64 * WAYS as u64
+        self.groups as u64 * GROUP_HALVES as u64
     }
 }
 
@@ -173,8 +240,8 @@ mod tests {
     fn half_of_the_slots_hold_the_flows() {
         let shape = Shape::for_flows(2, 65_536).expect("fits");
         assert_eq!(shape.slots_per_cpu(), 131_072);
-        assert_eq!(Shape::for_flows(1, 1).expect("fits").slots_per_cpu(), 8);
-        assert_eq!(Shape::for_flows(1, 5).expect("fits").slots_per_cpu(), 16);
+        assert_eq!(Shape::for_flows(1, 1).expect("fits").slots_per_cpu(), 16);
+        assert_eq!(Shape::for_flows(1, 9).expect("fits").slots_per_cpu(), 32);
     }
 
     #[test]

@@ -18,6 +18,7 @@ pub mod outcome;
 pub mod plan;
 pub mod protocol;
 pub mod settings;
+pub mod slot;
 pub mod tables;
 pub mod tunnel;
 pub mod tuple;

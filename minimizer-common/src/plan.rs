@@ -91,8 +91,8 @@ pub struct Plan {
     pub tags_mask: u32,
     /// Bits kept of [`crate::tuple::Tuple::kind`] (in bits 0..16) and of the control bits (in bits 16..28).
     pub kind_mask: u32,
-    /// Unused, zero.
-    pub reserved: u32,
+    /// A [`crate::slot::Ipv6Form`].
+    pub ipv6_form: u32,
     /// The tables of the policy.
     pub tables: Tables,
 }
@@ -110,7 +110,7 @@ impl Plan {
         icmp_masks: [u32::MAX; 2],
         tags_mask: u32::MAX,
         kind_mask: u32::MAX,
-        reserved: 0,
+        ipv6_form: 0,
         tables: Tables {
             multiplier: 0,
             filter: 0,

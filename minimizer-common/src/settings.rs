@@ -56,8 +56,10 @@ pub struct Settings {
     pub tick_ns: u64,
     /// Blocks in the run of one CPU; see [`crate::generation::Shape::run_blocks`].
     pub run_blocks: u32,
-    /// Blocks of spill log in a run.
-    pub spill_blocks: u32,
+    /// Halves of spill log in a run; see [`crate::generation::Shape::spill_halves`].
+    pub spill_halves: u32,
+    /// Block index of the groups within a run; see [`crate::generation::Shape::groups_block`].
+    pub groups_block: u32,
     /// Groups in a run, minus one.
     pub group_mask: u32,
     /// [`CLOCK_TICK`] or [`CLOCK_CONTROL`].
@@ -66,6 +68,8 @@ pub struct Settings {
     pub frame_length: u32,
     /// Tunnels whose inner packet the program counts: a [`crate::tunnel::Tunnels`].
     pub tunnels: u32,
+    /// Unused, zero.
+    pub reserved: u32,
 }
 
 /// `XDP_PASS`: hands the packet to the network stack, unaltered.
@@ -138,5 +142,5 @@ impl InterfaceEntry {
     }
 }
 
-const _: () = assert!(size_of::<Settings>() == HASH_KEYS * 8 + size_of::<Plan>() + 2 * 8 + 6 * 4);
+const _: () = assert!(size_of::<Settings>() == HASH_KEYS * 8 + size_of::<Plan>() + 2 * 8 + 8 * 4);
 const _: () = assert!(size_of::<Control>() == 16 + 8 * INTERFACE_POSITIONS);

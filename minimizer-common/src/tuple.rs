@@ -1,11 +1,6 @@
-//! The key of a flow and the 64-byte slot in which the kernel counts it.
-//!
-//! A slot is one cache line of eight 64-bit words. A look-up compares and updates whole words. Addresses keep
-//! network byte order; every other number is in host order.
+//! The key of a flow. Addresses keep network byte order; every other number is in host order.
 
-use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
-
-/// What distinguishes one flow from another: five words, 16 bits of a sixth word and 20 bits of a seventh.
+/// What distinguishes one flow from another.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Tuple {
     /// IPv6: source in words 0 and 1, destination in words 2 and 3. IPv4: both in word 0, and the other words
@@ -167,90 +162,6 @@ impl Tuple {
         (join(self.addresses[0], self.addresses[1]), join(self.addresses[2], self.addresses[3]))
     }
 }
-
-/// One flow in the table: the tuple and its counts. A free slot is all zero.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
-#[repr(C)]
-pub struct Slot {
-    /// See [`Tuple::addresses`].
-    pub addresses: [u64; 4],
-    /// See [`Tuple::transport`].
-    pub transport: u64,
-    /// [`Tuple::kind`] in bits 0..16, OR of the TCP control bits in 16..32, packets in 32..64.
-    pub counters: u64,
-    /// Sum of the declared IP lengths in bits 0..44, [`Tuple::selector`] in bits 44..64.
-    ///
-    /// 44 bits hold what 2 Tbit/s carry in 70 seconds.
-    pub volume: u64,
-    /// First time unit with a packet of the flow in bits 0..32, last one in bits 32..64.
-    pub times: u64,
-}
-
-impl Slot {
-    /// What each packet adds to [`Slot::counters`].
-    pub const ONE_PACKET: u64 = 1 << 32;
-    /// Position of the TCP control bits in [`Slot::counters`].
-    pub const CONTROL_BITS_SHIFT: u32 = 16;
-    /// Position of the selector in [`Slot::volume`].
-    pub const SELECTOR_SHIFT: u32 = 44;
-
-    /// Number of packets. A slot with 0 packets is free.
-    #[inline(always)]
-    #[must_use]
-    pub const fn packets(&self) -> u32 {
-        (self.counters >> 32) as u32
-    }
-
-    /// OR of the TCP control bits (IE 6, 12 bits).
-    #[must_use]
-    pub const fn control_bits(&self) -> u16 {
-        (self.counters >> Self::CONTROL_BITS_SHIFT & 0xffff) as u16
-    }
-
-    /// See [`Tuple::kind`].
-    #[must_use]
-    pub const fn kind(&self) -> u16 {
-        (self.counters & 0xffff) as u16
-    }
-
-    /// Sum of the IP lengths.
-    #[must_use]
-    pub const fn octets(&self) -> u64 {
-        self.volume & ((1 << Self::SELECTOR_SHIFT) - 1)
-    }
-
-    /// Number of the selector, 0 if the policy has none.
-    #[inline(always)]
-    #[must_use]
-    pub const fn selector(&self) -> u32 {
-        (self.volume >> Self::SELECTOR_SHIFT) as u32
-    }
-
-    /// First time unit with a packet of the flow.
-    #[must_use]
-    pub const fn first(&self) -> u32 {
-        (self.times & 0xffff_ffff) as u32
-    }
-
-    /// Last time unit with a packet of the flow.
-    #[must_use]
-    pub const fn last(&self) -> u32 {
-        (self.times >> 32) as u32
-    }
-
-    /// The key part.
-    #[must_use]
-    pub const fn tuple(&self) -> Tuple {
-        Tuple {
-            addresses: self.addresses,
-            transport: self.transport,
-            kind: self.kind(),
-            selector: self.selector(),
-        }
-    }
-}
-
-const _: () = assert!(size_of::<Slot>() == 64 && align_of::<Slot>() == 8);
 
 #[cfg(test)]
 mod tests {

@@ -149,6 +149,13 @@ impl<H: Header> Passed<H> {
     }
 }
 
+/// The header at the start of a frame; `None` when the frame ends first.
+#[inline(always)]
+pub(crate) fn header_at<H: Header>(frame: &impl Frame) -> Option<Passed<H>> {
+    let start = frame.start();
+    if start.wrapping_add(size_of::<H>()) > frame.end() { None } else { Some(Passed(start.cast())) }
+}
+
 /// Why a room stopped. The program does not count the packet in a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stop {

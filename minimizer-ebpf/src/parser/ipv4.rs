@@ -12,7 +12,8 @@ pub(crate) const PROTOCOL: u8 = 4;
 /// Version field, and first nibble below an MPLS stack.
 pub(crate) const VERSION: u8 = 4;
 
-const HEADER_OCTETS: u32 = size_of::<Ipv4Header>() as u32;
+/// Octets of the header without options.
+pub(crate) const HEADER_OCTETS: u32 = size_of::<Ipv4Header>() as u32;
 /// The 13 bits of the fragment offset.
 const FRAGMENT_OFFSET: u16 = 0x1fff;
 const MORE_FRAGMENTS: u16 = 0x2000;

@@ -14,7 +14,8 @@ pub(crate) const VERSION: u8 = 6;
 /// The most extension headers in one packet.
 pub(crate) const EXTENSION_HEADERS_MAX: usize = 8;
 
-const HEADER_OCTETS: u32 = size_of::<Ipv6Header>() as u32;
+/// Octets of the fixed header.
+pub(crate) const HEADER_OCTETS: u32 = size_of::<Ipv6Header>() as u32;
 /// Octets of the shortest extension header.
 const EXTENSION_OCTETS_MIN: u32 = size_of::<ExtensionHeader>() as u32;
 

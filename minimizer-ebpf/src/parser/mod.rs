@@ -1,8 +1,9 @@
 //! From a frame to a packet.
 //!
 //! Each protocol is a room: one file with its header layout and one `read` over a [`cursor::Cursor`]. Rooms
-//! do not import each other. [`walk`] is the only corridor.
+//! do not import each other. [`walk`] is the only corridor; [`common`] is a short way through the usual rooms.
 
+pub mod common;
 pub mod cursor;
 pub mod walk;
 

@@ -60,15 +60,15 @@ const fn last(octets: u64, rest: u64) -> u64 {
     octets << 56 | rest
 }
 
-/// SipHash-2-4 of the four octets of an IPv4 address.
-#[inline(always)]
+/// SipHash-2-4 of the four octets of an IPv4 address. A function of its own: its state would cost the caller stack.
+#[inline(never)]
 #[must_use]
 pub const fn ipv4(k0: u64, k1: u64, address: u32) -> u64 {
     State::new(k0, k1).word(last(4, address.to_le() as u64)).finish()
 }
 
-/// SipHash-2-4 of the sixteen octets of an IPv6 address.
-#[inline(always)]
+/// SipHash-2-4 of the sixteen octets of an IPv6 address; see [`ipv4`].
+#[inline(never)]
 #[must_use]
 pub const fn ipv6(k0: u64, k1: u64, first: u64, second: u64) -> u64 {
     State::new(k0, k1).word(first.to_le()).word(second.to_le()).word(last(16, 0)).finish()

@@ -1,26 +1,27 @@
 //! From a frame to its one outcome: counters, policy, flow table, spill log, residual counters.
 
-use core::hint::black_box;
-
 use aya_ebpf::bindings::xdp_md;
 use aya_ebpf::helpers::generated::bpf_xdp_get_buff_len;
 use aya_ebpf::programs::XdpContext;
-use minimizer_common::generation::{InterfaceCounters, UNKNOWN_INTERFACE};
+use minimizer_common::generation::{BURST, Head, InterfaceCounters, Place, UNKNOWN_INTERFACE};
 use minimizer_common::outcome::Outcome;
 use minimizer_common::plan::Steps;
 use minimizer_common::settings::{InterfaceEntry, LENGTH_BUFFER, interface_position};
+use minimizer_common::slot::{Count, Ipv6Form, Narrow, Wide};
 use minimizer_common::tunnel::Tunnels;
-use minimizer_common::tuple::{Tags, Tuple};
+use minimizer_common::tuple::Tags;
+use minimizer_ebpf::parser::common;
 use minimizer_ebpf::parser::cursor::{Cursor, Frame, Stop};
 use minimizer_ebpf::parser::walk::{Inner, Packet, Version, enter, walk_ipv4, walk_ipv6, walk_link};
 use minimizer_ebpf::policy::judge::{Judgement, judge};
 use minimizer_ebpf::policy::minimize::{Classes, minimize};
-use minimizer_ebpf::table::group::{self, Count, Parts};
-use minimizer_ebpf::table::hash;
+use minimizer_ebpf::table::burst::{self, Table as _};
+use minimizer_ebpf::table::group;
+use minimizer_ebpf::table::hash::{self, Parts};
 
 use crate::program::clock::{self, Time};
 use crate::program::constants::{SETTINGS, setting};
-use crate::program::memory::{CONTROL, Displaced, Generation, PolicyTables, Run};
+use crate::program::memory::{CONTROL, Generation, PolicyTables, Run, counters};
 
 /// The frame for which the kernel runs the program.
 #[derive(Clone, Copy)]
@@ -75,41 +76,96 @@ unsafe impl Frame for XdpFrame {
 #[inline(always)]
 pub fn account<const TUNNELS: bool>(context: &XdpContext) -> Option<u8> {
     let run = Run::of_this_cpu()?;
+    let head = run.head()?;
     let control = CONTROL.get(0)?;
     // SAFETY: reads a field of the context.
     let if_index = unsafe { (*context.ctx).ingress_ifindex };
     let position = interface_position(if_index, control.interface_multiplier);
     let Some(interface) = InterfaceEntry(control.interfaces[position]).slot_of(if_index) else {
-        let is_counted = count_unknown(context.ctx, run.generation, run.first_block);
-        return is_counted.then_some(Outcome::UnknownInterface as u8);
+        count_unknown(context.ctx, counters(head, UNKNOWN_INTERFACE));
+        return Some(Outcome::UnknownInterface as u8);
     };
-    let counters = run.interface(interface)?;
+    let Head { interfaces, state, .. } = head;
+    let counters = &mut interfaces[interface as usize];
 
     // The clock is read before the walk, while few values occupy registers.
     let steps = Steps(setting!(plan.steps));
-    let time = clock::now(counters, &run, control, steps)?;
+    let time = clock::now(counters, state, control, steps);
     counters.seen_packets += 1;
 
-    let place = Place { run, interface, time };
-    let ended = if TUNNELS {
-        count_inner_or_outer(context.ctx, &place)
+    let here = Here { interface, time };
+    let frame = XdpFrame::of(context.ctx);
+    let ended = if let Some((octets, packet)) = common::ipv4(frame).filter(is_alone::<TUNNELS>) {
+        counters.seen_octets += u64::from(octets);
+        here.count::<false, false>(head, &packet)? as u64
+    } else if let Some((octets, packet)) = common::ipv6(frame).filter(is_alone::<TUNNELS>) {
+        counters.seen_octets += u64::from(octets);
+        here.count::<true, false>(head, &packet)? as u64
+    } else if TUNNELS {
+        count_inner_or_outer(context.ctx, head, &here).0
     } else {
-        count(context.ctx, counters, &place)
+        count(context.ctx, head, &here).0
     };
     // An index would need a bounds check that panics, which BPF does not have.
-    *counters.outcomes.get_mut(ended.0 as usize)? += 1;
-    Some(ended.0 as u8)
+    *head.interfaces[interface as usize].outcomes.get_mut(ended as usize)? += 1;
+    if head.state.set_aside >= BURST as u64 {
+        account_burst(run.generation, run.first_block);
+        if head.state.has_displaced != 0 {
+            account_displaced(run.generation, run.first_block);
+        }
+    }
+    Some(ended as u8)
 }
 
-/// Counts a frame of an interface that nobody watches. It reads no octet of the frame. Returns `false`, which never
-/// happens, if a map is empty. A truth value fits in a register; an optional number would be returned in memory.
+/// Whether a packet of a common shape is the one to count: no listed tunnel can be behind its headers.
+#[inline(always)]
+fn is_alone<const TUNNELS: bool>((_, packet): &(u32, Packet)) -> bool {
+    !TUNNELS || !common::may_be_tunnel(packet)
+}
+
+/// Counts a frame of an interface that nobody watches. It reads no octet of the frame.
 #[inline(never)]
-fn count_unknown(context: *mut xdp_md, generation: &'static Generation, first_block: u32) -> bool {
-    let Some(counters) = (Run { generation, first_block }).interface(UNKNOWN_INTERFACE) else { return false };
+fn count_unknown(context: *mut xdp_md, counters: &mut InterfaceCounters) {
     counters.seen_packets += 1;
     counters.seen_octets += u64::from(XdpFrame::of(context).octets());
     counters.outcomes[Outcome::UnknownInterface as usize] += 1;
-    true
+}
+
+/// Puts the packets that the CPU has set aside into slots. The first loop only reads their lines: no packet waits for the
+/// line of another, so the processor fetches all of them at once. Packets whose first line is full are marked.
+#[inline(never)]
+fn account_burst(generation: &'static Generation, first_block: u32) {
+    let mut run = Run { generation, first_block };
+    let Some(head) = run.head() else { return };
+    for place in &head.state.places {
+        let position = place.position();
+        let Some(group) = run.group(position) else { return };
+        let half = &group.0[group::narrow_half(position, 0)];
+        // SAFETY: reads a borrowed word. The read is volatile, because nothing uses its value.
+        unsafe { core::ptr::read_volatile(&raw const half.0[2]) };
+    }
+    for (place, image) in head.state.places.iter_mut().zip(&head.ring) {
+        if burst::in_first_line(&mut run, *place, image) != Some(true) {
+            place.0 |= Place::DISPLACED;
+            head.state.has_displaced = 1;
+        }
+    }
+    head.state.set_aside = 0;
+}
+
+/// Counts the packets whose first lines are full. It is a function of its own, because few packets need it and its
+/// registers would cost the others.
+#[inline(never)]
+fn account_displaced(generation: &'static Generation, first_block: u32) {
+    let mut run = Run { generation, first_block };
+    let Some(head) = run.head() else { return };
+    head.state.has_displaced = 0;
+    for (place, image) in head.state.places.iter_mut().zip(&head.ring) {
+        if place.0 & Place::DISPLACED != 0 {
+            place.0 &= !Place::DISPLACED;
+            burst::displaced(&mut run, *place, image);
+        }
+    }
 }
 
 /// How the walk of a frame ended: the number of an outcome, or a packet inside a tunnel. It is one word,
@@ -162,29 +218,22 @@ impl Ended {
     }
 }
 
-/// Walks a frame and counts its packet. The code of the two IP versions stays apart to the end: joined code
-/// would make each version carry values that only the other one needs.
-#[inline(always)]
-fn count(context: *mut xdp_md, counters: &mut InterfaceCounters, place: &Place) -> Ended {
+/// Walks a frame of any shape and counts its packet.
+#[inline(never)]
+fn count(context: *mut xdp_md, head: &mut Head, here: &Here) -> Ended {
     let mut cursor = Cursor::over(XdpFrame::of(context));
-    let stop = match walk_link(&mut cursor) {
-        Ok((tags, Version::V4)) => match walk_ipv4(&mut cursor, tags, Tunnels::NONE) {
-            Ok((packet, _)) => {
-                counters.seen_octets += u64::from(cursor.known_octets());
-                return Ended::with(place.count::<false, false>(counters, &packet));
-            }
-            Err(stop) => stop,
-        },
-        Ok((tags, Version::V6)) => match walk_ipv6(&mut cursor, tags, Tunnels::NONE) {
-            Ok((packet, _)) => {
-                counters.seen_octets += u64::from(cursor.known_octets());
-                return Ended::with(place.count::<true, false>(counters, &packet));
-            }
-            Err(stop) => stop,
-        },
-        Err(stop) => stop,
+    let walked = match walk_link(&mut cursor) {
+        Ok((tags, Version::V4)) => walk_ipv4(&mut cursor, tags, Tunnels::NONE),
+        Ok((tags, Version::V6)) => walk_ipv6(&mut cursor, tags, Tunnels::NONE),
+        Err(stop) => Err(stop),
     };
-    count_stop(&mut cursor, counters, stop)
+    match walked {
+        Ok((packet, _)) => {
+            counters(head, here.interface).seen_octets += u64::from(cursor.known_octets());
+            here.count_settled(head, &packet.settled())
+        }
+        Err(stop) => count_stop(&mut cursor, counters(head, here.interface), stop),
+    }
 }
 
 /// Counts a frame at which the walk stopped. Its headers do not tell its length, so that this asks the
@@ -199,16 +248,15 @@ fn count_stop(cursor: &mut Cursor<XdpFrame>, counters: &mut InterfaceCounters, s
 /// Counts the packet inside a tunnel, or else the outer packet. It makes two calls, one after the other:
 /// nested calls would add their stacks up.
 #[inline(always)]
-fn count_inner_or_outer(context: *mut xdp_md, place: &Place) -> Ended {
-    let outer = count_outer(context, place);
-    if outer.is_inner() { count_inner(context, place, outer) } else { outer }
+fn count_inner_or_outer(context: *mut xdp_md, head: &mut Head, here: &Here) -> Ended {
+    let outer = count_outer(context, head, here);
+    if outer.is_inner() { count_inner(context, head, here, outer) } else { outer }
 }
 
 /// Counts a packet, unless a listed tunnel carries a packet inside it. The two IP versions share the code
 /// from here on, since tunnels are the same in both.
 #[inline(never)]
-fn count_outer(context: *mut xdp_md, place: &Place) -> Ended {
-    let Some(counters) = place.run.interface(place.interface) else { return Ended::with(None) };
+fn count_outer(context: *mut xdp_md, head: &mut Head, here: &Here) -> Ended {
     let listed = Tunnels(setting!(tunnels));
     let mut cursor = Cursor::over(XdpFrame::of(context));
     let walked = match walk_link(&mut cursor) {
@@ -218,54 +266,58 @@ fn count_outer(context: *mut xdp_md, place: &Place) -> Ended {
     };
     let (tags, (packet, inside)) = match walked {
         Ok(walked) => walked,
-        Err(stop) => return count_stop(&mut cursor, counters, stop),
+        Err(stop) => return count_stop(&mut cursor, counters(head, here.interface), stop),
     };
-    counters.seen_octets += u64::from(cursor.known_octets());
+    counters(head, here.interface).seen_octets += u64::from(cursor.known_octets());
     let packet = packet.settled();
     match enter(&mut cursor, inside) {
-        Ok(None) if packet.tags.is_ipv6() => Ended::with(place.count::<true, true>(counters, &packet)),
-        Ok(None) => Ended::with(place.count::<false, true>(counters, &packet)),
+        Ok(None) => here.count_settled(head, &packet),
         Ok(Some(inner)) => Ended::at(&inner, tags),
         Err(outcome) => Ended::with(Some(outcome)),
     }
 }
 
 #[inline(never)]
-fn count_inner(context: *mut xdp_md, place: &Place, outer: Ended) -> Ended {
-    let Some(counters) = place.run.interface(place.interface) else { return Ended::with(None) };
+fn count_inner(context: *mut xdp_md, head: &mut Head, here: &Here, outer: Ended) -> Ended {
     let (Inner { version, offset, octets }, tags) = outer.inner();
     let mut cursor = Cursor::within(XdpFrame::of(context), offset, octets);
-    let stop = match version {
-        Version::V4 => match walk_ipv4(&mut cursor, tags, Tunnels::NONE) {
-            Ok((packet, _)) => return Ended::with(place.count::<false, true>(counters, &packet.settled())),
-            Err(stop) => stop,
-        },
-        Version::V6 => match walk_ipv6(&mut cursor, tags, Tunnels::NONE) {
-            Ok((packet, _)) => return Ended::with(place.count::<true, true>(counters, &packet.settled())),
-            Err(stop) => stop,
-        },
+    let walked = match version {
+        Version::V4 => walk_ipv4(&mut cursor, tags, Tunnels::NONE),
+        Version::V6 => walk_ipv6(&mut cursor, tags, Tunnels::NONE),
     };
-    Ended::with(Some(cursor.outcome(stop)))
+    match walked {
+        Ok((packet, _)) => here.count_settled(head, &packet.settled()),
+        Err(stop) => Ended::with(Some(cursor.outcome(stop))),
+    }
 }
 
 /// Where and when a packet arrived.
 #[derive(Clone, Copy)]
-struct Place {
-    run: Run,
+struct Here {
     interface: u32,
     time: Time,
 }
 
-impl Place {
-    /// Puts the packet into a record, or into a residual counter if there is no room. `SETTLED` says that the
-    /// verifier no longer knows anything about the packet.
+impl Here {
+    /// Sets a packet aside of which the verifier no longer knows anything.
+    #[inline(always)]
+    fn count_settled(&self, head: &mut Head, packet: &Packet) -> Ended {
+        Ended::with(if packet.tags.is_ipv6() {
+            self.count::<true, true>(head, packet)
+        } else {
+            self.count::<false, true>(head, packet)
+        })
+    }
+
+    /// Sets a packet aside, as the policy leaves it. `SETTLED` says that the verifier no longer knows anything about the
+    /// packet.
     #[inline(always)]
     fn count<const IPV6: bool, const SETTLED: bool>(
         &self,
-        counters: &mut InterfaceCounters,
+        head: &mut Head,
         packet: &Packet,
     ) -> Option<Outcome> {
-        let Self { run, interface, time } = *self;
+        let Self { interface, time } = *self;
         let plan = &SETTINGS.plan;
         let steps = Steps(setting!(plan.steps));
         let judges = steps.intersects(Steps::SCOPE.union(Steps::SELECT));
@@ -280,10 +332,11 @@ impl Place {
             Judgement { source_class: 0, destination_class: 0, selector: 0 }
         };
         let octets = u64::from(packet.length_octets);
-        counters.octets_counted += octets;
+        counters(head, interface).octets_counted += octets;
         let classes = Classes { source: source_class, destination: destination_class };
+        let state = &mut head.state;
         let (mut tuple, control_bits) =
-            minimize::<IPV6>(plan, packet, interface, classes, || run.pseudonym_key())?;
+            minimize::<IPV6>(plan, packet, interface, classes, || Some(state.pseudonym_key))?;
         if steps.intersects(Steps::SELECTOR) {
             tuple.selector = selector;
         }
@@ -293,42 +346,30 @@ impl Place {
             first: if steps.intersects(Steps::NO_START) { 0 } else { time.units },
             last: if steps.intersects(Steps::NO_END) { 0 } else { time.units },
         };
-        let parts = Parts {
-            addresses: !steps.intersects(if IPV6 { Steps::NO_IPV6 } else { Steps::NO_IPV4 }),
-            transport: !steps.intersects(Steps::NO_TRANSPORT),
-            selector: steps.intersects(Steps::SELECTOR),
-        };
+        let has_addresses = !steps.intersects(if IPV6 { Steps::NO_IPV6 } else { Steps::NO_IPV4 });
+        let has_transport = !steps.intersects(Steps::NO_TRANSPORT);
+        let shares_transport =
+            !steps.intersects(Steps::NO_TRAFFIC_CLASS) || steps.intersects(Steps::SELECTOR);
+        let narrow = Parts { addresses: has_addresses, transport: has_transport || shares_transport };
+        let wide = Parts { addresses: has_addresses, transport: has_transport };
         let keys = &SETTINGS.hash_keys;
-        let position = if IPV6 { hash::ipv6(keys, &tuple, parts) } else { hash::ipv4(keys, &tuple, parts) };
-        // SAFETY: the block is a group, and only this CPU writes it.
-        if let Some(slot) = unsafe { group::find::<IPV6>(run.group(position)?, position, &tuple, parts) } {
-            group::count::<IPV6>(slot, &tuple, count);
-            return Some(Outcome::Counted);
-        }
-        // The compiler would turn stores of several known zeroes into a call of memset, which the verifier
-        // refuses.
-        let zero = black_box(0);
-        let [first, second, third, fourth] = tuple.addresses;
-        let addresses = if IPV6 { [first, second, third, fourth] } else { [first, zero, zero, zero] };
-        let packet = Displaced { tuple: Tuple { addresses, ..tuple }, count, position, interface };
-        let recorded = displaced(run.generation, run.first_block, &packet)?;
-        Some(if recorded { Outcome::Counted } else { Outcome::Overflow })
+        let form = Ipv6Form(setting!(plan.ipv6_form));
+        let index = state.set_aside as usize % BURST;
+        let image = &mut head.ring[index];
+        let position = if IPV6 && form == Ipv6Form::NARROW && Narrow::holds_ipv6(&count) {
+            let slot = Narrow::ipv6(&tuple, &count);
+            [image[0], image[1], image[2], image[3]] = slot;
+            hash::narrow(keys, &slot, narrow)
+        } else if (!IPV6 || form == Ipv6Form::LIKE_IPV4) && Narrow::holds_ipv4(&tuple, &count) {
+            let slot = Narrow::ipv4(&tuple, &count);
+            [image[0], image[1], image[2], image[3]] = slot;
+            hash::narrow(keys, &slot, narrow)
+        } else {
+            *image = Wide::of(&tuple, &count);
+            hash::wide(keys, &tuple, wide)
+        };
+        state.places[index] = Place::new(position, interface);
+        state.set_aside += 1;
+        Some(Outcome::Counted)
     }
-}
-
-/// Counts a packet in its second group or in the spill log and returns `true`; otherwise counts it in a
-/// residual counter and returns `false`. It is a function of its own, because few packets need it and its
-/// registers would cost the others.
-#[inline(never)]
-fn displaced(generation: &'static Generation, first_block: u32, packet: &Displaced) -> Option<bool> {
-    let run = Run { generation, first_block };
-    let position = hash::second(packet.position);
-    // The unused address words of an IPv4 tuple are zero, in the packet and in the table.
-    let group = run.group(position)?;
-    // SAFETY: the block is a group, and only this CPU writes it.
-    if let Some(slot) = unsafe { group::find::<true>(group, position, &packet.tuple, Parts::ALL) } {
-        group::count::<true>(slot, &packet.tuple, packet.count);
-        return Some(true);
-    }
-    run.spill(packet)
 }

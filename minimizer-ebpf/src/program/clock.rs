@@ -6,7 +6,6 @@ use minimizer_common::plan::Steps;
 use minimizer_common::settings::{CLOCK_CONTROL, Control, clock};
 
 use crate::program::constants::setting;
-use crate::program::memory::Run;
 
 const NS_PER_SECOND: u64 = 1_000_000_000;
 
@@ -27,20 +26,20 @@ pub struct Time {
 /// The offset of the wall clock and the base of the units belong to the generation: the program loads them only when
 /// it reads the precise clock. A time outside of what a slot can store becomes the nearest one that it can.
 #[inline(always)]
-pub fn now(counters: &mut InterfaceCounters, run: &Run, control: &Control, steps: Steps) -> Option<Time> {
+pub fn now(counters: &mut InterfaceCounters, state: &CpuState, control: &Control, steps: Steps) -> Time {
     let has_seconds = steps.intersects(Steps::SELECT);
     if steps.intersects(Steps::NO_TIME) && !has_seconds {
-        return Some(Time { units: 0, seconds: 0 });
+        return Time { units: 0, seconds: 0 };
     }
     if setting!(clock) == CLOCK_CONTROL {
-        return Some(read(control.clock));
+        return read(control.clock);
     }
     // SAFETY: the helper has no arguments.
     let tick = unsafe { bpf_jiffies64() };
     if tick >= counters.clock_until_tick {
-        remember(counters, run.state()?, tick, has_seconds);
+        remember(counters, state, tick, has_seconds);
     }
-    Some(read(counters.clock))
+    read(counters.clock)
 }
 
 /// Reads the precise clock, and remembers its time and until which tick it holds. A function of its own, because it runs

@@ -4,21 +4,23 @@ use aya_ebpf::btf_maps::{Array, ArrayOfMaps};
 use aya_ebpf::helpers::generated::bpf_get_smp_processor_id;
 use aya_ebpf::macros::btf_map;
 use minimizer_common::generation::{
-    BLOCK_BYTES, Block, CPU_STATE_BLOCK, Counts, CpuState, Group, InterfaceCounters, RESIDUAL_BLOCK,
-    RESIDUALS_PER_BLOCK, SPILL_BLOCK, WAYS, residual_index,
+    BLOCK_BYTES, BLOCK_GROUPS, BLOCK_HALVES, Counts, Group, HEAD_BLOCK, Head, InterfaceCounters, Place,
+    RESIDUAL_BLOCK, RESIDUALS_PER_BLOCK, SPILL_BLOCK, UNKNOWN_INTERFACE, residual_index,
 };
+use minimizer_common::outcome::Outcome;
 use minimizer_common::settings::{BLOCKS_PLACEHOLDER, Control};
+use minimizer_common::slot::{Half, Narrow, Wide};
 use minimizer_common::tables::{ENTRY_WORDS, Entry, NODE_WORDS, Node, Roots};
-use minimizer_common::tuple::Tuple;
 use minimizer_ebpf::policy::nodes::Nodes;
-use minimizer_ebpf::table::group::{self, Count};
+use minimizer_ebpf::table::burst::{Table, spill_place};
+use minimizer_ebpf::table::group::{self, Image};
 use minimizer_ebpf::untraced;
 
 use crate::program::constants::{ROOTS, setting};
 
 const MMAPABLE: usize = 1 << 10;
 
-/// The values are words and not [`Block`]s. If type information says that the values of an inner map are
+/// The values are words and not a struct. If type information says that the values of an inner map are
 /// structs, kernels from 5.15 to 6.1 put no other map in its place, unless that one has type information too.
 pub type Generation = Array<[u64; BLOCK_BYTES / size_of::<u64>()], BLOCKS_PLACEHOLDER, MMAPABLE>;
 
@@ -79,68 +81,85 @@ impl Run {
     }
 
     #[inline(always)]
-    fn block(&self, index: u32) -> Option<*mut Block> {
+    fn block<T>(&self, index: u32) -> Option<*mut T> {
         Some(self.generation.get_ptr_mut(self.first_block + index)?.cast())
     }
 
+    /// What the CPU has besides its table.
     #[inline(always)]
-    pub fn interface(&self, slot: u32) -> Option<&'static mut InterfaceCounters> {
-        let block = self.block(slot)?.cast::<InterfaceCounters>();
-        // SAFETY: a block at this index holds interface counters, and only this CPU writes it.
-        Some(unsafe { &mut *block })
-    }
-
-    #[inline(always)]
-    pub fn group(&self, position: u32) -> Option<*mut Group> {
-        let group = position & setting!(group_mask);
-        Some(self.block(SPILL_BLOCK + setting!(spill_blocks) + group)?.cast())
-    }
-
-    #[inline(always)]
-    pub fn state(&self) -> Option<&'static mut CpuState> {
-        let state = self.block(CPU_STATE_BLOCK)?.cast::<CpuState>();
-        // SAFETY: the block holds the CPU's state, and only this CPU writes it.
-        Some(unsafe { &mut *state })
-    }
-
-    /// The key of this generation's pseudonyms.
-    #[inline(always)]
-    pub fn pseudonym_key(&self) -> Option<[u64; 2]> {
-        Some(self.state()?.pseudonym_key)
-    }
-
-    /// Appends a packet to the spill log and returns `true`, or adds it to a residual counter and returns
-    /// `false`.
-    #[inline(always)]
-    pub fn spill(&self, packet: &Displaced) -> Option<bool> {
-        let state = self.state()?;
-        let spilled = state.spilled as u32;
-        let block = spilled / WAYS as u32;
-        if block < setting!(spill_blocks) {
-            let group = self.block(SPILL_BLOCK + block)?.cast::<Group>();
-            // SAFETY: the block is a piece of spill log, and only this CPU writes it.
-            let group = unsafe { &mut *group };
-            group::count::<true>(&mut group.0[spilled as usize % WAYS], &packet.tuple, packet.count);
-            state.spilled += 1;
-            return Some(true);
-        }
-        let tuple = &packet.tuple;
-        let index = untraced(residual_index(packet.interface, tuple.tags().is_ipv6(), tuple.protocol()));
-        let per_block = RESIDUALS_PER_BLOCK as u32;
-        let residuals =
-            self.block(RESIDUAL_BLOCK + index / per_block)?.cast::<[Counts; RESIDUALS_PER_BLOCK]>();
-        // SAFETY: the block holds residual counters, and only this CPU writes it.
-        let residual = unsafe { &mut (*residuals)[(index % per_block) as usize] };
-        residual.packets += 1;
-        residual.octets += packet.count.octets;
-        Some(false)
+    pub fn head(&self) -> Option<&'static mut Head> {
+        let head = self.block::<Head>(HEAD_BLOCK)?;
+        // SAFETY: the first block of a run is a head, and only this CPU writes it.
+        Some(unsafe { &mut *head })
     }
 }
 
-/// A packet whose first group is full.
-pub struct Displaced {
-    pub tuple: Tuple,
-    pub count: Count,
-    pub position: u32,
-    pub interface: u32,
+/// The counters of an interface.
+#[inline(always)]
+pub fn counters(head: &mut Head, interface: u32) -> &mut InterfaceCounters {
+    // The verifier needs a bound; no number is larger.
+    let position = if interface > UNKNOWN_INTERFACE { UNKNOWN_INTERFACE } else { interface };
+    &mut head.interfaces[position as usize]
+}
+
+impl Table for Run {
+    #[inline(always)]
+    fn group(&mut self, position: u32) -> Option<&mut Group> {
+        let group = position & setting!(group_mask);
+        let block = setting!(groups_block) + group / BLOCK_GROUPS as u32;
+        let groups = self.block::<[Group; BLOCK_GROUPS]>(block)?;
+        // SAFETY: the block holds groups, and only this CPU writes it.
+        let groups = unsafe { &mut *groups };
+        Some(&mut groups[group as usize % BLOCK_GROUPS])
+    }
+
+    #[inline(always)]
+    fn spill_half(&mut self) -> Option<&mut Half> {
+        let halves = self.spill(false)?;
+        // SAFETY: the place lies within a block of spill log, and only this CPU writes it.
+        Some(unsafe { &mut *halves })
+    }
+
+    #[inline(always)]
+    fn spill_line(&mut self) -> Option<&mut [Half; 2]> {
+        let halves = self.spill(true)?;
+        // SAFETY: the place is even, and the block has an even number of halves.
+        Some(unsafe { &mut *halves.cast() })
+    }
+
+    #[inline(always)]
+    fn overflow(&mut self, place: Place, image: &Image) -> Option<()> {
+        let (protocol, is_ipv6, octets) = if group::is_wide(image) {
+            (Wide::protocol(image), Wide::is_ipv6(image), (image[2] & Wide::OCTETS) >> Wide::OCTETS_SHIFT)
+        } else {
+            (Narrow::protocol(image), Narrow::is_ipv6(image), image[2] >> Narrow::OCTETS_SHIFT)
+        };
+        let index = untraced(residual_index(place.interface(), is_ipv6, protocol));
+        let per_block = RESIDUALS_PER_BLOCK as u32;
+        let residuals =
+            self.block::<[Counts; RESIDUALS_PER_BLOCK]>(RESIDUAL_BLOCK + index / per_block)?;
+        // SAFETY: the block holds residual counters, and only this CPU writes it.
+        let residual = unsafe { &mut (*residuals)[(index % per_block) as usize] };
+        residual.packets += 1;
+        residual.octets += octets;
+        let counters = counters(self.head()?, place.interface());
+        counters.outcomes[Outcome::Counted as usize] -= 1;
+        counters.outcomes[Outcome::Overflow as usize] += 1;
+        Some(())
+    }
+}
+
+impl Run {
+    /// The next place in the spill log.
+    #[inline(always)]
+    fn spill(&self, is_line: bool) -> Option<*mut Half> {
+        let head = self.head()?;
+        let (start, spilled) = spill_place(head.state.spilled, is_line, setting!(spill_halves))?;
+        let start = untraced(start);
+        let halves = self.block::<[Half; BLOCK_HALVES]>(SPILL_BLOCK + start / BLOCK_HALVES as u32)?;
+        head.state.spilled = spilled;
+        let place = if is_line { start % BLOCK_HALVES as u32 & !1 } else { start % BLOCK_HALVES as u32 };
+        // SAFETY: the block holds halves of the spill log, and only this CPU writes it.
+        Some(unsafe { &raw mut (*halves)[place as usize] })
+    }
 }

@@ -11,28 +11,42 @@
 use core::ptr;
 
 use minimizer_common::settings::HASH_KEYS;
+use minimizer_common::slot::{HALF_WORDS, Narrow};
 use minimizer_common::tuple::Tuple;
 
-use crate::table::group::Parts;
-use crate::untraced;
-
-/// The position of an IPv4 tuple: its low bits name the group, its top bits the way at which probing starts.
-#[inline(always)]
-#[must_use]
-pub fn ipv4(keys: &[u64; HASH_KEYS], tuple: &Tuple, parts: Parts) -> u32 {
-    upper_half(sum_ipv4(keys, tuple, parts))
+/// The parts of a tuple in which flows can differ. Every other part is zero in every slot.
+#[derive(Clone, Copy)]
+pub struct Parts {
+    /// [`Tuple::addresses`].
+    pub addresses: bool,
+    /// [`Tuple::transport`].
+    pub transport: bool,
 }
 
-/// The position of an IPv6 tuple; see [`ipv4`].
+impl Parts {
+    /// Every part.
+    pub const ALL: Self = Self { addresses: true, transport: true };
+}
+
+/// The position of a narrow slot: its low bits name the group, its top bits the half at which probing starts.
 #[inline(always)]
 #[must_use]
-pub fn ipv6(keys: &[u64; HASH_KEYS], tuple: &Tuple, parts: Parts) -> u32 {
-    let mut sum = sum_ipv4(keys, tuple, parts);
+pub fn narrow(keys: &[u64; HASH_KEYS], image: &[u64; HALF_WORDS], parts: Parts) -> u32 {
+    let [addresses, transport, marks, _] = *image;
+    upper_half(sum(keys, addresses, transport, marks & Narrow::KEY, parts))
+}
+
+/// The position of a wide slot; see [`narrow`].
+#[inline(always)]
+#[must_use]
+pub fn wide(keys: &[u64; HASH_KEYS], tuple: &Tuple, parts: Parts) -> u32 {
+    let [source, source_end, destination, destination_end] = tuple.addresses;
+    let mut sum = sum(keys, source, tuple.transport, tuple.kind.into(), parts);
     if parts.addresses {
         sum = sum
-            .wrapping_add(pair(keys, 5, tuple.addresses[1]))
-            .wrapping_add(pair(keys, 7, tuple.addresses[2]))
-            .wrapping_add(pair(keys, 9, tuple.addresses[3]));
+            .wrapping_add(pair(keys, 5, source_end))
+            .wrapping_add(pair(keys, 7, destination))
+            .wrapping_add(pair(keys, 9, destination_end));
     }
     upper_half(sum)
 }
@@ -53,17 +67,17 @@ fn upper_half(sum: u64) -> u32 {
     // Any odd constant works: the secret is in `sum`.
     const MIX: u64 = 0x9e37_79b9_7f4a_7c15;
     let mixed = (sum ^ sum >> 32).wrapping_mul(MIX);
-    untraced((mixed >> 32) as u32)
+    (mixed >> 32) as u32
 }
 
 #[inline(always)]
-fn sum_ipv4(keys: &[u64; HASH_KEYS], tuple: &Tuple, parts: Parts) -> u64 {
-    let mut sum = single(keys, 4, tuple.kind);
+fn sum(keys: &[u64; HASH_KEYS], addresses: u64, transport: u64, kind: u64, parts: Parts) -> u64 {
+    let mut sum = key(keys, 4).wrapping_mul(kind);
     if parts.addresses {
-        sum = sum.wrapping_add(pair(keys, 0, tuple.addresses[0]));
+        sum = sum.wrapping_add(pair(keys, 0, addresses));
     }
     if parts.transport {
-        sum = sum.wrapping_add(pair(keys, 2, tuple.transport));
+        sum = sum.wrapping_add(pair(keys, 2, transport));
     }
     sum
 }
@@ -73,11 +87,6 @@ fn pair(keys: &[u64; HASH_KEYS], first: usize, word: u64) -> u64 {
     let low = word & 0xffff_ffff;
     let high = word >> 32;
     key(keys, first).wrapping_add(low).wrapping_mul(key(keys, first + 1).wrapping_add(high))
-}
-
-#[inline(always)]
-fn single(keys: &[u64; HASH_KEYS], first: usize, half: u16) -> u64 {
-    key(keys, first).wrapping_mul(u64::from(half))
 }
 
 /// One key. The read is volatile, because the agent replaces the keys before it loads the program; the

@@ -1,4 +1,5 @@
 //! The flow table: where a tuple is counted.
 
+pub mod burst;
 pub mod group;
 pub mod hash;

@@ -5,11 +5,15 @@ use std::mem::offset_of;
 
 use aya::maps::{Array, ArrayOfMaps, IterableMap as _, MapData, MapError};
 use minimizer_common::generation::{
-    BLOCK_BYTES, CPU_STATE_BLOCK, Counts, CpuState, InterfaceCounters, RESIDUAL_BLOCK, RESIDUALS,
-    SPILL_BLOCK, Shape, WAYS,
+    BLOCK_BYTES, BURST, Counts, CpuState, Group, HEAD_BLOCK, Head, InterfaceCounters, Place, RESIDUAL_BLOCK,
+    RESIDUALS, SPILL_BLOCK, Shape, residual_index,
 };
-use minimizer_common::tuple::Slot;
+use minimizer_common::outcome::Outcome;
+use minimizer_common::slot::{Half, Line, Narrow, Wide};
+use minimizer_ebpf::table::burst::{self, Table, spill_place};
+use minimizer_ebpf::table::group::{self, Image};
 use thiserror::Error;
+use zerocopy::FromZeros as _;
 
 use crate::kernel::wall_clock::WallClock;
 use crate::support::refusal::{Asked, told, told_with_causes};
@@ -141,7 +145,7 @@ impl Generations {
         let Generation { mapping, clock, .. } = generation;
         *clock = self.clock;
         for cpu in 0..self.shape.cpus {
-            let state = block_offset(self.shape, cpu, CPU_STATE_BLOCK);
+            let state = state_offset(self.shape, cpu);
             mapping.write(state + offset_of!(CpuState, realtime_offset_ns), clock.realtime_offset_ns);
             mapping.write(state + offset_of!(CpuState, time_base_units), clock.base_units);
         }
@@ -165,9 +169,10 @@ impl Generations {
     #[must_use]
     pub fn dump(&self) -> Vec<u64> {
         let mapping = &self.pair[self.written].mapping;
+        const PIECE_BYTES: usize = 512;
         let mut words = Vec::with_capacity(mapping.len() / size_of::<u64>());
-        for offset in (0..mapping.len()).step_by(BLOCK_BYTES) {
-            words.extend_from_slice(&mapping.read::<[u64; BLOCK_BYTES / size_of::<u64>()]>(offset));
+        for offset in (0..mapping.len()).step_by(PIECE_BYTES) {
+            words.extend_from_slice(&mapping.read::<[u64; PIECE_BYTES / size_of::<u64>()]>(offset));
         }
         words
     }
@@ -175,7 +180,7 @@ impl Generations {
     /// A copy of one interface's counters on one CPU. The kernel may write them meanwhile.
     #[must_use]
     pub fn counters(&self, cpu: u32, interface: u32) -> InterfaceCounters {
-        self.pair[self.written].mapping.read(block_offset(self.shape, cpu, interface))
+        self.pair[self.written].mapping.read(interface_offset(self.shape, cpu, interface))
     }
 }
 
@@ -183,7 +188,7 @@ impl Generation {
     /// Writes a key into the memory, once for each CPU; without one, zeroes.
     fn put_key(&mut self, shape: Shape, key: Option<SharedKey>) {
         for cpu in 0..shape.cpus {
-            let offset = block_offset(shape, cpu, CPU_STATE_BLOCK) + offset_of!(CpuState, pseudonym_key);
+            let offset = state_offset(shape, cpu) + offset_of!(CpuState, pseudonym_key);
             let mapping = &mut self.mapping;
             without_traces(|| mapping.write(offset, key.as_ref().map_or([0; 2], |key| *(**key).as_ref())));
         }
@@ -205,6 +210,17 @@ fn block_offset(shape: Shape, cpu: u32, block: u32) -> usize {
     usize::try_from(index).map_or(usize::MAX, |index| index.saturating_mul(BLOCK_BYTES))
 }
 
+fn state_offset(shape: Shape, cpu: u32) -> usize {
+    block_offset(shape, cpu, HEAD_BLOCK) + offset_of!(Head, state)
+}
+
+fn interface_offset(shape: Shape, cpu: u32, interface: u32) -> usize {
+    let position = usize::try_from(interface).unwrap_or(usize::MAX);
+    block_offset(shape, cpu, HEAD_BLOCK)
+        + offset_of!(Head, interfaces)
+        + position * size_of::<InterfaceCounters>()
+}
+
 /// A generation that no program writes any more. Its owner reads and zeroes it.
 pub struct Quiet<'generations> {
     generation: &'generations mut Generation,
@@ -220,12 +236,28 @@ impl Quiet<'_> {
 
     /// Counters of the interface in `slot` on `cpu`.
     pub fn counters(&mut self, cpu: u32, slot: u32) -> &mut InterfaceCounters {
-        &mut self.values(cpu, slot, 1)[0]
+        &mut self.generation.mapping.quiet(interface_offset(self.shape, cpu, slot), 1)[0]
     }
 
     /// State of `cpu`.
     pub fn state(&mut self, cpu: u32) -> &mut CpuState {
-        &mut self.values(cpu, CPU_STATE_BLOCK, 1)[0]
+        &mut self.generation.mapping.quiet(state_offset(self.shape, cpu), 1)[0]
+    }
+
+    /// Puts the packets that `cpu` has set aside into slots, as the kernel does, and zeroes the ring.
+    pub fn settle(&mut self, cpu: u32) {
+        let state = self.state(cpu);
+        let packets = usize::try_from(std::mem::take(&mut state.set_aside)).unwrap_or(BURST).min(BURST);
+        let places = std::mem::replace(&mut state.places, <[Place; BURST]>::new_zeroed());
+        let offset = block_offset(self.shape, cpu, HEAD_BLOCK) + offset_of!(Head, ring);
+        let ring = self.generation.mapping.quiet::<Image>(offset, BURST);
+        let mut images = [Image::default(); BURST];
+        images.copy_from_slice(ring);
+        ring.zero();
+        let mut table = CpuTable { quiet: self, cpu };
+        for (place, image) in places.iter().zip(&images).take(packets) {
+            burst::account(&mut table, *place, image).expect("a generation has all its blocks");
+        }
     }
 
     /// Overwrites the key of the pseudonyms on all CPUs.
@@ -238,16 +270,16 @@ impl Quiet<'_> {
         self.values(cpu, RESIDUAL_BLOCK, RESIDUALS)
     }
 
-    /// The spill log of `cpu`. [`CpuState::spilled`] says how many slots are in use.
-    pub fn spill(&mut self, cpu: u32) -> &mut [Slot] {
-        let slots = self.shape.spill_blocks as usize * WAYS;
-        self.values(cpu, SPILL_BLOCK, slots)
+    /// The spill log of `cpu`. [`CpuState::spilled`] says how many halves are in use.
+    pub fn spill(&mut self, cpu: u32) -> &mut [Line] {
+        let lines = self.shape.spill_halves as usize / 2;
+        self.values(cpu, SPILL_BLOCK, lines)
     }
 
-    /// The slots of the flow table of `cpu`.
-    pub fn slots(&mut self, cpu: u32) -> &mut [Slot] {
-        let slots = self.shape.groups as usize * WAYS;
-        self.values(cpu, SPILL_BLOCK + self.shape.spill_blocks, slots)
+    /// The flow table of `cpu`.
+    pub fn lines(&mut self, cpu: u32) -> &mut [Line] {
+        let lines = self.shape.groups as usize * (size_of::<Group>() / size_of::<Line>());
+        self.values(cpu, self.shape.groups_block(), lines)
     }
 
     fn values<T: zerocopy::FromBytes + zerocopy::IntoBytes>(
@@ -257,5 +289,57 @@ impl Quiet<'_> {
         count: usize,
     ) -> &mut [T] {
         self.generation.mapping.quiet(block_offset(self.shape, cpu, block), count)
+    }
+}
+
+/// The table of one CPU in a quiet generation.
+struct CpuTable<'quiet, 'generations> {
+    quiet: &'quiet mut Quiet<'generations>,
+    cpu: u32,
+}
+
+impl CpuTable<'_, '_> {
+    fn spill(&mut self, is_line: bool) -> Option<usize> {
+        let room = self.quiet.shape.spill_halves;
+        let state = self.quiet.state(self.cpu);
+        let (start, spilled) = spill_place(state.spilled, is_line, room)?;
+        state.spilled = spilled;
+        usize::try_from(start).ok()
+    }
+}
+
+impl Table for CpuTable<'_, '_> {
+    fn group(&mut self, position: u32) -> Option<&mut Group> {
+        let Shape { groups, .. } = self.quiet.shape;
+        let first = self.quiet.shape.groups_block();
+        let groups = self.quiet.values::<Group>(self.cpu, first, groups as usize);
+        let last = groups.len() - 1;
+        groups.get_mut(position as usize & last)
+    }
+
+    fn spill_half(&mut self) -> Option<&mut Half> {
+        let half = self.spill(false)?;
+        self.quiet.spill(self.cpu).get_mut(half / 2)?.0.get_mut(half % 2)
+    }
+
+    fn spill_line(&mut self) -> Option<&mut [Half; 2]> {
+        let half = self.spill(true)?;
+        Some(&mut self.quiet.spill(self.cpu).get_mut(half / 2)?.0)
+    }
+
+    fn overflow(&mut self, place: Place, image: &Image) -> Option<()> {
+        let (protocol, is_ipv6, octets) = if group::is_wide(image) {
+            (Wide::protocol(image), Wide::is_ipv6(image), (image[2] & Wide::OCTETS) >> Wide::OCTETS_SHIFT)
+        } else {
+            (Narrow::protocol(image), Narrow::is_ipv6(image), image[2] >> Narrow::OCTETS_SHIFT)
+        };
+        let index = usize::try_from(residual_index(place.interface(), is_ipv6, protocol)).ok()?;
+        let residual = self.quiet.residuals(self.cpu).get_mut(index)?;
+        residual.packets += 1;
+        residual.octets += octets;
+        let counters = self.quiet.counters(self.cpu, place.interface());
+        counters.outcomes[Outcome::Counted as usize] -= 1;
+        counters.outcomes[Outcome::Overflow as usize] += 1;
+        Some(())
     }
 }

@@ -98,11 +98,13 @@ impl Prepared {
             time_unit_ns: options.time_unit_ns(),
             tick_ns: clock::tick_ns(),
             run_blocks: shape.run_blocks(),
-            spill_blocks: shape.spill_blocks,
+            spill_halves: shape.spill_halves,
+            groups_block: shape.groups_block(),
             group_mask: shape.groups - 1,
             clock,
             frame_length: if kernel.multi_buffer { LENGTH_BUFFER } else { LENGTH_LINEAR },
             tunnels: compiled.policy.tunnels.0,
+            reserved: 0,
         };
         let mut object = sized_object(object, shape.blocks())?;
         kernel.adapt(&mut object);

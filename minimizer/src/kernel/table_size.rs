@@ -4,7 +4,7 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use minimizer_common::generation::{Shape, WAYS};
+use minimizer_common::generation::{GROUP_HALVES, Shape};
 use procfs::{Current as _, Meminfo};
 use thiserror::Error;
 use tracing::info;
@@ -136,7 +136,7 @@ pub const fn bytes(shape: &Shape) -> u64 {
 /// The largest number of flows for each of `cpus` CPUs whose tables, together with the agent, fit into
 /// `available` bytes. These flows fill half of the slots, whose number is a power of two.
 fn largest(cpus: u32, available: u64) -> Option<u32> {
-    let sizes = (0..u32::BITS).map_while(|power| u32::try_from(WAYS / 2).ok()?.checked_shl(power));
+    let sizes = (0..u32::BITS).map_while(|power| u32::try_from(GROUP_HALVES / 2).ok()?.checked_shl(power));
     let fits = |flows: &u32| {
         Shape::for_flows(cpus, *flows).is_some_and(|shape| bytes(&shape) + AGENT_BYTES <= available)
     };

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use minimizer_common::plan::{Plan, Steps};
 use minimizer_common::tables::{ENTRY_WORDS, Node};
+use minimizer_common::slot::{Ipv6Form, Narrow};
 use minimizer_common::tunnel::Tunnels;
 use minimizer_common::tuple::Tags;
 use thiserror::Error;
@@ -338,12 +339,29 @@ fn constants(collected: &Collected) -> Plan {
     let is_masked = control_bits != 0 && control_bits != 0xfff;
     add(protocol == 0 || is_masked, Steps::KIND);
 
+    plan.ipv6_form = ipv6_form(&plan, has).0;
     let (start, end) = (has(Field::FlowStartMilliseconds), has(Field::FlowEndMilliseconds));
     add(!start, Steps::NO_START);
     add(!end, Steps::NO_END);
     add(!start && !end, Steps::NO_TIME);
     plan.steps = steps.0;
     plan
+}
+
+/// How IPv6 packets lie in the table.
+fn ipv6_form(plan: &Plan, has: impl Fn(Field) -> bool) -> Ipv6Form {
+    // In memory order the first bits of an address are the lowest of its first word.
+    let beyond = u64::MAX << Narrow::IPV6_ADDRESS_BITS;
+    let is_short = plan.ipv6_masks.iter().flatten().all(|[first, second]| *second == 0 && first & beyond == 0);
+    let wide_fields =
+        [Field::IpClassOfService, Field::VlanId, Field::Dot1qCustomerVlanId, Field::SelectorId];
+    if plan.tags_mask & Tags::VERSION.0 == 0 {
+        Ipv6Form::LIKE_IPV4
+    } else if is_short && plan.ipv6_pseudonyms == 0 && !wide_fields.into_iter().any(has) {
+        Ipv6Form::NARROW
+    } else {
+        Ipv6Form::WIDE
+    }
 }
 
 /// Steps that leave out the reading of fields: those that nobody receives and on which no decision depends.

@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 
 use minimizer_common::generation::{
-    Counts, INTERFACES_MAX, InterfaceCounters, Shape, UNKNOWN_INTERFACE, WAYS,
+    Counts, INTERFACES_MAX, InterfaceCounters, Shape, UNKNOWN_INTERFACE,
 };
 use minimizer_common::outcome::Outcome;
 use minimizer_common::protocol::ProtocolClass;
-use minimizer_common::tuple::Slot;
+use minimizer_common::slot::{Counted, Line, Narrow, Wide};
 
 use crate::kernel::generations::Quiet;
 use crate::records::packed::{Packed, Packing, SlotDecoder};
@@ -118,7 +118,7 @@ impl Occupancy {
     pub fn empty(shape: Shape) -> Self {
         let cpus = u64::from(shape.cpus);
         let slots_per_cpu = shape.slots_per_cpu();
-        let spill_per_cpu = u64::from(shape.spill_blocks) * WAYS as u64;
+        let spill_per_cpu = u64::from(shape.spill_halves);
         Self {
             slots: cpus * slots_per_cpu,
             spill: cpus * spill_per_cpu,
@@ -137,7 +137,8 @@ impl Occupancy {
     /// Whether flows may have found no room.
     #[must_use]
     pub const fn is_full(&self) -> bool {
-        self.spill_used_max > 0 && self.spill_used_max == self.spill_per_cpu
+        // A wide slot begins at an even half: one half may be left.
+        self.spill_used_max > 0 && self.spill_used_max + 1 >= self.spill_per_cpu
     }
 
     fn add_cpu(&mut self, cpu: u32, slots_used: u64, spill_used: u64) {
@@ -188,13 +189,9 @@ pub fn drain(quiet: &mut Quiet<'_>, packing: &mut Packing, decoder: SlotDecoder)
     let mut residuals = Vec::new();
     let mut occupancy = Occupancy::empty(shape);
     let mut sums = Sums::new(&decoder);
-    let mut take = |slot: &mut Slot| {
-        sums.add(slot);
-        packing.add(slot);
-        *slot = Slot::default();
-    };
     quiet.destroy_pseudonym_key();
     for cpu in 0..shape.cpus {
+        quiet.settle(cpu);
         take_counters(quiet.counters(cpu, UNKNOWN_INTERFACE), &mut unknown);
         let mut seen = 0;
         let mut overflowed = 0;
@@ -210,15 +207,13 @@ pub fn drain(quiet: &mut Quiet<'_>, packing: &mut Packing, decoder: SlotDecoder)
         if overflowed != 0 {
             take_residuals(quiet.residuals(cpu), &mut residuals);
         }
-        let mut slots_used = 0;
-        for slot in quiet.slots(cpu).iter_mut().filter(|slot| slot.packets() != 0) {
-            slots_used += 1;
-            take(slot);
-        }
+        let slots_used = take_lines(quiet.lines(cpu), &mut sums, packing);
         let spilled = std::mem::take(&mut quiet.state(cpu).spilled);
         occupancy.add_cpu(cpu, slots_used, spilled);
-        let spilled = usize::try_from(spilled).unwrap_or(usize::MAX);
-        quiet.spill(cpu).iter_mut().take(spilled).for_each(&mut take);
+        let lines = usize::try_from(spilled.div_ceil(2)).unwrap_or(usize::MAX);
+        let spill = quiet.spill(cpu);
+        let lines = lines.min(spill.len());
+        take_lines(&mut spill[..lines], &mut sums, packing);
     }
     let Sums { recorded, protocols, selected, .. } = sums;
     for (totals, protocols) in interfaces.iter_mut().zip(protocols) {
@@ -250,12 +245,11 @@ impl Sums {
     }
 
     #[inline(always)]
-    fn add(&mut self, slot: &Slot) {
-        let packets = u64::from(slot.packets());
+    fn add(&mut self, counted: Counted) {
+        let Counted { tuple, packets, octets, .. } = counted;
         self.recorded.packets += packets;
-        self.recorded.octets += slot.octets();
+        self.recorded.octets += octets;
         if self.has_protocols {
-            let tuple = slot.tuple();
             let interface = usize::try_from(tuple.tags().interface()).unwrap_or(usize::MAX);
             if let Some(versions) = self.protocols.get_mut(interface) {
                 let class = ProtocolClass::of(tuple.protocol());
@@ -263,12 +257,36 @@ impl Sums {
             }
         }
         if !self.selected.is_empty() {
-            let position = usize::try_from(slot.selector()).unwrap_or(usize::MAX).wrapping_sub(1);
+            let position = usize::try_from(tuple.selector).unwrap_or(usize::MAX).wrapping_sub(1);
             if let Some(selected) = self.selected.get_mut(position) {
                 *selected += packets;
             }
         }
     }
+}
+
+/// Takes the slots of some lines and leaves zeroes. Returns the halves that were in use.
+fn take_lines(lines: &mut [Line], sums: &mut Sums, packing: &mut Packing) -> u64 {
+    let mut used = 0;
+    for line in lines {
+        let [first, second] = &line.0;
+        if first.is_free() && second.is_free() {
+            continue;
+        }
+        if first.is_wide() {
+            sums.add(Wide::counted(line));
+            packing.add_wide(line);
+            used += 2;
+        } else {
+            for half in line.0.iter().filter(|half| !half.is_free()) {
+                sums.add(Narrow::counted(half));
+                packing.add_narrow(half);
+                used += 1;
+            }
+        }
+        *line = Line::default();
+    }
+    used
 }
 
 fn take_counters(counters: &mut InterfaceCounters, totals: &mut InterfaceTotals) {

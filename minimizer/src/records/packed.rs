@@ -1,95 +1,58 @@
-//! The records of a batch, packed while they wait: 40 octets for an IPv4 flow, 64 for IPv6. A [`Record`] takes 96, so users
-//! unpack a few thousand at a time.
+//! The records of a batch, packed while they wait: 32 octets in a narrow slot, 64 in a wide one. A [`Record`] takes 96, so
+//! users unpack a few thousand at a time.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
-use minimizer_common::tuple::Slot;
+use minimizer_common::slot::{Counted, Half, Line, Narrow, Wide};
 
 use crate::kernel::wall_clock::TimeUnits;
 use crate::policy::compile::CompiledPolicy;
 use crate::records::merge::{Flow, Merge};
 use crate::records::record::Record;
 
-/// A slot whose address words are zero but for the first, as those of IPv4 are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Narrow {
-    address: u64,
-    transport: u64,
-    counters: u64,
-    volume: u64,
-    times: u64,
-}
-
-impl Narrow {
-    /// The slot without its zero words; `None` if it is wide.
-    fn of(slot: &Slot) -> Option<Self> {
-        let Slot { addresses: [address, rest @ ..], transport, counters, volume, times } = *slot;
-        (rest == [0; 3]).then_some(Self { address, transport, counters, volume, times })
-    }
-
-    const fn wide(self) -> Slot {
-        let Self { address, transport, counters, volume, times } = self;
-        Slot { addresses: [address, 0, 0, 0], transport, counters, volume, times }
-    }
-}
-
 /// Slots count in fewer bits than records. Two slots whose sum would not fit stay two.
-impl Flow for Slot {
-    type Key = ([u64; 4], u64, u16, u32);
+impl Flow for Half {
+    type Key = [u64; 3];
 
     fn key(&self) -> Self::Key {
-        (self.addresses, self.transport, self.kind(), self.selector())
+        Narrow::key(self)
     }
 
     fn absorb(&mut self, other: &Self) -> bool {
-        let packets = self.packets().checked_add(other.packets());
-        let octets = self.octets() + other.octets();
-        let fits = packets.is_some() && octets < 1 << Self::SELECTOR_SHIFT;
-        if fits {
-            let marks = other.counters & (Self::ONE_PACKET - 1);
-            self.counters = (self.counters | marks) + u64::from(other.packets()) * Self::ONE_PACKET;
-            self.volume += other.octets();
-            let (first, last) = (self.first().min(other.first()), self.last().max(other.last()));
-            self.times = u64::from(first) | u64::from(last) << 32;
-        }
-        fits
+        Narrow::absorb(self, other)
     }
 }
 
-impl Flow for Narrow {
-    type Key = (u64, u64, u16, u32);
+impl Flow for Line {
+    type Key = [u64; 7];
 
     fn key(&self) -> Self::Key {
-        let slot = self.wide();
-        (self.address, self.transport, slot.kind(), slot.selector())
+        Wide::key(self)
     }
 
     fn absorb(&mut self, other: &Self) -> bool {
-        let mut slot = self.wide();
-        let fits = slot.absorb(&other.wide());
-        let Slot { counters, volume, times, .. } = slot;
-        *self = Self { counters, volume, times, ..*self };
-        fits
+        Wide::absorb(self, other)
     }
 }
 
 /// Merges slots of the same flow: it may be in the tables of several CPUs, and many times in a spill log.
 #[derive(Debug, Default)]
 pub struct Packing {
-    narrow: Merge<Narrow>,
-    wide: Merge<Slot>,
+    narrow: Merge<Half>,
+    wide: Merge<Line>,
 }
 
 impl Packing {
-    /// Adds a slot of a quiet generation.
-    pub fn add(&mut self, slot: &Slot) {
-        if let Some(narrow) = Narrow::of(slot) {
-            self.narrow.add(narrow);
-        } else {
-            self.wide.add(*slot);
-        }
+    /// Adds a narrow slot of a quiet generation.
+    pub fn add_narrow(&mut self, half: &Half) {
+        self.narrow.add(*half);
+    }
+
+    /// Adds a wide slot of a quiet generation.
+    pub fn add_wide(&mut self, line: &Line) {
+        self.wide.add(*line);
     }
 
     /// Takes out what was added since the last call.
@@ -148,26 +111,26 @@ impl SlotDecoder {
         selected
     }
 
-    fn record(&self, slot: &Slot) -> Record {
-        let tuple = slot.tuple();
+    fn record(&self, counted: Counted) -> Record {
+        let Counted { tuple, control_bits, packets, octets, first, last } = counted;
         let interface = usize::try_from(tuple.tags().interface()).unwrap_or(usize::MAX);
         Record {
             tuple,
             ingress_interface: self.if_indices.get(interface).copied().unwrap_or(0),
-            control_bits: slot.control_bits(),
-            packets: u64::from(slot.packets()),
-            octets: slot.octets(),
-            start_ms: self.time.milliseconds(slot.first()),
-            end_ms: self.time.milliseconds(slot.last()),
-            selector_id: self.compiled.selector_id(slot.selector()),
+            control_bits,
+            packets,
+            octets,
+            start_ms: self.time.milliseconds(first),
+            end_ms: self.time.milliseconds(last),
+            selector_id: self.compiled.selector_id(tuple.selector),
         }
     }
 }
 
 /// Records, one for each distinct tuple, in no particular order.
 pub struct Packed {
-    narrow: Vec<Narrow>,
-    wide: Vec<Slot>,
+    narrow: Vec<Half>,
+    wide: Vec<Line>,
     decoder: SlotDecoder,
 }
 
@@ -187,16 +150,16 @@ impl Packed {
     /// Octets of memory that the records occupy.
     #[must_use]
     pub fn octets(&self) -> u64 {
-        let octets = self.narrow.capacity() * size_of::<Narrow>()
-            + self.wide.capacity() * size_of::<Slot>()
+        let octets = self.narrow.capacity() * size_of::<Half>()
+            + self.wide.capacity() * size_of::<Line>()
             + self.decoder.if_indices.capacity() * size_of::<u32>();
         u64::try_from(octets).unwrap_or(u64::MAX)
     }
 
     /// Unpacks all records, one after the other.
     pub fn iter(&self) -> impl Iterator<Item = Record> {
-        let narrow = self.narrow.iter().map(|narrow| self.decoder.record(&narrow.wide()));
-        narrow.chain(self.wide.iter().map(|slot| self.decoder.record(slot)))
+        let narrow = self.narrow.iter().map(|narrow| self.decoder.record(Narrow::counted(narrow)));
+        narrow.chain(self.wide.iter().map(|line| self.decoder.record(Wide::counted(line))))
     }
 
     /// Unpacks the records at these positions into `buffer`, which is emptied first.
@@ -208,8 +171,8 @@ impl Packed {
         let narrow = &self.narrow[of(0, self.narrow.len())];
         let wide = &self.wide[of(self.narrow.len(), self.wide.len())];
         buffer.clear();
-        buffer.extend(narrow.iter().map(|narrow| self.decoder.record(&narrow.wide())));
-        buffer.extend(wide.iter().map(|slot| self.decoder.record(slot)));
+        buffer.extend(narrow.iter().map(|narrow| self.decoder.record(Narrow::counted(narrow))));
+        buffer.extend(wide.iter().map(|line| self.decoder.record(Wide::counted(line))));
     }
 }
 

@@ -8,16 +8,18 @@ use aya_ebpf::macros::{btf_map, xdp};
 use aya_ebpf::programs::XdpContext;
 use bench_ebpf::{HALF_WAYS, HalfLine};
 use minimizer_common::settings::HASH_KEYS;
-use minimizer_common::tuple::{Slot, Tuple};
+use minimizer_common::slot::{Count, Narrow};
+use minimizer_common::tuple::Tuple;
 use minimizer_ebpf::parser::walk::Packet;
-use minimizer_ebpf::table::group::Parts;
-use minimizer_ebpf::table::hash;
+use minimizer_ebpf::table::hash::{self, Parts};
 
 use crate::parsed::{each, missed};
 
 const MMAPABLE: usize = 1 << 10;
 const FIRST_SHIFT: u32 = 32;
 const LAST_SHIFT: u32 = 48;
+const CONTROL_BITS_SHIFT: u32 = 16;
+const ONE_PACKET: u64 = 1 << 32;
 
 /// The bench sets the number of entries.
 #[btf_map]
@@ -40,7 +42,8 @@ fn half_line(context: XdpContext) -> u32 {
 fn count(packet: &Packet) -> Option<()> {
     let Packet { addresses, ports, tags, protocol, traffic_class, .. } = *packet;
     let tuple = Tuple::new(addresses, ports, tags, protocol, traffic_class);
-    let position = hash::ipv4(&KEYS, &tuple, Parts { selector: false, ..Parts::ALL });
+    let count = Count { octets: 0, control_bits: 0, first: 0, last: 0 };
+    let position = hash::narrow(&KEYS, &Narrow::ipv4(&tuple, &count), Parts::ALL);
     // SAFETY: reads a constant of this program, volatile so that its value here is not assumed.
     let mask = unsafe { core::ptr::read_volatile(&raw const HALF_LINE_MASK) };
     // SAFETY: the helper has no arguments.
@@ -64,8 +67,8 @@ fn count(packet: &Packet) -> Option<()> {
             slot.transport = tuple.transport;
             slot.octets_and_times = time << FIRST_SHIFT;
         }
-        let marks = u64::from(tuple.kind) | u64::from(packet.control_bits) << Slot::CONTROL_BITS_SHIFT;
-        slot.counters = (slot.counters | marks) + Slot::ONE_PACKET;
+        let marks = u64::from(tuple.kind) | u64::from(packet.control_bits) << CONTROL_BITS_SHIFT;
+        slot.counters = (slot.counters | marks) + ONE_PACKET;
         slot.octets_and_times += u64::from(packet.length_octets);
         if slot.octets_and_times >> LAST_SHIFT != time {
             slot.octets_and_times = slot.octets_and_times & ((1 << LAST_SHIFT) - 1) | time << LAST_SHIFT;

@@ -1,13 +1,14 @@
 //! Where flows end up as a table fills, computed with the table's own code and without a kernel.
 //!
-//! What was chosen, groups of eight with a second choice, stands beside what was not: fewer ways, no
-//! second choice. A group of fewer ways is one in which the other slots are taken from the start.
+//! What was chosen, for narrow and for wide slots, stands beside what was not: fewer lines, no second choice.
 
-use minimizer_common::generation::{Group, Shape, WAYS};
+use minimizer_common::generation::{GROUP_HALVES, Group, Place, Shape};
 use minimizer_common::settings::HASH_KEYS;
-use minimizer_common::tuple::{Slot, Tags, Tuple};
-use minimizer_ebpf::table::group::{self, Count, Parts};
-use minimizer_ebpf::table::hash;
+use minimizer_common::slot::{Count, Half, Narrow, Wide};
+use minimizer_common::tuple::{Tags, Tuple};
+use minimizer_ebpf::table::burst::{self, spill_place};
+use minimizer_ebpf::table::group::{self, Image};
+use minimizer_ebpf::table::hash::{self, Parts};
 use serde::Serialize;
 
 use super::schedule::mix;
@@ -21,20 +22,38 @@ pub const FLOWS: u32 = 1 << 16;
 
 /// How a table is laid out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-pub struct Layout {
-    /// Slots in a group.
-    pub ways: usize,
-    /// Whether a flow without room in its group has another.
-    pub second_choice: bool,
+#[serde(rename_all = "snake_case")]
+pub enum Layout {
+    /// Half lines, as for IPv4: four lines and a second choice of four.
+    Narrow,
+    /// Whole lines, as for IPv6: eight lines and a second choice of eight. Each flow takes two slots.
+    Wide,
+    /// Half lines: the line that the hash names, and a second choice of one.
+    TwoLines,
+    /// Half lines: the line that the hash names.
+    OneLine,
+}
+
+impl Layout {
+    /// Slots that a flow takes.
+    const fn slots(self) -> u64 {
+        if matches!(self, Self::Wide) { 2 } else { 1 }
+    }
+
+    /// Name in tables.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Narrow => "half lines",
+            Self::Wide => "whole lines",
+            Self::TwoLines => "two lines",
+            Self::OneLine => "one line",
+        }
+    }
 }
 
 /// What was chosen, and then what was not.
-pub const LAYOUTS: [Layout; 4] = [
-    Layout { ways: 8, second_choice: true },
-    Layout { ways: 8, second_choice: false },
-    Layout { ways: 4, second_choice: false },
-    Layout { ways: 2, second_choice: false },
-];
+pub const LAYOUTS: [Layout; 4] = [Layout::Narrow, Layout::Wide, Layout::TwoLines, Layout::OneLine];
 
 /// Which tuples come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -79,21 +98,20 @@ pub fn measure(flows: u32) -> Vec<Row> {
 
 fn fill(flows: u32, layout: Layout, tuples: Tuples, load_percent: u64) -> Row {
     let shape = Shape::for_flows(1, flows).expect("one CPU's table of this size can be numbered");
-    let slots = shape.slots_per_cpu();
     let mut table = Table::new(shape, layout);
-    let flows = slots * load_percent / 100;
+    let flows = shape.slots_per_cpu() * load_percent / 100 / layout.slots();
     for _ in 0..PACKETS {
         (0..flows).for_each(|flow| table.count(&tuple(tuples, flow)));
     }
     let share = |packets: u64| packets as f64 / (flows * PACKETS) as f64;
-    let Table { second, spilled, overflow, .. } = table;
     let without = flows - table.flows();
+    let Table { second, spill_packets, overflow, .. } = table;
     Row {
         layout,
         tuples,
         load_percent,
         second: share(second),
-        spilled: share(spilled),
+        spilled: share(spill_packets),
         overflow: share(overflow),
         flows_without_slot: without as f64 / flows as f64,
     }
@@ -119,86 +137,127 @@ struct Table {
     groups: Vec<Group>,
     keys: [u64; HASH_KEYS],
     layout: Layout,
-    spill_room: u64,
-    second: u64,
+    /// Groups that were looked up for the packet: its own once or twice, then the second choice.
+    groups_asked: u32,
+    scratch: [Half; 2],
+    spill_room: u32,
     spilled: u64,
+    second: u64,
+    spill_packets: u64,
     overflow: u64,
 }
 
-/// No policy has selectors here.
-const PARTS: Parts = Parts { selector: false, ..Parts::ALL };
-
-/// Matches no tuple here: its kind is no protocol's.
-const TAKEN: Slot =
-    Slot { addresses: [0; 4], transport: 0, counters: Slot::ONE_PACKET | 0xffff, volume: 0, times: 0 };
-
 impl Table {
     fn new(shape: Shape, layout: Layout) -> Self {
-        let mut group = Group([Slot::default(); WAYS]);
-        group.0[layout.ways..].fill(TAKEN);
-        let groups = shape.groups as usize * (WAYS / layout.ways);
         Self {
-            groups: vec![group; groups],
+            groups: vec![Group([Half::default(); GROUP_HALVES]); shape.groups as usize],
             keys: std::array::from_fn(|index| mix(index as u64)),
             layout,
-            spill_room: u64::from(shape.spill_blocks) * WAYS as u64,
-            second: 0,
+            groups_asked: 0,
+            scratch: Default::default(),
+            spill_room: shape.spill_halves,
             spilled: 0,
+            second: 0,
+            spill_packets: 0,
             overflow: 0,
         }
     }
 
     fn count(&mut self, tuple: &Tuple) {
-        let position = hash::ipv4(&self.keys, tuple, PARTS);
-        if self.count_at(position, tuple) {
-            return;
-        }
-        if self.layout.second_choice && self.count_at(hash::second(position), tuple) {
-            self.second += 1;
-        } else if self.spilled < self.spill_room {
-            self.spilled += 1;
-        } else {
-            self.overflow += 1;
+        let count = Count { octets: 40, control_bits: 0, first: 0, last: 0 };
+        let wide = Wide::of(tuple, &count);
+        let [a, b, c, d] = Narrow::ipv4(tuple, &count);
+        let narrow = [a, b, c, d, 0, 0, 0, 0];
+        let keys = &self.keys;
+        let (position, image) = match self.layout {
+            Layout::Wide => (hash::wide(keys, tuple, Parts::ALL), wide),
+            _ => (hash::narrow(keys, &[a, b, c, d], Parts::ALL), narrow),
+        };
+        self.groups_asked = 0;
+        match self.layout {
+            Layout::Narrow | Layout::Wide => {
+                let before = self.spill_packets + self.overflow;
+                burst::account(self, Place::new(position, 0), &image).expect("the table has all its groups");
+                let has_slot = before == self.spill_packets + self.overflow;
+                self.second += u64::from(self.groups_asked > 2 && has_slot);
+            }
+            Layout::OneLine | Layout::TwoLines => {
+                let second = hash::second(position);
+                if self.in_line(position, &image) {
+                } else if self.layout == Layout::TwoLines && self.in_line(second, &image) {
+                    self.second += 1;
+                } else if burst::Table::spill_half(self).is_none() {
+                    self.overflow += 1;
+                }
+            }
         }
     }
 
-    fn count_at(&mut self, position: u32, tuple: &Tuple) -> bool {
-        let group = position as usize & (self.groups.len() - 1);
-        // SAFETY: the group is borrowed exclusively.
-        let slot = unsafe { group::find::<false>(&mut self.groups[group], position, tuple, PARTS) };
-        let count = Count { octets: 40, control_bits: 0, first: 0, last: 0 };
-        slot.map(|slot| group::count::<false>(slot, tuple, count)).is_some()
+    fn in_line(&mut self, position: u32, image: &Image) -> bool {
+        let last = self.groups.len() - 1;
+        let group = &mut self.groups[position as usize & last];
+        (0..2).any(|step| group::count_narrow(&mut group.0[group::narrow_half(position, step)], image))
     }
 
     /// Flows that have a slot.
     fn flows(&self) -> u64 {
-        let taken = |slot: &&Slot| slot.packets() != 0 && slot.counters != TAKEN.counters;
-        self.groups.iter().flat_map(|group| &group.0).filter(taken).count() as u64
+        let halves = self.groups.iter().flat_map(|group| &group.0).filter(|half| !half.is_free()).count();
+        halves as u64 / self.layout.slots()
+    }
+
+    fn spill(&mut self, is_line: bool) -> Option<()> {
+        let (_, spilled) = spill_place(self.spilled, is_line, self.spill_room)?;
+        self.spilled = spilled;
+        self.spill_packets += 1;
+        Some(())
+    }
+}
+
+impl burst::Table for Table {
+    fn group(&mut self, position: u32) -> Option<&mut Group> {
+        self.groups_asked += 1;
+        let last = self.groups.len() - 1;
+        self.groups.get_mut(position as usize & last)
+    }
+
+    fn spill_half(&mut self) -> Option<&mut Half> {
+        self.spill(false).map(|()| &mut self.scratch[0])
+    }
+
+    fn spill_line(&mut self) -> Option<&mut [Half; 2]> {
+        self.spill(true).map(|()| &mut self.scratch)
+    }
+
+    fn overflow(&mut self, _: Place, _: &Image) -> Option<()> {
+        self.overflow += 1;
+        Some(())
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{LAYOUTS, Tuples, fill};
+    use super::{LAYOUTS, Layout, Tuples, fill};
 
     const FLOWS: u32 = 1 << 12;
 
     #[test]
     fn nothing_overflows_at_the_load_that_the_table_is_made_for() {
         for tuples in [Tuples::Random, Tuples::Sequential] {
-            let [choice, ..] = LAYOUTS;
-            let row = fill(FLOWS, choice, tuples, 50);
-            assert!(row.overflow == 0.0 && row.spilled < 0.001, "{row:?}");
-            assert!(row.second > 0.001 && row.second < 0.05, "{row:?}");
+            for layout in [Layout::Narrow, Layout::Wide] {
+                let row = fill(FLOWS, layout, tuples, 50);
+                assert!(row.overflow == 0.0 && row.spilled < 0.001, "{row:?}");
+                assert!(row.second > 0.0001 && row.second < 0.05, "{row:?}");
+            }
         }
     }
 
     #[test]
-    fn fewer_ways_leave_more_flows_without_a_slot() {
-        let without = LAYOUTS.map(|layout| fill(FLOWS, layout, Tuples::Random, 50).flows_without_slot);
-        assert!(without.is_sorted(), "{without:?}");
+    fn fewer_lines_leave_more_flows_without_a_slot() {
+        let without = |layout| fill(FLOWS, layout, Tuples::Random, 50).flows_without_slot;
+        let [narrow, wide, two, one] = LAYOUTS.map(without);
+        assert!(narrow <= wide && wide < two && two < one, "{narrow} {wide} {two} {one}");
         // Two slots for a mean of one flow: e⁻¹/2 · Σ (k−2)/k! of them, a tenth, find none.
-        assert!((without[3] - 0.104).abs() < 0.01, "{without:?}");
+        assert!((one - 0.104).abs() < 0.01, "{one}");
     }
 
     #[test]

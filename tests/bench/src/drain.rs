@@ -7,7 +7,7 @@ use bench_ebpf::{Key, PerCpuValue};
 use minimizer::kernel::program::Program;
 use minimizer::records::drain::drain;
 use minimizer::records::packed::{Packing, SlotDecoder};
-use minimizer_common::tuple::Slot;
+use minimizer_common::slot::Line;
 use serde::Serialize;
 
 use super::contenders::{Contender, Kind, Size, TEST_RUN_IF_INDEX, cpus};
@@ -87,9 +87,13 @@ fn copy_real(contender: &mut Contender, records: u32) -> anyhow::Result<(usize, 
     let cpus = quiet.shape().cpus;
     let ((), time) = timed(|| {
         for cpu in 0..cpus {
-            for slot in quiet.slots(cpu).iter_mut().filter(|slot| slot.packets() != 0) {
-                taken.push(*slot);
-                *slot = Slot::default();
+            quiet.settle(cpu);
+            for line in quiet.lines(cpu).iter_mut() {
+                let used = line.0.into_iter().filter(|half| !half.is_free()).count();
+                if used > 0 {
+                    taken.extend(line.0.into_iter().filter(|half| !half.is_free()));
+                    *line = Line::default();
+                }
             }
         }
         Ok(())

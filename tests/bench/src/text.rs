@@ -216,12 +216,11 @@ fn curve(out: &mut Formatter<'_>, rows: &[curve::Row]) -> fmt::Result {
         writeln!(
             out,
             "  {:<6} {:>37} {:>68}",
-            "", "packets, 8 ways and a second choice", "flows without a slot"
+            "", "packets, half lines", "flows without a slot"
         )?;
         write!(out, "  {:>6} {:>12} {:>12} {:>12}", "load", "second group", "spill log", "overflow")?;
         for layout in LAYOUTS {
-            let choice = if layout.second_choice { " + second" } else { "" };
-            write!(out, " {:>16}", format!("{} ways{choice}", layout.ways))?;
+            write!(out, " {:>16}", layout.name())?;
         }
         writeln!(out)?;
         for choice in of(LAYOUTS[0]) {
