@@ -171,6 +171,8 @@ impl Narrow {
     pub const OCTETS: u64 = u64::MAX << Self::OCTETS_SHIFT;
     /// The last time in word 3.
     pub const LAST: u64 = 0xffff << Self::TIME_BITS;
+    /// The packets in word 3.
+    pub const PACKETS: u64 = u64::MAX << Self::PACKETS_SHIFT;
     /// One packet in word 3.
     pub const ONE_PACKET: u64 = 1 << Self::PACKETS_SHIFT;
 
@@ -349,6 +351,8 @@ impl Wide {
     pub const CONTROL_BITS: u64 = 0xfff << Self::CONTROL_BITS_SHIFT;
     /// The last time in word 3.
     pub const LAST: u64 = 0xffff_ffff << 32;
+    /// The packets in word 6.
+    pub const PACKETS: u64 = u64::MAX << Self::PACKETS_SHIFT;
     /// One packet in word 6.
     pub const ONE_PACKET: u64 = 1 << Self::PACKETS_SHIFT;
 
