@@ -38,6 +38,8 @@ impl Contender {
                 let (records, totals) = drained(program, &[TEST_RUN_IF_INDEX])?;
                 return balanced(&totals, records.len()).map(Some);
             }
+            Body::Placed(placed) => return placed.agent.account(self.sent).map(Some),
+            Body::Attached(agent) => return agent.account(self.sent).map(Some),
             Body::Bench(ebpf) => ebpf,
         };
         let account = match kind {
@@ -74,7 +76,7 @@ impl Contender {
     pub fn hash(&self) -> anyhow::Result<&MapData> {
         match &self.body {
             Body::Bench(ebpf) => hash(ebpf, self.kind),
-            Body::Real(_) => anyhow::bail!("the real program has no hash"),
+            _ => anyhow::bail!("the real program has no hash"),
         }
     }
 

@@ -1,5 +1,6 @@
 //! The programs that are compared, loaded into this kernel.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context as _, ensure};
@@ -13,6 +14,7 @@ use minimizer::policy::compile::CompiledPolicy;
 use minimizer_common::settings::HASH_KEYS;
 use minimizer_common::tunnel::Tunnels;
 
+use super::beside::{Order, OtherAgent, Placed};
 use super::schedule::mix;
 
 const OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/bench.o"));
@@ -39,7 +41,7 @@ pub enum Kind {
     SharedHash,
     /// The real program.
     Minimizer,
-    /// The real program of another build.
+    /// The real program of another build, loaded by its own agent.
     Beside,
 }
 
@@ -78,25 +80,46 @@ impl Kind {
 pub struct Size<'object> {
     /// Flows that fill half of its table.
     pub flows: u32,
+    /// The same for the real program of this build; see [`super::traffic::Traffic::room`].
+    pub room: u32,
     /// Tunnels whose inner packets the real program counts.
     pub tunnels: Tunnels,
     /// The policy of the real program; `full-record` when there is none.
     pub compiled: Option<&'object Arc<CompiledPolicy>>,
-    /// Object of the other build.
-    pub beside: Option<&'object [u8]>,
+    /// Name or file of the same policy, for the other build.
+    pub policy: &'object str,
+    /// Executable of the other build.
+    pub beside: Option<&'object Path>,
 }
 
-impl Size<'_> {
+impl<'object> Size<'object> {
     /// For packets without tunnels, and this build.
     #[must_use]
     pub const fn of(flows: u32) -> Self {
-        Self { flows, tunnels: Tunnels::NONE, compiled: None, beside: None }
+        Self {
+            flows,
+            room: flows,
+            tunnels: Tunnels::NONE,
+            compiled: None,
+            policy: "full-record",
+            beside: None,
+        }
     }
 
     /// Slots of every table.
     #[must_use]
     pub const fn slots(&self) -> u32 {
         self.flows.next_power_of_two() * 2
+    }
+
+    /// What the other build is started for.
+    ///
+    /// # Errors
+    /// When none was named.
+    pub fn order(&self, interface: &'object str, is_tap: bool) -> anyhow::Result<Order<'object>> {
+        let executable = self.beside.context("--beside names the other build")?;
+        let Self { flows: flows_per_cpu, tunnels, policy, .. } = *self;
+        Ok(Order { executable, policy, tunnels, flows_per_cpu, interface, is_tap })
     }
 }
 
@@ -116,6 +139,10 @@ pub struct Contender {
 pub(super) enum Body {
     Bench(Box<Ebpf>),
     Real(Box<Program>),
+    /// In a network namespace of its own.
+    Placed(Box<Placed>),
+    /// On an interface where live frames arrive.
+    Attached(Box<OtherAgent>),
 }
 
 impl Contender {
@@ -125,12 +152,26 @@ impl Contender {
     /// What the kernel answers; without the kernel programs in this build, or without privilege.
     pub fn load(kind: Kind, size: Size<'_>) -> anyhow::Result<Self> {
         let body = match kind {
-            Kind::Minimizer => real(minimizer::kernel::program::OBJECT, size)?,
-            Kind::Beside => real(size.beside.context("--beside names the other build")?, size)?,
+            Kind::Minimizer => real(size)?,
+            Kind::Beside => Body::Placed(Box::new(Placed::start(size.order("", false)?)?)),
             _ => bench(kind, size).with_context(|| format!("the kernel refuses {}", kind.name()))?,
         };
+        Self::of(kind, body)
+    }
+
+    /// The other build on an interface of the calling thread's namespace, to which it stays attached.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub fn attached(order: Order<'_>) -> anyhow::Result<Self> {
+        Self::of(Kind::Beside, Body::Attached(Box::new(OtherAgent::start(order)?)))
+    }
+
+    fn of(kind: Kind, body: Body) -> anyhow::Result<Self> {
         let (info, program) = match &body {
             Body::Real(program) => known(program.xdp()?)?,
+            Body::Placed(placed) => placed.agent.known()?,
+            Body::Attached(agent) => agent.known()?,
             Body::Bench(ebpf) => {
                 let program = ebpf.program(kind.name()).context("the program is in its object")?;
                 known(program.try_into()?)?
@@ -146,7 +187,31 @@ impl Contender {
     pub fn real(&mut self) -> anyhow::Result<&mut Program> {
         match &mut self.body {
             Body::Real(program) => Ok(program),
-            Body::Bench(_) => anyhow::bail!("{} is not the real program", self.kind.name()),
+            _ => anyhow::bail!("{} is not the real program of this build", self.kind.name()),
+        }
+    }
+
+    /// Does something where a test run finds the program's interface, and says which that is if it is not the loopback
+    /// interface.
+    ///
+    /// # Errors
+    /// Those of `work`; the kernel's.
+    pub fn within<T>(&self, work: impl FnOnce(Option<u32>) -> anyhow::Result<T>) -> anyhow::Result<T> {
+        match &self.body {
+            Body::Placed(placed) => placed.within(|| work(Some(placed.if_index))),
+            _ => work(None),
+        }
+    }
+
+    /// Ends what was started for the program: an agent must say a last time that it counted what it was sent.
+    ///
+    /// # Errors
+    /// When it does not.
+    pub fn end(self) -> anyhow::Result<()> {
+        match self.body {
+            Body::Placed(placed) => placed.agent.end(self.sent),
+            Body::Attached(agent) => agent.end(self.sent),
+            Body::Bench(_) | Body::Real(_) => Ok(()),
         }
     }
 
@@ -157,7 +222,7 @@ impl Contender {
     pub fn own(&mut self) -> anyhow::Result<&mut Xdp> {
         match &mut self.body {
             Body::Bench(ebpf) => xdp(ebpf, self.kind.name()),
-            Body::Real(_) => anyhow::bail!("{} is the real program", self.kind.name()),
+            _ => anyhow::bail!("{} is the real program", self.kind.name()),
         }
     }
 }
@@ -166,10 +231,10 @@ fn known(program: &Xdp) -> anyhow::Result<(ProgramInfo, ProgramFd)> {
     Ok((program.info()?, program.fd()?.try_clone()?))
 }
 
-fn real(object: &[u8], size: Size<'_>) -> anyhow::Result<Body> {
+fn real(size: Size<'_>) -> anyhow::Result<Body> {
     let compiled = size.compiled.map_or_else(|| CompiledPolicy::full_record(size.tunnels), Arc::clone);
-    let options = Options { flows_per_cpu: size.flows, compiled, ..Options::default() };
-    let mut program = Program::load_object(object, &options)?;
+    let options = Options { flows_per_cpu: size.room, compiled, ..Options::default() };
+    let mut program = Program::load(&options)?;
     program.watch(TEST_RUN_IF_INDEX, 0)?;
     Ok(Body::Real(Box::new(program)))
 }

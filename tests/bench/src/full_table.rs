@@ -1,5 +1,7 @@
 //! What a packet costs that finds no room anywhere, and whether the account stays exact.
 
+use std::path::Path;
+
 use anyhow::ensure;
 use serde::Serialize;
 
@@ -23,6 +25,8 @@ pub struct Row {
     pub existing_ns: Spread,
     /// The first as a multiple of the second, round by round.
     pub ratio: Spread,
+    /// The overflow of the real program as a share of this one's, round by round; absent for itself.
+    pub minimizer_ratio: Option<Spread>,
     /// Packets sent.
     pub packets: u64,
     /// Of these, in the table or the spill log.
@@ -41,9 +45,9 @@ const FLOOD: u64 = 2 << 32;
 ///
 /// # Errors
 /// What the kernel answers; a program that miscounted; a packet of the flood that found room.
-pub fn measure(effort: Effort) -> anyhow::Result<Vec<Row>> {
+pub fn measure(effort: Effort, beside: Option<&Path>) -> anyhow::Result<Vec<Row>> {
     let flows = effort.full_table_flows;
-    let size = Size::of(flows);
+    let size = Size { beside, ..Size::of(flows) };
     let traffic = Traffic::Ipv4Tcp;
     let every = u64::MAX;
     let mut field = Field::default();
@@ -51,7 +55,8 @@ pub fn measure(effort: Effort) -> anyhow::Result<Vec<Row>> {
         field.wrappers.push(Wrapper::load(traffic, &schedule)?);
     }
     let mut fill = Wrapper::load(traffic, &Schedule::each_once(FILL, every))?;
-    for kind in [Kind::Empty, Kind::Minimizer, Kind::PerCpuHash] {
+    let other = beside.map(|_| Kind::Beside);
+    for kind in [Kind::Empty, Kind::Minimizer, Kind::PerCpuHash].into_iter().chain(other) {
         let mut contender = Contender::load(kind, size)?;
         let place = field.contenders.len();
         field.queues.extend([(0, place), (1, place)]);
@@ -62,9 +67,12 @@ pub fn measure(effort: Effort) -> anyhow::Result<Vec<Row>> {
     let flooded = u64::from(effort.packets) * 2 * effort.runs as u64;
     let gross = field.rounds(effort)?;
     let net = |queue: usize| difference(&gross[queue], &gross[queue % 2]);
+    // The real program is the second.
+    let ours = net(3);
     let mut rows = Vec::new();
     for (place, contender) in field.contenders.iter_mut().enumerate().skip(1) {
-        let (name, packets) = (contender.kind.name(), contender.sent);
+        let (kind, packets) = (contender.kind, contender.sent);
+        let name = kind.name();
         let Some(account) = contender.account()? else { continue };
         ensure!(
             account.packets + account.missed == packets && account.missed >= flooded,
@@ -77,10 +85,12 @@ pub fn measure(effort: Effort) -> anyhow::Result<Vec<Row>> {
             overflow_ns: Spread::of(overflow.iter().copied()),
             existing_ns: Spread::of(existing.iter().copied()),
             ratio: ratio(&overflow, &existing),
+            minimizer_ratio: (kind != Kind::Minimizer).then(|| ratio(&ours, &overflow)),
             packets,
             counted: account.packets,
             overflow: account.missed,
         });
     }
+    field.end()?;
     Ok(rows)
 }

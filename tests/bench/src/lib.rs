@@ -7,11 +7,12 @@
 //! so that noise hits all alike; an [`account`] says whether they counted at all.
 //!
 //! Measured are [`packets`] by number of flows, other [`kinds`] of packets, [`policies`], [`new_flows`], a
-//! [`full_table`], [`two_cpus`], the [`drain`], and [`live`] frames on a virtual cable; the [`curve`] of
-//! overflow is computed. A [`report`] holds all of it, [`targets`] judge it, a [`plot`] shows it.
+//! [`full_table`], [`two_cpus`], the [`drain`], memory of [`tables`], and [`live`] frames on a virtual cable; the
+//! [`curve`] of overflow is computed. What another build costs [`beside`] this one is measured in the same rounds. A [`report`] holds all of it, [`targets`] judge it, a [`plot`] shows it.
 
 pub mod account;
 pub mod batch;
+pub mod beside;
 pub mod contenders;
 pub mod curve;
 pub mod drain;
@@ -29,6 +30,7 @@ pub mod rounds;
 pub mod schedule;
 pub mod sinks;
 pub mod statistics;
+pub mod tables;
 pub mod targets;
 mod text;
 pub mod traffic;

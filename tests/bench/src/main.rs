@@ -11,8 +11,8 @@ use bench::rounds::Effort;
 use bench::schedule::Popularity;
 use bench::traffic::Traffic;
 use bench::{
-    curve, drain, end_to_end, full_table, kinds, live, memory, new_flows, packets, pin, plot, policies,
-    sinks, targets, two_cpus,
+    allowed_cpus, curve, drain, end_to_end, full_table, kinds, live, memory, new_flows, packets, pin, plot,
+    policies, sinks, tables, targets, two_cpus,
 };
 use bench_ebpf::SCHEDULE_ENTRIES;
 use clap::{Parser, ValueEnum};
@@ -39,8 +39,8 @@ struct Arguments {
     /// Only live frames on a virtual cable.
     #[arg(long, conflicts_with_all = ["only", "curve"])]
     live: bool,
-    /// The real program's object file of another build, measured in the same rounds.
-    #[arg(long, value_name = "OBJECT")]
+    /// The agent of another build, an executable, measured in the same rounds.
+    #[arg(long, value_name = "AGENT")]
     beside: Option<PathBuf>,
     /// A table for people, or one JSON object.
     #[arg(long, value_enum, default_value_t = Output::Table)]
@@ -68,6 +68,8 @@ enum Part {
     TwoCpus,
     /// Taking records out.
     Drain,
+    /// Memory of the tables.
+    Tables,
     /// Overflow against load, computed.
     Curve,
     /// Live frames on a virtual cable.
@@ -110,7 +112,11 @@ const KINDS_FLOWS: [u64; 3] = [1000, 65_536, 1_048_576];
 const POLICIES_FLOWS: [u64; 3] = [1, 1000, 65_536];
 /// The one number of flows of which some come more often than others.
 const ZIPF_FLOWS: u64 = 1_048_576;
-const LIVE_FLOWS: [u64; 2] = [1, 1000];
+const LIVE_FLOWS: [u64; 4] = [1, 1000, 65_536, 1_048_576];
+/// The number of flows at which policies are measured on IPv6.
+const POLICIES_FLOWS_IPV6: u64 = 1_048_576;
+/// Numbers of flows for which tables are made whose memory is compared.
+const TABLES_FLOWS: [u32; 2] = [65_536, 1_048_576];
 /// Records in an interval with which the whole agent is measured.
 const END_TO_END_RECORDS: [u32; 3] = [100_000, 1_000_000, 4_000_000];
 /// Records of a batch for a sink.
@@ -127,7 +133,7 @@ fn main() -> anyhow::Result<()> {
         () if arguments.only.is_empty() => Part::value_variants().to_vec(),
         () => arguments.only.clone(),
     };
-    let beside = arguments.beside.as_ref().map(fs::read).transpose().context("--beside")?;
+    let beside = arguments.beside.as_ref().map(fs::canonicalize).transpose().context("--beside")?;
     let mut bench = Bench {
         effort,
         flows: arguments.flows.clone(),
@@ -160,13 +166,15 @@ struct Bench {
     effort: Effort,
     flows: Vec<u64>,
     is_quick: bool,
-    beside: Option<Vec<u8>>,
+    beside: Option<PathBuf>,
     report: Report,
 }
 
 impl Bench {
     fn measure(&mut self, part: Part) -> anyhow::Result<()> {
         let effort = self.effort;
+        let beside = self.beside.clone();
+        let beside = beside.as_deref();
         eprintln!(
             "measuring: {}",
             part.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
@@ -177,38 +185,38 @@ impl Bench {
             Part::Kinds => {
                 let is_asked = |flows: &u64| self.is_quick || KINDS_FLOWS.contains(flows);
                 for flows in self.flows(&FLOWS).into_iter().filter(is_asked) {
-                    self.report.kinds.push(kinds::measure(effort, flows)?);
+                    self.report.kinds.push(kinds::measure(effort, flows, beside)?);
                 }
             }
             Part::Policies => {
-                for flows in self.flows(&POLICIES_FLOWS) {
-                    self.report.policies.push(policies::measure(effort, flows)?);
+                let ipv4 = self.flows(&POLICIES_FLOWS).into_iter().map(|flows| (Traffic::Ipv4Tcp, flows));
+                let ipv6 =
+                    self.flows(&[POLICIES_FLOWS_IPV6]).into_iter().map(|flows| (Traffic::Ipv6Tcp, flows));
+                for (traffic, flows) in ipv4.chain(ipv6) {
+                    eprintln!("  {}, {flows} flows", traffic.name());
+                    self.report.policies.push(policies::measure(effort, traffic, flows, beside)?);
                 }
             }
-            Part::NewFlows => self.report.new_flows = new_flows::measure(effort)?,
-            Part::FullTable => self.report.full_table = full_table::measure(effort)?,
+            Part::NewFlows => self.report.new_flows = new_flows::measure(effort, beside)?,
+            Part::FullTable => self.report.full_table = full_table::measure(effort, beside)?,
             Part::TwoCpus => {
                 self.report.two_cpus = two_cpus::measure(effort)?;
                 if self.report.two_cpus.is_empty() {
                     self.report.left_out.push("two CPUs: this process may use but one".to_owned());
                 }
             }
-            Part::Drain => {
-                for records in if self.is_quick { vec![8192] } else { vec![65_536, 1 << 20] } {
-                    self.report.per_record.push(drain::measure(effort.runs, records, effort.table_flows)?);
+            Part::Drain => self.drain()?,
+            Part::Tables => {
+                for flows in if self.is_quick { vec![8192] } else { TABLES_FLOWS.to_vec() } {
+                    self.report.tables.extend(tables::measure(flows, beside)?);
                 }
             }
             Part::Curve => self.report.curve = curve::measure(curve::FLOWS),
             Part::EndToEnd => {
-                let (records, interval) = match self.is_quick {
-                    true => (&[8192][..], Duration::from_millis(500)),
-                    false => (&END_TO_END_RECORDS[..], END_TO_END_INTERVAL),
-                };
-                for (kind, records) in end_to_end::Kind::ALL
-                    .iter()
-                    .flat_map(|kind| records.iter().map(move |records| (*kind, *records)))
-                {
-                    self.report.end_to_end.push(end_to_end::measure(kind, records, interval)?);
+                let interval = if self.is_quick { Duration::from_millis(500) } else { END_TO_END_INTERVAL };
+                for case in self.end_to_end_cases() {
+                    eprintln!("  {}, {}, {} records", case.kind.name(), case.traffic.name(), case.records);
+                    self.report.end_to_end.push(end_to_end::measure(&case, interval)?);
                 }
             }
             Part::Sinks => {
@@ -227,12 +235,47 @@ impl Bench {
                 }
             }
             Part::Live => {
-                for flows in LIVE_FLOWS {
-                    self.report.live.push(live::measure(effort, flows)?);
+                for flows in self.flows(&LIVE_FLOWS) {
+                    eprintln!("  {flows} flows");
+                    self.report.live.push(live::measure(effort, flows, beside)?);
                 }
             }
         }
         Ok(())
+    }
+
+    fn drain(&mut self) -> anyhow::Result<()> {
+        let cpu = self.report.cpu_number;
+        for spreading in drain::Spreading::ALL {
+            if allowed_cpus()?.len() < 2 && spreading != drain::Spreading::OneCpu {
+                self.report.left_out.push("a drain of two CPUs: this process may use but one".to_owned());
+                break;
+            }
+            for records in if self.is_quick { vec![8192] } else { vec![65_536, 1 << 20] } {
+                let Effort { runs, table_flows, .. } = self.effort;
+                self.report.per_record.push(drain::measure(runs, spreading, records, table_flows, cpu)?);
+            }
+        }
+        Ok(())
+    }
+
+    /// Every sink with IPv4; of IPv6 and of the other build only what a target is set for.
+    fn end_to_end_cases(&self) -> Vec<end_to_end::Case> {
+        let records = if self.is_quick { &[8192][..] } else { &END_TO_END_RECORDS };
+        let traffic = Traffic::Ipv4Tcp;
+        let mut cases: Vec<_> = end_to_end::Kind::ALL
+            .into_iter()
+            .flat_map(|kind| records.iter().map(move |records| (kind, *records)))
+            .map(|(kind, records)| end_to_end::Case { kind, traffic, records, beside: None })
+            .collect();
+        let like = |records: u32| cases.iter().find(|case| case.records == records || self.is_quick).cloned();
+        let ipv6 = like(4_000_000).map(|case| end_to_end::Case { traffic: Traffic::Ipv6Tcp, ..case });
+        let beside = self
+            .beside
+            .clone()
+            .and_then(|path| Some(end_to_end::Case { beside: Some(path), ..like(1_000_000)? }));
+        cases.extend(ipv6.into_iter().chain(beside));
+        cases
     }
 
     /// The numbers of flows that were asked for, or else the default.
@@ -248,7 +291,7 @@ impl Bench {
     fn by_flows(&mut self, traffic: Traffic) -> anyhow::Result<()> {
         let default = if traffic.is_ipv6() { &FLOWS[..4] } else { &FLOWS };
         for flows in self.flows(default) {
-            if let Err(reason) = memory::is_enough_for(flows) {
+            if let Err(reason) = memory::is_enough_for(flows, self.beside.is_some()) {
                 self.report.left_out.push(format!("{}, {flows} flows: {reason}", traffic.name()));
                 continue;
             }

@@ -5,13 +5,16 @@ use std::fs;
 /// Octets for each slot of all tables of a row: the real program's two generations on every CPU, two hashes
 /// with their elements on every CPU, and two arrays.
 const OCTETS_PER_SLOT: u64 = 896;
+/// The same for the other build's program.
+const OCTETS_PER_SLOT_BESIDE: u64 = 320;
 
 /// Checks that tables for so many flows leave memory free.
 ///
 /// # Errors
 /// Says what is missing.
-pub fn is_enough_for(flows: u64) -> Result<(), String> {
-    let needed = flows.next_power_of_two() * 2 * OCTETS_PER_SLOT;
+pub fn is_enough_for(flows: u64, has_beside: bool) -> Result<(), String> {
+    let octets = OCTETS_PER_SLOT + if has_beside { OCTETS_PER_SLOT_BESIDE } else { 0 };
+    let needed = flows.next_power_of_two() * 2 * octets;
     let Some(available) = available() else { return Ok(()) };
     if needed <= available / 4 * 3 {
         return Ok(());

@@ -1,5 +1,7 @@
 //! Nanoseconds per packet, by program and number of flows.
 
+use std::path::Path;
+
 use serde::Serialize;
 
 use super::contenders::{Contender, Kind, Size};
@@ -49,7 +51,7 @@ impl Row {
 
 /// Programs that are compared on packets of this kind; the first is the base.
 #[must_use]
-pub fn kinds(traffic: Traffic, beside: Option<&[u8]>) -> Vec<Kind> {
+pub fn kinds(traffic: Traffic, beside: Option<&Path>) -> Vec<Kind> {
     let mut kinds = vec![Kind::Empty, Kind::ParseOnly, Kind::Floor];
     if !traffic.is_ipv6() {
         kinds.push(Kind::HalfLine);
@@ -68,11 +70,11 @@ pub fn measure(
     traffic: Traffic,
     popularity: Popularity,
     flows: u64,
-    beside: Option<&[u8]>,
+    beside: Option<&Path>,
 ) -> anyhow::Result<Row> {
     let kinds = kinds(traffic, beside);
     let table_flows = effort.table_flows.max(u32::try_from(flows)?);
-    let size = Size { beside, ..Size::of(table_flows) };
+    let size = Size { room: traffic.room(table_flows), beside, ..Size::of(table_flows) };
     let schedule = Schedule::drawn(flows, popularity, effort.period_for(flows));
     let contenders = kinds.iter().map(|kind| Contender::load(*kind, size)).collect::<Result<Vec<_>, _>>()?;
     let queues = (0..contenders.len()).map(|contender| (0, contender)).collect();
@@ -100,5 +102,6 @@ pub fn measure(
             kind,
         });
     }
+    field.end()?;
     Ok(Row { traffic, popularity, flows, base_ns: Spread::of(base.iter().copied()), programs })
 }

@@ -1,6 +1,7 @@
 //! Everything that one run of the bench found, on what machine and with what effort.
 
 use std::fs;
+use std::path::Path;
 
 use serde::Serialize;
 
@@ -9,7 +10,7 @@ use super::rounds::Effort;
 use super::targets::Target;
 use super::traffic::Traffic;
 use super::{
-    curve, drain, end_to_end, full_table, kinds, live, new_flows, packets, policies, sinks, two_cpus,
+    curve, drain, end_to_end, full_table, kinds, live, new_flows, packets, policies, sinks, tables, two_cpus,
 };
 
 /// The findings. What was not measured is empty.
@@ -39,6 +40,8 @@ pub struct Report {
     pub two_cpus: Vec<two_cpus::Row>,
     /// Nanoseconds per record.
     pub per_record: Vec<drain::Row>,
+    /// Memory of the tables.
+    pub tables: Vec<tables::Row>,
     /// Overflow by load.
     pub curve: Vec<curve::Row>,
     /// Live frames on a cable.
@@ -81,6 +84,7 @@ impl Report {
             full_table: Vec::new(),
             two_cpus: Vec::new(),
             per_record: Vec::new(),
+            tables: Vec::new(),
             curve: Vec::new(),
             live: Vec::new(),
             end_to_end: Vec::new(),
@@ -94,15 +98,16 @@ impl Report {
     ///
     /// # Errors
     /// What the kernel answers.
-    pub fn note_programs(&mut self, beside: Option<&[u8]>) -> anyhow::Result<()> {
+    pub fn note_programs(&mut self, beside: Option<&Path>) -> anyhow::Result<()> {
         let size = Size { beside, ..Size::of(1 << 10) };
         for kind in packets::kinds(Traffic::Ipv4Tcp, beside) {
-            let info = Contender::load(kind, size)?.info;
+            let contender = Contender::load(kind, size)?;
             self.programs.push(ProgramSize {
                 name: kind.name(),
-                verified_instructions: info.verified_instruction_count(),
-                jited_octets: info.size_jitted(),
+                verified_instructions: contender.info.verified_instruction_count(),
+                jited_octets: contender.info.size_jitted(),
             });
+            contender.end()?;
         }
         Ok(())
     }

@@ -74,6 +74,12 @@ impl Traffic {
         if self.is_ipv6() { 60 } else { 40 }
     }
 
+    /// Flows that a table of this build must be made for, which are IPv4 flows, to hold so many of these flows in full.
+    #[must_use]
+    pub const fn room(self, flows: u32) -> u32 {
+        flows
+    }
+
     /// Tunnels that must be listed for the flow to be seen.
     #[must_use]
     pub const fn tunnels(self) -> Tunnels {

@@ -1,5 +1,7 @@
 //! The wrapper in the kernel: sends packets of many flows through a contender without a system call between them.
 
+use std::time::Duration;
+
 use anyhow::{Context as _, ensure};
 use aya::maps::{Array, IterableMap as _, MapData, PerCpuArray, PerCpuValues, ProgramArray};
 use aya::programs::{ProgramFd, TestRun as _, TestRunAttrs, TestRunOptions, Xdp};
@@ -10,6 +12,7 @@ use minimizer_common::settings::ACTION_PASS;
 
 use super::contenders::{Contender, cpus, object, take_map, xdp};
 use super::schedule::Schedule;
+use super::timed;
 use super::traffic::Traffic;
 
 /// Frames that the kernel hands over at a time. The queue of a veth holds 256.
@@ -73,15 +76,16 @@ impl Wrapper {
         Ok(self.position.set(0, everywhere, 0)?)
     }
 
-    /// Sends packets through a contender.
+    /// Sends packets through a contender, and returns the CPU time of the test run.
     ///
     /// # Errors
     /// What the kernel answers; a packet that does not pass.
-    pub fn send(&mut self, contender: &mut Contender, packets: u32) -> anyhow::Result<()> {
+    pub fn send(&mut self, contender: &mut Contender, packets: u32) -> anyhow::Result<Duration> {
         let aimed = self.aim(contender.info.id(), &contender.program)?;
-        aimed.send(packets).with_context(|| contender.kind.name().to_owned())?;
+        let sent = contender.within(|if_index| timed(|| aimed.send_from(if_index, packets)));
+        let ((), time) = sent.with_context(|| contender.kind.name().to_owned())?;
         contender.sent += u64::from(packets);
-        Ok(())
+        Ok(time)
     }
 
     /// Has live frames handled by a program, whatever it does with them.
@@ -90,7 +94,7 @@ impl Wrapper {
     /// What the kernel answers.
     pub fn send_live(&mut self, id: u32, program: &ProgramFd, packets: u32) -> anyhow::Result<()> {
         let attrs = TestRunAttrs::new().xdp_live_frames(BATCH_FRAMES);
-        self.aim(id, program)?.run(packets, attrs).map(|_| ())
+        self.aim(id, program)?.run(packets, attrs, None).map(|_| ())
     }
 
     /// Makes the program of this identifier the one that is called.
@@ -120,14 +124,26 @@ impl Aimed<'_> {
     /// # Errors
     /// What the kernel answers; a packet that does not pass.
     pub fn send(&self, packets: u32) -> anyhow::Result<()> {
-        let result = self.run(packets, TestRunAttrs::new())?;
+        self.send_from(None, packets)
+    }
+
+    /// Sends packets that come from this interface of the calling thread's namespace, if not from the loopback
+    /// interface.
+    ///
+    /// # Errors
+    /// What the kernel answers; a packet that does not pass.
+    pub fn send_from(&self, if_index: Option<u32>, packets: u32) -> anyhow::Result<()> {
+        // The kernel's `struct xdp_md`: data, data_end, data_meta, ingress_ifindex, rx_queue_index, egress_ifindex.
+        let octets = u32::try_from(self.frame.len())?;
+        let context = if_index.map(|if_index| [0, octets, 0, if_index, 0, 0].map(u32::to_ne_bytes).concat());
+        let result = self.run(packets, TestRunAttrs::new(), context.as_deref())?;
         ensure!(result == ACTION_PASS, "the program returned {result}");
         Ok(())
     }
 
-    fn run(&self, packets: u32, attrs: TestRunAttrs) -> anyhow::Result<u32> {
+    fn run(&self, packets: u32, attrs: TestRunAttrs, ctx_in: Option<&[u8]>) -> anyhow::Result<u32> {
         let data_in = Some(self.frame);
-        let options = TestRunOptions { data_in, repeat: packets, attrs, ..TestRunOptions::default() };
+        let options = TestRunOptions { data_in, ctx_in, repeat: packets, attrs, ..TestRunOptions::default() };
         Ok(self.wrapper.test_run(options)?.return_value)
     }
 }
