@@ -10,6 +10,8 @@ use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use ::tests::command::Agent;
+use ::tests::network::Network;
 use anyhow::{Context as _, Result, bail, ensure};
 use aya::programs::{ProgramFd, ProgramInfo, loaded_programs};
 use minimizer_common::tunnel::{Tunnel, Tunnels};
@@ -17,8 +19,6 @@ use nix::sched::{CloneFlags, setns};
 use rustix::process::Signal;
 use serde_json::Value;
 use tempfile::TempDir;
-use tests::command::Agent;
-use tests::network::Network;
 
 use super::account::Account;
 use super::on_any_cpu;

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use bench::end_to_end::Case;
 use bench::report::Report;
 use bench::rounds::Effort;
 use bench::schedule::Popularity;
@@ -119,6 +120,9 @@ const POLICIES_FLOWS_IPV6: u64 = 1_048_576;
 const TABLES_FLOWS: [u32; 2] = [65_536, 1_048_576];
 /// Records in an interval with which the whole agent is measured.
 const END_TO_END_RECORDS: [u32; 3] = [100_000, 1_000_000, 4_000_000];
+/// Those with which IPv6 is measured, and those with which another build is.
+const IPV6_RECORDS: u32 = 4_000_000;
+const BESIDE_RECORDS: u32 = 1_000_000;
 /// Records of a batch for a sink.
 const SINKS_RECORDS: usize = 1_000_000;
 /// Time between the drains of the whole agent.
@@ -207,14 +211,14 @@ impl Bench {
             }
             Part::Drain => self.drain()?,
             Part::Tables => {
-                for flows in if self.is_quick { vec![8192] } else { TABLES_FLOWS.to_vec() } {
+                for flows in self.numbers(&TABLES_FLOWS)? {
                     self.report.tables.extend(tables::measure(flows, beside)?);
                 }
             }
             Part::Curve => self.report.curve = curve::measure(curve::FLOWS),
             Part::EndToEnd => {
                 let interval = if self.is_quick { Duration::from_millis(500) } else { END_TO_END_INTERVAL };
-                for case in self.end_to_end_cases() {
+                for case in self.end_to_end_cases()? {
                     eprintln!("  {}, {}, {} records", case.kind.name(), case.traffic.name(), case.records);
                     self.report.end_to_end.push(end_to_end::measure(&case, interval)?);
                 }
@@ -260,22 +264,23 @@ impl Bench {
     }
 
     /// Every sink with IPv4; of IPv6 and of the other build only what a target is set for.
-    fn end_to_end_cases(&self) -> Vec<end_to_end::Case> {
-        let records = if self.is_quick { &[8192][..] } else { &END_TO_END_RECORDS };
-        let traffic = Traffic::Ipv4Tcp;
-        let mut cases: Vec<_> = end_to_end::Kind::ALL
-            .into_iter()
-            .flat_map(|kind| records.iter().map(move |records| (kind, *records)))
-            .map(|(kind, records)| end_to_end::Case { kind, traffic, records, beside: None })
-            .collect();
-        let like = |records: u32| cases.iter().find(|case| case.records == records || self.is_quick).cloned();
-        let ipv6 = like(4_000_000).map(|case| end_to_end::Case { traffic: Traffic::Ipv6Tcp, ..case });
-        let beside = self
-            .beside
-            .clone()
-            .and_then(|path| Some(end_to_end::Case { beside: Some(path), ..like(1_000_000)? }));
-        cases.extend(ipv6.into_iter().chain(beside));
-        cases
+    fn end_to_end_cases(&self) -> anyhow::Result<Vec<Case>> {
+        let mut cases = Vec::new();
+        let asked: Vec<u32> = self.numbers(&END_TO_END_RECORDS)?;
+        let mut add = |kind, traffic, records, beside| cases.push(Case { kind, traffic, records, beside });
+        for kind in end_to_end::Kind::ALL {
+            asked.iter().for_each(|records| add(kind, Traffic::Ipv4Tcp, *records, None));
+        }
+        for records in asked {
+            let is = |target| self.is_quick || records == target;
+            if is(IPV6_RECORDS) {
+                add(end_to_end::Kind::IpfixUdp, Traffic::Ipv6Tcp, records, None);
+            }
+            if let Some(beside) = self.beside.clone().filter(|_| is(BESIDE_RECORDS)) {
+                add(end_to_end::Kind::IpfixUdp, Traffic::Ipv4Tcp, records, Some(beside));
+            }
+        }
+        Ok(cases)
     }
 
     /// The numbers of flows that were asked for, or else the default.
@@ -285,6 +290,15 @@ impl Bench {
             [] => default.to_vec(),
             asked => asked.to_vec(),
         }
+    }
+
+    /// The same for numbers that are flows and records at once.
+    fn numbers(&self, default: &[u32]) -> anyhow::Result<Vec<u32>> {
+        if self.is_quick && self.flows.is_empty() {
+            return Ok(vec![8192]);
+        }
+        let default: Vec<u64> = default.iter().copied().map(u64::from).collect();
+        self.flows(&default).into_iter().map(|flows| Ok(u32::try_from(flows)?)).collect()
     }
 
     /// One kind of packets with every number of flows.

@@ -136,9 +136,11 @@ fn packets(row: &packets::Row, targets: &mut Vec<Target>) {
 fn live(report: &Report, targets: &mut Vec<Target>) {
     for row in &report.live {
         for kind in AGAINST {
-            // As a tap where both can be one: the network stack's own work is not in it.
+            // As a tap where both can be one: the network stack's own work is not in it. Where packets pass, that work varies
+            // by more than programs cost that miss no cache line.
             let subject = if kind == Kind::Beside { Subject::Tap(kind) } else { Subject::Program(kind) };
             let ratio = row.figure(subject).and_then(|figure| figure.minimizer_ratio);
+            let ratio = ratio.filter(|_| kind == Kind::Beside || row.flows >= 65_536);
             if let (Some(ratio), Some(limit)) = (ratio, limit(kind, row.flows, Popularity::Uniform)) {
                 let name = format!("live, added to {}: {} flows", subject.name(), row.flows);
                 targets.push(Target::at_most(name, ratio, limit, "×"));
@@ -267,8 +269,51 @@ fn end_to_end(row: &end_to_end::Row, targets: &mut Vec<Target>) {
 
 #[cfg(test)]
 mod tests {
-    use super::Target;
+    use super::{Target, judge};
+    use crate::report::Report;
+    use crate::rounds::Effort;
     use crate::statistics::Spread;
+    use crate::{new_flows, tables};
+
+    fn table(name: &'static str, flows: u32, mib: f64) -> tables::Row {
+        tables::Row { name, flows, maps: 7, mib, told_mib: mib }
+    }
+
+    fn new_flows(name: &'static str, minimizer_ratio: Option<Spread>) -> new_flows::Row {
+        let [new_ns, existing_ns, ratio] = [30.0, 20.0, 1.5].map(|value| Spread::of([value]));
+        new_flows::Row { name, flows: 1 << 20, new_ns, existing_ns, ratio, minimizer_ratio }
+    }
+
+    #[test]
+    fn nothing_is_judged_beside_another_build_that_was_not_measured() {
+        let effort = Effort {
+            runs: 1,
+            packets: 1,
+            period: 1,
+            table_flows: 1,
+            full_table_flows: 1,
+            live_packets: 1,
+            with_agents: false,
+        };
+        let names = |report: &Report| {
+            let judged = judge(report);
+            assert!(judged.iter().all(|target| target.is_reached), "{judged:?}");
+            judged.into_iter().map(|target| target.name).collect::<Vec<_>>()
+        };
+        let mut report = Report::new(effort, 0);
+        assert_eq!(names(&report), Vec::<String>::new());
+        report.tables = vec![table("minimizer", 1 << 16, 90.0), table("minimizer", 1 << 20, 45.0)];
+        report.new_flows = vec![new_flows("minimizer", None)];
+        assert_eq!(names(&report), ["a new flow to an existing one"]);
+        report.tables.extend([table("beside", 1 << 16, 90.0), table("beside", 1 << 20, 90.0)]);
+        report.new_flows.push(new_flows("beside", Some(Spread::of([0.4]))));
+        let expected = [
+            "a new flow to an existing one",
+            "to beside: a new flow of 1048576",
+            "to beside: memory of the tables for 1048576 flows",
+        ];
+        assert_eq!(names(&report), expected);
+    }
 
     #[test]
     fn a_line_says_what_and_whether() {
