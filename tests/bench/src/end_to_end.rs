@@ -98,7 +98,8 @@ pub struct Row {
     pub dropped: u64,
 }
 
-/// Runs an agent on a cable of its own with one sink and gives it as many flows in each interval, as live frames.
+/// Runs an agent as the tap of a cable of its own with one sink and gives it as many flows in each interval, as live frames.
+/// Frames that a tap drops take less of an interval than those that the network stack drops.
 ///
 /// # Errors
 /// When it does not run, or does not count what it was given.
@@ -120,7 +121,7 @@ fn run(case: &Case, interval: Duration) -> Result<Row> {
     fs::write(
         &config,
         format!(
-            "interfaces = [\"receive0\"]\npolicy = \"full-record\"\nlisten = \"127.0.0.1:0\"\nflows_per_cpu = {}\n\
+            "taps = [\"receive0\"]\npolicy = \"full-record\"\nlisten = \"127.0.0.1:0\"\nflows_per_cpu = {}\n\
              interval = \"{}ms\"\n[[sinks]]\nname = \"bench\"\nrecipient = \"laboratory\"\n{sink}\n",
             if beside.is_some() { records } else { traffic.room(records) },
             interval.as_millis()

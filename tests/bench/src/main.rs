@@ -5,7 +5,7 @@ use std::io::{Write as _, stdout};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use bench::end_to_end::Case;
 use bench::report::Report;
 use bench::rounds::Effort;
@@ -163,6 +163,7 @@ fn main() -> anyhow::Result<()> {
         Output::Table => write!(stdout(), "{report}")?,
         Output::Json => writeln!(stdout(), "{}", serde_json::to_string_pretty(&report)?)?,
     }
+    ensure!(report.failed.is_empty(), "{} rows failed", report.failed.len());
     Ok(())
 }
 
@@ -184,12 +185,15 @@ impl Bench {
             part.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
         );
         match part {
-            Part::Ipv4 => self.by_flows(Traffic::Ipv4Tcp)?,
-            Part::Ipv6 => self.by_flows(Traffic::Ipv6Tcp)?,
+            Part::Ipv4 => self.by_flows(Traffic::Ipv4Tcp),
+            Part::Ipv6 => self.by_flows(Traffic::Ipv6Tcp),
             Part::Kinds => {
                 let is_asked = |flows: &u64| self.is_quick || KINDS_FLOWS.contains(flows);
                 for flows in self.flows(&FLOWS).into_iter().filter(is_asked) {
-                    self.report.kinds.push(kinds::measure(effort, flows, beside)?);
+                    let row = kinds::measure(effort, flows, beside);
+                    self.report
+                        .kinds
+                        .extend(self.report.failed.unless(&format!("kinds, {flows} flows"), row));
                 }
             }
             Part::Policies => {
@@ -197,12 +201,20 @@ impl Bench {
                 let ipv6 =
                     self.flows(&[POLICIES_FLOWS_IPV6]).into_iter().map(|flows| (Traffic::Ipv6Tcp, flows));
                 for (traffic, flows) in ipv4.chain(ipv6) {
-                    eprintln!("  {}, {flows} flows", traffic.name());
-                    self.report.policies.push(policies::measure(effort, traffic, flows, beside)?);
+                    let what = format!("policies, {}, {flows} flows", traffic.name());
+                    eprintln!("  {what}");
+                    let row = policies::measure(effort, traffic, flows, beside);
+                    self.report.policies.extend(self.report.failed.unless(&what, row));
                 }
             }
-            Part::NewFlows => self.report.new_flows = new_flows::measure(effort, beside)?,
-            Part::FullTable => self.report.full_table = full_table::measure(effort, beside)?,
+            Part::NewFlows => {
+                let rows = self.report.failed.unless("new flows", new_flows::measure(effort, beside));
+                self.report.new_flows = rows.unwrap_or_default();
+            }
+            Part::FullTable => {
+                let rows = self.report.failed.unless("a full table", full_table::measure(effort, beside));
+                self.report.full_table = rows.unwrap_or_default();
+            }
             Part::TwoCpus => {
                 self.report.two_cpus = two_cpus::measure(effort)?;
                 if self.report.two_cpus.is_empty() {
@@ -212,15 +224,20 @@ impl Bench {
             Part::Drain => self.drain()?,
             Part::Tables => {
                 for flows in self.numbers(&TABLES_FLOWS)? {
-                    self.report.tables.extend(tables::measure(flows, beside)?);
+                    let rows = tables::measure(flows, beside);
+                    let rows = self.report.failed.unless(&format!("tables for {flows} flows"), rows);
+                    self.report.tables.extend(rows.into_iter().flatten());
                 }
             }
             Part::Curve => self.report.curve = curve::measure(curve::FLOWS),
             Part::EndToEnd => {
                 let interval = if self.is_quick { Duration::from_millis(500) } else { END_TO_END_INTERVAL };
                 for case in self.end_to_end_cases()? {
-                    eprintln!("  {}, {}, {} records", case.kind.name(), case.traffic.name(), case.records);
-                    self.report.end_to_end.push(end_to_end::measure(&case, interval)?);
+                    let Case { kind, traffic, records, .. } = &case;
+                    let what = format!("{}, {}, {records} records", kind.name(), traffic.name());
+                    eprintln!("  {what}");
+                    let row = end_to_end::measure(&case, interval);
+                    self.report.end_to_end.extend(self.report.failed.unless(&what, row));
                 }
             }
             Part::Sinks => {
@@ -240,8 +257,10 @@ impl Bench {
             }
             Part::Live => {
                 for flows in self.flows(&LIVE_FLOWS) {
-                    eprintln!("  {flows} flows");
-                    self.report.live.push(live::measure(effort, flows, beside)?);
+                    let what = format!("live frames, {flows} flows");
+                    eprintln!("  {what}");
+                    let row = live::measure(effort, flows, beside);
+                    self.report.live.extend(self.report.failed.unless(&what, row));
                 }
             }
         }
@@ -257,7 +276,9 @@ impl Bench {
             }
             for records in if self.is_quick { vec![8192] } else { vec![65_536, 1 << 20] } {
                 let Effort { runs, table_flows, .. } = self.effort;
-                self.report.per_record.push(drain::measure(runs, spreading, records, table_flows, cpu)?);
+                let row = drain::measure(runs, spreading, records, table_flows, cpu);
+                let what = format!("drain, {}, {records} records", spreading.name());
+                self.report.per_record.extend(self.report.failed.unless(&what, row));
             }
         }
         Ok(())
@@ -302,25 +323,24 @@ impl Bench {
     }
 
     /// One kind of packets with every number of flows.
-    fn by_flows(&mut self, traffic: Traffic) -> anyhow::Result<()> {
+    fn by_flows(&mut self, traffic: Traffic) {
         let default = if traffic.is_ipv6() { &FLOWS[..4] } else { &FLOWS };
         for flows in self.flows(default) {
             if let Err(reason) = memory::is_enough_for(flows, self.beside.is_some()) {
                 self.report.left_out.push(format!("{}, {flows} flows: {reason}", traffic.name()));
                 continue;
             }
-            self.row(traffic, Popularity::Uniform, flows)?;
+            self.row(traffic, Popularity::Uniform, flows);
             if flows == ZIPF_FLOWS || self.is_quick {
-                self.row(traffic, Popularity::Zipf, flows)?;
+                self.row(traffic, Popularity::Zipf, flows);
             }
         }
-        Ok(())
     }
 
-    fn row(&mut self, traffic: Traffic, popularity: Popularity, flows: u64) -> anyhow::Result<()> {
-        eprintln!("  {}, {flows} flows, {popularity}", traffic.name());
-        let row = packets::measure(self.effort, traffic, popularity, flows, self.beside.as_deref())?;
-        self.report.per_packet.push(row);
-        Ok(())
+    fn row(&mut self, traffic: Traffic, popularity: Popularity, flows: u64) {
+        let what = format!("{}, {flows} flows, {popularity}", traffic.name());
+        eprintln!("  {what}");
+        let row = packets::measure(self.effort, traffic, popularity, flows, self.beside.as_deref());
+        self.report.per_packet.extend(self.report.failed.unless(&what, row));
     }
 }

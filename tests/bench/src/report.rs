@@ -52,8 +52,38 @@ pub struct Report {
     pub sinks: Vec<sinks::Row>,
     /// What was not measured that was asked for, and why.
     pub left_out: Vec<String>,
+    /// Rows that failed: programs that miscounted, and what the kernel refused.
+    pub failed: Failed,
     /// What was aimed at, judged by all of this.
     pub targets: Vec<Target>,
+}
+
+/// Rows that failed, each with its error. The others are measured all the same.
+#[derive(Debug, Default, Serialize)]
+pub struct Failed(Vec<String>);
+
+impl Failed {
+    /// The row, unless it failed.
+    pub fn unless<T>(&mut self, what: &str, row: anyhow::Result<T>) -> Option<T> {
+        row.map_err(|error| self.0.push(format!("{what}: {error:#}"))).ok()
+    }
+
+    /// Whether none did.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// How many did.
+    #[must_use]
+    pub const fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// What failed, and why.
+    pub fn iter(&self) -> impl Iterator<Item = &String> {
+        self.0.iter()
+    }
 }
 
 /// How large a program is.
@@ -90,6 +120,7 @@ impl Report {
             end_to_end: Vec::new(),
             sinks: Vec::new(),
             left_out: Vec::new(),
+            failed: Failed::default(),
             targets: Vec::new(),
         }
     }

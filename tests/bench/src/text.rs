@@ -35,7 +35,8 @@ impl Display for Report {
             writeln!(out, "\nTargets, of minimizer unless another is named")?;
         }
         self.targets.iter().try_for_each(|target| writeln!(out, "  {target}"))?;
-        self.left_out.iter().try_for_each(|what| writeln!(out, "not measured: {what}"))
+        self.left_out.iter().try_for_each(|what| writeln!(out, "not measured: {what}"))?;
+        self.failed.iter().try_for_each(|what| writeln!(out, "failed: {what}"))
     }
 }
 
