@@ -144,7 +144,10 @@ fn run(case: &Case, interval: Duration) -> Result<Row> {
         wrapper.seek(0)?;
         wrapper.send_live(redirect.id, &redirect.program, records)?;
         let status = agent.wait_for(|status| drains(status) >= first + number)?;
-        ensure!(drains(&status) == first + number, "a drain came before its records");
+        ensure!(
+            drains(&status) == first + number,
+            "sending {records} frames took longer than an interval, or a drain did"
+        );
     }
     let elapsed = begin.elapsed();
     // What was drained last is delivered within another interval.
