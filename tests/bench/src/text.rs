@@ -15,7 +15,7 @@ impl Display for Report {
             let (name, octets) = (program.name, program.jited_octets);
             writeln!(
                 out,
-                "  {name:<13} {verified:>6} instructions verified, {octets:>6} bytes of machine code"
+                "  {name:<18} {verified:>6} instructions verified, {octets:>6} bytes of machine code"
             )?;
         }
         self.per_packet.iter().try_for_each(|row| packets(out, row))?;
@@ -40,14 +40,14 @@ impl Display for Report {
 fn packets(out: &mut Formatter<'_>, row: &packets::Row) -> fmt::Result {
     let (traffic, popularity, base) = (row.traffic.name(), row.popularity, row.base_ns.median);
     writeln!(out, "\n{traffic}, {} flows, {popularity}; ns per packet (base {base:.1})", row.flows)?;
-    writeln!(out, "  {:<13} {:>24}   {:>24}", "program", "cost", "minimizer is, ×")?;
+    writeln!(out, "  {:<18} {:>24}   {:>24}", "program", "cost", "minimizer is, ×")?;
     for figure in &row.programs {
-        write!(out, "  {:<13} {:>24.1}", figure.name, figure.ns)?;
+        write!(out, "  {:<18} {:>24.1}", figure.name, figure.ns)?;
         if let Some(ratio) = figure.minimizer_ratio {
             write!(out, "   {ratio:>24.2}")?;
         }
         if figure.missed > 0.0 {
-            write!(out, "   {:.1} % of the packets found no slot", figure.missed * 100.0)?;
+            write!(out, "   {:.1} % of the packets are missing", figure.missed * 100.0)?;
         }
         writeln!(out)?;
     }
