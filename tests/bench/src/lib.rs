@@ -8,7 +8,7 @@
 //!
 //! Measured are [`packets`] by number of flows, other [`kinds`] of packets, [`policies`], [`new_flows`], a
 //! [`full_table`], [`two_cpus`], the [`drain`], and [`live`] frames on a virtual cable; the [`curve`] of
-//! overflow is computed. A [`report`] holds all of it, [`targets`] judge it, a [`plot`] shows it.
+//! overflow is computed, and what a packet makes programs do is [`executed`] by an interpreter. A [`report`] holds all of it, [`targets`] judge it, a [`plot`] shows it.
 
 pub mod account;
 pub mod batch;
@@ -16,6 +16,7 @@ pub mod contenders;
 pub mod curve;
 pub mod drain;
 pub mod end_to_end;
+pub mod executed;
 pub mod full_table;
 pub mod kinds;
 pub mod live;

@@ -11,8 +11,8 @@ use bench::rounds::Effort;
 use bench::schedule::Popularity;
 use bench::traffic::Traffic;
 use bench::{
-    curve, drain, end_to_end, full_table, kinds, live, memory, new_flows, packets, pin, plot, policies,
-    sinks, targets, two_cpus,
+    curve, drain, end_to_end, executed, full_table, kinds, live, memory, new_flows, packets, pin, plot,
+    policies, sinks, targets, two_cpus,
 };
 use bench_ebpf::SCHEDULE_ENTRIES;
 use clap::{Parser, ValueEnum};
@@ -60,6 +60,8 @@ enum Part {
     Kinds,
     /// The real program under policies of all kinds.
     Policies,
+    /// Instructions, branches and lines of memory of a packet, counted by an interpreter.
+    Executed,
     /// Every packet a new flow.
     NewFlows,
     /// A table without room.
@@ -185,6 +187,12 @@ impl Bench {
                     self.report.policies.push(policies::measure(effort, flows)?);
                 }
             }
+            Part::Executed => match executed::measure(self.report.cpu_number) {
+                Ok(rows) => self.report.executed = rows,
+                Err(error) if self.is_quick => return Err(error),
+                // The kernel may hide the names of its functions, or list what the interpreter does not know yet.
+                Err(error) => self.report.left_out.push(format!("what is executed: {error:#}")),
+            },
             Part::NewFlows => self.report.new_flows = new_flows::measure(effort)?,
             Part::FullTable => self.report.full_table = full_table::measure(effort)?,
             Part::TwoCpus => {

@@ -91,8 +91,10 @@ pub fn measure(
     let queues = kinds.iter().enumerate().map(|(contender, kind)| (hook(*kind), contender)).collect();
     let hooks = if kinds.contains(&Kind::EmptyTc) { &[Hook::Xdp, Hook::Tc][..] } else { &[Hook::Xdp] };
     let reordered = schedule.reordered();
-    let wrappers =
-        hooks.iter().map(|hook| Wrapper::load_on(*hook, traffic, &reordered)).collect::<Result<Vec<_>, _>>()?;
+    let wrappers = hooks
+        .iter()
+        .map(|hook| Wrapper::load_on(*hook, traffic, &reordered))
+        .collect::<Result<Vec<_>, _>>()?;
     let mut field = Field { wrappers, contenders, queues };
     // The first pass makes every flow known.
     field.pass(effort.period_for(flows))?;

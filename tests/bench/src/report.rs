@@ -9,7 +9,8 @@ use super::rounds::Effort;
 use super::targets::Target;
 use super::traffic::Traffic;
 use super::{
-    curve, drain, end_to_end, full_table, kinds, live, new_flows, packets, policies, sinks, two_cpus,
+    curve, drain, end_to_end, executed, full_table, kinds, live, new_flows, packets, policies, sinks,
+    two_cpus,
 };
 
 /// The findings. What was not measured is empty.
@@ -31,6 +32,8 @@ pub struct Report {
     pub kinds: Vec<kinds::Row>,
     /// Nanoseconds per packet, by policy.
     pub policies: Vec<policies::Row>,
+    /// What is executed for a packet.
+    pub executed: Vec<executed::Row>,
     /// New flows.
     pub new_flows: Vec<new_flows::Row>,
     /// A table without room.
@@ -77,6 +80,7 @@ impl Report {
             per_packet: Vec::new(),
             kinds: Vec::new(),
             policies: Vec::new(),
+            executed: Vec::new(),
             new_flows: Vec::new(),
             full_table: Vec::new(),
             two_cpus: Vec::new(),

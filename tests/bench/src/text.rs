@@ -4,7 +4,7 @@ use std::fmt::{self, Display, Formatter};
 
 use super::curve::{LAYOUTS, Layout, Tuples};
 use super::report::Report;
-use super::{curve, end_to_end, kinds, live, packets, policies, sinks};
+use super::{curve, end_to_end, executed, kinds, live, packets, policies, sinks};
 
 impl Display for Report {
     fn fmt(&self, out: &mut Formatter<'_>) -> fmt::Result {
@@ -21,6 +21,7 @@ impl Display for Report {
         self.per_packet.iter().try_for_each(|row| packets(out, row))?;
         self.kinds.iter().try_for_each(|row| kinds(out, row))?;
         self.policies.iter().try_for_each(|row| policies(out, row))?;
+        executed(out, &self.executed)?;
         self.new_flows(out)?;
         self.full_table(out)?;
         self.two_cpus(out)?;
@@ -73,6 +74,26 @@ fn policies(out: &mut Formatter<'_>, row: &policies::Row) -> fmt::Result {
             out,
             "  {name:<34} {ns:>20.1}   {full_record_ratio:>18.2}   {added_ns:>20.1}  {instructions:>12}"
         )?;
+    }
+    Ok(())
+}
+
+fn executed(out: &mut Formatter<'_>, rows: &[executed::Row]) -> fmt::Result {
+    if rows.is_empty() {
+        return Ok(());
+    }
+    writeln!(
+        out,
+        "\nExecuted for a packet, on average of 4,096, by an interpreter of the translated program"
+    )?;
+    write!(out, "  {:<18} {:<15} {:<8} {:<5}", "program", "policy", "packets", "flows")?;
+    writeln!(out, " instructions  branches  calls  lines  of constants  machine code")?;
+    for row in rows {
+        let flows = if row.is_new { "new" } else { "known" };
+        let policy = row.policy.unwrap_or_default();
+        write!(out, "  {:<18} {policy:<15} {:<8} {flows:<5}", row.name, row.traffic.name())?;
+        write!(out, " {:>12.1}  {:>8.1}  {:>5.1}", row.instructions, row.branches, row.calls)?;
+        writeln!(out, "  {:>5.2}  {:>12.2}  {:>12}", row.lines, row.constant_lines, row.machine_octets)?;
     }
     Ok(())
 }
