@@ -22,6 +22,9 @@ pub struct Report {
     pub cpu: String,
     /// The CPU that everything ran on that needs but one.
     pub cpu_number: u32,
+    /// Whether the kernel reads a clock before and after every run of a program (`kernel.bpf_stats_enabled`), which is
+    /// part of the base, and between the packets.
+    pub is_timed_by_kernel: bool,
     /// How long was measured.
     pub effort: Effort,
     /// The programs.
@@ -75,6 +78,8 @@ impl Report {
             kernel: rustix::system::uname().release().to_string_lossy().into_owned(),
             cpu: cpu_model().unwrap_or_else(|| "unknown".to_owned()),
             cpu_number,
+            is_timed_by_kernel: fs::read("/proc/sys/kernel/bpf_stats_enabled")
+                .is_ok_and(|switch| switch[..] != *b"0\n"),
             effort,
             programs: Vec::new(),
             per_packet: Vec::new(),

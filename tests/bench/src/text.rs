@@ -10,6 +10,9 @@ impl Display for Report {
     fn fmt(&self, out: &mut Formatter<'_>) -> fmt::Result {
         writeln!(out, "Kernel {}, {}, CPU {}.", self.kernel, self.cpu, self.cpu_number)?;
         writeln!(out, "Figures are median (smallest–largest) of {} rounds.", self.effort.runs)?;
+        if self.is_timed_by_kernel {
+            writeln!(out, "kernel.bpf_stats_enabled is 1: the base has two readings of a clock.")?;
+        }
         for program in &self.programs {
             let verified = program.verified_instructions.unwrap_or(0);
             let (name, octets) = (program.name, program.jited_octets);
