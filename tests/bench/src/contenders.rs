@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context as _, ensure};
-use aya::programs::{ProgramFd, ProgramInfo, Xdp};
+use aya::programs::{ProgramFd, ProgramInfo, SchedClassifier, Xdp};
 use aya::util::nr_cpus;
 use aya::{Ebpf, EbpfLoader, include_bytes_aligned};
 use bench_ebpf::HALF_WAYS;
@@ -21,12 +21,25 @@ const OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/bench.o"
 
 /// Interface index that a test run shows to the program: the loopback interface.
 pub const TEST_RUN_IF_INDEX: u32 = 1;
+/// Octets of the ring of the programs on the TC hook, as agents have it.
+const RING_OCTETS: u32 = 1 << 24;
+
+/// Where the kernel runs a program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hook {
+    /// Before the frame has a socket buffer.
+    Xdp,
+    /// After that, at the ingress of traffic control.
+    Tc,
+}
 
 /// One of the programs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// Nothing: what wrapper and test run cost, subtracted from all others.
     Empty,
+    /// The same on the TC hook, subtracted from the programs there.
+    EmptyTc,
     /// Nothing, and the packet is dropped.
     Discard,
     /// The walk of the real program, and one counter.
@@ -37,8 +50,16 @@ pub enum Kind {
     HalfLine,
     /// The usual per-CPU hash with the precise clock.
     PerCpuHash,
+    /// The same, sixteen packets at a time.
+    PerCpuHashBurst,
     /// The usual shared hash with a spin lock and the precise clock.
     SharedHash,
+    /// A shared hash that is updated in place by atomic additions, and the precise clock.
+    SharedMap,
+    /// The shared hash on the TC hook, and a ring buffer for what finds it full.
+    TcHash,
+    /// The same with a hash that evicts what was not used for long.
+    TcLru,
     /// The real program.
     Minimizer,
     /// The real program of another build, loaded by its own agent.
@@ -51,12 +72,17 @@ impl Kind {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Empty => "empty",
+            Self::EmptyTc => "empty_tc",
             Self::Discard => "discard",
             Self::ParseOnly => "parse_only",
             Self::Floor => "floor",
             Self::HalfLine => "half_line",
             Self::PerCpuHash => "per_cpu_hash",
+            Self::PerCpuHashBurst => "per_cpu_hash_burst",
             Self::SharedHash => "shared_hash",
+            Self::SharedMap => "shared_map",
+            Self::TcHash => "tc_hash",
+            Self::TcLru => "tc_lru",
             Self::Minimizer => "minimizer",
             Self::Beside => "beside",
         }
@@ -68,9 +94,36 @@ impl Kind {
         match self {
             Self::Floor => Some("LINES"),
             Self::HalfLine => Some("HALF_LINES"),
-            Self::PerCpuHash => Some("PER_CPU_FLOWS"),
+            Self::PerCpuHash | Self::PerCpuHashBurst => Some("PER_CPU_FLOWS"),
             Self::SharedHash => Some("SHARED_FLOWS"),
+            Self::SharedMap => Some("ATOMIC_FLOWS"),
+            Self::TcHash => Some("TC_FLOWS"),
+            Self::TcLru => Some("TC_LRU_FLOWS"),
             _ => None,
+        }
+    }
+
+    /// Whether the program is left out among very many flows; see [`super::packets::EVERY_CONTENDER_FLOWS`].
+    #[must_use]
+    pub const fn is_for_fewer(self) -> bool {
+        matches!(self, Self::PerCpuHashBurst | Self::SharedMap | Self::EmptyTc | Self::TcHash | Self::TcLru)
+    }
+
+    /// Where it runs.
+    #[must_use]
+    pub const fn hook(self) -> Hook {
+        match self {
+            Self::EmptyTc | Self::TcHash | Self::TcLru => Hook::Tc,
+            _ => Hook::Xdp,
+        }
+    }
+
+    /// The program that does nothing on the same hook: what is subtracted.
+    #[must_use]
+    pub const fn base(self) -> Self {
+        match self.hook() {
+            Hook::Xdp => Self::Empty,
+            Hook::Tc => Self::EmptyTc,
         }
     }
 }
@@ -174,7 +227,7 @@ impl Contender {
             Body::Attached(agent) => agent.known()?,
             Body::Bench(ebpf) => {
                 let program = ebpf.program(kind.name()).context("the program is in its object")?;
-                known(program.try_into()?)?
+                (program.info()?, program.fd()?.try_clone()?)
             }
         };
         Ok(Self { kind, info, sent: 0, program, body })
@@ -246,6 +299,9 @@ fn bench(kind: Kind, size: Size<'_>) -> anyhow::Result<Body> {
     let mut loader = EbpfLoader::new();
     // It belongs to the wrapper, and is large.
     loader.map_max_entries("SCHEDULE", 1);
+    if kind.hook() == Hook::Tc {
+        loader.map_max_entries("DIRECT", RING_OCTETS);
+    }
     if let Some(map) = kind.map() {
         let entries = match kind {
             Kind::HalfLine => (half_line_mask + 1) * u32::try_from(cpus()?)?,
@@ -258,7 +314,10 @@ fn bench(kind: Kind, size: Size<'_>) -> anyhow::Result<Body> {
         .override_global("HALF_LINE_MASK", &half_line_mask, true)
         .override_global("KEYS", &keys, true)
         .load(object()?)?;
-    xdp(&mut ebpf, kind.name())?.load()?;
+    match kind.hook() {
+        Hook::Xdp => xdp(&mut ebpf, kind.name())?.load()?,
+        Hook::Tc => tc(&mut ebpf, kind.name())?.load()?,
+    }
     Ok(Body::Bench(Box::new(ebpf)))
 }
 
@@ -281,6 +340,12 @@ pub fn cpus() -> anyhow::Result<usize> {
 
 /// The program of this name.
 pub(super) fn xdp<'ebpf>(ebpf: &'ebpf mut Ebpf, name: &str) -> anyhow::Result<&'ebpf mut Xdp> {
+    let program = ebpf.program_mut(name).with_context(|| format!("no program {name}"))?;
+    Ok(program.try_into()?)
+}
+
+/// The program of this name for the TC hook.
+pub(super) fn tc<'ebpf>(ebpf: &'ebpf mut Ebpf, name: &str) -> anyhow::Result<&'ebpf mut SchedClassifier> {
     let program = ebpf.program_mut(name).with_context(|| format!("no program {name}"))?;
     Ok(program.try_into()?)
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::ensure;
 use serde::Serialize;
 
-use super::contenders::{Contender, Kind, Size};
+use super::contenders::{Contender, Hook, Kind, Size};
 use super::rounds::{Effort, Field};
 use super::schedule::Schedule;
 use super::statistics::{Spread, difference, ratio};
@@ -46,6 +46,7 @@ const FLOOD: u64 = 2 << 32;
 /// # Errors
 /// What the kernel answers; a program that miscounted; a packet of the flood that found room.
 pub fn measure(effort: Effort, beside: Option<&Path>) -> anyhow::Result<Vec<Row>> {
+    full_on_tc()?;
     let flows = effort.full_table_flows;
     let size = Size { beside, ..Size::of(flows) };
     let traffic = Traffic::Ipv4Tcp;
@@ -93,4 +94,42 @@ pub fn measure(effort: Effort, beside: Option<&Path>) -> anyhow::Result<Vec<Row>
     }
     field.end()?;
     Ok(rows)
+}
+
+/// Checks what the accounts of the programs on the TC hook say of full hashes. Their packets are not timed: nobody
+/// empties the ring meanwhile, as an agent would.
+///
+/// # Errors
+/// What the kernel answers; a program that miscounted.
+fn full_on_tc() -> anyhow::Result<()> {
+    const FLOWS: u32 = 4096;
+    /// More packets than the ring has room for.
+    const MANY: u32 = 1 << 19;
+    let traffic = Traffic::Ipv4Tcp;
+    let size = Size::of(64);
+    let mut wrapper = Wrapper::load_on(Hook::Tc, traffic, &Schedule::each_once(0, u64::MAX))?;
+
+    let mut hash = Contender::load(Kind::TcHash, size)?;
+    wrapper.send(&mut hash, FLOWS)?;
+    // None is missing: the ring has what the hash has not.
+    hash.check(traffic.octets(), u64::from(FLOWS))?;
+
+    hash.sent = 0;
+    wrapper.send(&mut hash, MANY)?;
+    let Some(account) = hash.account()? else { anyhow::bail!("no account") };
+    ensure!(
+        account.packets + account.missed == hash.sent
+            && account.missed > 0
+            && account.packets > u64::from(FLOWS),
+        "tc_hash counted {account:?} of {MANY} packets"
+    );
+
+    let mut evicting = Contender::load(Kind::TcLru, size)?;
+    wrapper.send(&mut evicting, FLOWS)?;
+    let account = evicting.check(traffic.octets(), u64::from(FLOWS))?;
+    ensure!(
+        account.packets > 0 && account.missed >= u64::from(FLOWS - size.slots()),
+        "tc_lru lost none of {FLOWS} flows: {account:?}"
+    );
+    Ok(())
 }

@@ -8,7 +8,9 @@
 //!
 //! Measured are [`packets`] by number of flows, other [`kinds`] of packets, [`policies`], [`new_flows`], a
 //! [`full_table`], [`two_cpus`], the [`drain`], memory of [`tables`], and [`live`] frames on a virtual cable; the
-//! [`curve`] of overflow is computed. What another build costs [`beside`] this one is measured in the same rounds. A [`report`] holds all of it, [`targets`] judge it, a [`plot`] shows it.
+//! [`curve`] of overflow is computed, and what a packet makes programs do is [`executed`] by an interpreter. What
+//! another build costs [`beside`] this one is measured in the same rounds. A [`report`] holds all of it, [`targets`]
+//! judge it, a [`plot`] shows it.
 
 pub mod account;
 pub mod batch;
@@ -17,6 +19,7 @@ pub mod contenders;
 pub mod curve;
 pub mod drain;
 pub mod end_to_end;
+pub mod executed;
 pub mod full_table;
 pub mod kinds;
 pub mod live;

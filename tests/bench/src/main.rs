@@ -12,8 +12,8 @@ use bench::rounds::Effort;
 use bench::schedule::Popularity;
 use bench::traffic::Traffic;
 use bench::{
-    allowed_cpus, curve, drain, end_to_end, full_table, kinds, live, memory, new_flows, packets, pin, plot,
-    policies, sinks, tables, targets, two_cpus,
+    allowed_cpus, curve, drain, end_to_end, executed, full_table, kinds, live, memory, new_flows, packets,
+    pin, plot, policies, sinks, tables, targets, two_cpus,
 };
 use bench_ebpf::SCHEDULE_ENTRIES;
 use clap::{Parser, ValueEnum};
@@ -61,6 +61,8 @@ enum Part {
     Kinds,
     /// The real program under policies of all kinds.
     Policies,
+    /// Instructions, branches and lines of memory of a packet, counted by an interpreter.
+    Executed,
     /// Every packet a new flow.
     NewFlows,
     /// A table without room.
@@ -207,6 +209,12 @@ impl Bench {
                     self.report.policies.extend(self.report.failed.unless(&what, row));
                 }
             }
+            Part::Executed => match executed::measure(self.report.cpu_number) {
+                Ok(rows) => self.report.executed = rows,
+                Err(error) if self.is_quick => return Err(error),
+                // The kernel may hide the names of its functions, or list what the interpreter does not know yet.
+                Err(error) => self.report.left_out.push(format!("what is executed: {error:#}")),
+            },
             Part::NewFlows => {
                 let rows = self.report.failed.unless("new flows", new_flows::measure(effort, beside));
                 self.report.new_flows = rows.unwrap_or_default();

@@ -10,7 +10,8 @@ use super::rounds::Effort;
 use super::targets::Target;
 use super::traffic::Traffic;
 use super::{
-    curve, drain, end_to_end, full_table, kinds, live, new_flows, packets, policies, sinks, tables, two_cpus,
+    curve, drain, end_to_end, executed, full_table, kinds, live, new_flows, packets, policies, sinks, tables,
+    two_cpus,
 };
 
 /// The findings. What was not measured is empty.
@@ -22,6 +23,9 @@ pub struct Report {
     pub cpu: String,
     /// The CPU that everything ran on that needs but one.
     pub cpu_number: u32,
+    /// Whether the kernel reads a clock before and after every run of a program (`kernel.bpf_stats_enabled`), which is
+    /// part of the base, and between the packets.
+    pub is_timed_by_kernel: bool,
     /// How long was measured.
     pub effort: Effort,
     /// The programs.
@@ -32,6 +36,8 @@ pub struct Report {
     pub kinds: Vec<kinds::Row>,
     /// Nanoseconds per packet, by policy.
     pub policies: Vec<policies::Row>,
+    /// What is executed for a packet.
+    pub executed: Vec<executed::Row>,
     /// New flows.
     pub new_flows: Vec<new_flows::Row>,
     /// A table without room.
@@ -105,11 +111,14 @@ impl Report {
             kernel: rustix::system::uname().release().to_string_lossy().into_owned(),
             cpu: cpu_model().unwrap_or_else(|| "unknown".to_owned()),
             cpu_number,
+            is_timed_by_kernel: fs::read("/proc/sys/kernel/bpf_stats_enabled")
+                .is_ok_and(|switch| switch[..] != *b"0\n"),
             effort,
             programs: Vec::new(),
             per_packet: Vec::new(),
             kinds: Vec::new(),
             policies: Vec::new(),
+            executed: Vec::new(),
             new_flows: Vec::new(),
             full_table: Vec::new(),
             two_cpus: Vec::new(),

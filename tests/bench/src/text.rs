@@ -5,23 +5,27 @@ use std::fmt::{self, Display, Formatter};
 use super::curve::{LAYOUTS, Layout, Tuples};
 use super::report::Report;
 use super::statistics::Spread;
-use super::{curve, end_to_end, kinds, live, packets, policies, sinks, tables};
+use super::{curve, end_to_end, executed, kinds, live, packets, policies, sinks, tables};
 
 impl Display for Report {
     fn fmt(&self, out: &mut Formatter<'_>) -> fmt::Result {
         writeln!(out, "Kernel {}, {}, CPU {}.", self.kernel, self.cpu, self.cpu_number)?;
         writeln!(out, "Figures are median (smallest–largest) of {} rounds.", self.effort.runs)?;
+        if self.is_timed_by_kernel {
+            writeln!(out, "kernel.bpf_stats_enabled is 1: the base has two readings of a clock.")?;
+        }
         for program in &self.programs {
             let verified = program.verified_instructions.unwrap_or(0);
             let (name, octets) = (program.name, program.jited_octets);
             writeln!(
                 out,
-                "  {name:<13} {verified:>6} instructions verified, {octets:>6} bytes of machine code"
+                "  {name:<18} {verified:>6} instructions verified, {octets:>6} bytes of machine code"
             )?;
         }
         self.per_packet.iter().try_for_each(|row| packets(out, row))?;
         self.kinds.iter().try_for_each(|row| kinds(out, row))?;
         self.policies.iter().try_for_each(|row| policies(out, row))?;
+        executed(out, &self.executed)?;
         self.new_flows(out)?;
         self.full_table(out)?;
         self.two_cpus(out)?;
@@ -43,14 +47,14 @@ impl Display for Report {
 fn packets(out: &mut Formatter<'_>, row: &packets::Row) -> fmt::Result {
     let (traffic, popularity, base) = (row.traffic.name(), row.popularity, row.base_ns.median);
     writeln!(out, "\n{traffic}, {} flows, {popularity}; ns per packet (base {base:.1})", row.flows)?;
-    writeln!(out, "  {:<13} {:>24}   {:>24}", "program", "cost", "minimizer is, ×")?;
+    writeln!(out, "  {:<18} {:>24}   {:>24}", "program", "cost", "minimizer is, ×")?;
     for figure in &row.programs {
-        write!(out, "  {:<13} {:>24.1}", figure.name, figure.ns)?;
+        write!(out, "  {:<18} {:>24.1}", figure.name, figure.ns)?;
         if let Some(ratio) = figure.minimizer_ratio {
             write!(out, "   {ratio:>24.2}")?;
         }
         if figure.missed > 0.0 {
-            write!(out, "   {:.1} % of the packets found no slot", figure.missed * 100.0)?;
+            write!(out, "   {:.1} % of the packets are missing", figure.missed * 100.0)?;
         }
         writeln!(out)?;
     }
@@ -90,6 +94,26 @@ fn policies(out: &mut Formatter<'_>, row: &policies::Row) -> fmt::Result {
             "  {name:<34} {ns:>20.1}   {full_record_ratio:>18.2}   {added_ns:>20.1}  {instructions:>12}"
         )?;
         rest(out, *beside_ratio, 18)?;
+    }
+    Ok(())
+}
+
+fn executed(out: &mut Formatter<'_>, rows: &[executed::Row]) -> fmt::Result {
+    if rows.is_empty() {
+        return Ok(());
+    }
+    writeln!(
+        out,
+        "\nExecuted for a packet, on average of 4,096, by an interpreter of the translated program"
+    )?;
+    write!(out, "  {:<18} {:<15} {:<8} {:<5}", "program", "policy", "packets", "flows")?;
+    writeln!(out, " instructions  branches  calls  lines  of constants  machine code")?;
+    for row in rows {
+        let flows = if row.is_new { "new" } else { "known" };
+        let policy = row.policy.unwrap_or_default();
+        write!(out, "  {:<18} {policy:<15} {:<8} {flows:<5}", row.name, row.traffic.name())?;
+        write!(out, " {:>12.1}  {:>8.1}  {:>5.1}", row.instructions, row.branches, row.calls)?;
+        writeln!(out, "  {:>5.2}  {:>12.2}  {:>12}", row.lines, row.constant_lines, row.machine_octets)?;
     }
     Ok(())
 }
