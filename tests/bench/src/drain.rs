@@ -8,7 +8,7 @@ use bench_ebpf::{Key, PerCpuValue};
 use minimizer::kernel::program::Program;
 use minimizer::records::drain::drain;
 use minimizer::records::packed::{Packing, SlotDecoder};
-use minimizer_common::slot::Line;
+use minimizer_common::slot::{Line, Narrow};
 use serde::Serialize;
 
 use super::contenders::{Contender, Kind, Size, TEST_RUN_IF_INDEX, cpus};
@@ -205,7 +205,7 @@ fn copy_real(contender: &mut Contender, filled: Filled) -> anyhow::Result<f64> {
     })?;
     // Counters and spill log, which hold next to nothing.
     let (_, rest) = drain(&mut quiet, &mut Packing::default(), decoder);
-    let copied: u64 = black_box(taken).iter().map(|slot| u64::from(slot.packets())).sum();
+    let copied: u64 = black_box(taken).iter().map(|slot| Narrow::counted(slot).packets).sum();
     let packets = copied + rest.recorded.packets;
     ensure!(packets == filled.packets, "{packets} of {} packets were copied", filled.packets);
     Ok(time.as_secs_f64() * 1e9)

@@ -77,7 +77,7 @@ impl Traffic {
     /// Flows that a table of this build must be made for, which are IPv4 flows, to hold so many of these flows in full.
     #[must_use]
     pub const fn room(self, flows: u32) -> u32 {
-        flows
+        if self.is_ipv6() { flows * 2 } else { flows }
     }
 
     /// Tunnels that must be listed for the flow to be seen.
