@@ -395,3 +395,6 @@ impl Counted {
         Self { tuple, control_bits, packets: 1, octets, first, last }
     }
 }
+
+#[cfg(test)]
+mod tests;
