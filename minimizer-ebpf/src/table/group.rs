@@ -110,3 +110,6 @@ pub const fn line(group: &mut Group, line: usize) -> &mut [Half; 2] {
 const fn half_is_free(marks: u64) -> bool {
     marks & minimizer_common::slot::USED == 0
 }
+
+#[cfg(test)]
+mod tests;
