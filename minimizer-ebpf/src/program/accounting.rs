@@ -15,9 +15,10 @@ use minimizer_ebpf::parser::cursor::{Cursor, Frame, Stop};
 use minimizer_ebpf::parser::walk::{Inner, Packet, Version, enter, walk_ipv4, walk_ipv6, walk_link};
 use minimizer_ebpf::policy::judge::{Judgement, judge};
 use minimizer_ebpf::policy::minimize::{Classes, minimize};
+use minimizer_ebpf::policy::short;
 use minimizer_ebpf::table::burst::{self, Table as _};
 use minimizer_ebpf::table::group;
-use minimizer_ebpf::table::hash::{self, Parts};
+use minimizer_ebpf::table::hash;
 
 use crate::program::clock::{self, Time};
 use crate::program::constants::{SETTINGS, setting};
@@ -94,18 +95,23 @@ pub fn account<const TUNNELS: bool>(context: &XdpContext) -> Option<u8> {
     counters.seen_packets += 1;
 
     let here = Here { interface, time };
-    let frame = XdpFrame::of(context.ctx);
-    let ended = if let Some((octets, packet)) = common::ipv4(frame).filter(is_alone::<TUNNELS>) {
-        counters.seen_octets += u64::from(octets);
-        here.count::<false, false>(head, &packet)? as u64
-    } else if let Some((octets, packet)) = common::ipv6(frame).filter(is_alone::<TUNNELS>) {
-        counters.seen_octets += u64::from(octets);
-        here.count::<true, false>(head, &packet)? as u64
-    } else if TUNNELS {
-        count_inner_or_outer(context.ctx, head, &here).0
+    let mut ended;
+    if !steps.intersects(Steps::JUDGING) {
+        ended = if steps.intersects(Steps::UNREAD) {
+            here.count_common::<TUNNELS, false>(context.ctx, head)
+        } else {
+            here.count_common::<TUNNELS, true>(context.ctx, head)
+        };
     } else {
-        count(context.ctx, head, &here).0
-    };
+        ended = count_judged::<TUNNELS>(context.ctx, head, &here);
+    }
+    if ended == UNCOMMON {
+        ended = if TUNNELS {
+            count_inner_or_outer(context.ctx, head, &here).0
+        } else {
+            count(context.ctx, head, &here).0
+        };
+    }
     // An index would need a bounds check that panics, which BPF does not have.
     *head.interfaces[interface as usize].outcomes.get_mut(ended as usize)? += 1;
     if head.state.set_aside >= BURST as u64 {
@@ -117,10 +123,28 @@ pub fn account<const TUNNELS: bool>(context: &XdpContext) -> Option<u8> {
     Some(ended as u8)
 }
 
-/// Whether a packet of a common shape is the one to count: no listed tunnel can be behind its headers.
-#[inline(always)]
-fn is_alone<const TUNNELS: bool>((_, packet): &(u32, Packet)) -> bool {
-    !TUNNELS || !common::may_be_tunnel(packet)
+/// The packet has none of the common shapes, or a listed tunnel may be behind its headers.
+const UNCOMMON: u64 = u64::MAX;
+
+/// Counts a packet of a common shape under a policy that judges.
+#[inline(never)]
+fn count_judged<const TUNNELS: bool>(context: *mut xdp_md, head: &mut Head, here: &Here) -> u64 {
+    let frame = &XdpFrame::of(context);
+    let (octets, outcome) = if let Some(packet) = common::ipv4::<false>(frame) {
+        if TUNNELS && packet.transport.may_be_tunnel() {
+            return UNCOMMON;
+        }
+        (packet.frame_octets, here.count::<false, false>(head, &packet.packet()))
+    } else if let Some(packet) = common::ipv6::<false>(frame) {
+        if TUNNELS && packet.transport.may_be_tunnel() {
+            return UNCOMMON;
+        }
+        (packet.frame_octets, here.count::<true, false>(head, &packet.packet()))
+    } else {
+        return UNCOMMON;
+    };
+    counters(head, here.interface).seen_octets += u64::from(octets);
+    outcome.map_or(UNCOMMON - 1, |outcome| outcome as u64)
 }
 
 /// Counts a frame of an interface that nobody watches. It reads no octet of the frame.
@@ -299,6 +323,50 @@ struct Here {
 }
 
 impl Here {
+    /// Sets a packet of a common shape aside, under a policy that judges nothing.
+    #[inline(always)]
+    fn count_common<const TUNNELS: bool, const ALL: bool>(&self, context: *mut xdp_md, head: &mut Head) -> u64 {
+        let Self { interface, time: Time { units, .. } } = *self;
+        let plan = &SETTINGS.plan;
+        let keys = &SETTINGS.hash_keys;
+        let frame = XdpFrame::of(context);
+        if units >> Narrow::TIME_BITS != 0 {
+            return UNCOMMON;
+        }
+        let index = head.state.set_aside as usize % BURST;
+        let image = &mut head.ring[index];
+        let (frame_octets, length_octets, position) = if let Some(packet) = common::ipv4::<ALL>(&frame) {
+            if TUNNELS && packet.transport.may_be_tunnel() {
+                return UNCOMMON;
+            }
+            let slot = short::ipv4(plan, &packet, interface, units);
+            [image[0], image[1], image[2], image[3]] = slot;
+            (packet.frame_octets, packet.length_octets, hash::narrow(keys, &slot))
+        } else if let Some(packet) = common::ipv6::<ALL>(&frame) {
+            if TUNNELS && packet.transport.may_be_tunnel() {
+                return UNCOMMON;
+            }
+            let position = if setting!(plan.ipv6_form) == Ipv6Form::WIDE.0 {
+                let slot = short::ipv6_wide(plan, &packet, interface, units);
+                *image = slot;
+                hash::wide(keys, &slot)
+            } else {
+                let slot = short::ipv6_narrow(plan, &packet, interface, units);
+                [image[0], image[1], image[2], image[3]] = slot;
+                hash::narrow(keys, &slot)
+            };
+            (packet.frame_octets, packet.length_octets, position)
+        } else {
+            return UNCOMMON;
+        };
+        head.state.places[index] = Place::new(position, interface);
+        head.state.set_aside += 1;
+        let counters = counters(head, interface);
+        counters.seen_octets += u64::from(frame_octets);
+        counters.octets_counted += u64::from(length_octets);
+        Outcome::Counted as u64
+    }
+
     /// Sets a packet aside of which the verifier no longer knows anything.
     #[inline(always)]
     fn count_settled(&self, head: &mut Head, packet: &Packet) -> Ended {
@@ -346,12 +414,6 @@ impl Here {
             first: if steps.intersects(Steps::NO_START) { 0 } else { time.units },
             last: if steps.intersects(Steps::NO_END) { 0 } else { time.units },
         };
-        let has_addresses = !steps.intersects(if IPV6 { Steps::NO_IPV6 } else { Steps::NO_IPV4 });
-        let has_transport = !steps.intersects(Steps::NO_TRANSPORT);
-        let shares_transport =
-            !steps.intersects(Steps::NO_TRAFFIC_CLASS) || steps.intersects(Steps::SELECTOR);
-        let narrow = Parts { addresses: has_addresses, transport: has_transport || shares_transport };
-        let wide = Parts { addresses: has_addresses, transport: has_transport };
         let keys = &SETTINGS.hash_keys;
         let form = Ipv6Form(setting!(plan.ipv6_form));
         let index = state.set_aside as usize % BURST;
@@ -359,14 +421,15 @@ impl Here {
         let position = if IPV6 && form == Ipv6Form::NARROW && Narrow::holds_ipv6(&count) {
             let slot = Narrow::ipv6(&tuple, &count);
             [image[0], image[1], image[2], image[3]] = slot;
-            hash::narrow(keys, &slot, narrow)
+            hash::narrow(keys, &slot)
         } else if (!IPV6 || form == Ipv6Form::LIKE_IPV4) && Narrow::holds_ipv4(&tuple, &count) {
             let slot = Narrow::ipv4(&tuple, &count);
             [image[0], image[1], image[2], image[3]] = slot;
-            hash::narrow(keys, &slot, narrow)
+            hash::narrow(keys, &slot)
         } else {
-            *image = Wide::of(&tuple, &count);
-            hash::wide(keys, &tuple, wide)
+            let slot = Wide::of(&tuple, &count);
+            *image = slot;
+            hash::wide(keys, &slot)
         };
         state.places[index] = Place::new(position, interface);
         state.set_aside += 1;

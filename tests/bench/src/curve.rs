@@ -8,7 +8,7 @@ use minimizer_common::slot::{Count, Half, Narrow, Wide};
 use minimizer_common::tuple::{Tags, Tuple};
 use minimizer_ebpf::table::burst::{self, spill_place};
 use minimizer_ebpf::table::group::{self, Image};
-use minimizer_ebpf::table::hash::{self, Parts};
+use minimizer_ebpf::table::hash;
 use serde::Serialize;
 
 use super::schedule::mix;
@@ -170,8 +170,8 @@ impl Table {
         let narrow = [a, b, c, d, 0, 0, 0, 0];
         let keys = &self.keys;
         let (position, image) = match self.layout {
-            Layout::Wide => (hash::wide(keys, tuple, Parts::ALL), wide),
-            _ => (hash::narrow(keys, &[a, b, c, d], Parts::ALL), narrow),
+            Layout::Wide => (hash::wide(keys, &wide), wide),
+            _ => (hash::narrow(keys, &[a, b, c, d]), narrow),
         };
         self.groups_asked = 0;
         match self.layout {
