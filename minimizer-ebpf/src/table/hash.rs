@@ -81,25 +81,25 @@ mod tests {
 
     use minimizer_common::generation::GROUP_HALVES;
     use minimizer_common::settings::HASH_KEYS;
-    use minimizer_common::slot::{Count, Narrow};
+    use minimizer_common::slot::{Count, Narrow, Wide};
     use minimizer_common::tuple::{Tags, Tuple};
 
-    use super::{Parts, second};
+    use super::second;
     use crate::table::group;
 
     const ONE: Count = Count { octets: 100, control_bits: 2, first: 3, last: 4 };
 
     fn ipv4(keys: &[u64; HASH_KEYS], tuple: &Tuple) -> u32 {
-        super::narrow(keys, &Narrow::ipv4(tuple, &ONE), Parts::ALL)
+        super::narrow(keys, &Narrow::ipv4(tuple, &ONE))
     }
 
     /// IPv6 of which a policy keeps 48 bits of each address.
     fn ipv6_prefix(keys: &[u64; HASH_KEYS], tuple: &Tuple) -> u32 {
-        super::narrow(keys, &Narrow::ipv6(tuple, &ONE), Parts::ALL)
+        super::narrow(keys, &Narrow::ipv6(tuple, &ONE))
     }
 
     fn wide(keys: &[u64; HASH_KEYS], tuple: &Tuple) -> u32 {
-        super::wide(keys, tuple, Parts::ALL)
+        super::wide(keys, &Wide::of(tuple, &ONE))
     }
 
     /// SplitMix64: keys that look random and are the same in every run.
@@ -200,29 +200,14 @@ mod tests {
         for seed in 0..50 {
             let keys = keys(seed);
             for count in &counts {
-                let four = super::narrow(&keys, &Narrow::ipv4(&tuple, count), Parts::ALL);
+                let four = super::narrow(&keys, &Narrow::ipv4(&tuple, count));
                 assert_eq!(four, ipv4(&keys, &tuple), "seed {seed}: {count:?}");
-                let six = super::narrow(&keys, &Narrow::ipv6(&tuple, count), Parts::ALL);
+                let six = super::narrow(&keys, &Narrow::ipv6(&tuple, count));
                 assert_eq!(six, ipv6_prefix(&keys, &tuple), "seed {seed}: {count:?}");
+                let six = super::wide(&keys, &Wide::of(&tuple, count));
+                assert_eq!(six, wide(&keys, &tuple), "seed {seed}: {count:?}");
             }
         }
-    }
-
-    /// A part that a policy leaves zero in every slot needs no multiplication.
-    #[test]
-    fn parts_that_are_left_out_do_not_count() {
-        let keys = keys(1);
-        let base = Tuple::new([1, 0, 0, 0], (5, 6), Tags::NONE, 7, 0);
-        let addresses = Tuple { addresses: [9, 8, 7, 6], ..base };
-        let transport = Tuple { transport: 9, ..base };
-        let only_transport = Parts { addresses: false, transport: true };
-        let only_addresses = Parts { addresses: true, transport: false };
-        let narrow = |tuple, parts| super::narrow(&keys, &Narrow::ipv4(tuple, &ONE), parts);
-        assert_eq!(narrow(&base, only_transport), narrow(&addresses, only_transport));
-        assert_eq!(narrow(&base, only_addresses), narrow(&transport, only_addresses));
-        let wide = |tuple, parts| super::wide(&keys, tuple, parts);
-        assert_eq!(wide(&base, only_transport), wide(&addresses, only_transport));
-        assert_eq!(wide(&base, only_addresses), wide(&transport, only_addresses));
     }
 
     #[test]
