@@ -177,7 +177,8 @@ impl Table {
         match self.layout {
             Layout::Narrow | Layout::Wide => {
                 let before = self.spill_packets + self.overflow;
-                burst::account(self, Place::new(position, 0), &image).expect("the table has all its groups");
+                let last = u32::try_from(self.groups.len() - 1).expect("few groups");
+                burst::account(self, Place::new(position, 0, 0, last), &image).expect("the table has all its groups");
                 let has_slot = before == self.spill_packets + self.overflow;
                 self.second += u64::from(self.groups_asked > 2 && has_slot);
             }

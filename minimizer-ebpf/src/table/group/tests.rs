@@ -8,8 +8,8 @@ use minimizer_common::slot::{Count, Counted, Half, Line, Narrow, Wide};
 use minimizer_common::tuple::{Tags, Tuple};
 
 use super::{
-    Image, NARROW_HALVES, WIDE_LINES, count, count_narrow, count_wide, first_line_steps, is_wide, line,
-    narrow_half, wide_line,
+    Image, NARROW_HALVES, WIDE_LINES, add_narrow, add_wide, count, count_narrow, count_wide,
+    first_line_steps, is_wide, line, narrow_half, wide_line,
 };
 
 const EMPTY: Group = Group([Half([0; 4]); GROUP_HALVES]);
@@ -185,6 +185,79 @@ fn a_wide_slot_closes_at_its_octets_or_packets_and_the_flow_goes_on_in_the_next(
         assert!(add(&mut group, 0, &image));
         assert_eq!(slots(&group), [(0, full), (2, Counted::one(tuple, ONE))]);
     }
+}
+
+/// Packets of one flow in a row are one image, which may close as a slot does.
+#[test]
+fn images_of_many_packets_add_up_and_lose_nothing_when_they_close() {
+    const CLOSED: u64 = 1 << 35;
+    let open = |octets: u64| {
+        let mut image = narrow(&ipv4(5), &Count { octets: 0, ..ONE });
+        image[2] += octets << Narrow::OCTETS_SHIFT;
+        image
+    };
+    let total = |group: &Group| slots(group).iter().map(|(_, counted)| counted.octets).sum::<u64>();
+    let (most, closed) = (CLOSED - 1, CLOSED + PACKET_MAX - 1);
+    for sequence in [
+        &[most, most][..],
+        &[most, most, most, most],
+        &[closed, closed],
+        &[closed, closed, closed],
+        &[most, closed, most, closed, 1],
+        &[closed, 1, most, most, closed],
+        &[1, closed, 1, closed],
+    ] {
+        let mut group = EMPTY;
+        for octets in sequence {
+            assert!(add(&mut group, 0, &open(*octets)));
+        }
+        assert_eq!(total(&group), sequence.iter().sum::<u64>(), "{sequence:?}");
+        assert!(slots(&group).iter().all(|(_, counted)| counted.tuple == ipv4(5)));
+    }
+    const WIDE_CLOSED: u64 = 1 << 41;
+    const PACKETS_CLOSED: u64 = 1 << 31;
+    let (most, closed) = (WIDE_CLOSED - 1, WIDE_CLOSED + PACKET_MAX - 1);
+    let tuple = ipv6([5, 6, 7, 8]);
+    for sequence in [
+        &[(most, 1), (most, 1)][..],
+        &[(closed, 1), (closed, 1)],
+        &[(closed, 1), (1, 1), (closed, 1), (closed, 1)],
+        &[(1, PACKETS_CLOSED), (1, PACKETS_CLOSED)],
+        &[(1, PACKETS_CLOSED - 1), (1, PACKETS_CLOSED - 1), (1, PACKETS_CLOSED)],
+        &[(closed, PACKETS_CLOSED), (closed, PACKETS_CLOSED), (most, PACKETS_CLOSED - 1)],
+    ] {
+        let mut group = EMPTY;
+        for (octets, packets) in sequence {
+            let mut image = wide(&tuple, &Count { octets: 0, ..ONE });
+            image[2] += octets << Wide::OCTETS_SHIFT;
+            image[6] += (packets - 1) * Wide::ONE_PACKET;
+            assert!(add(&mut group, 0, &image));
+        }
+        let found = slots(&group);
+        assert!(found.iter().all(|(_, counted)| counted.tuple == tuple), "{found:?}");
+        let sums = (
+            found.iter().map(|(_, counted)| counted.octets).sum::<u64>(),
+            found.iter().map(|(_, counted)| counted.packets).sum::<u64>(),
+        );
+        let expected = (
+            sequence.iter().map(|(octets, _)| octets).sum::<u64>(),
+            sequence.iter().map(|(_, packets)| packets).sum::<u64>(),
+        );
+        assert_eq!(sums, expected, "{sequence:?}");
+    }
+}
+
+/// Another reason is the interface, where the slot does not tell it.
+#[test]
+fn packets_of_another_flow_for_another_reason_are_not_joined() {
+    let mut slot = Narrow::ipv4(&ipv4(5), &ONE);
+    let (before, packet) = (slot, slot);
+    assert!(!add_narrow(&mut slot, &packet, 1) && slot == before);
+    assert!(add_narrow(&mut slot, &packet, 0) && slot != before);
+    let mut image = wide(&ipv4(5), &ONE);
+    let (before, packet) = (image, image);
+    assert!(!add_wide(&mut image, &packet, 1) && image == before);
+    assert!(add_wide(&mut image, &packet, 0) && image != before);
 }
 
 #[test]
