@@ -69,11 +69,47 @@ pub struct CpuState {
     pub time_base_units: u64,
     /// Whether the first line of a packet in [`Head::ring`] was full, in a burst that is not over.
     pub has_displaced: u64,
+    /// Slots taken in this generation.
+    pub slots_taken: u64,
+    /// The latest packet; see [`Latest`].
+    pub latest: Latest,
     /// Unused, zero.
-    pub reserved: u64,
+    pub reserved: [u64; 7],
     /// Where the packets in [`Head::ring`] belong.
     pub places: [Place; BURST],
 }
+
+/// The latest packet of a CPU: the hash of its tuple in bits 0..32, and whether it repeats the one before in bit 32. It is
+/// then the last of [`Head::ring`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Latest(u64);
+
+impl Latest {
+    /// A packet at this position.
+    #[inline(always)]
+    #[must_use]
+    pub const fn new(position: u32, is_repeated: bool) -> Self {
+        Self(position as u64 | (is_repeated as u64) << 32)
+    }
+
+    /// The hash of its tuple.
+    #[inline(always)]
+    #[must_use]
+    pub const fn position(self) -> u32 {
+        self.0 as u32
+    }
+
+    /// Whether the packet repeats the one before.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_repeated(self) -> bool {
+        self.0 >> 32 != 0
+    }
+}
+
+/// With so many slots in use or more, a CPU sets packets aside: it cannot have all their lines in its cache.
+pub const FEW_SLOTS: u64 = 4096;
 
 /// Where a packet that was set aside belongs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]

@@ -3,7 +3,9 @@
 use aya_ebpf::bindings::xdp_md;
 use aya_ebpf::helpers::generated::bpf_xdp_get_buff_len;
 use aya_ebpf::programs::XdpContext;
-use minimizer_common::generation::{BURST, Head, InterfaceCounters, Place, UNKNOWN_INTERFACE};
+use minimizer_common::generation::{
+    BURST, CpuState, FEW_SLOTS, Head, InterfaceCounters, Latest, Place, UNKNOWN_INTERFACE,
+};
 use minimizer_common::outcome::Outcome;
 use minimizer_common::plan::Steps;
 use minimizer_common::settings::{InterfaceEntry, LENGTH_BUFFER, interface_position};
@@ -94,7 +96,7 @@ pub fn account<const TUNNELS: bool>(context: &XdpContext) -> Option<u8> {
     let time = clock::now(counters, state, control, steps);
     counters.seen_packets += 1;
 
-    let here = Here { first_block: run.first_block, interface, time };
+    let here = Here { run, interface, time };
     let mut ended;
     if !steps.intersects(Steps::JUDGING) {
         ended = if steps.intersects(Steps::UNREAD) {
@@ -166,13 +168,16 @@ fn account_burst(generation: &'static Generation, first_block: u32) {
         // SAFETY: reads a borrowed word. The read is volatile, because nothing uses its value.
         unsafe { core::ptr::read_volatile(&raw const line[0].0[2]) };
     }
-    for (place, image) in head.state.places.iter_mut().zip(&head.ring) {
+    let CpuState { places, slots_taken, has_displaced, .. } = &mut head.state;
+    for (place, image) in places.iter_mut().zip(&head.ring) {
         let Some((line, is_upper)) = run.first_line(*place) else { return };
-        if !burst::in_first_line(line, is_upper, image) {
+        if !burst::in_first_line(line, is_upper, image, slots_taken) {
             place.displace();
-            head.state.has_displaced = 1;
+            *has_displaced = 1;
         }
     }
+    // The last of the ring takes in no more packets.
+    head.state.latest = Latest::default();
     head.state.set_aside = 0;
 }
 
@@ -183,9 +188,10 @@ fn account_displaced(generation: &'static Generation, first_block: u32) {
     let mut run = Run { generation, first_block };
     let Some(head) = run.head() else { return };
     head.state.has_displaced = 0;
-    for (place, image) in head.state.places.iter_mut().zip(&head.ring) {
+    let CpuState { places, slots_taken, .. } = &mut head.state;
+    for (place, image) in places.iter_mut().zip(&head.ring) {
         if place.take_displaced() {
-            burst::displaced(&mut run, *place, image);
+            burst::displaced(&mut run, *place, image, slots_taken);
         }
     }
 }
@@ -316,7 +322,7 @@ fn count_inner(context: *mut xdp_md, head: &mut Head, here: &Here, outer: Ended)
 /// Where and when a packet arrived.
 #[derive(Clone, Copy)]
 struct Here {
-    first_block: u32,
+    run: Run,
     interface: u32,
     time: Time,
 }
@@ -356,55 +362,79 @@ impl Here {
         Outcome::Counted as u64
     }
 
-    /// Sets a packet aside that fits in a narrow slot. If the packet set aside last is of the same flow, the two become one.
+    /// Counts a packet that fits in a narrow slot, or sets it aside.
     #[inline(always)]
     fn keep_narrow(&self, head: &mut Head, slot: &[u64; HALF_WORDS]) {
         let Head { state, ring, .. } = head;
-        let packets = state.set_aside;
-        let latest = packets.wrapping_sub(1) as usize % BURST;
-        if packets != 0 {
-            let differs = u64::from(state.places[latest].interface() ^ self.interface);
-            let [a, b, c, d, ..] = ring[latest];
-            let mut joined = [a, b, c, d];
-            if group::add_narrow(&mut joined, slot, differs) {
+        if state.latest.is_repeated() {
+            let latest = state.set_aside.wrapping_sub(1) as usize % BURST;
+            let mut joined = group::narrow_words(&ring[latest]);
+            if group::add_narrow(&mut joined, slot, self.differs(state, latest)) {
                 ring[latest][2] = joined[2];
                 ring[latest][3] = joined[3];
                 return;
             }
         }
-        let index = packets as usize % BURST;
+        let place = self.place(hash::narrow(&SETTINGS.hash_keys, slot));
+        if !self.is_set_aside(state, place)
+            && let Some((line, is_upper)) = self.run.first_line(place)
+            && burst::narrow_in_first_line(line, is_upper, slot, &mut state.slots_taken)
+        {
+            return;
+        }
+        let index = state.set_aside as usize % BURST;
         let image = &mut ring[index];
         [image[0], image[1], image[2], image[3]] = *slot;
-        state.places[index] = self.place(hash::narrow(&SETTINGS.hash_keys, slot));
-        state.set_aside = packets + 1;
+        state.places[index] = place;
+        state.set_aside += 1;
     }
 
-    /// Sets a packet aside in the form of a wide slot; see [`Self::keep_narrow`].
+    /// Counts a packet in a wide slot, or sets it aside.
     #[inline(always)]
     fn keep_wide(&self, head: &mut Head, slot: &Image) {
         let Head { state, ring, .. } = head;
-        let packets = state.set_aside;
-        let latest = packets.wrapping_sub(1) as usize % BURST;
-        if packets != 0 {
-            let differs = u64::from(state.places[latest].interface() ^ self.interface);
+        if state.latest.is_repeated() {
+            let latest = state.set_aside.wrapping_sub(1) as usize % BURST;
             let mut joined = ring[latest];
-            if group::add_wide(&mut joined, slot, differs) {
+            if group::add_wide(&mut joined, slot, self.differs(state, latest)) {
                 ring[latest][2] = joined[2];
                 ring[latest][3] = joined[3];
                 ring[latest][6] = joined[6];
                 return;
             }
         }
-        let index = packets as usize % BURST;
+        let place = self.place(hash::wide(&SETTINGS.hash_keys, slot));
+        if !self.is_set_aside(state, place)
+            && let Some((line, _)) = self.run.first_line(place)
+            && group::count_wide(line, slot, &mut state.slots_taken)
+        {
+            return;
+        }
+        let index = state.set_aside as usize % BURST;
         ring[index] = *slot;
-        state.places[index] = self.place(hash::wide(&SETTINGS.hash_keys, slot));
-        state.set_aside = packets + 1;
+        state.places[index] = place;
+        state.set_aside += 1;
+    }
+
+    /// Whether the packet at this place in the ring is of another interface.
+    #[inline(always)]
+    fn differs(&self, state: &CpuState, index: usize) -> u64 {
+        u64::from(state.places[index].interface() ^ self.interface)
+    }
+
+    /// Whether a packet is set aside. That is cheaper if its line is in no cache, or if more packets of its flow follow, which
+    /// it then takes in. Where few slots are in use, a packet that differs from the one before is counted at once.
+    #[inline(always)]
+    fn is_set_aside(&self, state: &mut CpuState, place: Place) -> bool {
+        let is_repeated = place.position() == state.latest.position();
+        state.latest = Latest::new(place.position(), is_repeated);
+        is_repeated || state.slots_taken >= FEW_SLOTS
     }
 
     /// The place of a packet in the table of this CPU.
     #[inline(always)]
     fn place(&self, position: u32) -> Place {
-        let groups_block = self.first_block + setting!(groups_block);
+        let groups_block = self.run.first_block + setting!(groups_block);
         Place::new(position, self.interface, groups_block, setting!(group_mask))
     }
 

@@ -4,7 +4,7 @@
 //! [`displaced`] for a packet whose first line is full.
 
 use minimizer_common::generation::{Group, Place};
-use minimizer_common::slot::Half;
+use minimizer_common::slot::{HALF_WORDS, Half};
 
 use crate::table::group::{self, Image};
 use crate::table::hash;
@@ -24,35 +24,52 @@ pub trait Table {
 /// Puts packets of one flow into a slot, the spill log or a residual counter. `None` only if a map is empty, which never
 /// happens.
 #[inline(always)]
-pub fn account(table: &mut impl Table, place: Place, image: &Image) -> Option<()> {
+pub fn account(table: &mut impl Table, place: Place, image: &Image, taken: &mut u64) -> Option<()> {
     let position = place.position();
     let group = table.group(position)?;
-    if group::count(group, position, image, 0) { Some(()) } else { displaced(table, place, image) }
+    if group::count(group, position, image, 0, taken) {
+        Some(())
+    } else {
+        displaced(table, place, image, taken)
+    }
 }
 
 /// Counts packets in the first line, of which this is the half or its other half: `false` if the line is full of others.
 #[inline(always)]
-pub const fn in_first_line(line: &mut [Half; 2], is_upper: bool, image: &Image) -> bool {
-    let [lower, upper] = line;
+pub const fn in_first_line(line: &mut [Half; 2], is_upper: bool, image: &Image, taken: &mut u64) -> bool {
     if group::is_wide(image) {
-        group::count_wide(line, image)
-    } else if is_upper {
-        group::count_narrow(upper, image) || group::count_narrow(lower, image)
+        group::count_wide(line, image, taken)
     } else {
-        group::count_narrow(lower, image) || group::count_narrow(upper, image)
+        narrow_in_first_line(line, is_upper, &group::narrow_words(image), taken)
+    }
+}
+
+/// See [`in_first_line`].
+#[inline(always)]
+pub const fn narrow_in_first_line(
+    line: &mut [Half; 2],
+    is_upper: bool,
+    packets: &[u64; HALF_WORDS],
+    taken: &mut u64,
+) -> bool {
+    let [lower, upper] = line;
+    if is_upper {
+        group::count_narrow(upper, packets, taken) || group::count_narrow(lower, packets, taken)
+    } else {
+        group::count_narrow(lower, packets, taken) || group::count_narrow(upper, packets, taken)
     }
 }
 
 /// Counts a packet whose first line is full: in another line of its group, in its second group, in the spill log, or else
 /// in a residual counter.
 #[inline(always)]
-pub fn displaced(table: &mut impl Table, place: Place, image: &Image) -> Option<()> {
+pub fn displaced(table: &mut impl Table, place: Place, image: &Image, taken: &mut u64) -> Option<()> {
     let position = place.position();
-    if group::count(table.group(position)?, position, image, group::first_line_steps(image)) {
+    if group::count(table.group(position)?, position, image, group::first_line_steps(image), taken) {
         return Some(());
     }
     let second = hash::second(position);
-    if group::count(table.group(second)?, second, image, 0) {
+    if group::count(table.group(second)?, second, image, 0, taken) {
         return Some(());
     }
     let [a, b, c, d, e, f, g, h] = *image;

@@ -77,16 +77,23 @@ pub const fn wide_line(position: u32, step: usize) -> usize {
     ((position >> HALF_SHIFT) as usize / 2 + step) % WIDE_LINES
 }
 
-/// Counts packets in one half and returns `true` if the half is free or the flow's.
+/// Counts packets in one half and returns `true` if the half is free or the flow's. `taken` counts slots that were free.
 #[inline(always)]
-pub const fn count_narrow(half: &mut Half, image: &Image) -> bool {
-    let [addresses, transport, marks, times, ..] = *image;
-    let packets = [addresses, transport, marks, times];
+pub const fn count_narrow(half: &mut Half, packets: &[u64; HALF_WORDS], taken: &mut u64) -> bool {
     if half.is_free() {
-        half.0 = packets;
+        half.0 = *packets;
+        *taken += 1;
         return true;
     }
-    add_narrow(&mut half.0, &packets, 0)
+    add_narrow(&mut half.0, packets, 0)
+}
+
+/// The words of a narrow slot.
+#[inline(always)]
+#[must_use]
+pub const fn narrow_words(image: &Image) -> [u64; HALF_WORDS] {
+    let [addresses, transport, marks, times, ..] = *image;
+    [addresses, transport, marks, times]
 }
 
 /// Adds packets to a narrow slot if it is the flow's and neither is closed: the sum of two closed ones would not fit.
@@ -110,11 +117,12 @@ pub const fn add_narrow(slot: &mut [u64; HALF_WORDS], packets: &[u64; HALF_WORDS
 
 /// Counts packets in one line and returns `true` if the line is free or the flow's.
 #[inline(always)]
-pub const fn count_wide(line: &mut [Half; 2], image: &Image) -> bool {
+pub const fn count_wide(line: &mut [Half; 2], image: &Image, taken: &mut u64) -> bool {
     let [Half([a, b, c, d]), Half([e, f, g, h])] = *line;
     if line[0].is_free() && line[1].is_free() {
         let [a, b, c, d, e, f, g, h] = *image;
         *line = [Half([a, b, c, d]), Half([e, f, g, h])];
+        *taken += 1;
         return true;
     }
     let mut slot = [a, b, c, d, e, f, g, h];
@@ -152,11 +160,13 @@ pub const fn add_wide(slot: &mut Image, packets: &Image, differs: u64) -> bool {
 
 /// Counts a packet in the group, in the tries from `first` on; `false` if all of these slots are other flows'.
 #[inline(always)]
-pub fn count(group: &mut Group, position: u32, image: &Image, first: usize) -> bool {
+pub fn count(group: &mut Group, position: u32, image: &Image, first: usize, taken: &mut u64) -> bool {
     if is_wide(image) {
-        (first..WIDE_LINES).any(|step| count_wide(line(group, wide_line(position, step)), image))
+        (first..WIDE_LINES).any(|step| count_wide(line(group, wide_line(position, step)), image, taken))
     } else {
-        (first..NARROW_HALVES).any(|step| count_narrow(&mut group.0[narrow_half(position, step)], image))
+        let packets = narrow_words(image);
+        (first..NARROW_HALVES)
+            .any(|step| count_narrow(&mut group.0[narrow_half(position, step)], &packets, taken))
     }
 }
 

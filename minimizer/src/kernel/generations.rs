@@ -5,7 +5,7 @@ use std::mem::offset_of;
 
 use aya::maps::{Array, ArrayOfMaps, IterableMap as _, MapData, MapError};
 use minimizer_common::generation::{
-    BLOCK_BYTES, BURST, Counts, CpuState, Group, HEAD_BLOCK, Head, InterfaceCounters, Place, RESIDUAL_BLOCK,
+    BLOCK_BYTES, BURST, Counts, CpuState, Group, HEAD_BLOCK, Head, InterfaceCounters, Latest, Place, RESIDUAL_BLOCK,
     RESIDUALS, SPILL_BLOCK, Shape, residual_index,
 };
 use minimizer_common::outcome::Outcome;
@@ -248,6 +248,7 @@ impl Quiet<'_> {
     pub fn settle(&mut self, cpu: u32) {
         let state = self.state(cpu);
         let packets = usize::try_from(std::mem::take(&mut state.set_aside)).unwrap_or(BURST).min(BURST);
+        state.latest = Latest::default();
         let places = std::mem::replace(&mut state.places, <[Place; BURST]>::new_zeroed());
         let offset = block_offset(self.shape, cpu, HEAD_BLOCK) + offset_of!(Head, ring);
         let ring = self.generation.mapping.quiet::<Image>(offset, BURST);
@@ -256,7 +257,8 @@ impl Quiet<'_> {
         ring.zero();
         let mut table = CpuTable { quiet: self, cpu };
         for (place, image) in places.iter().zip(&images).take(packets) {
-            burst::account(&mut table, *place, image).expect("a generation has all its blocks");
+            let taken = &mut 0;
+            burst::account(&mut table, *place, image, taken).expect("a generation has all its blocks");
         }
     }
 

@@ -207,6 +207,7 @@ pub fn drain(quiet: &mut Quiet<'_>, packing: &mut Packing, decoder: SlotDecoder)
         if overflowed != 0 {
             take_residuals(quiet.residuals(cpu), &mut residuals);
         }
+        quiet.state(cpu).slots_taken = 0;
         let slots_used = take_lines(quiet.lines(cpu), &mut sums, packing);
         let spilled = std::mem::take(&mut quiet.state(cpu).spilled);
         occupancy.add_cpu(cpu, slots_used, spilled);
