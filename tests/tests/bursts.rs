@@ -163,14 +163,32 @@ fn a_packet_that_was_set_aside_has_the_time_of_its_arrival() {
     let mut kernel = Kernel::full_record(64);
     let seconds = |seconds: u64| START_MS + seconds * 1000;
     for is_ipv6 in [false, true] {
-        // One packet, two in a row, and two with another between them. The last time is beyond a narrow slot's.
-        for (at, flow) in [(0, 1), (1, 2), (2, 2), (3, 3), (4, 4), (5, 3), (6, 5), (100_000, 5)] {
+        // One packet, two in a row, and two with another between them. Two in a row, and more later, of which the last comes
+        // after others. The last time is beyond a narrow slot's.
+        for (at, flow) in [
+            (0, 1),
+            (1, 2),
+            (2, 2),
+            (3, 3),
+            (4, 4),
+            (5, 3),
+            (6, 6),
+            (7, 6),
+            (8, 6),
+            (9, 7),
+            (10, 6),
+            (11, 7),
+            (12, 6),
+            (13, 8),
+            (14, 5),
+            (100_000, 5),
+        ] {
             kernel.program.set_time(seconds(at));
             kernel.send((flow, is_ipv6));
         }
         kernel.program.set_time(seconds(200_000));
         let (records, totals) = drained(&mut kernel.program, &[IF_INDEX]).expect("the kernel flips");
-        assert_eq!(totals.recorded.packets, 8);
+        assert_eq!(totals.recorded.packets, 16);
         kernel.sent.clear();
         let mut times: BTreeMap<_, Vec<_>> = BTreeMap::new();
         for record in &records {
@@ -178,9 +196,9 @@ fn a_packet_that_was_set_aside_has_the_time_of_its_arrival() {
         }
         times.values_mut().for_each(|times| times.sort());
         let flow_5 = if is_ipv6 {
-            vec![(seconds(6), seconds(100_000))]
+            vec![(seconds(14), seconds(100_000))]
         } else {
-            vec![(seconds(6), seconds(6)), (seconds(100_000), seconds(100_000))]
+            vec![(seconds(14), seconds(14)), (seconds(100_000), seconds(100_000))]
         };
         let expected = BTreeMap::from([
             (1, vec![(seconds(0), seconds(0))]),
@@ -188,6 +206,9 @@ fn a_packet_that_was_set_aside_has_the_time_of_its_arrival() {
             (3, vec![(seconds(3), seconds(5))]),
             (4, vec![(seconds(4), seconds(4))]),
             (5, flow_5),
+            (6, vec![(seconds(6), seconds(12))]),
+            (7, vec![(seconds(9), seconds(11))]),
+            (8, vec![(seconds(13), seconds(13))]),
         ]);
         assert_eq!(times, expected, "IPv6: {is_ipv6}");
     }

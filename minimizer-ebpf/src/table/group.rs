@@ -111,8 +111,15 @@ pub const fn add_narrow(slot: &mut [u64; HALF_WORDS], packets: &[u64; HALF_WORDS
         return false;
     }
     slot[2] = (slot[2] | marks & Narrow::CONTROL_BITS) + (marks & Narrow::OCTETS);
-    slot[3] = (slot[3] & !Narrow::LAST | times & Narrow::LAST) + (times & Narrow::PACKETS);
+    let last = later(slot[3] & Narrow::LAST, times & Narrow::LAST);
+    slot[3] = (slot[3] & !Narrow::LAST | last) + (times & Narrow::PACKETS);
     true
+}
+
+/// The later of two times. Packets that were set aside come after those that were counted at once, and may be earlier.
+#[inline(always)]
+const fn later(one: u64, other: u64) -> u64 {
+    if one > other { one } else { other }
 }
 
 /// Counts packets in one line and returns `true` if the line is free or the flow's.
@@ -153,7 +160,7 @@ pub const fn add_wide(slot: &mut Image, packets: &Image, differs: u64) -> bool {
         return false;
     }
     slot[2] += volume & Wide::OCTETS;
-    slot[3] = slot[3] & !Wide::LAST | times & Wide::LAST;
+    slot[3] = slot[3] & !Wide::LAST | later(slot[3] & Wide::LAST, times & Wide::LAST);
     slot[6] = (slot[6] | counters & Wide::CONTROL_BITS) + (counters & Wide::PACKETS);
     true
 }

@@ -22,6 +22,7 @@ struct Memory {
     groups: Vec<Group>,
     spill: Vec<[Half; 2]>,
     spilled: u64,
+    taken: u64,
     overflow: Vec<(Place, Image)>,
 }
 
@@ -31,6 +32,7 @@ impl Memory {
             groups: vec![Group([Half::default(); GROUP_HALVES]); groups],
             spill: vec![[Half::default(); 2]; spill_halves / 2],
             spilled: 0,
+            taken: 0,
             overflow: Vec::new(),
         }
     }
@@ -49,7 +51,21 @@ impl Memory {
         assert_eq!(half, group::narrow_half(position, 0));
         assert_eq!(group, position as usize & (self.groups.len() - 1));
         let line = &mut self.groups[group].0.as_chunks_mut().0[half / 2];
-        in_first_line(line, half % 2 == 1, image)
+        in_first_line(line, half % 2 == 1, image, &mut self.taken)
+    }
+
+    fn displaced(&mut self, place: Place, image: &Image) -> Option<()> {
+        let mut taken = self.taken;
+        let done = displaced(self, place, image, &mut taken);
+        self.taken = taken;
+        done
+    }
+
+    fn account(&mut self, place: Place, image: &Image) -> Option<()> {
+        let mut taken = self.taken;
+        let done = account(self, place, image, &mut taken);
+        self.taken = taken;
+        done
     }
 
     fn spill(&mut self, is_line: bool) -> Option<usize> {
@@ -154,7 +170,7 @@ fn a_flow_goes_from_its_line_to_its_groups_to_the_log_and_to_a_residual_counter(
             let is_first = flow < in_line as u64;
             assert_eq!(memory.in_first_line(place, &image(flow)), is_first);
             if !is_first {
-                displaced(&mut memory, place, &image(flow)).expect("is complete");
+                memory.displaced(place, &image(flow)).expect("is complete");
             }
             let in_first_group = Memory::read(memory.groups[0].0.as_chunks().0).len();
             assert_eq!(in_first_group, tries.min(flow as usize + 1), "the first group comes first");
@@ -162,16 +178,16 @@ fn a_flow_goes_from_its_line_to_its_groups_to_the_log_and_to_a_residual_counter(
         assert_eq!((memory.in_groups().len(), memory.spilled), (2 * tries, 0));
         // Both groups are full of others for this flow: the log takes each packet apart.
         for packet in 1..=8 / halves {
-            account(&mut memory, place, &image(99)).expect("is complete");
+            memory.account(place, &image(99)).expect("is complete");
             assert_eq!(memory.spilled, packet * halves);
             assert_eq!(memory.overflow, []);
         }
         assert_eq!(Memory::read(&memory.spill), vec![counted(&image(99)); 8 / halves as usize]);
-        account(&mut memory, place, &image(99)).expect("is complete");
+        memory.account(place, &image(99)).expect("is complete");
         assert_eq!(memory.overflow, [(place, image(99))]);
         // Those that were there first still count.
         for flow in 0..2 * tries as u64 {
-            account(&mut memory, place, &image(flow)).expect("is complete");
+            memory.account(place, &image(flow)).expect("is complete");
         }
         assert_eq!((memory.overflow.len(), memory.spilled), (1, 8));
         assert!(memory.in_groups().iter().all(|counted| (counted.packets, counted.octets) == (2, 200)));
@@ -239,7 +255,7 @@ fn every_packet_is_in_one_place_whatever_is_full() {
             let sum = expected.entry(counted(&image).tuple).or_default();
             sum.0 += 1;
             sum.1 += 100;
-            account(&mut by_one, place, &image).expect("is complete");
+            by_one.account(place, &image).expect("is complete");
             let is_joined = ring.last_mut().is_some_and(|(_, latest)| join(latest, &image));
             joined += usize::from(is_joined);
             if !is_joined {
@@ -252,11 +268,12 @@ fn every_packet_is_in_one_place_whatever_is_full() {
                 ring.drain(..).partition(|(place, image)| bursts.in_first_line(*place, image));
             displaced_packets += waiting.len();
             for (place, image) in waiting {
-                displaced(&mut bursts, place, &image).expect("is complete");
+                bursts.displaced(place, &image).expect("is complete");
             }
         }
         for memory in [&by_one, &bursts] {
             assert_eq!(memory.sums(), expected, "{groups} groups, {flows} flows");
+            assert_eq!(memory.taken, memory.in_groups().len() as u64);
             overflowed += memory.overflow.len();
         }
         // A flow that overflows has no slot free to it.
@@ -264,7 +281,7 @@ fn every_packet_is_in_one_place_whatever_is_full() {
             let first = place.position();
             for position in [first, hash::second(first)] {
                 let mut group = bursts.groups[position as usize & (groups - 1)];
-                assert!(!group::count(&mut group, position, image, 0));
+                assert!(!group::count(&mut group, position, image, 0, &mut 0));
             }
         }
     }

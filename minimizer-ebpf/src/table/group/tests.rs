@@ -9,7 +9,7 @@ use minimizer_common::tuple::{Tags, Tuple};
 
 use super::{
     Image, NARROW_HALVES, WIDE_LINES, add_narrow, add_wide, count, count_narrow, count_wide,
-    first_line_steps, is_wide, line, narrow_half, wide_line,
+    first_line_steps, is_wide, line, narrow_half, narrow_words, wide_line,
 };
 
 const EMPTY: Group = Group([Half([0; 4]); GROUP_HALVES]);
@@ -37,7 +37,7 @@ fn wide(tuple: &Tuple, count: &Count) -> Image {
 }
 
 fn add(group: &mut Group, position: u32, image: &Image) -> bool {
-    count(group, position, image, 0)
+    count(group, position, image, 0, &mut 0)
 }
 
 /// The position whose probing starts at a half.
@@ -123,16 +123,30 @@ fn further_packets_add_up() {
     check_sums(wide, ipv6([5, 6, 7, 8]), u32::MAX);
 }
 
+/// Packets that were set aside come after those that were counted at once, and may be earlier.
 #[test]
-fn the_last_time_is_that_of_the_packet_that_came_last() {
+fn the_last_time_is_the_latest_whatever_comes_last() {
     let images: [(fn(&Tuple, &Count) -> Image, u32); 2] = [(narrow, 0xffff), (wide, u32::MAX)];
     for (image, end) in images {
         let mut group = EMPTY;
-        for time in [0, end, 3] {
+        let mut last = 0;
+        for time in [0, 5, 3, 5, end, 7, 0] {
             add(&mut group, 0, &image(&ipv4(5), &Count { first: time, last: time, ..ONE }));
+            last = last.max(time);
+            let [(_, counted)] = slots(&group)[..] else { panic!("one slot") };
+            assert_eq!((counted.first, counted.last), (0, last));
         }
-        let [(_, counted)] = slots(&group)[..] else { panic!("one slot") };
-        assert_eq!((counted.first, counted.last), (0, 3));
+    }
+}
+
+#[test]
+fn a_slot_is_taken_once() {
+    for (image, tries) in [(narrow as fn(&Tuple, &Count) -> Image, NARROW_HALVES), (wide, WIDE_LINES)] {
+        let (mut group, mut taken) = (EMPTY, 0);
+        for flow in (0..2 * tries as u64).chain(0..tries as u64) {
+            count(&mut group, 0, &image(&ipv4(flow + 1), &ONE), 0, &mut taken);
+        }
+        assert_eq!((taken, slots(&group).len()), (tries as u64, tries));
     }
 }
 
@@ -418,7 +432,7 @@ fn a_line_half_taken_by_a_narrow_flow_takes_no_wide_one() {
         assert!(add(&mut group, at_half(taken), &narrow(&ipv4(5), &ONE)));
         let before = group.0;
         let image = wide(&ipv6([1, 2, 3, 4]), &ONE);
-        assert!(!count_wide(line(&mut group, 0), &image));
+        assert!(!count_wide(line(&mut group, 0), &image, &mut 0));
         assert_eq!(group.0, before);
         assert!(add(&mut group, 0, &image));
         let found: Vec<_> = slots(&group).into_iter().map(|(at, _)| at).collect();
@@ -438,7 +452,7 @@ fn a_look_up_takes_no_half_of_a_wide_slot_and_no_pair_of_narrow_ones() {
             let [a, b, c, d] = before[half].0;
             let image = [a, b, c & !minimizer_common::slot::WIDE, d, 0, 0, 0, 0];
             assert!(!is_wide(&image));
-            assert!(!count_narrow(&mut group.0[half], &image));
+            assert!(!count_narrow(&mut group.0[half], &narrow_words(&image), &mut 0));
             assert_eq!(group.0, before);
         }
     }
@@ -449,7 +463,7 @@ fn a_look_up_takes_no_half_of_a_wide_slot_and_no_pair_of_narrow_ones() {
     let [Half([a, b, c, d]), Half([e, f, g, h])] = [before[0], before[1]];
     let marks = minimizer_common::slot::WIDE;
     let image = [a, b, c | marks, d, e, f, g | marks, h];
-    assert!(is_wide(&image) && !count_wide(line(&mut group, 0), &image));
+    assert!(is_wide(&image) && !count_wide(line(&mut group, 0), &image, &mut 0));
     assert_eq!(group.0, before);
 }
 
@@ -458,7 +472,7 @@ fn tries_behind_the_first_line_leave_it_alone() {
     for image in [narrow(&ipv4(5), &ONE), wide(&ipv4(5), &ONE)] {
         for half in 0..GROUP_HALVES {
             let mut group = EMPTY;
-            assert!(count(&mut group, at_half(half), &image, first_line_steps(&image)));
+            assert!(count(&mut group, at_half(half), &image, first_line_steps(&image), &mut 0));
             let [(at, _)] = slots(&group)[..] else { panic!("one slot") };
             assert_eq!(at / 2, (half / 2 + 1) % WIDE_LINES);
         }
