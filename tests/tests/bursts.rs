@@ -12,7 +12,7 @@ use minimizer::policy::field::Field;
 use minimizer::policy::model::Policy;
 use minimizer::records::drain::Totals;
 use minimizer::records::record::Record;
-use minimizer_common::generation::{BLOCK_BYTES, BURST, CpuState, Head};
+use minimizer_common::generation::{BLOCK_BYTES, BURST, CpuState, FEW_SLOTS, Head};
 use minimizer_common::outcome::Outcome;
 use minimizer_common::settings::HASH_KEYS;
 use minimizer_common::tunnel::Tunnels;
@@ -24,6 +24,9 @@ const IF_INDEX: u32 = 1;
 const START_MS: u64 = 1_700_000_000_000;
 /// IP octets of each packet, by whether it is IPv6.
 const OCTETS: [u64; 2] = [46, 66];
+
+/// Numbers of flows that only fill the table.
+const FILLING: std::ops::Range<u16> = 10_000..20_000;
 
 /// One flow: its number, and whether it is IPv6.
 type Flow = (u16, bool);
@@ -81,6 +84,14 @@ impl Kernel {
         *self.sent.entry(flow).or_default() += 1;
     }
 
+    /// Sends so many flows that the CPU sets every further packet aside.
+    fn fill(&mut self) {
+        let first = FILLING.start;
+        let flows = u16::try_from(FEW_SLOTS).expect("few") + 2 * u16::try_from(BURST).expect("few");
+        assert!(first + flows < FILLING.end);
+        (first..first + flows).for_each(|flow| self.send((flow, false)));
+    }
+
     fn outcome(&mut self, outcome: Outcome) -> u64 {
         let generations = self.program.generations();
         let cpus = 0..generations.shape().cpus;
@@ -134,7 +145,6 @@ impl Kernel {
 #[cfg_attr(without_kernel, ignore = "needs root and the kernel program: cargo xtask test")]
 fn a_flip_at_every_fill_of_the_ring_loses_nothing() {
     stay_on(0);
-    let mut kernel = Kernel::full_record(64);
     let kinds: [fn(u16) -> Flow; 7] = [
         |packet| (packet, false),
         |packet| (packet, true),
@@ -146,12 +156,19 @@ fn a_flip_at_every_fill_of_the_ring_loses_nothing() {
         |_| (7, false),
     ];
     let burst = u16::try_from(BURST).expect("few");
-    for (number, flow) in kinds.iter().enumerate() {
-        for packets in 0..=2 * burst + 1 {
-            (0..packets).for_each(|packet| kernel.send(flow(packet)));
-            let (_, totals) = kernel.drain();
-            assert!(totals.residuals.is_empty(), "kind {number}, {packets} packets: {:?}", totals.residuals);
-            kernel.check_zero();
+    // Few slots: most packets are counted at once. Many: all are set aside.
+    for is_full in [false, true] {
+        let mut kernel = Kernel::full_record(if is_full { 8192 } else { 64 });
+        for (number, flow) in kinds.iter().enumerate() {
+            for packets in 0..=2 * burst + 1 {
+                if is_full {
+                    kernel.fill();
+                }
+                (0..packets).for_each(|packet| kernel.send(flow(packet)));
+                let (_, totals) = kernel.drain();
+                assert!(totals.residuals.is_empty(), "kind {number}, {packets}: {:?}", totals.residuals);
+                kernel.check_zero();
+            }
         }
     }
 }
@@ -160,9 +177,13 @@ fn a_flip_at_every_fill_of_the_ring_loses_nothing() {
 #[cfg_attr(without_kernel, ignore = "needs root and the kernel program: cargo xtask test")]
 fn a_packet_that_was_set_aside_has_the_time_of_its_arrival() {
     stay_on(0);
-    let mut kernel = Kernel::full_record(64);
+    let mut kernel = Kernel::full_record(8192);
     let seconds = |seconds: u64| START_MS + seconds * 1000;
-    for is_ipv6 in [false, true] {
+    for (is_ipv6, is_full) in [(false, false), (true, false), (false, true), (true, true)] {
+        kernel.program.set_time(seconds(0));
+        if is_full {
+            kernel.fill();
+        }
         // One packet, two in a row, and two with another between them. Two in a row, and more later, of which the last comes
         // after others. The last time is beyond a narrow slot's.
         for (at, flow) in [
@@ -188,10 +209,11 @@ fn a_packet_that_was_set_aside_has_the_time_of_its_arrival() {
         }
         kernel.program.set_time(seconds(200_000));
         let (records, totals) = drained(&mut kernel.program, &[IF_INDEX]).expect("the kernel flips");
-        assert_eq!(totals.recorded.packets, 16);
+        assert_eq!(totals.recorded.packets, kernel.sent.values().sum());
         kernel.sent.clear();
         let mut times: BTreeMap<_, Vec<_>> = BTreeMap::new();
-        for record in &records {
+        let is_filling = |record: &&Record| FILLING.contains(&record.tuple.destination_port());
+        for record in records.iter().filter(|record| !is_filling(record)) {
             times.entry(record.tuple.destination_port()).or_default().push((record.start_ms, record.end_ms));
         }
         times.values_mut().for_each(|times| times.sort());
@@ -210,7 +232,7 @@ fn a_packet_that_was_set_aside_has_the_time_of_its_arrival() {
             (7, vec![(seconds(9), seconds(11))]),
             (8, vec![(seconds(13), seconds(13))]),
         ]);
-        assert_eq!(times, expected, "IPv6: {is_ipv6}");
+        assert_eq!(times, expected, "IPv6: {is_ipv6}, many slots: {is_full}");
     }
 }
 
