@@ -155,7 +155,7 @@ impl Narrow {
     /// Where the octets begin in word 2.
     pub const OCTETS_SHIFT: u32 = 28;
     /// The upper bit of the octets closes the slot.
-    const CLOSED: u64 = 1 << 63;
+    pub const CLOSED: u64 = 1 << 63;
 
     /// Bits of each time in word 3.
     pub const TIME_BITS: u32 = 16;
@@ -339,14 +339,18 @@ impl Wide {
     pub const PACKETS_SHIFT: u32 = 32;
     const MARKS: u64 = USED | WIDE;
 
-    /// The bits of word 2 in which flows differ, without the selector. The upper bit of the octets closes the slot.
-    pub const KEY: u64 = Self::MARKS | 1 << (Self::SELECTOR_SHIFT - 1);
+    /// The upper bit of the octets closes the slot.
+    pub const OCTETS_CLOSED: u64 = 1 << (Self::SELECTOR_SHIFT - 1);
+    /// The upper bit of the packets closes the slot.
+    pub const PACKETS_CLOSED: u64 = 1 << 63;
+    /// The bits of word 2 in which flows differ, without the selector.
+    pub const KEY: u64 = Self::MARKS | Self::OCTETS_CLOSED;
     /// The selector in word 2.
     pub const SELECTOR: u64 = u64::MAX << Self::SELECTOR_SHIFT;
     /// The octets in word 2.
     pub const OCTETS: u64 = !(Self::SELECTOR | Self::MARKS);
-    /// The bits of word 6 in which flows differ. The upper bit of the packets closes the slot.
-    pub const KIND: u64 = Self::MARKS | 0xffff << Self::KIND_SHIFT | 1 << 63;
+    /// The bits of word 6 in which flows differ.
+    pub const KIND: u64 = Self::MARKS | 0xffff << Self::KIND_SHIFT | Self::PACKETS_CLOSED;
     /// The control bits in word 6.
     pub const CONTROL_BITS: u64 = 0xfff << Self::CONTROL_BITS_SHIFT;
     /// The last time in word 3.
@@ -464,3 +468,6 @@ impl Counted {
         Self { tuple, control_bits, packets: 1, octets, first, last }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -286,12 +286,12 @@ fn frames_split_at_every_octet_are_the_same_in_the_kernel() {
 #[test]
 #[cfg_attr(without_kernel, ignore = "needs root and the kernel program: cargo xtask test")]
 fn a_table_too_small_changes_no_record() {
-    // 128 slots for about 80 flows, under keys that do not change: some go to the spill log.
+    // 128 lines for about 80 flows, most of them wide, under keys that do not change: some go to the spill log.
     let keys = std::array::from_fn(|index| {
         0x9e37_79b9_7f4a_7c15_u64.rotate_left(5 * u32::try_from(index).expect("small"))
     });
     for tunnels in [Tunnels::NONE, Tunnels::ALL] {
-        let mut bench = Bench::new(64, tunnels, Some(keys));
+        let mut bench = Bench::new(128, tunnels, Some(keys));
         let mut generator = Generator::new(13);
         for _ in 0..20 {
             for _ in 0..100 {

@@ -237,3 +237,6 @@ pub fn ipv6<const ALL: bool>(frame: &impl Frame) -> Option<Ipv6Packet> {
 fn octets(frame: &impl Frame) -> u32 {
     (frame.end() as usize - frame.start() as usize) as u32
 }
+
+#[cfg(test)]
+mod tests;

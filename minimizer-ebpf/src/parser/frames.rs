@@ -6,20 +6,43 @@ use std::vec::Vec;
 use minimizer_common::outcome::Outcome;
 use minimizer_common::tunnel::Tunnels;
 
-use crate::parser::cursor::{Cursor, Split};
+use crate::parser::common;
+use crate::parser::cursor::{Cursor, Frame, Split};
 use crate::parser::walk::{self, Packet};
 
 pub(crate) const IPV4: u16 = 0x0800;
 pub(crate) const IPV6: u16 = 0x86dd;
 const FRAGMENT: u8 = 44;
 
+/// Walks a frame. Every test that does so shows that the short way finds the same or nothing.
 pub(crate) fn walk(frame: &[u8]) -> Result<Packet, Outcome> {
-    walk::walk(&mut Cursor::over(frame), Tunnels::NONE)
+    walk_with(frame, Tunnels::NONE)
 }
 
 /// Walks a frame with every tunnel listed.
 pub(crate) fn walk_listed(frame: &[u8]) -> Result<Packet, Outcome> {
-    walk::walk(&mut Cursor::over(frame), Tunnels::ALL)
+    walk_with(frame, Tunnels::ALL)
+}
+
+/// Walks a frame. The short way must find the same or nothing.
+pub(crate) fn walk_with(frame: impl Frame + Copy, tunnels: Tunnels) -> Result<Packet, Outcome> {
+    let mut cursor = Cursor::over(frame);
+    let walked = walk::walk(&mut cursor, tunnels);
+    if let Some((octets, packet, may_be_tunnel)) = common(&frame)
+        && (tunnels.is_empty() || !may_be_tunnel)
+    {
+        assert_eq!((Ok(packet), octets), (walked, cursor.known_octets()), "the short way");
+    }
+    walked
+}
+
+/// What the short way finds: octets of the frame, its packet, and whether a tunnel may begin behind its headers.
+pub(crate) fn common(frame: &impl Frame) -> Option<(u32, Packet, bool)> {
+    let four = common::ipv4::<false>(frame);
+    let six = common::ipv6::<false>(frame);
+    assert!(four.is_none() || six.is_none());
+    four.map(|found| (found.frame_octets, found.packet(), found.transport.may_be_tunnel()))
+        .or_else(|| six.map(|found| (found.frame_octets, found.packet(), found.transport.may_be_tunnel())))
 }
 
 /// A UDP datagram to a port.
@@ -56,7 +79,7 @@ pub(crate) fn check_tunnel(protocol: u8, content: &[u8], header_octets: usize, r
             if octets < header_octets {
                 let octets_in_frame = u32::try_from(frame.len()).expect("fits");
                 let split = Split { first: &frame[..start + octets], octets: octets_in_frame };
-                let found = walk::walk(&mut Cursor::over(split), Tunnels::ALL).map(drop);
+                let found = walk_with(split, Tunnels::ALL).map(drop);
                 assert_eq!(found, Err(Outcome::HeaderNotLinear), "{octets} octets");
             }
         }
@@ -162,5 +185,5 @@ pub(crate) fn check_transport(
 /// Walks a frame whose first buffer holds only the first `linear` octets.
 pub(crate) fn walk_split(frame: &[u8], linear: usize) -> Result<Packet, Outcome> {
     let octets = u32::try_from(frame.len()).expect("fits");
-    walk::walk(&mut Cursor::over(Split { first: &frame[..linear], octets }), Tunnels::NONE)
+    walk_with(Split { first: &frame[..linear], octets }, Tunnels::NONE)
 }

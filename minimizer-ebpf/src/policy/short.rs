@@ -96,3 +96,6 @@ fn kept_ports(plan: &Plan, ports: u32) -> u32 {
         ports
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -72,3 +72,6 @@ pub const fn spill_place(spilled: u64, is_line: bool, room: u32) -> Option<(u32,
     };
     if end <= room { Some((start, end as u64)) } else { None }
 }
+
+#[cfg(test)]
+mod tests;

@@ -96,7 +96,8 @@ pub const fn narrow_words(image: &Image) -> [u64; HALF_WORDS] {
     [addresses, transport, marks, times]
 }
 
-/// Adds packets to a narrow slot if it is the flow's and not closed. `differs` is not 0 if it is another flow's for another
+/// Adds packets to a narrow slot if it is the flow's and neither is closed: the sum of two closed ones would not fit.
+/// `differs` is not 0 if it is another flow's for another
 /// reason.
 #[inline(always)]
 pub const fn add_narrow(slot: &mut [u64; HALF_WORDS], packets: &[u64; HALF_WORDS], differs: u64) -> bool {
@@ -104,13 +105,21 @@ pub const fn add_narrow(slot: &mut [u64; HALF_WORDS], packets: &[u64; HALF_WORDS
     let differs = differs
         | (slot[0] ^ addresses)
         | (slot[1] ^ transport)
-        | (slot[2] ^ marks) & Narrow::KEY;
+        | (slot[2] ^ marks) & Narrow::KEY
+        | slot[2] & Narrow::CLOSED;
     if differs != 0 {
         return false;
     }
     slot[2] = (slot[2] | marks & Narrow::CONTROL_BITS) + (marks & Narrow::OCTETS);
-    slot[3] = (slot[3] & !Narrow::LAST | times & Narrow::LAST) + (times & Narrow::PACKETS);
+    let last = later(slot[3] & Narrow::LAST, times & Narrow::LAST);
+    slot[3] = (slot[3] & !Narrow::LAST | last) + (times & Narrow::PACKETS);
     true
+}
+
+/// The later of two times. Packets that were set aside come after those that were counted at once, and may be earlier.
+#[inline(always)]
+const fn later(one: u64, other: u64) -> u64 {
+    if one > other { one } else { other }
 }
 
 /// Counts packets in one line and returns `true` if the line is free or the flow's.
@@ -141,15 +150,17 @@ pub const fn add_wide(slot: &mut Image, packets: &Image, differs: u64) -> bool {
         | (slot[0] ^ source)
         | (slot[1] ^ source_end)
         | (slot[2] ^ volume) & (Wide::KEY | Wide::SELECTOR)
+        | slot[2] & Wide::OCTETS_CLOSED
         | (slot[4] ^ destination)
         | (slot[5] ^ destination_end)
         | (slot[6] ^ counters) & Wide::KIND
+        | slot[6] & Wide::PACKETS_CLOSED
         | (slot[7] ^ transport);
     if differs != 0 {
         return false;
     }
     slot[2] += volume & Wide::OCTETS;
-    slot[3] = slot[3] & !Wide::LAST | times & Wide::LAST;
+    slot[3] = slot[3] & !Wide::LAST | later(slot[3] & Wide::LAST, times & Wide::LAST);
     slot[6] = (slot[6] | counters & Wide::CONTROL_BITS) + (counters & Wide::PACKETS);
     true
 }
@@ -173,3 +184,6 @@ pub const fn line(group: &mut Group, line: usize) -> &mut [Half; 2] {
     // SAFETY: the line lies within the group, and the group is borrowed exclusively.
     unsafe { &mut *(&raw mut group.0[start]).cast::<[Half; 2]>() }
 }
+
+#[cfg(test)]
+mod tests;

@@ -79,18 +79,27 @@ fn key(keys: &[u64; HASH_KEYS], index: usize) -> u64 {
 mod tests {
     use std::vec::Vec;
 
+    use minimizer_common::generation::GROUP_HALVES;
     use minimizer_common::settings::HASH_KEYS;
+    use minimizer_common::slot::{Count, Narrow, Wide};
     use minimizer_common::tuple::{Tags, Tuple};
 
     use super::second;
-    use crate::table::group::Parts;
+    use crate::table::group;
+
+    const ONE: Count = Count { octets: 100, control_bits: 2, first: 3, last: 4 };
 
     fn ipv4(keys: &[u64; HASH_KEYS], tuple: &Tuple) -> u32 {
-        super::ipv4(keys, tuple, Parts::ALL)
+        super::narrow(keys, &Narrow::ipv4(tuple, &ONE))
     }
 
-    fn ipv6(keys: &[u64; HASH_KEYS], tuple: &Tuple) -> u32 {
-        super::ipv6(keys, tuple, Parts::ALL)
+    /// IPv6 of which a policy keeps 48 bits of each address.
+    fn ipv6_prefix(keys: &[u64; HASH_KEYS], tuple: &Tuple) -> u32 {
+        super::narrow(keys, &Narrow::ipv6(tuple, &ONE))
+    }
+
+    fn wide(keys: &[u64; HASH_KEYS], tuple: &Tuple) -> u32 {
+        super::wide(keys, &Wide::of(tuple, &ONE))
     }
 
     /// SplitMix64: keys that look random and are the same in every run.
@@ -108,8 +117,17 @@ mod tests {
         Tuple::new([flow, 0, 0, 0], (1, 2), Tags::NONE, 17, 0)
     }
 
+    fn check_parts(hash: fn(&[u64; HASH_KEYS], &Tuple) -> u32, base: &Tuple, others: &[Tuple]) {
+        for seed in 0..50 {
+            let keys = keys(seed);
+            for other in others {
+                assert_ne!(hash(&keys, base), hash(&keys, other), "seed {seed}: {other:?}");
+            }
+        }
+    }
+
     #[test]
-    fn every_part_of_the_tuple_changes_the_hash() {
+    fn every_part_of_a_wide_tuple_changes_the_hash() {
         let base = Tuple::new([1, 2, 3, 4], (5, 6), Tags::NONE.with_ipv6(), 7, 8);
         let others = [
             Tuple::new([9, 2, 3, 4], (5, 6), base.tags(), 7, 8),
@@ -122,13 +140,72 @@ mod tests {
             Tuple::new([1, 2, 3, 4], (6, 5), base.tags(), 7, 8),
             Tuple::new([1, 2, 3, 4], (5, 6), base.tags().with_interface(1), 7, 8),
             Tuple::new([1, 2, 3, 4], (5, 6), base.tags().with_vlan(1), 7, 8),
+            Tuple::new([1, 2, 3, 4], (5, 6), base.tags().with_vlan(1).with_vlan(2), 7, 8),
             Tuple::new([1, 2, 3, 4], (5, 6), base.tags(), 8, 8),
             Tuple::new([1, 2, 3, 4], (5, 6), base.tags(), 7, 7),
         ];
+        check_parts(wide, &base, &others);
+    }
+
+    #[test]
+    fn every_part_of_an_ipv4_tuple_changes_the_hash() {
+        let base = Tuple::new([1 | 2 << 32, 0, 0, 0], (5, 6), Tags::NONE, 7, 8);
+        let others = [
+            Tuple::new([9 | 2 << 32, 0, 0, 0], (5, 6), base.tags(), 7, 8),
+            Tuple::new([1 | 9 << 32, 0, 0, 0], (5, 6), base.tags(), 7, 8),
+            Tuple::new([2 | 1 << 32, 0, 0, 0], (5, 6), base.tags(), 7, 8),
+            Tuple::new([1 | 2 << 32, 0, 0, 0], (6, 5), base.tags(), 7, 8),
+            Tuple::new([1 | 2 << 32, 0, 0, 0], (5, 6), base.tags().with_interface(1), 7, 8),
+            Tuple::new([1 | 2 << 32, 0, 0, 0], (5, 6), base.tags().with_vlan(0), 7, 8),
+            Tuple::new([1 | 2 << 32, 0, 0, 0], (5, 6), base.tags().with_vlan(1), 7, 8),
+            Tuple::new([1 | 2 << 32, 0, 0, 0], (5, 6), base.tags(), 8, 8),
+            Tuple::new([1 | 2 << 32, 0, 0, 0], (5, 6), base.tags(), 7, 7),
+            Tuple { selector: 1, ..base },
+        ];
+        check_parts(ipv4, &base, &others);
+    }
+
+    #[test]
+    fn every_part_of_a_narrow_ipv6_tuple_changes_the_hash() {
+        const LAST: u64 = 1 << (Narrow::IPV6_ADDRESS_BITS - 1);
+        let of = |source, destination, ports, tags: Tags, protocol| {
+            Tuple::new([source, 0, destination, 0], ports, tags.with_ipv6(), protocol, 0)
+        };
+        let base = of(1, 2, (5, 6), Tags::NONE, 7);
+        let others = [
+            of(9, 2, (5, 6), Tags::NONE, 7),
+            of(1 | LAST, 2, (5, 6), Tags::NONE, 7),
+            of(1, 9, (5, 6), Tags::NONE, 7),
+            of(1, 2 | 1 << 16, (5, 6), Tags::NONE, 7),
+            of(1, 2 | LAST, (5, 6), Tags::NONE, 7),
+            of(2, 1, (5, 6), Tags::NONE, 7),
+            of(1, 2, (6, 5), Tags::NONE, 7),
+            of(1, 2, (5, 6), Tags::NONE.with_interface(1), 7),
+            of(1, 2, (5, 6), Tags::NONE, 8),
+        ];
+        check_parts(ipv6_prefix, &base, &others);
+    }
+
+    /// Otherwise the packets of a flow would go to different groups.
+    #[test]
+    fn what_a_packet_counts_does_not_change_the_hash() {
+        let tuple = Tuple::new([1 | 2 << 32, 0, 0, 0], (5, 6), Tags::NONE, 7, 8);
+        let counts = [
+            Count { octets: 101, ..ONE },
+            Count { octets: (1 << 18) - 1, ..ONE },
+            Count { control_bits: 0xfff, ..ONE },
+            Count { first: 0xffff, ..ONE },
+            Count { last: 0xffff, ..ONE },
+        ];
         for seed in 0..50 {
             let keys = keys(seed);
-            for other in &others {
-                assert_ne!(ipv6(&keys, &base), ipv6(&keys, other), "seed {seed}: {other:?}");
+            for count in &counts {
+                let four = super::narrow(&keys, &Narrow::ipv4(&tuple, count));
+                assert_eq!(four, ipv4(&keys, &tuple), "seed {seed}: {count:?}");
+                let six = super::narrow(&keys, &Narrow::ipv6(&tuple, count));
+                assert_eq!(six, ipv6_prefix(&keys, &tuple), "seed {seed}: {count:?}");
+                let six = super::wide(&keys, &Wide::of(&tuple, count));
+                assert_eq!(six, wide(&keys, &tuple), "seed {seed}: {count:?}");
             }
         }
     }
@@ -161,8 +238,23 @@ mod tests {
             for shift in [0, 8, 20, 32, 40, 52] {
                 let four = |flow| ipv4(&keys, &tuple(flow << shift));
                 let six = |flow| {
-                    ipv6(&keys, &Tuple::new([1, 2, 3, flow << shift], (1, 2), Tags::NONE.with_ipv6(), 6, 0))
+                    wide(&keys, &Tuple::new([1, 2, 3, flow << shift], (1, 2), Tags::NONE.with_ipv6(), 6, 0))
                 };
+                let halves = |hash: &dyn Fn(u64) -> u32| {
+                    let mut halves = [0_u64; GROUP_HALVES];
+                    (0..FLOWS).for_each(|flow| halves[group::narrow_half(hash(flow), 0)] += 1);
+                    halves.into_iter().max()
+                };
+                // Mean 256. More than 400 in any of 16 halves is beyond chance.
+                assert!(halves(&four) < Some(400), "halves of IPv4, seed {seed}, shift {shift}");
+                assert!(halves(&six) < Some(400), "halves of IPv6, seed {seed}, shift {shift}");
+                if shift < 40 {
+                    let prefix = |flow: u64| {
+                        let flow = (flow << shift) & ((1 << Narrow::IPV6_ADDRESS_BITS) - 1);
+                        ipv6_prefix(&keys, &Tuple::new([1, 0, flow, 0], (1, 2), Tags::NONE.with_ipv6(), 6, 0))
+                    };
+                    assert!(fullest(&prefix) <= Some(MOST), "prefixes of IPv6, seed {seed}, shift {shift}");
+                }
                 assert!(fullest(&four) <= Some(MOST), "IPv4, seed {seed}, shift {shift}");
                 assert!(
                     fullest(&|flow| second(four(flow))) <= Some(MOST),

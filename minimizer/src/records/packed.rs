@@ -178,23 +178,33 @@ impl Packed {
 
 #[cfg(test)]
 mod tests {
+    use minimizer_common::slot::{Count, Half, Line, Narrow, Wide};
     use minimizer_common::tunnel::Tunnels;
-    use minimizer_common::tuple::{Slot, Tags, Tuple};
+    use minimizer_common::tuple::{Tags, Tuple};
 
-    use super::{Narrow, Packing, SlotDecoder};
+    use super::{Packing, SlotDecoder};
     use crate::kernel::wall_clock::TimeUnits;
     use crate::policy::compile::CompiledPolicy;
     use crate::records::merge::Flow as _;
 
-    fn slot(addresses: [u64; 4], packets: u64, octets: u64, bits: u64, times: (u64, u64)) -> Slot {
-        let tuple = Tuple::new(addresses, (1000, 443), Tags::NONE.with_interface(1), 6, 0x2e);
-        Slot {
-            addresses: tuple.addresses,
-            transport: tuple.transport,
-            counters: u64::from(tuple.kind) | bits << Slot::CONTROL_BITS_SHIFT | packets << 32,
-            volume: octets,
-            times: times.0 | times.1 << 32,
-        }
+    const TAGS: Tags = Tags::NONE.with_interface(1);
+
+    fn count(octets: u64, control_bits: u16, (first, last): (u32, u32)) -> Count {
+        Count { octets, control_bits, first, last }
+    }
+
+    fn narrow(address: u64, packets: u64, octets: u64, bits: u16, times: (u32, u32)) -> Half {
+        let tuple = Tuple::new([address, 0, 0, 0], (1000, 443), TAGS, 6, 0x2e);
+        let mut slot = Narrow::ipv4(&tuple, &count(octets, bits, times));
+        slot[3] += (packets - 1) * Narrow::ONE_PACKET;
+        Half(slot)
+    }
+
+    fn wide(address: u64, packets: u64, octets: u64, bits: u16, times: (u32, u32)) -> Line {
+        let tuple = Tuple::new([address, 0, 0, 9], (1000, 443), TAGS.with_ipv6(), 6, 0x2e);
+        let mut slot = Wide::of(&tuple, &count(octets, bits, times));
+        slot[6] += (packets - 1) * Wide::ONE_PACKET;
+        zerocopy::transmute!(slot)
     }
 
     fn decoder() -> SlotDecoder {
@@ -204,16 +214,15 @@ mod tests {
 
     #[test]
     fn what_is_unpacked_is_what_was_counted() {
-        assert_eq!((size_of::<Narrow>(), size_of::<Slot>()), (40, 64));
         let mut packing = Packing::default();
         for index in 0..10 {
-            packing.add(&slot([index + 1, 0, 0, 0], 1, 100, 2, (5, 6)));
-            packing.add(&slot([index + 1, 0, 0, 9], 1, 200, 2, (5, 6)));
+            packing.add_narrow(&narrow(index + 1, 1, 100, 2, (5, 6)));
+            packing.add_wide(&wide(index + 1, 1, 200, 2, (5, 6)));
         }
-        packing.add(&slot([4, 0, 0, 0], 2, 50, 16, (4, 5)));
-        packing.add(&slot([4, 0, 0, 9], 3, 50, 16, (5, 9)));
+        packing.add_narrow(&narrow(4, 2, 50, 16, (4, 5)));
+        packing.add_wide(&wide(4, 3, 50, 16, (5, 9)));
         let packed = packing.take(decoder());
-        assert_eq!((packed.len(), packed.octets()), (20, 10 * (40 + 64) + 2 * 4));
+        assert_eq!((packed.len(), packed.octets()), (20, 10 * (32 + 64) + 2 * 4));
         let all: Vec<_> = packed.iter().collect();
         let mut buffer = Vec::new();
         for start in 0..=20 {
@@ -234,17 +243,28 @@ mod tests {
 
     #[test]
     fn counts_that_do_not_fit_together_stay_apart() {
-        let one = slot([1, 0, 0, 0], u64::from(u32::MAX), 1, 0, (1, 1));
-        let mut other = slot([1, 0, 0, 0], 1, 1, 0, (1, 1));
-        assert!(!other.absorb(&one) && !Narrow::of(&other).unwrap().absorb(&Narrow::of(&one).unwrap()));
-        let heavy = slot([1, 0, 0, 0], 1, (1 << 44) - 1, 0, (1, 1));
-        assert!(!other.absorb(&heavy));
+        const PACKETS_MAX: u64 = u32::MAX as u64;
+        const NARROW_MAX: u64 = (1 << 36) - 1;
+        const WIDE_MAX: u64 = (1 << 42) - 1;
+        let most = (narrow(1, PACKETS_MAX, 1, 0, (1, 1)), wide(1, PACKETS_MAX, 1, 0, (1, 1)));
+        let one = (narrow(1, 1, 1, 0, (1, 1)), wide(1, 1, 1, 0, (1, 1)));
+        let heavy = (narrow(1, 1, NARROW_MAX, 0, (1, 1)), wide(1, 1, WIDE_MAX, 0, (1, 1)));
+        for other in [&most, &heavy] {
+            let (mut narrow, mut wide) = one;
+            assert!(!narrow.absorb(&other.0) && !wide.absorb(&other.1));
+            assert_eq!((narrow, wide), one, "nothing was added");
+        }
         let mut packing = Packing::default();
-        [one, other, heavy].iter().for_each(|slot| packing.add(slot));
-        let sums = packing
-            .take(decoder())
-            .iter()
-            .fold((0, 0), |(packets, octets), record| (packets + record.packets, octets + record.octets));
-        assert_eq!(sums, (u64::from(u32::MAX) + 2, (1 << 44) + 1));
+        for (narrow, wide) in [&most, &one, &heavy] {
+            packing.add_narrow(narrow);
+            packing.add_wide(wide);
+        }
+        let mut sums = [(0, 0); 2];
+        for record in packing.take(decoder()).iter() {
+            let (packets, octets) = &mut sums[usize::from(record.tuple.tags().is_ipv6())];
+            *packets += record.packets;
+            *octets += record.octets;
+        }
+        assert_eq!(sums, [(PACKETS_MAX + 2, NARROW_MAX + 2), (PACKETS_MAX + 2, WIDE_MAX + 2)]);
     }
 }

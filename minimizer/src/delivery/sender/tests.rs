@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 use minimizer_common::generation::Counts;
 use minimizer_common::outcome::Outcome;
-use minimizer_common::tuple::{Slot, Tags, Tuple};
+use minimizer_common::slot::{Count, Wide};
+use minimizer_common::tuple::{Tags, Tuple};
 use rand::rngs::ChaCha8Rng;
 use rand::{RngExt as _, SeedableRng as _};
 
@@ -120,14 +121,11 @@ fn terms() -> Arc<Terms> {
 fn batch(number: u64, records: u32, terms: &Arc<Terms>, accounting: &Accounting) -> Arc<Batch> {
     let mut packing = Packing::default();
     for index in 0..records {
-        let tuple = Tuple::new([u64::from(index), number, 0, 0], (1, 2), Tags::NONE, 6, 0);
-        packing.add(&Slot {
-            addresses: tuple.addresses,
-            transport: tuple.transport,
-            counters: u64::from(tuple.kind) + (u64::from(index % 7) + 1) * Slot::ONE_PACKET,
-            volume: u64::from(index % 1000) + 40,
-            times: 1 | 2 << 32,
-        });
+        let tuple = Tuple::new([u64::from(index), number, 0, 0], (1, 2), Tags::NONE.with_ipv6(), 6, 0);
+        let octets = u64::from(index % 1000) + 40;
+        let mut image = Wide::of(&tuple, &Count { octets, control_bits: 0, first: 1, last: 2 });
+        image[6] += u64::from(index % 7) * Wide::ONE_PACKET;
+        packing.add_wide(&zerocopy::transmute!(image));
     }
     let time = TimeUnits { base: 0, unit_ms: 1 };
     let records = packing.take(SlotDecoder::new(&terms.compiled, time, &[1]));
