@@ -160,7 +160,7 @@ fn account_displaced(generation: &'static Generation, first_block: u32) {
     let mut run = Run { generation, first_block };
     let Some(head) = run.head() else { return };
     head.state.has_displaced = 0;
-    for (place, image) in head.state.places.iter_mut().zip(&head.ring) {
+    for (place, image) in head.state.places.iter_mut().zip(&mut head.ring) {
         if place.0 & Place::DISPLACED != 0 {
             place.0 &= !Place::DISPLACED;
             burst::displaced(&mut run, *place, image);

@@ -24,7 +24,7 @@ pub trait Table {
 /// Puts a packet into a slot, the spill log or a residual counter. `None` only if a map is empty, which never happens.
 #[inline(always)]
 pub fn account(table: &mut impl Table, place: Place, image: &Image) -> Option<()> {
-    if in_first_line(table, place, image)? { Some(()) } else { displaced(table, place, image) }
+    if in_first_line(table, place, image)? { Some(()) } else { displaced(table, place, &mut { *image }) }
 }
 
 /// Counts a packet in the line that its position names; `false` if the line is full of others.
@@ -43,11 +43,12 @@ pub fn in_first_line(table: &mut impl Table, place: Place, image: &Image) -> Opt
 /// Counts a packet whose first line is full: in another line of its group, in its second group, in the spill log, or else
 /// in a residual counter.
 #[inline(always)]
-pub fn displaced(table: &mut impl Table, place: Place, image: &Image) -> Option<()> {
+pub fn displaced(table: &mut impl Table, place: Place, image: &mut Image) -> Option<()> {
     let position = place.position();
     if group::count(table.group(position)?, position, image, group::first_line_steps(image)) {
         return Some(());
     }
+    group::displace(image);
     let second = hash::second(position);
     if group::count(table.group(second)?, second, image, 0) {
         return Some(());

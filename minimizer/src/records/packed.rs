@@ -1,6 +1,8 @@
 //! The records of a batch, packed while they wait: 32 octets in a narrow slot, 64 in a wide one. A [`Record`] takes 96, so
 //! users unpack a few thousand at a time.
 
+mod chunks;
+
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
@@ -9,7 +11,8 @@ use minimizer_common::slot::{Counted, Half, Line, Narrow, Wide};
 
 use crate::kernel::wall_clock::TimeUnits;
 use crate::policy::compile::CompiledPolicy;
-use crate::records::merge::{Flow, Merge};
+use crate::records::merge::{Flow, Positions};
+use crate::records::packed::chunks::Chunks;
 use crate::records::record::Record;
 
 /// Slots count in fewer bits than records. Two slots whose sum would not fit stay two.
@@ -37,31 +40,105 @@ impl Flow for Line {
     }
 }
 
-/// Merges slots of the same flow: it may be in the tables of several CPUs, and many times in a spill log.
+/// Slots of one width. Only those that may have others of the same flow can be found again.
+#[derive(Debug)]
+struct Gathered<R> {
+    records: Chunks<R>,
+    positions: Positions,
+}
+
+impl<R> Default for Gathered<R> {
+    fn default() -> Self {
+        Self { records: Chunks::default(), positions: Positions::default() }
+    }
+}
+
+impl<R: Flow + Copy> Gathered<R> {
+    /// Adds a slot to the one with the same key, or as a new one. Returns `false`, and adds nothing, if the sum would not
+    /// fit.
+    #[must_use]
+    fn add(&mut self, record: &R) -> bool {
+        let Self { records, positions } = self;
+        let key_of = |position: usize| records.get(position).key();
+        if let Some(position) = positions.find_or_note(&record.key(), records.len(), key_of) {
+            return records.get_mut(position).absorb(record);
+        }
+        records.push(*record);
+        true
+    }
+
+    fn take(&mut self) -> Chunks<R> {
+        self.positions.clear();
+        let mut records = std::mem::take(&mut self.records);
+        // They may wait for hours: the room that was left for more would wait with them.
+        records.shrink_to_fit();
+        records
+    }
+}
+
+/// Gathers the records of a batch from slots. One flow can have several slots: on several CPUs, in a spill log, after its
+/// counts came near the end of a slot, and in slots of both widths.
 #[derive(Debug, Default)]
 pub struct Packing {
-    narrow: Merge<Half>,
-    wide: Merge<Line>,
+    narrow: Gathered<Half>,
+    wide: Gathered<Line>,
+    /// Whether a flow can be both in `narrow` and in `wide`.
+    has_both: bool,
 }
 
 impl Packing {
-    /// Adds a narrow slot of a quiet generation.
+    /// Adds a narrow slot.
     pub fn add_narrow(&mut self, half: &Half) {
-        self.narrow.add(*half);
+        if !self.narrow.add(half) {
+            self.widen(half);
+        }
     }
 
-    /// Adds a wide slot of a quiet generation.
+    /// Adds a wide slot.
     pub fn add_wide(&mut self, line: &Line) {
-        self.wide.add(*line);
+        self.has_both |= Wide::may_be_narrow_too(line);
+        if !self.wide.add(line) {
+            self.wide.records.push(*line);
+        }
+    }
+
+    /// Adds a narrow slot whose flow has no other narrow one.
+    #[inline(always)]
+    pub(super) fn push_narrow(&mut self, half: &Half) {
+        self.narrow.records.push(*half);
+    }
+
+    /// Adds a wide slot whose flow has no other one.
+    #[inline(always)]
+    pub(super) fn push_wide(&mut self, line: &Line) {
+        self.wide.records.push(*line);
+    }
+
+    /// Adds a narrow slot that does not fit together with another one of its flow: that one joins it in the end.
+    pub(super) fn widen(&mut self, half: &Half) {
+        match Wide::of_many(&Narrow::counted(half)) {
+            Some(line) => {
+                self.add_wide(&line);
+                self.has_both = true;
+            }
+            None => self.narrow.records.push(*half),
+        }
     }
 
     /// Takes out what was added since the last call.
     pub fn take(&mut self, decoder: SlotDecoder) -> Packed {
-        let (mut narrow, mut wide) = (self.narrow.take(), self.wide.take());
-        // They may wait for hours: the room that was left for more would wait with them.
-        narrow.shrink_to_fit();
-        wide.shrink_to_fit();
-        Packed { narrow, wide, decoder }
+        if std::mem::take(&mut self.has_both) {
+            let Self { narrow, wide, .. } = self;
+            narrow.records.retain(|half| {
+                let Some(line) = Wide::of_many(&Narrow::counted(half)) else { return true };
+                let key_of = |position: usize| wide.records.get(position).key();
+                match wide.positions.find(&line.key(), key_of) {
+                    Some(position) => !wide.records.get_mut(position).absorb(&line),
+                    None => true,
+                }
+            });
+        }
+        Packed { narrow: self.narrow.take(), wide: self.wide.take(), decoder }
     }
 }
 
@@ -129,36 +206,36 @@ impl SlotDecoder {
 
 /// Records, one for each distinct tuple, in no particular order.
 pub struct Packed {
-    narrow: Vec<Half>,
-    wide: Vec<Line>,
+    narrow: Chunks<Half>,
+    wide: Chunks<Line>,
     decoder: SlotDecoder,
 }
 
 impl Packed {
     /// Number of records.
     #[must_use]
-    pub const fn len(&self) -> usize {
+    pub fn len(&self) -> usize {
         self.narrow.len() + self.wide.len()
     }
 
     /// Whether there are none.
     #[must_use]
-    pub const fn is_empty(&self) -> bool {
+    pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
     /// Octets of memory that the records occupy.
     #[must_use]
     pub fn octets(&self) -> u64 {
-        let octets = self.narrow.capacity() * size_of::<Half>()
-            + self.wide.capacity() * size_of::<Line>()
+        let octets = self.narrow.octets()
+            + self.wide.octets()
             + self.decoder.if_indices.capacity() * size_of::<u32>();
         u64::try_from(octets).unwrap_or(u64::MAX)
     }
 
     /// Unpacks all records, one after the other.
     pub fn iter(&self) -> impl Iterator<Item = Record> {
-        let narrow = self.narrow.iter().map(|narrow| self.decoder.record(Narrow::counted(narrow)));
+        let narrow = self.narrow.iter().map(|half| self.decoder.record(Narrow::counted(half)));
         narrow.chain(self.wide.iter().map(|line| self.decoder.record(Wide::counted(line))))
     }
 
@@ -168,11 +245,11 @@ impl Packed {
             let inside = |position: usize| position.saturating_sub(start).min(length);
             inside(positions.start)..inside(positions.end)
         };
-        let narrow = &self.narrow[of(0, self.narrow.len())];
-        let wide = &self.wide[of(self.narrow.len(), self.wide.len())];
+        let narrow = self.narrow.range(of(0, self.narrow.len()));
+        let wide = self.wide.range(of(self.narrow.len(), self.wide.len()));
         buffer.clear();
-        buffer.extend(narrow.iter().map(|narrow| self.decoder.record(Narrow::counted(narrow))));
-        buffer.extend(wide.iter().map(|line| self.decoder.record(Wide::counted(line))));
+        buffer.extend(narrow.map(|half| self.decoder.record(Narrow::counted(half))));
+        buffer.extend(wide.map(|line| self.decoder.record(Wide::counted(line))));
     }
 }
 
