@@ -18,7 +18,8 @@ use minimizer::records::keys::Keys;
 use minimizer::records::packed::{Packing, SlotDecoder};
 use minimizer::records::terms::{Keyring, Terms};
 use minimizer_common::generation::Counts;
-use minimizer_common::tuple::{Slot, Tags, Tuple};
+use minimizer_common::slot::{Counted, Wide};
+use minimizer_common::tuple::{Tags, Tuple};
 use procfs::process::Process;
 
 const INTERFACES: u32 = 15;
@@ -39,13 +40,9 @@ fn batch(number: u64, flows: u64, terms: &Arc<Terms>, accounting: &Accounting) -
     let mut packing = Packing::default();
     for flow in 0..flows {
         let tuple = Tuple::new([flow, number, 0, 0], (1, 2), Tags::NONE, 6, 0);
-        packing.add(&Slot {
-            addresses: tuple.addresses,
-            transport: tuple.transport,
-            counters: u64::from(tuple.kind) + Slot::ONE_PACKET,
-            volume: 40,
-            times: 1 | 2 << 32,
-        });
+        let counted =
+            Counted { tuple, packets: 1, octets: 40, first: 1, last: 2, ..Counted::default() };
+        packing.add_wide(&Wide::of_many(&counted).expect("fits"));
     }
     let decoder = SlotDecoder::new(&terms.compiled, TimeUnits { base: 0, unit_ms: 1 }, &indices);
     let totals = Totals {

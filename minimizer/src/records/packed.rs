@@ -248,30 +248,42 @@ impl Packed {
         let narrow = self.narrow.range(of(0, self.narrow.len()));
         let wide = self.wide.range(of(self.narrow.len(), self.wide.len()));
         buffer.clear();
-        buffer.extend(narrow.map(|half| self.decoder.record(Narrow::counted(half))));
-        buffer.extend(wide.map(|line| self.decoder.record(Wide::counted(line))));
+        for halves in narrow {
+            buffer.extend(halves.iter().map(|half| self.decoder.record(Narrow::counted(half))));
+        }
+        for lines in wide {
+            buffer.extend(lines.iter().map(|line| self.decoder.record(Wide::counted(line))));
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use minimizer_common::slot::{Counted, Half, Line, Narrow, Wide};
     use minimizer_common::tunnel::Tunnels;
-    use minimizer_common::tuple::{Slot, Tags, Tuple};
+    use minimizer_common::tuple::{Tags, Tuple};
 
-    use super::{Narrow, Packing, SlotDecoder};
+    use super::{Packing, SlotDecoder};
     use crate::kernel::wall_clock::TimeUnits;
     use crate::policy::compile::CompiledPolicy;
-    use crate::records::merge::Flow as _;
 
-    fn slot(addresses: [u64; 4], packets: u64, octets: u64, bits: u64, times: (u64, u64)) -> Slot {
+    fn counted(addresses: [u64; 4], packets: u64, octets: u64, control_bits: u16, times: (u32, u32)) -> Counted {
         let tuple = Tuple::new(addresses, (1000, 443), Tags::NONE.with_interface(1), 6, 0x2e);
-        Slot {
-            addresses: tuple.addresses,
-            transport: tuple.transport,
-            counters: u64::from(tuple.kind) | bits << Slot::CONTROL_BITS_SHIFT | packets << 32,
-            volume: octets,
-            times: times.0 | times.1 << 32,
-        }
+        Counted { tuple, control_bits, packets, octets, first: times.0, last: times.1 }
+    }
+
+    fn wide(counted: &Counted) -> Line {
+        Wide::of_many(counted).expect("fits")
+    }
+
+    /// A narrow slot of many packets.
+    fn narrow(counted: &Counted) -> Half {
+        let Counted { tuple, control_bits, packets, octets, first, last } = *counted;
+        let count = minimizer_common::slot::Count { octets, control_bits, first, last };
+        let mut half = Half(Narrow::ipv4(&tuple, &count));
+        half.0[3] += (packets - 1) * Narrow::ONE_PACKET;
+        assert_eq!(Narrow::counted(&half), *counted);
+        half
     }
 
     fn decoder() -> SlotDecoder {
@@ -281,16 +293,15 @@ mod tests {
 
     #[test]
     fn what_is_unpacked_is_what_was_counted() {
-        assert_eq!((size_of::<Narrow>(), size_of::<Slot>()), (40, 64));
         let mut packing = Packing::default();
         for index in 0..10 {
-            packing.add(&slot([index + 1, 0, 0, 0], 1, 100, 2, (5, 6)));
-            packing.add(&slot([index + 1, 0, 0, 9], 1, 200, 2, (5, 6)));
+            packing.add_narrow(&narrow(&counted([index + 1, 0, 0, 0], 1, 100, 2, (5, 6))));
+            packing.add_wide(&wide(&counted([index + 1, 0, 0, 9], 1, 200, 2, (5, 6))));
         }
-        packing.add(&slot([4, 0, 0, 0], 2, 50, 16, (4, 5)));
-        packing.add(&slot([4, 0, 0, 9], 3, 50, 16, (5, 9)));
+        packing.add_narrow(&narrow(&counted([4, 0, 0, 0], 2, 50, 16, (4, 5))));
+        packing.add_wide(&wide(&counted([4, 0, 0, 9], 3, 50, 16, (5, 9))));
         let packed = packing.take(decoder());
-        assert_eq!((packed.len(), packed.octets()), (20, 10 * (40 + 64) + 2 * 4));
+        assert_eq!((packed.len(), packed.octets()), (20, 10 * (32 + 64) + 2 * 4));
         let all: Vec<_> = packed.iter().collect();
         let mut buffer = Vec::new();
         for start in 0..=20 {
@@ -310,18 +321,57 @@ mod tests {
     }
 
     #[test]
+    fn sums_too_large_for_a_narrow_slot_take_a_wide_one() {
+        for (packets, octets) in [(1, (1 << 36) - 1), ((1 << 31) - 1, 20)] {
+            let mut packing = Packing::default();
+            for time in [0, 1] {
+                let heavy = counted([1, 0, 0, 0], packets, octets, 1, (time, time + 1));
+                packing.add_narrow(&narrow(&heavy));
+            }
+            packing.add_narrow(&narrow(&counted([2, 0, 0, 0], 1, 1, 0, (0, 0))));
+            let packed = packing.take(decoder());
+            let records: Vec<_> = packed.iter().collect();
+            assert_eq!(records.len(), 2);
+            let record = records[1];
+            assert_eq!((record.packets, record.octets), (2 * packets, 2 * octets));
+            assert_eq!((record.start_ms, record.end_ms), (100_000, 102_000));
+        }
+    }
+
+    #[test]
+    fn slots_of_both_widths_become_one_record() {
+        let of = |times| counted([1, 0, 0, 0], 1, 100, 1, times);
+        for wide_first in [false, true] {
+            let mut packing = Packing::default();
+            if wide_first {
+                packing.add_wide(&wide(&of((70_000, 70_001))));
+            }
+            packing.add_narrow(&narrow(&of((1, 2))));
+            if !wide_first {
+                packing.add_wide(&wide(&of((70_000, 70_001))));
+            }
+            let records: Vec<_> = packing.take(decoder()).iter().collect();
+            let [record] = records[..] else { panic!("{records:?}") };
+            assert_eq!((record.packets, record.octets), (2, 200));
+            assert_eq!((record.start_ms, record.end_ms), (101_000, 70_101_000));
+        }
+    }
+
+    #[test]
     fn counts_that_do_not_fit_together_stay_apart() {
-        let one = slot([1, 0, 0, 0], u64::from(u32::MAX), 1, 0, (1, 1));
-        let mut other = slot([1, 0, 0, 0], 1, 1, 0, (1, 1));
-        assert!(!other.absorb(&one) && !Narrow::of(&other).unwrap().absorb(&Narrow::of(&one).unwrap()));
-        let heavy = slot([1, 0, 0, 0], 1, (1 << 44) - 1, 0, (1, 1));
-        assert!(!other.absorb(&heavy));
+        let slots = [
+            counted([1, 0, 0, 0], u64::from(u32::MAX), 1, 0, (1, 1)),
+            counted([1, 0, 0, 0], 1, 1, 0, (1, 1)),
+            counted([1, 0, 0, 0], 1, (1 << 42) - 1, 0, (1, 1)),
+        ];
         let mut packing = Packing::default();
-        [one, other, heavy].iter().for_each(|slot| packing.add(slot));
+        slots.iter().for_each(|slot| packing.add_wide(&wide(slot)));
         let sums = packing
             .take(decoder())
             .iter()
             .fold((0, 0), |(packets, octets), record| (packets + record.packets, octets + record.octets));
-        assert_eq!(sums, (u64::from(u32::MAX) + 2, (1 << 44) + 1));
+        assert_eq!(sums, (u64::from(u32::MAX) + 2, (1 << 42) + 1));
+        assert_eq!(Wide::of_many(&Counted { octets: 1 << 42, ..slots[0] }), None);
+        assert_eq!(Wide::of_many(&Counted { packets: 1 << 32, ..slots[0] }), None);
     }
 }

@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 use minimizer_common::generation::Counts;
 use minimizer_common::outcome::Outcome;
-use minimizer_common::tuple::{Slot, Tags, Tuple};
+use minimizer_common::slot::{Counted, Wide};
+use minimizer_common::tuple::{Tags, Tuple};
 use rand::rngs::ChaCha8Rng;
 use rand::{RngExt as _, SeedableRng as _};
 
@@ -121,13 +122,15 @@ fn batch(number: u64, records: u32, terms: &Arc<Terms>, accounting: &Accounting)
     let mut packing = Packing::default();
     for index in 0..records {
         let tuple = Tuple::new([u64::from(index), number, 0, 0], (1, 2), Tags::NONE, 6, 0);
-        packing.add(&Slot {
-            addresses: tuple.addresses,
-            transport: tuple.transport,
-            counters: u64::from(tuple.kind) + (u64::from(index % 7) + 1) * Slot::ONE_PACKET,
-            volume: u64::from(index % 1000) + 40,
-            times: 1 | 2 << 32,
-        });
+        let counted = Counted {
+            tuple,
+            packets: u64::from(index % 7) + 1,
+            octets: u64::from(index % 1000) + 40,
+            first: 1,
+            last: 2,
+            ..Counted::default()
+        };
+        packing.add_wide(&Wide::of_many(&counted).expect("fits"));
     }
     let time = TimeUnits { base: 0, unit_ms: 1 };
     let records = packing.take(SlotDecoder::new(&terms.compiled, time, &[1]));

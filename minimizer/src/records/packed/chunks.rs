@@ -1,60 +1,81 @@
-//! A list in pieces of memory that never move: it grows without being copied, and never holds much more than it needs.
+//! A list in huge pages: it grows without being copied, and never holds much more than it needs.
 
+use std::iter;
 use std::ops::Range;
 
-/// A list of values, in pieces of 2 MiB.
+use crate::support::sys::huge_page::HugePage;
+
+/// A list of values: huge pages, and what is too little for one.
 #[derive(Debug)]
 pub(super) struct Chunks<T> {
-    /// All but the last are full.
-    chunks: Vec<Vec<T>>,
+    /// All but the last are full. The last one is full, too, if there is something behind it.
+    pages: Vec<HugePage<T>>,
+    /// What lies behind them.
+    rest: Vec<T>,
 }
 
 impl<T> Default for Chunks<T> {
     fn default() -> Self {
-        Self { chunks: Vec::new() }
+        Self { pages: Vec::new(), rest: Vec::new() }
     }
 }
 
 impl<T: Copy> Chunks<T> {
-    /// Values in a full piece.
-    const FULL: usize = (2 << 20) / size_of::<T>();
+    /// Values in a full page.
+    const FULL: usize = HugePage::<T>::CAPACITY;
+    /// Values with which the first page is begun. Most batches are small.
+    const PAGE_FROM: usize = Self::FULL / 16;
 
     /// Number of values.
     pub(super) fn len(&self) -> usize {
-        self.chunks.last().map_or(0, |last| (self.chunks.len() - 1) * Self::FULL + last.len())
+        let in_pages = self.pages.last().map_or(0, |last| (self.pages.len() - 1) * Self::FULL + last.len());
+        in_pages + self.rest.len()
     }
 
     /// Octets of memory that the values occupy.
     pub(super) fn octets(&self) -> usize {
-        self.chunks.iter().map(|chunk| chunk.capacity() * size_of::<T>()).sum()
+        (self.pages.len() * Self::FULL + self.rest.capacity()) * size_of::<T>()
     }
 
     /// Appends a value.
     #[inline(always)]
     pub(super) fn push(&mut self, value: T) {
-        match self.chunks.last_mut() {
-            Some(last) if last.len() < Self::FULL => last.push(value),
-            _ => self.push_in_new(value),
+        let is_pushed = self.pages.last_mut().is_some_and(|last| last.push(value));
+        if !is_pushed {
+            self.push_behind(value);
         }
     }
 
-    #[cold]
-    fn push_in_new(&mut self, value: T) {
-        // Most batches are small: only the first piece grows.
-        let mut chunk =
-            if self.chunks.is_empty() { Vec::new() } else { Vec::with_capacity(Self::FULL) };
-        chunk.push(value);
-        self.chunks.push(chunk);
+    #[inline(never)]
+    fn push_behind(&mut self, value: T) {
+        if self.pages.is_empty() && self.rest.len() < Self::PAGE_FROM {
+            self.rest.push(value);
+            return;
+        }
+        let mut page = HugePage::new();
+        for value in self.rest.drain(..).chain([value]) {
+            assert!(page.push(value), "the rest is less than a page");
+        }
+        self.pages.push(page);
     }
 
     /// The value at a position.
+    #[inline(always)]
     pub(super) fn get(&self, position: usize) -> &T {
-        &self.chunks[position / Self::FULL][position % Self::FULL]
+        match self.pages.get(position / Self::FULL) {
+            Some(page) => &page[position % Self::FULL],
+            None => &self.rest[position - self.pages.len() * Self::FULL],
+        }
     }
 
     /// The value at a position.
+    #[inline(always)]
     pub(super) fn get_mut(&mut self, position: usize) -> &mut T {
-        &mut self.chunks[position / Self::FULL][position % Self::FULL]
+        let in_pages = self.pages.len() * Self::FULL;
+        match self.pages.get_mut(position / Self::FULL) {
+            Some(page) => &mut page[position % Self::FULL],
+            None => &mut self.rest[position - in_pages],
+        }
     }
 
     /// Removes the values that are not to be kept.
@@ -67,31 +88,39 @@ impl<T: Copy> Chunks<T> {
                 kept += 1;
             }
         }
-        self.chunks.truncate(kept.div_ceil(Self::FULL));
-        if let Some(before) = self.chunks.len().checked_sub(1) {
-            self.chunks[before].truncate(kept - before * Self::FULL);
+        self.rest.truncate(kept.saturating_sub(self.pages.len() * Self::FULL));
+        self.pages.truncate(kept.div_ceil(Self::FULL));
+        let before = self.pages.len().saturating_sub(1) * Self::FULL;
+        if let Some(last) = self.pages.last_mut() {
+            last.truncate(kept - before);
         }
     }
 
     /// Gives back the room behind the last value.
     pub(super) fn shrink_to_fit(&mut self) {
-        self.chunks.shrink_to_fit();
-        if let Some(last) = self.chunks.last_mut() {
-            last.shrink_to_fit();
+        if let Some(last) = self.pages.pop_if(|last| last.len() < Self::FULL) {
+            self.rest = last.to_vec();
         }
+        self.pages.shrink_to_fit();
+        self.rest.shrink_to_fit();
+    }
+
+    fn pieces(&self) -> impl Iterator<Item = &[T]> {
+        self.pages.iter().map(|page| &**page).chain(iter::once(&*self.rest))
     }
 
     /// All values.
     pub(super) fn iter(&self) -> impl Iterator<Item = &T> {
-        self.chunks.iter().flatten()
+        self.pieces().flatten()
     }
 
-    /// The values at these positions.
-    pub(super) fn range(&self, positions: Range<usize>) -> impl Iterator<Item = &T> {
-        let starts = (0..).step_by(Self::FULL);
-        self.chunks.iter().zip(starts).flat_map(move |(chunk, start): (_, usize)| {
-            let inside = |position: usize| position.saturating_sub(start).min(chunk.len());
-            &chunk[inside(positions.start)..inside(positions.end)]
+    /// The values at these positions, in pieces.
+    pub(super) fn range(&self, positions: Range<usize>) -> impl Iterator<Item = &[T]> {
+        let first = positions.start / Self::FULL;
+        let starts = (first * Self::FULL..positions.end).step_by(Self::FULL);
+        self.pieces().skip(first).zip(starts).map(move |(piece, start)| {
+            let inside = |position: usize| position.saturating_sub(start).min(piece.len());
+            &piece[inside(positions.start)..inside(positions.end)]
         })
     }
 }
@@ -111,12 +140,12 @@ mod tests {
 
     #[test]
     fn what_was_pushed_is_there() {
-        for count in [0, 1, 32_767, 32_768, 32_769, 100_000] {
+        for count in [0, 1, 2047, 2048, 2049, 32_767, 32_768, 32_769, 100_000] {
             let mut chunks = filled(count);
             assert_eq!(chunks.len(), count);
             assert!(chunks.iter().enumerate().all(|(number, value)| value[0] == number));
             for range in [0..count, 0..0, count / 3..count, 32_000.min(count)..70_000.min(count)] {
-                let found: Vec<_> = chunks.range(range.clone()).map(|value| value[0]).collect();
+                let found: Vec<_> = chunks.range(range.clone()).flatten().map(|value| value[0]).collect();
                 assert_eq!(found, range.collect::<Vec<_>>());
             }
             chunks.shrink_to_fit();
