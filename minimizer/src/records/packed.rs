@@ -40,35 +40,80 @@ impl Flow for Line {
     }
 }
 
-/// Slots of one width. Only those that may have others of the same flow can be found again.
+/// Slots of one width.
 #[derive(Debug)]
 struct Gathered<R> {
+    /// One for each flow.
     records: Chunks<R>,
+    /// Positions in `records` of flows that may be in `displaced`, too.
+    doubtful: Vec<u32>,
+    /// Slots that do not lie in the first group of their flow: one for each flow.
+    displaced: Chunks<R>,
     positions: Positions,
 }
 
 impl<R> Default for Gathered<R> {
     fn default() -> Self {
-        Self { records: Chunks::default(), positions: Positions::default() }
+        Self {
+            records: Chunks::default(),
+            doubtful: Vec::new(),
+            displaced: Chunks::default(),
+            positions: Positions::default(),
+        }
     }
 }
 
 impl<R: Flow + Copy> Gathered<R> {
-    /// Adds a slot to the one with the same key, or as a new one. Returns `false`, and adds nothing, if the sum would not
-    /// fit.
+    /// Adds what lies in the first group of a flow, on all CPUs. `is_elsewhere` says that other slots of the flow may be
+    /// displaced.
+    #[inline(always)]
+    fn push(&mut self, record: &R, is_elsewhere: bool) {
+        if is_elsewhere {
+            self.doubtful.push(u32::try_from(self.records.len()).expect("there is no memory for more"));
+        }
+        self.records.push(*record);
+    }
+
+    /// Adds a displaced slot. Returns `false`, and adds nothing, if it does not fit together with another one of its flow.
     #[must_use]
     fn add(&mut self, record: &R) -> bool {
-        let Self { records, positions } = self;
-        let key_of = |position: usize| records.get(position).key();
-        if let Some(position) = positions.find_or_note(&record.key(), records.len(), key_of) {
-            return records.get_mut(position).absorb(record);
+        let Self { displaced, positions, .. } = self;
+        let key_of = |position: usize| displaced.get(position).key();
+        if let Some(position) = positions.find_or_note(&record.key(), displaced.len(), key_of) {
+            return displaced.get_mut(position).absorb(record);
         }
-        records.push(*record);
+        displaced.push(*record);
         true
     }
 
+    /// Brings displaced slots and others of the same flow together. Those that do not fit together with others go to
+    /// `apart`.
+    fn settle(&mut self, mut apart: impl FnMut(&R)) {
+        let Self { records, doubtful, displaced, positions } = self;
+        if displaced.len() != 0 {
+            let mut is_settled = vec![false; displaced.len()];
+            for position in doubtful.iter() {
+                let record = records.get_mut(*position as usize);
+                let found = positions.find(&record.key(), |position| displaced.get(position).key());
+                if let Some(found) = found {
+                    is_settled[found] = true;
+                    if !record.absorb(displaced.get(found)) {
+                        apart(displaced.get(found));
+                    }
+                }
+            }
+            for (record, is_settled) in displaced.iter().zip(is_settled) {
+                if !is_settled {
+                    records.push(*record);
+                }
+            }
+            *displaced = Chunks::default();
+            positions.clear();
+        }
+        doubtful.clear();
+    }
+
     fn take(&mut self) -> Chunks<R> {
-        self.positions.clear();
         let mut records = std::mem::take(&mut self.records);
         // They may wait for hours: the room that was left for more would wait with them.
         records.shrink_to_fit();
@@ -82,19 +127,21 @@ impl<R: Flow + Copy> Gathered<R> {
 pub struct Packing {
     narrow: Gathered<Half>,
     wide: Gathered<Line>,
+    /// Narrow slots whose counts do not fit together with others of the same flow.
+    widened: Vec<Line>,
     /// Whether a flow can be both in `narrow` and in `wide`.
     has_both: bool,
 }
 
 impl Packing {
-    /// Adds a narrow slot.
+    /// Adds a narrow slot, wherever it lay.
     pub fn add_narrow(&mut self, half: &Half) {
         if !self.narrow.add(half) {
             self.widen(half);
         }
     }
 
-    /// Adds a wide slot.
+    /// Adds a wide slot, wherever it lay.
     pub fn add_wide(&mut self, line: &Line) {
         self.has_both |= Wide::may_be_narrow_too(line);
         if !self.wide.add(line) {
@@ -102,44 +149,60 @@ impl Packing {
         }
     }
 
-    /// Adds a narrow slot whose flow has no other narrow one.
+    /// Adds all that the first group of a flow has in narrow slots. `is_elsewhere` says that there may be more.
     #[inline(always)]
-    pub(super) fn push_narrow(&mut self, half: &Half) {
-        self.narrow.records.push(*half);
+    pub(super) fn push_narrow(&mut self, half: &Half, is_elsewhere: bool) {
+        self.narrow.push(half, is_elsewhere);
     }
 
-    /// Adds a wide slot whose flow has no other one.
+    /// Adds all that the first group of a flow has in wide slots. `is_elsewhere` says that there may be more.
     #[inline(always)]
-    pub(super) fn push_wide(&mut self, line: &Line) {
-        self.wide.records.push(*line);
+    pub(super) fn push_wide(&mut self, line: &Line, is_elsewhere: bool) {
+        self.has_both |= Wide::may_be_narrow_too(line);
+        self.wide.push(line, is_elsewhere);
     }
 
-    /// Adds a narrow slot that does not fit together with another one of its flow: that one joins it in the end.
+    /// Adds a narrow slot that does not fit together with another one of its flow.
     pub(super) fn widen(&mut self, half: &Half) {
-        match Wide::of_many(&Narrow::counted(half)) {
-            Some(line) => {
-                self.add_wide(&line);
-                self.has_both = true;
-            }
-            None => self.narrow.records.push(*half),
-        }
+        self.widened.extend(Wide::of_many(&Narrow::counted(half)));
     }
 
     /// Takes out what was added since the last call.
     pub fn take(&mut self, decoder: SlotDecoder) -> Packed {
-        if std::mem::take(&mut self.has_both) {
-            let Self { narrow, wide, .. } = self;
-            narrow.records.retain(|half| {
-                let Some(line) = Wide::of_many(&Narrow::counted(half)) else { return true };
-                let key_of = |position: usize| wide.records.get(position).key();
-                match wide.positions.find(&line.key(), key_of) {
-                    Some(position) => !wide.records.get_mut(position).absorb(&line),
-                    None => true,
-                }
-            });
+        let Self { narrow, wide, widened, has_both } = self;
+        narrow.settle(|half| widened.extend(Wide::of_many(&Narrow::counted(half))));
+        let mut apart = Vec::new();
+        wide.settle(|line| apart.push(*line));
+        if std::mem::take(has_both) || !widened.is_empty() {
+            join_both(&mut narrow.records, &mut wide.records, std::mem::take(widened));
         }
-        Packed { narrow: self.narrow.take(), wide: self.wide.take(), decoder }
+        apart.iter().for_each(|line| wide.records.push(*line));
+        Packed { narrow: narrow.take(), wide: wide.take(), decoder }
     }
+}
+
+/// Brings slots of both widths together in wide ones.
+fn join_both(narrow: &mut Chunks<Half>, wide: &mut Chunks<Line>, widened: Vec<Line>) {
+    let mut positions = Positions::default();
+    for position in 0..wide.len() {
+        let line = wide.get(position);
+        if Wide::may_be_narrow_too(line) {
+            positions.find_or_note(&line.key(), position, |position| wide.get(position).key());
+        }
+    }
+    for line in widened {
+        let found = positions.find_or_note(&line.key(), wide.len(), |position| wide.get(position).key());
+        if !found.is_some_and(|position| wide.get_mut(position).absorb(&line)) {
+            wide.push(line);
+        }
+    }
+    narrow.retain(|half| {
+        let Some(line) = Wide::of_many(&Narrow::counted(half)) else { return true };
+        match positions.find(&line.key(), |position| wide.get(position).key()) {
+            Some(position) => !wide.get_mut(position).absorb(&line),
+            None => true,
+        }
+    });
 }
 
 /// Turns slots into records.

@@ -2,9 +2,10 @@
 //!
 //! The tables of all CPUs have the same hash and shape. So a flow has the same first group on every CPU, and the same lines in
 //! it. A slot of the flow can lie elsewhere only if on some CPU all of those lines are taken: they stay taken until the drain.
-//! Most lines are in no such window. Their flows meet here, by comparing the slots of one group. The others go through a
-//! hash table: the slots of windows that are full on any CPU, those that lie in the second group of their flow (they are
-//! marked), and the spill logs.
+//!
+//! So the slots that lie in the first groups of their flows meet here, by comparing those of one group. What does not lie there
+//! goes through a hash table: slots in second groups, which are marked, and spill logs. Only flows in a window that is full on
+//! any CPU can be in that table, too.
 
 use std::hash::{BuildHasher as _, RandomState};
 
@@ -164,17 +165,17 @@ impl Slot {
     fn pack(&self, all: &Looks, packing: &mut Packing) {
         match self {
             Self::Narrow(half, place) => {
-                if all.narrow_elsewhere & place != 0 || Narrow::is_displaced(half) {
+                if Narrow::is_displaced(half) {
                     packing.add_narrow(half);
                 } else {
-                    packing.push_narrow(half);
+                    packing.push_narrow(half, all.narrow_elsewhere & place != 0);
                 }
             }
             Self::Wide(line) => {
-                if all.wide_elsewhere || Wide::is_displaced(line) || Wide::may_be_narrow_too(line) {
+                if Wide::is_displaced(line) {
                     packing.add_wide(line);
                 } else {
-                    packing.push_wide(line);
+                    packing.push_wide(line, all.wide_elsewhere);
                 }
             }
         }
@@ -204,7 +205,7 @@ impl Meeting {
             }
             Slot::Wide(line) if Wide::is_displaced(line) => packing.add_wide(line),
             Slot::Wide(line) => {
-                if !self.wide.add(line, all.wide_elsewhere || Wide::may_be_narrow_too(line)) {
+                if !self.wide.add(line, all.wide_elsewhere) {
                     packing.add_wide(line);
                 }
             }
@@ -214,12 +215,8 @@ impl Meeting {
     /// Packs what was added.
     #[inline(always)]
     fn end(&mut self, packing: &mut Packing) {
-        self.narrow.take(|half, is_elsewhere| {
-            if is_elsewhere { packing.add_narrow(half) } else { packing.push_narrow(half) }
-        });
-        self.wide.take(|line, is_elsewhere| {
-            if is_elsewhere { packing.add_wide(line) } else { packing.push_wide(line) }
-        });
+        self.narrow.take(|half, is_elsewhere| packing.push_narrow(half, is_elsewhere));
+        self.wide.take(|line, is_elsewhere| packing.push_wide(line, is_elsewhere));
     }
 }
 
