@@ -75,37 +75,79 @@ pub struct CpuState {
     pub places: [Place; BURST],
 }
 
-/// Where a packet that was set aside belongs: the hash of its tuple in bits 0..32, the slot number of its interface in
-/// bits 32..38.
+/// Where a packet that was set aside belongs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
-pub struct Place(pub u64);
+pub struct Place {
+    /// The hash of the tuple in bits 0..32, the slot number of the interface in bits 32..38, [`Self::DISPLACED`].
+    hash: u64,
+    /// What the hash says: the block in bits 32..64, the place of the first half in bits 0..32, in bytes.
+    address: u64,
+}
 
 impl Place {
-    /// The first line of the packet is full.
-    pub const DISPLACED: u64 = 1 << 63;
+    const DISPLACED: u64 = 1 << 63;
 
-    /// Packs the parts.
+    /// A place in a table whose first group is in block `groups_block`, counted from the start of the generation, and
+    /// that has `group_mask + 1` groups.
     #[inline(always)]
     #[must_use]
-    pub const fn new(position: u32, interface: u32) -> Self {
-        Self(position as u64 | (interface as u64) << 32)
+    pub const fn new(position: u32, interface: u32, groups_block: u32, group_mask: u32) -> Self {
+        let group = position & group_mask;
+        let block = groups_block + group / BLOCK_GROUPS as u32;
+        let byte = group % BLOCK_GROUPS as u32 * size_of::<Group>() as u32
+            + (position >> HALF_SHIFT) * size_of::<Half>() as u32;
+        Self {
+            hash: position as u64 | (interface as u64) << 32,
+            address: (block as u64) << 32 | byte as u64,
+        }
     }
 
     /// The hash, which names a group and a half in it.
     #[inline(always)]
     #[must_use]
     pub const fn position(self) -> u32 {
-        self.0 as u32
+        self.hash as u32
     }
 
     /// Slot number of the interface.
     #[inline(always)]
     #[must_use]
     pub const fn interface(self) -> u32 {
-        (self.0 >> 32) as u32 & 0x3f
+        (self.hash >> 32) as u32 & 0x3f
+    }
+
+    /// The block of the group, counted from the start of the generation.
+    #[inline(always)]
+    #[must_use]
+    pub const fn block(self) -> u32 {
+        (self.address >> 32) as u32
+    }
+
+    /// The half in the block at which probing starts.
+    #[inline(always)]
+    #[must_use]
+    pub const fn half_byte(self) -> usize {
+        self.address as usize & (BLOCK_BYTES - size_of::<Half>())
+    }
+
+    /// Marks the packet: its first line is full.
+    #[inline(always)]
+    pub const fn displace(&mut self) {
+        self.hash |= Self::DISPLACED;
+    }
+
+    /// Removes the mark and returns whether it was there.
+    #[inline(always)]
+    pub const fn take_displaced(&mut self) -> bool {
+        let is_displaced = self.hash & Self::DISPLACED != 0;
+        self.hash &= !Self::DISPLACED;
+        is_displaced
     }
 }
+
+/// Where the number of a half begins in a position.
+pub const HALF_SHIFT: u32 = u32::BITS - GROUP_HALVES.ilog2();
 
 /// The first block of a CPU's run.
 #[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]

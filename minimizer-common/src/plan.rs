@@ -52,6 +52,15 @@ impl Steps {
     /// No step: the program stores everything as it is.
     pub const NONE: Self = Self(0);
 
+    /// Steps for which more than the packet itself must be known.
+    pub const JUDGING: Self = Self::SCOPE.union(Self::SELECT).union(Self::PSEUDONYMS).union(Self::CLASSES);
+    /// Steps that leave fields of a packet with ports unread.
+    pub const UNREAD: Self = Self::NO_IPV4
+        .union(Self::NO_IPV6)
+        .union(Self::NO_PORTS)
+        .union(Self::NO_TRAFFIC_CLASS)
+        .union(Self::NO_CONTROL_BITS);
+
     /// The steps of both sets.
     #[must_use]
     pub const fn union(self, other: Self) -> Self {
@@ -93,6 +102,8 @@ pub struct Plan {
     pub kind_mask: u32,
     /// A [`crate::slot::Ipv6Form`].
     pub ipv6_form: u32,
+    /// Bits kept of a packet with ports in the words of its slot.
+    pub slot_masks: crate::slot::Masks,
     /// The tables of the policy.
     pub tables: Tables,
 }
@@ -111,6 +122,7 @@ impl Plan {
         tags_mask: u32::MAX,
         kind_mask: u32::MAX,
         ipv6_form: 0,
+        slot_masks: crate::slot::Masks::of(u32::MAX, u32::MAX, true, true),
         tables: Tables {
             multiplier: 0,
             filter: 0,

@@ -88,6 +88,49 @@ impl Ipv6Form {
     pub const LIKE_IPV4: Self = Self(2);
 }
 
+/// Bits that a policy keeps in the words of the slots of packets with ports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Masks {
+    /// Word 1 of a narrow slot: all ports, and traffic class and VLAN where they are kept.
+    pub narrow_transport: u64,
+    /// Word 2 of a narrow slot.
+    pub narrow_marks: u64,
+    /// Word 3 of a narrow slot.
+    pub narrow_times: u64,
+    /// Word 3 of a wide slot.
+    pub wide_times: u64,
+    /// Word 6 of a wide slot.
+    pub wide_counters: u64,
+    /// Word 7 of a wide slot: all ports, and tags where they are kept.
+    pub wide_transport: u64,
+}
+
+impl Masks {
+    /// The masks for `tags_mask` and `kind_mask` of a [`crate::plan::Plan`] and for the times that it keeps.
+    #[must_use]
+    pub const fn of(tags_mask: u32, kind_mask: u32, keeps_first: bool, keeps_last: bool) -> Self {
+        let all = Tuple { addresses: [0; 4], transport: 0xffff_ffff, kind: kind_mask as u16, selector: 0 };
+        let tuple = Tuple { transport: all.transport | (tags_mask as u64) << 32, ..all };
+        let first = if keeps_first { u32::MAX } else { 0 };
+        let last = if keeps_last { u32::MAX } else { 0 };
+        let control_bits = (kind_mask >> 16 & 0xfff) as u16;
+        let narrow = Count { octets: 0, control_bits, first: first & 0xffff, last: last & 0xffff };
+        let wide = Count { octets: 0, control_bits, first, last };
+        let [_, narrow_transport, narrow_marks, narrow_times] = Narrow::ipv4(&tuple, &narrow);
+        let [.., wide_times, _, _, wide_counters, wide_transport] = Wide::of(&tuple, &wide);
+        let version = if tags_mask & Tags::VERSION.0 == 0 { 0 } else { Narrow::IPV6 };
+        Self {
+            narrow_transport,
+            narrow_marks: narrow_marks | version | Narrow::OCTETS,
+            narrow_times: narrow_times | Narrow::PACKETS,
+            wide_times,
+            wide_counters: wide_counters | u64::MAX << Wide::PACKETS_SHIFT,
+            wide_transport,
+        }
+    }
+}
+
 /// The fields of a narrow slot.
 pub struct Narrow;
 
@@ -95,21 +138,27 @@ impl Narrow {
     /// Bits of an IPv6 address, from its first on.
     pub const IPV6_ADDRESS_BITS: u32 = 48;
 
-    const TRAFFIC_CLASS_SHIFT: u32 = 32;
+    /// Where the traffic class begins in word 1.
+    pub const TRAFFIC_CLASS_SHIFT: u32 = 32;
     const VLAN_SHIFT: u32 = 40;
     const SELECTOR_SHIFT: u32 = 53;
     const SELECTOR_BITS: u32 = 11;
 
-    const PROTOCOL_SHIFT: u32 = 2;
-    const INTERFACE_SHIFT: u32 = 10;
-    const CONTROL_BITS_SHIFT: u32 = 15;
-    const IPV6: u64 = 1 << 27;
+    /// Where the protocol begins in word 2.
+    pub const PROTOCOL_SHIFT: u32 = 2;
+    /// Where the interface begins in word 2.
+    pub const INTERFACE_SHIFT: u32 = 10;
+    /// Where the control bits begin.
+    pub const CONTROL_BITS_SHIFT: u32 = 15;
+    /// In word 2: the flow is IPv6.
+    pub const IPV6: u64 = 1 << 27;
     /// Where the octets begin in word 2.
     pub const OCTETS_SHIFT: u32 = 28;
     /// The upper bit of the octets closes the slot.
     const CLOSED: u64 = 1 << 63;
 
-    const TIME_BITS: u32 = 16;
+    /// Bits of each time in word 3.
+    pub const TIME_BITS: u32 = 16;
     /// Where the packets begin in word 3.
     pub const PACKETS_SHIFT: u32 = 32;
 
@@ -122,10 +171,10 @@ impl Narrow {
     pub const OCTETS: u64 = u64::MAX << Self::OCTETS_SHIFT;
     /// The last time in word 3.
     pub const LAST: u64 = 0xffff << Self::TIME_BITS;
+    /// The packets in word 3. A packet has 20 octets or more: the octets close the slot before these bits end.
+    pub const PACKETS: u64 = 0x7fff_ffff << Self::PACKETS_SHIFT;
     /// One packet in word 3.
     pub const ONE_PACKET: u64 = 1 << Self::PACKETS_SHIFT;
-    /// The packets in word 3. A packet has 20 octets or more: the octets close the slot before these bits end.
-    const PACKETS: u64 = 0x7fff_ffff << Self::PACKETS_SHIFT;
     /// In word 3: the slot lies in the second group of its flow.
     pub const DISPLACED: u64 = 1 << 63;
 
@@ -134,6 +183,13 @@ impl Narrow {
     #[must_use]
     pub const fn protocol(slot: &[u64; 2 * HALF_WORDS]) -> u8 {
         (slot[2] >> Self::PROTOCOL_SHIFT) as u8
+    }
+
+    /// Octets in their place in word 2.
+    #[inline(always)]
+    #[must_use]
+    pub const fn octets(octets: u32) -> u64 {
+        (octets as u64) << Self::OCTETS_SHIFT
     }
 
     /// Whether the flow is stored as IPv6.
@@ -296,11 +352,20 @@ impl Narrow {
 pub struct Wide;
 
 impl Wide {
+    /// The tags of an untagged IPv6 packet.
+    #[inline(always)]
+    #[must_use]
+    pub const fn ipv6_tags(interface: u32) -> u32 {
+        Tags::NONE.with_ipv6().with_interface(interface).0
+    }
+
     /// Where the octets begin in word 2.
     pub const OCTETS_SHIFT: u32 = 2;
     const SELECTOR_SHIFT: u32 = 44;
-    const KIND_SHIFT: u32 = 2;
-    const CONTROL_BITS_SHIFT: u32 = 18;
+    /// Where protocol and traffic class begin in word 6.
+    pub const KIND_SHIFT: u32 = 2;
+    /// Where the control bits begin.
+    pub const CONTROL_BITS_SHIFT: u32 = 18;
     /// In word 6: the slot lies in the second group of its flow.
     pub const DISPLACED: u64 = 1 << 30;
     /// Where the packets begin in word 6.
@@ -321,6 +386,8 @@ impl Wide {
     pub const CONTROL_BITS: u64 = 0xfff << Self::CONTROL_BITS_SHIFT;
     /// The last time in word 3.
     pub const LAST: u64 = 0xffff_ffff << 32;
+    /// The packets in word 6.
+    pub const PACKETS: u64 = u64::MAX << Self::PACKETS_SHIFT;
     /// One packet in word 6.
     pub const ONE_PACKET: u64 = 1 << Self::PACKETS_SHIFT;
 

@@ -6,7 +6,8 @@ pub struct Tuple {
     /// IPv6: source in words 0 and 1, destination in words 2 and 3. IPv4: both in word 0, and the other words
     /// are zero.
     pub addresses: [u64; 4],
-    /// Ports (or ICMP type and code) in bits 0..32, [`Tags`] in bits 32..64.
+    /// Destination port (or ICMP code) in bits 0..16, source port (or ICMP type) in bits 16..32: the two ports as one
+    /// number, as they follow each other on the wire. [`Tags`] in bits 32..64.
     pub transport: u64,
     /// Protocol in bits 0..8, traffic class octet in bits 8..16.
     pub kind: u16,
@@ -105,7 +106,7 @@ impl Tuple {
     ) -> Self {
         Self {
             addresses,
-            transport: ports.0 as u64 | (ports.1 as u64) << 16 | (tags.0 as u64) << 32,
+            transport: ports.1 as u64 | (ports.0 as u64) << 16 | (tags.0 as u64) << 32,
             kind: protocol as u16 | (traffic_class as u16) << 8,
             selector: 0,
         }
@@ -121,13 +122,13 @@ impl Tuple {
     /// Source port, or ICMP type.
     #[must_use]
     pub const fn source_port(&self) -> u16 {
-        (self.transport & 0xffff) as u16
+        (self.transport >> 16 & 0xffff) as u16
     }
 
     /// Destination port, or ICMP code.
     #[must_use]
     pub const fn destination_port(&self) -> u16 {
-        (self.transport >> 16 & 0xffff) as u16
+        (self.transport & 0xffff) as u16
     }
 
     /// Protocol number (IE 4).

@@ -63,11 +63,77 @@ struct Ipv6TcpFrame {
 // SAFETY: a `repr(C)` struct of byte arrays.
 unsafe impl Header for Ipv6TcpFrame {}
 
-/// Whether a listed tunnel may begin behind the headers of a packet of a common shape.
-#[inline(always)]
-#[must_use]
-pub const fn may_be_tunnel(packet: &Packet) -> bool {
-    packet.protocol == udp::PROTOCOL && matches!(packet.ports.1, gtp_u::PORT | vxlan::PORT)
+/// An IPv4 packet of the common shape.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ipv4Packet {
+    /// Octets of the frame.
+    pub frame_octets: u32,
+    /// IP length that the header declares.
+    pub length_octets: u32,
+    /// Source in the lower half, destination in the upper half, as they lie on the wire.
+    pub addresses: u64,
+    /// What follows.
+    pub transport: Transport,
+}
+
+/// An IPv6 packet of the common shape.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ipv6Packet {
+    /// Octets of the frame.
+    pub frame_octets: u32,
+    /// IP length: header and payload.
+    pub length_octets: u32,
+    /// See [`minimizer_common::tuple::Tuple::addresses`].
+    pub addresses: [u64; 4],
+    /// What follows.
+    pub transport: Transport,
+}
+
+/// Transport header of a packet of a common shape, and the octet of its IP header that every record has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Transport {
+    /// Source port in the upper half, destination port in the lower.
+    pub ports: u32,
+    /// TCP control bits; zero for UDP.
+    pub control_bits: u16,
+    /// TCP or UDP.
+    pub protocol: u8,
+    /// IPv4 type of service or IPv6 traffic class.
+    pub traffic_class: u8,
+}
+
+impl Transport {
+    /// Whether a listed tunnel may begin behind the headers.
+    #[inline(always)]
+    #[must_use]
+    pub const fn may_be_tunnel(&self) -> bool {
+        self.protocol == udp::PROTOCOL && matches!(self.ports as u16, gtp_u::PORT | vxlan::PORT)
+    }
+
+    #[inline(always)]
+    const fn packet(&self, addresses: [u64; 4], tags: Tags, length_octets: u32) -> Packet {
+        let Self { ports, control_bits, protocol, traffic_class } = *self;
+        let ports = ((ports >> 16) as u16, ports as u16);
+        Packet { addresses, ports, tags, length_octets, control_bits, protocol, traffic_class }
+    }
+}
+
+impl Ipv4Packet {
+    /// The same in the form of the walk.
+    #[inline(always)]
+    #[must_use]
+    pub const fn packet(&self) -> Packet {
+        self.transport.packet([self.addresses, 0, 0, 0], Tags::NONE, self.length_octets)
+    }
+}
+
+impl Ipv6Packet {
+    /// The same in the form of the walk.
+    #[inline(always)]
+    #[must_use]
+    pub const fn packet(&self) -> Packet {
+        self.transport.packet(self.addresses, Tags::NONE.with_ipv6(), self.length_octets)
+    }
 }
 
 const ETHERNET_OCTETS: u32 = 14;
@@ -76,12 +142,13 @@ const IPV4_WITHOUT_OPTIONS: u8 = 0x45;
 /// The reserved bit and "don't fragment" say nothing about fragments.
 const FRAGMENT: u16 = 0x3fff;
 
-/// The octets of a frame, and its packet if it has the common shape of IPv4.
+/// The packet of a frame of the common shape of IPv4. `ALL` says that the policy reads every field.
 #[inline(always)]
 #[must_use]
-pub fn ipv4(frame: impl Frame) -> Option<(u32, Packet)> {
-    let known = octets(&frame);
-    let passed = header_at::<Ipv4Frame>(&frame)?;
+pub fn ipv4<const ALL: bool>(frame: &impl Frame) -> Option<Ipv4Packet> {
+    let omits = |steps| !ALL && frame.omits(steps);
+    let frame_octets = octets(frame);
+    let passed = header_at::<Ipv4Frame>(frame)?;
     let header = passed.copy();
     if u16::from_be_bytes(header.ether_type) != ipv4::ETHER_TYPE
         || header.version_header_length[0] != IPV4_WITHOUT_OPTIONS
@@ -90,13 +157,13 @@ pub fn ipv4(frame: impl Frame) -> Option<(u32, Packet)> {
         return None;
     }
     let length_octets = u32::from(u16::from_be_bytes(header.total_length));
-    if length_octets + ETHERNET_OCTETS > known {
+    if length_octets + ETHERNET_OCTETS > frame_octets {
         return None;
     }
     let protocol = header.protocol;
     let control_bits = match protocol {
         tcp::PROTOCOL if length_octets >= ipv4::HEADER_OCTETS + tcp::HEADER_OCTETS => {
-            if frame.omits(Steps::NO_CONTROL_BITS) {
+            if omits(Steps::NO_CONTROL_BITS) {
                 0
             } else {
                 u16::from_be_bytes(passed.copy().offset_control_bits) & tcp::CONTROL_BITS
@@ -105,26 +172,23 @@ pub fn ipv4(frame: impl Frame) -> Option<(u32, Packet)> {
         udp::PROTOCOL if length_octets >= ipv4::HEADER_OCTETS + udp::HEADER_OCTETS => 0,
         _ => return None,
     };
-    let addresses =
-        if frame.omits(Steps::NO_IPV4) { 0 } else { u64::from_ne_bytes(passed.copy().addresses) };
-    let packet = Packet {
-        addresses: [addresses, 0, 0, 0],
-        ports: if frame.omits(Steps::NO_PORTS) { (0, 0) } else { ports(passed.copy().ports) },
-        tags: Tags::NONE,
+    let traffic_class = if omits(Steps::NO_TRAFFIC_CLASS) { 0 } else { passed.copy().type_of_service };
+    let ports = if omits(Steps::NO_PORTS) { 0 } else { u32::from_be_bytes(passed.copy().ports) };
+    Some(Ipv4Packet {
+        frame_octets,
         length_octets,
-        control_bits,
-        protocol,
-        traffic_class: if frame.omits(Steps::NO_TRAFFIC_CLASS) { 0 } else { passed.copy().type_of_service },
-    };
-    Some((known, packet))
+        addresses: if omits(Steps::NO_IPV4) { 0 } else { u64::from_ne_bytes(passed.copy().addresses) },
+        transport: Transport { ports, control_bits, protocol, traffic_class },
+    })
 }
 
-/// The octets of a frame, and its packet if it has the common shape of IPv6.
+/// The packet of a frame of the common shape of IPv6; see [`ipv4`].
 #[inline(always)]
 #[must_use]
-pub fn ipv6(frame: impl Frame) -> Option<(u32, Packet)> {
-    let known = octets(&frame);
-    let passed = header_at::<Ipv6Frame>(&frame)?;
+pub fn ipv6<const ALL: bool>(frame: &impl Frame) -> Option<Ipv6Packet> {
+    let omits = |steps| !ALL && frame.omits(steps);
+    let frame_octets = octets(frame);
+    let passed = header_at::<Ipv6Frame>(frame)?;
     let header = passed.copy();
     if u16::from_be_bytes(header.ether_type) != ipv6::ETHER_TYPE
         || header.version_traffic_class[0] >> 4 != ipv6::VERSION
@@ -133,14 +197,14 @@ pub fn ipv6(frame: impl Frame) -> Option<(u32, Packet)> {
     }
     let payload_octets = u32::from(u16::from_be_bytes(header.payload_length));
     let length_octets = payload_octets + ipv6::HEADER_OCTETS;
-    if length_octets + ETHERNET_OCTETS > known {
+    if length_octets + ETHERNET_OCTETS > frame_octets {
         return None;
     }
     let protocol = header.next_header;
     let control_bits = match protocol {
         tcp::PROTOCOL if payload_octets >= tcp::HEADER_OCTETS => {
-            let tcp = header_at::<Ipv6TcpFrame>(&frame)?;
-            if frame.omits(Steps::NO_CONTROL_BITS) {
+            let tcp = header_at::<Ipv6TcpFrame>(frame)?;
+            if omits(Steps::NO_CONTROL_BITS) {
                 0
             } else {
                 u16::from_be_bytes(tcp.copy().offset_control_bits) & tcp::CONTROL_BITS
@@ -149,34 +213,27 @@ pub fn ipv6(frame: impl Frame) -> Option<(u32, Packet)> {
         udp::PROTOCOL if payload_octets >= udp::HEADER_OCTETS => 0,
         _ => return None,
     };
-    let addresses = if frame.omits(Steps::NO_IPV6) {
+    let addresses = if omits(Steps::NO_IPV6) {
         [0; 4]
     } else {
         let Ipv6Frame { source, source_end, destination, destination_end, .. } = passed.copy();
         [source, source_end, destination, destination_end].map(u64::from_ne_bytes)
     };
-    let packet = Packet {
-        addresses,
-        ports: if frame.omits(Steps::NO_PORTS) { (0, 0) } else { ports(passed.copy().ports) },
-        tags: Tags::NONE.with_ipv6(),
-        length_octets,
-        control_bits,
-        protocol,
-        traffic_class: if frame.omits(Steps::NO_TRAFFIC_CLASS) {
-            0
-        } else {
-            (u16::from_be_bytes(passed.copy().version_traffic_class) >> 4) as u8
-        },
+    let traffic_class = if omits(Steps::NO_TRAFFIC_CLASS) {
+        0
+    } else {
+        (u16::from_be_bytes(passed.copy().version_traffic_class) >> 4) as u8
     };
-    Some((known, packet))
+    let ports = if omits(Steps::NO_PORTS) { 0 } else { u32::from_be_bytes(passed.copy().ports) };
+    Some(Ipv6Packet {
+        frame_octets,
+        length_octets,
+        addresses,
+        transport: Transport { ports, control_bits, protocol, traffic_class },
+    })
 }
 
 #[inline(always)]
 fn octets(frame: &impl Frame) -> u32 {
     (frame.end() as usize - frame.start() as usize) as u32
-}
-
-#[inline(always)]
-const fn ports([a, b, c, d]: [u8; 4]) -> (u16, u16) {
-    (u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d]))
 }

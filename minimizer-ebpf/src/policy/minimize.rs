@@ -176,7 +176,7 @@ const fn masked(ports: (u16, u16), mask: u32) -> (u16, u16) {
 /// What the plan keeps of a port, without a branch on the port. A protocol without ports has port 0, which
 /// every plan keeps as 0.
 #[inline(always)]
-fn port(plan: &Plan, side: usize, port: u16) -> u16 {
+pub fn port(plan: &Plan, side: usize, port: u16) -> u16 {
     let port = u32::from(port);
     let from = |first: u16| !is_below(port, first.into());
     let left = if constant!(plan.port_classes[side]) == 0 {

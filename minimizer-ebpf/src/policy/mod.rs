@@ -6,4 +6,5 @@ pub mod lists;
 pub mod minimize;
 pub mod nodes;
 pub mod prefixes;
+pub mod short;
 pub mod siphash;

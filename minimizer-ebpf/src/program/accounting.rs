@@ -7,7 +7,7 @@ use minimizer_common::generation::{BURST, Head, InterfaceCounters, Place, UNKNOW
 use minimizer_common::outcome::Outcome;
 use minimizer_common::plan::Steps;
 use minimizer_common::settings::{InterfaceEntry, LENGTH_BUFFER, interface_position};
-use minimizer_common::slot::{Count, Ipv6Form, Narrow, Wide};
+use minimizer_common::slot::{Count, HALF_WORDS, Ipv6Form, Narrow, Wide};
 use minimizer_common::tunnel::Tunnels;
 use minimizer_common::tuple::Tags;
 use minimizer_ebpf::parser::common;
@@ -15,9 +15,10 @@ use minimizer_ebpf::parser::cursor::{Cursor, Frame, Stop};
 use minimizer_ebpf::parser::walk::{Inner, Packet, Version, enter, walk_ipv4, walk_ipv6, walk_link};
 use minimizer_ebpf::policy::judge::{Judgement, judge};
 use minimizer_ebpf::policy::minimize::{Classes, minimize};
-use minimizer_ebpf::table::burst::{self, Table as _};
-use minimizer_ebpf::table::group;
-use minimizer_ebpf::table::hash::{self, Parts};
+use minimizer_ebpf::policy::short;
+use minimizer_ebpf::table::burst;
+use minimizer_ebpf::table::group::{self, Image};
+use minimizer_ebpf::table::hash;
 
 use crate::program::clock::{self, Time};
 use crate::program::constants::{SETTINGS, setting};
@@ -93,19 +94,24 @@ pub fn account<const TUNNELS: bool>(context: &XdpContext) -> Option<u8> {
     let time = clock::now(counters, state, control, steps);
     counters.seen_packets += 1;
 
-    let here = Here { interface, time };
-    let frame = XdpFrame::of(context.ctx);
-    let ended = if let Some((octets, packet)) = common::ipv4(frame).filter(is_alone::<TUNNELS>) {
-        counters.seen_octets += u64::from(octets);
-        here.count::<false, false>(head, &packet)? as u64
-    } else if let Some((octets, packet)) = common::ipv6(frame).filter(is_alone::<TUNNELS>) {
-        counters.seen_octets += u64::from(octets);
-        here.count::<true, false>(head, &packet)? as u64
-    } else if TUNNELS {
-        count_inner_or_outer(context.ctx, head, &here).0
+    let here = Here { first_block: run.first_block, interface, time };
+    let mut ended;
+    if !steps.intersects(Steps::JUDGING) {
+        ended = if steps.intersects(Steps::UNREAD) {
+            here.count_common::<TUNNELS, false>(context.ctx, head)
+        } else {
+            here.count_common::<TUNNELS, true>(context.ctx, head)
+        };
     } else {
-        count(context.ctx, head, &here).0
-    };
+        ended = count_judged::<TUNNELS>(context.ctx, head, &here);
+    }
+    if ended == UNCOMMON {
+        ended = if TUNNELS {
+            count_inner_or_outer(context.ctx, head, &here).0
+        } else {
+            count(context.ctx, head, &here).0
+        };
+    }
     // An index would need a bounds check that panics, which BPF does not have.
     *head.interfaces[interface as usize].outcomes.get_mut(ended as usize)? += 1;
     if head.state.set_aside >= BURST as u64 {
@@ -117,10 +123,28 @@ pub fn account<const TUNNELS: bool>(context: &XdpContext) -> Option<u8> {
     Some(ended as u8)
 }
 
-/// Whether a packet of a common shape is the one to count: no listed tunnel can be behind its headers.
-#[inline(always)]
-fn is_alone<const TUNNELS: bool>((_, packet): &(u32, Packet)) -> bool {
-    !TUNNELS || !common::may_be_tunnel(packet)
+/// The packet has none of the common shapes, or a listed tunnel may be behind its headers.
+const UNCOMMON: u64 = u64::MAX;
+
+/// Counts a packet of a common shape under a policy that judges.
+#[inline(never)]
+fn count_judged<const TUNNELS: bool>(context: *mut xdp_md, head: &mut Head, here: &Here) -> u64 {
+    let frame = &XdpFrame::of(context);
+    let (octets, outcome) = if let Some(packet) = common::ipv4::<false>(frame) {
+        if TUNNELS && packet.transport.may_be_tunnel() {
+            return UNCOMMON;
+        }
+        (packet.frame_octets, here.count::<false, false>(head, &packet.packet()))
+    } else if let Some(packet) = common::ipv6::<false>(frame) {
+        if TUNNELS && packet.transport.may_be_tunnel() {
+            return UNCOMMON;
+        }
+        (packet.frame_octets, here.count::<true, false>(head, &packet.packet()))
+    } else {
+        return UNCOMMON;
+    };
+    counters(head, here.interface).seen_octets += u64::from(octets);
+    outcome.map_or(UNCOMMON - 1, |outcome| outcome as u64)
 }
 
 /// Counts a frame of an interface that nobody watches. It reads no octet of the frame.
@@ -135,18 +159,17 @@ fn count_unknown(context: *mut xdp_md, counters: &mut InterfaceCounters) {
 /// line of another, so the processor fetches all of them at once. Packets whose first line is full are marked.
 #[inline(never)]
 fn account_burst(generation: &'static Generation, first_block: u32) {
-    let mut run = Run { generation, first_block };
+    let run = Run { generation, first_block };
     let Some(head) = run.head() else { return };
     for place in &head.state.places {
-        let position = place.position();
-        let Some(group) = run.group(position) else { return };
-        let half = &group.0[group::narrow_half(position, 0)];
+        let Some((line, _)) = run.first_line(*place) else { return };
         // SAFETY: reads a borrowed word. The read is volatile, because nothing uses its value.
-        unsafe { core::ptr::read_volatile(&raw const half.0[2]) };
+        unsafe { core::ptr::read_volatile(&raw const line[0].0[2]) };
     }
     for (place, image) in head.state.places.iter_mut().zip(&head.ring) {
-        if burst::in_first_line(&mut run, *place, image) != Some(true) {
-            place.0 |= Place::DISPLACED;
+        let Some((line, is_upper)) = run.first_line(*place) else { return };
+        if !burst::in_first_line(line, is_upper, image) {
+            place.displace();
             head.state.has_displaced = 1;
         }
     }
@@ -161,8 +184,7 @@ fn account_displaced(generation: &'static Generation, first_block: u32) {
     let Some(head) = run.head() else { return };
     head.state.has_displaced = 0;
     for (place, image) in head.state.places.iter_mut().zip(&mut head.ring) {
-        if place.0 & Place::DISPLACED != 0 {
-            place.0 &= !Place::DISPLACED;
+        if place.take_displaced() {
             burst::displaced(&mut run, *place, image);
         }
     }
@@ -294,11 +316,98 @@ fn count_inner(context: *mut xdp_md, head: &mut Head, here: &Here, outer: Ended)
 /// Where and when a packet arrived.
 #[derive(Clone, Copy)]
 struct Here {
+    first_block: u32,
     interface: u32,
     time: Time,
 }
 
 impl Here {
+    /// Sets a packet of a common shape aside, under a policy that judges nothing.
+    #[inline(always)]
+    fn count_common<const TUNNELS: bool, const ALL: bool>(&self, context: *mut xdp_md, head: &mut Head) -> u64 {
+        let Self { interface, time: Time { units, .. }, .. } = *self;
+        let plan = &SETTINGS.plan;
+        let frame = XdpFrame::of(context);
+        if units >> Narrow::TIME_BITS != 0 {
+            return UNCOMMON;
+        }
+        let (frame_octets, length_octets) = if let Some(packet) = common::ipv4::<ALL>(&frame) {
+            if TUNNELS && packet.transport.may_be_tunnel() {
+                return UNCOMMON;
+            }
+            self.keep_narrow(head, &short::ipv4(plan, &packet, interface, units));
+            (packet.frame_octets, packet.length_octets)
+        } else if let Some(packet) = common::ipv6::<ALL>(&frame) {
+            if TUNNELS && packet.transport.may_be_tunnel() {
+                return UNCOMMON;
+            }
+            if setting!(plan.ipv6_form) == Ipv6Form::WIDE.0 {
+                self.keep_wide(head, &short::ipv6_wide(plan, &packet, interface, units));
+            } else {
+                self.keep_narrow(head, &short::ipv6_narrow(plan, &packet, interface, units));
+            }
+            (packet.frame_octets, packet.length_octets)
+        } else {
+            return UNCOMMON;
+        };
+        let counters = counters(head, interface);
+        counters.seen_octets += u64::from(frame_octets);
+        counters.octets_counted += u64::from(length_octets);
+        Outcome::Counted as u64
+    }
+
+    /// Sets a packet aside that fits in a narrow slot. If the packet set aside last is of the same flow, the two become one.
+    #[inline(always)]
+    fn keep_narrow(&self, head: &mut Head, slot: &[u64; HALF_WORDS]) {
+        let Head { state, ring, .. } = head;
+        let packets = state.set_aside;
+        let latest = packets.wrapping_sub(1) as usize % BURST;
+        if packets != 0 {
+            let differs = u64::from(state.places[latest].interface() ^ self.interface);
+            let [a, b, c, d, ..] = ring[latest];
+            let mut joined = [a, b, c, d];
+            if group::add_narrow(&mut joined, slot, differs) {
+                ring[latest][2] = joined[2];
+                ring[latest][3] = joined[3];
+                return;
+            }
+        }
+        let index = packets as usize % BURST;
+        let image = &mut ring[index];
+        [image[0], image[1], image[2], image[3]] = *slot;
+        state.places[index] = self.place(hash::narrow(&SETTINGS.hash_keys, slot));
+        state.set_aside = packets + 1;
+    }
+
+    /// Sets a packet aside in the form of a wide slot; see [`Self::keep_narrow`].
+    #[inline(always)]
+    fn keep_wide(&self, head: &mut Head, slot: &Image) {
+        let Head { state, ring, .. } = head;
+        let packets = state.set_aside;
+        let latest = packets.wrapping_sub(1) as usize % BURST;
+        if packets != 0 {
+            let differs = u64::from(state.places[latest].interface() ^ self.interface);
+            let mut joined = ring[latest];
+            if group::add_wide(&mut joined, slot, differs) {
+                ring[latest][2] = joined[2];
+                ring[latest][3] = joined[3];
+                ring[latest][6] = joined[6];
+                return;
+            }
+        }
+        let index = packets as usize % BURST;
+        ring[index] = *slot;
+        state.places[index] = self.place(hash::wide(&SETTINGS.hash_keys, slot));
+        state.set_aside = packets + 1;
+    }
+
+    /// The place of a packet in the table of this CPU.
+    #[inline(always)]
+    fn place(&self, position: u32) -> Place {
+        let groups_block = self.first_block + setting!(groups_block);
+        Place::new(position, self.interface, groups_block, setting!(group_mask))
+    }
+
     /// Sets a packet aside of which the verifier no longer knows anything.
     #[inline(always)]
     fn count_settled(&self, head: &mut Head, packet: &Packet) -> Ended {
@@ -317,7 +426,7 @@ impl Here {
         head: &mut Head,
         packet: &Packet,
     ) -> Option<Outcome> {
-        let Self { interface, time } = *self;
+        let Self { interface, time, .. } = *self;
         let plan = &SETTINGS.plan;
         let steps = Steps(setting!(plan.steps));
         let judges = steps.intersects(Steps::SCOPE.union(Steps::SELECT));
@@ -346,30 +455,14 @@ impl Here {
             first: if steps.intersects(Steps::NO_START) { 0 } else { time.units },
             last: if steps.intersects(Steps::NO_END) { 0 } else { time.units },
         };
-        let has_addresses = !steps.intersects(if IPV6 { Steps::NO_IPV6 } else { Steps::NO_IPV4 });
-        let has_transport = !steps.intersects(Steps::NO_TRANSPORT);
-        let shares_transport =
-            !steps.intersects(Steps::NO_TRAFFIC_CLASS) || steps.intersects(Steps::SELECTOR);
-        let narrow = Parts { addresses: has_addresses, transport: has_transport || shares_transport };
-        let wide = Parts { addresses: has_addresses, transport: has_transport };
-        let keys = &SETTINGS.hash_keys;
         let form = Ipv6Form(setting!(plan.ipv6_form));
-        let index = state.set_aside as usize % BURST;
-        let image = &mut head.ring[index];
-        let position = if IPV6 && form == Ipv6Form::NARROW && Narrow::holds_ipv6(&count) {
-            let slot = Narrow::ipv6(&tuple, &count);
-            [image[0], image[1], image[2], image[3]] = slot;
-            hash::narrow(keys, &slot, narrow)
+        if IPV6 && form == Ipv6Form::NARROW && Narrow::holds_ipv6(&count) {
+            self.keep_narrow(head, &Narrow::ipv6(&tuple, &count));
         } else if (!IPV6 || form == Ipv6Form::LIKE_IPV4) && Narrow::holds_ipv4(&tuple, &count) {
-            let slot = Narrow::ipv4(&tuple, &count);
-            [image[0], image[1], image[2], image[3]] = slot;
-            hash::narrow(keys, &slot, narrow)
+            self.keep_narrow(head, &Narrow::ipv4(&tuple, &count));
         } else {
-            *image = Wide::of(&tuple, &count);
-            hash::wide(keys, &tuple, wide)
-        };
-        state.places[index] = Place::new(position, interface);
-        state.set_aside += 1;
+            self.keep_wide(head, &Wide::of(&tuple, &count));
+        }
         Some(Outcome::Counted)
     }
 }

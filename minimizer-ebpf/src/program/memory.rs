@@ -9,11 +9,11 @@ use minimizer_common::generation::{
 };
 use minimizer_common::outcome::Outcome;
 use minimizer_common::settings::{BLOCKS_PLACEHOLDER, Control};
-use minimizer_common::slot::{Half, Narrow, Wide};
+use minimizer_common::slot::Half;
 use minimizer_common::tables::{ENTRY_WORDS, Entry, NODE_WORDS, Node, Roots};
 use minimizer_ebpf::policy::nodes::Nodes;
 use minimizer_ebpf::table::burst::{Table, spill_place};
-use minimizer_ebpf::table::group::{self, Image};
+use minimizer_ebpf::table::group::{self, Image, Volume};
 use minimizer_ebpf::untraced;
 
 use crate::program::constants::{ROOTS, setting};
@@ -80,6 +80,16 @@ impl Run {
         Some(Self { generation, first_block: cpu * setting!(run_blocks) })
     }
 
+    /// The line in which probing for a packet starts, and whether with its upper half.
+    #[inline(always)]
+    pub fn first_line(&self, place: Place) -> Option<(&'static mut [Half; 2], bool)> {
+        let halves = self.generation.get_ptr_mut(place.block())?.cast::<[Half; 2]>();
+        let byte = place.half_byte();
+        // SAFETY: the line lies within the block, which holds groups; only this CPU writes it.
+        let line = unsafe { &mut *halves.byte_add(byte & !size_of::<Half>()) };
+        Some((line, byte & size_of::<Half>() != 0))
+    }
+
     #[inline(always)]
     fn block<T>(&self, index: u32) -> Option<*mut T> {
         Some(self.generation.get_ptr_mut(self.first_block + index)?.cast())
@@ -129,22 +139,18 @@ impl Table for Run {
 
     #[inline(always)]
     fn overflow(&mut self, place: Place, image: &Image) -> Option<()> {
-        let (protocol, is_ipv6, octets) = if group::is_wide(image) {
-            (Wide::protocol(image), Wide::is_ipv6(image), (image[2] & Wide::OCTETS) >> Wide::OCTETS_SHIFT)
-        } else {
-            (Narrow::protocol(image), Narrow::is_ipv6(image), image[2] >> Narrow::OCTETS_SHIFT)
-        };
+        let Volume { protocol, is_ipv6, packets, octets } = group::volume(image);
         let index = untraced(residual_index(place.interface(), is_ipv6, protocol));
         let per_block = RESIDUALS_PER_BLOCK as u32;
         let residuals =
             self.block::<[Counts; RESIDUALS_PER_BLOCK]>(RESIDUAL_BLOCK + index / per_block)?;
         // SAFETY: the block holds residual counters, and only this CPU writes it.
         let residual = unsafe { &mut (*residuals)[(index % per_block) as usize] };
-        residual.packets += 1;
+        residual.packets += packets;
         residual.octets += octets;
         let counters = counters(self.head()?, place.interface());
-        counters.outcomes[Outcome::Counted as usize] -= 1;
-        counters.outcomes[Outcome::Overflow as usize] += 1;
+        counters.outcomes[Outcome::Counted as usize] -= packets;
+        counters.outcomes[Outcome::Overflow as usize] += packets;
         Some(())
     }
 }

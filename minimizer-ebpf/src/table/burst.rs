@@ -21,23 +21,29 @@ pub trait Table {
     fn overflow(&mut self, place: Place, image: &Image) -> Option<()>;
 }
 
-/// Puts a packet into a slot, the spill log or a residual counter. `None` only if a map is empty, which never happens.
+/// Puts packets of one flow into a slot, the spill log or a residual counter. `None` only if a map is empty, which never
+/// happens.
 #[inline(always)]
 pub fn account(table: &mut impl Table, place: Place, image: &Image) -> Option<()> {
-    if in_first_line(table, place, image)? { Some(()) } else { displaced(table, place, &mut { *image }) }
-}
-
-/// Counts a packet in the line that its position names; `false` if the line is full of others.
-#[inline(always)]
-pub fn in_first_line(table: &mut impl Table, place: Place, image: &Image) -> Option<bool> {
     let position = place.position();
     let group = table.group(position)?;
-    Some(if group::is_wide(image) {
-        group::count_wide(group::line(group, group::wide_line(position, 0)), image)
+    if group::count(group, position, image, 0) {
+        return Some(());
+    }
+    displaced(table, place, &mut { *image })
+}
+
+/// Counts packets in the first line, of which this is the half or its other half: `false` if the line is full of others.
+#[inline(always)]
+pub const fn in_first_line(line: &mut [Half; 2], is_upper: bool, image: &Image) -> bool {
+    let [lower, upper] = line;
+    if group::is_wide(image) {
+        group::count_wide(line, image)
+    } else if is_upper {
+        group::count_narrow(upper, image) || group::count_narrow(lower, image)
     } else {
-        group::count_narrow(&mut group.0[group::narrow_half(position, 0)], image)
-            || group::count_narrow(&mut group.0[group::narrow_half(position, 1)], image)
-    })
+        group::count_narrow(lower, image) || group::count_narrow(upper, image)
+    }
 }
 
 /// Counts a packet whose first line is full: in another line of its group, in its second group, in the spill log, or else

@@ -4,7 +4,7 @@
 //! group. Probing goes on from there, line by line, and stops at the first slot of the flow or the first free one, because
 //! nobody frees a slot while the program writes the generation.
 
-use minimizer_common::generation::{GROUP_HALVES, Group};
+use minimizer_common::generation::{GROUP_HALVES, Group, HALF_SHIFT};
 use minimizer_common::slot::{HALF_WORDS, Half, Narrow, WIDE, Wide};
 
 /// Lines in which a narrow slot can lie, from the position on: half of the group. A full table is searched as far as that.
@@ -32,6 +32,40 @@ pub const fn displace(image: &mut Image) {
     image[6] |= Wide::DISPLACED;
 }
 
+/// What the packets of an image add to a residual counter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Volume {
+    /// Their protocol.
+    pub protocol: u8,
+    /// Whether they are stored as IPv6.
+    pub is_ipv6: bool,
+    /// Packets.
+    pub packets: u64,
+    /// Their IP octets.
+    pub octets: u64,
+}
+
+/// What the packets of an image add to a residual counter.
+#[inline(always)]
+#[must_use]
+pub const fn volume(image: &Image) -> Volume {
+    if is_wide(image) {
+        Volume {
+            protocol: Wide::protocol(image),
+            is_ipv6: Wide::is_ipv6(image),
+            packets: image[6] >> Wide::PACKETS_SHIFT,
+            octets: (image[2] & Wide::OCTETS) >> Wide::OCTETS_SHIFT,
+        }
+    } else {
+        Volume {
+            protocol: Narrow::protocol(image),
+            is_ipv6: Narrow::is_ipv6(image),
+            packets: (image[3] & Narrow::PACKETS) >> Narrow::PACKETS_SHIFT,
+            octets: image[2] >> Narrow::OCTETS_SHIFT,
+        }
+    }
+}
+
 /// The tries in the first line.
 #[inline(always)]
 #[must_use]
@@ -43,59 +77,82 @@ pub const fn first_line_steps(image: &Image) -> usize {
 #[inline(always)]
 #[must_use]
 pub const fn narrow_half(position: u32, step: usize) -> usize {
-    ((position >> 28) as usize + (step & !1)) % GROUP_HALVES ^ step & 1
+    ((position >> HALF_SHIFT) as usize + (step & !1)) % GROUP_HALVES ^ step & 1
 }
 
 /// The line that a wide slot takes in the `step`th try. The first is the one that the position names.
 #[inline(always)]
 #[must_use]
 pub const fn wide_line(position: u32, step: usize) -> usize {
-    ((position >> 29) as usize + step) % WIDE_LINES
+    ((position >> HALF_SHIFT) as usize / 2 + step) % WIDE_LINES
 }
 
-/// Counts a packet in one half and returns `true` if the half is free or the flow's.
+/// Counts packets in one half and returns `true` if the half is free or the flow's.
 #[inline(always)]
 pub const fn count_narrow(half: &mut Half, image: &Image) -> bool {
     let [addresses, transport, marks, times, ..] = *image;
-    let slot = &mut half.0;
-    if half_is_free(slot[2]) {
-        slot[0] = addresses;
-        slot[1] = transport;
-        slot[2] = marks;
-        slot[3] = times;
+    let packets = [addresses, transport, marks, times];
+    if half.is_free() {
+        half.0 = packets;
         return true;
     }
-    if (slot[0] ^ addresses) | (slot[1] ^ transport) | (slot[2] ^ marks) & Narrow::KEY != 0 {
-        return false;
-    }
-    slot[2] = (slot[2] | marks & Narrow::CONTROL_BITS) + (marks & Narrow::OCTETS);
-    slot[3] = (slot[3] & !Narrow::LAST | times & Narrow::LAST) + Narrow::ONE_PACKET;
-    true
+    add_narrow(&mut half.0, &packets, 0)
 }
 
-/// Counts a packet in one line and returns `true` if the line is free or the flow's.
+/// Adds packets to a narrow slot if it is the flow's and not closed. `differs` is not 0 if it is another flow's for another
+/// reason.
 #[inline(always)]
-pub const fn count_wide(line: &mut [Half; 2], image: &Image) -> bool {
-    let [source, source_end, volume, times, destination, destination_end, counters, transport] = *image;
-    let [Half(first), Half(second)] = line;
-    if half_is_free(first[2]) && half_is_free(second[2]) {
-        *first = [source, source_end, volume, times];
-        *second = [destination, destination_end, counters, transport];
-        return true;
-    }
-    let differs = (first[0] ^ source)
-        | (first[1] ^ source_end)
-        | (first[2] ^ volume) & (Wide::KEY | Wide::SELECTOR)
-        | (second[0] ^ destination)
-        | (second[1] ^ destination_end)
-        | (second[2] ^ counters) & Wide::KIND
-        | (second[3] ^ transport);
+pub const fn add_narrow(slot: &mut [u64; HALF_WORDS], packets: &[u64; HALF_WORDS], differs: u64) -> bool {
+    let [addresses, transport, marks, times] = *packets;
+    let differs = differs
+        | (slot[0] ^ addresses)
+        | (slot[1] ^ transport)
+        | (slot[2] ^ marks) & Narrow::KEY;
     if differs != 0 {
         return false;
     }
-    first[2] += volume & Wide::OCTETS;
-    first[3] = first[3] & !Wide::LAST | times & Wide::LAST;
-    second[2] = (second[2] | counters & Wide::CONTROL_BITS) + Wide::ONE_PACKET;
+    slot[2] = (slot[2] | marks & Narrow::CONTROL_BITS) + (marks & Narrow::OCTETS);
+    slot[3] = (slot[3] & !Narrow::LAST | times & Narrow::LAST) + (times & Narrow::PACKETS);
+    true
+}
+
+/// Counts packets in one line and returns `true` if the line is free or the flow's.
+#[inline(always)]
+pub const fn count_wide(line: &mut [Half; 2], image: &Image) -> bool {
+    let [Half([a, b, c, d]), Half([e, f, g, h])] = *line;
+    if line[0].is_free() && line[1].is_free() {
+        let [a, b, c, d, e, f, g, h] = *image;
+        *line = [Half([a, b, c, d]), Half([e, f, g, h])];
+        return true;
+    }
+    let mut slot = [a, b, c, d, e, f, g, h];
+    if !add_wide(&mut slot, image, 0) {
+        return false;
+    }
+    line[0].0[2] = slot[2];
+    line[0].0[3] = slot[3];
+    line[1].0[2] = slot[6];
+    true
+}
+
+/// Adds packets to a wide slot; see [`add_narrow`].
+#[inline(always)]
+pub const fn add_wide(slot: &mut Image, packets: &Image, differs: u64) -> bool {
+    let [source, source_end, volume, times, destination, destination_end, counters, transport] = *packets;
+    let differs = differs
+        | (slot[0] ^ source)
+        | (slot[1] ^ source_end)
+        | (slot[2] ^ volume) & (Wide::KEY | Wide::SELECTOR)
+        | (slot[4] ^ destination)
+        | (slot[5] ^ destination_end)
+        | (slot[6] ^ counters) & Wide::KIND
+        | (slot[7] ^ transport);
+    if differs != 0 {
+        return false;
+    }
+    slot[2] += volume & Wide::OCTETS;
+    slot[3] = slot[3] & !Wide::LAST | times & Wide::LAST;
+    slot[6] = (slot[6] | counters & Wide::CONTROL_BITS) + (counters & Wide::PACKETS);
     true
 }
 
@@ -115,8 +172,4 @@ pub const fn line(group: &mut Group, line: usize) -> &mut [Half; 2] {
     let start = line % WIDE_LINES * 2;
     // SAFETY: the line lies within the group, and the group is borrowed exclusively.
     unsafe { &mut *(&raw mut group.0[start]).cast::<[Half; 2]>() }
-}
-
-const fn half_is_free(marks: u64) -> bool {
-    marks & minimizer_common::slot::USED == 0
 }

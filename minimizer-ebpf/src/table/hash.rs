@@ -11,43 +11,25 @@
 use core::ptr;
 
 use minimizer_common::settings::HASH_KEYS;
-use minimizer_common::slot::{HALF_WORDS, Narrow};
-use minimizer_common::tuple::Tuple;
-
-/// The parts of a tuple in which flows can differ. Every other part is zero in every slot.
-#[derive(Clone, Copy)]
-pub struct Parts {
-    /// [`Tuple::addresses`].
-    pub addresses: bool,
-    /// [`Tuple::transport`].
-    pub transport: bool,
-}
-
-impl Parts {
-    /// Every part.
-    pub const ALL: Self = Self { addresses: true, transport: true };
-}
+use minimizer_common::slot::{HALF_WORDS, Narrow, Wide};
 
 /// The position of a narrow slot: its low bits name the group, its top bits the half at which probing starts.
 #[inline(always)]
 #[must_use]
-pub fn narrow(keys: &[u64; HASH_KEYS], image: &[u64; HALF_WORDS], parts: Parts) -> u32 {
-    let [addresses, transport, marks, _] = *image;
-    upper_half(sum(keys, addresses, transport, marks & Narrow::KEY, parts))
+pub fn narrow(keys: &[u64; HASH_KEYS], slot: &[u64; HALF_WORDS]) -> u32 {
+    let [addresses, transport, marks, _] = *slot;
+    upper_half(sum(keys, addresses, transport, marks & Narrow::KEY))
 }
 
 /// The position of a wide slot; see [`narrow`].
 #[inline(always)]
 #[must_use]
-pub fn wide(keys: &[u64; HASH_KEYS], tuple: &Tuple, parts: Parts) -> u32 {
-    let [source, source_end, destination, destination_end] = tuple.addresses;
-    let mut sum = sum(keys, source, tuple.transport, tuple.kind.into(), parts);
-    if parts.addresses {
-        sum = sum
-            .wrapping_add(pair(keys, 5, source_end))
-            .wrapping_add(pair(keys, 7, destination))
-            .wrapping_add(pair(keys, 9, destination_end));
-    }
+pub fn wide(keys: &[u64; HASH_KEYS], slot: &[u64; 2 * HALF_WORDS]) -> u32 {
+    let [source, source_end, _, _, destination, destination_end, counters, transport] = *slot;
+    let sum = sum(keys, source, transport, counters & Wide::KIND)
+        .wrapping_add(pair(keys, 5, source_end))
+        .wrapping_add(pair(keys, 7, destination))
+        .wrapping_add(pair(keys, 9, destination_end));
     upper_half(sum)
 }
 
@@ -71,15 +53,11 @@ fn upper_half(sum: u64) -> u32 {
 }
 
 #[inline(always)]
-fn sum(keys: &[u64; HASH_KEYS], addresses: u64, transport: u64, kind: u64, parts: Parts) -> u64 {
-    let mut sum = key(keys, 4).wrapping_mul(kind);
-    if parts.addresses {
-        sum = sum.wrapping_add(pair(keys, 0, addresses));
-    }
-    if parts.transport {
-        sum = sum.wrapping_add(pair(keys, 2, transport));
-    }
-    sum
+fn sum(keys: &[u64; HASH_KEYS], addresses: u64, transport: u64, kind: u64) -> u64 {
+    key(keys, 4)
+        .wrapping_mul(kind)
+        .wrapping_add(pair(keys, 0, addresses))
+        .wrapping_add(pair(keys, 2, transport))
 }
 
 #[inline(always)]

@@ -9,9 +9,9 @@ use minimizer_common::generation::{
     RESIDUALS, SPILL_BLOCK, Shape, residual_index,
 };
 use minimizer_common::outcome::Outcome;
-use minimizer_common::slot::{Half, Line, Narrow, Wide};
+use minimizer_common::slot::{Half, Line};
 use minimizer_ebpf::table::burst::{self, Table, spill_place};
-use minimizer_ebpf::table::group::{self, Image};
+use minimizer_ebpf::table::group::{self, Image, Volume};
 use thiserror::Error;
 use zerocopy::FromZeros as _;
 
@@ -348,18 +348,14 @@ impl Table for CpuTable<'_, '_> {
     }
 
     fn overflow(&mut self, place: Place, image: &Image) -> Option<()> {
-        let (protocol, is_ipv6, octets) = if group::is_wide(image) {
-            (Wide::protocol(image), Wide::is_ipv6(image), (image[2] & Wide::OCTETS) >> Wide::OCTETS_SHIFT)
-        } else {
-            (Narrow::protocol(image), Narrow::is_ipv6(image), image[2] >> Narrow::OCTETS_SHIFT)
-        };
+        let Volume { protocol, is_ipv6, packets, octets } = group::volume(image);
         let index = usize::try_from(residual_index(place.interface(), is_ipv6, protocol)).ok()?;
         let residual = self.quiet.residuals(self.cpu).get_mut(index)?;
-        residual.packets += 1;
+        residual.packets += packets;
         residual.octets += octets;
         let counters = self.quiet.counters(self.cpu, place.interface());
-        counters.outcomes[Outcome::Counted as usize] -= 1;
-        counters.outcomes[Outcome::Overflow as usize] += 1;
+        counters.outcomes[Outcome::Counted as usize] -= packets;
+        counters.outcomes[Outcome::Overflow as usize] += packets;
         Some(())
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use minimizer_common::plan::{Plan, Steps};
 use minimizer_common::tables::{ENTRY_WORDS, Node};
-use minimizer_common::slot::{Ipv6Form, Narrow};
+use minimizer_common::slot::{Ipv6Form, Masks, Narrow};
 use minimizer_common::tunnel::Tunnels;
 use minimizer_common::tuple::Tags;
 use thiserror::Error;
@@ -339,8 +339,9 @@ fn constants(collected: &Collected) -> Plan {
     let is_masked = control_bits != 0 && control_bits != 0xfff;
     add(protocol == 0 || is_masked, Steps::KIND);
 
-    plan.ipv6_form = ipv6_form(&plan, has).0;
     let (start, end) = (has(Field::FlowStartMilliseconds), has(Field::FlowEndMilliseconds));
+    plan.ipv6_form = ipv6_form(&plan, has).0;
+    plan.slot_masks = Masks::of(plan.tags_mask, plan.kind_mask, start, end);
     add(!start, Steps::NO_START);
     add(!end, Steps::NO_END);
     add(!start && !end, Steps::NO_TIME);

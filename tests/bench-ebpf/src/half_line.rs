@@ -11,7 +11,7 @@ use minimizer_common::settings::HASH_KEYS;
 use minimizer_common::slot::{Count, Narrow};
 use minimizer_common::tuple::Tuple;
 use minimizer_ebpf::parser::walk::Packet;
-use minimizer_ebpf::table::hash::{self, Parts};
+use minimizer_ebpf::table::hash;
 
 use crate::parsed::{each, missed};
 
@@ -43,7 +43,7 @@ fn count(packet: &Packet) -> Option<()> {
     let Packet { addresses, ports, tags, protocol, traffic_class, .. } = *packet;
     let tuple = Tuple::new(addresses, ports, tags, protocol, traffic_class);
     let count = Count { octets: 0, control_bits: 0, first: 0, last: 0 };
-    let position = hash::narrow(&KEYS, &Narrow::ipv4(&tuple, &count), Parts::ALL);
+    let position = hash::narrow(&KEYS, &Narrow::ipv4(&tuple, &count));
     // SAFETY: reads a constant of this program, volatile so that its value here is not assumed.
     let mask = unsafe { core::ptr::read_volatile(&raw const HALF_LINE_MASK) };
     // SAFETY: the helper has no arguments.

@@ -8,7 +8,7 @@ use minimizer_common::slot::{Count, Half, Narrow, Wide};
 use minimizer_common::tuple::{Tags, Tuple};
 use minimizer_ebpf::table::burst::{self, spill_place};
 use minimizer_ebpf::table::group::{self, Image};
-use minimizer_ebpf::table::hash::{self, Parts};
+use minimizer_ebpf::table::hash;
 use serde::Serialize;
 
 use super::schedule::mix;
@@ -170,14 +170,15 @@ impl Table {
         let narrow = [a, b, c, d, 0, 0, 0, 0];
         let keys = &self.keys;
         let (position, image) = match self.layout {
-            Layout::Wide => (hash::wide(keys, tuple, Parts::ALL), wide),
-            _ => (hash::narrow(keys, &[a, b, c, d], Parts::ALL), narrow),
+            Layout::Wide => (hash::wide(keys, &wide), wide),
+            _ => (hash::narrow(keys, &[a, b, c, d]), narrow),
         };
         self.groups_asked = 0;
         match self.layout {
             Layout::Narrow | Layout::Wide => {
                 let before = self.spill_packets + self.overflow;
-                burst::account(self, Place::new(position, 0), &image).expect("the table has all its groups");
+                let last = u32::try_from(self.groups.len() - 1).expect("few groups");
+                burst::account(self, Place::new(position, 0, 0, last), &image).expect("the table has all its groups");
                 let has_slot = before == self.spill_packets + self.overflow;
                 self.second += u64::from(self.groups_asked > 2 && has_slot);
             }

@@ -9,7 +9,7 @@ use minimizer_common::tunnel::Tunnels;
 use minimizer_common::tuple::{Tags, Tuple};
 use minimizer_ebpf::table::burst::{self, Table, spill_place};
 use minimizer_ebpf::table::group::Image;
-use minimizer_ebpf::table::hash::{self, Parts};
+use minimizer_ebpf::table::hash;
 use zerocopy::{FromBytes as _, IntoBytes as _};
 
 use super::{Sums, take_runs};
@@ -107,12 +107,14 @@ fn tuple(flow: u64, mix: &Mix) -> Tuple {
 
 /// As the kernel program chooses.
 fn set_aside(keys: &[u64; HASH_KEYS], tuple: &Tuple, count: &Count) -> (Place, Image) {
+    let place = |position| Place::new(position, 0, 0, 0);
     if !tuple.tags().is_ipv6() && Narrow::holds_ipv4(tuple, count) {
         let slot = Narrow::ipv4(tuple, count);
         let [a, b, c, d] = slot;
-        (Place::new(hash::narrow(keys, &slot, Parts::ALL), 0), [a, b, c, d, 0, 0, 0, 0])
+        (place(hash::narrow(keys, &slot)), [a, b, c, d, 0, 0, 0, 0])
     } else {
-        (Place::new(hash::wide(keys, tuple, Parts::ALL), 0), Wide::of(tuple, count))
+        let slot = Wide::of(tuple, count);
+        (place(hash::wide(keys, &slot)), slot)
     }
 }
 
