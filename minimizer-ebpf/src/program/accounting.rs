@@ -363,7 +363,9 @@ impl Here {
         let packets = state.set_aside;
         let latest = packets.wrapping_sub(1) as usize % BURST;
         if packets != 0 {
-            let differs = u64::from(state.places[latest].interface() ^ self.interface);
+            // Fewer than 2^16 packets in one: they never close a slot by themselves.
+            let is_full = ring[latest][3] >> (Narrow::PACKETS_SHIFT + 16);
+            let differs = is_full | u64::from(state.places[latest].interface() ^ self.interface);
             let [a, b, c, d, ..] = ring[latest];
             let mut joined = [a, b, c, d];
             if group::add_narrow(&mut joined, slot, differs) {
@@ -386,7 +388,8 @@ impl Here {
         let packets = state.set_aside;
         let latest = packets.wrapping_sub(1) as usize % BURST;
         if packets != 0 {
-            let differs = u64::from(state.places[latest].interface() ^ self.interface);
+            let is_full = ring[latest][6] >> (Wide::PACKETS_SHIFT + 16);
+            let differs = is_full | u64::from(state.places[latest].interface() ^ self.interface);
             let mut joined = ring[latest];
             if group::add_wide(&mut joined, slot, differs) {
                 ring[latest][2] = joined[2];
