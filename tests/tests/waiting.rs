@@ -40,8 +40,7 @@ fn batch(number: u64, flows: u64, terms: &Arc<Terms>, accounting: &Accounting) -
     let mut packing = Packing::default();
     for flow in 0..flows {
         let tuple = Tuple::new([flow, number, 0, 0], (1, 2), Tags::NONE, 6, 0);
-        let counted =
-            Counted { tuple, packets: 1, octets: 40, first: 1, last: 2, ..Counted::default() };
+        let counted = Counted { tuple, packets: 1, octets: 40, first: 1, last: 2, ..Counted::default() };
         packing.add_wide(&Wide::of_many(&counted).expect("fits"));
     }
     let decoder = SlotDecoder::new(&terms.compiled, TimeUnits { base: 0, unit_ms: 1 }, &indices);

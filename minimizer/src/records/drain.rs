@@ -6,9 +6,7 @@ mod tests;
 
 use std::collections::BTreeMap;
 
-use minimizer_common::generation::{
-    Counts, INTERFACES_MAX, InterfaceCounters, Shape, UNKNOWN_INTERFACE,
-};
+use minimizer_common::generation::{Counts, INTERFACES_MAX, InterfaceCounters, Shape, UNKNOWN_INTERFACE};
 use minimizer_common::outcome::Outcome;
 use minimizer_common::protocol::ProtocolClass;
 use minimizer_common::slot::{Counted, Half, Narrow};

@@ -290,9 +290,8 @@ impl Packed {
     /// Octets of memory that the records occupy.
     #[must_use]
     pub fn octets(&self) -> u64 {
-        let octets = self.narrow.octets()
-            + self.wide.octets()
-            + self.decoder.if_indices.capacity() * size_of::<u32>();
+        let octets =
+            self.narrow.octets() + self.wide.octets() + self.decoder.if_indices.capacity() * size_of::<u32>();
         u64::try_from(octets).unwrap_or(u64::MAX)
     }
 
@@ -330,7 +329,13 @@ mod tests {
     use crate::kernel::wall_clock::TimeUnits;
     use crate::policy::compile::CompiledPolicy;
 
-    fn counted(addresses: [u64; 4], packets: u64, octets: u64, control_bits: u16, times: (u32, u32)) -> Counted {
+    fn counted(
+        addresses: [u64; 4],
+        packets: u64,
+        octets: u64,
+        control_bits: u16,
+        times: (u32, u32),
+    ) -> Counted {
         let tuple = Tuple::new(addresses, (1000, 443), Tags::NONE.with_interface(1), 6, 0x2e);
         Counted { tuple, control_bits, packets, octets, first: times.0, last: times.1 }
     }

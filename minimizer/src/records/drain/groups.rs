@@ -137,8 +137,8 @@ impl Looks {
     fn add(&mut self, look: Look) {
         let full = look.used & look.used >> 1 & LOWER;
         // Lines at which a window begins that is full.
-        let windows = rotations().fold(full, |windows, bits| windows & full.rotate_right(bits));
-        let lines = rotations().fold(windows, |lines, bits| lines | windows.rotate_left(bits));
+        let windows = ROTATIONS.iter().fold(full, |windows, bits| windows & full.rotate_right(*bits));
+        let lines = ROTATIONS.iter().fold(windows, |lines, bits| lines | windows.rotate_left(*bits));
         self.narrow_elsewhere |= lines | lines << 1;
         self.wide_elsewhere |= (look.used | look.used >> 1) & LOWER == LOWER;
         self.in_use += u32::from(look.used != 0);
@@ -147,10 +147,8 @@ impl Looks {
 }
 
 /// From the first line of the window of a narrow slot to each other one, in bits.
-#[inline(always)]
-fn rotations() -> impl Iterator<Item = u32> {
-    (2..NARROW_HALVES as u32).step_by(2)
-}
+const ROTATIONS: [u32; 3] = [2, 4, 6];
+const _: () = assert!(NARROW_HALVES == 2 * (ROTATIONS.len() + 1));
 
 /// A slot that was taken.
 enum Slot {
@@ -254,7 +252,7 @@ impl<R: Flow<Key: AsRef<[u64]>> + Copy> Flows<R> {
             match places[place] as usize {
                 0 => {
                     flows.push((*slot, is_elsewhere));
-                    places[place] = flows.len() as u32;
+                    places[place] = u32::try_from(flows.len()).unwrap_or(u32::MAX);
                     return true;
                 }
                 position => {

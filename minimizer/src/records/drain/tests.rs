@@ -219,17 +219,20 @@ fn check(mix: Mix, seed: u64) -> Seen {
         closed: halves().filter(Narrow::is_closed).count()
             + wides().filter(|line| Wide::is_closed(line)).count(),
     };
-    let in_use: Vec<u64> =
-        cpus.iter().map(|cpu| cpu.groups.as_flattened().iter().flat_map(|line| line.0)
-            .filter(|half| !half.is_free()).count() as u64).collect();
+    let in_use: Vec<u64> = cpus
+        .iter()
+        .map(|cpu| {
+            cpu.groups.as_flattened().iter().flat_map(|line| line.0).filter(|half| !half.is_free()).count()
+                as u64
+        })
+        .collect();
 
     let compiled = CompiledPolicy::full_record(Tunnels::NONE);
     let decoder = || SlotDecoder::new(&compiled, TimeUnits { base: 0, unit_ms: 1 }, &[1, 2, 3]);
     let mut sums = Sums::new(&decoder());
     let mut packing = Packing::default();
-    let runs = cpus.iter_mut().map(|cpu| {
-        (Run { groups: &mut cpu.groups, spill: &mut cpu.spill }, cpu.spilled)
-    });
+    let runs =
+        cpus.iter_mut().map(|cpu| (Run { groups: &mut cpu.groups, spill: &mut cpu.spill }, cpu.spilled));
     assert_eq!(take_runs(runs, &mut sums, &mut packing), in_use, "{mix:?}");
     let packed = packing.take(decoder());
     seen.records = packed.len();
@@ -261,7 +264,11 @@ fn check(mix: Mix, seed: u64) -> Seen {
     for (tuple, counted) in &model {
         assert_eq!(sum.get(tuple), Some(counted), "{mix:?}, seed {seed}");
         let fits = counted.packets <= u64::from(u32::MAX) && counted.octets < 1 << 42;
-        assert!(records[tuple] == 1 || !fits, "{} records of {counted:?}: {mix:?}, seed {seed}", records[tuple]);
+        assert!(
+            records[tuple] == 1 || !fits,
+            "{} records of {counted:?}: {mix:?}, seed {seed}",
+            records[tuple]
+        );
         packets += counted.packets;
         octets += counted.octets;
     }

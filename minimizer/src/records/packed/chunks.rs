@@ -1,6 +1,7 @@
 //! A list in huge pages: it grows without being copied, and never holds much more than it needs.
 
 use std::iter;
+use std::mem;
 use std::ops::Range;
 
 use crate::support::sys::huge_page::HugePage;
@@ -53,7 +54,7 @@ impl<T: Copy> Chunks<T> {
             return;
         }
         let mut page = HugePage::new();
-        for value in self.rest.drain(..).chain([value]) {
+        for value in mem::take(&mut self.rest).into_iter().chain([value]) {
             assert!(page.push(value), "the rest is less than a page");
         }
         self.pages.push(page);
