@@ -123,7 +123,7 @@ impl Masks {
         Self {
             narrow_transport,
             narrow_marks: narrow_marks | version | Narrow::OCTETS,
-            narrow_times: narrow_times | u64::MAX << Narrow::PACKETS_SHIFT,
+            narrow_times: narrow_times | Narrow::PACKETS,
             wide_times,
             wide_counters: wide_counters | u64::MAX << Wide::PACKETS_SHIFT,
             wide_transport,
@@ -171,10 +171,12 @@ impl Narrow {
     pub const OCTETS: u64 = u64::MAX << Self::OCTETS_SHIFT;
     /// The last time in word 3.
     pub const LAST: u64 = 0xffff << Self::TIME_BITS;
-    /// The packets in word 3.
-    pub const PACKETS: u64 = u64::MAX << Self::PACKETS_SHIFT;
+    /// The packets in word 3. A packet has 20 octets or more: the octets close the slot before these bits end.
+    pub const PACKETS: u64 = 0x7fff_ffff << Self::PACKETS_SHIFT;
     /// One packet in word 3.
     pub const ONE_PACKET: u64 = 1 << Self::PACKETS_SHIFT;
+    /// In word 3: the slot lies in the second group of its flow.
+    pub const DISPLACED: u64 = 1 << 63;
 
     /// The protocol number.
     #[inline(always)]
@@ -254,6 +256,35 @@ impl Narrow {
         count.first as u64 | (count.last as u64) << Self::TIME_BITS | Self::ONE_PACKET
     }
 
+    /// Number of different [`Self::kind`]s.
+    pub const KINDS: usize = 1 << 14;
+
+    /// The protocol, the interface and the IP version of a slot in one number.
+    #[inline(always)]
+    #[must_use]
+    pub const fn kind(half: &Half) -> usize {
+        let marks = half.0[2];
+        (marks >> Self::PROTOCOL_SHIFT & 0x1fff | (marks & Self::IPV6) >> 14) as usize
+    }
+
+    /// Interface, IPv6 or not, and protocol of a [`Self::kind`].
+    #[must_use]
+    pub const fn parts_of(kind: usize) -> (u32, bool, u8) {
+        (kind as u32 >> 8 & 0x1f, kind >> 13 != 0, kind as u8)
+    }
+
+    /// Whether the slot lies in the second group of its flow.
+    #[must_use]
+    pub const fn is_displaced(half: &Half) -> bool {
+        half.0[3] & Self::DISPLACED != 0
+    }
+
+    /// Whether the flow may have a further slot, because this one's counts are near their end.
+    #[must_use]
+    pub const fn is_closed(half: &Half) -> bool {
+        half.0[2] & Self::CLOSED != 0
+    }
+
     /// What tells the flows of narrow slots apart.
     #[must_use]
     pub const fn key(half: &Half) -> [u64; 3] {
@@ -267,14 +298,14 @@ impl Narrow {
         let [.., marks, times] = &mut half.0;
         let [.., other_marks, other_times] = other.0;
         let (sum, is_too_large) = marks.overflowing_add(other_marks & Self::OCTETS);
-        let (packets, is_too_many) = times.overflowing_add(other_times >> 32 << 32);
-        if is_too_large || is_too_many {
+        let packets = (*times & Self::PACKETS) + (other_times & Self::PACKETS);
+        if is_too_large || packets & !Self::PACKETS != 0 {
             return false;
         }
         *marks = sum | other_marks & Self::CONTROL_BITS;
         let (first, other_first) = (*times & 0xffff, other_times & 0xffff);
         let (last, other_last) = (*times & Self::LAST, other_times & Self::LAST);
-        *times = packets >> 32 << 32
+        *times = packets | *times & Self::DISPLACED
             | if first < other_first { first } else { other_first }
             | if last > other_last { last } else { other_last };
         true
@@ -309,7 +340,7 @@ impl Narrow {
         Counted {
             tuple,
             control_bits: (marks >> Self::CONTROL_BITS_SHIFT & 0xfff) as u16,
-            packets: times >> Self::PACKETS_SHIFT,
+            packets: (times & Self::PACKETS) >> Self::PACKETS_SHIFT,
             octets: marks >> Self::OCTETS_SHIFT,
             first: (times & 0xffff) as u32,
             last: (times >> Self::TIME_BITS & 0xffff) as u32,
@@ -335,6 +366,8 @@ impl Wide {
     pub const KIND_SHIFT: u32 = 2;
     /// Where the control bits begin.
     pub const CONTROL_BITS_SHIFT: u32 = 18;
+    /// In word 6: the slot lies in the second group of its flow.
+    pub const DISPLACED: u64 = 1 << 30;
     /// Where the packets begin in word 6.
     pub const PACKETS_SHIFT: u32 = 32;
     const MARKS: u64 = USED | WIDE;
@@ -392,6 +425,46 @@ impl Wide {
                 | Self::ONE_PACKET,
             tuple.transport,
         ]
+    }
+
+    /// The slot of many packets. `None` if their counts do not fit.
+    #[must_use]
+    pub const fn of_many(counted: &Counted) -> Option<Line> {
+        let Counted { tuple, control_bits, packets, octets, first, last } = *counted;
+        if octets > Self::OCTETS >> Self::OCTETS_SHIFT || packets > u32::MAX as u64 {
+            return None;
+        }
+        let count = Count { octets, control_bits, first, last };
+        let [a, b, c, d, e, f, counters, transport] = Self::of(&tuple, &count);
+        let counters = counters & !(u64::MAX << Self::PACKETS_SHIFT) | packets << Self::PACKETS_SHIFT;
+        Some(Line([Half([a, b, c, d]), Half([e, f, counters, transport])]))
+    }
+
+    /// Whether the slot lies in the second group of its flow.
+    #[must_use]
+    pub const fn is_displaced(line: &Line) -> bool {
+        line.0[1].0[2] & Self::DISPLACED != 0
+    }
+
+    /// Whether the flow may have a further slot, because this one's counts are near their end.
+    #[must_use]
+    pub const fn is_closed(line: &Line) -> bool {
+        line.0[0].0[2] & Self::OCTETS_CLOSED | line.0[1].0[2] & Self::PACKETS_CLOSED != 0
+    }
+
+    /// Whether the flow may have a narrow slot, too: a narrow one would hold its key, and it is in a wide one because its
+    /// times no longer fit.
+    #[must_use]
+    pub const fn may_be_narrow_too(line: &Line) -> bool {
+        let [Half([source, source_end, volume, times]), Half([destination, destination_end, _, transport])] = line.0;
+        let times_fit = (times | times >> 32) & u32::MAX as u64 >> Narrow::TIME_BITS << Narrow::TIME_BITS == 0;
+        let beyond = u64::MAX << Narrow::IPV6_ADDRESS_BITS;
+        let is_short = source_end | destination_end | (source | destination) & beyond == 0;
+        let tags = (transport >> 32) as u32;
+        !times_fit
+            && tags & Tags::CUSTOMER_VLAN.0 == 0
+            && volume >> Self::SELECTOR_SHIFT >> Narrow::SELECTOR_BITS == 0
+            && (!Tags(tags).is_ipv6() || is_short)
     }
 
     /// What tells the flows of wide slots apart.

@@ -209,7 +209,7 @@ fn a_packet_that_was_set_aside_has_the_time_of_its_arrival() {
         }
         kernel.program.set_time(seconds(200_000));
         let (records, totals) = drained(&mut kernel.program, &[IF_INDEX]).expect("the kernel flips");
-        assert_eq!(totals.recorded.packets, kernel.sent.values().sum());
+        assert_eq!(totals.recorded.packets, kernel.sent.values().sum::<u64>());
         kernel.sent.clear();
         let mut times: BTreeMap<_, Vec<_>> = BTreeMap::new();
         let is_filling = |record: &&Record| FILLING.contains(&record.tuple.destination_port());

@@ -18,7 +18,7 @@ use minimizer::records::keys::Keys;
 use minimizer::records::packed::{Packing, SlotDecoder};
 use minimizer::records::terms::{Keyring, Terms};
 use minimizer_common::generation::Counts;
-use minimizer_common::slot::{Count, Half, Line, Wide};
+use minimizer_common::slot::{Counted, Wide};
 use minimizer_common::tuple::{Tags, Tuple};
 use procfs::process::Process;
 
@@ -39,10 +39,9 @@ fn batch(number: u64, flows: u64, terms: &Arc<Terms>, accounting: &Accounting) -
     let indices: Vec<_> = (1..=INTERFACES).collect();
     let mut packing = Packing::default();
     for flow in 0..flows {
-        let tuple = Tuple::new([flow, number, 0, 0], (1, 2), Tags::NONE.with_ipv6(), 6, 0);
-        let count = Count { octets: 40, control_bits: 0, first: 1, last: 2 };
-        let [a, b, c, d, e, f, g, h] = Wide::of(&tuple, &count);
-        packing.add_wide(&Line([Half([a, b, c, d]), Half([e, f, g, h])]));
+        let tuple = Tuple::new([flow, number, 0, 0], (1, 2), Tags::NONE, 6, 0);
+        let counted = Counted { tuple, packets: 1, octets: 40, first: 1, last: 2, ..Counted::default() };
+        packing.add_wide(&Wide::of_many(&counted).expect("fits"));
     }
     let decoder = SlotDecoder::new(&terms.compiled, TimeUnits { base: 0, unit_ms: 1 }, &indices);
     let totals = Totals {

@@ -188,7 +188,7 @@ fn account_displaced(generation: &'static Generation, first_block: u32) {
     let Some(head) = run.head() else { return };
     head.state.has_displaced = 0;
     let CpuState { places, slots_taken, .. } = &mut head.state;
-    for (place, image) in places.iter_mut().zip(&head.ring) {
+    for (place, image) in places.iter_mut().zip(&mut head.ring) {
         if place.take_displaced() {
             burst::displaced(&mut run, *place, image, slots_taken);
         }
@@ -318,6 +318,9 @@ fn count_inner(context: *mut xdp_md, head: &mut Head, here: &Here, outer: Ended)
     }
 }
 
+/// So many packets become one at most, as a number of bits: their sum with those of a slot that is not closed then fits.
+const JOINED_BITS: u32 = 16;
+
 /// Where and when a packet arrived.
 #[derive(Clone, Copy)]
 struct Here {
@@ -368,7 +371,8 @@ impl Here {
         if state.latest.is_repeated() {
             let latest = state.set_aside.wrapping_sub(1) as usize % BURST;
             let mut joined = group::narrow_words(&ring[latest]);
-            if group::add_narrow(&mut joined, slot, self.differs(state, latest)) {
+            let is_full = joined[3] >> (Narrow::PACKETS_SHIFT + JOINED_BITS);
+            if group::add_narrow(&mut joined, slot, is_full | self.differs(state, latest)) {
                 ring[latest][2] = joined[2];
                 ring[latest][3] = joined[3];
                 return;
@@ -395,7 +399,8 @@ impl Here {
         if state.latest.is_repeated() {
             let latest = state.set_aside.wrapping_sub(1) as usize % BURST;
             let mut joined = ring[latest];
-            if group::add_wide(&mut joined, slot, self.differs(state, latest)) {
+            let is_full = joined[6] >> (Wide::PACKETS_SHIFT + JOINED_BITS);
+            if group::add_wide(&mut joined, slot, is_full | self.differs(state, latest)) {
                 ring[latest][2] = joined[2];
                 ring[latest][3] = joined[3];
                 ring[latest][6] = joined[6];

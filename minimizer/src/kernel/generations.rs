@@ -5,8 +5,8 @@ use std::mem::offset_of;
 
 use aya::maps::{Array, ArrayOfMaps, IterableMap as _, MapData, MapError};
 use minimizer_common::generation::{
-    BLOCK_BYTES, BURST, Counts, CpuState, Group, HEAD_BLOCK, Head, InterfaceCounters, Latest, Place, RESIDUAL_BLOCK,
-    RESIDUALS, SPILL_BLOCK, Shape, residual_index,
+    BLOCK_BYTES, BURST, Counts, CpuState, GROUP_HALVES, Group, HEAD_BLOCK, Head, InterfaceCounters, Latest, Place,
+    RESIDUAL_BLOCK, RESIDUALS, SPILL_BLOCK, Shape, residual_index,
 };
 use minimizer_common::outcome::Outcome;
 use minimizer_common::slot::{Half, Line};
@@ -249,6 +249,7 @@ impl Quiet<'_> {
         let state = self.state(cpu);
         let packets = usize::try_from(std::mem::take(&mut state.set_aside)).unwrap_or(BURST).min(BURST);
         state.latest = Latest::default();
+        state.slots_taken = 0;
         let places = std::mem::replace(&mut state.places, <[Place; BURST]>::new_zeroed());
         let offset = block_offset(self.shape, cpu, HEAD_BLOCK) + offset_of!(Head, ring);
         let ring = self.generation.mapping.quiet::<Image>(offset, BURST);
@@ -272,16 +273,25 @@ impl Quiet<'_> {
         self.values(cpu, RESIDUAL_BLOCK, RESIDUALS)
     }
 
-    /// The spill log of `cpu`. [`CpuState::spilled`] says how many halves are in use.
-    pub fn spill(&mut self, cpu: u32) -> &mut [Line] {
-        let lines = self.shape.spill_halves as usize / 2;
-        self.values(cpu, SPILL_BLOCK, lines)
+    /// The slots of every CPU, in the order of their numbers.
+    pub fn runs(&mut self) -> impl Iterator<Item = Run<'_>> {
+        let Shape { cpus, spill_halves, groups } = self.shape;
+        let lines_of = |blocks: u32| blocks as usize * (BLOCK_BYTES / size_of::<Line>());
+        let run_lines = lines_of(self.shape.run_blocks());
+        let groups_start = lines_of(self.shape.groups_block());
+        let generation = self.generation.mapping.quiet::<Line>(0, cpus as usize * run_lines);
+        generation.chunks_exact_mut(run_lines).map(move |run| {
+            let (before, table) = run.split_at_mut(groups_start);
+            let spill = &mut before[lines_of(SPILL_BLOCK)..][..spill_halves as usize / 2];
+            let (table, _) = table.as_chunks_mut();
+            Run { groups: &mut table[..groups as usize], spill }
+        })
     }
 
-    /// The flow table of `cpu`.
-    pub fn lines(&mut self, cpu: u32) -> &mut [Line] {
-        let lines = self.shape.groups as usize * (size_of::<Group>() / size_of::<Line>());
-        self.values(cpu, self.shape.groups_block(), lines)
+    /// The spill log of `cpu`. [`CpuState::spilled`] says how many halves are in use.
+    fn spill_log(&mut self, cpu: u32) -> &mut [Line] {
+        let lines = self.shape.spill_halves as usize / 2;
+        self.values(cpu, SPILL_BLOCK, lines)
     }
 
     fn values<T: zerocopy::FromBytes + zerocopy::IntoBytes>(
@@ -292,6 +302,17 @@ impl Quiet<'_> {
     ) -> &mut [T] {
         self.generation.mapping.quiet(block_offset(self.shape, cpu, block), count)
     }
+}
+
+/// Lines of a group.
+pub const GROUP_LINES: usize = GROUP_HALVES / 2;
+
+/// The slots of one CPU in a quiet generation.
+pub struct Run<'quiet> {
+    /// The flow table, by group.
+    pub groups: &'quiet mut [[Line; GROUP_LINES]],
+    /// The spill log. [`CpuState::spilled`] says how many halves are in use.
+    pub spill: &'quiet mut [Line],
 }
 
 /// The table of one CPU in a quiet generation.
@@ -321,12 +342,12 @@ impl Table for CpuTable<'_, '_> {
 
     fn spill_half(&mut self) -> Option<&mut Half> {
         let half = self.spill(false)?;
-        self.quiet.spill(self.cpu).get_mut(half / 2)?.0.get_mut(half % 2)
+        self.quiet.spill_log(self.cpu).get_mut(half / 2)?.0.get_mut(half % 2)
     }
 
     fn spill_line(&mut self) -> Option<&mut [Half; 2]> {
         let half = self.spill(true)?;
-        Some(&mut self.quiet.spill(self.cpu).get_mut(half / 2)?.0)
+        Some(&mut self.quiet.spill_log(self.cpu).get_mut(half / 2)?.0)
     }
 
     fn overflow(&mut self, place: Place, image: &Image) -> Option<()> {

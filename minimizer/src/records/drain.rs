@@ -1,15 +1,18 @@
 //! Empties a quiet generation: copies what was counted, zeroes it, merges the CPUs.
 
+mod groups;
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeMap;
 
-use minimizer_common::generation::{
-    Counts, INTERFACES_MAX, InterfaceCounters, Shape, UNKNOWN_INTERFACE,
-};
+use minimizer_common::generation::{Counts, INTERFACES_MAX, InterfaceCounters, Shape, UNKNOWN_INTERFACE};
 use minimizer_common::outcome::Outcome;
 use minimizer_common::protocol::ProtocolClass;
-use minimizer_common::slot::{Counted, Line, Narrow, Wide};
+use minimizer_common::slot::{Counted, Half, Narrow};
 
-use crate::kernel::generations::Quiet;
+use crate::kernel::generations::{Quiet, Run};
+use crate::records::drain::groups::{take_spilled, take_tables};
 use crate::records::packed::{Packed, Packing, SlotDecoder};
 
 /// Packets of IPv4 and of IPv6, in the order of [`ProtocolClass::ALL`].
@@ -190,7 +193,9 @@ pub fn drain(quiet: &mut Quiet<'_>, packing: &mut Packing, decoder: SlotDecoder)
     let mut occupancy = Occupancy::empty(shape);
     let mut sums = Sums::new(&decoder);
     quiet.destroy_pseudonym_key();
-    for cpu in 0..shape.cpus {
+    // Runs that have something, with how many halves of their spill logs are in use.
+    let mut spilled = vec![None; shape.cpus as usize];
+    for (cpu, spilled) in (0..).zip(&mut spilled) {
         quiet.settle(cpu);
         take_counters(quiet.counters(cpu, UNKNOWN_INTERFACE), &mut unknown);
         let mut seen = 0;
@@ -201,27 +206,41 @@ pub fn drain(quiet: &mut Quiet<'_>, packing: &mut Packing, decoder: SlotDecoder)
             overflowed += counters.outcomes[Outcome::Overflow as usize];
             take_counters(counters, totals);
         }
-        if seen == 0 {
-            continue;
-        }
         if overflowed != 0 {
             take_residuals(quiet.residuals(cpu), &mut residuals);
         }
-        quiet.state(cpu).slots_taken = 0;
-        let slots_used = take_lines(quiet.lines(cpu), &mut sums, packing);
-        let spilled = std::mem::take(&mut quiet.state(cpu).spilled);
-        occupancy.add_cpu(cpu, slots_used, spilled);
-        let lines = usize::try_from(spilled.div_ceil(2)).unwrap_or(usize::MAX);
-        let spill = quiet.spill(cpu);
-        let lines = lines.min(spill.len());
-        take_lines(&mut spill[..lines], &mut sums, packing);
+        if seen != 0 {
+            *spilled = Some(std::mem::take(&mut quiet.state(cpu).spilled));
+        }
     }
-    let Sums { recorded, protocols, selected, .. } = sums;
+    let used = spilled.iter().zip(0..).filter_map(|(spilled, cpu)| Some((cpu, (*spilled)?)));
+    let runs = quiet.runs().zip(&spilled).filter_map(|(run, spilled)| Some((run, (*spilled)?)));
+    let slots_used = take_runs(runs, &mut sums, packing);
+    for ((cpu, spilled), slots_used) in used.zip(slots_used) {
+        occupancy.add_cpu(cpu, slots_used, spilled);
+    }
+    let Sums { recorded, protocols, selected, .. } = sums.end();
     for (totals, protocols) in interfaces.iter_mut().zip(protocols) {
         totals.protocols = protocols;
     }
     let selected = decoder.by_selector_id(&selected);
     (packing.take(decoder), Totals { interfaces, unknown, recorded, residuals, selected, occupancy })
+}
+
+/// Takes the slots of these runs, each with how many halves of its spill log are in use, and leaves zeroes. Returns the
+/// halves that were in use in each table.
+fn take_runs<'quiet>(
+    runs: impl Iterator<Item = (Run<'quiet>, u64)>,
+    sums: &mut Sums,
+    packing: &mut Packing,
+) -> Vec<u64> {
+    let (mut runs, spilled): (Vec<_>, Vec<_>) = runs.unzip();
+    let used = take_tables(&mut runs, sums, packing);
+    for (run, spilled) in runs.into_iter().zip(spilled) {
+        let lines = usize::try_from(spilled.div_ceil(2)).unwrap_or(usize::MAX).min(run.spill.len());
+        take_spilled(&mut run.spill[..lines], sums, packing);
+    }
+    used
 }
 
 /// Sums over slots, made while they are scanned.
@@ -231,63 +250,76 @@ struct Sums {
     has_protocols: bool,
     /// By interface slot.
     protocols: [ProtocolPackets; INTERFACES_MAX],
+    /// Packets in narrow slots by [`Narrow::kind`].
+    kinds: Vec<u64>,
     /// Packets by the number that the kernel stores for an indicator, less one.
     selected: Vec<u64>,
 }
 
 impl Sums {
     fn new(decoder: &SlotDecoder) -> Self {
+        let has_protocols = decoder.has_protocols();
         Self {
             recorded: Counts::default(),
-            has_protocols: decoder.has_protocols(),
+            has_protocols,
             protocols: Default::default(),
+            kinds: vec![0; if has_protocols { Narrow::KINDS } else { 0 }],
             selected: vec![0; decoder.selectors()],
         }
     }
 
+    /// Adds a slot of any width.
     #[inline(always)]
     fn add(&mut self, counted: Counted) {
         let Counted { tuple, packets, octets, .. } = counted;
         self.recorded.packets += packets;
         self.recorded.octets += octets;
         if self.has_protocols {
-            let interface = usize::try_from(tuple.tags().interface()).unwrap_or(usize::MAX);
-            if let Some(versions) = self.protocols.get_mut(interface) {
-                let class = ProtocolClass::of(tuple.protocol());
-                versions[usize::from(tuple.tags().is_ipv6())][class as usize] += packets;
-            }
+            let is_ipv6 = tuple.tags().is_ipv6();
+            self.add_protocol(tuple.tags().interface(), is_ipv6, tuple.protocol(), packets);
         }
+        self.add_selected(tuple.selector, packets);
+    }
+
+    /// Like [`Self::add`], and faster.
+    #[inline(always)]
+    fn add_narrow(&mut self, half: &Half) {
+        let Counted { tuple, packets, octets, .. } = Narrow::counted(half);
+        self.recorded.packets += packets;
+        self.recorded.octets += octets;
+        if let Some(kind) = self.kinds.get_mut(Narrow::kind(half)) {
+            *kind += packets;
+        }
+        self.add_selected(tuple.selector, packets);
+    }
+
+    #[inline(always)]
+    fn add_selected(&mut self, selector: u32, packets: u64) {
         if !self.selected.is_empty() {
-            let position = usize::try_from(tuple.selector).unwrap_or(usize::MAX).wrapping_sub(1);
+            let position = usize::try_from(selector).unwrap_or(usize::MAX).wrapping_sub(1);
             if let Some(selected) = self.selected.get_mut(position) {
                 *selected += packets;
             }
         }
     }
-}
 
-/// Takes the slots of some lines and leaves zeroes. Returns the halves that were in use.
-fn take_lines(lines: &mut [Line], sums: &mut Sums, packing: &mut Packing) -> u64 {
-    let mut used = 0;
-    for line in lines {
-        let [first, second] = &line.0;
-        if first.is_free() && second.is_free() {
-            continue;
+    fn add_protocol(&mut self, interface: u32, is_ipv6: bool, protocol: u8, packets: u64) {
+        let interface = usize::try_from(interface).unwrap_or(usize::MAX);
+        if let Some(versions) = self.protocols.get_mut(interface) {
+            versions[usize::from(is_ipv6)][ProtocolClass::of(protocol) as usize] += packets;
         }
-        if first.is_wide() {
-            sums.add(Wide::counted(line));
-            packing.add_wide(line);
-            used += 2;
-        } else {
-            for half in line.0.iter().filter(|half| !half.is_free()) {
-                sums.add(Narrow::counted(half));
-                packing.add_narrow(half);
-                used += 1;
+    }
+
+    /// Ends the scan.
+    fn end(mut self) -> Self {
+        for (kind, packets) in std::mem::take(&mut self.kinds).into_iter().enumerate() {
+            if packets != 0 {
+                let (interface, is_ipv6, protocol) = Narrow::parts_of(kind);
+                self.add_protocol(interface, is_ipv6, protocol, packets);
             }
         }
-        *line = Line::default();
+        self
     }
-    used
 }
 
 fn take_counters(counters: &mut InterfaceCounters, totals: &mut InterfaceTotals) {

@@ -21,14 +21,66 @@ pub trait Flow {
     fn absorb(&mut self, other: &Self) -> bool;
 }
 
+/// Where the record of each key lies in a list.
+#[derive(Debug)]
+pub struct Positions {
+    /// Positions in the list, by the hash of the key. Four billion records would take 160 GB and more.
+    table: HashTable<u32>,
+    /// Has random keys, so that nobody who chooses the flows can make them collide.
+    hasher: RandomState,
+}
+
+impl Positions {
+    fn with_capacity(records: usize) -> Self {
+        Self { table: HashTable::with_capacity(records), hasher: RandomState::new() }
+    }
+
+    /// The position of the record with this key. If there is none, it is noted that it will lie at `next`. `key_of` says the
+    /// key of the record at a position.
+    pub fn find_or_note<K: Eq + Hash>(
+        &mut self,
+        key: &K,
+        next: usize,
+        key_of: impl Fn(usize) -> K,
+    ) -> Option<usize> {
+        let Self { table, hasher } = self;
+        let found = table.entry(
+            hasher.hash_one(key),
+            |position| key_of(*position as usize) == *key,
+            |position| hasher.hash_one(key_of(*position as usize)),
+        );
+        match found {
+            Entry::Occupied(position) => Some(*position.get() as usize),
+            Entry::Vacant(place) => {
+                place.insert(u32::try_from(next).expect("there is no memory for four billion records"));
+                None
+            }
+        }
+    }
+
+    /// The position of the record with this key, if it is noted.
+    pub fn find<K: Eq + Hash>(&self, key: &K, key_of: impl Fn(usize) -> K) -> Option<usize> {
+        let is_same = |position: &u32| key_of(*position as usize) == *key;
+        self.table.find(self.hasher.hash_one(key), is_same).map(|position| *position as usize)
+    }
+
+    /// Forgets all positions.
+    pub fn clear(&mut self) {
+        self.table.clear();
+    }
+}
+
+impl Default for Positions {
+    fn default() -> Self {
+        Self::with_capacity(0)
+    }
+}
+
 /// Records by key: one for each, or several where the sums would not fit into one.
 #[derive(Debug)]
 pub struct Merge<R> {
     records: Vec<R>,
-    /// Positions in `records`, by the hash of the key. Four billion records would take 160 GB and more.
-    positions: HashTable<u32>,
-    /// Has random keys, so that nobody who chooses the flows can make them collide.
-    hasher: RandomState,
+    positions: Positions,
 }
 
 impl<R> Default for Merge<R> {
@@ -41,11 +93,7 @@ impl<R> Merge<R> {
     /// An empty one with room for so many records. A table that grows has to hash all its records again.
     #[must_use]
     pub fn with_capacity(records: usize) -> Self {
-        Self {
-            records: Vec::with_capacity(records),
-            positions: HashTable::with_capacity(records),
-            hasher: RandomState::new(),
-        }
+        Self { records: Vec::with_capacity(records), positions: Positions::with_capacity(records) }
     }
 
     /// Takes the records out, in the order of their positions.
@@ -58,24 +106,13 @@ impl<R> Merge<R> {
 impl<R: Flow> Merge<R> {
     /// Adds a record to the one with the same key, or as a new one. Returns the position of the record that has it now.
     pub fn add(&mut self, record: R) -> usize {
-        let Self { records, positions, hasher } = self;
-        let key = record.key();
+        let Self { records, positions } = self;
         let next = records.len();
-        let found = positions.entry(
-            hasher.hash_one(&key),
-            |position| records[*position as usize].key() == key,
-            |position| hasher.hash_one(records[*position as usize].key()),
-        );
-        match found {
-            Entry::Occupied(position) => {
-                let position = *position.get() as usize;
-                if records[position].absorb(&record) {
-                    return position;
-                }
-            }
-            Entry::Vacant(place) => {
-                place.insert(u32::try_from(next).expect("there is no memory for four billion records"));
-            }
+        if let Some(position) =
+            positions.find_or_note(&record.key(), next, |position| records[position].key())
+            && records[position].absorb(&record)
+        {
+            return position;
         }
         records.push(record);
         next

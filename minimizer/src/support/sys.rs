@@ -4,6 +4,7 @@
 #![expect(unsafe_code, reason = "the C interface of the kernel has no other")]
 
 pub mod bpf;
+pub mod huge_page;
 pub mod packet_socket;
 pub mod secret;
 pub mod tcp;

@@ -3,7 +3,7 @@
 use std::hint::black_box;
 use std::time::Duration;
 
-use anyhow::ensure;
+use anyhow::{Context as _, ensure};
 use bench_ebpf::{Key, PerCpuValue};
 use minimizer::kernel::program::Program;
 use minimizer::records::drain::drain;
@@ -193,7 +193,8 @@ fn copy_real(contender: &mut Contender, filled: Filled) -> anyhow::Result<f64> {
     let ((), time) = timed(|| {
         for cpu in 0..cpus {
             quiet.settle(cpu);
-            for line in quiet.lines(cpu).iter_mut() {
+            let run = quiet.runs().nth(cpu as usize).context("a CPU has no run")?;
+            for line in run.groups.as_flattened_mut() {
                 let used = line.0.into_iter().filter(|half| !half.is_free()).count();
                 if used > 0 {
                     taken.extend(line.0.into_iter().filter(|half| !half.is_free()));

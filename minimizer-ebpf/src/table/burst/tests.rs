@@ -8,7 +8,8 @@ use minimizer_common::generation::{BLOCK_GROUPS, BURST, GROUP_HALVES, Group, Pla
 use minimizer_common::slot::{Count, Counted, Half, Line, Narrow, Wide};
 use minimizer_common::tuple::{Tags, Tuple};
 
-use super::{Table, account, displaced, in_first_line, spill_place};
+use super::{Table, account, displaced, spill_place};
+use crate::table::first_line::FirstLine;
 use crate::table::group::{self, Image, NARROW_HALVES, WIDE_LINES, is_wide};
 use crate::table::hash;
 
@@ -50,13 +51,16 @@ impl Memory {
         let position = place.position();
         assert_eq!(half, group::narrow_half(position, 0));
         assert_eq!(group, position as usize & (self.groups.len() - 1));
-        let line = &mut self.groups[group].0.as_chunks_mut().0[half / 2];
-        in_first_line(line, half % 2 == 1, image, &mut self.taken)
+        let group = (&raw mut self.groups[group]).cast();
+        // SAFETY: the half lies within the group, which is borrowed exclusively.
+        let line = unsafe { FirstLine::new(group, half * size_of::<Half>()) };
+        line.touch();
+        line.count(image, &mut self.taken)
     }
 
     fn displaced(&mut self, place: Place, image: &Image) -> Option<()> {
         let mut taken = self.taken;
-        let done = displaced(self, place, image, &mut taken);
+        let done = displaced(self, place, &mut { *image }, &mut taken);
         self.taken = taken;
         done
     }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 use minimizer_common::generation::Counts;
 use minimizer_common::outcome::Outcome;
-use minimizer_common::slot::{Count, Wide};
+use minimizer_common::slot::{Counted, Wide};
 use minimizer_common::tuple::{Tags, Tuple};
 use rand::rngs::ChaCha8Rng;
 use rand::{RngExt as _, SeedableRng as _};
@@ -121,11 +121,16 @@ fn terms() -> Arc<Terms> {
 fn batch(number: u64, records: u32, terms: &Arc<Terms>, accounting: &Accounting) -> Arc<Batch> {
     let mut packing = Packing::default();
     for index in 0..records {
-        let tuple = Tuple::new([u64::from(index), number, 0, 0], (1, 2), Tags::NONE.with_ipv6(), 6, 0);
-        let octets = u64::from(index % 1000) + 40;
-        let mut image = Wide::of(&tuple, &Count { octets, control_bits: 0, first: 1, last: 2 });
-        image[6] += u64::from(index % 7) * Wide::ONE_PACKET;
-        packing.add_wide(&zerocopy::transmute!(image));
+        let tuple = Tuple::new([u64::from(index), number, 0, 0], (1, 2), Tags::NONE, 6, 0);
+        let counted = Counted {
+            tuple,
+            packets: u64::from(index % 7) + 1,
+            octets: u64::from(index % 1000) + 40,
+            first: 1,
+            last: 2,
+            ..Counted::default()
+        };
+        packing.add_wide(&Wide::of_many(&counted).expect("fits"));
     }
     let time = TimeUnits { base: 0, unit_ms: 1 };
     let records = packing.take(SlotDecoder::new(&terms.compiled, time, &[1]));
