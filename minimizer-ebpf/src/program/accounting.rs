@@ -164,14 +164,13 @@ fn account_burst(generation: &'static Generation, first_block: u32) {
     let run = Run { generation, first_block };
     let Some(head) = run.head() else { return };
     for place in &head.state.places {
-        let Some((line, _)) = run.first_line(*place) else { return };
-        // SAFETY: reads a borrowed word. The read is volatile, because nothing uses its value.
-        unsafe { core::ptr::read_volatile(&raw const line[0].0[2]) };
+        let Some(line) = run.first_line(*place) else { return };
+        line.touch();
     }
     let CpuState { places, slots_taken, has_displaced, .. } = &mut head.state;
     for (place, image) in places.iter_mut().zip(&head.ring) {
-        let Some((line, is_upper)) = run.first_line(*place) else { return };
-        if !burst::in_first_line(line, is_upper, image, slots_taken) {
+        let Some(line) = run.first_line(*place) else { return };
+        if !line.count(image, slots_taken) {
             place.displace();
             *has_displaced = 1;
         }
@@ -377,8 +376,8 @@ impl Here {
         }
         let place = self.place(hash::narrow(&SETTINGS.hash_keys, slot));
         if !self.is_set_aside(state, place)
-            && let Some((line, is_upper)) = self.run.first_line(place)
-            && burst::narrow_in_first_line(line, is_upper, slot, &mut state.slots_taken)
+            && let Some(line) = self.run.first_line(place)
+            && line.count_narrow(slot, &mut state.slots_taken)
         {
             return;
         }
@@ -405,8 +404,8 @@ impl Here {
         }
         let place = self.place(hash::wide(&SETTINGS.hash_keys, slot));
         if !self.is_set_aside(state, place)
-            && let Some((line, _)) = self.run.first_line(place)
-            && group::count_wide(line, slot, &mut state.slots_taken)
+            && let Some(line) = self.run.first_line(place)
+            && line.count_wide(slot, &mut state.slots_taken)
         {
             return;
         }

@@ -9,7 +9,7 @@ use minimizer_common::generation::{
 };
 use minimizer_common::outcome::Outcome;
 use minimizer_common::settings::{BLOCKS_PLACEHOLDER, Control};
-use minimizer_common::slot::Half;
+use minimizer_common::slot::{HALF_WORDS, Half};
 use minimizer_common::tables::{ENTRY_WORDS, Entry, NODE_WORDS, Node, Roots};
 use minimizer_ebpf::policy::nodes::Nodes;
 use minimizer_ebpf::table::burst::{Table, spill_place};
@@ -80,14 +80,11 @@ impl Run {
         Some(Self { generation, first_block: cpu * setting!(run_blocks) })
     }
 
-    /// The line in which probing for a packet starts, and whether with its upper half.
+    /// The line in which probing for a packet starts.
     #[inline(always)]
-    pub fn first_line(&self, place: Place) -> Option<(&'static mut [Half; 2], bool)> {
-        let halves = self.generation.get_ptr_mut(place.block())?.cast::<[Half; 2]>();
-        let byte = place.half_byte();
-        // SAFETY: the line lies within the block, which holds groups; only this CPU writes it.
-        let line = unsafe { &mut *halves.byte_add(byte & !size_of::<Half>()) };
-        Some((line, byte & size_of::<Half>() != 0))
+    pub fn first_line(&self, place: Place) -> Option<FirstLine> {
+        let block = self.generation.get_ptr_mut(place.block())?.cast();
+        Some(FirstLine { block, byte: place.half_byte() })
     }
 
     #[inline(always)]
@@ -101,6 +98,57 @@ impl Run {
         let head = self.block::<Head>(HEAD_BLOCK)?;
         // SAFETY: the first block of a run is a head, and only this CPU writes it.
         Some(unsafe { &mut *head })
+    }
+}
+
+/// The line of a group in which probing starts, with the one or the other half. Which one is a number and not a branch: no
+/// processor could predict it.
+#[derive(Clone, Copy)]
+pub struct FirstLine {
+    block: *mut u8,
+    /// Where the half lies in the block.
+    byte: usize,
+}
+
+impl FirstLine {
+    #[inline(always)]
+    fn half(&self, byte: usize) -> &'static mut Half {
+        let half = self.block.wrapping_add(byte).cast::<Half>();
+        // SAFETY: a half lies there, within the block; only this CPU writes it.
+        unsafe { &mut *half }
+    }
+
+    /// Reads a word of the line, so that the processor fetches it.
+    #[inline(always)]
+    pub fn touch(&self) {
+        // SAFETY: reads a borrowed word. The read is volatile, because nothing uses its value.
+        unsafe { core::ptr::read_volatile(&raw const self.half(self.byte).0[2]) };
+    }
+
+    /// Counts packets in one of the two halves; `false` if both are others'.
+    #[inline(always)]
+    pub fn count_narrow(&self, packets: &[u64; HALF_WORDS], taken: &mut u64) -> bool {
+        group::count_narrow(self.half(self.byte), packets, taken)
+            || group::count_narrow(self.half(self.byte ^ size_of::<Half>()), packets, taken)
+    }
+
+    /// Counts packets in the line; `false` if it is another's.
+    #[inline(always)]
+    pub fn count_wide(&self, image: &Image, taken: &mut u64) -> bool {
+        let line = self.half(self.byte & !size_of::<Half>());
+        // SAFETY: the half is the first of a line.
+        let line = unsafe { &mut *(&raw mut *line).cast::<[Half; 2]>() };
+        group::count_wide(line, image, taken)
+    }
+
+    /// Counts packets in the line; `false` if it is full of others.
+    #[inline(always)]
+    pub fn count(&self, image: &Image, taken: &mut u64) -> bool {
+        if group::is_wide(image) {
+            self.count_wide(image, taken)
+        } else {
+            self.count_narrow(&group::narrow_words(image), taken)
+        }
     }
 }
 

@@ -4,7 +4,7 @@
 //! [`displaced`] for a packet whose first line is full.
 
 use minimizer_common::generation::{Group, Place};
-use minimizer_common::slot::{HALF_WORDS, Half};
+use minimizer_common::slot::Half;
 
 use crate::table::group::{self, Image};
 use crate::table::hash;
@@ -31,32 +31,6 @@ pub fn account(table: &mut impl Table, place: Place, image: &Image, taken: &mut 
         Some(())
     } else {
         displaced(table, place, image, taken)
-    }
-}
-
-/// Counts packets in the first line, of which this is the half or its other half: `false` if the line is full of others.
-#[inline(always)]
-pub const fn in_first_line(line: &mut [Half; 2], is_upper: bool, image: &Image, taken: &mut u64) -> bool {
-    if group::is_wide(image) {
-        group::count_wide(line, image, taken)
-    } else {
-        narrow_in_first_line(line, is_upper, &group::narrow_words(image), taken)
-    }
-}
-
-/// See [`in_first_line`].
-#[inline(always)]
-pub const fn narrow_in_first_line(
-    line: &mut [Half; 2],
-    is_upper: bool,
-    packets: &[u64; HALF_WORDS],
-    taken: &mut u64,
-) -> bool {
-    let [lower, upper] = line;
-    if is_upper {
-        group::count_narrow(upper, packets, taken) || group::count_narrow(lower, packets, taken)
-    } else {
-        group::count_narrow(lower, packets, taken) || group::count_narrow(upper, packets, taken)
     }
 }
 

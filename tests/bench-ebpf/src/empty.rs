@@ -1,9 +1,10 @@
 //! Programs that look at nothing: pass, drop, send.
 
+use aya_ebpf::bindings::TC_ACT_OK;
 use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_PASS};
 use aya_ebpf::helpers::generated::bpf_redirect;
-use aya_ebpf::macros::xdp;
-use aya_ebpf::programs::XdpContext;
+use aya_ebpf::macros::{classifier, xdp};
+use aya_ebpf::programs::{TcContext, XdpContext};
 
 /// Interface on which `redirect` sends, set by the bench.
 #[unsafe(no_mangle)]
@@ -13,6 +14,12 @@ static IF_INDEX: u32 = 0;
 #[xdp(frags)]
 fn empty(_context: XdpContext) -> u32 {
     XDP_PASS
+}
+
+/// The same on the TC hook.
+#[classifier]
+fn empty_tc(_context: TcContext) -> i32 {
+    TC_ACT_OK
 }
 
 /// What a tap costs that counts nothing.

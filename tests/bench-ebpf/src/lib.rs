@@ -45,7 +45,7 @@ impl Layout {
     }
 }
 
-/// The key of both hash tables.
+/// The key of every hash table.
 #[derive(Clone, Copy)]
 #[repr(C)]
 pub struct Key {
@@ -61,7 +61,7 @@ pub struct Key {
     pub traffic_class: u8,
 }
 
-/// What the per-CPU hash counts for a flow.
+/// What the per-CPU hash and the hash that is updated in place count for a flow.
 #[derive(Clone, Copy)]
 #[repr(C)]
 pub struct PerCpuValue {
@@ -77,7 +77,7 @@ pub struct PerCpuValue {
     pub control_bits: u64,
 }
 
-/// What the shared hash counts for a flow, behind its lock of four octets.
+/// What the shared hash and those on the TC hook count for a flow, behind its lock of four octets.
 #[derive(Clone, Copy)]
 #[repr(C)]
 pub struct SharedValue {
@@ -93,6 +93,37 @@ pub struct SharedValue {
     pub first_ns: u64,
     /// Monotonic clock at the latest packet.
     pub last_ns: u64,
+}
+
+/// Packets of a burst.
+pub const BURST_PACKETS: usize = 16;
+
+/// A packet that is not yet accounted for, in a cache line.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct Pending {
+    /// Its flow.
+    pub key: Key,
+    /// Monotonic clock when it arrived.
+    pub now_ns: u64,
+    /// Its IP octets.
+    pub octets: u32,
+    /// Its TCP control bits.
+    pub control_bits: u32,
+    /// Unused.
+    pub reserved: u64,
+}
+
+/// The packets of a CPU that are not yet accounted for.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct Burst {
+    /// How many, from the first place on: less than [`BURST_PACKETS`].
+    pub count: u64,
+    /// Unused, so that each packet has a line.
+    pub reserved: [u64; 7],
+    /// The packets.
+    pub packets: [Pending; BURST_PACKETS],
 }
 
 /// One cache line of the floor's array, which the kernel aligns to a page, or the counter of the parser alone.
@@ -138,6 +169,8 @@ const _: () = {
     assert!(size_of::<Key>() == 40);
     assert!(size_of::<PerCpuValue>() == 40);
     assert!(size_of::<SharedValue>() == 40);
+    assert!(size_of::<Pending>() == 64);
+    assert!(size_of::<Burst>() == 64 * (1 + BURST_PACKETS));
     assert!(size_of::<Line>() == 64);
     assert!(size_of::<HalfLine>() == 64);
 };

@@ -1,6 +1,8 @@
-//! The bench's XDP programs: wrappers that vary the flow, and what the real program is compared with.
+//! The bench's programs on the XDP and TC hooks: wrappers that vary the flow, and what the real program is compared with.
 #![no_std]
 #![no_main]
+// For additions that no other CPU can come between.
+#![feature(asm_experimental_arch)]
 #![allow(
     clippy::cast_possible_truncation,
     reason = "kernel programs have no fallible conversions; every narrowing is masked or of a small constant"
@@ -11,7 +13,10 @@ mod floor;
 mod half_line;
 mod parsed;
 mod per_cpu_hash;
+mod per_cpu_hash_burst;
 mod shared_hash;
+mod shared_map;
+mod tc_hash;
 mod vary;
 
 #[panic_handler]

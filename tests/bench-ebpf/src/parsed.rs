@@ -3,15 +3,15 @@
 use core::hint::black_box;
 
 use aya_ebpf::bindings::xdp_action::{XDP_ABORTED, XDP_PASS};
-use aya_ebpf::bindings::xdp_md;
+use aya_ebpf::bindings::{__sk_buff, TC_ACT_OK, TC_ACT_SHOT, xdp_md};
 use aya_ebpf::btf_maps::PerCpuArray;
 use aya_ebpf::helpers::generated::bpf_ktime_get_ns;
 use aya_ebpf::macros::{btf_map, xdp};
-use aya_ebpf::programs::XdpContext;
+use aya_ebpf::programs::{TcContext, XdpContext};
 use bench_ebpf::{Key, Line};
 use minimizer_common::tunnel::Tunnels;
 use minimizer_ebpf::parser::cursor::{Cursor, Frame};
-use minimizer_ebpf::parser::walk::{Packet, walk};
+use minimizer_ebpf::parser::walk::{Packet, Version, walk_ipv4, walk_ipv6, walk_link};
 
 #[btf_map]
 static PARSED: PerCpuArray<Line, 1> = PerCpuArray::new();
@@ -39,10 +39,20 @@ fn count(packet: &Packet) -> Option<()> {
 /// What the programs have in common: each parses the packet, counts it in its own way and lets it pass.
 #[inline(always)]
 pub(crate) fn each(context: &XdpContext, count: impl FnOnce(&Packet) -> Option<()>) -> u32 {
-    let Some(packet) = parse(context) else { return XDP_ABORTED };
+    let Some(packet) = parse(context.ctx) else { return XDP_ABORTED };
     match count(&packet) {
         Some(()) => XDP_PASS,
         None => XDP_ABORTED,
+    }
+}
+
+/// The same on the TC hook.
+#[inline(always)]
+pub(crate) fn each_on_tc(context: &TcContext, count: impl FnOnce(&Packet) -> Option<()>) -> i32 {
+    let Some(packet) = parse(context.skb.skb) else { return TC_ACT_SHOT };
+    match count(&packet) {
+        Some(()) => TC_ACT_OK,
+        None => TC_ACT_SHOT,
     }
 }
 
@@ -57,26 +67,75 @@ pub(crate) fn missed() -> Option<()> {
 
 /// The walk of the real program.
 #[inline(always)]
-fn parse(context: &XdpContext) -> Option<Packet> {
-    walk(&mut Cursor::over(FirstBuffer(context.ctx)), Tunnels::NONE).ok()
+fn parse<C: Context>(context: *mut C) -> Option<Packet> {
+    let mut cursor = Cursor::over(FirstBuffer(context));
+    let (tags, version) = walk_link(&mut cursor).ok()?;
+    let walked = match version {
+        Version::V4 => walk_ipv4(&mut cursor, tags, Tunnels::NONE),
+        Version::V6 => walk_ipv6(&mut cursor, tags, Tunnels::NONE),
+    };
+    let (packet, _) = walked.ok()?;
+    Some(packet)
+}
+
+/// What the kernel tells a program of a hook about the frame.
+trait Context: Copy {
+    /// Where the frame's first buffer begins.
+    ///
+    /// # Safety
+    /// The pointer is the kernel's, of this program's run.
+    unsafe fn start(this: *const Self) -> u32;
+    /// Where it ends.
+    ///
+    /// # Safety
+    /// As for [`Self::start`].
+    unsafe fn end(this: *const Self) -> u32;
+}
+
+impl Context for xdp_md {
+    #[inline(always)]
+    unsafe fn start(this: *const Self) -> u32 {
+        // SAFETY: reads a field of the context.
+        unsafe { (*this).data }
+    }
+
+    #[inline(always)]
+    unsafe fn end(this: *const Self) -> u32 {
+        // SAFETY: reads a field of the context.
+        unsafe { (*this).data_end }
+    }
+}
+
+impl Context for __sk_buff {
+    #[inline(always)]
+    unsafe fn start(this: *const Self) -> u32 {
+        // SAFETY: reads a field of the context.
+        unsafe { (*this).data }
+    }
+
+    #[inline(always)]
+    unsafe fn end(this: *const Self) -> u32 {
+        // SAFETY: reads a field of the context.
+        unsafe { (*this).data_end }
+    }
 }
 
 /// The frame, which is never longer than its first buffer here.
 #[derive(Clone, Copy)]
-struct FirstBuffer(*mut xdp_md);
+struct FirstBuffer<C>(*mut C);
 
 // SAFETY: the kernel keeps `data..data_end` readable while the program runs.
-unsafe impl Frame for FirstBuffer {
+unsafe impl<C: Context> Frame for FirstBuffer<C> {
     #[inline(always)]
     fn start(&self) -> *const u8 {
         // SAFETY: reads a field of the context.
-        unsafe { (*self.0).data as usize as *const u8 }
+        unsafe { C::start(self.0) as usize as *const u8 }
     }
 
     #[inline(always)]
     fn end(&self) -> *const u8 {
         // SAFETY: reads a field of the context.
-        unsafe { (*self.0).data_end as usize as *const u8 }
+        unsafe { C::end(self.0) as usize as *const u8 }
     }
 
     #[inline(always)]
@@ -97,7 +156,7 @@ pub(crate) fn fold(packet: &Packet) -> u64 {
     a ^ b ^ c ^ d ^ ports << 8 ^ rest
 }
 
-/// The key under which both hash tables count the packet.
+/// The key under which every hash table counts the packet.
 #[inline(always)]
 pub(crate) fn key(packet: &Packet) -> Key {
     // Whole words, from here on: a part of one that is stored alone may be misaligned on the stack.

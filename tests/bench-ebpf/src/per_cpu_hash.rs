@@ -11,7 +11,7 @@ use crate::parsed::{each, key, missed, now_ns};
 
 /// The bench sets the number of entries.
 #[btf_map]
-static PER_CPU_FLOWS: PerCpuHashMap<Key, PerCpuValue, 1> = PerCpuHashMap::new();
+pub(crate) static PER_CPU_FLOWS: PerCpuHashMap<Key, PerCpuValue, 1> = PerCpuHashMap::new();
 
 #[xdp(frags)]
 fn per_cpu_hash(context: XdpContext) -> u32 {

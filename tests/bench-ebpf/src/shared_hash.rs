@@ -12,13 +12,48 @@ use crate::parsed::{each, key, missed, now_ns};
 
 /// [`SharedValue`] with the lock as the kernel's type, which it finds by name.
 #[repr(C)]
-struct Locked {
+pub(crate) struct Locked {
     lock: bpf_spin_lock,
     control_bits: u32,
     packets: u64,
     octets: u64,
     first_ns: u64,
     last_ns: u64,
+}
+
+impl Locked {
+    /// The value of a flow's first packet.
+    #[inline(always)]
+    pub(crate) const fn first(packet: &Packet, now_ns: u64) -> Self {
+        Self {
+            lock: bpf_spin_lock { val: 0 },
+            control_bits: packet.control_bits as u32,
+            packets: 1,
+            octets: packet.length_octets as u64,
+            first_ns: now_ns,
+            last_ns: now_ns,
+        }
+    }
+
+    /// Counts one more packet.
+    ///
+    /// # Safety
+    /// The value is an element of a map, which outlives the program's run.
+    #[inline(always)]
+    pub(crate) unsafe fn count(value: *mut Self, packet: &Packet, now_ns: u64) {
+        // Read before the lock is taken: as little as can be happens while it is held.
+        let (octets, control_bits) = (u64::from(packet.length_octets), u32::from(packet.control_bits));
+        // SAFETY: the caller's.
+        unsafe { lock(&raw mut (*value).lock) };
+        // SAFETY: the lock is held.
+        let value = unsafe { &mut *value };
+        value.packets += 1;
+        value.octets += octets;
+        value.control_bits |= control_bits;
+        value.last_ns = now_ns;
+        // SAFETY: the lock is held.
+        unsafe { unlock(&raw mut value.lock) };
+    }
 }
 
 const _: () = assert!(size_of::<Locked>() == size_of::<SharedValue>());
@@ -36,30 +71,12 @@ fn shared_hash(context: XdpContext) -> u32 {
 fn count(packet: &Packet) -> Option<()> {
     let key = key(packet);
     let now_ns = now_ns();
-    let octets = u64::from(packet.length_octets);
-    let control_bits = u32::from(packet.control_bits);
     if let Some(value) = SHARED_FLOWS.get_ptr_mut(&key) {
-        // SAFETY: the pointer is that of an element, which outlives the program's run.
-        unsafe { lock(&raw mut (*value).lock) };
-        // SAFETY: the lock is held.
-        let value = unsafe { &mut *value };
-        value.packets += 1;
-        value.octets += octets;
-        value.control_bits |= control_bits;
-        value.last_ns = now_ns;
-        // SAFETY: the lock is held.
-        unsafe { unlock(&raw mut value.lock) };
+        // SAFETY: the pointer is that of an element.
+        unsafe { Locked::count(value, packet, now_ns) };
         return Some(());
     }
-    let value = Locked {
-        lock: bpf_spin_lock { val: 0 },
-        control_bits,
-        packets: 1,
-        octets,
-        first_ns: now_ns,
-        last_ns: now_ns,
-    };
-    match SHARED_FLOWS.insert(&key, &value, BPF_NOEXIST.into()) {
+    match SHARED_FLOWS.insert(&key, &Locked::first(packet, now_ns), BPF_NOEXIST.into()) {
         Ok(()) => Some(()),
         Err(_) => missed(),
     }

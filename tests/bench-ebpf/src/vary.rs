@@ -1,9 +1,12 @@
-//! The wrapper: it writes the next flow of the schedule into the packet and tail-calls the program under test.
+//! The wrappers, one for each hook: they write the next flow of the schedule into the packet and tail-call the program
+//! under test.
 
+use aya_ebpf::EbpfContext;
+use aya_ebpf::bindings::TC_ACT_SHOT;
 use aya_ebpf::bindings::xdp_action::XDP_ABORTED;
 use aya_ebpf::btf_maps::{Array, PerCpuArray, ProgramArray};
-use aya_ebpf::macros::{btf_map, xdp};
-use aya_ebpf::programs::XdpContext;
+use aya_ebpf::macros::{btf_map, classifier, xdp};
+use aya_ebpf::programs::{TcContext, XdpContext};
 use bench_ebpf::{Layout, SCHEDULE_ENTRIES};
 
 const MMAPABLE: usize = 1 << 10;
@@ -26,13 +29,19 @@ static LAYOUT: [u64; 4] = [0; 4];
 
 #[xdp(frags)]
 fn vary(context: XdpContext) -> u32 {
-    send_next(&context);
+    send_next(&context, context.data(), context.data_end());
     XDP_ABORTED
+}
+
+#[classifier]
+fn vary_tc(context: TcContext) -> i32 {
+    send_next(&context, context.data(), context.data_end());
+    TC_ACT_SHOT
 }
 
 /// Returns only when something is missing.
 #[inline(always)]
-fn send_next(context: &XdpContext) -> Option<()> {
+fn send_next<C: EbpfContext>(context: &C, start: usize, end: usize) -> Option<()> {
     // SAFETY: reads a constant of this program, volatile so that its value here is not assumed.
     let layout = Layout::of(unsafe { core::ptr::read_volatile(&raw const LAYOUT) });
     let position = POSITION.get_ptr_mut(0)?;
@@ -41,7 +50,6 @@ fn send_next(context: &XdpContext) -> Option<()> {
     // SAFETY: as above.
     unsafe { *position = index + 1 };
     let entry = *SCHEDULE.get(index as u32 & (SCHEDULE_ENTRIES - 1))?;
-    let (start, end) = (context.data(), context.data_end());
     let ports = start + layout.ports as usize;
     if ports + 4 > end {
         return None;

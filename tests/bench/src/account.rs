@@ -1,9 +1,11 @@
 //! The account that a contender gives of the packets it was sent.
 
+use std::collections::BTreeSet;
+
 use anyhow::{Context as _, ensure};
 use aya::Ebpf;
-use aya::maps::{Array, IterableMap as _, MapData, PerCpuArray};
-use bench_ebpf::{HalfSlot, Key, Line, PerCpuValue, SharedValue};
+use aya::maps::{Array, IterableMap as _, Map, MapData, PerCpuArray, PerCpuValues, RingBuf};
+use bench_ebpf::{Burst, HalfSlot, Key, Line, Pending, PerCpuValue, SharedValue};
 use minimizer::records::drain::Totals;
 use minimizer::support::sys::Mapping;
 use minimizer_common::outcome::Outcome;
@@ -20,7 +22,7 @@ pub struct Account {
     pub packets: u64,
     /// Their IP octets.
     pub octets: u64,
-    /// Packets that found no room, counted as such.
+    /// Packets that found no room, counted as such; of a hash that evicts, those that are missing.
     pub missed: u64,
     /// Different flows, where the program keeps them apart.
     pub flows: Option<u64>,
@@ -38,10 +40,12 @@ impl Contender {
                 let (records, totals) = drained(program, &[TEST_RUN_IF_INDEX])?;
                 return balanced(&totals, records.len()).map(Some);
             }
+            Body::Placed(placed) => return placed.agent.account(self.sent).map(Some),
+            Body::Attached(agent) => return agent.account(self.sent).map(Some),
             Body::Bench(ebpf) => ebpf,
         };
         let account = match kind {
-            Kind::Empty | Kind::Discard | Kind::Minimizer | Kind::Beside => return Ok(None),
+            Kind::Empty | Kind::EmptyTc | Kind::Discard | Kind::Minimizer | Kind::Beside => return Ok(None),
             Kind::ParseOnly => {
                 let parsed: PerCpuArray<_, [u64; size_of::<Line>() / 8]> =
                     PerCpuArray::try_from(ebpf.map("PARSED").context("no map PARSED")?)?;
@@ -55,11 +59,22 @@ impl Contender {
             Kind::HalfLine => half_lines(ebpf)?,
             Kind::PerCpuHash => {
                 let octets = size_of::<PerCpuValue>();
-                take_hash(hash(ebpf, kind)?, octets * cpus()?, octets, 0)?
+                take_hash(hash(ebpf, kind)?, octets * cpus()?, octets, 0, &mut Vec::new())?
             }
-            Kind::SharedHash => {
+            Kind::PerCpuHashBurst => {
+                let mut pending = take_pending(ebpf)?;
+                let octets = size_of::<PerCpuValue>();
+                take_hash(hash(ebpf, kind)?, octets * cpus()?, octets, 0, &mut pending)?
+            }
+            Kind::SharedMap | Kind::TcLru => {
+                let mut direct = if kind == Kind::TcLru { take_direct(ebpf)? } else { Vec::new() };
+                let octets = size_of::<PerCpuValue>();
+                take_hash(hash(ebpf, kind)?, octets, octets, 0, &mut direct)?
+            }
+            Kind::SharedHash | Kind::TcHash => {
+                let mut direct = if kind == Kind::TcHash { take_direct(ebpf)? } else { Vec::new() };
                 let octets = size_of::<SharedValue>();
-                take_hash(hash(ebpf, kind)?, octets, octets, 1)?
+                take_hash(hash(ebpf, kind)?, octets, octets, 1, &mut direct)?
             }
         };
         let missed: PerCpuArray<_, u64> =
@@ -74,7 +89,7 @@ impl Contender {
     pub fn hash(&self) -> anyhow::Result<&MapData> {
         match &self.body {
             Body::Bench(ebpf) => hash(ebpf, self.kind),
-            Body::Real(_) => anyhow::bail!("the real program has no hash"),
+            _ => anyhow::bail!("the real program has no hash"),
         }
     }
 
@@ -85,11 +100,15 @@ impl Contender {
     /// A program that miscounted.
     pub fn check(&mut self, octets: u64, flows: u64) -> anyhow::Result<Account> {
         let (kind, sent) = (self.kind, self.sent);
-        let Some(account) = self.account()? else { return Ok(Account::default()) };
-        // The one program that by its nature has no room for some flows of a table half full.
-        let may_miss = kind == Kind::HalfLine;
-        // And whose sums of octets end at 32 bits.
-        let is_beyond = may_miss && sent * octets > u64::from(u32::MAX);
+        let Some(mut account) = self.account()? else { return Ok(Account::default()) };
+        if kind == Kind::TcLru {
+            // What the kernel evicts is told to nobody: only who sent the packets knows how many are missing.
+            account.missed = sent.saturating_sub(account.packets);
+        }
+        // The programs that by their nature have no room for some flows of a table half full, or lose them.
+        let may_miss = matches!(kind, Kind::HalfLine | Kind::TcLru);
+        // And the one whose sums of octets end at 32 bits.
+        let is_beyond = kind == Kind::HalfLine && sent * octets > u64::from(u32::MAX);
         ensure!(
             account.packets + account.missed == sent
                 && (account.octets == account.packets * octets || is_beyond)
@@ -104,28 +123,73 @@ impl Contender {
 
 fn hash(ebpf: &Ebpf, kind: Kind) -> anyhow::Result<&MapData> {
     match kind.map().and_then(|name| ebpf.map(name)) {
-        Some(aya::maps::Map::PerCpuHashMap(map) | aya::maps::Map::HashMap(map)) => Ok(map),
+        Some(Map::PerCpuHashMap(map) | Map::HashMap(map) | Map::LruHashMap(map)) => Ok(map),
         _ => anyhow::bail!("{} has no hash", kind.name()),
     }
 }
 
-/// Empties a hash; `first` is the word of a value in which the packets are, followed by octets.
+/// A packet that lies outside of the hash.
+struct Outside {
+    key: Vec<u8>,
+    octets: u64,
+}
+
+/// What the burst program has set aside and not yet accounted for; afterwards it has set nothing aside.
+fn take_pending(ebpf: &mut Ebpf) -> anyhow::Result<Vec<Outside>> {
+    const WORDS: usize = size_of::<Burst>() / 8;
+    const PACKET_WORDS: usize = size_of::<Pending>() / 8;
+    const KEY_WORDS: usize = size_of::<Key>() / 8;
+    let mut bursts: PerCpuArray<_, [u64; WORDS]> =
+        PerCpuArray::try_from(ebpf.map_mut("BURSTS").context("no map BURSTS")?)?;
+    let mut pending = Vec::new();
+    for burst in bursts.get(&0, 0)?.iter() {
+        let count = usize::try_from(burst[0])?;
+        pending.extend(burst.chunks_exact(PACKET_WORDS).skip(1).take(count).map(|packet| Outside {
+            key: packet[..KEY_WORDS].iter().flat_map(|word| word.to_ne_bytes()).collect(),
+            // After the key and the clock.
+            octets: packet[KEY_WORDS + 1] & 0xffff_ffff,
+        }));
+    }
+    bursts.set(0, PerCpuValues::try_from(vec![[0; WORDS]; cpus()?])?, 0)?;
+    Ok(pending)
+}
+
+/// What the programs on the TC hook have sent to user space by itself.
+fn take_direct(ebpf: &mut Ebpf) -> anyhow::Result<Vec<Outside>> {
+    let mut ring = RingBuf::try_from(ebpf.map_mut("DIRECT").context("no map DIRECT")?)?;
+    let mut direct = Vec::new();
+    while let Some(item) = ring.next() {
+        let (key, packet) = item.split_at_checked(size_of::<Key>()).context("a short item in the ring")?;
+        // After the clock, octets and control bits share a word.
+        direct.push(Outside { key: key.to_vec(), octets: word(packet, 1) & 0xffff_ffff });
+    }
+    Ok(direct)
+}
+
+/// Empties a hash; `first` is the word of a value in which the packets are, followed by octets. Packets outside
+/// of the hash are added.
 fn take_hash(
     map: &MapData,
     value_octets: usize,
     per_cpu_octets: usize,
     first: usize,
+    outside: &mut Vec<Outside>,
 ) -> anyhow::Result<Account> {
-    let mut account = Account::default();
+    let mut account = sum(outside.iter().map(|packet| (1, packet.octets)));
     let mut flows = 0;
     batch::take_all(map.fd(), size_of::<Key>(), value_octets, |keys, values| {
         flows += (keys.len() / size_of::<Key>()) as u64;
+        if !outside.is_empty() {
+            let known: BTreeSet<&[u8]> = keys.chunks_exact(size_of::<Key>()).collect();
+            outside.retain(|packet| !known.contains(&packet.key[..]));
+        }
         for value in values.chunks_exact(per_cpu_octets) {
             account.packets += word(value, first);
             account.octets += word(value, first + 1);
         }
     })?;
-    account.flows = Some(flows);
+    let new: BTreeSet<&[u8]> = outside.iter().map(|packet| &packet.key[..]).collect();
+    account.flows = Some(flows + new.len() as u64);
     Ok(account)
 }
 

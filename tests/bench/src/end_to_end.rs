@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::net::{TcpListener, UdpSocket};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,12 +10,13 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
-use aya::programs::{ProgramFd, loaded_programs};
 use serde::Serialize;
 use serde_json::Value;
 use tests::command::{Agent, minimizer};
 use tests::network::Network;
 
+use super::live::cable::Redirect;
+use super::on_any_cpu;
 use super::schedule::Schedule;
 use super::traffic::Traffic;
 use super::wrapper::Wrapper;
@@ -55,11 +56,28 @@ impl Kind {
     }
 }
 
-/// Result for one sink and number of records.
+/// What is measured.
+#[derive(Clone, Debug)]
+pub struct Case {
+    /// Where the records go.
+    pub kind: Kind,
+    /// What they are of.
+    pub traffic: Traffic,
+    /// Records in an interval.
+    pub records: u32,
+    /// The agent of another build; without it, this build's.
+    pub beside: Option<PathBuf>,
+}
+
+/// Result for one case.
 #[derive(Debug, Serialize)]
 pub struct Row {
+    /// `minimizer` or `beside`.
+    pub name: &'static str,
     /// Where the records went.
     pub kind: Kind,
+    /// What they were of.
+    pub traffic: Traffic,
     /// Records in an interval.
     pub records: u32,
     /// Time between drains, seconds.
@@ -68,8 +86,8 @@ pub struct Row {
     pub measured_interval_seconds: f64,
     /// CPU time of the agent's process, as a share of one CPU.
     pub cpu_share: f64,
-    /// CPU seconds for a million records.
-    pub cpu_seconds_per_million: f64,
+    /// CPU time of the agent's process, all its threads, for a record drained and sent, µs.
+    pub cpu_us_per_record: f64,
     /// Octets that the sink wrote for a record.
     pub octets_per_record: f64,
     /// Largest resident memory beside the tables, MiB.
@@ -80,20 +98,22 @@ pub struct Row {
     pub dropped: u64,
 }
 
-/// Runs an agent on a cable of its own with one sink and gives it `records` flows in each interval.
+/// Runs an agent as the tap of a cable of its own with one sink and gives it as many flows in each interval, as live frames.
+/// Frames that a tap drops take less of an interval than those that the network stack drops.
 ///
 /// # Errors
 /// When it does not run, or does not count what it was given.
-pub fn measure(kind: Kind, records: u32, interval: Duration) -> Result<Row> {
+pub fn measure(case: &Case, interval: Duration) -> Result<Row> {
     // The namespace ends with its thread.
     thread::scope(|scope| {
-        let run = scope.spawn(|| run(kind, records, interval));
+        let run = scope.spawn(|| run(case, interval));
         run.join().map_err(|_| anyhow::anyhow!("the run panicked"))?
     })
 }
 
-fn run(kind: Kind, records: u32, interval: Duration) -> Result<Row> {
-    let _network = Network::new(1, 1500)?;
+fn run(case: &Case, interval: Duration) -> Result<Row> {
+    let Case { kind, traffic, records, ref beside } = *case;
+    let network = Network::new(1, 1500)?;
     let folder = tempfile::tempdir()?;
     let end = Arc::new(AtomicBool::new(false));
     let sink = sink(kind, folder.path(), &end)?;
@@ -101,17 +121,18 @@ fn run(kind: Kind, records: u32, interval: Duration) -> Result<Row> {
     fs::write(
         &config,
         format!(
-            "interfaces = [\"receive0\"]\npolicy = \"full-record\"\nlisten = \"127.0.0.1:0\"\nflows_per_cpu = {records}\n\
+            "taps = [\"receive0\"]\npolicy = \"full-record\"\nlisten = \"127.0.0.1:0\"\nflows_per_cpu = {}\n\
              interval = \"{}ms\"\n[[sinks]]\nname = \"bench\"\nrecipient = \"laboratory\"\n{sink}\n",
+            if beside.is_some() { records } else { traffic.room(records) },
             interval.as_millis()
         ),
     )?;
-    let mut command = Command::new(minimizer());
-    let agent = Agent::start(command.args(["run", "--config"]).arg(&config))?;
+    let mut command = Command::new(beside.as_deref().unwrap_or_else(|| minimizer()));
+    let agent = on_any_cpu(|| Agent::start(command.args(["run", "--config"]).arg(&config)))?;
     let status = agent.wait_for(|status| drains(status) >= 1)?;
     let (process, table_bytes) = (number(&status["process"])?, number(&status["table"]["memory_bytes"])?);
-    let (id, program) = program(number(&status["interfaces"][0]["program_id"])?)?;
-    let mut wrapper = Wrapper::load(Traffic::Ipv4Tcp, &Schedule::each_once(0, u64::from(records)))?;
+    let redirect = Redirect::into(network.cables()[0].sender.index)?;
+    let mut wrapper = Wrapper::load(traffic, &Schedule::each_once(0, u64::from(records)))?;
     let watching = Arc::new(AtomicBool::new(true));
     let watcher = thread::spawn({
         let watching = Arc::clone(&watching);
@@ -121,13 +142,18 @@ fn run(kind: Kind, records: u32, interval: Duration) -> Result<Row> {
     let (begin, cpu_before) = (Instant::now(), cpu_seconds(process)?);
     for number in 1..=INTERVALS {
         wrapper.seek(0)?;
-        wrapper.aim(id, &program)?.send(records)?;
+        wrapper.send_live(redirect.id, &redirect.program, records)?;
         let status = agent.wait_for(|status| drains(status) >= first + number)?;
-        ensure!(drains(&status) == first + number, "a drain came before its records");
+        ensure!(
+            drains(&status) == first + number,
+            "sending {records} frames took longer than an interval, or a drain did"
+        );
     }
     let elapsed = begin.elapsed();
-    // What was drained last is delivered within another interval.
-    let status = agent.wait_for(|status| drains(status) > first + INTERVALS)?;
+    // Usually within another interval.
+    let sent = u64::from(records) * INTERVALS;
+    let status =
+        agent.wait_for(|status| drains(status) > first + INTERVALS && is_delivered(kind, status, sent))?;
     let cpu = cpu_seconds(process)? - cpu_before;
     watching.store(false, Ordering::Relaxed);
     let peak = watcher.join().map_err(|_| anyhow::anyhow!("the watcher panicked"))?;
@@ -135,17 +161,19 @@ fn run(kind: Kind, records: u32, interval: Duration) -> Result<Row> {
     ensure!(exit.success(), "the agent ended with {exit}: {said}");
     end.store(true, Ordering::Relaxed);
     let sink = &status["sinks"][0];
-    let sent = u64::from(records) * INTERVALS;
+    let seen = number(&status["ledger"]["interfaces"]["receive0"]["outcomes"]["counted"])?;
+    ensure!(seen == sent, "{sent} frames were sent, {seen} were counted");
     let exported = number(&sink["exported"]["records"])? + number(&sink["queued"]["records"])?;
-    let (sent_float, million) = (sent as f64, 1e6);
     Ok(Row {
+        name: if beside.is_some() { "beside" } else { "minimizer" },
         kind,
+        traffic,
         records,
         interval_seconds: interval.as_secs_f64(),
         measured_interval_seconds: elapsed.as_secs_f64() / INTERVALS as f64,
         cpu_share: cpu / (interval.as_secs_f64() * INTERVALS as f64),
-        cpu_seconds_per_million: cpu / sent_float * million,
-        octets_per_record: number(&sink["octets_written"])? as f64 / sent_float,
+        cpu_us_per_record: cpu / sent as f64 * 1e6,
+        octets_per_record: number(&sink["octets_written"])? as f64 / sent as f64,
         memory_mib: peak.saturating_sub(table_bytes) as f64 / f64::from(1 << 20),
         tables_mib: table_bytes as f64 / f64::from(1 << 20),
         dropped: sent.saturating_sub(exported),
@@ -186,18 +214,25 @@ fn sink(kind: Kind, folder: &Path, end: &Arc<AtomicBool>) -> Result<String> {
     })
 }
 
+/// Whether the sink has had so many records, and has none of them left if it is not one of files. Those are in its queue until
+/// their file is closed.
+fn is_delivered(kind: Kind, status: &Value, records: u64) -> bool {
+    let sink = &status["sinks"][0];
+    let records_of = |what: &Value| what["records"].as_u64().unwrap_or(0);
+    let dropped: u64 =
+        sink["dropped"].as_object().into_iter().flatten().map(|(_, lost)| records_of(lost)).sum();
+    let ended = dropped + records_of(&sink["exported"]) + records_of(&sink["sent_unconfirmed"]);
+    let queued = records_of(&sink["queued"]);
+    let is_of_files = matches!(kind, Kind::JsonLines | Kind::Parquet);
+    (is_of_files || queued == 0) && ended + queued >= records
+}
+
 fn drains(status: &Value) -> u64 {
     status["drains"]["succeeded"].as_u64().unwrap_or(0)
 }
 
 fn number(value: &Value) -> Result<u64> {
     value.as_u64().with_context(|| format!("{value} is no number"))
-}
-
-fn program(id: u64) -> Result<(u32, ProgramFd)> {
-    let mut programs = loaded_programs().filter_map(std::result::Result::ok);
-    let info = programs.find(|program| u64::from(program.id()) == id).context("the program is not loaded")?;
-    Ok((info.id(), info.fd()?))
 }
 
 /// CPU time of a process so far.

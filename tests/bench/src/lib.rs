@@ -7,15 +7,19 @@
 //! so that noise hits all alike; an [`account`] says whether they counted at all.
 //!
 //! Measured are [`packets`] by number of flows, other [`kinds`] of packets, [`policies`], [`new_flows`], a
-//! [`full_table`], [`two_cpus`], the [`drain`], and [`live`] frames on a virtual cable; the [`curve`] of
-//! overflow is computed. A [`report`] holds all of it, [`targets`] judge it, a [`plot`] shows it.
+//! [`full_table`], [`two_cpus`], the [`drain`], memory of [`tables`], and [`live`] frames on a virtual cable; the
+//! [`curve`] of overflow is computed, and what a packet makes programs do is [`executed`] by an interpreter. What
+//! another build costs [`beside`] this one is measured in the same rounds. A [`report`] holds all of it, [`targets`]
+//! judge it, a [`plot`] shows it.
 
 pub mod account;
 pub mod batch;
+pub mod beside;
 pub mod contenders;
 pub mod curve;
 pub mod drain;
 pub mod end_to_end;
+pub mod executed;
 pub mod full_table;
 pub mod kinds;
 pub mod live;
@@ -29,6 +33,7 @@ pub mod rounds;
 pub mod schedule;
 pub mod sinks;
 pub mod statistics;
+pub mod tables;
 pub mod targets;
 mod text;
 pub mod traffic;

@@ -1,7 +1,10 @@
 //! What each part of a policy costs: the real program under one policy after the other, as a multiple of what it
 //! costs under `full-record` in the same rounds.
 
+mod written;
+
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -30,9 +33,11 @@ const INDICATORS: u64 = 100_000;
 /// Flows that fill half of each table.
 const TABLE_FLOWS: u32 = 1 << 17;
 
-/// Result for one number of flows.
+/// Result for one kind of packets and number of flows.
 #[derive(Debug, Serialize)]
 pub struct Row {
+    /// The packets.
+    pub traffic: Traffic,
     /// Flows from which the packets are drawn uniformly.
     pub flows: u64,
     /// By policy; the first is `full-record`.
@@ -50,6 +55,8 @@ pub struct Figure {
     pub full_record_ratio: Spread,
     /// Nanoseconds more than `full-record`, round by round.
     pub added_ns: Spread,
+    /// The cost as a share of what the other build costs under the same policy, where that is measured.
+    pub beside_ratio: Option<Spread>,
     /// Instructions of the loaded program, without those that the verifier removed.
     pub instructions: usize,
 }
@@ -60,36 +67,63 @@ struct Case {
     policy: Policy,
     /// How every packet ends.
     outcome: Outcome,
+    /// Whether the other build is measured under it, too.
+    with_beside: bool,
 }
 
 /// As the example of what a law on active cyber-defence permits: a scope, a few indicators, addresses truncated,
 /// times to the second.
 pub const ACTIVE_CYBERDEFENCE: &str = "scope, selectors, truncation, 1 s";
+/// The same with pseudonyms in place of domestic addresses, which are not truncated.
+pub const DOMESTIC_PSEUDONYMS: &str = "the same with domestic pseudonyms";
+/// What is used when no policy is named.
+pub const CARRIER_DEFAULT: &str = "carrier-default";
+const FULL_RECORD: &str = "full-record";
 /// 10,000 prefixes and nothing else.
 pub const SCOPE: &str = "scope of 10,000 prefixes";
 
-/// Measures all policies with `flows` flows of IPv4 and TCP, each in a table of its own.
+/// Measures policies with `flows` flows, each in a table of its own: all of them on IPv4, the built-in ones on IPv6.
 ///
 /// # Errors
 /// What the kernel answers; packets that did not end as they must.
-pub fn measure(effort: Effort, flows: u64) -> anyhow::Result<Row> {
-    let traffic = Traffic::Ipv4Tcp;
+pub fn measure(effort: Effort, traffic: Traffic, flows: u64, beside: Option<&Path>) -> anyhow::Result<Row> {
     let schedule = Schedule::drawn(flows, Popularity::Uniform, effort.period_for(flows));
     let mut field = Field { wrappers: vec![Wrapper::load(traffic, &schedule)?], ..Field::default() };
-    let table_flows = effort.table_flows.min(TABLE_FLOWS);
+    let table_flows = effort.table_flows.min(TABLE_FLOWS).max(u32::try_from(flows)?);
     field.contenders.push(Contender::load(Kind::Empty, Size::of(table_flows))?);
-    let cases = cases()?;
-    for Case { policy, .. } in &cases {
+    let folder = tempfile::tempdir()?;
+    let mut cases = cases()?;
+    cases.retain(|case| !traffic.is_ipv6() || [FULL_RECORD, CARRIER_DEFAULT].contains(&case.name));
+    // For each policy: the place of the program, and of the other build's.
+    let mut places = Vec::new();
+    for Case { name, policy, with_beside, .. } in &cases {
         let compiled = Arc::new(CompiledPolicy::compile(policy.clone())?);
-        let size = Size { compiled: Some(&compiled), ..Size::of(table_flows) };
+        let room = traffic.room(table_flows);
+        let mut size = Size { room, compiled: Some(&compiled), beside, ..Size::of(table_flows) };
+        let other = beside.filter(|_| *with_beside).map(|_| field.contenders.len() + 1);
+        places.push((field.contenders.len(), other));
         field.contenders.push(Contender::load(Kind::Minimizer, size)?);
+        if other.is_some() {
+            let is_built_in = [FULL_RECORD, CARRIER_DEFAULT].contains(name);
+            let file = if is_built_in { (*name).to_owned() } else { written::write(policy, folder.path())? };
+            size.policy = &file;
+            field.contenders.push(Contender::load(Kind::Beside, size)?);
+        }
     }
     field.queues = (0..field.contenders.len()).map(|contender| (0, contender)).collect();
     field.pass(effort.period_for(flows))?;
     let gross = field.rounds(effort)?;
-    let net: Vec<_> = gross.iter().skip(1).map(|series| difference(series, &gross[0])).collect();
+    let net: Vec<_> = gross.iter().map(|series| difference(series, &gross[0])).collect();
+    let full_record = &net[1];
     let mut figures = Vec::new();
-    for ((case, series), contender) in cases.iter().zip(&net).zip(field.contenders.iter_mut().skip(1)) {
+    for (case, (place, other)) in cases.iter().zip(places) {
+        if let Some(other) = other {
+            let sent = field.contenders[other].sent;
+            let account = field.contenders[other].account()?;
+            let is_exact = account.is_some_and(|account| account.packets == sent);
+            ensure!(is_exact, "{}: the other build counted {account:?} of {sent} packets", case.name);
+        }
+        let (contender, series) = (&mut field.contenders[place], &net[place]);
         let sent = contender.sent;
         let program = contender.real()?;
         let cpus = program.generations().shape().cpus;
@@ -99,19 +133,22 @@ pub fn measure(effort: Effort, flows: u64) -> anyhow::Result<Row> {
         figures.push(Figure {
             name: case.name,
             ns: Spread::of(series.iter().copied()),
-            full_record_ratio: ratio(series, &net[0]),
-            added_ns: Spread::of(difference(series, &net[0])),
+            full_record_ratio: ratio(series, full_record),
+            added_ns: Spread::of(difference(series, full_record)),
+            beside_ratio: other.map(|other| ratio(series, &net[other])),
             instructions: program.instructions()?.len() / 8,
         });
     }
-    Ok(Row { flows, figures })
+    field.end()?;
+    Ok(Row { traffic, flows, figures })
 }
 
 type Fields = BTreeMap<RecordField, Transform>;
 
 fn cases() -> anyhow::Result<Vec<Case>> {
-    let full = Policy::load("full-record", &[])?;
-    let counted = |name, policy| Case { name, policy, outcome: Outcome::Counted };
+    let full = Policy::load(FULL_RECORD, &[])?;
+    let counted = |name, policy| Case { name, policy, outcome: Outcome::Counted, with_beside: false };
+    let compared = |name, policy| Case { with_beside: true, ..counted(name, policy) };
     let changed = |name, change: fn(&mut Fields)| {
         let mut policy = full.clone();
         change(&mut policy.recipients[0].fields);
@@ -144,7 +181,7 @@ fn cases() -> anyhow::Result<Vec<Case>> {
     }
     let defence_many = Policy { selectors: Some(one.clone()), ..defence.clone() };
     Ok(vec![
-        counted("full-record", full.clone()),
+        counted(FULL_RECORD, full.clone()),
         changed("without times", |fields| {
             fields.remove(&RecordField::FlowStartMilliseconds);
             fields.remove(&RecordField::FlowEndMilliseconds);
@@ -178,22 +215,24 @@ fn cases() -> anyhow::Result<Vec<Case>> {
             }
         }),
         counted("pseudonyms of both addresses", pseudonyms),
-        counted("carrier-default", Policy::load("carrier-default", &[])?),
+        compared(CARRIER_DEFAULT, Policy::load(CARRIER_DEFAULT, &[])?),
         counted(SCOPE, Policy { scope: Some(any), ..full.clone() }),
         Case {
             name: "the same, out of scope",
             policy: Policy { scope: Some(nothing), ..full.clone() },
             outcome: Outcome::OutOfScope,
+            with_beside: false,
         },
         Case {
             name: "100,000 indicators, none matches",
             policy: Policy { selectors: Some(none), ..full.clone() },
             outcome: Outcome::NotSelected,
+            with_beside: false,
         },
         counted("100,000 indicators, one matches", Policy { selectors: Some(one), ..full }),
         counted(ACTIVE_CYBERDEFENCE, defence),
         counted("the same, 100,000 indicators", defence_many),
-        counted("the same with domestic pseudonyms", defence_pseudonyms),
+        compared(DOMESTIC_PSEUDONYMS, defence_pseudonyms),
     ])
 }
 

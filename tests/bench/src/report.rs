@@ -1,6 +1,7 @@
 //! Everything that one run of the bench found, on what machine and with what effort.
 
 use std::fs;
+use std::path::Path;
 
 use serde::Serialize;
 
@@ -9,7 +10,8 @@ use super::rounds::Effort;
 use super::targets::Target;
 use super::traffic::Traffic;
 use super::{
-    curve, drain, end_to_end, full_table, kinds, live, new_flows, packets, policies, sinks, two_cpus,
+    curve, drain, end_to_end, executed, full_table, kinds, live, new_flows, packets, policies, sinks, tables,
+    two_cpus,
 };
 
 /// The findings. What was not measured is empty.
@@ -21,6 +23,9 @@ pub struct Report {
     pub cpu: String,
     /// The CPU that everything ran on that needs but one.
     pub cpu_number: u32,
+    /// Whether the kernel reads a clock before and after every run of a program (`kernel.bpf_stats_enabled`), which is
+    /// part of the base, and between the packets.
+    pub is_timed_by_kernel: bool,
     /// How long was measured.
     pub effort: Effort,
     /// The programs.
@@ -31,6 +36,8 @@ pub struct Report {
     pub kinds: Vec<kinds::Row>,
     /// Nanoseconds per packet, by policy.
     pub policies: Vec<policies::Row>,
+    /// What is executed for a packet.
+    pub executed: Vec<executed::Row>,
     /// New flows.
     pub new_flows: Vec<new_flows::Row>,
     /// A table without room.
@@ -39,6 +46,8 @@ pub struct Report {
     pub two_cpus: Vec<two_cpus::Row>,
     /// Nanoseconds per record.
     pub per_record: Vec<drain::Row>,
+    /// Memory of the tables.
+    pub tables: Vec<tables::Row>,
     /// Overflow by load.
     pub curve: Vec<curve::Row>,
     /// Live frames on a cable.
@@ -49,8 +58,38 @@ pub struct Report {
     pub sinks: Vec<sinks::Row>,
     /// What was not measured that was asked for, and why.
     pub left_out: Vec<String>,
+    /// Rows that failed: programs that miscounted, and what the kernel refused.
+    pub failed: Failed,
     /// What was aimed at, judged by all of this.
     pub targets: Vec<Target>,
+}
+
+/// Rows that failed, each with its error. The others are measured all the same.
+#[derive(Debug, Default, Serialize)]
+pub struct Failed(Vec<String>);
+
+impl Failed {
+    /// The row, unless it failed.
+    pub fn unless<T>(&mut self, what: &str, row: anyhow::Result<T>) -> Option<T> {
+        row.map_err(|error| self.0.push(format!("{what}: {error:#}"))).ok()
+    }
+
+    /// Whether none did.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// How many did.
+    #[must_use]
+    pub const fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// What failed, and why.
+    pub fn iter(&self) -> impl Iterator<Item = &String> {
+        self.0.iter()
+    }
 }
 
 /// How large a program is.
@@ -72,20 +111,25 @@ impl Report {
             kernel: rustix::system::uname().release().to_string_lossy().into_owned(),
             cpu: cpu_model().unwrap_or_else(|| "unknown".to_owned()),
             cpu_number,
+            is_timed_by_kernel: fs::read("/proc/sys/kernel/bpf_stats_enabled")
+                .is_ok_and(|switch| switch[..] != *b"0\n"),
             effort,
             programs: Vec::new(),
             per_packet: Vec::new(),
             kinds: Vec::new(),
             policies: Vec::new(),
+            executed: Vec::new(),
             new_flows: Vec::new(),
             full_table: Vec::new(),
             two_cpus: Vec::new(),
             per_record: Vec::new(),
+            tables: Vec::new(),
             curve: Vec::new(),
             live: Vec::new(),
             end_to_end: Vec::new(),
             sinks: Vec::new(),
             left_out: Vec::new(),
+            failed: Failed::default(),
             targets: Vec::new(),
         }
     }
@@ -94,15 +138,16 @@ impl Report {
     ///
     /// # Errors
     /// What the kernel answers.
-    pub fn note_programs(&mut self, beside: Option<&[u8]>) -> anyhow::Result<()> {
+    pub fn note_programs(&mut self, beside: Option<&Path>) -> anyhow::Result<()> {
         let size = Size { beside, ..Size::of(1 << 10) };
         for kind in packets::kinds(Traffic::Ipv4Tcp, beside) {
-            let info = Contender::load(kind, size)?.info;
+            let contender = Contender::load(kind, size)?;
             self.programs.push(ProgramSize {
                 name: kind.name(),
-                verified_instructions: info.verified_instruction_count(),
-                jited_octets: info.size_jitted(),
+                verified_instructions: contender.info.verified_instruction_count(),
+                jited_octets: contender.info.size_jitted(),
             });
+            contender.end()?;
         }
         Ok(())
     }

@@ -3,7 +3,6 @@
 use serde::Serialize;
 
 use super::contenders::Contender;
-use super::timed;
 use super::wrapper::Wrapper;
 
 /// How long to measure.
@@ -58,6 +57,14 @@ impl Field {
         Ok(())
     }
 
+    /// Ends every contender; see [`Contender::end`].
+    ///
+    /// # Errors
+    /// Those of each.
+    pub fn end(self) -> anyhow::Result<()> {
+        self.contenders.into_iter().try_for_each(Contender::end)
+    }
+
     /// Measures every queue once a round; returns gross nanoseconds per packet, by queue and round.
     ///
     /// # Errors
@@ -81,6 +88,6 @@ impl Field {
 /// # Errors
 /// What the kernel answers.
 pub fn cost(wrapper: &mut Wrapper, contender: &mut Contender, packets: u32) -> anyhow::Result<f64> {
-    let ((), time) = timed(|| wrapper.send(contender, packets))?;
+    let time = wrapper.send(contender, packets)?;
     Ok(time.as_secs_f64() * 1e9 / f64::from(packets))
 }

@@ -74,6 +74,12 @@ impl Traffic {
         if self.is_ipv6() { 60 } else { 40 }
     }
 
+    /// Flows that a table of this build must be made for, which are IPv4 flows, to hold so many of these flows in full.
+    #[must_use]
+    pub const fn room(self, flows: u32) -> u32 {
+        if self.is_ipv6() { flows * 2 } else { flows }
+    }
+
     /// Tunnels that must be listed for the flow to be seen.
     #[must_use]
     pub const fn tunnels(self) -> Tunnels {
@@ -144,6 +150,17 @@ impl Traffic {
         frame.resize(frame.len().max(60), 0);
         frame
     }
+
+    /// The packet with an entry of the schedule in it: what the wrapper does in the kernel.
+    #[must_use]
+    pub fn varied(self, entry: u64) -> Vec<u8> {
+        let (mut frame, layout) = (self.frame(), self.layout());
+        let [address, ports] =
+            [layout.address, layout.ports].map(|offset| usize::try_from(offset).expect("frames are short"));
+        frame[address..address + 8].copy_from_slice(&layout.address_word(entry).to_ne_bytes());
+        frame[ports..ports + 4].copy_from_slice(&entry.to_ne_bytes()[4..]);
+        frame
+    }
 }
 
 /// An IPv4 header without options before `octets` octets. Nobody checks its checksum.
@@ -164,21 +181,11 @@ mod tests {
         walk(&mut Cursor::over(frame), traffic.tunnels()).expect("the frame is well-formed")
     }
 
-    /// What the wrapper does in the kernel.
-    fn varied(traffic: Traffic, entry: u64) -> Vec<u8> {
-        let (mut frame, layout) = (traffic.frame(), traffic.layout());
-        let [address, ports] =
-            [layout.address, layout.ports].map(|offset| usize::try_from(offset).expect("frames are short"));
-        frame[address..address + 8].copy_from_slice(&layout.address_word(entry).to_ne_bytes());
-        frame[ports..ports + 4].copy_from_slice(&entry.to_ne_bytes()[4..]);
-        frame
-    }
-
     #[test]
     fn the_frame_is_a_packet_and_the_wrapper_changes_only_its_source() {
         for traffic in Traffic::ALL {
             let before = walked(traffic, &traffic.frame());
-            let after = walked(traffic, &varied(traffic, 0x5678_1234_0403_0201));
+            let after = walked(traffic, &traffic.varied(0x5678_1234_0403_0201));
             assert_eq!(u64::from(before.length_octets), traffic.octets(), "{traffic:?}");
             assert_ne!(before.addresses, after.addresses);
             assert_eq!(after.ports, (0x3412, 0x7856));

@@ -11,7 +11,6 @@ use anyhow::{Context as _, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
-use super::cable::RECEIVER;
 use crate::on_any_cpu;
 
 /// Longest wait for an agent to start, and to stop.
@@ -43,21 +42,21 @@ impl Agent {
         env::split_paths(&path).any(|folder| folder.join(self.name()).is_file())
     }
 
-    /// Starts it in the network namespace of the calling thread, and waits until it listens.
+    /// Starts it on an interface in the network namespace of the calling thread, and waits until it listens.
     ///
     /// # Errors
     /// When it does not.
-    pub fn start(self) -> anyhow::Result<Listening> {
+    pub fn start(self, interface: &str) -> anyhow::Result<Listening> {
         let folder = tempfile::tempdir()?;
         let place = |name: &str| folder.path().join(name);
         let mut command = Command::new(self.name());
         match self {
             Self::Softflowd => {
-                command.args(["-d", "-i", RECEIVER]);
+                command.args(["-d", "-i", interface]);
                 command.arg("-p").arg(place("pid")).arg("-c").arg(place("control"));
             }
             Self::Pmacctd => {
-                command.args(["-i", RECEIVER, "-P", "print", "-O", "csv", "-r", "3600"]);
+                command.args(["-i", interface, "-P", "print", "-O", "csv", "-r", "3600"]);
                 command.args(["-c", "src_host,dst_host,src_port,dst_port,proto"]);
             }
         }
