@@ -8,7 +8,7 @@ use minimizer_common::generation::{BLOCK_GROUPS, BURST, GROUP_HALVES, Group, Pla
 use minimizer_common::slot::{Count, Counted, Half, Line, Narrow, Wide};
 use minimizer_common::tuple::{Tags, Tuple};
 
-use super::{Table, account, displaced, in_first_line, spill_place};
+use super::{Table, account, displaced, spill_place};
 use crate::table::group::{self, Image, NARROW_HALVES, WIDE_LINES, is_wide};
 use crate::table::hash;
 
@@ -50,8 +50,13 @@ impl Memory {
         let position = place.position();
         assert_eq!(half, group::narrow_half(position, 0));
         assert_eq!(group, position as usize & (self.groups.len() - 1));
-        let line = &mut self.groups[group].0.as_chunks_mut().0[half / 2];
-        in_first_line(line, half % 2 == 1, image, &mut self.taken)
+        let group = &mut self.groups[group];
+        if is_wide(image) {
+            return group::count_wide(group::line(group, half / 2), image, &mut self.taken);
+        }
+        let packets = group::narrow_words(image);
+        group::count_narrow(&mut group.0[half], &packets, &mut self.taken)
+            || group::count_narrow(&mut group.0[half ^ 1], &packets, &mut self.taken)
     }
 
     fn displaced(&mut self, place: Place, image: &Image) -> Option<()> {
