@@ -97,15 +97,14 @@ pub fn account<const TUNNELS: bool>(context: &XdpContext) -> Option<u8> {
     counters.seen_packets += 1;
 
     let here = Here { run, interface, time };
-    let mut ended;
+    // A policy that judges packets has the common shapes in the function of all shapes, whose stack is its own.
+    let mut ended = UNCOMMON;
     if !steps.intersects(Steps::JUDGING) {
         ended = if steps.intersects(Steps::UNREAD) {
             here.count_common::<TUNNELS, false>(context.ctx, head)
         } else {
             here.count_common::<TUNNELS, true>(context.ctx, head)
         };
-    } else {
-        ended = count_judged::<TUNNELS>(context.ctx, head, &here);
     }
     if ended == UNCOMMON {
         ended = if TUNNELS {
@@ -127,27 +126,6 @@ pub fn account<const TUNNELS: bool>(context: &XdpContext) -> Option<u8> {
 
 /// The packet has none of the common shapes, or a listed tunnel may be behind its headers.
 const UNCOMMON: u64 = u64::MAX;
-
-/// Counts a packet of a common shape under a policy that judges.
-#[inline(never)]
-fn count_judged<const TUNNELS: bool>(context: *mut xdp_md, head: &mut Head, here: &Here) -> u64 {
-    let frame = &XdpFrame::of(context);
-    let (octets, outcome) = if let Some(packet) = common::ipv4::<false>(frame) {
-        if TUNNELS && packet.transport.may_be_tunnel() {
-            return UNCOMMON;
-        }
-        (packet.frame_octets, here.count::<false, false>(head, &packet.packet()))
-    } else if let Some(packet) = common::ipv6::<false>(frame) {
-        if TUNNELS && packet.transport.may_be_tunnel() {
-            return UNCOMMON;
-        }
-        (packet.frame_octets, here.count::<true, false>(head, &packet.packet()))
-    } else {
-        return UNCOMMON;
-    };
-    counters(head, here.interface).seen_octets += u64::from(octets);
-    outcome.map_or(UNCOMMON - 1, |outcome| outcome as u64)
-}
 
 /// Counts a frame of an interface that nobody watches. It reads no octet of the frame.
 #[inline(never)]
@@ -245,22 +223,42 @@ impl Ended {
     }
 }
 
-/// Walks a frame of any shape and counts its packet.
+/// Reads a frame of any shape and counts its packet.
 #[inline(never)]
 fn count(context: *mut xdp_md, head: &mut Head, here: &Here) -> Ended {
     let mut cursor = Cursor::over(XdpFrame::of(context));
-    let walked = match walk_link(&mut cursor) {
-        Ok((tags, Version::V4)) => walk_ipv4(&mut cursor, tags, Tunnels::NONE),
-        Ok((tags, Version::V6)) => walk_ipv6(&mut cursor, tags, Tunnels::NONE),
-        Err(stop) => Err(stop),
+    let walked = match common_packet::<false>(context) {
+        Some(packet) => Ok(packet),
+        None => match walk_link(&mut cursor) {
+            Ok((tags, Version::V4)) => walk_ipv4(&mut cursor, tags, Tunnels::NONE).map(|(packet, _)| packet),
+            Ok((tags, Version::V6)) => walk_ipv6(&mut cursor, tags, Tunnels::NONE).map(|(packet, _)| packet),
+            Err(stop) => Err(stop),
+        },
     };
     match walked {
-        Ok((packet, _)) => {
+        Ok(packet) => {
             counters(head, here.interface).seen_octets += u64::from(cursor.known_octets());
             here.count_settled(head, &packet.settled())
         }
         Err(stop) => count_stop(&mut cursor, counters(head, here.interface), stop),
     }
+}
+
+/// The packet of a frame of a common shape, under a policy that judges. Under any other the caller has tried that before.
+#[inline(always)]
+fn common_packet<const TUNNELS: bool>(context: *mut xdp_md) -> Option<Packet> {
+    if !Steps(setting!(plan.steps)).intersects(Steps::JUDGING) {
+        return None;
+    }
+    let frame = XdpFrame::of(context);
+    let (transport, packet) = match common::ipv4::<false>(&frame) {
+        Some(packet) => (packet.transport, packet.packet()),
+        None => {
+            let packet = common::ipv6::<false>(&frame)?;
+            (packet.transport, packet.packet())
+        }
+    };
+    if TUNNELS && transport.may_be_tunnel() { None } else { Some(packet) }
 }
 
 /// Counts a frame at which the walk stopped. Its headers do not tell its length, so that this asks the
@@ -286,10 +284,13 @@ fn count_inner_or_outer(context: *mut xdp_md, head: &mut Head, here: &Here) -> E
 fn count_outer(context: *mut xdp_md, head: &mut Head, here: &Here) -> Ended {
     let listed = Tunnels(setting!(tunnels));
     let mut cursor = Cursor::over(XdpFrame::of(context));
-    let walked = match walk_link(&mut cursor) {
-        Ok((tags, Version::V4)) => walk_ipv4(&mut cursor, tags, listed).map(|walked| (tags, walked)),
-        Ok((tags, Version::V6)) => walk_ipv6(&mut cursor, tags, listed).map(|walked| (tags, walked)),
-        Err(stop) => Err(stop),
+    let walked = match common_packet::<true>(context) {
+        Some(packet) => Ok((packet.tags, (packet, None))),
+        None => match walk_link(&mut cursor) {
+            Ok((tags, Version::V4)) => walk_ipv4(&mut cursor, tags, listed).map(|walked| (tags, walked)),
+            Ok((tags, Version::V6)) => walk_ipv6(&mut cursor, tags, listed).map(|walked| (tags, walked)),
+            Err(stop) => Err(stop),
+        },
     };
     let (tags, (packet, inside)) = match walked {
         Ok(walked) => walked,

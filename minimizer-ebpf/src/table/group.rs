@@ -176,15 +176,28 @@ pub const fn add_wide(slot: &mut Image, packets: &Image, differs: u64) -> bool {
 }
 
 /// Counts a packet in the group, in the tries from `first` on; `false` if all of these slots are other flows'.
+///
+/// The loops are no `Iterator::any`: the compiler would make a function of it that advances a range on its caller's stack.
 #[inline(always)]
-pub fn count(group: &mut Group, position: u32, image: &Image, first: usize, taken: &mut u64) -> bool {
+pub const fn count(group: &mut Group, position: u32, image: &Image, first: usize, taken: &mut u64) -> bool {
+    let mut step = first;
     if is_wide(image) {
-        (first..WIDE_LINES).any(|step| count_wide(line(group, wide_line(position, step)), image, taken))
+        while step < WIDE_LINES {
+            if count_wide(line(group, wide_line(position, step)), image, taken) {
+                return true;
+            }
+            step += 1;
+        }
     } else {
         let packets = narrow_words(image);
-        (first..NARROW_HALVES)
-            .any(|step| count_narrow(&mut group.0[narrow_half(position, step)], &packets, taken))
+        while step < NARROW_HALVES {
+            if count_narrow(&mut group.0[narrow_half(position, step)], &packets, taken) {
+                return true;
+            }
+            step += 1;
+        }
     }
+    false
 }
 
 /// A line of the group.

@@ -9,7 +9,6 @@ use minimizer_common::slot::{Count, Counted, Half, Line, Narrow, Wide};
 use minimizer_common::tuple::{Tags, Tuple};
 
 use super::{Table, account, displaced, spill_place};
-use crate::table::first_line::FirstLine;
 use crate::table::group::{self, Image, NARROW_HALVES, WIDE_LINES, is_wide};
 use crate::table::hash;
 
@@ -51,16 +50,18 @@ impl Memory {
         let position = place.position();
         assert_eq!(half, group::narrow_half(position, 0));
         assert_eq!(group, position as usize & (self.groups.len() - 1));
-        let group = (&raw mut self.groups[group]).cast();
-        // SAFETY: the half lies within the group, which is borrowed exclusively.
-        let line = unsafe { FirstLine::new(group, half * size_of::<Half>()) };
-        line.touch();
-        line.count(image, &mut self.taken)
+        let group = &mut self.groups[group];
+        if is_wide(image) {
+            return group::count_wide(group::line(group, half / 2), image, &mut self.taken);
+        }
+        let packets = group::narrow_words(image);
+        group::count_narrow(&mut group.0[half], &packets, &mut self.taken)
+            || group::count_narrow(&mut group.0[half ^ 1], &packets, &mut self.taken)
     }
 
     fn displaced(&mut self, place: Place, image: &Image) -> Option<()> {
         let mut taken = self.taken;
-        let done = displaced(self, place, &mut { *image }, &mut taken);
+        let done = displaced(self, place, image, &mut taken);
         self.taken = taken;
         done
     }
