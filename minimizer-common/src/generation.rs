@@ -133,10 +133,7 @@ impl Place {
         let block = groups_block + group / BLOCK_GROUPS as u32;
         let byte = group % BLOCK_GROUPS as u32 * size_of::<Group>() as u32
             + (position >> HALF_SHIFT) * size_of::<Half>() as u32;
-        Self {
-            hash: position as u64 | (interface as u64) << 32,
-            address: (block as u64) << 32 | byte as u64,
-        }
+        Self { hash: position as u64 | (interface as u64) << 32, address: (block as u64) << 32 | byte as u64 }
     }
 
     /// The hash, which names a group and a half in it.

@@ -305,7 +305,8 @@ impl Narrow {
         *marks = sum | other_marks & Self::CONTROL_BITS;
         let (first, other_first) = (*times & 0xffff, other_times & 0xffff);
         let (last, other_last) = (*times & Self::LAST, other_times & Self::LAST);
-        *times = packets | *times & Self::DISPLACED
+        *times = packets
+            | *times & Self::DISPLACED
             | if first < other_first { first } else { other_first }
             | if last > other_last { last } else { other_last };
         true
@@ -415,7 +416,9 @@ impl Wide {
         [
             source,
             source_end,
-            Self::MARKS | count.octets << Self::OCTETS_SHIFT | (tuple.selector as u64) << Self::SELECTOR_SHIFT,
+            Self::MARKS
+                | count.octets << Self::OCTETS_SHIFT
+                | (tuple.selector as u64) << Self::SELECTOR_SHIFT,
             count.first as u64 | (count.last as u64) << 32,
             destination,
             destination_end,
@@ -456,8 +459,10 @@ impl Wide {
     /// times no longer fit.
     #[must_use]
     pub const fn may_be_narrow_too(line: &Line) -> bool {
-        let [Half([source, source_end, volume, times]), Half([destination, destination_end, _, transport])] = line.0;
-        let times_fit = (times | times >> 32) & u32::MAX as u64 >> Narrow::TIME_BITS << Narrow::TIME_BITS == 0;
+        let [Half([source, source_end, volume, times]), Half([destination, destination_end, _, transport])] =
+            line.0;
+        let times_fit =
+            (times | times >> 32) & u32::MAX as u64 >> Narrow::TIME_BITS << Narrow::TIME_BITS == 0;
         let beyond = u64::MAX << Narrow::IPV6_ADDRESS_BITS;
         let is_short = source_end | destination_end | (source | destination) & beyond == 0;
         let tags = (transport >> 32) as u32;
@@ -470,8 +475,10 @@ impl Wide {
     /// What tells the flows of wide slots apart.
     #[must_use]
     pub const fn key(line: &Line) -> [u64; 7] {
-        let [Half([source, source_end, volume, _]), Half([destination, destination_end, counters, transport])] =
-            line.0;
+        let [
+            Half([source, source_end, volume, _]),
+            Half([destination, destination_end, counters, transport]),
+        ] = line.0;
         let kind = counters & 0xffff << Self::KIND_SHIFT;
         [source, source_end, volume & Self::SELECTOR, destination, destination_end, kind, transport]
     }
@@ -499,8 +506,10 @@ impl Wide {
     #[inline(always)]
     #[must_use]
     pub const fn counted(line: &Line) -> Counted {
-        let [Half([source, source_end, volume, times]), Half([destination, destination_end, counters, transport])] =
-            line.0;
+        let [
+            Half([source, source_end, volume, times]),
+            Half([destination, destination_end, counters, transport]),
+        ] = line.0;
         Counted {
             tuple: Tuple {
                 addresses: [source, source_end, destination, destination_end],

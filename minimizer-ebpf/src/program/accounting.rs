@@ -1,5 +1,7 @@
 //! From a frame to its one outcome: counters, policy, flow table, spill log, residual counters.
 
+use core::hint::black_box;
+
 use aya_ebpf::bindings::xdp_md;
 use aya_ebpf::helpers::generated::bpf_xdp_get_buff_len;
 use aya_ebpf::programs::XdpContext;
@@ -112,7 +114,12 @@ pub fn account<const TUNNELS: bool>(context: &XdpContext) -> Option<u8> {
         } else {
             count(context.ctx, head, &here).0
         };
+        if ended == Outcome::Counted as u64 {
+            keep(run.generation, run.first_block, interface);
+        }
     }
+    // The compiler may know which outcomes a function returns, but the verifier does not.
+    let ended = black_box(ended);
     // An index would need a bounds check that panics, which BPF does not have.
     *head.interfaces[interface as usize].outcomes.get_mut(ended as usize)? += 1;
     if head.state.set_aside >= BURST as u64 {
@@ -223,7 +230,22 @@ impl Ended {
     }
 }
 
-/// Reads a frame of any shape and counts its packet.
+/// Counts the packet of which the next place in the ring has the image, or leaves it there. The verifier knows nothing about
+/// what it reads from the ring: it walks this once, and not once for each kind of packet.
+#[inline(never)]
+fn keep(generation: &'static Generation, first_block: u32, interface: u32) {
+    let run = Run { generation, first_block };
+    let Some(head) = run.head() else { return };
+    let here = Here { run, interface, time: Time { units: 0, seconds: 0 } };
+    let image = head.ring[head.state.set_aside as usize % BURST];
+    if group::is_wide(&image) {
+        here.keep_wide(head, &image);
+    } else {
+        here.keep_narrow(head, &group::narrow_words(&image));
+    }
+}
+
+/// Reads a frame of any shape and puts the image of its packet into the next place of the ring. The caller keeps it.
 #[inline(never)]
 fn count(context: *mut xdp_md, head: &mut Head, here: &Here) -> Ended {
     let mut cursor = Cursor::over(XdpFrame::of(context));
@@ -333,7 +355,11 @@ struct Here {
 impl Here {
     /// Sets a packet of a common shape aside, under a policy that judges nothing.
     #[inline(always)]
-    fn count_common<const TUNNELS: bool, const ALL: bool>(&self, context: *mut xdp_md, head: &mut Head) -> u64 {
+    fn count_common<const TUNNELS: bool, const ALL: bool>(
+        &self,
+        context: *mut xdp_md,
+        head: &mut Head,
+    ) -> u64 {
         let Self { interface, time: Time { units, .. }, .. } = *self;
         let plan = &SETTINGS.plan;
         let frame = XdpFrame::of(context);
@@ -443,29 +469,23 @@ impl Here {
         Place::new(position, self.interface, groups_block, setting!(group_mask))
     }
 
-    /// Sets a packet aside of which the verifier no longer knows anything.
+    /// See [`Self::count`]; the verifier no longer knows anything of the packet.
     #[inline(always)]
     fn count_settled(&self, head: &mut Head, packet: &Packet) -> Ended {
         Ended::with(if packet.tags.is_ipv6() {
-            self.count::<true, true>(head, packet)
+            self.count::<true>(head, packet)
         } else {
-            self.count::<false, true>(head, packet)
+            self.count::<false>(head, packet)
         })
     }
 
-    /// Sets a packet aside, as the policy leaves it. `SETTLED` says that the verifier no longer knows anything about the
-    /// packet.
+    /// Puts the image of a packet, as the policy leaves it, into the next place of the ring.
     #[inline(always)]
-    fn count<const IPV6: bool, const SETTLED: bool>(
-        &self,
-        head: &mut Head,
-        packet: &Packet,
-    ) -> Option<Outcome> {
+    fn count<const IPV6: bool>(&self, head: &mut Head, packet: &Packet) -> Option<Outcome> {
         let Self { interface, time, .. } = *self;
         let plan = &SETTINGS.plan;
         let steps = Steps(setting!(plan.steps));
         let judges = steps.intersects(Steps::SCOPE.union(Steps::SELECT));
-        let packet = &if judges && !SETTLED { packet.settled() } else { *packet };
         let Judgement { source_class, destination_class, selector } = if judges {
             let Packet { addresses, ports, protocol, .. } = packet;
             match judge::<IPV6>(&PolicyTables, plan, addresses, *ports, *protocol, time.seconds) {
@@ -491,12 +511,13 @@ impl Here {
             last: if steps.intersects(Steps::NO_END) { 0 } else { time.units },
         };
         let form = Ipv6Form(setting!(plan.ipv6_form));
+        let image = &mut head.ring[head.state.set_aside as usize % BURST];
         if IPV6 && form == Ipv6Form::NARROW && Narrow::holds_ipv6(&count) {
-            self.keep_narrow(head, &Narrow::ipv6(&tuple, &count));
+            [image[0], image[1], image[2], image[3]] = Narrow::ipv6(&tuple, &count);
         } else if (!IPV6 || form == Ipv6Form::LIKE_IPV4) && Narrow::holds_ipv4(&tuple, &count) {
-            self.keep_narrow(head, &Narrow::ipv4(&tuple, &count));
+            [image[0], image[1], image[2], image[3]] = Narrow::ipv4(&tuple, &count);
         } else {
-            self.keep_wide(head, &Wide::of(&tuple, &count));
+            *image = Wide::of(&tuple, &count);
         }
         Some(Outcome::Counted)
     }

@@ -141,8 +141,7 @@ impl Table for Run {
         let Volume { protocol, is_ipv6, packets, octets } = group::volume(image);
         let index = untraced(residual_index(place.interface(), is_ipv6, protocol));
         let per_block = RESIDUALS_PER_BLOCK as u32;
-        let residuals =
-            self.block::<[Counts; RESIDUALS_PER_BLOCK]>(RESIDUAL_BLOCK + index / per_block)?;
+        let residuals = self.block::<[Counts; RESIDUALS_PER_BLOCK]>(RESIDUAL_BLOCK + index / per_block)?;
         // SAFETY: the block holds residual counters, and only this CPU writes it.
         let residual = unsafe { &mut (*residuals)[(index % per_block) as usize] };
         residual.packets += packets;

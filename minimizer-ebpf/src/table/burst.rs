@@ -37,12 +37,7 @@ pub fn account(table: &mut impl Table, place: Place, image: &Image, taken: &mut 
 /// Counts a packet whose first line is full: in another line of its group, in its second group, in the spill log, or else
 /// in a residual counter.
 #[inline(always)]
-pub fn displaced(
-    table: &mut impl Table,
-    place: Place,
-    image: &mut Image,
-    taken: &mut u64,
-) -> Option<()> {
+pub fn displaced(table: &mut impl Table, place: Place, image: &mut Image, taken: &mut u64) -> Option<()> {
     let position = place.position();
     if group::count(table.group(position)?, position, image, group::first_line_steps(image), taken) {
         return Some(());

@@ -5,8 +5,8 @@ use std::mem::offset_of;
 
 use aya::maps::{Array, ArrayOfMaps, IterableMap as _, MapData, MapError};
 use minimizer_common::generation::{
-    BLOCK_BYTES, BURST, Counts, CpuState, GROUP_HALVES, Group, HEAD_BLOCK, Head, InterfaceCounters, Latest, Place,
-    RESIDUAL_BLOCK, RESIDUALS, SPILL_BLOCK, Shape, residual_index,
+    BLOCK_BYTES, BURST, Counts, CpuState, GROUP_HALVES, Group, HEAD_BLOCK, Head, InterfaceCounters, Latest,
+    Place, RESIDUAL_BLOCK, RESIDUALS, SPILL_BLOCK, Shape, residual_index,
 };
 use minimizer_common::outcome::Outcome;
 use minimizer_common::slot::{Half, Line};

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use minimizer_common::plan::{Plan, Steps};
-use minimizer_common::tables::{ENTRY_WORDS, Node};
 use minimizer_common::slot::{Ipv6Form, Masks, Narrow};
+use minimizer_common::tables::{ENTRY_WORDS, Node};
 use minimizer_common::tunnel::Tunnels;
 use minimizer_common::tuple::Tags;
 use thiserror::Error;
@@ -353,9 +353,9 @@ fn constants(collected: &Collected) -> Plan {
 fn ipv6_form(plan: &Plan, has: impl Fn(Field) -> bool) -> Ipv6Form {
     // In memory order the first bits of an address are the lowest of its first word.
     let beyond = u64::MAX << Narrow::IPV6_ADDRESS_BITS;
-    let is_short = plan.ipv6_masks.iter().flatten().all(|[first, second]| *second == 0 && first & beyond == 0);
-    let wide_fields =
-        [Field::IpClassOfService, Field::VlanId, Field::Dot1qCustomerVlanId, Field::SelectorId];
+    let is_short =
+        plan.ipv6_masks.iter().flatten().all(|[first, second]| *second == 0 && first & beyond == 0);
+    let wide_fields = [Field::IpClassOfService, Field::VlanId, Field::Dot1qCustomerVlanId, Field::SelectorId];
     if plan.tags_mask & Tags::VERSION.0 == 0 {
         Ipv6Form::LIKE_IPV4
     } else if is_short && plan.ipv6_pseudonyms == 0 && !wide_fields.into_iter().any(has) {

@@ -178,7 +178,8 @@ impl Table {
             Layout::Narrow | Layout::Wide => {
                 let before = self.spill_packets + self.overflow;
                 let last = u32::try_from(self.groups.len() - 1).expect("few groups");
-                burst::account(self, Place::new(position, 0, 0, last), &image, &mut 0).expect("the table has all its groups");
+                burst::account(self, Place::new(position, 0, 0, last), &image, &mut 0)
+                    .expect("the table has all its groups");
                 let has_slot = before == self.spill_packets + self.overflow;
                 self.second += u64::from(self.groups_asked > 2 && has_slot);
             }
@@ -198,7 +199,9 @@ impl Table {
         let last = self.groups.len() - 1;
         let group = &mut self.groups[position as usize & last];
         let packets = group::narrow_words(image);
-        (0..2).any(|step| group::count_narrow(&mut group.0[group::narrow_half(position, step)], &packets, &mut 0))
+        (0..2).any(|step| {
+            group::count_narrow(&mut group.0[group::narrow_half(position, step)], &packets, &mut 0)
+        })
     }
 
     /// Flows that have a slot.

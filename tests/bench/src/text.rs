@@ -254,11 +254,7 @@ fn curve(out: &mut Formatter<'_>, rows: &[curve::Row]) -> fmt::Result {
         }
         let name = format!("{tuples:?}").to_lowercase();
         writeln!(out, "\nOverflow by load, {name} tuples, four packets of each flow; percent")?;
-        writeln!(
-            out,
-            "  {:<6} {:>37} {:>68}",
-            "", "packets, half lines", "flows without a slot"
-        )?;
+        writeln!(out, "  {:<6} {:>37} {:>68}", "", "packets, half lines", "flows without a slot")?;
         write!(out, "  {:>6} {:>12} {:>12} {:>12}", "load", "second group", "spill log", "overflow")?;
         for layout in LAYOUTS {
             write!(out, " {:>16}", layout.name())?;

@@ -61,7 +61,7 @@ impl Memory {
 
     fn displaced(&mut self, place: Place, image: &Image) -> Option<()> {
         let mut taken = self.taken;
-        let done = displaced(self, place, image, &mut taken);
+        let done = displaced(self, place, &mut { *image }, &mut taken);
         self.taken = taken;
         done
     }
