@@ -99,7 +99,7 @@ pub fn account<const TUNNELS: bool>(context: &XdpContext) -> Option<u8> {
     counters.seen_packets += 1;
 
     let here = Here { run, interface, time };
-    // A policy that judges packets has the common shapes in the function of all shapes, whose stack is its own.
+    // A policy that judges packets has the function of all shapes, whose stack is its own, for the common ones too.
     let mut ended = UNCOMMON;
     if !steps.intersects(Steps::JUDGING) {
         ended = if steps.intersects(Steps::UNREAD) {
@@ -249,38 +249,24 @@ fn keep(generation: &'static Generation, first_block: u32, interface: u32) {
 #[inline(never)]
 fn count(context: *mut xdp_md, head: &mut Head, here: &Here) -> Ended {
     let mut cursor = Cursor::over(XdpFrame::of(context));
-    let walked = match common_packet::<false>(context) {
-        Some(packet) => Ok(packet),
-        None => match walk_link(&mut cursor) {
-            Ok((tags, Version::V4)) => walk_ipv4(&mut cursor, tags, Tunnels::NONE).map(|(packet, _)| packet),
-            Ok((tags, Version::V6)) => walk_ipv6(&mut cursor, tags, Tunnels::NONE).map(|(packet, _)| packet),
-            Err(stop) => Err(stop),
+    let stop = match walk_link(&mut cursor) {
+        Ok((tags, Version::V4)) => match walk_ipv4(&mut cursor, tags, Tunnels::NONE) {
+            Ok((packet, _)) => {
+                counters(head, here.interface).seen_octets += u64::from(cursor.known_octets());
+                return Ended::with(here.count::<false>(head, &packet.settled()));
+            }
+            Err(stop) => stop,
         },
+        Ok((tags, Version::V6)) => match walk_ipv6(&mut cursor, tags, Tunnels::NONE) {
+            Ok((packet, _)) => {
+                counters(head, here.interface).seen_octets += u64::from(cursor.known_octets());
+                return Ended::with(here.count::<true>(head, &packet.settled()));
+            }
+            Err(stop) => stop,
+        },
+        Err(stop) => stop,
     };
-    match walked {
-        Ok(packet) => {
-            counters(head, here.interface).seen_octets += u64::from(cursor.known_octets());
-            here.count_settled(head, &packet.settled())
-        }
-        Err(stop) => count_stop(&mut cursor, counters(head, here.interface), stop),
-    }
-}
-
-/// The packet of a frame of a common shape, under a policy that judges. Under any other the caller has tried that before.
-#[inline(always)]
-fn common_packet<const TUNNELS: bool>(context: *mut xdp_md) -> Option<Packet> {
-    if !Steps(setting!(plan.steps)).intersects(Steps::JUDGING) {
-        return None;
-    }
-    let frame = XdpFrame::of(context);
-    let (transport, packet) = match common::ipv4::<false>(&frame) {
-        Some(packet) => (packet.transport, packet.packet()),
-        None => {
-            let packet = common::ipv6::<false>(&frame)?;
-            (packet.transport, packet.packet())
-        }
-    };
-    if TUNNELS && transport.may_be_tunnel() { None } else { Some(packet) }
+    count_stop(&mut cursor, counters(head, here.interface), stop)
 }
 
 /// Counts a frame at which the walk stopped. Its headers do not tell its length, so that this asks the
@@ -306,13 +292,10 @@ fn count_inner_or_outer(context: *mut xdp_md, head: &mut Head, here: &Here) -> E
 fn count_outer(context: *mut xdp_md, head: &mut Head, here: &Here) -> Ended {
     let listed = Tunnels(setting!(tunnels));
     let mut cursor = Cursor::over(XdpFrame::of(context));
-    let walked = match common_packet::<true>(context) {
-        Some(packet) => Ok((packet.tags, (packet, None))),
-        None => match walk_link(&mut cursor) {
-            Ok((tags, Version::V4)) => walk_ipv4(&mut cursor, tags, listed).map(|walked| (tags, walked)),
-            Ok((tags, Version::V6)) => walk_ipv6(&mut cursor, tags, listed).map(|walked| (tags, walked)),
-            Err(stop) => Err(stop),
-        },
+    let walked = match walk_link(&mut cursor) {
+        Ok((tags, Version::V4)) => walk_ipv4(&mut cursor, tags, listed).map(|walked| (tags, walked)),
+        Ok((tags, Version::V6)) => walk_ipv6(&mut cursor, tags, listed).map(|walked| (tags, walked)),
+        Err(stop) => Err(stop),
     };
     let (tags, (packet, inside)) = match walked {
         Ok(walked) => walked,
