@@ -60,7 +60,8 @@ const fn last(octets: u64, rest: u64) -> u64 {
     octets << 56 | rest
 }
 
-/// SipHash-2-4 of the four octets of an IPv4 address. A function of its own: its state would cost the caller stack.
+/// SipHash-2-4 of the four octets of an IPv4 address. A function of its own: its state would cost the caller stack, and the
+/// verifier more than the call.
 #[inline(never)]
 #[must_use]
 pub const fn ipv4(k0: u64, k1: u64, address: u32) -> u64 {

@@ -82,6 +82,13 @@ unsafe impl Frame for XdpFrame {
 pub fn account<const TUNNELS: bool>(context: &XdpContext) -> Option<u8> {
     let run = Run::of_this_cpu()?;
     let head = run.head()?;
+    // Before the packet is read: the verifier then knows but one state here.
+    if head.state.set_aside >= BURST as u64 {
+        account_burst(run.generation, run.first_block);
+        if head.state.has_displaced != 0 {
+            account_displaced(run.generation, run.first_block);
+        }
+    }
     let control = CONTROL.get(0)?;
     // SAFETY: reads a field of the context.
     let if_index = unsafe { (*context.ctx).ingress_ifindex };
@@ -122,12 +129,6 @@ pub fn account<const TUNNELS: bool>(context: &XdpContext) -> Option<u8> {
     let ended = black_box(ended);
     // An index would need a bounds check that panics, which BPF does not have.
     *head.interfaces[interface as usize].outcomes.get_mut(ended as usize)? += 1;
-    if head.state.set_aside >= BURST as u64 {
-        account_burst(run.generation, run.first_block);
-        if head.state.has_displaced != 0 {
-            account_displaced(run.generation, run.first_block);
-        }
-    }
     Some(ended as u8)
 }
 
