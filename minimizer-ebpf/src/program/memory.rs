@@ -162,7 +162,7 @@ impl Run {
         let start = untraced(start);
         let halves = self.block::<[Half; BLOCK_HALVES]>(SPILL_BLOCK + start / BLOCK_HALVES as u32)?;
         head.state.spilled = spilled;
-        let place = if is_line { start % BLOCK_HALVES as u32 & !1 } else { start % BLOCK_HALVES as u32 };
+        let place = if is_line { (start % BLOCK_HALVES as u32) & !1 } else { start % BLOCK_HALVES as u32 };
         // SAFETY: the block holds halves of the spill log, and only this CPU writes it.
         Some(unsafe { &raw mut (*halves)[place as usize] })
     }

@@ -77,7 +77,7 @@ pub const fn first_line_steps(image: &Image) -> usize {
 #[inline(always)]
 #[must_use]
 pub const fn narrow_half(position: u32, step: usize) -> usize {
-    ((position >> HALF_SHIFT) as usize + (step & !1)) % GROUP_HALVES ^ step & 1
+    (((position >> HALF_SHIFT) as usize + (step & !1)) % GROUP_HALVES) ^ (step & 1)
 }
 
 /// The line that a wide slot takes in the `step`th try. The first is the one that the position names.

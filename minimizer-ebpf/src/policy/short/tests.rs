@@ -69,7 +69,8 @@ fn plan(numbers: &mut Numbers, form: Ipv6Form) -> (Plan, bool, bool) {
     add(true, Steps::TAGS);
     let class = form != Ipv6Form::NARROW && numbers.one_in(2);
     let control_bits = [0, 0xfff, 0x03f][numbers.next() as usize % 3];
-    plan.kind_mask = u32::from(numbers.one_in(2)) * 0xff | u32::from(class) * 0xff00 | control_bits << 16;
+    plan.kind_mask =
+        (u32::from(numbers.one_in(2)) * 0xff) | (u32::from(class) * 0xff00) | (control_bits << 16);
     add(true, Steps::KIND);
     let (first, last) = (numbers.one_in(2), numbers.one_in(2));
     add(!first, Steps::NO_START);

@@ -166,8 +166,8 @@ fn position(half: u32) -> u32 {
 
 #[test]
 fn a_flow_goes_from_its_line_to_its_groups_to_the_log_and_to_a_residual_counter() {
-    let kinds: [(fn(u64) -> Image, usize, u64, usize); 2] =
-        [(narrow, NARROW_HALVES, 1, 2), (wide, WIDE_LINES, 2, 1)];
+    type Make = fn(u64) -> Image;
+    let kinds: [(Make, usize, u64, usize); 2] = [(narrow, NARROW_HALVES, 1, 2), (wide, WIDE_LINES, 2, 1)];
     for (image, tries, halves, in_line) in kinds {
         let mut memory = Memory::new(2, 8);
         let place = memory.place(position(0), 3);

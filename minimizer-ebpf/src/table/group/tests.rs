@@ -126,7 +126,8 @@ fn further_packets_add_up() {
 /// Packets that were set aside come after those that were counted at once, and may be earlier.
 #[test]
 fn the_last_time_is_the_latest_whatever_comes_last() {
-    let images: [(fn(&Tuple, &Count) -> Image, u32); 2] = [(narrow, 0xffff), (wide, u32::MAX)];
+    type Make = fn(&Tuple, &Count) -> Image;
+    let images: [(Make, u32); 2] = [(narrow, 0xffff), (wide, u32::MAX)];
     for (image, end) in images {
         let mut group = EMPTY;
         let mut last = 0;
@@ -277,7 +278,8 @@ fn packets_of_another_flow_for_another_reason_are_not_joined() {
 #[test]
 fn probing_goes_round_to_a_free_slot_and_finds_the_flow_again() {
     type Place = fn(u32, usize) -> usize;
-    let tables: [(fn(&Tuple, &Count) -> Image, usize, Place); 2] = [
+    type Make = fn(&Tuple, &Count) -> Image;
+    let tables: [(Make, usize, Place); 2] = [
         (narrow, NARROW_HALVES, narrow_half),
         (wide, WIDE_LINES, |position, step| 2 * wide_line(position, step)),
     ];
