@@ -266,6 +266,8 @@ fn slots_of_a_flow_add_up_to_their_ends() {
 fn a_sum_that_does_not_fit_is_not_made() {
     let one = Count { octets: 40, ..NONE };
     const PACKETS_MAX: u64 = u32::MAX as u64;
+    // One bit of a narrow slot says that it is displaced.
+    const NARROW_PACKETS_MAX: u64 = (1 << 31) - 1;
     let narrow = |packets: u64, octets: u64| {
         let [addresses, transport, marks, times] = ipv4(&ipv4_tuples()[10], &NONE).0;
         let marks = marks | octets << Narrow::OCTETS_SHIFT;
@@ -273,10 +275,10 @@ fn a_sum_that_does_not_fit_is_not_made() {
     };
     const NARROW_MAX: u64 = (1 << 36) - 1;
     for (packets, octets, fits) in [
-        (PACKETS_MAX - 1, NARROW_MAX - 40, true),
-        (PACKETS_MAX, 0, false),
+        (NARROW_PACKETS_MAX - 1, NARROW_MAX - 40, true),
+        (NARROW_PACKETS_MAX, 0, false),
         (1, NARROW_MAX - 39, false),
-        (PACKETS_MAX, NARROW_MAX, false),
+        (NARROW_PACKETS_MAX, NARROW_MAX, false),
     ] {
         let mut half = ipv4(&ipv4_tuples()[10], &one);
         let before = half;
