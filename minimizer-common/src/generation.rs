@@ -67,8 +67,8 @@ pub struct CpuState {
     pub realtime_offset_ns: u64,
     /// The time unit, counted from 1970, that a slot of this generation stores as 0.
     pub time_base_units: u64,
-    /// Whether the first line of a packet in [`Head::ring`] was full, in a burst that is not over.
-    pub has_displaced: u64,
+    /// Packets in [`Head::waiting`].
+    pub waiting: u64,
     /// Slots taken in this generation.
     pub slots_taken: u64,
     /// The latest packet; see [`Latest`].
@@ -77,6 +77,8 @@ pub struct CpuState {
     pub reserved: [u64; 7],
     /// Where the packets in [`Head::ring`] belong.
     pub places: [Place; BURST],
+    /// Where the packets in [`Head::waiting`] belong.
+    pub waiting_places: [Place; BURST],
 }
 
 /// The latest packet of a CPU: the hash of its tuple in bits 0..32, and whether it repeats the one before in bit 32. It is
@@ -115,15 +117,13 @@ pub const FEW_SLOTS: u64 = 4096;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct Place {
-    /// The hash of the tuple in bits 0..32, the slot number of the interface in bits 32..38, [`Self::DISPLACED`].
+    /// The hash of the tuple in bits 0..32, the slot number of the interface in bits 32..38.
     hash: u64,
     /// What the hash says: the block in bits 32..64, the place of the first half in bits 0..32, in bytes.
     address: u64,
 }
 
 impl Place {
-    const DISPLACED: u64 = 1 << 63;
-
     /// A place in a table whose first group is in block `groups_block`, counted from the start of the generation, and
     /// that has `group_mask + 1` groups.
     #[inline(always)]
@@ -163,20 +163,6 @@ impl Place {
     pub const fn half_byte(self) -> usize {
         self.address as usize & (BLOCK_BYTES - size_of::<Half>())
     }
-
-    /// Marks the packet: its first line is full.
-    #[inline(always)]
-    pub const fn displace(&mut self) {
-        self.hash |= Self::DISPLACED;
-    }
-
-    /// Removes the mark and returns whether it was there.
-    #[inline(always)]
-    pub const fn take_displaced(&mut self) -> bool {
-        let is_displaced = self.hash & Self::DISPLACED != 0;
-        self.hash &= !Self::DISPLACED;
-        is_displaced
-    }
 }
 
 /// Where the number of a half begins in a position.
@@ -193,6 +179,8 @@ pub struct Head {
     /// Packets that were set aside, each as the slot that it would fill alone. A narrow one uses the first half of its
     /// line.
     pub ring: [[u64; 2 * HALF_WORDS]; BURST],
+    /// Packets of a burst whose first line was full. Each packet after the burst puts one of them into a slot.
+    pub waiting: [[u64; 2 * HALF_WORDS]; BURST],
     /// Unused, zero.
     pub reserved: [u64; HEAD_RESERVED],
 }
@@ -200,7 +188,7 @@ pub struct Head {
 const HEAD_RESERVED: usize = (BLOCK_BYTES
     - (INTERFACES_MAX + 1) * size_of::<InterfaceCounters>()
     - size_of::<CpuState>()
-    - BURST * size_of::<Line>())
+    - 2 * BURST * size_of::<Line>())
     / size_of::<u64>();
 
 /// Packets that found neither slot nor spill room, by interface, IP version and protocol.

@@ -85,9 +85,9 @@ pub fn account<const TUNNELS: bool>(context: &XdpContext) -> Option<u8> {
     // Before the packet is read: the verifier then knows but one state here.
     if head.state.set_aside >= BURST as u64 {
         account_burst(run.generation, run.first_block);
-        if head.state.has_displaced != 0 {
-            account_displaced(run.generation, run.first_block);
-        }
+    }
+    if head.state.waiting != 0 {
+        account_waiting(run.generation, run.first_block);
     }
     let control = CONTROL.get(0)?;
     // SAFETY: reads a field of the context.
@@ -144,7 +144,7 @@ fn count_unknown(context: *mut xdp_md, counters: &mut InterfaceCounters) {
 }
 
 /// Puts the packets that the CPU has set aside into slots. The first loop only reads their lines: no packet waits for the
-/// line of another, so the processor fetches all of them at once. Packets whose first line is full are marked.
+/// line of another, so the processor fetches all of them at once. Packets whose first line is full wait.
 #[inline(never)]
 fn account_burst(generation: &'static Generation, first_block: u32) {
     let run = Run { generation, first_block };
@@ -153,12 +153,14 @@ fn account_burst(generation: &'static Generation, first_block: u32) {
         let Some(line) = run.first_line(*place) else { return };
         line.touch();
     }
-    let CpuState { places, slots_taken, has_displaced, .. } = &mut head.state;
-    for (place, image) in places.iter_mut().zip(&head.ring) {
+    let Head { state, ring, waiting, .. } = head;
+    for (place, image) in state.places.iter().zip(&*ring) {
         let Some(line) = run.first_line(*place) else { return };
-        if !line.count(image, slots_taken) {
-            place.displace();
-            *has_displaced = 1;
+        if !line.count(image, &mut state.slots_taken) {
+            let index = state.waiting as usize % BURST;
+            waiting[index] = *image;
+            state.waiting_places[index] = *place;
+            state.waiting += 1;
         }
     }
     // The last of the ring takes in no more packets.
@@ -166,19 +168,16 @@ fn account_burst(generation: &'static Generation, first_block: u32) {
     head.state.set_aside = 0;
 }
 
-/// Counts the packets whose first lines are full. It is a function of its own, because few packets need it and its
-/// registers would cost the others.
+/// Puts one packet whose first line was full into a slot. Between two bursts come at least as many packets as a burst can
+/// leave, and each of them does this once: a loop over all that wait would make the verifier walk it once for each.
 #[inline(never)]
-fn account_displaced(generation: &'static Generation, first_block: u32) {
+fn account_waiting(generation: &'static Generation, first_block: u32) {
     let mut run = Run { generation, first_block };
     let Some(head) = run.head() else { return };
-    head.state.has_displaced = 0;
-    let CpuState { places, slots_taken, .. } = &mut head.state;
-    for (place, image) in places.iter_mut().zip(&mut head.ring) {
-        if place.take_displaced() {
-            burst::displaced(&mut run, *place, image, slots_taken);
-        }
-    }
+    let Head { state, waiting, .. } = head;
+    state.waiting -= 1;
+    let index = state.waiting as usize % BURST;
+    burst::displaced(&mut run, state.waiting_places[index], &mut waiting[index], &mut state.slots_taken);
 }
 
 /// How the walk of a frame ended: the number of an outcome, or a packet inside a tunnel. It is one word,

@@ -244,22 +244,30 @@ impl Quiet<'_> {
         &mut self.generation.mapping.quiet(state_offset(self.shape, cpu), 1)[0]
     }
 
-    /// Puts the packets that `cpu` has set aside into slots, as the kernel does, and zeroes the ring.
+    /// Puts the packets that `cpu` has set aside into slots, as the kernel does, and zeroes what held them.
     pub fn settle(&mut self, cpu: u32) {
+        let count = |packets: &mut u64| usize::try_from(std::mem::take(packets)).unwrap_or(BURST).min(BURST);
         let state = self.state(cpu);
-        let packets = usize::try_from(std::mem::take(&mut state.set_aside)).unwrap_or(BURST).min(BURST);
         state.latest = Latest::default();
         state.slots_taken = 0;
-        let places = std::mem::replace(&mut state.places, <[Place; BURST]>::new_zeroed());
-        let offset = block_offset(self.shape, cpu, HEAD_BLOCK) + offset_of!(Head, ring);
-        let ring = self.generation.mapping.quiet::<Image>(offset, BURST);
-        let mut images = [Image::default(); BURST];
-        images.copy_from_slice(ring);
-        ring.zero();
+        let (waiting, set_aside) = (count(&mut state.waiting), count(&mut state.set_aside));
+        let places = [
+            std::mem::replace(&mut state.waiting_places, <[Place; BURST]>::new_zeroed()),
+            std::mem::replace(&mut state.places, <[Place; BURST]>::new_zeroed()),
+        ];
+        let head = block_offset(self.shape, cpu, HEAD_BLOCK);
+        let images = [offset_of!(Head, waiting), offset_of!(Head, ring)].map(|offset| {
+            let ring = self.generation.mapping.quiet::<Image>(head + offset, BURST);
+            let mut images = [Image::default(); BURST];
+            images.copy_from_slice(ring);
+            ring.zero();
+            images
+        });
         let mut table = CpuTable { quiet: self, cpu };
-        for (place, image) in places.iter().zip(&images).take(packets) {
-            let taken = &mut 0;
-            burst::account(&mut table, *place, image, taken).expect("a generation has all its blocks");
+        for ((places, images), packets) in places.iter().zip(&images).zip([waiting, set_aside]) {
+            for (place, image) in places.iter().zip(images).take(packets) {
+                burst::account(&mut table, *place, image, &mut 0).expect("a generation has all its blocks");
+            }
         }
     }
 
