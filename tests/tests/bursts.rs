@@ -353,7 +353,7 @@ fn packets_of_two_interfaces_overflow_each_to_its_own() {
             own.map(|residual| (residual.packets, residual.octets)).collect::<Vec<_>>()
         };
         let octets = OCTETS[usize::from(is_ipv6)];
-        assert_eq!(residual(0), [(before + 4, (before + 4) * octets)]);
+        assert_eq!(residual(0), [(overflow(0), overflow(0) * octets)]);
         assert_eq!(residual(1), [(2, 2 * octets)]);
         assert_eq!(totals.interfaces[1].outcome(Outcome::Counted), 0);
     }
