@@ -67,14 +67,16 @@ pub struct CpuState {
     pub realtime_offset_ns: u64,
     /// The time unit, counted from 1970, that a slot of this generation stores as 0.
     pub time_base_units: u64,
-    /// Packets in [`Head::waiting`].
+    /// Packets in [`Head::waiting`], of which the first [`Self::waited`] are in their places.
     pub waiting: u64,
     /// Slots taken in this generation.
     pub slots_taken: u64,
     /// The latest packet; see [`Latest`].
     pub latest: Latest,
+    /// See [`Self::waiting`].
+    pub waited: u64,
     /// Unused, zero.
-    pub reserved: [u64; 7],
+    pub reserved: [u64; 6],
     /// Where the packets in [`Head::ring`] belong.
     pub places: [Place; BURST],
     /// Where the packets in [`Head::waiting`] belong.

@@ -175,8 +175,13 @@ fn account_waiting(generation: &'static Generation, first_block: u32) {
     let mut run = Run { generation, first_block };
     let Some(head) = run.head() else { return };
     let Head { state, waiting, .. } = head;
-    state.waiting -= 1;
-    let index = state.waiting as usize % BURST;
+    // In their order: the first packet of a flow gives it its first time.
+    let index = state.waited as usize % BURST;
+    state.waited += 1;
+    if state.waited >= state.waiting {
+        state.waited = 0;
+        state.waiting = 0;
+    }
     burst::displaced(&mut run, state.waiting_places[index], &mut waiting[index], &mut state.slots_taken);
 }
 

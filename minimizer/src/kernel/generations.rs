@@ -250,7 +250,8 @@ impl Quiet<'_> {
         let state = self.state(cpu);
         state.latest = Latest::default();
         state.slots_taken = 0;
-        let (waiting, set_aside) = (count(&mut state.waiting), count(&mut state.set_aside));
+        let waiting = count(&mut state.waited)..count(&mut state.waiting);
+        let set_aside = 0..count(&mut state.set_aside);
         let places = [
             std::mem::replace(&mut state.waiting_places, <[Place; BURST]>::new_zeroed()),
             std::mem::replace(&mut state.places, <[Place; BURST]>::new_zeroed()),
@@ -265,7 +266,7 @@ impl Quiet<'_> {
         });
         let mut table = CpuTable { quiet: self, cpu };
         for ((places, images), packets) in places.iter().zip(&images).zip([waiting, set_aside]) {
-            for (place, image) in places.iter().zip(images).take(packets) {
+            for (place, image) in places.iter().zip(images).take(packets.end).skip(packets.start) {
                 burst::account(&mut table, *place, image, &mut 0).expect("a generation has all its blocks");
             }
         }
