@@ -3,19 +3,18 @@
 use core::hint::black_box;
 
 use aya_ebpf::bindings::xdp_md;
-use aya_ebpf::helpers::generated::bpf_xdp_get_buff_len;
 use aya_ebpf::programs::XdpContext;
 use minimizer_common::generation::{
     BURST, CpuState, FEW_SLOTS, Head, InterfaceCounters, Latest, Place, UNKNOWN_INTERFACE,
 };
 use minimizer_common::outcome::Outcome;
 use minimizer_common::plan::Steps;
-use minimizer_common::settings::{InterfaceEntry, LENGTH_BUFFER, interface_position};
+use minimizer_common::settings::{InterfaceEntry, interface_position};
 use minimizer_common::slot::{Count, HALF_WORDS, Ipv6Form, Narrow, Wide};
 use minimizer_common::tunnel::Tunnels;
 use minimizer_common::tuple::Tags;
 use minimizer_ebpf::parser::common;
-use minimizer_ebpf::parser::cursor::{Cursor, Frame, Stop};
+use minimizer_ebpf::parser::cursor::{Cursor, Frame as _, Stop};
 use minimizer_ebpf::parser::walk::{Inner, Packet, Version, enter, walk_ipv4, walk_ipv6, walk_link};
 use minimizer_ebpf::policy::judge::{Judgement, judge};
 use minimizer_ebpf::policy::minimize::{Classes, minimize};
@@ -26,52 +25,8 @@ use minimizer_ebpf::table::hash;
 
 use crate::program::clock::{self, Time};
 use crate::program::constants::{SETTINGS, setting};
+use crate::program::frame::XdpFrame;
 use crate::program::memory::{CONTROL, Generation, PolicyTables, Run, counters};
-
-/// The frame for which the kernel runs the program.
-#[derive(Clone, Copy)]
-struct XdpFrame {
-    context: *mut xdp_md,
-    steps: Steps,
-}
-
-impl XdpFrame {
-    #[inline(always)]
-    fn of(context: *mut xdp_md) -> Self {
-        Self { context, steps: Steps(setting!(plan.steps)) }
-    }
-}
-
-// SAFETY: the kernel keeps `data..data_end` readable while the program runs.
-unsafe impl Frame for XdpFrame {
-    #[inline(always)]
-    fn start(&self) -> *const u8 {
-        // SAFETY: reads a field of the context.
-        unsafe { (*self.context).data as usize as *const u8 }
-    }
-
-    #[inline(always)]
-    fn end(&self) -> *const u8 {
-        // SAFETY: reads a field of the context.
-        unsafe { (*self.context).data_end as usize as *const u8 }
-    }
-
-    #[inline(always)]
-    fn omits(&self, steps: Steps) -> bool {
-        self.steps.intersects(steps)
-    }
-
-    #[inline(always)]
-    fn octets(&self) -> u32 {
-        if setting!(frame_length) == LENGTH_BUFFER {
-            // SAFETY: the helper reads the context of this program.
-            let octets = unsafe { bpf_xdp_get_buff_len(self.context) };
-            octets as u32
-        } else {
-            (self.end() as usize - self.start() as usize) as u32
-        }
-    }
-}
 
 /// Counts a frame and returns the number of its outcome. If a listed tunnel carries a packet inside the
 /// frame, the function counts that packet. It does nothing only if the agent left a map empty, which it never

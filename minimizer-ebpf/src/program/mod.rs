@@ -3,4 +3,5 @@
 pub mod accounting;
 mod clock;
 mod constants;
+mod frame;
 mod memory;
