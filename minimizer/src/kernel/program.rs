@@ -45,7 +45,7 @@ impl Program {
     /// # Errors
     /// See [`ProgramError`].
     pub fn load(options: &Options) -> Result<Self, ProgramError> {
-        Self::load_object(OBJECT, options)
+        Self::load_for(Kernel::detect(), options)
     }
 
     /// Loads the same program again, with maps of its own and tables for these flows on each CPU.
@@ -86,20 +86,8 @@ impl Program {
     /// # Errors
     /// See [`ProgramError`].
     pub fn load_for(kernel: Kernel, options: &Options) -> Result<Self, ProgramError> {
-        Self::load_object_for(kernel, OBJECT, options)
-    }
-
-    /// Loads the program from another build's object, to compare the two.
-    ///
-    /// # Errors
-    /// See [`ProgramError`].
-    pub fn load_object(object: &[u8], options: &Options) -> Result<Self, ProgramError> {
-        Self::load_object_for(Kernel::detect(), object, options)
-    }
-
-    fn load_object_for(kernel: Kernel, object: &[u8], options: &Options) -> Result<Self, ProgramError> {
         let Prepared { mut ebpf, shape } =
-            Prepared::new(kernel, object, options, VerifierLogLevel::default())?;
+            Prepared::new(kernel, OBJECT, options, VerifierLogLevel::default())?;
         #[cfg(feature = "kernel-log")]
         crate::kernel::log::follow(&mut ebpf);
         xdp_mut(&mut ebpf, Action::Pass.program(options.compiled.policy.tunnels))?
