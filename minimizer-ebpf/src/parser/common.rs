@@ -7,60 +7,45 @@ use minimizer_common::plan::Steps;
 use minimizer_common::tuple::Tags;
 
 use crate::parser::cursor::{Frame, Header, header_at};
+use crate::parser::ethernet::EthernetHeader;
+use crate::parser::ipv4::Ipv4Header;
+use crate::parser::ipv6::Ipv6Header;
+use crate::parser::tcp::TcpHeader;
+use crate::parser::udp::UdpHeader;
 use crate::parser::walk::Packet;
 use crate::parser::{gtp_u, ipv4, ipv6, tcp, udp, vxlan};
 
+/// A frame of IPv4 with the header of TCP. In UDP what follows the ports is not read.
 #[derive(Clone, Copy)]
 #[repr(C)]
 struct Ipv4Frame {
-    link_addresses: [u8; 12],
-    ether_type: [u8; 2],
-    version_header_length: [u8; 1],
-    type_of_service: u8,
-    total_length: [u8; 2],
-    identification: [u8; 2],
-    flags_fragment_offset: [u8; 2],
-    time_to_live: u8,
-    protocol: u8,
-    checksum: [u8; 2],
-    addresses: [u8; 8],
-    ports: [u8; 4],
-    behind_ports: [u8; 8],
-    /// In TCP; a part of the payload in UDP, which is not read.
-    offset_control_bits: [u8; 2],
-    behind: [u8; 6],
+    ethernet: EthernetHeader,
+    ip: Ipv4Header,
+    tcp: TcpHeader,
 }
-// SAFETY: a `repr(C)` struct of bytes and byte arrays.
+// SAFETY: a `repr(C)` struct of such structs of bytes and byte arrays.
 unsafe impl Header for Ipv4Frame {}
 
+/// A frame of IPv6 with the header of UDP. The ports of TCP are at the same place.
 #[derive(Clone, Copy)]
 #[repr(C)]
 struct Ipv6Frame {
-    link_addresses: [u8; 12],
-    ether_type: [u8; 2],
-    version_traffic_class: [u8; 2],
-    flow_label: [u8; 2],
-    payload_length: [u8; 2],
-    next_header: u8,
-    hop_limit: u8,
-    source: [u8; 8],
-    source_end: [u8; 8],
-    destination: [u8; 8],
-    destination_end: [u8; 8],
-    ports: [u8; 4],
-    behind_ports: [u8; 4],
+    ethernet: EthernetHeader,
+    ip: Ipv6Header,
+    udp: UdpHeader,
 }
-// SAFETY: a `repr(C)` struct of bytes and byte arrays.
+// SAFETY: as above.
 unsafe impl Header for Ipv6Frame {}
 
+/// A frame of IPv6 with the header of TCP.
 #[derive(Clone, Copy)]
 #[repr(C)]
 struct Ipv6TcpFrame {
-    before: [u8; 66],
-    offset_control_bits: [u8; 2],
-    behind: [u8; 6],
+    ethernet: EthernetHeader,
+    ip: Ipv6Header,
+    tcp: TcpHeader,
 }
-// SAFETY: a `repr(C)` struct of byte arrays.
+// SAFETY: as above.
 unsafe impl Header for Ipv6TcpFrame {}
 
 /// An IPv4 packet of the common shape.
@@ -136,11 +121,9 @@ impl Ipv6Packet {
     }
 }
 
-const ETHERNET_OCTETS: u32 = 14;
-/// Version 4 and a header of five words.
-const IPV4_WITHOUT_OPTIONS: u8 = 0x45;
-/// The reserved bit and "don't fragment" say nothing about fragments.
-const FRAGMENT: u16 = 0x3fff;
+const ETHERNET_OCTETS: u32 = size_of::<EthernetHeader>() as u32;
+/// The version and the length of a header without options, in words.
+const IPV4_WITHOUT_OPTIONS: u8 = ipv4::VERSION << 4 | (ipv4::HEADER_OCTETS / 4) as u8;
 
 /// The packet of a frame of the common shape of IPv4. `ALL` says that the policy reads every field.
 #[inline(always)]
@@ -149,35 +132,36 @@ pub fn ipv4<const ALL: bool>(frame: &impl Frame) -> Option<Ipv4Packet> {
     let omits = |steps| !ALL && frame.omits(steps);
     let frame_octets = octets(frame);
     let passed = header_at::<Ipv4Frame>(frame)?;
-    let header = passed.copy();
-    if u16::from_be_bytes(header.ether_type) != ipv4::ETHER_TYPE
-        || header.version_header_length[0] != IPV4_WITHOUT_OPTIONS
-        || u16::from_be_bytes(header.flags_fragment_offset) & FRAGMENT != 0
+    let Ipv4Frame { ethernet, ip, .. } = passed.copy();
+    if u16::from_be_bytes(ethernet.ether_type) != ipv4::ETHER_TYPE
+        || ip.version_header_length != IPV4_WITHOUT_OPTIONS
+        || u16::from_be_bytes(ip.flags_fragment_offset) & ipv4::FRAGMENT != 0
     {
         return None;
     }
-    let length_octets = u32::from(u16::from_be_bytes(header.total_length));
+    let length_octets = u32::from(u16::from_be_bytes(ip.total_length));
     if length_octets + ETHERNET_OCTETS > frame_octets {
         return None;
     }
-    let protocol = header.protocol;
+    let protocol = ip.protocol;
     let control_bits = match protocol {
         tcp::PROTOCOL if length_octets >= ipv4::HEADER_OCTETS + tcp::HEADER_OCTETS => {
-            if omits(Steps::NO_CONTROL_BITS) {
-                0
-            } else {
-                u16::from_be_bytes(passed.copy().offset_control_bits) & tcp::CONTROL_BITS
-            }
+            if omits(Steps::NO_CONTROL_BITS) { 0 } else { passed.copy().tcp.control_bits() }
         }
         udp::PROTOCOL if length_octets >= ipv4::HEADER_OCTETS + udp::HEADER_OCTETS => 0,
         _ => return None,
     };
-    let traffic_class = if omits(Steps::NO_TRAFFIC_CLASS) { 0 } else { passed.copy().type_of_service };
-    let ports = if omits(Steps::NO_PORTS) { 0 } else { u32::from_be_bytes(passed.copy().ports) };
+    let traffic_class = if omits(Steps::NO_TRAFFIC_CLASS) { 0 } else { passed.copy().ip.type_of_service };
+    let ports = if omits(Steps::NO_PORTS) {
+        0
+    } else {
+        let TcpHeader { source_port, destination_port, .. } = passed.copy().tcp;
+        ports(source_port, destination_port)
+    };
     Some(Ipv4Packet {
         frame_octets,
         length_octets,
-        addresses: if omits(Steps::NO_IPV4) { 0 } else { u64::from_ne_bytes(passed.copy().addresses) },
+        addresses: if omits(Steps::NO_IPV4) { 0 } else { passed.copy().ip.addresses() },
         transport: Transport { ports, control_bits, protocol, traffic_class },
     })
 }
@@ -189,42 +173,34 @@ pub fn ipv6<const ALL: bool>(frame: &impl Frame) -> Option<Ipv6Packet> {
     let omits = |steps| !ALL && frame.omits(steps);
     let frame_octets = octets(frame);
     let passed = header_at::<Ipv6Frame>(frame)?;
-    let header = passed.copy();
-    if u16::from_be_bytes(header.ether_type) != ipv6::ETHER_TYPE
-        || header.version_traffic_class[0] >> 4 != ipv6::VERSION
+    let Ipv6Frame { ethernet, ip, .. } = passed.copy();
+    if u16::from_be_bytes(ethernet.ether_type) != ipv6::ETHER_TYPE
+        || ip.version_class_flow[0] >> 4 != ipv6::VERSION
     {
         return None;
     }
-    let payload_octets = u32::from(u16::from_be_bytes(header.payload_length));
+    let payload_octets = u32::from(u16::from_be_bytes(ip.payload_length));
     let length_octets = payload_octets + ipv6::HEADER_OCTETS;
     if length_octets + ETHERNET_OCTETS > frame_octets {
         return None;
     }
-    let protocol = header.next_header;
+    let protocol = ip.next_header;
     let control_bits = match protocol {
         tcp::PROTOCOL if payload_octets >= tcp::HEADER_OCTETS => {
             let tcp = header_at::<Ipv6TcpFrame>(frame)?;
-            if omits(Steps::NO_CONTROL_BITS) {
-                0
-            } else {
-                u16::from_be_bytes(tcp.copy().offset_control_bits) & tcp::CONTROL_BITS
-            }
+            if omits(Steps::NO_CONTROL_BITS) { 0 } else { tcp.copy().tcp.control_bits() }
         }
         udp::PROTOCOL if payload_octets >= udp::HEADER_OCTETS => 0,
         _ => return None,
     };
-    let addresses = if omits(Steps::NO_IPV6) {
-        [0; 4]
-    } else {
-        let Ipv6Frame { source, source_end, destination, destination_end, .. } = passed.copy();
-        [source, source_end, destination, destination_end].map(u64::from_ne_bytes)
-    };
-    let traffic_class = if omits(Steps::NO_TRAFFIC_CLASS) {
+    let addresses = if omits(Steps::NO_IPV6) { [0; 4] } else { passed.copy().ip.addresses() };
+    let traffic_class = if omits(Steps::NO_TRAFFIC_CLASS) { 0 } else { passed.copy().ip.traffic_class() };
+    let ports = if omits(Steps::NO_PORTS) {
         0
     } else {
-        (u16::from_be_bytes(passed.copy().version_traffic_class) >> 4) as u8
+        let UdpHeader { source_port, destination_port, .. } = passed.copy().udp;
+        ports(source_port, destination_port)
     };
-    let ports = if omits(Steps::NO_PORTS) { 0 } else { u32::from_be_bytes(passed.copy().ports) };
     Some(Ipv6Packet {
         frame_octets,
         length_octets,
@@ -236,6 +212,12 @@ pub fn ipv6<const ALL: bool>(frame: &impl Frame) -> Option<Ipv6Packet> {
 #[inline(always)]
 fn octets(frame: &impl Frame) -> u32 {
     (frame.end() as usize - frame.start() as usize) as u32
+}
+
+/// Both ports in one number, as they follow each other on the wire.
+#[inline(always)]
+const fn ports([a, b]: [u8; 2], [c, d]: [u8; 2]) -> u32 {
+    u32::from_be_bytes([a, b, c, d])
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use crate::untraced;
 /// no invalid value.
 ///
 /// # Safety
-/// Implementors are `repr(C)` structs whose every field is `u8` or an array of `u8`.
+/// Implementors are `repr(C)` structs whose every field is `u8`, an array of `u8`, or another header.
 pub(crate) unsafe trait Header: Copy {}
 
 /// A frame whose first buffer lies in memory.

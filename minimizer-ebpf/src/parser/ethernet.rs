@@ -6,9 +6,9 @@ use crate::parser::cursor::{Cursor, Frame, Header, Stop};
 
 #[derive(Clone, Copy)]
 #[repr(C)]
-struct EthernetHeader {
+pub(crate) struct EthernetHeader {
     addresses: [u8; 12],
-    ether_type: [u8; 2],
+    pub ether_type: [u8; 2],
 }
 // SAFETY: a `repr(C)` struct of byte arrays.
 unsafe impl Header for EthernetHeader {}

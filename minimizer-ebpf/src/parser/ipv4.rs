@@ -17,23 +17,33 @@ pub(crate) const HEADER_OCTETS: u32 = size_of::<Ipv4Header>() as u32;
 /// The 13 bits of the fragment offset.
 const FRAGMENT_OFFSET: u16 = 0x1fff;
 const MORE_FRAGMENTS: u16 = 0x2000;
+/// The bits that are zero in a packet that is no fragment.
+pub(crate) const FRAGMENT: u16 = FRAGMENT_OFFSET | MORE_FRAGMENTS;
 
 #[derive(Clone, Copy)]
 #[repr(C)]
-struct Ipv4Header {
-    version_header_length: u8,
-    type_of_service: u8,
-    total_length: [u8; 2],
+pub(crate) struct Ipv4Header {
+    pub version_header_length: u8,
+    pub type_of_service: u8,
+    pub total_length: [u8; 2],
     identification: [u8; 2],
-    flags_fragment_offset: [u8; 2],
+    pub flags_fragment_offset: [u8; 2],
     time_to_live: u8,
-    protocol: u8,
+    pub protocol: u8,
     checksum: [u8; 2],
     source: [u8; 4],
     destination: [u8; 4],
 }
 // SAFETY: a `repr(C)` struct of bytes and byte arrays.
 unsafe impl Header for Ipv4Header {}
+
+impl Ipv4Header {
+    /// Source in the lower half, destination in the upper half, as they lie on the wire.
+    #[inline(always)]
+    pub(crate) const fn addresses(&self) -> u64 {
+        u32::from_ne_bytes(self.source) as u64 | (u32::from_ne_bytes(self.destination) as u64) << 32
+    }
+}
 
 /// The parts of an IPv4 header that the walk keeps.
 pub(crate) struct Ipv4 {
@@ -56,12 +66,7 @@ pub(crate) fn read(cursor: &mut Cursor<impl Frame>) -> Result<Ipv4, Stop> {
         return Err(Stop::Ended(Outcome::Ipv4Truncated));
     };
     let header = passed.copy();
-    let addresses = if cursor.omits(Steps::NO_IPV4) {
-        0
-    } else {
-        let Ipv4Header { source, destination, .. } = passed.copy();
-        u64::from(u32::from_ne_bytes(source)) | u64::from(u32::from_ne_bytes(destination)) << 32
-    };
+    let addresses = if cursor.omits(Steps::NO_IPV4) { 0 } else { passed.copy().addresses() };
     let type_of_service =
         if cursor.omits(Steps::NO_TRAFFIC_CLASS) { 0 } else { passed.copy().type_of_service };
     if header.version_header_length >> 4 != VERSION {
@@ -84,7 +89,7 @@ pub(crate) fn read(cursor: &mut Cursor<impl Frame>) -> Result<Ipv4, Stop> {
         type_of_service,
         length_octets: total_length,
         transport_octets: if is_first { total_length - header_octets } else { 0 },
-        is_whole: fragment & (FRAGMENT_OFFSET | MORE_FRAGMENTS) == 0,
+        is_whole: fragment & FRAGMENT == 0,
     })
 }
 

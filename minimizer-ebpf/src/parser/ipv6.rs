@@ -70,16 +70,31 @@ const JUMBO_PAYLOAD: [u8; 2] = [0xc2, 4];
 
 #[derive(Clone, Copy)]
 #[repr(C)]
-struct Ipv6Header {
-    version_class_flow: [u8; 4],
-    payload_length: [u8; 2],
-    next_header: u8,
+pub(crate) struct Ipv6Header {
+    pub version_class_flow: [u8; 4],
+    pub payload_length: [u8; 2],
+    pub next_header: u8,
     hop_limit: u8,
     source: [[u8; 8]; 2],
     destination: [[u8; 8]; 2],
 }
 // SAFETY: a `repr(C)` struct of bytes and byte arrays.
 unsafe impl Header for Ipv6Header {}
+
+impl Ipv6Header {
+    /// Source and destination, as they lie on the wire.
+    #[inline(always)]
+    pub(crate) fn addresses(&self) -> [u64; 4] {
+        let ([source, source_end], [destination, destination_end]) = (self.source, self.destination);
+        [source, source_end, destination, destination_end].map(u64::from_ne_bytes)
+    }
+
+    #[inline(always)]
+    pub(crate) const fn traffic_class(&self) -> u8 {
+        let [version_class, class_flow, ..] = self.version_class_flow;
+        version_class << 4 | class_flow >> 4
+    }
+}
 
 /// The first eight octets of an extension header. No extension header is shorter.
 #[derive(Clone, Copy)]
@@ -116,20 +131,9 @@ pub(crate) fn read(cursor: &mut Cursor<impl Frame>) -> Result<Ipv6, Stop> {
         return Err(Stop::Ended(Outcome::Ipv6Truncated));
     };
     let header = passed.copy();
-    let addresses = if cursor.omits(Steps::NO_IPV6) {
-        [0; 4]
-    } else {
-        let Ipv6Header { source, destination, .. } = passed.copy();
-        let ([source_high, source_low], [destination_high, destination_low]) = (source, destination);
-        [source_high, source_low, destination_high, destination_low].map(u64::from_ne_bytes)
-    };
+    let addresses = if cursor.omits(Steps::NO_IPV6) { [0; 4] } else { passed.copy().addresses() };
     let [version_class, ..] = header.version_class_flow;
-    let traffic_class = if cursor.omits(Steps::NO_TRAFFIC_CLASS) {
-        0
-    } else {
-        let [version_class, class_flow, ..] = passed.copy().version_class_flow;
-        version_class << 4 | class_flow >> 4
-    };
+    let traffic_class = if cursor.omits(Steps::NO_TRAFFIC_CLASS) { 0 } else { passed.copy().traffic_class() };
     if version_class >> 4 != VERSION {
         return Err(Stop::Found(Outcome::Ipv6Version));
     }

@@ -14,9 +14,9 @@ pub(crate) const CONTROL_BITS: u16 = 0x0fff;
 
 #[derive(Clone, Copy)]
 #[repr(C)]
-struct TcpHeader {
-    source_port: [u8; 2],
-    destination_port: [u8; 2],
+pub(crate) struct TcpHeader {
+    pub source_port: [u8; 2],
+    pub destination_port: [u8; 2],
     sequence_number: [u8; 4],
     acknowledgment_number: [u8; 4],
     offset_control_bits: [u8; 2],
@@ -26,6 +26,13 @@ struct TcpHeader {
 }
 // SAFETY: a `repr(C)` struct of byte arrays.
 unsafe impl Header for TcpHeader {}
+
+impl TcpHeader {
+    #[inline(always)]
+    pub(crate) const fn control_bits(&self) -> u16 {
+        u16::from_be_bytes(self.offset_control_bits) & CONTROL_BITS
+    }
+}
 
 /// Reads ports and control bits; `None` when the frame ends first.
 #[inline(always)]
@@ -37,11 +44,7 @@ pub(crate) fn read(cursor: &mut Cursor<impl Frame>) -> Option<((u16, u16), u16)>
         let TcpHeader { source_port, destination_port, .. } = passed.copy();
         (u16::from_be_bytes(source_port), u16::from_be_bytes(destination_port))
     };
-    let control_bits = if cursor.omits(Steps::NO_CONTROL_BITS) {
-        0
-    } else {
-        u16::from_be_bytes(passed.copy().offset_control_bits) & CONTROL_BITS
-    };
+    let control_bits = if cursor.omits(Steps::NO_CONTROL_BITS) { 0 } else { passed.copy().control_bits() };
     Some((ports, control_bits))
 }
 

@@ -13,9 +13,9 @@ pub(crate) const HEADER_OCTETS: u32 = size_of::<UdpHeader>() as u32;
 
 #[derive(Clone, Copy)]
 #[repr(C)]
-struct UdpHeader {
-    source_port: [u8; 2],
-    destination_port: [u8; 2],
+pub(crate) struct UdpHeader {
+    pub source_port: [u8; 2],
+    pub destination_port: [u8; 2],
     length_or_coverage: [u8; 2],
     checksum: [u8; 2],
 }
