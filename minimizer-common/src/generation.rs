@@ -47,6 +47,15 @@ pub struct InterfaceCounters {
     pub outcomes: [u64; OUTCOMES_MAX],
 }
 
+impl InterfaceCounters {
+    /// Books packets, which were booked as counted, as packets that found no room.
+    #[inline(always)]
+    pub const fn overflow(&mut self, packets: u64) {
+        self.outcomes[Outcome::Counted as usize] -= packets;
+        self.outcomes[Outcome::Overflow as usize] += packets;
+    }
+}
+
 /// Room for outcomes in [`InterfaceCounters`].
 pub const OUTCOMES_MAX: usize = 59;
 

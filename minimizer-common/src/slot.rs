@@ -74,7 +74,7 @@ pub struct Counted {
     pub octets: u64,
     /// First time unit with a packet of the flow.
     pub first: u32,
-    /// Time unit of the packet that came last.
+    /// Last time unit with a packet of the flow.
     pub last: u32,
 }
 

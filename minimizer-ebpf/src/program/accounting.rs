@@ -32,7 +32,7 @@ use crate::program::memory::{CONTROL, Generation, PolicyTables, Run, counters};
 /// frame, the function counts that packet. It does nothing only if the agent left a map empty, which it never
 /// does.
 ///
-/// `TUNNELS` makes two programs. The one without tunnels has everything inlined.
+/// `TUNNELS` makes two programs, of which one looks into tunnels.
 #[inline(always)]
 pub fn account<const TUNNELS: bool>(context: &XdpContext) -> Option<u8> {
     let run = Run::of_this_cpu()?;
@@ -60,7 +60,7 @@ pub fn account<const TUNNELS: bool>(context: &XdpContext) -> Option<u8> {
     let time = clock::now(counters, state, control, steps);
     counters.seen_packets += 1;
 
-    let here = Here { run, interface, time };
+    let here = Here { site: Site { run, interface }, time };
     // A policy that judges packets has the function of all shapes, whose stack is its own, for the common ones too.
     let mut ended = UNCOMMON;
     if !steps.intersects(Steps::JUDGING) {
@@ -196,12 +196,12 @@ impl Ended {
 fn keep(generation: &'static Generation, first_block: u32, interface: u32) {
     let run = Run { generation, first_block };
     let Some(head) = run.head() else { return };
-    let here = Here { run, interface, time: Time { units: 0, seconds: 0 } };
+    let site = Site { run, interface };
     let image = head.ring[head.state.set_aside as usize % BURST];
     if group::is_wide(&image) {
-        here.keep_wide(head, &image);
+        site.keep_wide(head, &image);
     } else {
-        here.keep_narrow(head, &group::narrow_words(&image));
+        site.keep_narrow(head, &group::narrow_words(&image));
     }
 }
 
@@ -212,21 +212,21 @@ fn count(context: *mut xdp_md, head: &mut Head, here: &Here) -> Ended {
     let stop = match walk_link(&mut cursor) {
         Ok((tags, Version::V4)) => match walk_ipv4(&mut cursor, tags, Tunnels::NONE) {
             Ok((packet, _)) => {
-                counters(head, here.interface).seen_octets += u64::from(cursor.known_octets());
+                counters(head, here.site.interface).seen_octets += u64::from(cursor.known_octets());
                 return Ended::with(here.count::<false>(head, &packet.settled()));
             }
             Err(stop) => stop,
         },
         Ok((tags, Version::V6)) => match walk_ipv6(&mut cursor, tags, Tunnels::NONE) {
             Ok((packet, _)) => {
-                counters(head, here.interface).seen_octets += u64::from(cursor.known_octets());
+                counters(head, here.site.interface).seen_octets += u64::from(cursor.known_octets());
                 return Ended::with(here.count::<true>(head, &packet.settled()));
             }
             Err(stop) => stop,
         },
         Err(stop) => stop,
     };
-    count_stop(&mut cursor, counters(head, here.interface), stop)
+    count_stop(&mut cursor, counters(head, here.site.interface), stop)
 }
 
 /// Counts a frame at which the walk stopped. Its headers do not tell its length, so that this asks the
@@ -259,9 +259,9 @@ fn count_outer(context: *mut xdp_md, head: &mut Head, here: &Here) -> Ended {
     };
     let (tags, (packet, inside)) = match walked {
         Ok(walked) => walked,
-        Err(stop) => return count_stop(&mut cursor, counters(head, here.interface), stop),
+        Err(stop) => return count_stop(&mut cursor, counters(head, here.site.interface), stop),
     };
-    counters(head, here.interface).seen_octets += u64::from(cursor.known_octets());
+    counters(head, here.site.interface).seen_octets += u64::from(cursor.known_octets());
     let packet = packet.settled();
     match enter(&mut cursor, inside) {
         Ok(None) => here.count_settled(head, &packet),
@@ -290,20 +290,26 @@ const JOINED_BITS: u32 = 16;
 /// Where and when a packet arrived.
 #[derive(Clone, Copy)]
 struct Here {
-    run: Run,
-    interface: u32,
+    site: Site,
     time: Time,
 }
 
+/// Where the packets of an interface are counted on this CPU.
+#[derive(Clone, Copy)]
+struct Site {
+    run: Run,
+    interface: u32,
+}
+
 impl Here {
-    /// Sets a packet of a common shape aside, under a policy that judges nothing.
+    /// Counts a packet of a common shape, or sets it aside, under a policy that judges nothing.
     #[inline(always)]
     fn count_common<const TUNNELS: bool, const ALL: bool>(
         &self,
         context: *mut xdp_md,
         head: &mut Head,
     ) -> u64 {
-        let Self { interface, time: Time { units, .. }, .. } = *self;
+        let Self { site: site @ Site { interface, .. }, time: Time { units, .. } } = *self;
         let plan = &SETTINGS.plan;
         let frame = XdpFrame::of(context);
         if units >> Narrow::TIME_BITS != 0 {
@@ -313,16 +319,16 @@ impl Here {
             if TUNNELS && packet.transport.may_be_tunnel() {
                 return UNCOMMON;
             }
-            self.keep_narrow(head, &short::ipv4(plan, &packet, interface, units));
+            site.keep_narrow(head, &short::ipv4(plan, &packet, interface, units));
             (packet.frame_octets, packet.length_octets)
         } else if let Some(packet) = common::ipv6::<ALL>(&frame) {
             if TUNNELS && packet.transport.may_be_tunnel() {
                 return UNCOMMON;
             }
             if setting!(plan.ipv6_form) == Ipv6Form::WIDE.0 {
-                self.keep_wide(head, &short::ipv6_wide(plan, &packet, interface, units));
+                site.keep_wide(head, &short::ipv6_wide(plan, &packet, interface, units));
             } else {
-                self.keep_narrow(head, &short::ipv6_narrow(plan, &packet, interface, units));
+                site.keep_narrow(head, &short::ipv6_narrow(plan, &packet, interface, units));
             }
             (packet.frame_octets, packet.length_octets)
         } else {
@@ -334,6 +340,61 @@ impl Here {
         Outcome::Counted as u64
     }
 
+    /// See [`Self::count`]; the verifier no longer knows anything of the packet.
+    #[inline(always)]
+    fn count_settled(&self, head: &mut Head, packet: &Packet) -> Ended {
+        Ended::with(if packet.tags.is_ipv6() {
+            self.count::<true>(head, packet)
+        } else {
+            self.count::<false>(head, packet)
+        })
+    }
+
+    /// Puts the image of a packet, as the policy leaves it, into the next place of the ring.
+    #[inline(always)]
+    fn count<const IPV6: bool>(&self, head: &mut Head, packet: &Packet) -> Option<Outcome> {
+        let Self { site: Site { interface, .. }, time } = *self;
+        let plan = &SETTINGS.plan;
+        let steps = Steps(setting!(plan.steps));
+        let judges = steps.intersects(Steps::SCOPE.union(Steps::SELECT));
+        let Judgement { source_class, destination_class, selector } = if judges {
+            let Packet { addresses, ports, protocol, .. } = packet;
+            match judge::<IPV6>(&PolicyTables, plan, addresses, *ports, *protocol, time.seconds) {
+                Ok(judgement) => judgement,
+                Err(outcome) => return Some(outcome),
+            }
+        } else {
+            Judgement { source_class: 0, destination_class: 0, selector: 0 }
+        };
+        let octets = u64::from(packet.length_octets);
+        counters(head, interface).octets_counted += octets;
+        let classes = Classes { source: source_class, destination: destination_class };
+        let state = &mut head.state;
+        let (mut tuple, control_bits) =
+            minimize::<IPV6>(plan, packet, interface, classes, || Some(state.pseudonym_key))?;
+        if steps.intersects(Steps::SELECTOR) {
+            tuple.selector = selector;
+        }
+        let count = Count {
+            octets,
+            control_bits,
+            first: if steps.intersects(Steps::NO_START) { 0 } else { time.units },
+            last: if steps.intersects(Steps::NO_END) { 0 } else { time.units },
+        };
+        let form = Ipv6Form(setting!(plan.ipv6_form));
+        let image = &mut head.ring[head.state.set_aside as usize % BURST];
+        if IPV6 && form == Ipv6Form::NARROW && Narrow::holds_ipv6(&count) {
+            [image[0], image[1], image[2], image[3]] = Narrow::ipv6(&tuple, &count);
+        } else if (!IPV6 || form == Ipv6Form::LIKE_IPV4) && Narrow::holds_ipv4(&tuple, &count) {
+            [image[0], image[1], image[2], image[3]] = Narrow::ipv4(&tuple, &count);
+        } else {
+            *image = Wide::of(&tuple, &count);
+        }
+        Some(Outcome::Counted)
+    }
+}
+
+impl Site {
     /// Counts a packet that fits in a narrow slot, or sets it aside.
     #[inline(always)]
     fn keep_narrow(&self, head: &mut Head, slot: &[u64; HALF_WORDS]) {
@@ -410,58 +471,5 @@ impl Here {
     fn place(&self, position: u32) -> Place {
         let groups_block = self.run.first_block + setting!(groups_block);
         Place::new(position, self.interface, groups_block, setting!(group_mask))
-    }
-
-    /// See [`Self::count`]; the verifier no longer knows anything of the packet.
-    #[inline(always)]
-    fn count_settled(&self, head: &mut Head, packet: &Packet) -> Ended {
-        Ended::with(if packet.tags.is_ipv6() {
-            self.count::<true>(head, packet)
-        } else {
-            self.count::<false>(head, packet)
-        })
-    }
-
-    /// Puts the image of a packet, as the policy leaves it, into the next place of the ring.
-    #[inline(always)]
-    fn count<const IPV6: bool>(&self, head: &mut Head, packet: &Packet) -> Option<Outcome> {
-        let Self { interface, time, .. } = *self;
-        let plan = &SETTINGS.plan;
-        let steps = Steps(setting!(plan.steps));
-        let judges = steps.intersects(Steps::SCOPE.union(Steps::SELECT));
-        let Judgement { source_class, destination_class, selector } = if judges {
-            let Packet { addresses, ports, protocol, .. } = packet;
-            match judge::<IPV6>(&PolicyTables, plan, addresses, *ports, *protocol, time.seconds) {
-                Ok(judgement) => judgement,
-                Err(outcome) => return Some(outcome),
-            }
-        } else {
-            Judgement { source_class: 0, destination_class: 0, selector: 0 }
-        };
-        let octets = u64::from(packet.length_octets);
-        counters(head, interface).octets_counted += octets;
-        let classes = Classes { source: source_class, destination: destination_class };
-        let state = &mut head.state;
-        let (mut tuple, control_bits) =
-            minimize::<IPV6>(plan, packet, interface, classes, || Some(state.pseudonym_key))?;
-        if steps.intersects(Steps::SELECTOR) {
-            tuple.selector = selector;
-        }
-        let count = Count {
-            octets,
-            control_bits,
-            first: if steps.intersects(Steps::NO_START) { 0 } else { time.units },
-            last: if steps.intersects(Steps::NO_END) { 0 } else { time.units },
-        };
-        let form = Ipv6Form(setting!(plan.ipv6_form));
-        let image = &mut head.ring[head.state.set_aside as usize % BURST];
-        if IPV6 && form == Ipv6Form::NARROW && Narrow::holds_ipv6(&count) {
-            [image[0], image[1], image[2], image[3]] = Narrow::ipv6(&tuple, &count);
-        } else if (!IPV6 || form == Ipv6Form::LIKE_IPV4) && Narrow::holds_ipv4(&tuple, &count) {
-            [image[0], image[1], image[2], image[3]] = Narrow::ipv4(&tuple, &count);
-        } else {
-            *image = Wide::of(&tuple, &count);
-        }
-        Some(Outcome::Counted)
     }
 }

@@ -7,7 +7,6 @@ use minimizer_common::generation::{
     BLOCK_BYTES, BLOCK_GROUPS, BLOCK_HALVES, Counts, Group, HEAD_BLOCK, Head, InterfaceCounters, Place,
     RESIDUAL_BLOCK, RESIDUALS_PER_BLOCK, SPILL_BLOCK, UNKNOWN_INTERFACE, residual_index,
 };
-use minimizer_common::outcome::Outcome;
 use minimizer_common::settings::{BLOCKS_PLACEHOLDER, Control};
 use minimizer_common::slot::Half;
 use minimizer_common::tables::{ENTRY_WORDS, Entry, NODE_WORDS, Node, Roots};
@@ -146,9 +145,7 @@ impl Table for Run {
         let residual = unsafe { &mut (*residuals)[(index % per_block) as usize] };
         residual.packets += packets;
         residual.octets += octets;
-        let counters = counters(self.head()?, place.interface());
-        counters.outcomes[Outcome::Counted as usize] -= packets;
-        counters.outcomes[Outcome::Overflow as usize] += packets;
+        counters(self.head()?, place.interface()).overflow(packets);
         Some(())
     }
 }

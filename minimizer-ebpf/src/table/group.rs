@@ -7,7 +7,7 @@
 use minimizer_common::generation::{GROUP_HALVES, Group, HALF_SHIFT};
 use minimizer_common::slot::{HALF_WORDS, Half, Narrow, WIDE, Wide};
 
-/// Lines in which a narrow slot can lie, from the position on: half of the group. A full table is searched as far as that.
+/// Halves in which a narrow slot can lie, from the line of the position on: half of the group. A full table is searched as far as that.
 pub const NARROW_HALVES: usize = 8;
 /// Lines in which a wide slot can lie: all of the group.
 pub const WIDE_LINES: usize = GROUP_HALVES / 2;
@@ -107,8 +107,7 @@ pub const fn narrow_words(image: &Image) -> [u64; HALF_WORDS] {
 }
 
 /// Adds packets to a narrow slot if it is the flow's and neither is closed: the sum of two closed ones would not fit.
-/// `differs` is not 0 if it is another flow's for another
-/// reason.
+/// `differs` is not 0 if it is another flow's for another reason.
 #[inline(always)]
 pub const fn add_narrow(slot: &mut [u64; HALF_WORDS], packets: &[u64; HALF_WORDS], differs: u64) -> bool {
     let [addresses, transport, marks, times] = *packets;
@@ -129,8 +128,7 @@ pub const fn add_narrow(slot: &mut [u64; HALF_WORDS], packets: &[u64; HALF_WORDS
 /// The later of two times. Packets that were set aside come after those that were counted at once, and may be earlier.
 #[inline(always)]
 const fn later(one: u64, other: u64) -> u64 {
-    // Without a branch, behind which the verifier would walk everything twice.
-    // No time has the lowest bit.
+    // Without a branch, behind which the verifier would walk everything twice. No time has the lowest bit.
     let is_earlier = (one >> 1).wrapping_sub(other >> 1) >> 63;
     one ^ ((one ^ other) & is_earlier.wrapping_neg())
 }

@@ -8,7 +8,6 @@ use minimizer_common::generation::{
     BLOCK_BYTES, BURST, Counts, CpuState, GROUP_HALVES, Group, HEAD_BLOCK, Head, InterfaceCounters, Latest,
     Place, RESIDUAL_BLOCK, RESIDUALS, SPILL_BLOCK, Shape, residual_index,
 };
-use minimizer_common::outcome::Outcome;
 use minimizer_common::slot::{Half, Line};
 use minimizer_ebpf::table::burst::{self, Table, spill_place};
 use minimizer_ebpf::table::group::{self, Image, Volume};
@@ -365,9 +364,7 @@ impl Table for CpuTable<'_, '_> {
         let residual = self.quiet.residuals(self.cpu).get_mut(index)?;
         residual.packets += packets;
         residual.octets += octets;
-        let counters = self.quiet.counters(self.cpu, place.interface());
-        counters.outcomes[Outcome::Counted as usize] -= packets;
-        counters.outcomes[Outcome::Overflow as usize] += packets;
+        self.quiet.counters(self.cpu, place.interface()).overflow(packets);
         Some(())
     }
 }
