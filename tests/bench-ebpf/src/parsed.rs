@@ -92,33 +92,25 @@ trait Context: Copy {
     unsafe fn end(this: *const Self) -> u32;
 }
 
-impl Context for xdp_md {
-    #[inline(always)]
-    unsafe fn start(this: *const Self) -> u32 {
-        // SAFETY: reads a field of the context.
-        unsafe { (*this).data }
-    }
+macro_rules! context {
+    ($($kind:ty),+) => {
+        $(impl Context for $kind {
+            #[inline(always)]
+            unsafe fn start(this: *const Self) -> u32 {
+                // SAFETY: reads a field of the context.
+                unsafe { (*this).data }
+            }
 
-    #[inline(always)]
-    unsafe fn end(this: *const Self) -> u32 {
-        // SAFETY: reads a field of the context.
-        unsafe { (*this).data_end }
-    }
+            #[inline(always)]
+            unsafe fn end(this: *const Self) -> u32 {
+                // SAFETY: reads a field of the context.
+                unsafe { (*this).data_end }
+            }
+        })+
+    };
 }
 
-impl Context for __sk_buff {
-    #[inline(always)]
-    unsafe fn start(this: *const Self) -> u32 {
-        // SAFETY: reads a field of the context.
-        unsafe { (*this).data }
-    }
-
-    #[inline(always)]
-    unsafe fn end(this: *const Self) -> u32 {
-        // SAFETY: reads a field of the context.
-        unsafe { (*this).data_end }
-    }
-}
+context!(xdp_md, __sk_buff);
 
 /// The frame, which is never longer than its first buffer here.
 #[derive(Clone, Copy)]
