@@ -1,8 +1,8 @@
 //! The memory of one generation: every possible CPU has a run of blocks.
 //!
 //! ```text
-//! CPU 0                                                                      CPU 1
-//! | head: interface counters × 33, state, ring | residual | spill log | groups | head …
+//! CPU 0                                                                               CPU 1
+//! | head: interface counters × 33, state, ring, control | groups | residual | spill log | head …
 //! ```
 //! Everything that accounts for a packet lies in the one generation that the packet saw. A quiet generation
 //! is therefore a closed ledger. Only the owning CPU writes its run. The agent reads and zeroes the run when
@@ -11,15 +11,16 @@
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::outcome::Outcome;
+use crate::settings::Control;
 use crate::slot::{HALF_WORDS, Half, Line};
 
 /// Interfaces that one agent can watch: the width of the slot number in a tuple.
 pub const INTERFACES_MAX: usize = 32;
 /// The place of the counters of every interface that nobody watches: behind those of the slots.
 pub const UNKNOWN_INTERFACE: u32 = INTERFACES_MAX as u32;
-/// Size of a block in bytes: the value size of the kernel's maps. A look-up finds a block; what lies in it needs no other
-/// one.
-pub const BLOCK_BYTES: usize = 32 << 10;
+/// Size of a block in bytes. Where the kernel takes no value as large as a run, a block is the value of its maps: a look-up
+/// finds a block, and what lies in it needs no other one.
+pub const BLOCK_BYTES: usize = 64 << 10;
 /// Halves of cache lines in a group.
 pub const GROUP_HALVES: usize = 16;
 /// Groups in a block.
@@ -124,60 +125,39 @@ impl Latest {
 /// With so many slots in use or more, a CPU sets packets aside: it cannot have all their lines in its cache.
 pub const FEW_SLOTS: u64 = 4096;
 
-/// Where a packet that was set aside belongs.
+/// Where a packet that was set aside belongs: the hash of its tuple in bits 0..32, the slot number of its interface in bits
+/// 32..38.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
-pub struct Place {
-    /// The hash of the tuple in bits 0..32, the slot number of the interface in bits 32..38.
-    hash: u64,
-    /// What the hash says: the block in bits 32..64, the place of the first half in bits 0..32, in bytes.
-    address: u64,
-}
+pub struct Place(u64);
 
 impl Place {
-    /// A place in a table whose first group is in block `groups_block`, counted from the start of the generation, and
-    /// that has `group_mask + 1` groups.
+    /// The place of a packet.
     #[inline(always)]
     #[must_use]
-    pub const fn new(position: u32, interface: u32, groups_block: u32, group_mask: u32) -> Self {
-        let group = position & group_mask;
-        let block = groups_block + group / BLOCK_GROUPS as u32;
-        let byte = group % BLOCK_GROUPS as u32 * size_of::<Group>() as u32
-            + (position >> HALF_SHIFT) * size_of::<Half>() as u32;
-        Self { hash: position as u64 | (interface as u64) << 32, address: (block as u64) << 32 | byte as u64 }
+    pub const fn new(position: u32, interface: u32) -> Self {
+        Self(position as u64 | (interface as u64) << 32)
     }
 
-    /// The hash, which names a group and a half in it.
+    /// The hash. Its bits from [`HALF_SHIFT`] on are those of an offset in a table: they name a half and its group.
     #[inline(always)]
     #[must_use]
     pub const fn position(self) -> u32 {
-        self.hash as u32
+        self.0 as u32
     }
 
     /// Slot number of the interface.
     #[inline(always)]
     #[must_use]
     pub const fn interface(self) -> u32 {
-        (self.hash >> 32) as u32 & 0x3f
-    }
-
-    /// The block of the group, counted from the start of the generation.
-    #[inline(always)]
-    #[must_use]
-    pub const fn block(self) -> u32 {
-        (self.address >> 32) as u32
-    }
-
-    /// The half in the block at which probing starts.
-    #[inline(always)]
-    #[must_use]
-    pub const fn half_byte(self) -> usize {
-        self.address as usize & (BLOCK_BYTES - size_of::<Half>())
+        (self.0 >> 32) as u32 & 0x3f
     }
 }
 
-/// Where the number of a half begins in a position.
-pub const HALF_SHIFT: u32 = u32::BITS - GROUP_HALVES.ilog2();
+/// Where the number of a half in its group begins in a position.
+pub const HALF_SHIFT: u32 = size_of::<Half>().ilog2();
+/// Where the number of a group begins in a position.
+pub const GROUP_SHIFT: u32 = size_of::<Group>().ilog2();
 
 /// The first block of a CPU's run.
 #[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -192,6 +172,8 @@ pub struct Head {
     pub ring: [[u64; 2 * HALF_WORDS]; BURST],
     /// Packets of a burst whose first line was full. Each packet after the burst puts one of them into a slot.
     pub waiting: [[u64; 2 * HALF_WORDS]; BURST],
+    /// What the agent tells the program while it runs.
+    pub control: Control,
     /// Unused, zero.
     pub reserved: [u64; HEAD_RESERVED],
 }
@@ -199,7 +181,8 @@ pub struct Head {
 const HEAD_RESERVED: usize = (BLOCK_BYTES
     - (INTERFACES_MAX + 1) * size_of::<InterfaceCounters>()
     - size_of::<CpuState>()
-    - 2 * BURST * size_of::<Line>())
+    - 2 * BURST * size_of::<Line>()
+    - size_of::<Control>())
     / size_of::<u64>();
 
 /// Packets that found neither slot nor spill room, by interface, IP version and protocol.
@@ -240,10 +223,12 @@ const _: () = {
 
 /// Block index, within a CPU's run, of its [`Head`].
 pub const HEAD_BLOCK: u32 = 0;
-/// Block index, within a CPU's run, of the first block of [`Counts`] counters.
-pub const RESIDUAL_BLOCK: u32 = HEAD_BLOCK + 1;
-/// Block index, within a CPU's run, of the spill log.
-pub const SPILL_BLOCK: u32 = RESIDUAL_BLOCK + (RESIDUALS / RESIDUALS_PER_BLOCK) as u32;
+/// Block index, within a CPU's run, of its groups.
+pub const GROUPS_BLOCK: u32 = HEAD_BLOCK + 1;
+/// Blocks of residual counters in a run.
+pub const RESIDUAL_BLOCKS: u32 = (RESIDUALS / RESIDUALS_PER_BLOCK) as u32;
+/// Bytes of a CPU's groups, at most: an offset has 32 bits.
+const GROUPS_BYTES_MAX: u64 = 1 << 32;
 
 /// The sizes of a generation, fixed when the agent starts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -264,7 +249,7 @@ impl Shape {
     pub const fn for_flows(cpus: u32, flows_per_cpu: u32) -> Option<Self> {
         let halves = flows_per_cpu as u64 * 2;
         let groups = halves.div_ceil(GROUP_HALVES as u64).next_power_of_two();
-        if groups > 1 << 26 {
+        if groups > GROUPS_BYTES_MAX >> GROUP_SHIFT {
             return None;
         }
         let spill_halves = if groups < 4 { 8 } else { groups * 2 };
@@ -275,16 +260,34 @@ impl Shape {
         Some(shape)
     }
 
-    /// Block index, within a CPU's run, of its groups.
+    /// Block index, within a CPU's run, of its residual counters.
     #[must_use]
-    pub const fn groups_block(&self) -> u32 {
-        SPILL_BLOCK + self.spill_halves.div_ceil(BLOCK_HALVES as u32)
+    pub const fn residual_block(&self) -> u32 {
+        GROUPS_BLOCK + self.groups.div_ceil(BLOCK_GROUPS as u32)
+    }
+
+    /// Block index, within a CPU's run, of the spill log.
+    #[must_use]
+    pub const fn spill_block(&self) -> u32 {
+        self.residual_block() + RESIDUAL_BLOCKS
     }
 
     /// Blocks in the run of one CPU.
     #[must_use]
     pub const fn run_blocks(&self) -> u32 {
-        self.groups_block() + self.groups.div_ceil(BLOCK_GROUPS as u32)
+        self.spill_block() + self.spill_halves.div_ceil(BLOCK_HALVES as u32)
+    }
+
+    /// Bytes in the run of one CPU.
+    #[must_use]
+    pub const fn run_bytes(&self) -> u64 {
+        self.run_blocks() as u64 * BLOCK_BYTES as u64
+    }
+
+    /// The bits of a position that are the offset of a half in a CPU's groups.
+    #[must_use]
+    pub const fn table_mask(&self) -> u32 {
+        (((self.groups as u64) << GROUP_SHIFT) - size_of::<Half>() as u64) as u32
     }
 
     /// Blocks in the generation: the entries of its map.

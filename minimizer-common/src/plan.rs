@@ -60,6 +60,16 @@ impl Steps {
         .union(Self::NO_PORTS)
         .union(Self::NO_TRAFFIC_CLASS)
         .union(Self::NO_CONTROL_BITS);
+    /// Steps that store less of a packet with ports than the program reads.
+    pub const MASKING: Self = Self::IPV4
+        .union(Self::IPV6)
+        .union(Self::PORTS)
+        .union(Self::TAGS)
+        .union(Self::NO_TAGS)
+        .union(Self::KIND)
+        .union(Self::NO_TIME)
+        .union(Self::NO_START)
+        .union(Self::NO_END);
 
     /// The steps of both sets.
     #[must_use]

@@ -8,10 +8,12 @@ use crate::plan::Plan;
 /// Number of secret 64-bit keys of the table's hash.
 pub const HASH_KEYS: usize = 12;
 
-/// Placeholder for the number of blocks in a generation. The kernel fixes the size of inner maps when it
-/// creates the outer map, and the agent chooses that size at start. The agent therefore replaces this number
-/// in the object's type information before it loads the object.
-pub const BLOCKS_PLACEHOLDER: usize = 0x4d49_4e58;
+/// Placeholders for the number of values in a generation's map, and for the words of a value. The kernel fixes the size of
+/// inner maps when it creates the outer map, and the agent chooses that size at start. The agent therefore replaces
+/// these numbers in the object's type information before it loads the object.
+pub const VALUES_PLACEHOLDER: usize = 0x4d49_4e58;
+/// See [`VALUES_PLACEHOLDER`].
+pub const WORDS_PLACEHOLDER: usize = 0x0d49_4e57;
 
 /// Name of the constant [`Settings`] in the object.
 pub const SETTINGS_SYMBOL: &str = "SETTINGS";
@@ -23,8 +25,6 @@ pub const GENERATION_MAP: &str = "GENERATION";
 pub const TABLES_MAP: &str = "TABLES";
 /// Name of the map that holds the entries of the policy's lists.
 pub const LISTS_MAP: &str = "LISTS";
-/// Name of the map that holds [`Control`].
-pub const CONTROL_MAP: &str = "CONTROL";
 /// Name of the program that lets packets pass.
 pub const PROGRAM: &str = "minimizer";
 /// Name of the program that drops packets after it has counted them.
@@ -56,26 +56,30 @@ pub struct Settings {
     pub tick_ns: u64,
     /// Blocks in the run of one CPU; see [`crate::generation::Shape::run_blocks`].
     pub run_blocks: u32,
-    /// Halves of spill log in a run; see [`crate::generation::Shape::spill_halves`].
+    /// See [`crate::generation::Shape::table_mask`].
+    pub table_mask: u32,
+    /// Block index of the residual counters within a run; see [`crate::generation::Shape::residual_block`].
+    pub residual_block: u32,
+    /// Halves of spill log in a run, a power of two; see [`crate::generation::Shape::spill_halves`].
     pub spill_halves: u32,
-    /// Block index of the groups within a run; see [`crate::generation::Shape::groups_block`].
-    pub groups_block: u32,
-    /// Groups in a run, minus one.
-    pub group_mask: u32,
+    /// [`VALUE_IS_RUN`] or [`VALUE_IS_BLOCK`].
+    pub value: u32,
     /// [`CLOCK_TICK`] or [`CLOCK_CONTROL`].
     pub clock: u32,
     /// [`LENGTH_LINEAR`] or [`LENGTH_BUFFER`].
     pub frame_length: u32,
     /// Tunnels whose inner packet the program counts: a [`crate::tunnel::Tunnels`].
     pub tunnels: u32,
-    /// Unused, zero.
-    pub reserved: u32,
 }
 
 /// `XDP_PASS`: hands the packet to the network stack, unaltered.
 pub const ACTION_PASS: u32 = 2;
 /// `XDP_DROP`: for an interface that the operator has declared a tap.
 pub const ACTION_DROP: u32 = 1;
+/// A value of a generation's map is the run of a CPU: one look-up finds all of it.
+pub const VALUE_IS_RUN: u32 = 0;
+/// A value of a generation's map is a block. No map of Linux before 6.9 has values of more than 4 MiB.
+pub const VALUE_IS_BLOCK: u32 = 1;
 /// Time comes from the kernel's tick.
 pub const CLOCK_TICK: u32 = 0;
 /// Time comes from [`Control::clock`]: a replayed capture keeps its own time.
@@ -92,7 +96,8 @@ pub const fn clock(units: u32, seconds: u32) -> u64 {
     units as u64 | (seconds as u64) << 32
 }
 
-/// What the agent may change while the program runs, in one memory-mapped page.
+/// What the agent may change while the program runs. It lies once for each CPU in each generation: a packet finds it with
+/// everything else.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct Control {

@@ -12,7 +12,8 @@ use minimizer::policy::field::Field;
 use minimizer::policy::model::Policy;
 use minimizer::records::drain::Totals;
 use minimizer::records::record::Record;
-use minimizer_common::generation::{BLOCK_BYTES, BURST, CpuState, FEW_SLOTS, Head};
+use minimizer_common::generation::{BURST, CpuState, FEW_SLOTS, Head};
+use minimizer_common::settings::Control;
 use minimizer_common::outcome::Outcome;
 use minimizer_common::settings::HASH_KEYS;
 use minimizer_common::tunnel::Tunnels;
@@ -155,18 +156,18 @@ impl Kernel {
         (records, totals)
     }
 
-    /// Asserts that the generation that was drained last has nothing but its clock.
+    /// Asserts that the generation that was drained last has nothing but its clock and what the agent tells the program.
     fn check_zero(&mut self) {
         // It is the next one that the kernel writes.
         self.drain();
-        let run_bytes =
-            usize::try_from(self.program.generations().shape().run_blocks()).expect("fits") * BLOCK_BYTES;
+        let run_bytes = usize::try_from(self.program.generations().shape().run_bytes()).expect("fits");
         let state = offset_of!(Head, state);
         let clock = [offset_of!(CpuState, realtime_offset_ns), offset_of!(CpuState, time_base_units)];
         let is_clock = |byte: &usize| clock.iter().any(|clock| byte % run_bytes == state + clock);
+        let control = offset_of!(Head, control)..offset_of!(Head, control) + size_of::<Control>();
         let words = self.program.generations().dump();
         let bytes = (0..).step_by(size_of::<u64>());
-        let left: Vec<_> = bytes.zip(words).filter(|(byte, word)| *word != 0 && !is_clock(byte)).collect();
+        let left: Vec<_> = bytes.zip(words).filter(|(byte, word)| *word != 0 && !is_clock(byte) && !control.contains(&(byte % run_bytes))).collect();
         assert!(left.is_empty(), "byte and word: {left:?}");
     }
 }

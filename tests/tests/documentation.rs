@@ -10,7 +10,7 @@ use minimizer::delivery::loss::Loss;
 use minimizer::kernel::table_size::{bytes, flows_per_cpu};
 use minimizer::policy::field::Field;
 use minimizer::policy::model::Policy;
-use minimizer_common::generation::{BLOCK_BYTES, SPILL_BLOCK, Shape};
+use minimizer_common::generation::{BLOCK_BYTES, RESIDUAL_BLOCKS, Shape};
 use minimizer_common::outcome::Outcome;
 use tests::authority::Authority;
 
@@ -82,7 +82,7 @@ fn what_leaves_this_host_is_what_explain_prints() {
 
 #[test]
 fn the_memory_of_a_table_is_as_documented() {
-    let counters = u64::from(SPILL_BLOCK) * BLOCK_BYTES as u64;
+    let counters = u64::from(1 + RESIDUAL_BLOCKS) * BLOCK_BYTES as u64;
     assert!(
         OPERATIONS.contains(&format!("{},{:03} bytes of counters", counters / 1000, counters % 1000)),
         "{counters}"

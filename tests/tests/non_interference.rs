@@ -11,7 +11,7 @@ use minimizer::policy::compile::CompiledPolicy;
 use minimizer_common::outcome::Outcome;
 use minimizer_common::protocol::{Protocol, Transport};
 use minimizer_common::settings::{
-    CONTROL_MAP, Control, GENERATION_MAP, HASH_KEYS, LISTS_MAP, Settings, TABLES_MAP,
+    GENERATION_MAP, HASH_KEYS, LISTS_MAP, Settings, TABLES_MAP,
 };
 use minimizer_common::tables::{Entry, Node, Roots};
 use minimizer_common::tunnel::Tunnels;
@@ -81,8 +81,7 @@ fn stay_on_this_cpu() {
 const CONSTANTS_OCTETS: usize = size_of::<Settings>() + size_of::<Roots>() + 2 * 256 * 4;
 
 /// The content of every map that the program can reach, but for the generations, by name. The
-/// outer map's content is the identity of its inner map, which no two programs share. The first
-/// word of the control page, the distance of two clocks, is left out: the agent sets it at each flip.
+/// outer map's content is the identity of its inner map, which no two programs share.
 fn other_maps(program: &Program) -> BTreeMap<String, Vec<u8>> {
     let ids = program.info().expect("the kernel tells").map_ids().expect("the kernel tells");
     let maps = ids.expect("the kernel knows the program's maps").into_iter().map(|id| {
@@ -90,7 +89,6 @@ fn other_maps(program: &Program) -> BTreeMap<String, Vec<u8>> {
         let name = data.info().expect("the kernel tells").name_as_str().expect("is ASCII").to_owned();
         let content = match name.as_str() {
             GENERATION_MAP => Vec::new(),
-            CONTROL_MAP => content::<{ size_of::<Control>() }>(data).split_off(size_of::<u64>()),
             TABLES_MAP => content::<{ size_of::<Node>() }>(data),
             LISTS_MAP => content::<{ size_of::<Entry>() }>(data),
             name if name.ends_with(RODATA_MAP) => content::<CONSTANTS_OCTETS>(data),

@@ -125,11 +125,11 @@ const ETHERNET_OCTETS: u32 = size_of::<EthernetHeader>() as u32;
 /// The version and the length of a header without options, in words.
 const IPV4_WITHOUT_OPTIONS: u8 = ipv4::VERSION << 4 | (ipv4::HEADER_OCTETS / 4) as u8;
 
-/// The packet of a frame of the common shape of IPv4. `ALL` says that the policy reads every field.
+/// The packet of a frame of the common shape of IPv4. `EXACT` says that the policy reads every field.
 #[inline(always)]
 #[must_use]
-pub fn ipv4<const ALL: bool>(frame: &impl Frame) -> Option<Ipv4Packet> {
-    let omits = |steps| !ALL && frame.omits(steps);
+pub fn ipv4<const EXACT: bool>(frame: &impl Frame) -> Option<Ipv4Packet> {
+    let omits = |steps| !EXACT && frame.omits(steps);
     let frame_octets = octets(frame);
     let passed = header_at::<Ipv4Frame>(frame)?;
     let Ipv4Frame { ethernet, ip, .. } = passed.copy();
@@ -169,8 +169,8 @@ pub fn ipv4<const ALL: bool>(frame: &impl Frame) -> Option<Ipv4Packet> {
 /// The packet of a frame of the common shape of IPv6; see [`ipv4`].
 #[inline(always)]
 #[must_use]
-pub fn ipv6<const ALL: bool>(frame: &impl Frame) -> Option<Ipv6Packet> {
-    let omits = |steps| !ALL && frame.omits(steps);
+pub fn ipv6<const EXACT: bool>(frame: &impl Frame) -> Option<Ipv6Packet> {
+    let omits = |steps| !EXACT && frame.omits(steps);
     let frame_octets = octets(frame);
     let passed = header_at::<Ipv6Frame>(frame)?;
     let Ipv6Frame { ethernet, ip, .. } = passed.copy();

@@ -10,16 +10,21 @@ use crate::parser::common::{Ipv4Packet, Ipv6Packet, Transport};
 use crate::policy::minimize::port;
 use crate::policy::nodes::constant;
 
-/// The narrow slot of one IPv4 packet. The time must fit.
+/// The narrow slot of one IPv4 packet. The time must fit. `EXACT` says that the policy keeps every field as it is.
 #[inline(always)]
 #[must_use]
-pub fn ipv4(plan: &Plan, packet: &Ipv4Packet, interface: u32, units: u32) -> [u64; HALF_WORDS] {
+pub fn ipv4<const EXACT: bool>(
+    plan: &Plan,
+    packet: &Ipv4Packet,
+    interface: u32,
+    units: u32,
+) -> [u64; HALF_WORDS] {
     let Ipv4Packet { addresses, length_octets, transport, .. } = packet;
     [
-        addresses & constant!(plan.ipv4_masks[0]),
-        narrow_transport(plan, transport),
-        narrow_marks(plan, transport, interface) | Narrow::octets(*length_octets),
-        narrow_times(plan, units),
+        if EXACT { *addresses } else { addresses & constant!(plan.ipv4_masks[0]) },
+        narrow_transport::<EXACT>(plan, transport),
+        narrow_marks::<EXACT>(plan, transport, interface) | Narrow::octets(*length_octets),
+        narrow_times::<EXACT>(plan, units),
     ]
 }
 
@@ -33,58 +38,65 @@ pub fn ipv6_narrow(plan: &Plan, packet: &Ipv6Packet, interface: u32, units: u32)
     let version = constant!(plan.slot_masks.narrow_marks) & Narrow::IPV6;
     [
         source | destination << Narrow::IPV6_ADDRESS_BITS,
-        narrow_transport(plan, transport) | destination >> 16 << 32,
-        narrow_marks(plan, transport, interface) | version | Narrow::octets(*length_octets),
-        narrow_times(plan, units),
+        narrow_transport::<false>(plan, transport) | destination >> 16 << 32,
+        narrow_marks::<false>(plan, transport, interface) | version | Narrow::octets(*length_octets),
+        narrow_times::<false>(plan, units),
     ]
 }
 
-/// The wide slot of one IPv6 packet.
+/// The wide slot of one IPv6 packet. `EXACT` says that the policy keeps every field as it is.
 #[inline(always)]
 #[must_use]
-pub fn ipv6_wide(plan: &Plan, packet: &Ipv6Packet, interface: u32, units: u32) -> [u64; 2 * HALF_WORDS] {
+pub fn ipv6_wide<const EXACT: bool>(
+    plan: &Plan,
+    packet: &Ipv6Packet,
+    interface: u32,
+    units: u32,
+) -> [u64; 2 * HALF_WORDS] {
     let Ipv6Packet { addresses, length_octets, transport, .. } = packet;
     let Transport { ports, control_bits, protocol, traffic_class } = *transport;
-    let [source, source_end, destination, destination_end] = *addresses;
-    let masks = &plan.slot_masks;
+    let [mut source, mut source_end, mut destination, mut destination_end] = *addresses;
     let kind = u64::from(protocol) | u64::from(traffic_class) << 8;
-    [
-        source & constant!(plan.ipv6_masks[0][0][0]),
-        source_end & constant!(plan.ipv6_masks[0][0][1]),
-        USED | WIDE | u64::from(*length_octets) << Wide::OCTETS_SHIFT,
-        (u64::from(units) | u64::from(units) << 32) & constant!(masks.wide_times),
-        destination & constant!(plan.ipv6_masks[1][0][0]),
-        destination_end & constant!(plan.ipv6_masks[1][0][1]),
-        USED | WIDE
-            | (kind << Wide::KIND_SHIFT | u64::from(control_bits) << Wide::CONTROL_BITS_SHIFT)
-                & constant!(masks.wide_counters)
-            | Wide::ONE_PACKET,
-        (u64::from(kept_ports(plan, ports)) | u64::from(Wide::ipv6_tags(interface)) << 32)
-            & constant!(masks.wide_transport),
-    ]
+    let mut times = u64::from(units) | u64::from(units) << 32;
+    let mut counters = kind << Wide::KIND_SHIFT | u64::from(control_bits) << Wide::CONTROL_BITS_SHIFT;
+    let ports = if EXACT { ports } else { kept_ports(plan, ports) };
+    let mut transport = u64::from(ports) | u64::from(Wide::ipv6_tags(interface)) << 32;
+    if !EXACT {
+        let masks = &plan.slot_masks;
+        source &= constant!(plan.ipv6_masks[0][0][0]);
+        source_end &= constant!(plan.ipv6_masks[0][0][1]);
+        destination &= constant!(plan.ipv6_masks[1][0][0]);
+        destination_end &= constant!(plan.ipv6_masks[1][0][1]);
+        times &= constant!(masks.wide_times);
+        counters &= constant!(masks.wide_counters);
+        transport &= constant!(masks.wide_transport);
+    }
+    let volume = USED | WIDE | u64::from(*length_octets) << Wide::OCTETS_SHIFT;
+    let counters = USED | WIDE | counters | Wide::ONE_PACKET;
+    [source, source_end, volume, times, destination, destination_end, counters, transport]
 }
 
 #[inline(always)]
-fn narrow_transport(plan: &Plan, transport: &Transport) -> u64 {
+fn narrow_transport<const EXACT: bool>(plan: &Plan, transport: &Transport) -> u64 {
     let Transport { ports, traffic_class, .. } = *transport;
-    (u64::from(kept_ports(plan, ports)) | u64::from(traffic_class) << Narrow::TRAFFIC_CLASS_SHIFT)
-        & constant!(plan.slot_masks.narrow_transport)
+    let ports = if EXACT { ports } else { kept_ports(plan, ports) };
+    let word = u64::from(ports) | u64::from(traffic_class) << Narrow::TRAFFIC_CLASS_SHIFT;
+    if EXACT { word } else { word & constant!(plan.slot_masks.narrow_transport) }
 }
 
 #[inline(always)]
-fn narrow_marks(plan: &Plan, transport: &Transport, interface: u32) -> u64 {
+fn narrow_marks<const EXACT: bool>(plan: &Plan, transport: &Transport, interface: u32) -> u64 {
     let Transport { control_bits, protocol, .. } = *transport;
-    (u64::from(protocol) << Narrow::PROTOCOL_SHIFT
+    let word = u64::from(protocol) << Narrow::PROTOCOL_SHIFT
         | u64::from(interface) << Narrow::INTERFACE_SHIFT
-        | u64::from(control_bits) << Narrow::CONTROL_BITS_SHIFT)
-        & constant!(plan.slot_masks.narrow_marks)
-        | USED
+        | u64::from(control_bits) << Narrow::CONTROL_BITS_SHIFT;
+    USED | if EXACT { word } else { word & constant!(plan.slot_masks.narrow_marks) }
 }
 
 #[inline(always)]
-fn narrow_times(plan: &Plan, units: u32) -> u64 {
-    (u64::from(units) | u64::from(units) << Narrow::TIME_BITS) & constant!(plan.slot_masks.narrow_times)
-        | Narrow::ONE_PACKET
+fn narrow_times<const EXACT: bool>(plan: &Plan, units: u32) -> u64 {
+    let word = u64::from(units) | u64::from(units) << Narrow::TIME_BITS;
+    Narrow::ONE_PACKET | if EXACT { word } else { word & constant!(plan.slot_masks.narrow_times) }
 }
 
 /// What the plan keeps of the ports, which are one number.

@@ -26,7 +26,7 @@ use minimizer_ebpf::table::hash;
 use crate::program::clock::{self, Time};
 use crate::program::constants::{SETTINGS, setting};
 use crate::program::frame::XdpFrame;
-use crate::program::memory::{CONTROL, Generation, PolicyTables, Run, counters};
+use crate::program::memory::{Generation, PolicyTables, Run, counters};
 
 /// Counts a frame and returns the number of its outcome. If a listed tunnel carries a packet inside the
 /// frame, the function counts that packet. It does nothing only if the agent left a map empty, which it never
@@ -36,23 +36,22 @@ use crate::program::memory::{CONTROL, Generation, PolicyTables, Run, counters};
 #[inline(always)]
 pub fn account<const TUNNELS: bool>(context: &XdpContext) -> Option<u8> {
     let run = Run::of_this_cpu()?;
-    let head = run.head()?;
+    let head = run.head();
     // Before the packet is read: the verifier then knows but one state here.
     if head.state.set_aside >= BURST as u64 {
-        account_burst(run.generation, run.first_block);
+        account_burst(run.generation, run.start, run.first_block);
     }
     if head.state.waiting != 0 {
-        account_waiting(run.generation, run.first_block);
+        account_waiting(run.generation, run.start, run.first_block);
     }
-    let control = CONTROL.get(0)?;
     // SAFETY: reads a field of the context.
     let if_index = unsafe { (*context.ctx).ingress_ifindex };
-    let position = interface_position(if_index, control.interface_multiplier);
-    let Some(interface) = InterfaceEntry(control.interfaces[position]).slot_of(if_index) else {
+    let position = interface_position(if_index, head.control.interface_multiplier);
+    let Some(interface) = InterfaceEntry(head.control.interfaces[position]).slot_of(if_index) else {
         count_unknown(context.ctx, counters(head, UNKNOWN_INTERFACE));
         return Some(Outcome::UnknownInterface as u8);
     };
-    let Head { interfaces, state, .. } = head;
+    let Head { interfaces, state, control, .. } = head;
     let counters = &mut interfaces[interface as usize];
 
     // The clock is read before the walk, while few values occupy registers.
@@ -60,25 +59,28 @@ pub fn account<const TUNNELS: bool>(context: &XdpContext) -> Option<u8> {
     let time = clock::now(counters, state, control, steps);
     counters.seen_packets += 1;
 
-    let here = Here { site: Site { run, interface }, time };
     // A policy that judges packets has the function of all shapes, whose stack is its own, for the common ones too.
-    let mut ended = UNCOMMON;
     if !steps.intersects(Steps::JUDGING) {
-        ended = if steps.intersects(Steps::UNREAD) {
+        let here = Here { site: Site { run, interface }, time };
+        let is_counted = if steps.intersects(Steps::UNREAD.union(Steps::MASKING)) {
             here.count_common::<TUNNELS, false>(context.ctx, head)
         } else {
             here.count_common::<TUNNELS, true>(context.ctx, head)
         };
-    }
-    if ended == UNCOMMON {
-        ended = if TUNNELS {
-            count_inner_or_outer(context.ctx, head, &here).0
-        } else {
-            count(context.ctx, head, &here).0
-        };
-        if ended == Outcome::Counted as u64 {
-            keep(run.generation, run.first_block, interface);
+        if is_counted {
+            head.interfaces[interface as usize].outcomes[Outcome::Counted as usize] += 1;
+            return Some(Outcome::Counted as u8);
         }
+    }
+    // Another one: the common shapes need none on the stack.
+    let here = Here { site: Site { run, interface: black_box(interface) }, time };
+    let ended = if TUNNELS {
+        count_inner_or_outer(context.ctx, head, &here).0
+    } else {
+        count(context.ctx, head, &here).0
+    };
+    if ended == Outcome::Counted as u64 {
+        keep(run.generation, run.start, run.first_block, interface);
     }
     // The compiler may know which outcomes a function returns, but the verifier does not.
     let ended = black_box(ended);
@@ -86,9 +88,6 @@ pub fn account<const TUNNELS: bool>(context: &XdpContext) -> Option<u8> {
     *head.interfaces[interface as usize].outcomes.get_mut(ended as usize)? += 1;
     Some(ended as u8)
 }
-
-/// The packet has none of the common shapes, or a listed tunnel may be behind its headers.
-const UNCOMMON: u64 = u64::MAX;
 
 /// Counts a frame of an interface that nobody watches. It reads no octet of the frame.
 #[inline(never)]
@@ -101,9 +100,9 @@ fn count_unknown(context: *mut xdp_md, counters: &mut InterfaceCounters) {
 /// Puts the packets that the CPU has set aside into slots. The first loop only reads their lines: no packet waits for the
 /// line of another, so the processor fetches all of them at once. Packets whose first line is full wait.
 #[inline(never)]
-fn account_burst(generation: &'static Generation, first_block: u32) {
-    let run = Run { generation, first_block };
-    let Some(head) = run.head() else { return };
+fn account_burst(generation: &'static Generation, start: *mut u8, first_block: u32) {
+    let run = Run { generation, start, first_block };
+    let head = run.head();
     for place in &head.state.places {
         let Some(line) = run.first_line(*place) else { return };
         line.touch();
@@ -113,7 +112,9 @@ fn account_burst(generation: &'static Generation, first_block: u32) {
         let Some(line) = run.first_line(*place) else { return };
         if !line.count(image, &mut state.slots_taken) {
             let index = state.waiting as usize % BURST;
-            waiting[index] = *image;
+            // Word by word: of the array at once the compiler makes a call that moves octets.
+            let [a, b, c, d, e, f, g, h] = *image;
+            waiting[index] = [a, b, c, d, e, f, g, h];
             state.waiting_places[index] = *place;
             state.waiting += 1;
         }
@@ -126,10 +127,9 @@ fn account_burst(generation: &'static Generation, first_block: u32) {
 /// Puts one packet whose first line was full into a slot. Between two bursts come at least as many packets as a burst can
 /// leave, and each of them does this once: a loop over all that wait would make the verifier walk it once for each.
 #[inline(never)]
-fn account_waiting(generation: &'static Generation, first_block: u32) {
-    let mut run = Run { generation, first_block };
-    let Some(head) = run.head() else { return };
-    let Head { state, waiting, .. } = head;
+fn account_waiting(generation: &'static Generation, start: *mut u8, first_block: u32) {
+    let mut run = Run { generation, start, first_block };
+    let Head { state, waiting, .. } = run.head();
     // In their order: the first packet of a flow gives it its first time.
     let index = state.waited as usize % BURST;
     state.waited += 1;
@@ -193,9 +193,9 @@ impl Ended {
 /// Counts the packet of which the next place in the ring has the image, or leaves it there. The verifier knows nothing about
 /// what it reads from the ring: it walks this once, and not once for each kind of packet.
 #[inline(never)]
-fn keep(generation: &'static Generation, first_block: u32, interface: u32) {
-    let run = Run { generation, first_block };
-    let Some(head) = run.head() else { return };
+fn keep(generation: &'static Generation, start: *mut u8, first_block: u32, interface: u32) {
+    let run = Run { generation, start, first_block };
+    let head = run.head();
     let site = Site { run, interface };
     let image = head.ring[head.state.set_aside as usize % BURST];
     if group::is_wide(&image) {
@@ -302,42 +302,44 @@ struct Site {
 }
 
 impl Here {
-    /// Counts a packet of a common shape, or sets it aside, under a policy that judges nothing.
+    /// Counts a packet of a common shape, or sets it aside, under a policy that judges nothing. `false`, and nothing is
+    /// counted, if the packet has another shape, or a listed tunnel may be behind its headers. `EXACT` says that the
+    /// policy keeps every field as it is.
     #[inline(always)]
-    fn count_common<const TUNNELS: bool, const ALL: bool>(
+    fn count_common<const TUNNELS: bool, const EXACT: bool>(
         &self,
         context: *mut xdp_md,
         head: &mut Head,
-    ) -> u64 {
+    ) -> bool {
         let Self { site: site @ Site { interface, .. }, time: Time { units, .. } } = *self;
         let plan = &SETTINGS.plan;
         let frame = XdpFrame::of(context);
         if units >> Narrow::TIME_BITS != 0 {
-            return UNCOMMON;
+            return false;
         }
-        let (frame_octets, length_octets) = if let Some(packet) = common::ipv4::<ALL>(&frame) {
+        let (frame_octets, length_octets) = if let Some(packet) = common::ipv4::<EXACT>(&frame) {
             if TUNNELS && packet.transport.may_be_tunnel() {
-                return UNCOMMON;
+                return false;
             }
-            site.keep_narrow(head, &short::ipv4(plan, &packet, interface, units));
+            site.keep_narrow(head, &short::ipv4::<EXACT>(plan, &packet, interface, units));
             (packet.frame_octets, packet.length_octets)
-        } else if let Some(packet) = common::ipv6::<ALL>(&frame) {
+        } else if let Some(packet) = common::ipv6::<EXACT>(&frame) {
             if TUNNELS && packet.transport.may_be_tunnel() {
-                return UNCOMMON;
+                return false;
             }
-            if setting!(plan.ipv6_form) == Ipv6Form::WIDE.0 {
-                site.keep_wide(head, &short::ipv6_wide(plan, &packet, interface, units));
+            if EXACT || setting!(plan.ipv6_form) == Ipv6Form::WIDE.0 {
+                site.keep_wide(head, &short::ipv6_wide::<EXACT>(plan, &packet, interface, units));
             } else {
                 site.keep_narrow(head, &short::ipv6_narrow(plan, &packet, interface, units));
             }
             (packet.frame_octets, packet.length_octets)
         } else {
-            return UNCOMMON;
+            return false;
         };
         let counters = counters(head, interface);
         counters.seen_octets += u64::from(frame_octets);
         counters.octets_counted += u64::from(length_octets);
-        Outcome::Counted as u64
+        true
     }
 
     /// See [`Self::count`]; the verifier no longer knows anything of the packet.
@@ -409,7 +411,7 @@ impl Site {
                 return;
             }
         }
-        let place = self.place(hash::narrow(&SETTINGS.hash_keys, slot));
+        let place = Place::new(hash::narrow(&SETTINGS.hash_keys, slot), self.interface);
         if !self.is_set_aside(state, place)
             && let Some(line) = self.run.first_line(place)
             && line.count_narrow(slot, &mut state.slots_taken)
@@ -438,7 +440,7 @@ impl Site {
                 return;
             }
         }
-        let place = self.place(hash::wide(&SETTINGS.hash_keys, slot));
+        let place = Place::new(hash::wide(&SETTINGS.hash_keys, slot), self.interface);
         if !self.is_set_aside(state, place)
             && let Some(line) = self.run.first_line(place)
             && line.count_wide(slot, &mut state.slots_taken)
@@ -451,10 +453,14 @@ impl Site {
         state.set_aside += 1;
     }
 
-    /// Whether the packet at this place in the ring is of another interface.
+    /// Whether the packet at this place in the ring is of another interface. Slots tell that if they keep the interface.
     #[inline(always)]
     fn differs(&self, state: &CpuState, index: usize) -> u64 {
-        u64::from(state.places[index].interface() ^ self.interface)
+        if Steps(setting!(plan.steps)).intersects(Steps::TAGS.union(Steps::NO_TAGS)) {
+            u64::from(state.places[index].interface() ^ self.interface)
+        } else {
+            0
+        }
     }
 
     /// Whether a packet is set aside. That is cheaper if its line is in no cache, or if more packets of its flow follow, which
@@ -464,12 +470,5 @@ impl Site {
         let is_repeated = place.position() == state.latest.position();
         state.latest = Latest::new(place.position(), is_repeated);
         is_repeated || state.slots_taken >= FEW_SLOTS
-    }
-
-    /// The place of a packet in the table of this CPU.
-    #[inline(always)]
-    fn place(&self, position: u32) -> Place {
-        let groups_block = self.run.first_block + setting!(groups_block);
-        Place::new(position, self.interface, groups_block, setting!(group_mask))
     }
 }

@@ -12,13 +12,13 @@ pub static SETTINGS: Settings = Settings {
     time_unit_ns: 1,
     tick_ns: 1,
     run_blocks: 0,
+    table_mask: 0,
+    residual_block: 0,
     spill_halves: 0,
-    groups_block: 0,
-    group_mask: 0,
+    value: 0,
     clock: 0,
     frame_length: 0,
     tunnels: 0,
-    reserved: 0,
 };
 
 /// The first look-up of every address.

@@ -1,14 +1,14 @@
-//! The program's maps, and the blocks of this CPU in the current generation.
+//! The program's maps, and the memory of this CPU in the current generation.
 
 use aya_ebpf::btf_maps::{Array, ArrayOfMaps};
 use aya_ebpf::helpers::generated::bpf_get_smp_processor_id;
 use aya_ebpf::macros::btf_map;
 use minimizer_common::generation::{
-    BLOCK_BYTES, BLOCK_GROUPS, BLOCK_HALVES, Counts, Group, HEAD_BLOCK, Head, InterfaceCounters, Place,
-    RESIDUAL_BLOCK, RESIDUALS_PER_BLOCK, SPILL_BLOCK, UNKNOWN_INTERFACE, residual_index,
+    BLOCK_BYTES, Counts, GROUPS_BLOCK, Group, HEAD_BLOCK, Head, InterfaceCounters, Place, RESIDUAL_BLOCKS,
+    RESIDUALS, UNKNOWN_INTERFACE, residual_index,
 };
-use minimizer_common::settings::{BLOCKS_PLACEHOLDER, Control};
-use minimizer_common::slot::Half;
+use minimizer_common::settings::{VALUE_IS_RUN, VALUES_PLACEHOLDER, WORDS_PLACEHOLDER};
+use minimizer_common::slot::{Half, Line};
 use minimizer_common::tables::{ENTRY_WORDS, Entry, NODE_WORDS, Node, Roots};
 use minimizer_ebpf::policy::nodes::Nodes;
 use minimizer_ebpf::table::burst::{Table, spill_place};
@@ -22,16 +22,12 @@ const MMAPABLE: usize = 1 << 10;
 
 /// The values are words and not a struct. If type information says that the values of an inner map are
 /// structs, kernels from 5.15 to 6.1 put no other map in its place, unless that one has type information too.
-pub type Generation = Array<[u64; BLOCK_BYTES / size_of::<u64>()], BLOCKS_PLACEHOLDER, MMAPABLE>;
+pub type Generation = Array<[u64; WORDS_PLACEHOLDER], VALUES_PLACEHOLDER, MMAPABLE>;
 
 /// The generation that the program writes. The agent's replacement of the slot waits until no program uses
 /// the old generation.
 #[btf_map]
 static GENERATION: ArrayOfMaps<Generation, 1> = ArrayOfMaps::new();
-
-/// What the agent may change while the program runs.
-#[btf_map]
-pub static CONTROL: Array<Control, 1, MMAPABLE> = Array::new();
 
 /// The nodes of the policy's tables. The agent sets their number, writes them before it loads the program,
 /// and freezes the map. The map is not declared read-only for the program: if a map is frozen and read-only,
@@ -64,10 +60,13 @@ impl Nodes for PolicyTables {
     }
 }
 
-/// The blocks of this CPU in the current generation.
+/// The memory of this CPU in the current generation.
 #[derive(Clone, Copy)]
 pub struct Run {
     pub generation: &'static Generation,
+    /// The value in which the run begins.
+    pub start: *mut u8,
+    /// The number of that value, if a value is a block.
     pub first_block: u32,
 }
 
@@ -77,29 +76,50 @@ impl Run {
         let generation = GENERATION.get(0)?;
         // SAFETY: the helper has no arguments.
         let cpu = unsafe { bpf_get_smp_processor_id() };
-        Some(Self { generation, first_block: cpu * setting!(run_blocks) })
+        let first_block = if is_one_value() { cpu } else { cpu * setting!(run_blocks) };
+        let start = generation.get_ptr_mut(first_block)?.cast();
+        Some(Self { generation, start, first_block })
+    }
+
+    /// What the CPU has besides its table.
+    #[inline(always)]
+    pub fn head(&self) -> &'static mut Head {
+        const _: () = assert!(HEAD_BLOCK == 0);
+        // SAFETY: a run begins with its head, and only this CPU writes it.
+        unsafe { &mut *self.start.cast() }
+    }
+
+    /// What lies at `offset & mask` behind the start of a block. The mask keeps it within what begins there, and is the
+    /// verifier's bound.
+    #[inline(always)]
+    fn part<T>(&self, block: u32, offset: u32, mask: u32) -> Option<*mut T> {
+        let offset = offset & mask;
+        let part = if is_one_value() {
+            self.start.wrapping_add(block as usize * BLOCK_BYTES).wrapping_add(offset as usize)
+        } else {
+            let number = self.first_block + block + offset / BLOCK_BYTES as u32;
+            let start: *mut u8 = self.generation.get_ptr_mut(number)?.cast();
+            start.wrapping_add(offset as usize % BLOCK_BYTES)
+        };
+        Some(part.cast())
     }
 
     /// The line in which probing for a packet starts.
     #[inline(always)]
     pub fn first_line(&self, place: Place) -> Option<FirstLine> {
-        let block = self.generation.get_ptr_mut(place.block())?.cast();
-        // SAFETY: a half of a group lies there, in a block that only this CPU writes.
-        Some(unsafe { FirstLine::new(block, place.half_byte()) })
+        // The half is added to the line without a look-up of its own.
+        let position = place.position();
+        let is_second = position as usize & size_of::<Half>();
+        let line = self.part(GROUPS_BLOCK, position, setting!(table_mask) & !(size_of::<Half>() as u32))?;
+        // SAFETY: a line of a group lies there, in memory that only this CPU writes.
+        Some(unsafe { FirstLine::new(line, is_second) })
     }
+}
 
-    #[inline(always)]
-    fn block<T>(&self, index: u32) -> Option<*mut T> {
-        Some(self.generation.get_ptr_mut(self.first_block + index)?.cast())
-    }
-
-    /// What the CPU has besides its table.
-    #[inline(always)]
-    pub fn head(&self) -> Option<&'static mut Head> {
-        let head = self.block::<Head>(HEAD_BLOCK)?;
-        // SAFETY: the first block of a run is a head, and only this CPU writes it.
-        Some(unsafe { &mut *head })
-    }
+/// Whether a value of the generation is the whole run of a CPU.
+#[inline(always)]
+fn is_one_value() -> bool {
+    setting!(value) == VALUE_IS_RUN
 }
 
 /// The counters of an interface.
@@ -113,54 +133,55 @@ pub fn counters(head: &mut Head, interface: u32) -> &mut InterfaceCounters {
 impl Table for Run {
     #[inline(always)]
     fn group(&mut self, position: u32) -> Option<&mut Group> {
-        let group = position & setting!(group_mask);
-        let block = setting!(groups_block) + group / BLOCK_GROUPS as u32;
-        let groups = self.block::<[Group; BLOCK_GROUPS]>(block)?;
-        // SAFETY: the block holds groups, and only this CPU writes it.
-        let groups = unsafe { &mut *groups };
-        Some(&mut groups[group as usize % BLOCK_GROUPS])
+        let mask = setting!(table_mask) & !(size_of::<Group>() as u32 - 1);
+        let group = self.part(GROUPS_BLOCK, position, mask)?;
+        // SAFETY: a group lies there, and only this CPU writes it.
+        Some(unsafe { &mut *group })
     }
 
     #[inline(always)]
     fn spill_half(&mut self) -> Option<&mut Half> {
-        let halves = self.spill(false)?;
-        // SAFETY: the place lies within a block of spill log, and only this CPU writes it.
-        Some(unsafe { &mut *halves })
+        let half = self.spill(false)?;
+        // SAFETY: a half of the spill log lies there, and only this CPU writes it.
+        Some(unsafe { &mut *half })
     }
 
     #[inline(always)]
     fn spill_line(&mut self) -> Option<&mut [Half; 2]> {
-        let halves = self.spill(true)?;
-        // SAFETY: the place is even, and the block has an even number of halves.
-        Some(unsafe { &mut *halves.cast() })
+        let half = self.spill(true)?;
+        // SAFETY: the half is the first of a line.
+        Some(unsafe { &mut *half.cast() })
     }
 
     #[inline(always)]
     fn overflow(&mut self, place: Place, image: &Image) -> Option<()> {
+        const OCTETS: u32 = size_of::<Counts>() as u32;
+        const _: () = assert!(RESIDUALS.is_power_of_two());
         let Volume { protocol, is_ipv6, packets, octets } = group::volume(image);
         let index = untraced(residual_index(place.interface(), is_ipv6, protocol));
-        let per_block = RESIDUALS_PER_BLOCK as u32;
-        let residuals = self.block::<[Counts; RESIDUALS_PER_BLOCK]>(RESIDUAL_BLOCK + index / per_block)?;
-        // SAFETY: the block holds residual counters, and only this CPU writes it.
-        let residual = unsafe { &mut (*residuals)[(index % per_block) as usize] };
+        let mask = (RESIDUALS as u32 - 1) * OCTETS;
+        let residual = self.part::<Counts>(setting!(residual_block), index * OCTETS, mask)?;
+        // SAFETY: a residual counter lies there, and only this CPU writes it.
+        let residual = unsafe { &mut *residual };
         residual.packets += packets;
         residual.octets += octets;
-        counters(self.head()?, place.interface()).overflow(packets);
+        counters(self.head(), place.interface()).overflow(packets);
         Some(())
     }
 }
 
 impl Run {
-    /// The next place in the spill log.
+    /// The next place in the spill log; for a line its first half.
     #[inline(always)]
     fn spill(&self, is_line: bool) -> Option<*mut Half> {
-        let head = self.head()?;
-        let (start, spilled) = spill_place(head.state.spilled, is_line, setting!(spill_halves))?;
-        let start = untraced(start);
-        let halves = self.block::<[Half; BLOCK_HALVES]>(SPILL_BLOCK + start / BLOCK_HALVES as u32)?;
-        head.state.spilled = spilled;
-        let place = if is_line { (start % BLOCK_HALVES as u32) & !1 } else { start % BLOCK_HALVES as u32 };
-        // SAFETY: the block holds halves of the spill log, and only this CPU writes it.
-        Some(unsafe { &raw mut (*halves)[place as usize] })
+        let room = setting!(spill_halves);
+        let state = &mut self.head().state;
+        let (start, spilled) = spill_place(state.spilled, is_line, room)?;
+        let unit = if is_line { size_of::<Line>() } else { size_of::<Half>() } as u32;
+        let mask = room * size_of::<Half>() as u32 - unit;
+        let block = setting!(residual_block) + RESIDUAL_BLOCKS;
+        let half = self.part(block, untraced(start) * size_of::<Half>() as u32, mask)?;
+        state.spilled = spilled;
+        Some(half)
     }
 }

@@ -13,7 +13,7 @@ use core::ptr;
 use minimizer_common::settings::HASH_KEYS;
 use minimizer_common::slot::{HALF_WORDS, Narrow, Wide};
 
-/// The position of a narrow slot: its low bits name the group, its top bits the half at which probing starts.
+/// The position of a narrow slot: its bits are those of an offset in the table, and name the half at which probing starts.
 #[inline(always)]
 #[must_use]
 pub fn narrow(keys: &[u64; HASH_KEYS], slot: &[u64; HALF_WORDS]) -> u32 {
@@ -60,11 +60,11 @@ fn sum(keys: &[u64; HASH_KEYS], addresses: u64, transport: u64, kind: u64) -> u6
         .wrapping_add(pair(keys, 2, transport))
 }
 
+/// The product for a word. The upper half of the word need not be removed from the first factor: it adds a number that does not
+/// depend on the first key, and the first key alone makes words of different upper halves collide no more often than by chance.
 #[inline(always)]
 fn pair(keys: &[u64; HASH_KEYS], first: usize, word: u64) -> u64 {
-    let low = word & 0xffff_ffff;
-    let high = word >> 32;
-    key(keys, first).wrapping_add(low).wrapping_mul(key(keys, first + 1).wrapping_add(high))
+    key(keys, first).wrapping_add(word).wrapping_mul(key(keys, first + 1).wrapping_add(word >> 32))
 }
 
 /// One key. The read is volatile, because the agent replaces the keys before it loads the program; the
@@ -79,7 +79,7 @@ fn key(keys: &[u64; HASH_KEYS], index: usize) -> u64 {
 mod tests {
     use std::vec::Vec;
 
-    use minimizer_common::generation::GROUP_HALVES;
+    use minimizer_common::generation::{GROUP_HALVES, GROUP_SHIFT};
     use minimizer_common::settings::HASH_KEYS;
     use minimizer_common::slot::{Count, Narrow, Wide};
     use minimizer_common::tuple::{Tags, Tuple};
@@ -223,7 +223,7 @@ mod tests {
     fn groups(hashes: impl Iterator<Item = u32>) -> [u64; GROUPS] {
         let mut counts = [0; GROUPS];
         for hash in hashes {
-            counts[hash as usize % GROUPS] += 1;
+            counts[(hash >> GROUP_SHIFT) as usize % GROUPS] += 1;
         }
         counts
     }
@@ -272,7 +272,7 @@ mod tests {
 
     #[test]
     fn flows_of_one_group_part_at_the_second_choice() {
-        let group = |hash: u32| hash as usize % GROUPS;
+        let group = |hash: u32| (hash >> GROUP_SHIFT) as usize % GROUPS;
         for seed in 0..20 {
             let keys = keys(seed);
             let hashes = (0..100 * GROUPS as u64).map(|flow| ipv4(&keys, &tuple(flow)));

@@ -61,9 +61,6 @@ pub enum ProgramError {
         /// The cause.
         source: MapError,
     },
-    /// The agent could not map the control page.
-    #[error("cannot map the control page: {}", told(Asked::Memory, .0))]
-    Control(io::Error),
     /// The agent could not create the flow table.
     #[error(transparent)]
     Generation(#[from] GenerationError),

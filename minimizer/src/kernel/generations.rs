@@ -3,17 +3,19 @@
 use std::io;
 use std::mem::offset_of;
 
-use aya::maps::{Array, ArrayOfMaps, IterableMap as _, MapData, MapError};
+use aya::maps::{ArrayOfMaps, MapData, MapError};
 use minimizer_common::generation::{
-    BLOCK_BYTES, BURST, Counts, CpuState, GROUP_HALVES, Group, HEAD_BLOCK, Head, InterfaceCounters, Latest,
-    Place, RESIDUAL_BLOCK, RESIDUALS, SPILL_BLOCK, Shape, residual_index,
+    BLOCK_BYTES, BURST, Counts, CpuState, GROUP_HALVES, GROUP_SHIFT, GROUPS_BLOCK, Group, HEAD_BLOCK, Head,
+    InterfaceCounters, Latest, Place, RESIDUALS, Shape, residual_index,
 };
 use minimizer_common::slot::{Half, Line};
 use minimizer_ebpf::table::burst::{self, Table, spill_place};
 use minimizer_ebpf::table::group::{self, Image, Volume};
 use thiserror::Error;
-use zerocopy::FromZeros as _;
+use zerocopy::{FromZeros as _, IntoBytes};
 
+use crate::kernel::features;
+use crate::kernel::prepared::Values;
 use crate::kernel::wall_clock::WallClock;
 use crate::support::refusal::{Asked, told, told_with_causes};
 use crate::support::sys::Mapping;
@@ -22,8 +24,6 @@ use crate::support::traces::without_traces;
 
 /// `BPF_F_MMAPABLE`.
 const MMAPABLE: u32 = 1 << 10;
-
-type BlockArray = Array<MapData, [u8; BLOCK_BYTES]>;
 
 /// Why the agent cannot create or flip the flow table.
 #[derive(Debug, Error)]
@@ -50,7 +50,7 @@ pub enum GenerationError {
 }
 
 struct Generation {
-    array: BlockArray,
+    array: MapData,
     mapping: Mapping,
     clock: WallClock,
     /// The key that lies in its memory.
@@ -59,7 +59,7 @@ struct Generation {
 
 /// Both generations, and the map through which the kernel finds the current one.
 pub struct Generations {
-    outer: ArrayOfMaps<MapData, BlockArray>,
+    outer: ArrayOfMaps<MapData>,
     pair: [Generation; 2],
     /// Index in `pair` of the generation that the kernel writes.
     written: usize,
@@ -75,16 +75,21 @@ impl Generations {
     ///
     /// # Errors
     /// If the kernel refuses the memory.
-    pub fn new(outer: ArrayOfMaps<MapData, BlockArray>, shape: Shape) -> Result<Self, GenerationError> {
+    pub(crate) fn new(
+        outer: ArrayOfMaps<MapData>,
+        shape: Shape,
+        values: Values,
+    ) -> Result<Self, GenerationError> {
         let make = || -> Result<Generation, GenerationError> {
             let bytes = shape.bytes();
-            let array = BlockArray::create(shape.blocks(), MMAPABLE)
+            let parameters = features::array(values.bytes, values.count, MMAPABLE);
+            let array = MapData::create(parameters, "generation", None)
                 .map_err(|source| GenerationError::Create { bytes, source })?;
             let octets = usize::try_from(bytes).map_err(|_| GenerationError::Map {
                 bytes,
                 source: io::Error::from(io::ErrorKind::OutOfMemory),
             })?;
-            let mapping = Mapping::new(array.map().fd(), octets)
+            let mapping = Mapping::new(array.fd(), octets)
                 .map_err(|source| GenerationError::Map { bytes, source })?;
             Ok(Generation { array, mapping, clock: WallClock::default(), pseudonym_key: None })
         };
@@ -164,6 +169,17 @@ impl Generations {
         Ok(Quiet { generation: &mut self.pair[quiet], shape: self.shape })
     }
 
+    /// Writes a field of [`minimizer_common::settings::Control`] for every CPU, in both generations. The program may read
+    /// it meanwhile.
+    pub fn write_control<T: IntoBytes + Copy>(&mut self, field: usize, value: T) {
+        let shape = self.shape;
+        for generation in &mut self.pair {
+            for cpu in 0..shape.cpus {
+                generation.mapping.write(control_offset(shape, cpu) + field, value);
+            }
+        }
+    }
+
     /// A copy of the current generation. It is consistent only while no packet is processed.
     #[must_use]
     pub fn dump(&self) -> Vec<u64> {
@@ -211,6 +227,10 @@ fn block_offset(shape: Shape, cpu: u32, block: u32) -> usize {
 
 fn state_offset(shape: Shape, cpu: u32) -> usize {
     block_offset(shape, cpu, HEAD_BLOCK) + offset_of!(Head, state)
+}
+
+fn control_offset(shape: Shape, cpu: u32) -> usize {
+    block_offset(shape, cpu, HEAD_BLOCK) + offset_of!(Head, control)
 }
 
 fn interface_offset(shape: Shape, cpu: u32, interface: u32) -> usize {
@@ -278,7 +298,7 @@ impl Quiet<'_> {
 
     /// Residual counters of `cpu`, by [`minimizer_common::generation::residual_index`].
     pub fn residuals(&mut self, cpu: u32) -> &mut [Counts] {
-        self.values(cpu, RESIDUAL_BLOCK, RESIDUALS)
+        self.values(cpu, self.shape.residual_block(), RESIDUALS)
     }
 
     /// The slots of every CPU, in the order of their numbers.
@@ -286,12 +306,12 @@ impl Quiet<'_> {
         let Shape { cpus, spill_halves, groups } = self.shape;
         let lines_of = |blocks: u32| blocks as usize * (BLOCK_BYTES / size_of::<Line>());
         let run_lines = lines_of(self.shape.run_blocks());
-        let groups_start = lines_of(self.shape.groups_block());
+        let spill_start = lines_of(self.shape.spill_block());
         let generation = self.generation.mapping.quiet::<Line>(0, cpus as usize * run_lines);
         generation.chunks_exact_mut(run_lines).map(move |run| {
-            let (before, table) = run.split_at_mut(groups_start);
-            let spill = &mut before[lines_of(SPILL_BLOCK)..][..spill_halves as usize / 2];
-            let (table, _) = table.as_chunks_mut();
+            let (before, spill) = run.split_at_mut(spill_start);
+            let spill = &mut spill[..spill_halves as usize / 2];
+            let (table, _) = before[lines_of(GROUPS_BLOCK)..].as_chunks_mut();
             Run { groups: &mut table[..groups as usize], spill }
         })
     }
@@ -299,7 +319,7 @@ impl Quiet<'_> {
     /// The spill log of `cpu`. [`CpuState::spilled`] says how many halves are in use.
     fn spill_log(&mut self, cpu: u32) -> &mut [Line] {
         let lines = self.shape.spill_halves as usize / 2;
-        self.values(cpu, SPILL_BLOCK, lines)
+        self.values(cpu, self.shape.spill_block(), lines)
     }
 
     fn values<T: zerocopy::FromBytes + zerocopy::IntoBytes>(
@@ -342,10 +362,9 @@ impl CpuTable<'_, '_> {
 impl Table for CpuTable<'_, '_> {
     fn group(&mut self, position: u32) -> Option<&mut Group> {
         let Shape { groups, .. } = self.quiet.shape;
-        let first = self.quiet.shape.groups_block();
-        let groups = self.quiet.values::<Group>(self.cpu, first, groups as usize);
+        let groups = self.quiet.values::<Group>(self.cpu, GROUPS_BLOCK, groups as usize);
         let last = groups.len() - 1;
-        groups.get_mut(position as usize & last)
+        groups.get_mut((position >> GROUP_SHIFT) as usize & last)
     }
 
     fn spill_half(&mut self) -> Option<&mut Half> {

@@ -1,7 +1,7 @@
 //! The kernel program: its constants, its maps, and how it is loaded and attached.
 
 pub mod attach;
-mod control_page;
+mod control;
 pub mod cost;
 pub mod error;
 pub mod features;

@@ -4,10 +4,11 @@ use std::sync::{Arc, LazyLock};
 
 use aya::maps::{Array, MapError};
 use aya::{Ebpf, EbpfLoader, Pod, VerifierLogLevel};
-use minimizer_common::generation::Shape;
+use minimizer_common::generation::{BLOCK_BYTES, Shape};
 use minimizer_common::settings::{
-    BLOCKS_PLACEHOLDER, CLOCK_CONTROL, CLOCK_TICK, HASH_KEYS, LENGTH_BUFFER, LENGTH_LINEAR, LISTS_MAP,
-    ROOTS_SYMBOL, SETTINGS_SYMBOL, Settings, TABLES_MAP,
+    CLOCK_CONTROL, CLOCK_TICK, HASH_KEYS, LENGTH_BUFFER, LENGTH_LINEAR, LISTS_MAP,
+    ROOTS_SYMBOL, SETTINGS_SYMBOL, Settings, TABLES_MAP, VALUE_IS_BLOCK, VALUE_IS_RUN,
+    VALUES_PLACEHOLDER, WORDS_PLACEHOLDER,
 };
 use minimizer_common::tunnel::Tunnels;
 use object::{Object as _, ObjectSection as _};
@@ -74,6 +75,26 @@ impl Default for Options {
 pub(crate) struct Prepared {
     pub(crate) ebpf: Ebpf,
     pub(crate) shape: Shape,
+    pub(crate) values: Values,
+}
+
+/// The values of a generation's map. Together they are its memory, one after the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Values {
+    /// Bytes of each.
+    pub(crate) bytes: u32,
+    /// How many there are.
+    pub(crate) count: u32,
+}
+
+impl Values {
+    /// A value for the run of each CPU if values may have `bytes_max` bytes, or else for each block.
+    fn of(shape: &Shape, bytes_max: u32) -> Self {
+        match u32::try_from(shape.run_bytes()) {
+            Ok(bytes) if bytes <= bytes_max => Self { bytes, count: shape.cpus },
+            _ => Self { bytes: BLOCK_BYTES as u32, count: shape.blocks() },
+        }
+    }
 }
 
 impl Prepared {
@@ -87,6 +108,7 @@ impl Prepared {
         let flows_per_cpu = options.flows_per_cpu;
         let shape =
             Shape::for_flows(cpus, flows_per_cpu).ok_or(ProgramError::Size { flows_per_cpu, cpus })?;
+        let values = Values::of(&shape, kernel.value_bytes_max());
         let compiled = &*options.compiled;
         let clock = match options.clock {
             Clock::Tick => CLOCK_TICK,
@@ -98,15 +120,15 @@ impl Prepared {
             time_unit_ns: options.time_unit_ns(),
             tick_ns: clock::tick_ns(),
             run_blocks: shape.run_blocks(),
+            table_mask: shape.table_mask(),
+            residual_block: shape.residual_block(),
             spill_halves: shape.spill_halves,
-            groups_block: shape.groups_block(),
-            group_mask: shape.groups - 1,
+            value: if values.count == shape.cpus { VALUE_IS_RUN } else { VALUE_IS_BLOCK },
             clock,
             frame_length: if kernel.multi_buffer { LENGTH_BUFFER } else { LENGTH_LINEAR },
             tunnels: compiled.policy.tunnels.0,
-            reserved: 0,
         };
-        let mut object = sized_object(object, shape.blocks())?;
+        let mut object = sized_object(object, values)?;
         kernel.adapt(&mut object);
         let tables = &compiled.tables;
         let count = |length| u32::try_from(length).map_err(|_| ProgramError::Tables);
@@ -120,7 +142,7 @@ impl Prepared {
             .map_err(|source| ProgramError::Load(Box::new(source)))?;
         fill(&mut ebpf, TABLES_MAP, &tables.nodes)?;
         fill(&mut ebpf, LISTS_MAP, &tables.lists)?;
-        Ok(Self { ebpf, shape })
+        Ok(Self { ebpf, shape, values })
     }
 }
 
@@ -163,8 +185,8 @@ where
     array.iter().collect::<Result<_, _>>().map_err(failed)
 }
 
-/// The object with the number of a generation's blocks in its type information.
-fn sized_object(object: &[u8], blocks: u32) -> Result<Vec<u8>, ProgramError> {
+/// The object with the size of a generation in its type information.
+fn sized_object(object: &[u8], values: Values) -> Result<Vec<u8>, ProgramError> {
     if object.is_empty() {
         return Err(ProgramError::NoObject);
     }
@@ -177,14 +199,17 @@ fn sized_object(object: &[u8], blocks: u32) -> Result<Vec<u8>, ProgramError> {
         .zip(usize::try_from(length).ok())
         .map(|(start, length)| start..start + length)
         .ok_or(damaged("its type information is too long"))?;
-    let placeholder = u32::try_from(BLOCKS_PLACEHOLDER).unwrap_or(0).to_le_bytes();
     let mut sized = object.to_vec();
-    let words = sized.get_mut(range).ok_or(damaged("its type information is cut off"))?.chunks_exact_mut(4);
-    let mut places = words.filter(|word| **word == placeholder);
-    let place = places.next().ok_or(damaged("the size of a generation is not in it"))?;
-    place.copy_from_slice(&blocks.to_le_bytes());
-    if places.next().is_some() {
-        return Err(damaged("the size of a generation is in it more than once"));
+    let types = sized.get_mut(range).ok_or(damaged("its type information is cut off"))?;
+    let words = values.bytes / size_of::<u64>() as u32;
+    for (placeholder, number) in [(VALUES_PLACEHOLDER, values.count), (WORDS_PLACEHOLDER, words)] {
+        let placeholder = u32::try_from(placeholder).unwrap_or(0).to_le_bytes();
+        let mut places = types.chunks_exact_mut(4).filter(|word| **word == placeholder);
+        let place = places.next().ok_or(damaged("the size of a generation is not in it"))?;
+        place.copy_from_slice(&number.to_le_bytes());
+        if places.next().is_some() {
+            return Err(damaged("the size of a generation is in it more than once"));
+        }
     }
     Ok(sized)
 }

@@ -1,18 +1,19 @@
 //! The kernel program: its object, and how it is loaded, attached and run.
 
 use std::collections::BTreeMap;
+use std::mem::offset_of;
 use std::os::fd::{AsFd as _, BorrowedFd};
 use std::sync::Arc;
 
 use aya::maps::{ArrayOfMaps, Map};
 use aya::programs::{Program as AyaProgram, ProgramError as AyaError, TestRun as _, TestRunOptions, Xdp};
 use aya::{Ebpf, VerifierLogLevel};
-use minimizer_common::settings::{CONTROL_MAP, GENERATION_MAP, LISTS_MAP, TABLES_MAP};
+use minimizer_common::settings::{self, Control, GENERATION_MAP, LISTS_MAP, TABLES_MAP};
 use sha2::{Digest as _, Sha256};
 
 use crate::kernel::attach::Action;
 use crate::kernel::attach::Mode;
-use crate::kernel::control_page::ControlPage;
+use crate::kernel::control::InterfaceSlots;
 use crate::kernel::error::ProgramError;
 use crate::kernel::features::Kernel;
 use crate::kernel::generations::Generations;
@@ -33,7 +34,7 @@ pub struct Program {
     /// Attachments, each with its action, by interface index. Dropped first: no packet meets what is dropped after them.
     links: BTreeMap<u32, (XdpLink, Action)>,
     ebpf: Ebpf,
-    control: ControlPage,
+    interfaces: InterfaceSlots,
     generations: Generations,
     /// What was fixed when it was loaded.
     options: Options,
@@ -86,7 +87,7 @@ impl Program {
     /// # Errors
     /// See [`ProgramError`].
     pub fn load_for(kernel: Kernel, options: &Options) -> Result<Self, ProgramError> {
-        let Prepared { mut ebpf, shape } =
+        let Prepared { mut ebpf, shape, values } =
             Prepared::new(kernel, OBJECT, options, VerifierLogLevel::default())?;
         #[cfg(feature = "kernel-log")]
         crate::kernel::log::follow(&mut ebpf);
@@ -96,14 +97,14 @@ impl Program {
         let outer = take_map(&mut ebpf, GENERATION_MAP)?;
         let outer = ArrayOfMaps::try_from(outer)
             .map_err(|source| ProgramError::Map { map: GENERATION_MAP, source })?;
-        let generations = Generations::new(outer, shape)?;
-        // Both maps stay open, because the program for taps may be loaded later and needs them.
-        let control = match ebpf.map(CONTROL_MAP).ok_or(ProgramError::Object("a map is missing"))? {
-            Map::Array(map) => ControlPage::new(map).map_err(ProgramError::Control)?,
-            _ => return Err(ProgramError::Object("CONTROL is not an array")),
+        let generations = Generations::new(outer, shape, values)?;
+        let mut program = Self {
+            links: BTreeMap::new(),
+            ebpf,
+            interfaces: InterfaceSlots::default(),
+            generations,
+            options: options.clone(),
         };
-        let mut program =
-            Self { links: BTreeMap::new(), ebpf, control, generations, options: options.clone() };
         program.date_first_generation();
         Ok(program)
     }
@@ -121,18 +122,18 @@ impl Program {
     /// # Errors
     /// If a slot number is out of range.
     pub fn watch_all(&mut self, pairs: &[(u32, u32)]) -> Result<(), ProgramError> {
-        self.control.watch(pairs).ok_or(ProgramError::TooManyInterfaces)
+        self.interfaces.watch(&mut self.generations, pairs).ok_or(ProgramError::TooManyInterfaces)
     }
 
     /// Whether a flip should come before the next [`Self::watch`].
     #[must_use]
     pub fn is_unsettled(&self) -> bool {
-        self.control.is_unsettled()
+        self.interfaces.is_unsettled()
     }
 
     /// Records that a flip has returned since the latest [`Self::watch`].
     pub fn settled(&mut self) {
-        self.control.settled();
+        self.interfaces.settled(&mut self.generations);
     }
 
     /// Attaches the program to an interface that [`Self::watch`] knows, through a link that ends with this
@@ -228,8 +229,9 @@ impl Program {
         let TimeUnits { base, unit_ms } = self.time();
         let units = (milliseconds / unit_ms.max(1)).saturating_sub(base);
         let seconds = milliseconds / 1000;
-        self.control
-            .set_time(u32::try_from(units).unwrap_or(u32::MAX), u32::try_from(seconds).unwrap_or(u32::MAX));
+        let nearest = |number| u32::try_from(number).unwrap_or(u32::MAX);
+        let clock = settings::clock(nearest(units), nearest(seconds));
+        self.generations.write_control(offset_of!(Control, clock), clock);
     }
 
     /// Makes a time, in milliseconds since 1970, the first that a slot can store, for [`Clock::Control`].

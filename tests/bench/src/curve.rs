@@ -2,7 +2,7 @@
 //!
 //! What was chosen, for narrow and for wide slots, stands beside what was not: fewer lines, no second choice.
 
-use minimizer_common::generation::{GROUP_HALVES, Group, Place, Shape};
+use minimizer_common::generation::{GROUP_HALVES, GROUP_SHIFT, Group, Place, Shape};
 use minimizer_common::settings::HASH_KEYS;
 use minimizer_common::slot::{Count, Half, Narrow, Wide};
 use minimizer_common::tuple::{Tags, Tuple};
@@ -177,8 +177,7 @@ impl Table {
         match self.layout {
             Layout::Narrow | Layout::Wide => {
                 let before = self.spill_packets + self.overflow;
-                let last = u32::try_from(self.groups.len() - 1).expect("few groups");
-                burst::account(self, Place::new(position, 0, 0, last), &image, &mut 0)
+                burst::account(self, Place::new(position, 0), &image, &mut 0)
                     .expect("the table has all its groups");
                 let has_slot = before == self.spill_packets + self.overflow;
                 self.second += u64::from(self.groups_asked > 2 && has_slot);
@@ -197,7 +196,7 @@ impl Table {
 
     fn in_line(&mut self, position: u32, image: &Image) -> bool {
         let last = self.groups.len() - 1;
-        let group = &mut self.groups[position as usize & last];
+        let group = &mut self.groups[(position >> GROUP_SHIFT) as usize & last];
         let packets = group::narrow_words(image);
         (0..2).any(|step| {
             group::count_narrow(&mut group.0[group::narrow_half(position, step)], &packets, &mut 0)
@@ -222,7 +221,7 @@ impl burst::Table for Table {
     fn group(&mut self, position: u32) -> Option<&mut Group> {
         self.groups_asked += 1;
         let last = self.groups.len() - 1;
-        self.groups.get_mut(position as usize & last)
+        self.groups.get_mut((position >> GROUP_SHIFT) as usize & last)
     }
 
     fn spill_half(&mut self) -> Option<&mut Half> {

@@ -36,8 +36,8 @@ impl Variant {
 /// All variants that a kernel can run: the one for single buffers everywhere, since it has to work
 /// where nothing else does.
 pub fn all(kernel: Kernel) -> Vec<Variant> {
-    let kernels = [Kernel { multi_buffer: false }, Kernel { multi_buffer: true }];
-    let kernels = kernels.into_iter().filter(|lesser| kernel.multi_buffer || !lesser.multi_buffer);
+    let least = Kernel { multi_buffer: false, large_values: false };
+    let kernels = [least, kernel].into_iter().filter(|variant| *variant != kernel || kernel.multi_buffer);
     let choices =
         [(Clock::Tick, Tunnels::NONE), (Clock::Control, Tunnels::NONE), (Clock::Tick, Tunnels::ALL)];
     kernels.flat_map(|kernel| choices.map(|(clock, tunnels)| variant(kernel, clock, tunnels))).collect()

@@ -3,9 +3,8 @@
 use std::collections::BTreeMap;
 use std::mem::size_of;
 
-use minimizer_common::generation::BLOCK_BYTES;
 use minimizer_common::settings::{
-    CONTROL_MAP, Control, GENERATION_MAP, LISTS_MAP, PROGRAMS, Settings, TABLES_MAP,
+    GENERATION_MAP, LISTS_MAP, PROGRAMS, Settings, TABLES_MAP, WORDS_PLACEHOLDER,
 };
 use minimizer_common::tables::{Entry, Node, Roots};
 
@@ -42,15 +41,14 @@ struct Permitted {
 }
 
 const MAPS: &[Permitted] = &[
-    // Counters, slots and logs in blocks: the values that records come from.
+    // Counters, slots and logs: the values that records come from, and what the agent tells the program while it runs. The
+    // agent puts the size in place of a placeholder.
     Permitted {
         name: GENERATION_MAP,
         kind: ARRAY_OF_MAPS,
         value_bytes: DESCRIPTOR_BYTES as usize,
-        inner_value_bytes: Some(BLOCK_BYTES),
+        inner_value_bytes: Some(WORDS_PLACEHOLDER * size_of::<u64>()),
     },
-    // What the agent tells the program while it runs.
-    Permitted { name: CONTROL_MAP, kind: ARRAY, value_bytes: size_of::<Control>(), inner_value_bytes: None },
     // What the policy says about addresses and endpoints. The agent freezes it before it loads the program.
     Permitted { name: TABLES_MAP, kind: ARRAY, value_bytes: size_of::<Node>(), inner_value_bytes: None },
     Permitted { name: LISTS_MAP, kind: ARRAY, value_bytes: size_of::<Entry>(), inner_value_bytes: None },

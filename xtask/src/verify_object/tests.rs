@@ -4,8 +4,8 @@ use std::mem::offset_of;
 use std::ops::Range;
 
 use minimizer::kernel::program::OBJECT;
-use minimizer_common::generation::BLOCK_BYTES;
-use minimizer_common::settings::{Control, PROGRAM, PROGRAMS, Settings};
+use minimizer_common::settings::{PROGRAM, PROGRAMS, Settings, WORDS_PLACEHOLDER};
+use minimizer_common::tables::NODE_WORDS;
 use object::{Object as _, ObjectSection as _, ObjectSymbol as _, SymbolKind};
 
 use super::instruction::{INSTRUCTION_BYTES, Instruction, LOAD_IMMEDIATE_64, class, operation};
@@ -142,7 +142,7 @@ fn other_map_types_are_refused() {
     let mut hash = bytes;
     patch_map_number(&mut hash, 2, 1);
     assert_refused(&hash, "a map within GENERATION is of type hash");
-    assert_refused(&hash, "map CONTROL is of type hash");
+    assert_refused(&hash, "map LISTS is of type hash");
 }
 
 #[test]
@@ -151,29 +151,26 @@ fn a_map_that_nobody_listed_is_refused() {
     let mut bytes = object();
     let types = section(&bytes, ".BTF");
     for area in [types, 0..bytes.len()] {
-        let name = b"\0CONTROL\0";
+        let name = b"\0TABLES\0";
         let places: Vec<_> = area.clone().filter(|at| bytes[*at..].starts_with(name)).collect();
         for at in places {
-            bytes[at + 1..at + 8].copy_from_slice(b"PAYLOAD");
+            bytes[at + 1..at + 7].copy_from_slice(b"BODIES");
         }
     }
-    assert_refused(&bytes, "map PAYLOAD (array) is not permitted");
-    assert_refused(&bytes, "map CONTROL is missing");
+    assert_refused(&bytes, "map BODIES (array) is not permitted");
+    assert_refused(&bytes, "map TABLES is missing");
 }
 
 #[test]
 #[cfg_attr(without_kernel_program, ignore = "needs the kernel program: cargo xtask test")]
 fn larger_values_are_refused() {
     let bytes = object();
-    let control = u32::try_from(size_of::<Control>()).expect("small");
-    const STRUCT_OF_FOUR: u32 = 4 << 24 | 4;
-    let mut larger = bytes.clone();
-    patch_types(&mut larger, [STRUCT_OF_FOUR, control], [STRUCT_OF_FOUR, control + 8]);
-    assert_refused(&larger, "a value of map CONTROL has");
-    let block_words = u32::try_from(BLOCK_BYTES / size_of::<u64>()).expect("small");
-    let mut larger = bytes;
-    patch_map_number(&mut larger, block_words, block_words + 1);
-    assert_refused(&larger, "a value of map within GENERATION has");
+    for (words, map) in [(NODE_WORDS, "TABLES"), (WORDS_PLACEHOLDER, "within GENERATION")] {
+        let words = u32::try_from(words).expect("small");
+        let mut larger = bytes.clone();
+        patch_map_number(&mut larger, words, words + 1);
+        assert_refused(&larger, &format!("a value of map {map} has"));
+    }
 }
 
 #[test]

@@ -4,16 +4,13 @@ use std::collections::BTreeMap;
 use std::vec;
 use std::vec::Vec;
 
-use minimizer_common::generation::{BLOCK_GROUPS, BURST, GROUP_HALVES, Group, Place};
+use minimizer_common::generation::{BURST, GROUP_HALVES, GROUP_SHIFT, Group, HALF_SHIFT, Place, Shape};
 use minimizer_common::slot::{Count, Counted, Half, Line, Narrow, Wide};
 use minimizer_common::tuple::{Tags, Tuple};
 
 use super::{Table, account, displaced, spill_place};
 use crate::table::group::{self, Image, NARROW_HALVES, WIDE_LINES, is_wide};
 use crate::table::hash;
-
-/// Block of the first group.
-const GROUPS_BLOCK: u32 = 11;
 
 /// Packets and octets.
 type Volume = (u64, u64);
@@ -37,19 +34,14 @@ impl Memory {
         }
     }
 
-    fn place(&self, position: u32, interface: u32) -> Place {
-        let mask = u32::try_from(self.groups.len()).expect("few") - 1;
-        Place::new(position, interface, GROUPS_BLOCK, mask)
-    }
-
-    /// Looks the line up as the program does: by the block and the place in it that the hash gave.
+    /// Looks the line up as the program does: the position is the offset of the half.
     fn in_first_line(&mut self, place: Place, image: &Image) -> bool {
-        let block = usize::try_from(place.block() - GROUPS_BLOCK).expect("few");
-        let group = block * BLOCK_GROUPS + place.half_byte() / size_of::<Group>();
-        let half = place.half_byte() % size_of::<Group>() / size_of::<Half>();
+        let shape = Shape { cpus: 1, spill_halves: 0, groups: u32::try_from(self.groups.len()).expect("few") };
         let position = place.position();
+        let offset = (position & shape.table_mask()) as usize;
+        let (group, half) = (offset / size_of::<Group>(), offset % size_of::<Group>() / size_of::<Half>());
         assert_eq!(half, group::narrow_half(position, 0));
-        assert_eq!(group, position as usize & (self.groups.len() - 1));
+        assert_eq!(group, (position >> GROUP_SHIFT) as usize & (self.groups.len() - 1));
         let group = &mut self.groups[group];
         if is_wide(image) {
             return group::count_wide(group::line(group, half / 2), image, &mut self.taken);
@@ -116,7 +108,7 @@ impl Memory {
 impl Table for Memory {
     fn group(&mut self, position: u32) -> Option<&mut Group> {
         let mask = self.groups.len() - 1;
-        self.groups.get_mut(position as usize & mask)
+        self.groups.get_mut((position >> GROUP_SHIFT) as usize & mask)
     }
 
     fn spill_half(&mut self) -> Option<&mut Half> {
@@ -159,8 +151,8 @@ fn wide(flow: u64) -> Image {
 /// A position in group 0 of `groups` whose second choice is group 1.
 fn position(half: u32) -> u32 {
     (0..1 << 20)
-        .map(|low| half << 28 | low << 1)
-        .find(|position| hash::second(*position) & 1 == 1)
+        .map(|high| half << HALF_SHIFT | high << (GROUP_SHIFT + 1))
+        .find(|position| hash::second(*position) >> GROUP_SHIFT & 1 == 1)
         .expect("every other one is")
 }
 
@@ -170,7 +162,7 @@ fn a_flow_goes_from_its_line_to_its_groups_to_the_log_and_to_a_residual_counter(
     let kinds: [(Make, usize, u64, usize); 2] = [(narrow, NARROW_HALVES, 1, 2), (wide, WIDE_LINES, 2, 1)];
     for (image, tries, halves, in_line) in kinds {
         let mut memory = Memory::new(2, 8);
-        let place = memory.place(position(0), 3);
+        let place = Place::new(position(0), 3);
         for flow in 0..2 * tries as u64 {
             let is_first = flow < in_line as u64;
             assert_eq!(memory.in_first_line(place, &image(flow)), is_first);
@@ -250,15 +242,15 @@ fn every_packet_is_in_one_place_whatever_is_full() {
     {
         let mut by_one = Memory::new(groups, spill);
         let mut bursts = Memory::new(groups, spill);
-        let packet = |memory: &Memory, number: u64| {
+        let packet = |number: u64| {
             let flow = mixed(number / 3) % flows;
             let image = if flow.is_multiple_of(3) { wide(flow) } else { narrow(flow) };
-            (memory.place(mixed(flow) as u32, 0), image)
+            (Place::new(mixed(flow) as u32, 0), image)
         };
         let mut expected = BTreeMap::<_, Volume>::new();
         let mut ring: Vec<(Place, Image)> = Vec::new();
         for number in 0..PACKETS {
-            let (place, image) = packet(&by_one, number);
+            let (place, image) = packet(number);
             let sum = expected.entry(counted(&image).tuple).or_default();
             sum.0 += 1;
             sum.1 += 100;
@@ -287,7 +279,7 @@ fn every_packet_is_in_one_place_whatever_is_full() {
         for (place, image) in &bursts.overflow {
             let first = place.position();
             for position in [first, hash::second(first)] {
-                let mut group = bursts.groups[position as usize & (groups - 1)];
+                let mut group = bursts.groups[(position >> GROUP_SHIFT) as usize & (groups - 1)];
                 assert!(!group::count(&mut group, position, image, 0, &mut 0));
             }
         }
@@ -313,11 +305,11 @@ fn join(latest: &mut Image, packet: &Image) -> bool {
 
 #[test]
 fn a_place_names_the_line_of_the_hash_in_every_table() {
-    for groups in [1, 2, BLOCK_GROUPS / 2, BLOCK_GROUPS, 4 * BLOCK_GROUPS] {
+    for groups in [1, 2, 64, 1024] {
         let mut memory = Memory::new(groups, 8);
         for number in 0..2000 {
             let position = mixed(number) as u32;
-            let place = memory.place(position, number as u32 % 33);
+            let place = Place::new(position, number as u32 % 33);
             assert_eq!((place.position(), place.interface()), (position, number as u32 % 33));
             // The look-up compares with what the hash says.
             let _ = memory.in_first_line(place, &narrow(number));

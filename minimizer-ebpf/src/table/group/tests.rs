@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::vec::Vec;
 
-use minimizer_common::generation::{GROUP_HALVES, Group};
+use minimizer_common::generation::{GROUP_HALVES, Group, HALF_SHIFT};
 use minimizer_common::slot::{Count, Counted, Half, Line, Narrow, Wide};
 use minimizer_common::tuple::{Tags, Tuple};
 
@@ -42,7 +42,7 @@ fn add(group: &mut Group, position: u32, image: &Image) -> bool {
 
 /// The position whose probing starts at a half.
 const fn at_half(half: usize) -> u32 {
-    (half as u32) << 28
+    (half as u32) << HALF_SHIFT
 }
 
 /// The slots of a group: which half each begins at, and what it says.
@@ -68,8 +68,8 @@ fn slots(group: &Group) -> Vec<(usize, Counted)> {
 #[test]
 fn tries_stay_within_the_group_and_begin_in_the_line_of_the_position() {
     for half in 0..GROUP_HALVES {
-        for low in [0, 1, 0x0fff_ffff] {
-            let position = at_half(half) | low;
+        for others in [0, 1, !at_half(GROUP_HALVES - 1)] {
+            let position = at_half(half) | others;
             let halves: Vec<_> = (0..NARROW_HALVES).map(|step| narrow_half(position, step)).collect();
             assert_eq!(halves[..2], [half, half ^ 1]);
             assert!(halves.iter().all(|half| *half < GROUP_HALVES));
@@ -460,7 +460,7 @@ fn a_look_up_takes_no_half_of_a_wide_slot_and_no_pair_of_narrow_ones() {
     }
     // A wide packet that is two narrow slots but for the marks.
     let mut group = EMPTY;
-    assert!(add(&mut group, 0, &narrow(&ipv4(1), &ONE)) && add(&mut group, 1 << 28, &narrow(&ipv4(2), &ONE)));
+    assert!(add(&mut group, 0, &narrow(&ipv4(1), &ONE)) && add(&mut group, 1 << HALF_SHIFT, &narrow(&ipv4(2), &ONE)));
     let before = group.0;
     let [Half([a, b, c, d]), Half([e, f, g, h])] = [before[0], before[1]];
     let marks = minimizer_common::slot::WIDE;

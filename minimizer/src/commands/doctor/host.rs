@@ -240,7 +240,7 @@ mod tests {
     #[test]
     fn frames_in_one_buffer_only_are_a_drawback() {
         for (has, verdict) in [(true, Verdict::Pass), (false, Verdict::Warn)] {
-            assert_eq!(multi_buffer(Kernel { multi_buffer: has }).verdict, verdict);
+            assert_eq!(multi_buffer(Kernel { multi_buffer: has, large_values: has }).verdict, verdict);
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use minimizer_common::generation::{Group, Place};
+use minimizer_common::generation::{GROUP_SHIFT, Group, Place};
 use minimizer_common::settings::HASH_KEYS;
 use minimizer_common::slot::{Count, Counted, Half, Line, Narrow, Wide};
 use minimizer_common::tunnel::Tunnels;
@@ -57,7 +57,7 @@ impl Cpu {
 impl Table for Cpu {
     fn group(&mut self, position: u32) -> Option<&mut Group> {
         let last = self.groups.len() - 1;
-        Group::mut_from_bytes(self.groups[position as usize & last].as_mut_bytes()).ok()
+        Group::mut_from_bytes(self.groups[(position >> GROUP_SHIFT) as usize & last].as_mut_bytes()).ok()
     }
 
     fn spill_half(&mut self) -> Option<&mut Half> {
@@ -107,7 +107,7 @@ fn tuple(flow: u64, mix: &Mix) -> Tuple {
 
 /// As the kernel program chooses.
 fn set_aside(keys: &[u64; HASH_KEYS], tuple: &Tuple, count: &Count) -> (Place, Image) {
-    let place = |position| Place::new(position, 0, 0, 0);
+    let place = |position| Place::new(position, 0);
     if !tuple.tags().is_ipv6() && Narrow::holds_ipv4(tuple, count) {
         let slot = Narrow::ipv4(tuple, count);
         let [a, b, c, d] = slot;
