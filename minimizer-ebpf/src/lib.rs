@@ -3,6 +3,7 @@
 //! [`parser`] walks a packet, [`policy`] decides what the program keeps of it, and [`table`] counts it.
 //! `program/` has the modules of the binary. Everything else builds on the host and is tested there.
 #![no_std]
+#![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
 #![allow(
     clippy::cast_possible_truncation,
     reason = "kernel programs have no fallible conversions; every narrowing is masked or bounded by an assertion"
@@ -16,6 +17,25 @@ use core::mem::MaybeUninit;
 pub mod parser;
 pub mod policy;
 pub mod table;
+
+/// Returns the same number, but the compiler loses track of what it is made of. It then keeps one number in a register, and not
+/// its parts on the stack.
+#[inline(always)]
+#[must_use]
+pub fn whole(number: u64) -> u64 {
+    #[cfg(target_arch = "bpf")]
+    {
+        let mut number = number;
+        // SAFETY: copies a register to itself. Without an instruction two lines of the source would have one place in the
+        // program, and the kernel refuses that.
+        unsafe {
+            core::arch::asm!("{0} = {0}", inout(reg) number, options(pure, nomem, nostack, preserves_flags))
+        };
+        number
+    }
+    #[cfg(not(target_arch = "bpf"))]
+    number
+}
 
 /// Returns the same number, but the verifier loses track of where it came from.
 ///

@@ -13,8 +13,8 @@ use minimizer::policy::model::Policy;
 use minimizer::records::drain::Totals;
 use minimizer::records::record::Record;
 use minimizer_common::generation::{BURST, CpuState, FEW_SLOTS, Head};
-use minimizer_common::settings::Control;
 use minimizer_common::outcome::Outcome;
+use minimizer_common::settings::Control;
 use minimizer_common::settings::HASH_KEYS;
 use minimizer_common::tunnel::Tunnels;
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
@@ -167,7 +167,10 @@ impl Kernel {
         let control = offset_of!(Head, control)..offset_of!(Head, control) + size_of::<Control>();
         let words = self.program.generations().dump();
         let bytes = (0..).step_by(size_of::<u64>());
-        let left: Vec<_> = bytes.zip(words).filter(|(byte, word)| *word != 0 && !is_clock(byte) && !control.contains(&(byte % run_bytes))).collect();
+        let left: Vec<_> = bytes
+            .zip(words)
+            .filter(|(byte, word)| *word != 0 && !is_clock(byte) && !control.contains(&(byte % run_bytes)))
+            .collect();
         assert!(left.is_empty(), "byte and word: {left:?}");
     }
 }

@@ -31,8 +31,8 @@ pub(crate) struct Ipv4Header {
     time_to_live: u8,
     pub protocol: u8,
     checksum: [u8; 2],
-    source: [u8; 4],
-    destination: [u8; 4],
+    /// Source and destination.
+    addresses: [u8; 8],
 }
 // SAFETY: a `repr(C)` struct of bytes and byte arrays.
 unsafe impl Header for Ipv4Header {}
@@ -41,7 +41,7 @@ impl Ipv4Header {
     /// Source in the lower half, destination in the upper half, as they lie on the wire.
     #[inline(always)]
     pub(crate) const fn addresses(&self) -> u64 {
-        u32::from_ne_bytes(self.source) as u64 | (u32::from_ne_bytes(self.destination) as u64) << 32
+        u64::from_le_bytes(self.addresses)
     }
 }
 

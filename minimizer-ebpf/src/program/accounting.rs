@@ -22,6 +22,7 @@ use minimizer_ebpf::policy::short;
 use minimizer_ebpf::table::burst;
 use minimizer_ebpf::table::group::{self, Image};
 use minimizer_ebpf::table::hash;
+use minimizer_ebpf::whole;
 
 use crate::program::clock::{self, Time};
 use crate::program::constants::{SETTINGS, setting};
@@ -63,9 +64,9 @@ pub fn account<const TUNNELS: bool>(context: &XdpContext) -> Option<u8> {
     if !steps.intersects(Steps::JUDGING) {
         let here = Here { site: Site { run, interface }, time };
         let is_counted = if steps.intersects(Steps::UNREAD.union(Steps::MASKING)) {
-            here.count_common::<TUNNELS, false>(context.ctx, head)
+            here.count_common::<TUNNELS, false>(context.ctx, head, steps)
         } else {
-            here.count_common::<TUNNELS, true>(context.ctx, head)
+            here.count_common::<TUNNELS, true>(context.ctx, head, steps)
         };
         if is_counted {
             head.interfaces[interface as usize].outcomes[Outcome::Counted as usize] += 1;
@@ -112,9 +113,8 @@ fn account_burst(generation: &'static Generation, start: *mut u8, first_block: u
         let Some(line) = run.first_line(*place) else { return };
         if !line.count(image, &mut state.slots_taken) {
             let index = state.waiting as usize % BURST;
-            // Word by word: of the array at once the compiler makes a call that moves octets.
-            let [a, b, c, d, e, f, g, h] = *image;
-            waiting[index] = [a, b, c, d, e, f, g, h];
+            // Word by word: of the array at once the compiler makes a call that moves single octets.
+            waiting[index] = image.map(whole);
             state.waiting_places[index] = *place;
             state.waiting += 1;
         }
@@ -199,9 +199,9 @@ fn keep(generation: &'static Generation, start: *mut u8, first_block: u32, inter
     let site = Site { run, interface };
     let image = head.ring[head.state.set_aside as usize % BURST];
     if group::is_wide(&image) {
-        site.keep_wide(head, &image);
+        site.keep_wide::<false>(head, &image);
     } else {
-        site.keep_narrow(head, &group::narrow_words(&image));
+        site.keep_narrow::<false>(head, &group::narrow_words(&image));
     }
 }
 
@@ -310,10 +310,11 @@ impl Here {
         &self,
         context: *mut xdp_md,
         head: &mut Head,
+        steps: Steps,
     ) -> bool {
         let Self { site: site @ Site { interface, .. }, time: Time { units, .. } } = *self;
         let plan = &SETTINGS.plan;
-        let frame = XdpFrame::of(context);
+        let frame = XdpFrame { context, steps };
         if units >> Narrow::TIME_BITS != 0 {
             return false;
         }
@@ -321,16 +322,16 @@ impl Here {
             if TUNNELS && packet.transport.may_be_tunnel() {
                 return false;
             }
-            site.keep_narrow(head, &short::ipv4::<EXACT>(plan, &packet, interface, units));
+            site.keep_narrow::<EXACT>(head, &short::ipv4::<EXACT>(plan, &packet, interface, units));
             (packet.frame_octets, packet.length_octets)
         } else if let Some(packet) = common::ipv6::<EXACT>(&frame) {
             if TUNNELS && packet.transport.may_be_tunnel() {
                 return false;
             }
             if EXACT || setting!(plan.ipv6_form) == Ipv6Form::WIDE.0 {
-                site.keep_wide(head, &short::ipv6_wide::<EXACT>(plan, &packet, interface, units));
+                site.keep_wide::<EXACT>(head, &short::ipv6_wide::<EXACT>(plan, &packet, interface, units));
             } else {
-                site.keep_narrow(head, &short::ipv6_narrow(plan, &packet, interface, units));
+                site.keep_narrow::<EXACT>(head, &short::ipv6_narrow(plan, &packet, interface, units));
             }
             (packet.frame_octets, packet.length_octets)
         } else {
@@ -399,20 +400,20 @@ impl Here {
 impl Site {
     /// Counts a packet that fits in a narrow slot, or sets it aside.
     #[inline(always)]
-    fn keep_narrow(&self, head: &mut Head, slot: &[u64; HALF_WORDS]) {
+    fn keep_narrow<const EXACT: bool>(&self, head: &mut Head, slot: &[u64; HALF_WORDS]) {
         let Head { state, ring, .. } = head;
         if state.latest.is_repeated() {
             let latest = state.set_aside.wrapping_sub(1) as usize % BURST;
-            let mut joined = group::narrow_words(&ring[latest]);
-            let is_full = joined[3] >> (Narrow::PACKETS_SHIFT + JOINED_BITS);
-            if group::add_narrow(&mut joined, slot, is_full | self.differs(state, latest)) {
-                ring[latest][2] = joined[2];
-                ring[latest][3] = joined[3];
-                return;
+            let differs = self.differs::<EXACT>(state, latest);
+            if let Some(joined) = ring[latest].first_chunk_mut() {
+                let is_full = joined[3] >> (Narrow::PACKETS_SHIFT + JOINED_BITS);
+                if group::add_narrow(joined, slot, is_full | differs) {
+                    return;
+                }
             }
         }
         let place = Place::new(hash::narrow(&SETTINGS.hash_keys, slot), self.interface);
-        if !self.is_set_aside(state, place)
+        if !Self::is_set_aside(state, place)
             && let Some(line) = self.run.first_line(place)
             && line.count_narrow(slot, &mut state.slots_taken)
         {
@@ -427,21 +428,18 @@ impl Site {
 
     /// Counts a packet in a wide slot, or sets it aside.
     #[inline(always)]
-    fn keep_wide(&self, head: &mut Head, slot: &Image) {
+    fn keep_wide<const EXACT: bool>(&self, head: &mut Head, slot: &Image) {
         let Head { state, ring, .. } = head;
         if state.latest.is_repeated() {
             let latest = state.set_aside.wrapping_sub(1) as usize % BURST;
-            let mut joined = ring[latest];
+            let joined = &mut ring[latest];
             let is_full = joined[6] >> (Wide::PACKETS_SHIFT + JOINED_BITS);
-            if group::add_wide(&mut joined, slot, is_full | self.differs(state, latest)) {
-                ring[latest][2] = joined[2];
-                ring[latest][3] = joined[3];
-                ring[latest][6] = joined[6];
+            if group::add_wide(joined, slot, is_full | self.differs::<EXACT>(state, latest)) {
                 return;
             }
         }
         let place = Place::new(hash::wide(&SETTINGS.hash_keys, slot), self.interface);
-        if !self.is_set_aside(state, place)
+        if !Self::is_set_aside(state, place)
             && let Some(line) = self.run.first_line(place)
             && line.count_wide(slot, &mut state.slots_taken)
         {
@@ -453,22 +451,21 @@ impl Site {
         state.set_aside += 1;
     }
 
-    /// Whether the packet at this place in the ring is of another interface. Slots tell that if they keep the interface.
+    /// Whether the packet at this place in the ring is of another interface. Exact slots tell that themselves.
     #[inline(always)]
-    fn differs(&self, state: &CpuState, index: usize) -> u64 {
-        if Steps(setting!(plan.steps)).intersects(Steps::TAGS.union(Steps::NO_TAGS)) {
-            u64::from(state.places[index].interface() ^ self.interface)
-        } else {
-            0
-        }
+    fn differs<const EXACT: bool>(&self, state: &CpuState, index: usize) -> u64 {
+        if EXACT { 0 } else { u64::from(state.places[index].interface() ^ self.interface) }
     }
 
     /// Whether a packet is set aside. That is cheaper if its line is in no cache, or if more packets of its flow follow, which
     /// it then takes in. Where few slots are in use, a packet that differs from the one before is counted at once.
     #[inline(always)]
-    fn is_set_aside(&self, state: &mut CpuState, place: Place) -> bool {
-        let is_repeated = place.position() == state.latest.position();
-        state.latest = Latest::new(place.position(), is_repeated);
-        is_repeated || state.slots_taken >= FEW_SLOTS
+    fn is_set_aside(state: &mut CpuState, place: Place) -> bool {
+        if state.latest.position() == place.position() {
+            state.latest = Latest::new(place.position(), true);
+            return true;
+        }
+        state.latest = Latest::new(place.position(), false);
+        state.slots_taken >= FEW_SLOTS
     }
 }

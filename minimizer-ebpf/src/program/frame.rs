@@ -11,8 +11,8 @@ use crate::program::constants::setting;
 /// The frame for which the kernel runs the program.
 #[derive(Clone, Copy)]
 pub struct XdpFrame {
-    context: *mut xdp_md,
-    steps: Steps,
+    pub context: *mut xdp_md,
+    pub steps: Steps,
 }
 
 impl XdpFrame {

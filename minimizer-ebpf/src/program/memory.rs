@@ -89,30 +89,31 @@ impl Run {
         unsafe { &mut *self.start.cast() }
     }
 
-    /// What lies at `offset & mask` behind the start of a block. The mask keeps it within what begins there, and is the
-    /// verifier's bound.
+    /// Where to find what lies at an offset behind the start of a block: the start of that block, or of a later one, and the
+    /// offset that is left. The offset must be so small that the verifier knows it to be within the run.
     #[inline(always)]
-    fn part<T>(&self, block: u32, offset: u32, mask: u32) -> Option<*mut T> {
-        let offset = offset & mask;
-        let part = if is_one_value() {
-            self.start.wrapping_add(block as usize * BLOCK_BYTES).wrapping_add(offset as usize)
+    fn find(&self, block: u32, offset: u32) -> Option<(*mut u8, usize)> {
+        Some(if is_one_value() {
+            (self.start.wrapping_add(block as usize * BLOCK_BYTES), offset as usize)
         } else {
             let number = self.first_block + block + offset / BLOCK_BYTES as u32;
-            let start: *mut u8 = self.generation.get_ptr_mut(number)?.cast();
-            start.wrapping_add(offset as usize % BLOCK_BYTES)
-        };
-        Some(part.cast())
+            (self.generation.get_ptr_mut(number)?.cast(), offset as usize % BLOCK_BYTES)
+        })
+    }
+
+    /// What lies at an offset behind the start of a block; see [`Self::find`].
+    #[inline(always)]
+    fn part<T>(&self, block: u32, offset: u32) -> Option<*mut T> {
+        let (start, byte) = self.find(block, offset)?;
+        Some(start.wrapping_add(byte).cast())
     }
 
     /// The line in which probing for a packet starts.
     #[inline(always)]
     pub fn first_line(&self, place: Place) -> Option<FirstLine> {
-        // The half is added to the line without a look-up of its own.
-        let position = place.position();
-        let is_second = position as usize & size_of::<Half>();
-        let line = self.part(GROUPS_BLOCK, position, setting!(table_mask) & !(size_of::<Half>() as u32))?;
-        // SAFETY: a line of a group lies there, in memory that only this CPU writes.
-        Some(unsafe { FirstLine::new(line, is_second) })
+        let (start, byte) = self.find(GROUPS_BLOCK, place.position() & setting!(table_mask))?;
+        // SAFETY: a half of a group lies there, in memory that only this CPU writes.
+        Some(unsafe { FirstLine::new(start, byte) })
     }
 }
 
@@ -134,7 +135,7 @@ impl Table for Run {
     #[inline(always)]
     fn group(&mut self, position: u32) -> Option<&mut Group> {
         let mask = setting!(table_mask) & !(size_of::<Group>() as u32 - 1);
-        let group = self.part(GROUPS_BLOCK, position, mask)?;
+        let group = self.part(GROUPS_BLOCK, position & mask)?;
         // SAFETY: a group lies there, and only this CPU writes it.
         Some(unsafe { &mut *group })
     }
@@ -160,7 +161,7 @@ impl Table for Run {
         let Volume { protocol, is_ipv6, packets, octets } = group::volume(image);
         let index = untraced(residual_index(place.interface(), is_ipv6, protocol));
         let mask = (RESIDUALS as u32 - 1) * OCTETS;
-        let residual = self.part::<Counts>(setting!(residual_block), index * OCTETS, mask)?;
+        let residual = self.part::<Counts>(setting!(residual_block), index * OCTETS & mask)?;
         // SAFETY: a residual counter lies there, and only this CPU writes it.
         let residual = unsafe { &mut *residual };
         residual.packets += packets;
@@ -180,7 +181,7 @@ impl Run {
         let unit = if is_line { size_of::<Line>() } else { size_of::<Half>() } as u32;
         let mask = room * size_of::<Half>() as u32 - unit;
         let block = setting!(residual_block) + RESIDUAL_BLOCKS;
-        let half = self.part(block, untraced(start) * size_of::<Half>() as u32, mask)?;
+        let half = self.part(block, untraced(start) * size_of::<Half>() as u32 & mask)?;
         state.spilled = spilled;
         Some(half)
     }

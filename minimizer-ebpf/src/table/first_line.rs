@@ -10,25 +10,25 @@ use crate::table::group::{self, Image};
 /// processor could predict it.
 #[derive(Clone, Copy)]
 pub struct FirstLine {
-    line: *mut u8,
-    /// Where the half lies in the line.
+    start: *mut u8,
+    /// Where the half lies behind the start.
     byte: usize,
 }
 
 impl FirstLine {
-    /// A line of which the half at `byte` comes first.
+    /// The line of the half at `byte` behind the start of a group.
     ///
     /// # Safety
-    /// A line of a group lies there, and `byte` is 0 or the size of a half. Nobody else uses the line while this is used.
+    /// A half of a group lies there. Nobody else uses its line while this is used.
     #[inline(always)]
     #[must_use]
-    pub const unsafe fn new(line: *mut u8, byte: usize) -> Self {
-        Self { line, byte }
+    pub const unsafe fn new(start: *mut u8, byte: usize) -> Self {
+        Self { start, byte }
     }
 
     #[inline(always)]
     const fn half(&self, byte: usize) -> &'static mut Half {
-        let half = self.line.wrapping_add(byte).cast::<Half>();
+        let half = self.start.wrapping_add(byte).cast::<Half>();
         // SAFETY: `new` promises that a half lies there, and that nobody else uses it.
         unsafe { &mut *half }
     }
@@ -52,8 +52,9 @@ impl FirstLine {
     #[inline(always)]
     #[must_use]
     pub fn count_wide(&self, image: &Image, taken: &mut u64) -> bool {
-        // SAFETY: `new` promises that a line lies there, and that nobody else uses it.
-        let line = unsafe { &mut *self.line.cast::<[Half; 2]>() };
+        let line = self.half(self.byte & !size_of::<Half>());
+        // SAFETY: the half is the first of a line.
+        let line = unsafe { &mut *(&raw mut *line).cast::<[Half; 2]>() };
         group::count_wide(line, image, taken)
     }
 

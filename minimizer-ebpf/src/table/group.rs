@@ -7,6 +7,8 @@
 use minimizer_common::generation::{GROUP_HALVES, Group, HALF_SHIFT};
 use minimizer_common::slot::{HALF_WORDS, Half, Narrow, WIDE, Wide};
 
+use crate::whole;
+
 /// Halves in which a narrow slot can lie, from the line of the position on: half of the group. A full table is searched as far as that.
 pub const NARROW_HALVES: usize = 8;
 /// Lines in which a wide slot can lie: all of the group.
@@ -89,7 +91,7 @@ pub const fn wide_line(position: u32, step: usize) -> usize {
 
 /// Counts packets in one half and returns `true` if the half is free or the flow's. `taken` counts slots that were free.
 #[inline(always)]
-pub const fn count_narrow(half: &mut Half, packets: &[u64; HALF_WORDS], taken: &mut u64) -> bool {
+pub fn count_narrow(half: &mut Half, packets: &[u64; HALF_WORDS], taken: &mut u64) -> bool {
     if half.is_free() {
         half.0 = *packets;
         *taken += 1;
@@ -109,33 +111,35 @@ pub const fn narrow_words(image: &Image) -> [u64; HALF_WORDS] {
 /// Adds packets to a narrow slot if it is the flow's and neither is closed: the sum of two closed ones would not fit.
 /// `differs` is not 0 if it is another flow's for another reason.
 #[inline(always)]
-pub const fn add_narrow(slot: &mut [u64; HALF_WORDS], packets: &[u64; HALF_WORDS], differs: u64) -> bool {
+pub fn add_narrow(slot: &mut [u64; HALF_WORDS], packets: &[u64; HALF_WORDS], differs: u64) -> bool {
     let [addresses, transport, marks, times] = *packets;
     let differs = differs
         | (slot[0] ^ addresses)
         | (slot[1] ^ transport)
         | (slot[2] ^ marks) & Narrow::KEY
-        | slot[2] & Narrow::CLOSED;
+        // Both are closed. The compiler knows that one packet never is.
+        | slot[2] & marks & Narrow::CLOSED;
     if differs != 0 {
         return false;
     }
     slot[2] = (slot[2] | marks & Narrow::CONTROL_BITS) + (marks & Narrow::OCTETS);
-    let last = later(slot[3] & Narrow::LAST, times & Narrow::LAST);
-    slot[3] = (slot[3] & !Narrow::LAST | last) + (times & Narrow::PACKETS);
+    // Most packets of a flow come in the time unit of the one before, so that the processor predicts this.
+    if last_narrow(slot[3]) < last_narrow(times) {
+        slot[3] = whole(slot[3] & !Narrow::LAST | times & Narrow::LAST);
+    }
+    slot[3] += times & Narrow::PACKETS;
     true
 }
 
-/// The later of two times. Packets that were set aside come after those that were counted at once, and may be earlier.
+/// The last time of a narrow slot. Packets that were set aside come after those that were counted at once, and may be earlier.
 #[inline(always)]
-const fn later(one: u64, other: u64) -> u64 {
-    // Without a branch, behind which the verifier would walk everything twice. No time has the lowest bit.
-    let is_earlier = (one >> 1).wrapping_sub(other >> 1) >> 63;
-    one ^ ((one ^ other) & is_earlier.wrapping_neg())
+const fn last_narrow(times: u64) -> u32 {
+    times as u32 >> Narrow::TIME_BITS
 }
 
 /// Counts packets in one line and returns `true` if the line is free or the flow's.
 #[inline(always)]
-pub const fn count_wide(line: &mut [Half; 2], image: &Image, taken: &mut u64) -> bool {
+pub fn count_wide(line: &mut [Half; 2], image: &Image, taken: &mut u64) -> bool {
     let [Half([a, b, c, d]), Half([e, f, g, h])] = *line;
     if line[0].is_free() && line[1].is_free() {
         let [a, b, c, d, e, f, g, h] = *image;
@@ -155,23 +159,25 @@ pub const fn count_wide(line: &mut [Half; 2], image: &Image, taken: &mut u64) ->
 
 /// Adds packets to a wide slot; see [`add_narrow`].
 #[inline(always)]
-pub const fn add_wide(slot: &mut Image, packets: &Image, differs: u64) -> bool {
+pub fn add_wide(slot: &mut Image, packets: &Image, differs: u64) -> bool {
     let [source, source_end, volume, times, destination, destination_end, counters, transport] = *packets;
     let differs = differs
         | (slot[0] ^ source)
         | (slot[1] ^ source_end)
         | (slot[2] ^ volume) & (Wide::KEY | Wide::SELECTOR)
-        | slot[2] & Wide::OCTETS_CLOSED
+        | slot[2] & volume & Wide::OCTETS_CLOSED
         | (slot[4] ^ destination)
         | (slot[5] ^ destination_end)
         | (slot[6] ^ counters) & Wide::KIND
-        | slot[6] & Wide::PACKETS_CLOSED
+        | slot[6] & counters & Wide::PACKETS_CLOSED
         | (slot[7] ^ transport);
     if differs != 0 {
         return false;
     }
     slot[2] += volume & Wide::OCTETS;
-    slot[3] = slot[3] & !Wide::LAST | later(slot[3] & Wide::LAST, times & Wide::LAST);
+    if slot[3] & Wide::LAST < times & Wide::LAST {
+        slot[3] = whole(slot[3] & !Wide::LAST | times & Wide::LAST);
+    }
     slot[6] = (slot[6] | counters & Wide::CONTROL_BITS) + (counters & Wide::PACKETS);
     true
 }
@@ -180,7 +186,7 @@ pub const fn add_wide(slot: &mut Image, packets: &Image, differs: u64) -> bool {
 ///
 /// The loops are no `Iterator::any`: the compiler would make a function of it that advances a range on its caller's stack.
 #[inline(always)]
-pub const fn count(group: &mut Group, position: u32, image: &Image, first: usize, taken: &mut u64) -> bool {
+pub fn count(group: &mut Group, position: u32, image: &Image, first: usize, taken: &mut u64) -> bool {
     let mut step = first;
     if is_wide(image) {
         while step < WIDE_LINES {

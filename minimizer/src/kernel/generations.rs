@@ -89,8 +89,8 @@ impl Generations {
                 bytes,
                 source: io::Error::from(io::ErrorKind::OutOfMemory),
             })?;
-            let mapping = Mapping::new(array.fd(), octets)
-                .map_err(|source| GenerationError::Map { bytes, source })?;
+            let mapping =
+                Mapping::new(array.fd(), octets).map_err(|source| GenerationError::Map { bytes, source })?;
             Ok(Generation { array, mapping, clock: WallClock::default(), pseudonym_key: None })
         };
         let mut generations = Self {

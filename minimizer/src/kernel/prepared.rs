@@ -6,9 +6,9 @@ use aya::maps::{Array, MapError};
 use aya::{Ebpf, EbpfLoader, Pod, VerifierLogLevel};
 use minimizer_common::generation::{BLOCK_BYTES, Shape};
 use minimizer_common::settings::{
-    CLOCK_CONTROL, CLOCK_TICK, HASH_KEYS, LENGTH_BUFFER, LENGTH_LINEAR, LISTS_MAP,
-    ROOTS_SYMBOL, SETTINGS_SYMBOL, Settings, TABLES_MAP, VALUE_IS_BLOCK, VALUE_IS_RUN,
-    VALUES_PLACEHOLDER, WORDS_PLACEHOLDER,
+    CLOCK_CONTROL, CLOCK_TICK, HASH_KEYS, LENGTH_BUFFER, LENGTH_LINEAR, LISTS_MAP, ROOTS_SYMBOL,
+    SETTINGS_SYMBOL, Settings, TABLES_MAP, VALUE_IS_BLOCK, VALUE_IS_RUN, VALUES_PLACEHOLDER,
+    WORDS_PLACEHOLDER,
 };
 use minimizer_common::tunnel::Tunnels;
 use object::{Object as _, ObjectSection as _};

@@ -57,19 +57,6 @@ fn calls_clock(instruction: &Instruction) -> bool {
     instruction.call() == Some(super::instruction::Call::Helper(118))
 }
 
-/// Replaces consecutive words of the type information, everywhere.
-fn patch_types<const N: usize>(bytes: &mut [u8], words: [u32; N], with: [u32; N]) {
-    let types = section(bytes, ".BTF");
-    let find: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
-    let with: Vec<u8> = with.iter().flat_map(|word| word.to_le_bytes()).collect();
-    let types = &mut bytes[types];
-    let places: Vec<_> = (0..types.len() - find.len()).filter(|at| types[*at..].starts_with(&find)).collect();
-    assert!(!places.is_empty(), "no such words");
-    for at in places {
-        types[at..at + with.len()].copy_from_slice(&with);
-    }
-}
-
 /// Finds the words `{type, index type, elements}` of the arrays that encode a number of a map.
 fn patch_map_number(bytes: &mut [u8], from: u32, to: u32) {
     const ARRAY: u32 = 3 << 24;

@@ -106,7 +106,10 @@ fn the_short_way_stores_what_the_long_one_stores() {
         let expected = Narrow::ipv4(&tuple, &count(control_bits));
         assert_eq!(ipv4::<false>(&plan, &packet, interface, units), expected, "{plan:#?} {packet:?}");
         let exact = &Plan::EXACT;
-        assert_eq!(ipv4::<true>(exact, &packet, interface, units), ipv4::<false>(exact, &packet, interface, units));
+        assert_eq!(
+            ipv4::<true>(exact, &packet, interface, units),
+            ipv4::<false>(exact, &packet, interface, units)
+        );
 
         let addresses = [(); 4].map(|()| numbers.next());
         let packet = Ipv6Packet { frame_octets, length_octets, addresses, transport: numbers.transport() };
@@ -115,7 +118,11 @@ fn the_short_way_stores_what_the_long_one_stores() {
         let count = count(control_bits);
         if form == Ipv6Form::WIDE {
             let expected = Wide::of(&tuple, &count);
-            assert_eq!(ipv6_wide::<false>(&plan, &packet, interface, units), expected, "{plan:#?} {packet:?}");
+            assert_eq!(
+                ipv6_wide::<false>(&plan, &packet, interface, units),
+                expected,
+                "{plan:#?} {packet:?}"
+            );
             assert_eq!(
                 ipv6_wide::<true>(exact, &packet, interface, units),
                 ipv6_wide::<false>(exact, &packet, interface, units)

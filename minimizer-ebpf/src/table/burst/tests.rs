@@ -36,7 +36,8 @@ impl Memory {
 
     /// Looks the line up as the program does: the position is the offset of the half.
     fn in_first_line(&mut self, place: Place, image: &Image) -> bool {
-        let shape = Shape { cpus: 1, spill_halves: 0, groups: u32::try_from(self.groups.len()).expect("few") };
+        let shape =
+            Shape { cpus: 1, spill_halves: 0, groups: u32::try_from(self.groups.len()).expect("few") };
         let position = place.position();
         let offset = (position & shape.table_mask()) as usize;
         let (group, half) = (offset / size_of::<Group>(), offset % size_of::<Group>() / size_of::<Half>());

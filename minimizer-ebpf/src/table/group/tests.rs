@@ -460,7 +460,10 @@ fn a_look_up_takes_no_half_of_a_wide_slot_and_no_pair_of_narrow_ones() {
     }
     // A wide packet that is two narrow slots but for the marks.
     let mut group = EMPTY;
-    assert!(add(&mut group, 0, &narrow(&ipv4(1), &ONE)) && add(&mut group, 1 << HALF_SHIFT, &narrow(&ipv4(2), &ONE)));
+    assert!(
+        add(&mut group, 0, &narrow(&ipv4(1), &ONE))
+            && add(&mut group, 1 << HALF_SHIFT, &narrow(&ipv4(2), &ONE))
+    );
     let before = group.0;
     let [Half([a, b, c, d]), Half([e, f, g, h])] = [before[0], before[1]];
     let marks = minimizer_common::slot::WIDE;
