@@ -1,7 +1,7 @@
 //! The memory of one generation: every possible CPU has a run of blocks.
 //!
 //! ```text
-//! CPU 0                                                                               CPU 1
+//! CPU 0, generation 0                                                                 CPU 0, generation 1
 //! | head: interface counters × 33, state, ring, control | groups | residual | spill log | head …
 //! ```
 //! Everything that accounts for a packet lies in the one generation that the packet saw. A quiet generation
@@ -254,7 +254,8 @@ impl Shape {
         }
         let spill_halves = if groups < 4 { 8 } else { groups * 2 };
         let shape = Self { cpus, spill_halves: spill_halves as u32, groups: groups as u32 };
-        if shape.run_blocks() as u64 * cpus as u64 > u32::MAX as u64 {
+        // Those of both generations.
+        if shape.run_blocks() as u64 * cpus as u64 * 2 > u32::MAX as u64 {
             return None;
         }
         Some(shape)
@@ -290,7 +291,7 @@ impl Shape {
         (((self.groups as u64) << GROUP_SHIFT) - size_of::<Half>() as u64) as u32
     }
 
-    /// Blocks in the generation: the entries of its map.
+    /// Blocks in one generation.
     #[must_use]
     pub const fn blocks(&self) -> u32 {
         self.run_blocks() * self.cpus

@@ -3,14 +3,13 @@
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::generation::INTERFACES_MAX;
-use crate::plan::Plan;
+use crate::plan::{Plan, Steps};
 
 /// Number of secret 64-bit keys of the table's hash.
 pub const HASH_KEYS: usize = 12;
 
-/// Placeholders for the number of values in a generation's map, and for the words of a value. The kernel fixes the size of
-/// inner maps when it creates the outer map, and the agent chooses that size at start. The agent therefore replaces
-/// these numbers in the object's type information before it loads the object.
+/// Placeholders for the number of values in the map of the generations, and for the words of a value. The agent chooses them
+/// at start, and replaces these numbers in the object's type information before it loads the object.
 pub const VALUES_PLACEHOLDER: usize = 0x4d49_4e58;
 /// See [`VALUES_PLACEHOLDER`].
 pub const WORDS_PLACEHOLDER: usize = 0x0d49_4e57;
@@ -19,8 +18,10 @@ pub const WORDS_PLACEHOLDER: usize = 0x0d49_4e57;
 pub const SETTINGS_SYMBOL: &str = "SETTINGS";
 /// Name of the constant [`crate::tables::Roots`] in the object.
 pub const ROOTS_SYMBOL: &str = "ROOTS";
-/// Name of the outer map. Its only slot holds the generation that the program writes.
-pub const GENERATION_MAP: &str = "GENERATION";
+/// Name of the map of both generations: the memory of CPU 0 in the one, in the other, of CPU 1 in the one, and so on.
+pub const GENERATIONS_MAP: &str = "GENERATIONS";
+/// Name of the map with the one variable of the program: the number of the generation that it writes, 0 or 1.
+pub const CURRENT_MAP: &str = ".bss";
 /// Name of the map that holds the nodes of the policy's tables: [`crate::tables`].
 pub const TABLES_MAP: &str = "TABLES";
 /// Name of the map that holds the entries of the policy's lists.
@@ -64,26 +65,58 @@ pub struct Settings {
     pub spill_halves: u32,
     /// [`VALUE_IS_RUN`] or [`VALUE_IS_BLOCK`].
     pub value: u32,
-    /// [`CLOCK_TICK`] or [`CLOCK_CONTROL`].
+    /// [`CLOCK_TICK`], [`CLOCK_CONTROL`] or [`CLOCK_NONE`].
     pub clock: u32,
     /// [`LENGTH_LINEAR`] or [`LENGTH_BUFFER`].
     pub frame_length: u32,
     /// Tunnels whose inner packet the program counts: a [`crate::tunnel::Tunnels`].
     pub tunnels: u32,
+    /// How the program treats packets of a common shape: [`Way`].
+    pub way: u32,
+    /// Unused, zero.
+    pub reserved: u32,
+}
+
+/// How the program treats packets of a common shape. The plan says that too; this is one number, so that the program asks
+/// with one comparison, of which the verifier leaves nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Way(pub u32);
+
+impl Way {
+    /// Like all others: the policy judges packets.
+    pub const JUDGED: Self = Self(0);
+    /// By masks.
+    pub const MASKED: Self = Self(1);
+    /// The policy keeps every field as it is.
+    pub const EXACT: Self = Self(2);
+
+    /// The way for the steps of a plan.
+    #[must_use]
+    pub const fn of(steps: Steps) -> Self {
+        if steps.intersects(Steps::JUDGING) {
+            Self::JUDGED
+        } else if steps.intersects(Steps::UNREAD.union(Steps::MASKING)) {
+            Self::MASKED
+        } else {
+            Self::EXACT
+        }
+    }
 }
 
 /// `XDP_PASS`: hands the packet to the network stack, unaltered.
 pub const ACTION_PASS: u32 = 2;
 /// `XDP_DROP`: for an interface that the operator has declared a tap.
 pub const ACTION_DROP: u32 = 1;
-/// A value of a generation's map is the run of a CPU: one look-up finds all of it.
+/// A value of the generations' map is the run of a CPU: one look-up finds all of it.
 pub const VALUE_IS_RUN: u32 = 0;
-/// A value of a generation's map is a block. No map of Linux before 6.9 has values of more than 4 MiB.
+/// A value of the generations' map is a block. No map of Linux before 6.9 has values of more than 4 MiB.
 pub const VALUE_IS_BLOCK: u32 = 1;
 /// Time comes from the kernel's tick.
 pub const CLOCK_TICK: u32 = 0;
 /// Time comes from [`Control::clock`]: a replayed capture keeps its own time.
 pub const CLOCK_CONTROL: u32 = 1;
+/// The policy needs no time.
+pub const CLOCK_NONE: u32 = 2;
 /// The length of a frame is the length of its linear buffer (kernels without multi-buffer XDP).
 pub const LENGTH_LINEAR: u32 = 0;
 /// The program asks the kernel for the length of a frame, with all its buffers (Linux 5.18 and later).
@@ -147,5 +180,5 @@ impl InterfaceEntry {
     }
 }
 
-const _: () = assert!(size_of::<Settings>() == HASH_KEYS * 8 + size_of::<Plan>() + 2 * 8 + 8 * 4);
+const _: () = assert!(size_of::<Settings>() == HASH_KEYS * 8 + size_of::<Plan>() + 2 * 8 + 10 * 4);
 const _: () = assert!(size_of::<Control>() == 16 + 8 * INTERFACE_POSITIONS);

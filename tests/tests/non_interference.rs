@@ -10,7 +10,7 @@ use minimizer::kernel::program::Program;
 use minimizer::policy::compile::CompiledPolicy;
 use minimizer_common::outcome::Outcome;
 use minimizer_common::protocol::{Protocol, Transport};
-use minimizer_common::settings::{GENERATION_MAP, HASH_KEYS, LISTS_MAP, Settings, TABLES_MAP};
+use minimizer_common::settings::{CURRENT_MAP, GENERATIONS_MAP, HASH_KEYS, LISTS_MAP, Settings, TABLES_MAP};
 use minimizer_common::tables::{Entry, Node, Roots};
 use minimizer_common::tunnel::Tunnels;
 use minimizer_ebpf::parser::cursor::Cursor;
@@ -78,17 +78,17 @@ fn stay_on_this_cpu() {
 /// The settings, the roots, and the tables of extension headers and endpoints by protocol number.
 const CONSTANTS_OCTETS: usize = size_of::<Settings>() + size_of::<Roots>() + 2 * 256 * 4;
 
-/// The content of every map that the program can reach, but for the generations, by name. The
-/// outer map's content is the identity of its inner map, which no two programs share.
+/// The content of every map that the program can reach, but for the generations, by name.
 fn other_maps(program: &Program) -> BTreeMap<String, Vec<u8>> {
     let ids = program.info().expect("the kernel tells").map_ids().expect("the kernel tells");
     let maps = ids.expect("the kernel knows the program's maps").into_iter().map(|id| {
         let data = MapData::from_id(id).expect("the map exists");
         let name = data.info().expect("the kernel tells").name_as_str().expect("is ASCII").to_owned();
         let content = match name.as_str() {
-            GENERATION_MAP => Vec::new(),
+            GENERATIONS_MAP => Vec::new(),
             TABLES_MAP => content::<{ size_of::<Node>() }>(data),
             LISTS_MAP => content::<{ size_of::<Entry>() }>(data),
+            name if name.ends_with(CURRENT_MAP) => content::<{ size_of::<u32>() }>(data),
             name if name.ends_with(RODATA_MAP) => content::<CONSTANTS_OCTETS>(data),
             other => panic!("what is map {other}?"),
         };
@@ -125,7 +125,7 @@ fn check(tunnels: Tunnels) {
     let mut original = program(tunnels);
     let mut altered = alterations.map(|_| program(tunnels));
     let maps = other_maps(&original);
-    assert!(maps.contains_key(GENERATION_MAP), "{:?}", maps.keys());
+    assert!(maps.contains_key(GENERATIONS_MAP), "{:?}", maps.keys());
     // What the agent tells the program: the slot number of the interface, on each CPU.
     let untouched = original.generations().dump();
     assert!(untouched.iter().any(|word| *word != 0), "the slot number is in it");

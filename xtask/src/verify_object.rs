@@ -167,10 +167,7 @@ fn print(bytes: &[u8], object: &KernelObject, findings: &Findings) {
     }
     for (name, map) in &object.maps {
         let kind = rules::kind_name(map.kind);
-        let inner = map.inner.map_or(String::new(), |(kind, bytes)| {
-            format!(", within: {} of {bytes}-byte values", rules::kind_name(kind))
-        });
-        println!("map           {name:<12} {kind}, {} x {} bytes{inner}", map.entries, map.value_bytes);
+        println!("map           {name:<12} {kind}, {} x {} bytes", map.entries, map.value_bytes);
     }
     for (name, flow) in &findings.flows {
         let (loads, stores) = (flow.packet_loads, flow.foreign_stores.len());

@@ -9,7 +9,7 @@ use minimizer_common::generation::{
 };
 use minimizer_common::outcome::Outcome;
 use minimizer_common::plan::Steps;
-use minimizer_common::settings::{InterfaceEntry, interface_position};
+use minimizer_common::settings::{InterfaceEntry, Way, interface_position};
 use minimizer_common::slot::{Count, HALF_WORDS, Ipv6Form, Narrow, Wide};
 use minimizer_common::tunnel::Tunnels;
 use minimizer_common::tuple::Tags;
@@ -27,7 +27,7 @@ use minimizer_ebpf::whole;
 use crate::program::clock::{self, Time};
 use crate::program::constants::{SETTINGS, setting};
 use crate::program::frame::XdpFrame;
-use crate::program::memory::{Generation, PolicyTables, Run, counters};
+use crate::program::memory::{PolicyTables, Run, counters};
 
 /// Counts a frame and returns the number of its outcome. If a listed tunnel carries a packet inside the
 /// frame, the function counts that packet. It does nothing only if the agent left a map empty, which it never
@@ -40,10 +40,10 @@ pub fn account<const TUNNELS: bool>(context: &XdpContext) -> Option<u8> {
     let head = run.head();
     // Before the packet is read: the verifier then knows but one state here.
     if head.state.set_aside >= BURST as u64 {
-        account_burst(run.generation, run.start, run.first_block);
+        account_burst(run.start, run.first_block);
     }
     if head.state.waiting != 0 {
-        account_waiting(run.generation, run.start, run.first_block);
+        account_waiting(run.start, run.first_block);
     }
     // SAFETY: reads a field of the context.
     let if_index = unsafe { (*context.ctx).ingress_ifindex };
@@ -56,17 +56,17 @@ pub fn account<const TUNNELS: bool>(context: &XdpContext) -> Option<u8> {
     let counters = &mut interfaces[interface as usize];
 
     // The clock is read before the walk, while few values occupy registers.
-    let steps = Steps(setting!(plan.steps));
-    let time = clock::now(counters, state, control, steps);
+    let time = clock::now(counters, state, control);
     counters.seen_packets += 1;
 
     // A policy that judges packets has the function of all shapes, whose stack is its own, for the common ones too.
-    if !steps.intersects(Steps::JUDGING) {
+    let way = Way(setting!(way));
+    if way != Way::JUDGED {
         let here = Here { site: Site { run, interface }, time };
-        let is_counted = if steps.intersects(Steps::UNREAD.union(Steps::MASKING)) {
-            here.count_common::<TUNNELS, false>(context.ctx, head, steps)
+        let is_counted = if way == Way::EXACT {
+            here.count_common::<TUNNELS, true>(XdpFrame { context: context.ctx, steps: Steps::NONE }, head)
         } else {
-            here.count_common::<TUNNELS, true>(context.ctx, head, steps)
+            here.count_common::<TUNNELS, false>(XdpFrame::of(context.ctx), head)
         };
         if is_counted {
             head.interfaces[interface as usize].outcomes[Outcome::Counted as usize] += 1;
@@ -81,7 +81,7 @@ pub fn account<const TUNNELS: bool>(context: &XdpContext) -> Option<u8> {
         count(context.ctx, head, &here).0
     };
     if ended == Outcome::Counted as u64 {
-        keep(run.generation, run.start, run.first_block, interface);
+        keep(run.start, run.first_block, interface);
     }
     // The compiler may know which outcomes a function returns, but the verifier does not.
     let ended = black_box(ended);
@@ -101,8 +101,8 @@ fn count_unknown(context: *mut xdp_md, counters: &mut InterfaceCounters) {
 /// Puts the packets that the CPU has set aside into slots. The first loop only reads their lines: no packet waits for the
 /// line of another, so the processor fetches all of them at once. Packets whose first line is full wait.
 #[inline(never)]
-fn account_burst(generation: &'static Generation, start: *mut u8, first_block: u32) {
-    let run = Run { generation, start, first_block };
+fn account_burst(start: *mut u8, first_block: u32) {
+    let run = Run { start, first_block };
     let head = run.head();
     for place in &head.state.places {
         let Some(line) = run.first_line(*place) else { return };
@@ -127,8 +127,8 @@ fn account_burst(generation: &'static Generation, start: *mut u8, first_block: u
 /// Puts one packet whose first line was full into a slot. Between two bursts come at least as many packets as a burst can
 /// leave, and each of them does this once: a loop over all that wait would make the verifier walk it once for each.
 #[inline(never)]
-fn account_waiting(generation: &'static Generation, start: *mut u8, first_block: u32) {
-    let mut run = Run { generation, start, first_block };
+fn account_waiting(start: *mut u8, first_block: u32) {
+    let mut run = Run { start, first_block };
     let Head { state, waiting, .. } = run.head();
     // In their order: the first packet of a flow gives it its first time.
     let index = state.waited as usize % BURST;
@@ -193,8 +193,8 @@ impl Ended {
 /// Counts the packet of which the next place in the ring has the image, or leaves it there. The verifier knows nothing about
 /// what it reads from the ring: it walks this once, and not once for each kind of packet.
 #[inline(never)]
-fn keep(generation: &'static Generation, start: *mut u8, first_block: u32, interface: u32) {
-    let run = Run { generation, start, first_block };
+fn keep(start: *mut u8, first_block: u32, interface: u32) {
+    let run = Run { start, first_block };
     let head = run.head();
     let site = Site { run, interface };
     let image = head.ring[head.state.set_aside as usize % BURST];
@@ -306,15 +306,9 @@ impl Here {
     /// counted, if the packet has another shape, or a listed tunnel may be behind its headers. `EXACT` says that the
     /// policy keeps every field as it is.
     #[inline(always)]
-    fn count_common<const TUNNELS: bool, const EXACT: bool>(
-        &self,
-        context: *mut xdp_md,
-        head: &mut Head,
-        steps: Steps,
-    ) -> bool {
+    fn count_common<const TUNNELS: bool, const EXACT: bool>(&self, frame: XdpFrame, head: &mut Head) -> bool {
         let Self { site: site @ Site { interface, .. }, time: Time { units, .. } } = *self;
         let plan = &SETTINGS.plan;
-        let frame = XdpFrame { context, steps };
         if units >> Narrow::TIME_BITS != 0 {
             return false;
         }

@@ -3,7 +3,7 @@
 use aya_ebpf::helpers::generated::{bpf_jiffies64, bpf_ktime_get_ns};
 use minimizer_common::generation::{CpuState, InterfaceCounters};
 use minimizer_common::plan::Steps;
-use minimizer_common::settings::{CLOCK_CONTROL, Control, clock};
+use minimizer_common::settings::{CLOCK_CONTROL, CLOCK_NONE, Control, clock};
 
 use crate::program::constants::setting;
 
@@ -26,18 +26,18 @@ pub struct Time {
 /// The offset of the wall clock and the base of the units belong to the generation: the program loads them only when
 /// it reads the precise clock. A time outside of what a slot can store becomes the nearest one that it can.
 #[inline(always)]
-pub fn now(counters: &mut InterfaceCounters, state: &CpuState, control: &Control, steps: Steps) -> Time {
-    let has_seconds = steps.intersects(Steps::SELECT);
-    if steps.intersects(Steps::NO_TIME) && !has_seconds {
+pub fn now(counters: &mut InterfaceCounters, state: &CpuState, control: &Control) -> Time {
+    let clock = setting!(clock);
+    if clock == CLOCK_NONE {
         return Time { units: 0, seconds: 0 };
     }
-    if setting!(clock) == CLOCK_CONTROL {
+    if clock == CLOCK_CONTROL {
         return read(control.clock);
     }
     // SAFETY: the helper has no arguments.
     let tick = unsafe { bpf_jiffies64() };
     if tick >= counters.clock_until_tick {
-        remember(counters, state, tick, has_seconds);
+        remember(counters, state, tick);
     }
     read(counters.clock)
 }
@@ -45,14 +45,14 @@ pub fn now(counters: &mut InterfaceCounters, state: &CpuState, control: &Control
 /// Reads the precise clock, and remembers its time and until which tick it holds. A function of its own, because it runs
 /// rarely and would cost its caller stack, of which all functions together have 512 octets.
 #[inline(never)]
-fn remember(counters: &mut InterfaceCounters, state: &CpuState, tick: u64, has_seconds: bool) {
+fn remember(counters: &mut InterfaceCounters, state: &CpuState, tick: u64) {
     // SAFETY: the helper has no arguments.
     let now_ns = unsafe { bpf_ktime_get_ns() }.wrapping_add(state.realtime_offset_ns);
     let unit_ns = setting!(time_unit_ns);
     let units = now_ns.checked_div(unit_ns).unwrap_or(0);
     let mut left_ns = (units + 1) * unit_ns - now_ns;
     let mut seconds = 0;
-    if has_seconds {
+    if Steps(setting!(plan.steps)).intersects(Steps::SELECT) {
         seconds = now_ns / NS_PER_SECOND;
         left_ns = left_ns.min((seconds + 1) * NS_PER_SECOND - now_ns);
     }

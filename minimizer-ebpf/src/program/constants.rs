@@ -19,6 +19,8 @@ pub static SETTINGS: Settings = Settings {
     clock: 0,
     frame_length: 0,
     tunnels: 0,
+    way: 0,
+    reserved: 0,
 };
 
 /// The first look-up of every address.

@@ -1,6 +1,9 @@
 //! The program's maps, and the memory of this CPU in the current generation.
 
-use aya_ebpf::btf_maps::{Array, ArrayOfMaps};
+use core::cell::UnsafeCell;
+use core::ptr;
+
+use aya_ebpf::btf_maps::Array;
 use aya_ebpf::helpers::generated::bpf_get_smp_processor_id;
 use aya_ebpf::macros::btf_map;
 use minimizer_common::generation::{
@@ -20,14 +23,21 @@ use crate::program::constants::{ROOTS, setting};
 
 const MMAPABLE: usize = 1 << 10;
 
-/// The values are words and not a struct. If type information says that the values of an inner map are
-/// structs, kernels from 5.15 to 6.1 put no other map in its place, unless that one has type information too.
-pub type Generation = Array<[u64; WORDS_PLACEHOLDER], VALUES_PLACEHOLDER, MMAPABLE>;
+/// Both generations. The values are words: the agent replaces their number.
+pub type Generations = Array<[u64; WORDS_PLACEHOLDER], VALUES_PLACEHOLDER, MMAPABLE>;
 
-/// The generation that the program writes. The agent's replacement of the slot waits until no program uses
-/// the old generation.
 #[btf_map]
-static GENERATION: ArrayOfMaps<Generation, 1> = ArrayOfMaps::new();
+static GENERATIONS: Generations = Array::new();
+
+/// The number of the generation that the program writes. The agent changes it, and then waits until no program uses the
+/// other one. It changes one octet, so that no program reads half of a change.
+static CURRENT: Variable = Variable(UnsafeCell::new(0));
+
+#[repr(transparent)]
+struct Variable(UnsafeCell<u32>);
+
+// SAFETY: the program only reads it, in one load.
+unsafe impl Sync for Variable {}
 
 /// The nodes of the policy's tables. The agent sets their number, writes them before it loads the program,
 /// and freezes the map. The map is not declared read-only for the program: if a map is frozen and read-only,
@@ -63,7 +73,6 @@ impl Nodes for PolicyTables {
 /// The memory of this CPU in the current generation.
 #[derive(Clone, Copy)]
 pub struct Run {
-    pub generation: &'static Generation,
     /// The value in which the run begins.
     pub start: *mut u8,
     /// The number of that value, if a value is a block.
@@ -73,12 +82,14 @@ pub struct Run {
 impl Run {
     #[inline(always)]
     pub fn of_this_cpu() -> Option<Self> {
-        let generation = GENERATION.get(0)?;
         // SAFETY: the helper has no arguments.
         let cpu = unsafe { bpf_get_smp_processor_id() };
-        let first_block = if is_one_value() { cpu } else { cpu * setting!(run_blocks) };
-        let start = generation.get_ptr_mut(first_block)?.cast();
-        Some(Self { generation, start, first_block })
+        // SAFETY: reads a variable. The read is volatile, because the agent writes it.
+        let current = unsafe { ptr::read_volatile(CURRENT.0.get()) };
+        let run = cpu * 2 + current;
+        let first_block = if is_one_value() { run } else { run * setting!(run_blocks) };
+        let start = GENERATIONS.get_ptr_mut(first_block)?.cast();
+        Some(Self { start, first_block })
     }
 
     /// What the CPU has besides its table.
@@ -97,7 +108,7 @@ impl Run {
             (self.start.wrapping_add(block as usize * BLOCK_BYTES), offset as usize)
         } else {
             let number = self.first_block + block + offset / BLOCK_BYTES as u32;
-            (self.generation.get_ptr_mut(number)?.cast(), offset as usize % BLOCK_BYTES)
+            (GENERATIONS.get_ptr_mut(number)?.cast(), offset as usize % BLOCK_BYTES)
         })
     }
 
@@ -117,7 +128,7 @@ impl Run {
     }
 }
 
-/// Whether a value of the generation is the whole run of a CPU.
+/// Whether a value of the generations is the whole run of a CPU.
 #[inline(always)]
 fn is_one_value() -> bool {
     setting!(value) == VALUE_IS_RUN

@@ -92,12 +92,15 @@ pub const fn wide_line(position: u32, step: usize) -> usize {
 /// Counts packets in one half and returns `true` if the half is free or the flow's. `taken` counts slots that were free.
 #[inline(always)]
 pub fn count_narrow(half: &mut Half, packets: &[u64; HALF_WORDS], taken: &mut u64) -> bool {
-    if half.is_free() {
-        half.0 = *packets;
-        *taken += 1;
+    if add_narrow(&mut half.0, packets, 0) {
         return true;
     }
-    add_narrow(&mut half.0, packets, 0)
+    let is_free = half.is_free();
+    if is_free {
+        half.0 = *packets;
+        *taken += 1;
+    }
+    is_free
 }
 
 /// The words of a narrow slot.
@@ -140,21 +143,18 @@ const fn last_narrow(times: u64) -> u32 {
 /// Counts packets in one line and returns `true` if the line is free or the flow's.
 #[inline(always)]
 pub fn count_wide(line: &mut [Half; 2], image: &Image, taken: &mut u64) -> bool {
-    let [Half([a, b, c, d]), Half([e, f, g, h])] = *line;
-    if line[0].is_free() && line[1].is_free() {
+    // SAFETY: both are eight words.
+    let slot = unsafe { &mut *(&raw mut *line).cast::<Image>() };
+    if add_wide(slot, image, 0) {
+        return true;
+    }
+    let is_free = line[0].is_free() && line[1].is_free();
+    if is_free {
         let [a, b, c, d, e, f, g, h] = *image;
         *line = [Half([a, b, c, d]), Half([e, f, g, h])];
         *taken += 1;
-        return true;
     }
-    let mut slot = [a, b, c, d, e, f, g, h];
-    if !add_wide(&mut slot, image, 0) {
-        return false;
-    }
-    line[0].0[2] = slot[2];
-    line[0].0[3] = slot[3];
-    line[1].0[2] = slot[6];
-    true
+    is_free
 }
 
 /// Adds packets to a wide slot; see [`add_narrow`].

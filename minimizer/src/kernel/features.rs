@@ -64,13 +64,9 @@ impl Kernel {
 /// Asks the kernel for an array with one value that is a little larger. It is gone at once.
 fn has_large_values() -> bool {
     let value_bytes = SMALL_VALUE_BYTES + size_of::<u64>() as u32;
-    MapData::create(array(value_bytes, 1, 0), "large_value", None).is_ok()
-}
-
-/// What a new array is to be like.
-pub(crate) fn array(value_bytes: u32, values: u32, flags: u32) -> aya_obj::Map {
     const KEY_BYTES: u32 = size_of::<u32>() as u32;
-    aya_obj::Map::new_from_params(BPF_MAP_TYPE_ARRAY as u32, KEY_BYTES, value_bytes, values, flags)
+    let map = aya_obj::Map::new_from_params(BPF_MAP_TYPE_ARRAY as u32, KEY_BYTES, value_bytes, 1, 0);
+    MapData::create(map, "large_value", None).is_ok()
 }
 
 #[cfg(test)]

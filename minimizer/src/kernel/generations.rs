@@ -3,7 +3,9 @@
 use std::io;
 use std::mem::offset_of;
 
-use aya::maps::{ArrayOfMaps, MapData, MapError};
+use std::sync::atomic::{Ordering, fence};
+
+use aya::maps::{Array, MapData, MapError};
 use minimizer_common::generation::{
     BLOCK_BYTES, BURST, Counts, CpuState, GROUP_HALVES, GROUP_SHIFT, GROUPS_BLOCK, Group, HEAD_BLOCK, Head,
     InterfaceCounters, Latest, Place, RESIDUALS, Shape, residual_index,
@@ -14,32 +16,34 @@ use minimizer_ebpf::table::group::{self, Image, Volume};
 use thiserror::Error;
 use zerocopy::{FromZeros as _, IntoBytes};
 
-use crate::kernel::features;
-use crate::kernel::prepared::Values;
 use crate::kernel::wall_clock::WallClock;
 use crate::support::refusal::{Asked, told, told_with_causes};
 use crate::support::sys::Mapping;
+use crate::support::sys::bpf::GracePeriod;
 use crate::support::sys::secret::SharedKey;
 use crate::support::traces::without_traces;
 
-/// `BPF_F_MMAPABLE`.
-const MMAPABLE: u32 = 1 << 10;
+/// Generations in the memory.
+const GENERATIONS: usize = 2;
 
 /// Why the agent cannot create or flip the flow table.
 #[derive(Debug, Error)]
 pub enum GenerationError {
-    /// The kernel did not create a generation's map.
-    #[error("cannot make a flow table of {bytes} bytes: {}", told_with_causes(Asked::FlowTable, .source))]
+    /// The kernel did not create the map of the generations.
+    #[error("cannot make flow tables of {bytes} bytes: {}", told_with_causes(Asked::FlowTable, .source))]
     Create {
-        /// Size of one generation.
+        /// Size of both.
         bytes: u64,
         /// The kernel's error.
         source: MapError,
     },
-    /// The agent could not map a generation.
+    /// The kernel gives no grace period.
+    #[error("cannot wait until no program uses a flow table: {}", told(Asked::Use, .0))]
+    GracePeriod(io::Error),
+    /// The agent could not map the generations.
     #[error("cannot map the flow table of {bytes} bytes: {}", told(Asked::Memory, .source))]
     Map {
-        /// Size of one generation.
+        /// Size of both.
         bytes: u64,
         /// The error of `mmap(2)`.
         source: io::Error,
@@ -49,66 +53,94 @@ pub enum GenerationError {
     Flip(#[from] MapError),
 }
 
+/// What the agent knows of a generation.
+#[derive(Default)]
 struct Generation {
-    array: MapData,
-    mapping: Mapping,
     clock: WallClock,
     /// The key that lies in its memory.
     pseudonym_key: Option<SharedKey>,
 }
 
-/// Both generations, and the map through which the kernel finds the current one.
+/// Both generations, and the variable through which the kernel finds the current one.
 pub struct Generations {
-    outer: ArrayOfMaps<MapData>,
+    current: Array<MapData, u32>,
+    grace_period: GracePeriod,
+    memory: Memory,
     pair: [Generation; 2],
     /// Index in `pair` of the generation that the kernel writes.
     written: usize,
-    shape: Shape,
     /// Key of the pseudonyms from the next flip on.
     pseudonym_key: Option<SharedKey>,
     /// Wall clock of the generation that the next flip begins.
     clock: WallClock,
 }
 
+/// The memory of both generations.
+struct Memory {
+    mapping: Mapping,
+    shape: Shape,
+}
+
+impl Memory {
+    /// Where a block lies in the memory.
+    fn block(&self, generation: usize, cpu: u32, block: u32) -> usize {
+        let run = u64::from(cpu) * GENERATIONS as u64 + generation as u64;
+        let index = run * u64::from(self.shape.run_blocks()) + u64::from(block);
+        usize::try_from(index).map_or(usize::MAX, |index| index.saturating_mul(BLOCK_BYTES))
+    }
+
+    fn head(&self, generation: usize, cpu: u32) -> usize {
+        self.block(generation, cpu, HEAD_BLOCK)
+    }
+
+    fn state(&self, generation: usize, cpu: u32) -> usize {
+        self.head(generation, cpu) + offset_of!(Head, state)
+    }
+
+    fn interface(&self, generation: usize, cpu: u32, interface: u32) -> usize {
+        let position = usize::try_from(interface).unwrap_or(usize::MAX);
+        self.head(generation, cpu) + offset_of!(Head, interfaces) + position * size_of::<InterfaceCounters>()
+    }
+
+    /// Writes a key, once for each CPU; without one, zeroes.
+    fn put_key(&mut self, generation: usize, key: Option<&SharedKey>) {
+        for cpu in 0..self.shape.cpus {
+            let offset = self.state(generation, cpu) + offset_of!(CpuState, pseudonym_key);
+            let mapping = &mut self.mapping;
+            without_traces(|| mapping.write(offset, key.map_or([0; 2], |key| *(**key).as_ref())));
+        }
+    }
+}
+
 impl Generations {
-    /// Allocates both generations and hands the first to the kernel.
+    /// Maps the memory of both generations. The kernel writes the first.
     ///
     /// # Errors
     /// If the kernel refuses the memory.
     pub(crate) fn new(
-        outer: ArrayOfMaps<MapData>,
+        map: &MapData,
+        current: Array<MapData, u32>,
         shape: Shape,
-        values: Values,
     ) -> Result<Self, GenerationError> {
-        let make = || -> Result<Generation, GenerationError> {
-            let bytes = shape.bytes();
-            let parameters = features::array(values.bytes, values.count, MMAPABLE);
-            let array = MapData::create(parameters, "generation", None)
-                .map_err(|source| GenerationError::Create { bytes, source })?;
-            let octets = usize::try_from(bytes).map_err(|_| GenerationError::Map {
-                bytes,
-                source: io::Error::from(io::ErrorKind::OutOfMemory),
-            })?;
-            let mapping =
-                Mapping::new(array.fd(), octets).map_err(|source| GenerationError::Map { bytes, source })?;
-            Ok(Generation { array, mapping, clock: WallClock::default(), pseudonym_key: None })
-        };
-        let mut generations = Self {
-            outer,
-            pair: [make()?, make()?],
+        let bytes = GENERATIONS as u64 * shape.bytes();
+        let failed = |source| GenerationError::Map { bytes, source };
+        let octets = usize::try_from(bytes).map_err(|_| failed(io::ErrorKind::OutOfMemory.into()))?;
+        let mapping = Mapping::new(map.fd(), octets).map_err(failed)?;
+        Ok(Self {
+            current,
+            grace_period: GracePeriod::new().map_err(GenerationError::GracePeriod)?,
+            memory: Memory { mapping, shape },
+            pair: Default::default(),
             written: 0,
-            shape,
             pseudonym_key: None,
             clock: WallClock::default(),
-        };
-        generations.outer.set(0, &generations.pair[0].array, 0)?;
-        Ok(generations)
+        })
     }
 
     /// The sizes of each generation.
     #[must_use]
     pub const fn shape(&self) -> Shape {
-        self.shape
+        self.memory.shape
     }
 
     /// Sets the key of the pseudonyms from the next flip on. A generation shares the key until the drain has
@@ -144,14 +176,15 @@ impl Generations {
     /// Writes the key and the clock into a generation, once for each CPU: a packet then finds them in a line that its
     /// CPU alone uses.
     fn put_states(&mut self, index: usize) {
-        let generation = &mut self.pair[index];
-        generation.put_key(self.shape, self.pseudonym_key.clone());
-        let Generation { mapping, clock, .. } = generation;
-        *clock = self.clock;
-        for cpu in 0..self.shape.cpus {
-            let state = state_offset(self.shape, cpu);
-            mapping.write(state + offset_of!(CpuState, realtime_offset_ns), clock.realtime_offset_ns);
-            mapping.write(state + offset_of!(CpuState, time_base_units), clock.base_units);
+        let Self { memory, pair, .. } = self;
+        memory.put_key(index, self.pseudonym_key.as_ref());
+        // Only now: whoever drops a key last says that it is destroyed.
+        pair[index] = Generation { clock: self.clock, pseudonym_key: self.pseudonym_key.clone() };
+        let WallClock { realtime_offset_ns, base_units, .. } = self.clock;
+        for cpu in 0..memory.shape.cpus {
+            let state = memory.state(index, cpu);
+            memory.mapping.write(state + offset_of!(CpuState, realtime_offset_ns), realtime_offset_ns);
+            memory.mapping.write(state + offset_of!(CpuState, time_base_units), base_units);
         }
     }
 
@@ -159,35 +192,47 @@ impl Generations {
     /// for the grace period before the call returns, so that no program uses that one any more.
     ///
     /// # Errors
-    /// If the kernel refuses. Nothing has then changed, and no count is lost.
+    /// If the kernel refuses. The kernel then writes the same generation as before, and no count is lost.
     pub fn flip(&mut self) -> Result<Quiet<'_>, GenerationError> {
-        let next = 1 - self.written;
-        self.put_states(next);
-        self.outer.set(0, &self.pair[next].array, 0)?;
         let quiet = self.written;
+        let next = 1 - quiet;
+        self.put_states(next);
+        // Whoever reads the new number also reads what was written before.
+        fence(Ordering::Release);
+        self.current.set(0, u32::from(next == 1), 0)?;
+        if let Err(error) = self.grace_period.wait() {
+            // Packets may lie in both generations now. The next flip finds them all: this one is written again.
+            self.current.set(0, u32::from(quiet == 1), 0)?;
+            return Err(GenerationError::GracePeriod(error));
+        }
         self.written = next;
-        Ok(Quiet { generation: &mut self.pair[quiet], shape: self.shape })
+        Ok(Quiet { memory: &mut self.memory, generation: &mut self.pair[quiet], index: quiet })
     }
 
     /// Writes a field of [`minimizer_common::settings::Control`] for every CPU, in both generations. The program may read
     /// it meanwhile.
     pub fn write_control<T: IntoBytes + Copy>(&mut self, field: usize, value: T) {
-        let shape = self.shape;
-        for generation in &mut self.pair {
-            for cpu in 0..shape.cpus {
-                generation.mapping.write(control_offset(shape, cpu) + field, value);
+        let memory = &mut self.memory;
+        for generation in 0..GENERATIONS {
+            for cpu in 0..memory.shape.cpus {
+                let control = memory.head(generation, cpu) + offset_of!(Head, control);
+                memory.mapping.write(control + field, value);
             }
         }
     }
 
-    /// A copy of the current generation. It is consistent only while no packet is processed.
+    /// A copy of the current generation, CPU by CPU. It is consistent only while no packet is processed.
     #[must_use]
     pub fn dump(&self) -> Vec<u64> {
-        let mapping = &self.pair[self.written].mapping;
         const PIECE_BYTES: usize = 512;
-        let mut words = Vec::with_capacity(mapping.len() / size_of::<u64>());
-        for offset in (0..mapping.len()).step_by(PIECE_BYTES) {
-            words.extend_from_slice(&mapping.read::<[u64; PIECE_BYTES / size_of::<u64>()]>(offset));
+        let Memory { mapping, shape } = &self.memory;
+        let mut words = Vec::new();
+        for cpu in 0..shape.cpus {
+            let start = self.memory.head(self.written, cpu);
+            let end = self.memory.block(self.written, cpu, shape.run_blocks());
+            for offset in (start..end).step_by(PIECE_BYTES) {
+                words.extend_from_slice(&mapping.read::<[u64; PIECE_BYTES / size_of::<u64>()]>(offset));
+            }
         }
         words
     }
@@ -195,72 +240,41 @@ impl Generations {
     /// A copy of one interface's counters on one CPU. The kernel may write them meanwhile.
     #[must_use]
     pub fn counters(&self, cpu: u32, interface: u32) -> InterfaceCounters {
-        self.pair[self.written].mapping.read(interface_offset(self.shape, cpu, interface))
-    }
-}
-
-impl Generation {
-    /// Writes a key into the memory, once for each CPU; without one, zeroes.
-    fn put_key(&mut self, shape: Shape, key: Option<SharedKey>) {
-        for cpu in 0..shape.cpus {
-            let offset = state_offset(shape, cpu) + offset_of!(CpuState, pseudonym_key);
-            let mapping = &mut self.mapping;
-            without_traces(|| mapping.write(offset, key.as_ref().map_or([0; 2], |key| *(**key).as_ref())));
-        }
-        // Only now: whoever drops a key last says that it is destroyed.
-        self.pseudonym_key = key;
+        self.memory.mapping.read(self.memory.interface(self.written, cpu, interface))
     }
 }
 
 /// The kernel frees the memory of a map without overwriting it.
 impl Drop for Generations {
     fn drop(&mut self) {
-        let shape = self.shape;
-        self.pair.iter_mut().for_each(|generation| generation.put_key(shape, None));
+        (0..GENERATIONS).for_each(|generation| self.memory.put_key(generation, None));
     }
-}
-
-fn block_offset(shape: Shape, cpu: u32, block: u32) -> usize {
-    let index = u64::from(cpu) * u64::from(shape.run_blocks()) + u64::from(block);
-    usize::try_from(index).map_or(usize::MAX, |index| index.saturating_mul(BLOCK_BYTES))
-}
-
-fn state_offset(shape: Shape, cpu: u32) -> usize {
-    block_offset(shape, cpu, HEAD_BLOCK) + offset_of!(Head, state)
-}
-
-fn control_offset(shape: Shape, cpu: u32) -> usize {
-    block_offset(shape, cpu, HEAD_BLOCK) + offset_of!(Head, control)
-}
-
-fn interface_offset(shape: Shape, cpu: u32, interface: u32) -> usize {
-    let position = usize::try_from(interface).unwrap_or(usize::MAX);
-    block_offset(shape, cpu, HEAD_BLOCK)
-        + offset_of!(Head, interfaces)
-        + position * size_of::<InterfaceCounters>()
 }
 
 /// A generation that no program writes any more. Its owner reads and zeroes it.
 pub struct Quiet<'generations> {
+    memory: &'generations mut Memory,
     generation: &'generations mut Generation,
-    shape: Shape,
+    index: usize,
 }
 
 impl Quiet<'_> {
     /// The sizes of the generation.
     #[must_use]
     pub const fn shape(&self) -> Shape {
-        self.shape
+        self.memory.shape
     }
 
     /// Counters of the interface in `slot` on `cpu`.
     pub fn counters(&mut self, cpu: u32, slot: u32) -> &mut InterfaceCounters {
-        &mut self.generation.mapping.quiet(interface_offset(self.shape, cpu, slot), 1)[0]
+        let offset = self.memory.interface(self.index, cpu, slot);
+        &mut self.memory.mapping.quiet(offset, 1)[0]
     }
 
     /// State of `cpu`.
     pub fn state(&mut self, cpu: u32) -> &mut CpuState {
-        &mut self.generation.mapping.quiet(state_offset(self.shape, cpu), 1)[0]
+        let offset = self.memory.state(self.index, cpu);
+        &mut self.memory.mapping.quiet(offset, 1)[0]
     }
 
     /// Puts the packets that `cpu` has set aside into slots, as the kernel does, and zeroes what held them.
@@ -275,9 +289,9 @@ impl Quiet<'_> {
             std::mem::replace(&mut state.waiting_places, <[Place; BURST]>::new_zeroed()),
             std::mem::replace(&mut state.places, <[Place; BURST]>::new_zeroed()),
         ];
-        let head = block_offset(self.shape, cpu, HEAD_BLOCK);
+        let head = self.memory.head(self.index, cpu);
         let images = [offset_of!(Head, waiting), offset_of!(Head, ring)].map(|offset| {
-            let ring = self.generation.mapping.quiet::<Image>(head + offset, BURST);
+            let ring = self.memory.mapping.quiet::<Image>(head + offset, BURST);
             let mut images = [Image::default(); BURST];
             images.copy_from_slice(ring);
             ring.zero();
@@ -293,22 +307,24 @@ impl Quiet<'_> {
 
     /// Overwrites the key of the pseudonyms on all CPUs.
     pub fn destroy_pseudonym_key(&mut self) {
-        self.generation.put_key(self.shape, None);
+        self.memory.put_key(self.index, None);
+        // Only now: whoever drops a key last says that it is destroyed.
+        self.generation.pseudonym_key = None;
     }
 
     /// Residual counters of `cpu`, by [`minimizer_common::generation::residual_index`].
     pub fn residuals(&mut self, cpu: u32) -> &mut [Counts] {
-        self.values(cpu, self.shape.residual_block(), RESIDUALS)
+        self.values(cpu, self.shape().residual_block(), RESIDUALS)
     }
 
     /// The slots of every CPU, in the order of their numbers.
     pub fn runs(&mut self) -> impl Iterator<Item = Run<'_>> {
-        let Shape { cpus, spill_halves, groups } = self.shape;
+        let Shape { cpus, spill_halves, groups } = self.shape();
         let lines_of = |blocks: u32| blocks as usize * (BLOCK_BYTES / size_of::<Line>());
-        let run_lines = lines_of(self.shape.run_blocks());
-        let spill_start = lines_of(self.shape.spill_block());
-        let generation = self.generation.mapping.quiet::<Line>(0, cpus as usize * run_lines);
-        generation.chunks_exact_mut(run_lines).map(move |run| {
+        let run_lines = lines_of(self.shape().run_blocks());
+        let spill_start = lines_of(self.shape().spill_block());
+        let all = self.memory.mapping.quiet::<Line>(0, cpus as usize * GENERATIONS * run_lines);
+        all.chunks_exact_mut(run_lines).skip(self.index).step_by(GENERATIONS).map(move |run| {
             let (before, spill) = run.split_at_mut(spill_start);
             let spill = &mut spill[..spill_halves as usize / 2];
             let (table, _) = before[lines_of(GROUPS_BLOCK)..].as_chunks_mut();
@@ -318,8 +334,8 @@ impl Quiet<'_> {
 
     /// The spill log of `cpu`. [`CpuState::spilled`] says how many halves are in use.
     fn spill_log(&mut self, cpu: u32) -> &mut [Line] {
-        let lines = self.shape.spill_halves as usize / 2;
-        self.values(cpu, self.shape.spill_block(), lines)
+        let lines = self.shape().spill_halves as usize / 2;
+        self.values(cpu, self.shape().spill_block(), lines)
     }
 
     fn values<T: zerocopy::FromBytes + zerocopy::IntoBytes>(
@@ -328,7 +344,8 @@ impl Quiet<'_> {
         block: u32,
         count: usize,
     ) -> &mut [T] {
-        self.generation.mapping.quiet(block_offset(self.shape, cpu, block), count)
+        let offset = self.memory.block(self.index, cpu, block);
+        self.memory.mapping.quiet(offset, count)
     }
 }
 
@@ -351,7 +368,7 @@ struct CpuTable<'quiet, 'generations> {
 
 impl CpuTable<'_, '_> {
     fn spill(&mut self, is_line: bool) -> Option<usize> {
-        let room = self.quiet.shape.spill_halves;
+        let room = self.quiet.shape().spill_halves;
         let state = self.quiet.state(self.cpu);
         let (start, spilled) = spill_place(state.spilled, is_line, room)?;
         state.spilled = spilled;
@@ -361,7 +378,7 @@ impl CpuTable<'_, '_> {
 
 impl Table for CpuTable<'_, '_> {
     fn group(&mut self, position: u32) -> Option<&mut Group> {
-        let Shape { groups, .. } = self.quiet.shape;
+        let Shape { groups, .. } = self.quiet.shape();
         let groups = self.quiet.values::<Group>(self.cpu, GROUPS_BLOCK, groups as usize);
         let last = groups.len() - 1;
         groups.get_mut((position >> GROUP_SHIFT) as usize & last)

@@ -3,12 +3,13 @@
 use std::sync::{Arc, LazyLock};
 
 use aya::maps::{Array, MapError};
-use aya::{Ebpf, EbpfLoader, Pod, VerifierLogLevel};
+use aya::{Ebpf, EbpfError, EbpfLoader, Pod, VerifierLogLevel};
 use minimizer_common::generation::{BLOCK_BYTES, Shape};
+use minimizer_common::plan::Steps;
 use minimizer_common::settings::{
-    CLOCK_CONTROL, CLOCK_TICK, HASH_KEYS, LENGTH_BUFFER, LENGTH_LINEAR, LISTS_MAP, ROOTS_SYMBOL,
-    SETTINGS_SYMBOL, Settings, TABLES_MAP, VALUE_IS_BLOCK, VALUE_IS_RUN, VALUES_PLACEHOLDER,
-    WORDS_PLACEHOLDER,
+    CLOCK_CONTROL, CLOCK_NONE, CLOCK_TICK, GENERATIONS_MAP, HASH_KEYS, LENGTH_BUFFER, LENGTH_LINEAR,
+    LISTS_MAP, ROOTS_SYMBOL, SETTINGS_SYMBOL, Settings, TABLES_MAP, VALUE_IS_BLOCK, VALUE_IS_RUN,
+    VALUES_PLACEHOLDER, WORDS_PLACEHOLDER, Way,
 };
 use minimizer_common::tunnel::Tunnels;
 use object::{Object as _, ObjectSection as _};
@@ -16,6 +17,7 @@ use zerocopy::IntoBytes as _;
 
 use crate::kernel::error::ProgramError;
 use crate::kernel::features::Kernel;
+use crate::kernel::generations::GenerationError;
 use crate::kernel::table_size::Room;
 use crate::policy::compile::CompiledPolicy;
 use crate::support::clock::{Clocks, SystemClocks};
@@ -75,24 +77,25 @@ impl Default for Options {
 pub(crate) struct Prepared {
     pub(crate) ebpf: Ebpf,
     pub(crate) shape: Shape,
-    pub(crate) values: Values,
 }
 
-/// The values of a generation's map. Together they are its memory, one after the other.
+/// The values of the generations' map. Together they are the memory of both, one after the other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Values {
+struct Values {
     /// Bytes of each.
-    pub(crate) bytes: u32,
+    bytes: u32,
     /// How many there are.
-    pub(crate) count: u32,
+    count: u32,
+    /// [`VALUE_IS_RUN`] or [`VALUE_IS_BLOCK`].
+    kind: u32,
 }
 
 impl Values {
     /// A value for the run of each CPU if values may have `bytes_max` bytes, or else for each block.
     fn of(shape: &Shape, bytes_max: u32) -> Self {
         match u32::try_from(shape.run_bytes()) {
-            Ok(bytes) if bytes <= bytes_max => Self { bytes, count: shape.cpus },
-            _ => Self { bytes: BLOCK_BYTES as u32, count: shape.blocks() },
+            Ok(bytes) if bytes <= bytes_max => Self { bytes, count: 2 * shape.cpus, kind: VALUE_IS_RUN },
+            _ => Self { bytes: BLOCK_BYTES as u32, count: 2 * shape.blocks(), kind: VALUE_IS_BLOCK },
         }
     }
 }
@@ -110,7 +113,9 @@ impl Prepared {
             Shape::for_flows(cpus, flows_per_cpu).ok_or(ProgramError::Size { flows_per_cpu, cpus })?;
         let values = Values::of(&shape, kernel.value_bytes_max());
         let compiled = &*options.compiled;
+        let steps = Steps(compiled.plan.steps);
         let clock = match options.clock {
+            _ if steps.intersects(Steps::NO_TIME) && !steps.intersects(Steps::SELECT) => CLOCK_NONE,
             Clock::Tick => CLOCK_TICK,
             Clock::Control => CLOCK_CONTROL,
         };
@@ -123,10 +128,12 @@ impl Prepared {
             table_mask: shape.table_mask(),
             residual_block: shape.residual_block(),
             spill_halves: shape.spill_halves,
-            value: if values.count == shape.cpus { VALUE_IS_RUN } else { VALUE_IS_BLOCK },
+            value: values.kind,
             clock,
             frame_length: if kernel.multi_buffer { LENGTH_BUFFER } else { LENGTH_LINEAR },
             tunnels: compiled.policy.tunnels.0,
+            way: Way::of(steps).0,
+            reserved: 0,
         };
         let mut object = sized_object(object, values)?;
         kernel.adapt(&mut object);
@@ -139,11 +146,21 @@ impl Prepared {
             .override_global(SETTINGS_SYMBOL, settings.as_bytes(), true)
             .override_global(ROOTS_SYMBOL, tables.roots.as_bytes(), true)
             .load(&object)
-            .map_err(|source| ProgramError::Load(Box::new(source)))?;
+            .map_err(|error| match error {
+                EbpfError::MapError(source @ MapError::CreateError { .. }) if is_generations(&source) => {
+                    let bytes = u64::from(values.bytes) * u64::from(values.count);
+                    GenerationError::Create { bytes, source }.into()
+                }
+                error => ProgramError::Load(Box::new(error)),
+            })?;
         fill(&mut ebpf, TABLES_MAP, &tables.nodes)?;
         fill(&mut ebpf, LISTS_MAP, &tables.lists)?;
-        Ok(Self { ebpf, shape, values })
+        Ok(Self { ebpf, shape })
     }
+}
+
+fn is_generations(error: &MapError) -> bool {
+    matches!(error, MapError::CreateError { name, .. } if name == GENERATIONS_MAP)
 }
 
 /// Writes an array of the policy's tables and freezes it.

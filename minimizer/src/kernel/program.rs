@@ -5,10 +5,10 @@ use std::mem::offset_of;
 use std::os::fd::{AsFd as _, BorrowedFd};
 use std::sync::Arc;
 
-use aya::maps::{ArrayOfMaps, Map};
+use aya::maps::{Array, Map};
 use aya::programs::{Program as AyaProgram, ProgramError as AyaError, TestRun as _, TestRunOptions, Xdp};
 use aya::{Ebpf, VerifierLogLevel};
-use minimizer_common::settings::{self, Control, GENERATION_MAP, LISTS_MAP, TABLES_MAP};
+use minimizer_common::settings::{self, CURRENT_MAP, Control, GENERATIONS_MAP, LISTS_MAP, TABLES_MAP};
 use sha2::{Digest as _, Sha256};
 
 use crate::kernel::attach::Action;
@@ -87,17 +87,19 @@ impl Program {
     /// # Errors
     /// See [`ProgramError`].
     pub fn load_for(kernel: Kernel, options: &Options) -> Result<Self, ProgramError> {
-        let Prepared { mut ebpf, shape, values } =
+        let Prepared { mut ebpf, shape } =
             Prepared::new(kernel, OBJECT, options, VerifierLogLevel::default())?;
         #[cfg(feature = "kernel-log")]
         crate::kernel::log::follow(&mut ebpf);
         xdp_mut(&mut ebpf, Action::Pass.program(options.compiled.policy.tunnels))?
             .load()
             .map_err(|source| ProgramError::Verify(Box::new(source)))?;
-        let outer = take_map(&mut ebpf, GENERATION_MAP)?;
-        let outer = ArrayOfMaps::try_from(outer)
-            .map_err(|source| ProgramError::Map { map: GENERATION_MAP, source })?;
-        let generations = Generations::new(outer, shape, values)?;
+        let current = Array::try_from(take_map(&mut ebpf, CURRENT_MAP)?)
+            .map_err(|source| ProgramError::Map { map: CURRENT_MAP, source })?;
+        let Some(Map::Array(map)) = ebpf.map(GENERATIONS_MAP) else {
+            return Err(ProgramError::Object("GENERATIONS is not an array"));
+        };
+        let generations = Generations::new(map, current, shape)?;
         let mut program = Self {
             links: BTreeMap::new(),
             ebpf,

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context, Result, anyhow, bail};
 use aya_obj::maps::Map;
+use minimizer_common::settings::CURRENT_MAP;
 use object::elf::{FileHeader64, SHF_EXECINSTR};
 use object::read::elf::{ElfFile, ElfSymbol};
 use object::{
@@ -49,7 +50,7 @@ pub struct Program {
 pub enum Reference {
     /// A map.
     Map(String),
-    /// A byte of the constants.
+    /// A byte of the constants, or of the variable that only the agent writes.
     Constant(i64),
 }
 
@@ -64,8 +65,6 @@ pub struct MapShape {
     pub value_bytes: u32,
     /// Entries.
     pub entries: u32,
-    /// Type and value size of the inner maps.
-    pub inner: Option<(u32, u32)>,
 }
 
 impl KernelObject {
@@ -89,13 +88,11 @@ impl KernelObject {
 
 impl MapShape {
     fn of(map: &Map) -> Self {
-        let inner = map.inner().map(|inner| (inner.map_type(), inner.value_size()));
         Self {
             kind: map.map_type(),
             key_bytes: map.key_size(),
             value_bytes: map.value_size(),
             entries: map.max_entries(),
-            inner,
         }
     }
 }
@@ -227,7 +224,10 @@ fn reference(
     }
     Ok(match target.name()? {
         MAPS => Reference::Map(symbol.name()?.to_owned()),
-        CONSTANTS => Reference::Constant(i64::try_from(symbol.address())? + i64::from(instruction.immediate)),
+        // To the program the variable is a constant: only the agent writes it.
+        CONSTANTS | CURRENT_MAP => {
+            Reference::Constant(i64::try_from(symbol.address())? + i64::from(instruction.immediate))
+        }
         other => bail!("instruction {at} refers to section {other}: neither a map nor a constant"),
     })
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::mem::size_of;
 
 use minimizer_common::settings::{
-    GENERATION_MAP, LISTS_MAP, PROGRAMS, Settings, TABLES_MAP, WORDS_PLACEHOLDER,
+    CURRENT_MAP, GENERATIONS_MAP, LISTS_MAP, PROGRAMS, Settings, TABLES_MAP, WORDS_PLACEHOLDER,
 };
 use minimizer_common::tables::{Entry, Node, Roots};
 
@@ -29,38 +29,26 @@ const SECTION: &str = "xdp.frags";
 const CONSTANTS_MAP: &str = ".rodata";
 
 const ARRAY: u32 = 2;
-const ARRAY_OF_MAPS: u32 = 12;
-const DESCRIPTOR_BYTES: u32 = 4;
 
-/// A map that the object may have, and the largest value size of it or of its inner maps.
+/// An array that the object may have, and the largest size of its values.
 struct Permitted {
     name: &'static str,
-    kind: u32,
     value_bytes: usize,
-    inner_value_bytes: Option<usize>,
 }
 
 const MAPS: &[Permitted] = &[
     // Counters, slots and logs: the values that records come from, and what the agent tells the program while it runs. The
     // agent puts the size in place of a placeholder.
-    Permitted {
-        name: GENERATION_MAP,
-        kind: ARRAY_OF_MAPS,
-        value_bytes: DESCRIPTOR_BYTES as usize,
-        inner_value_bytes: Some(WORDS_PLACEHOLDER * size_of::<u64>()),
-    },
+    Permitted { name: GENERATIONS_MAP, value_bytes: WORDS_PLACEHOLDER * size_of::<u64>() },
+    // The number of the generation that the program writes.
+    Permitted { name: CURRENT_MAP, value_bytes: size_of::<u32>() },
     // What the policy says about addresses and endpoints. The agent freezes it before it loads the program.
-    Permitted { name: TABLES_MAP, kind: ARRAY, value_bytes: size_of::<Node>(), inner_value_bytes: None },
-    Permitted { name: LISTS_MAP, kind: ARRAY, value_bytes: size_of::<Entry>(), inner_value_bytes: None },
+    Permitted { name: TABLES_MAP, value_bytes: size_of::<Node>() },
+    Permitted { name: LISTS_MAP, value_bytes: size_of::<Entry>() },
     // Settings that the agent makes before it loads the program, the look-up that decides for most addresses,
     // and two tables with four bytes for each protocol number: extension headers and endpoints. The kernel
     // makes the map read-only.
-    Permitted {
-        name: CONSTANTS_MAP,
-        kind: ARRAY,
-        value_bytes: size_of::<Settings>() + size_of::<Roots>() + 2 * 256 * 4,
-        inner_value_bytes: None,
-    },
+    Permitted { name: CONSTANTS_MAP, value_bytes: size_of::<Settings>() + size_of::<Roots>() + 2 * 256 * 4 },
 ];
 
 /// What the check found in an object.
@@ -110,19 +98,10 @@ impl Findings {
             self.violation(format!("map {name} ({}) is not permitted", kind_name(shape.kind)));
             return;
         };
-        if shape.kind != permitted.kind {
-            let (is, must) = (kind_name(shape.kind), kind_name(permitted.kind));
-            self.violation(format!("map {name} is of type {is}, not {must}"));
+        if shape.kind != ARRAY {
+            self.violation(format!("map {name} is of type {}, not array", kind_name(shape.kind)));
         }
         self.check_value(name, shape.value_bytes, permitted.value_bytes);
-        match (shape.inner, permitted.inner_value_bytes) {
-            (None, None) => {}
-            (Some((ARRAY, bytes)), Some(most)) => self.check_value(&format!("within {name}"), bytes, most),
-            (Some((kind, _)), _) => {
-                self.violation(format!("a map within {name} is of type {}", kind_name(kind)));
-            }
-            (None, Some(_)) => self.violation(format!("map {name} does not say what maps are within it")),
-        }
     }
 
     fn check_value(&mut self, map: &str, bytes: u32, most: usize) {
@@ -199,7 +178,7 @@ pub fn kind_name(kind: u32) -> String {
         4 => "perf event array".into(),
         5 => "per-CPU hash".into(),
         6 => "per-CPU array".into(),
-        ARRAY_OF_MAPS => "array of maps".into(),
+        12 => "array of maps".into(),
         27 => "ring buffer".into(),
         other => format!("number {other}"),
     }

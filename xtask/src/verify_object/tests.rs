@@ -123,12 +123,12 @@ fn other_map_types_are_refused() {
         [(27, "is of type ring buffer"), (4, "is of type perf event array"), (13, "is of type")]
     {
         let mut bytes = bytes.clone();
-        patch_map_number(&mut bytes, 12, kind);
+        patch_map_number(&mut bytes, 2, kind);
         assert_refused(&bytes, words);
     }
     let mut hash = bytes;
     patch_map_number(&mut hash, 2, 1);
-    assert_refused(&hash, "a map within GENERATION is of type hash");
+    assert_refused(&hash, "map GENERATIONS is of type hash");
     assert_refused(&hash, "map LISTS is of type hash");
 }
 
@@ -152,7 +152,7 @@ fn a_map_that_nobody_listed_is_refused() {
 #[cfg_attr(without_kernel_program, ignore = "needs the kernel program: cargo xtask test")]
 fn larger_values_are_refused() {
     let bytes = object();
-    for (words, map) in [(NODE_WORDS, "TABLES"), (WORDS_PLACEHOLDER, "within GENERATION")] {
+    for (words, map) in [(NODE_WORDS, "TABLES"), (WORDS_PLACEHOLDER, "GENERATIONS")] {
         let words = u32::try_from(words).expect("small");
         let mut larger = bytes.clone();
         patch_map_number(&mut larger, words, words + 1);

@@ -6,6 +6,8 @@ use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd
 
 use zerocopy::{Immutable, IntoBytes};
 
+const MAP_CREATE: libc::c_int = 0;
+const MAP_UPDATE_ELEM: libc::c_int = 2;
 const OBJ_GET_INFO_BY_FD: libc::c_int = 15;
 const MAP_FREEZE: libc::c_int = 22;
 const LINK_CREATE: libc::c_int = 28;
@@ -90,6 +92,76 @@ impl XdpLink {
     }
 }
 
+/// Attributes of `BPF_MAP_CREATE`, as far as they are needed.
+#[derive(IntoBytes, Immutable)]
+#[repr(C)]
+struct MapCreate {
+    kind: u32,
+    key_octets: u32,
+    value_octets: u32,
+    entries: u32,
+    flags: u32,
+    inner_map: RawFd,
+}
+
+/// Attributes of `BPF_MAP_UPDATE_ELEM`.
+#[derive(IntoBytes, Immutable)]
+#[repr(C)]
+struct MapUpdate {
+    map: RawFd,
+    reserved: u32,
+    key: u64,
+    value: u64,
+    flags: u64,
+}
+
+/// Waits until every program that now runs has ended. The kernel does that before it returns from an update of a map of maps,
+/// so that is what this has.
+#[derive(Debug)]
+pub struct GracePeriod {
+    outer: OwnedFd,
+    inner: OwnedFd,
+}
+
+impl GracePeriod {
+    const ARRAY: u32 = 2;
+    const ARRAY_OF_MAPS: u32 = 12;
+
+    /// Makes the maps.
+    ///
+    /// # Errors
+    /// The kernel's error.
+    pub fn new() -> io::Result<Self> {
+        let create = |kind, inner_map| {
+            const OCTETS: u32 = size_of::<u32>() as u32;
+            let mut attributes =
+                MapCreate { kind, key_octets: OCTETS, value_octets: OCTETS, entries: 1, flags: 0, inner_map };
+            let fd = bpf(MAP_CREATE, &mut attributes)?;
+            // SAFETY: the kernel has just returned this descriptor, and nothing else owns it.
+            io::Result::Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+        };
+        let inner = create(Self::ARRAY, 0)?;
+        let outer = create(Self::ARRAY_OF_MAPS, inner.as_raw_fd())?;
+        Ok(Self { outer, inner })
+    }
+
+    /// Waits.
+    ///
+    /// # Errors
+    /// The kernel's error. It may not have waited then.
+    pub fn wait(&self) -> io::Result<()> {
+        let (key, value) = (0_u32, self.inner.as_raw_fd());
+        let mut attributes = MapUpdate {
+            map: self.outer.as_raw_fd(),
+            reserved: 0,
+            key: std::ptr::from_ref(&key).expose_provenance() as u64,
+            value: std::ptr::from_ref(&value).expose_provenance() as u64,
+            flags: 0,
+        };
+        bpf(MAP_UPDATE_ELEM, &mut attributes).map(drop)
+    }
+}
+
 /// Freezes a map: no process can write it any more.
 ///
 /// # Errors
@@ -127,8 +199,8 @@ fn bpf<Attributes: IntoBytes + Immutable>(
     attributes: &mut Attributes,
 ) -> io::Result<RawFd> {
     let octets = size_of::<Attributes>();
-    // SAFETY: `octets` is the size of the attributes. They hold descriptors, or pointers to memory that the caller borrows
-    // for writing.
+    // SAFETY: `octets` is the size of the attributes. They hold descriptors, or pointers to memory that the caller borrows,
+    // for writing if the kernel writes it.
     let result = unsafe { libc::syscall(libc::SYS_bpf, command, std::ptr::from_mut(attributes), octets) };
     if result < 0 {
         return Err(io::Error::last_os_error());
