@@ -4,6 +4,7 @@ mod signing;
 
 use std::io::{self, Write};
 
+use jiff::Timestamp;
 use schemars::schema_for;
 use serde::Serialize;
 use thiserror::Error;
@@ -103,15 +104,8 @@ fn check(compiled: &CompiledPolicy, out: &mut impl Write) -> io::Result<()> {
         words::count(prefixes, "prefix", "prefixes"),
         words::count(indicators, "line of indicators", "lines of indicators"),
     )?;
-    for recipient in &policy.recipients {
-        if let Some((has, lacks)) = recipient.half_of_times() {
-            writeln!(
-                out,
-                "CAUTION: {} gets {has} without {lacks}: a sink `ipfix` sends neither, because collectors take a missing time for \
-                 the year 1970",
-                recipient.name
-            )?;
-        }
+    for caution in policy.cautions(Timestamp::now()) {
+        writeln!(out, "CAUTION: {caution}")?;
     }
     if prefixes + indicators > 0 {
         let PolicyMemory { kernel, agent, loading } = compiled.memory;

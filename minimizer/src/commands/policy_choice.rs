@@ -76,6 +76,12 @@ impl PolicyChoice {
         self.recipient.as_deref()
     }
 
+    /// Whether the policy must be signed.
+    #[must_use]
+    pub const fn must_be_signed(&self) -> bool {
+        self.signed_by.is_some()
+    }
+
     /// The master secret.
     ///
     /// # Errors

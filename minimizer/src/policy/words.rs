@@ -38,6 +38,12 @@ pub fn duration(duration: Duration) -> String {
     }
 }
 
+/// The time between drains, or its bounds.
+#[must_use]
+pub fn interval((min, max): (Duration, Duration)) -> String {
+    if min == max { duration(min) } else { format!("{} to {}", duration(min), duration(max)) }
+}
+
 /// A number and its noun.
 #[must_use]
 pub fn count(number: usize, one: &str, many: &str) -> String {

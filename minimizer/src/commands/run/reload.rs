@@ -3,12 +3,11 @@
 use thiserror::Error;
 use tracing::{error, info};
 
+use super::fit::{Agreed, UnfitPolicy};
 use super::load;
-use super::sinks::{self, UnfitPolicy};
 use crate::agent::Reloader;
 use crate::agent::error::AgentError;
 use crate::commands::policy_choice::{PolicyChoice, PolicyChoiceError};
-use crate::delivery::accounting::Accounting;
 use crate::kernel::error::ProgramError;
 use crate::kernel::table_size::{self, Room};
 use crate::serve::snapshot::{PolicyInForce, Published};
@@ -21,9 +20,9 @@ enum ReloadError {
     /// The policy cannot be used.
     #[error(transparent)]
     Policy(#[from] PolicyChoiceError),
-    /// The policy does not fit a sink.
+    /// The policy does not fit the agent.
     #[error(transparent)]
-    Sink(#[from] UnfitPolicy),
+    Unfit(#[from] UnfitPolicy),
     /// The policy's program does not load.
     #[error(transparent)]
     Program(#[from] ProgramError),
@@ -42,8 +41,8 @@ pub struct Reload {
     pub reloader: Reloader,
     /// Where the result is published.
     pub published: Published,
-    /// The sinks, whose recipients the policy must have.
-    pub accounting: Accounting,
+    /// What the policy must fit.
+    pub agreed: Agreed,
 }
 
 impl Reload {
@@ -70,7 +69,7 @@ impl Reload {
         panics::planted("reload");
         let _apart = LargeBlocksApart::begin();
         let compiled = self.choice.reload()?;
-        sinks::check(&self.accounting, &compiled.policy)?;
+        self.agreed.check(&compiled.policy)?;
         table_size::check_reload(self.room.per_cpu(), compiled.memory).map_err(ProgramError::from)?;
         let mut program = load(&self.room, &compiled)?;
         let program_tag = program.tag()?;

@@ -10,7 +10,7 @@ use rand::seq::IndexedRandom as _;
 
 use super::{Transforms, recipient};
 use crate::policy::field::{Field, Kind};
-use crate::policy::model::Recipient;
+use crate::policy::model::{Recipient, Sources};
 use crate::policy::transform::{AddressTransform, PrefixScheme, Transform};
 use crate::records::record::Record;
 
@@ -23,7 +23,9 @@ pub(super) fn random_recipient(random: &mut ChaCha8Rng) -> Recipient {
         }
     }
     let k = random.random_bool(0.4).then(|| random.random_range(1..6));
-    recipient(fields, k)
+    let counted =
+        if k.is_some_and(|k| k > 1) && random.random_bool(0.3) { Sources::Domestic } else { Sources::All };
+    Recipient { counted, ..recipient(fields, k) }
 }
 
 fn random_transform(random: &mut ChaCha8Rng, field: Field) -> Transform {
