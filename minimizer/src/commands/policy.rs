@@ -65,6 +65,7 @@ pub fn policy(verb: &PolicyVerb, out: &mut impl Write) -> Result<(), PolicyVerbE
         PolicyVerb::Schema { of: SchemaOf::Policy } => json(out, &schema_for!(PolicyFile))?,
         PolicyVerb::Schema { of: SchemaOf::Agent } => json(out, &schema_for!(ConfigFile))?,
         PolicyVerb::Keygen { name, out: file } => signing::keygen(name, file.as_deref(), out)?,
+        PolicyVerb::Pin { policy } => signing::pin(policy, out)?,
         PolicyVerb::Sign { policy, key } => signing::sign(policy, key, out)?,
         PolicyVerb::Verify { policy, key } => signing::verify(policy, key, out)?,
         PolicyVerb::Diff { before, after, output } => {

@@ -5,6 +5,7 @@ mod ended;
 mod fit;
 mod printing;
 mod reload;
+mod rollback;
 mod sinks;
 mod time_mark;
 mod watchdog;
@@ -47,6 +48,7 @@ use ended::Ended;
 use fit::Agreed;
 pub use fit::UnfitPolicy;
 use reload::Reload;
+use rollback::{Rollback, RollbackError};
 use sinks::Senders;
 use watchdog::Watchdog;
 
@@ -89,9 +91,12 @@ pub enum RunError {
     /// The web server does not start.
     #[error("cannot start the web server: {}", told(Asked::Thread, .0))]
     Server(#[source] io::Error),
-    /// The policy does not fit a sink.
+    /// The policy does not fit the agent.
     #[error(transparent)]
     Sink(#[from] UnfitPolicy),
+    /// The policy is older than the last one in force.
+    #[error(transparent)]
+    Rollback(#[from] RollbackError),
     /// The senders do not start.
     #[error("cannot start the threads of the sinks: {}", told(Asked::Thread, .0))]
     Senders(#[source] io::Error),
@@ -135,6 +140,9 @@ pub fn run(args: &cli::Run) -> Result<(), RunError> {
     let policy = &compiled.policy;
     let interval = policy.interval(settings.interval, cli::DEFAULT_INTERVAL).map_err(UnfitPolicy::from)?;
     destinations::pin(&mut settings.sinks, policy, choice.must_be_signed()).map_err(UnfitPolicy::from)?;
+    let state = time_mark::directory(settings.state_directory.as_deref());
+    let rollback = Rollback::new(state.as_deref(), choice.must_be_signed());
+    rollback.permit(&compiled.policy)?;
     let mark = time_mark::open(settings.state_directory.as_deref(), &compiled)?;
     let selection = select(&settings.interfaces, &settings.taps)?;
     privilege::check(Task::Run)?;
@@ -155,6 +163,8 @@ pub fn run(args: &cli::Run) -> Result<(), RunError> {
         must_be_signed: choice.must_be_signed(),
     };
     agreed.check(&compiled.policy)?;
+    // Written before anything is attached: an agent that cannot tell older policies later does not start.
+    rollback.keep(&compiled.policy)?;
     let published = Published::new(Snapshot::starting(&mut program, &options)?);
     let ledger_file = settings.ledger.as_deref();
     let ledger_file = ledger_file.map(|path| LedgerWriter::start(path, published.clone())).transpose()?;
@@ -174,7 +184,6 @@ pub fn run(args: &cli::Run) -> Result<(), RunError> {
     // Caught before anything is attached: from here on, a signal always ends with a last drain.
     let signals = Caught::stop_signals().map_err(RunError::Signals)?;
     let reload_signal = Caught::new(&[SIGHUP]).map_err(RunError::Signals)?;
-    let state = time_mark::directory(settings.state_directory.as_deref());
     let senders = Senders::start(&settings.sinks, &accounting, &published, state.as_deref())
         .map_err(RunError::Senders)?;
     let (observed, due) = (published.clone(), ledger_file.as_ref().map(LedgerWriter::due));
@@ -192,7 +201,8 @@ pub fn run(args: &cli::Run) -> Result<(), RunError> {
         move || tell(Ended::Stop)
     };
     signals.stop(stop, move || ending.cut()).map_err(RunError::Signals)?;
-    let reload = Reload { choice, room, reloader: agent.reloader(), published: published.clone(), agreed };
+    let reload =
+        Reload { choice, room, reloader: agent.reloader(), published: published.clone(), agreed, rollback };
     reload_signal.handle("reload", move |_| reload.reload()).map_err(RunError::Signals)?;
     let server =
         Server::start(listeners, published.clone(), web, settings.hosts).map_err(RunError::Server)?;

@@ -15,6 +15,7 @@ pub mod interval;
 pub mod join;
 pub mod mandate;
 pub mod model;
+pub mod pins;
 pub mod prefixes;
 pub mod signature;
 pub mod signed;

@@ -25,7 +25,8 @@ pub enum SignedPolicyError {
 /// Loads the policy in that file, to which the command line adds these tunnels. The key must have signed its octets.
 ///
 /// # Errors
-/// [`SignedPolicyError::NotSigned`] if the key did not sign the file, and the errors of [`Policy::load`].
+/// [`SignedPolicyError::NotSigned`] if the key did not sign the file, or if the policy names a file without its digest, and
+/// the errors of [`Policy::load`].
 pub fn load(source: &str, tunnels: &[Tunnel], key: &VerifierKey) -> Result<Policy, SignedPolicyError> {
     required::permit(source, tunnels)?;
     // The octets that are checked are those that are read.
@@ -33,6 +34,7 @@ pub fn load(source: &str, tunnels: &[Tunnel], key: &VerifierKey) -> Result<Polic
     let signed = signature::verify(Path::new(source), &sha256(&octets), key).map_err(NotSigned::from)?;
     let policy = Policy::decode(octets, source)?;
     signed.is_of(&policy.name).map_err(NotSigned::from)?;
+    required::covers(&policy)?;
     Ok(policy)
 }
 

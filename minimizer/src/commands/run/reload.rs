@@ -5,6 +5,7 @@ use tracing::{error, info};
 
 use super::fit::{Agreed, UnfitPolicy};
 use super::load;
+use super::rollback::{Rollback, RollbackError};
 use crate::agent::Reloader;
 use crate::agent::error::AgentError;
 use crate::commands::policy_choice::{PolicyChoice, PolicyChoiceError};
@@ -23,6 +24,9 @@ enum ReloadError {
     /// The policy does not fit the agent.
     #[error(transparent)]
     Unfit(#[from] UnfitPolicy),
+    /// The policy is older than the one in force.
+    #[error(transparent)]
+    Rollback(#[from] RollbackError),
     /// The policy's program does not load.
     #[error(transparent)]
     Program(#[from] ProgramError),
@@ -43,6 +47,8 @@ pub struct Reload {
     pub published: Published,
     /// What the policy must fit.
     pub agreed: Agreed,
+    /// Which policy was in force last.
+    pub rollback: Rollback,
 }
 
 impl Reload {
@@ -70,10 +76,13 @@ impl Reload {
         let _apart = LargeBlocksApart::begin();
         let compiled = self.choice.reload()?;
         self.agreed.check(&compiled.policy)?;
+        self.rollback.permit(&compiled.policy)?;
         table_size::check_reload(self.room.per_cpu(), compiled.memory).map_err(ProgramError::from)?;
         let mut program = load(&self.room, &compiled)?;
         let program_tag = program.tag()?;
         let policy = PolicyInForce::of(&compiled.policy);
+        // Before the exchange: a number that cannot be kept would let an older policy back in after a restart.
+        self.rollback.keep(&compiled.policy)?;
         program.drop_tables();
         drop(compiled);
         self.reloader.reload(program)?;
