@@ -25,7 +25,7 @@ fn policy(folder: &TempDir, valid_from: Timestamp, valid_until: Timestamp) -> Re
     let text = format!(
         "name = \"test\"\nacknowledged = [\"every communication is collected, between domestic parties too\"]\n\
          [mandate]\nid = \"NCO-7\"\npurpose = \"to test\"\nlegal_basis = \"none\"\n\
-         valid_from = {valid_from}\nvalid_until = {valid_until}\n[[recipients]]\nname = \"r\"\npurpose = \"to test\"\n\
+         valid_from = {valid_from}\nvalid_until = {valid_until}\nmax_period = \"3660 days\"\n[[recipients]]\nname = \"r\"\npurpose = \"to test\"\n\
          [recipients.fields]\n{fields}"
     );
     fs::write(&path, text)?;

@@ -258,6 +258,27 @@ fn diff_tells_a_hole_with_its_addresses_and_both_directions() -> Result<()> {
     Ok(())
 }
 
+/// A policy of an earlier release can be compared, also where it would be refused now.
+#[test]
+fn diff_compares_with_what_would_be_refused_now() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let path = folder.path().join("before.toml");
+    let recipient = RECIPIENT.replace("fields", "k_threshold = 10\nfields");
+    fs::write(&path, format!("name = \"p\"\n{recipient}"))?;
+    let path = path.to_str().context("is UTF-8")?;
+    let output = run(&["diff", path, "carrier-default"])?;
+    let (said, warned) = (String::from_utf8(output.stdout)?, String::from_utf8(output.stderr)?);
+    ensure!(output.status.success() && said.contains("recipient operations: is new"), "{said}{warned}");
+    ensure!(
+        warned.contains("would be refused now") && warned.contains("in one interval between two drains"),
+        "{warned}"
+    );
+    for arguments in [&["diff", "carrier-default", path][..], &["check", path], &["explain", path]] {
+        assert_eq!(run(arguments)?.status.code(), Some(78), "{arguments:?}");
+    }
+    Ok(())
+}
+
 /// An indicator that expires while the agent runs must not keep the policy from being used.
 #[test]
 fn expired_indicators_and_free_files_are_cautions() -> Result<()> {

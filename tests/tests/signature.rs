@@ -160,6 +160,21 @@ fn files_without_a_digest_are_not_signed() -> Result<()> {
     folder.refused(officer, "home is not the file that was signed off")
 }
 
+/// The documents say that the tag of the program names the build and not the policy.
+#[test]
+#[cfg_attr(without_kernel, ignore = "needs root and the kernel program: cargo xtask test")]
+fn the_tag_of_the_program_is_the_same_under_every_policy() -> Result<()> {
+    let folder = Folder::new()?;
+    let mut tags = Vec::new();
+    for policy in ["policy.toml", "carrier-default", "full-record"] {
+        folder.printed(&["replay", "capture.pcap", "--policy", policy, "--ledger", "ledger"])?;
+        let ledger: Value = serde_json::from_str(&fs::read_to_string(folder.path("ledger"))?)?;
+        tags.push((ledger["policy"]["sha256"].clone(), ledger["program_tag"].clone()));
+    }
+    ensure!(tags.windows(2).all(|pair| pair[0].1 == pair[1].1 && pair[0].0 != pair[1].0), "{tags:?}");
+    Ok(())
+}
+
 /// Whoever edits the command line or agent.toml does not choose whether a signature is required.
 #[test]
 #[cfg_attr(without_kernel, ignore = "needs root for a namespace of its own: cargo xtask test")]

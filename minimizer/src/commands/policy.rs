@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use schemars::schema_for;
 use serde::Serialize;
 use thiserror::Error;
+use tracing::warn;
 
 use crate::commands::cli::{Format, PolicyVerb, SchemaOf};
 use crate::commands::config::ConfigFile;
@@ -69,7 +70,11 @@ pub fn policy(verb: &PolicyVerb, out: &mut impl Write) -> Result<(), PolicyVerbE
         PolicyVerb::Sign { policy, key } => signing::sign(policy, key, out)?,
         PolicyVerb::Verify { policy, key } => signing::verify(policy, key, out)?,
         PolicyVerb::Diff { before, after, output } => {
-            let differences = Policy::load(before, &[])?.diff(&Policy::load(after, &[])?);
+            let (earlier, beyond) = Policy::load_earlier(before)?;
+            if let Some(beyond) = beyond {
+                warn!("{before} would be refused now, and is only compared: {beyond}");
+            }
+            let differences = earlier.diff(&Policy::load(after, &[])?);
             match output {
                 Format::Json => json(out, &differences)?,
                 Format::Text if differences.is_empty() => {

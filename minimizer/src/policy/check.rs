@@ -42,6 +42,16 @@ const NAME_CHARACTERS_MAX: usize = 64;
 /// # Errors
 /// Everything that is wrong with it; only the first fault if it does not fit the model.
 pub fn check(text: &str, name: String, folder: &Path) -> Result<Policy, Findings> {
+    let (policy, beyond) = check_beyond(text, name, folder)?;
+    if beyond.0.is_empty() { Ok(policy) } else { Err(beyond) }
+}
+
+/// Checks the text of a policy as [`check`] does, and returns a policy also where it permits more than is allowed, with what
+/// this is. Nobody may put such a policy in force.
+///
+/// # Errors
+/// Everything that is wrong with it otherwise.
+pub fn check_beyond(text: &str, name: String, folder: &Path) -> Result<(Policy, Findings), Findings> {
     let mut document = Document::new(name, text);
     let file: PolicyFile = document.read()?;
     let mut inputs = Inputs::new(folder);
@@ -80,10 +90,10 @@ pub fn check(text: &str, name: String, folder: &Path) -> Result<Policy, Findings
     };
     let recipients = recipient::check(&mut document, &file.recipients, context, &mut acknowledged);
     commitments.acknowledged = acknowledged.finish(&mut document);
-    document.finish()?;
+    let beyond = Findings(document.finish_beyond()?);
     let (inputs, unpinned) = inputs.finish();
     commitments.unpinned = unpinned;
-    Ok(Policy {
+    let policy = Policy {
         name: file.name.get().clone(),
         description: file.description,
         mandate,
@@ -95,7 +105,8 @@ pub fn check(text: &str, name: String, folder: &Path) -> Result<Policy, Findings
         digest: sha256(text.as_bytes()),
         inputs,
         commitments,
-    })
+    };
+    Ok((policy, beyond))
 }
 
 /// Reads the serial numbers. A policy that allows a lower number has a number itself.

@@ -41,11 +41,30 @@ pub fn load(source: &str, tunnels: &[Tunnel], key: &VerifierKey) -> Result<Polic
 #[cfg(test)]
 mod tests {
     use std::fs;
+    use std::os::unix::fs::PermissionsExt as _;
     use std::path::Path;
 
-    use super::{SignedPolicyError, load};
-    use crate::policy::signature::generate;
-    use crate::policy::signature::required::key;
+    use super::{SignedPolicyError, load, sha256};
+    use crate::policy::signature::required::{NotSigned, key};
+    use crate::policy::signature::{generate, sign};
+
+    /// A note that somebody made with other tools covers no more than one that `sign` makes.
+    #[test]
+    fn a_signed_policy_whose_files_have_no_digest_is_refused() {
+        let (private, public) = generate("officer").expect("a key");
+        let key = key(&public, Path::new("")).expect("a key");
+        let folder = tempfile::tempdir().expect("a folder");
+        let [path, secret, list] = ["p.toml", "officer.key", "list"].map(|name| folder.path().join(name));
+        fs::write(&secret, &*private).expect("is written");
+        fs::set_permissions(&secret, fs::Permissions::from_mode(0o600)).expect("is changed");
+        fs::write(list, "203.0.113.0/24\n").expect("is written");
+        let text = "name = \"p\"\n[scope]\ndomestic_files = [\"list\"]\ndirections = [\"foreign-domestic\"]\n[[recipients]]\n\
+                    name = \"r\"\npurpose = \"x\"\nfields = { vlanId = \"exact\" }\n";
+        fs::write(&path, text).expect("is written");
+        sign(&path, "p", &sha256(text.as_bytes()), &secret).expect("is signed");
+        let error = load(&path.display().to_string(), &[], &key).expect_err("has no digest");
+        assert!(matches!(error, SignedPolicyError::NotSigned(NotSigned::Unpinned { .. })), "{error}");
+    }
 
     #[test]
     fn what_is_not_signed_is_not_read_as_a_policy() {

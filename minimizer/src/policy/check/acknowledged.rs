@@ -26,7 +26,7 @@ impl<'file> Acknowledged<'file> {
             }
         }
         if !is_said {
-            document.refuse_at(
+            document.limit_at(
                 offset,
                 format!("{message}, or say so at the top of the policy: acknowledged = [\"{sentence}\"]"),
             );

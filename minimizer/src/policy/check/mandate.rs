@@ -64,7 +64,7 @@ pub fn check(
         } else {
             "end it earlier, or add the longest period that is meant as `max_period`"
         };
-        document.refuse(
+        document.limit(
             end,
             format!(
                 "the mandate lasts {}, longer than {}, and nobody would look at it again before its end: {fix}",

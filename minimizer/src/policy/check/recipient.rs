@@ -122,8 +122,8 @@ fn check_one(document: &mut Document<'_>, at: &At<RecipientFile>, context: Conte
             words::duration(longest)
         );
         match &file.retention {
-            Some(place) => document.refuse(place, message),
-            None => document.refuse(at, message),
+            Some(place) => document.limit(place, message),
+            None => document.limit(at, message),
         }
     }
     let fields = check_fields(document, at, context);

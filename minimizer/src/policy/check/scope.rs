@@ -73,7 +73,7 @@ fn refuse_holes(document: &mut Document<'_>, at: &At<ScopeFile>, scope: &Scope) 
         *class == Class::Domestic && !classes.may_be(prefix.ipv6, address, prefix.bits, Class::Domestic)
     };
     for (prefix, _) in scope.prefixes.iter().filter(is_hole) {
-        document.refuse(
+        document.limit(
             at,
             format!(
                 "foreign prefixes cover all of the domestic prefix {prefix}, so that none of its addresses is domestic: \

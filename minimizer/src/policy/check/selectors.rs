@@ -69,7 +69,7 @@ fn refuse_everything(
     for ipv6 in [false, true] {
         if covers(indicators, ipv6, |protocol| protocol.is_none()) {
             let version = if ipv6 { "IPv6" } else { "IPv4" };
-            document.refuse(
+            document.limit(
                 at,
                 format!("the indicators select every {version} packet: remove some, or remove the section, which says so"),
             );
@@ -129,7 +129,7 @@ fn refuse_domestic_targets(
             0 => String::new(),
             more => format!(" and {more} more"),
         };
-        document.refuse(
+        document.limit(
             at,
             format!(
                 "the indicator {} {}{more} is one domestic party, whose communications would be collected: remove it, or add \

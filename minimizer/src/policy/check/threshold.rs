@@ -43,7 +43,7 @@ pub fn check(
         );
     }
     let Some((_, longest)) = context.interval else {
-        document.refuse(
+        document.limit(
             threshold,
             "the agent counts sources in one interval between two drains, and a longer one has more: fix it at the top of the \
              policy, like interval = \"10s\"",
@@ -54,7 +54,7 @@ pub fn check(
         let Some(transform) = fields.get(&field) else { continue };
         let bits = if field == Field::DestinationIPv4Address { NETWORK_IPV4_BITS } else { NETWORK_IPV6_BITS };
         if !is_network(*transform, bits) {
-            document.refuse(
+            document.limit(
                 threshold,
                 format!(
                     "whoever sends from enough addresses to one destination learns by the record whether others did: truncate \
@@ -65,7 +65,7 @@ pub fn check(
     }
     for field in [Field::PacketDeltaCount, Field::OctetDeltaCount] {
         if fields.get(&field) == Some(&Transform::Exact) {
-            document.refuse(
+            document.limit(
                 threshold,
                 format!(
                     "whoever made most of a record subtracts its own from an exact {field} and has those of the others: write \
@@ -78,7 +78,7 @@ pub fn check(
         if let Some(Transform::Coarsened { unit }) = fields.get(&field)
             && *unit < longest
         {
-            document.refuse(
+            document.limit(
                 threshold,
                 format!(
                     "{field} would tell sources of one interval apart, although the threshold counts them together: coarsen it \

@@ -64,12 +64,10 @@ fn committed(commitments: &Commitments) -> Vec<String> {
         said.push(format!("No recipient may keep records for longer than {}.", words::duration(*longest)));
     }
     if let Some(serial) = serial {
-        let back = allow_serial.map_or_else(
-            || "to none with a lower number".to_owned(),
-            |allowed| format!("to none with a lower number than {allowed}"),
-        );
         said.push(format!(
-            "Its serial number is {serial}. An agent that requires a signature goes back from it {back}."
+            "Its serial number is {serial}. After it, an agent that requires a signature takes no policy with a lower number than \
+             {}.",
+            allow_serial.unwrap_or(*serial)
         ));
     }
     said
