@@ -160,6 +160,37 @@ fn files_without_a_digest_are_not_signed() -> Result<()> {
     folder.refused(officer, "home is not the file that was signed off")
 }
 
+/// agent.toml chooses among the servers that the signed policy lists.
+#[test]
+fn records_go_only_where_the_signed_policy_says() -> Result<()> {
+    let folder = Folder::new()?;
+    let config = format!(
+        "interfaces = [\"lo\"]\nlisten = \"127.0.0.1:0\"\npolicy = \"policy.toml\"\nrequire_signature = \"{}\"\n[[sinks]]\n\
+         name = \"out\"\nrecipient = \"r\"\nipfix = {{ collector = \"192.0.2.9:4739\" }}\n",
+        folder.keys[0]
+    );
+    fs::write(folder.path("agent.toml"), config)?;
+    for (listed, reason) in [
+        (
+            None,
+            "does not say to which servers the records of r may go: list 192.0.2.9:4739 under `destinations`",
+        ),
+        (
+            Some("{ host = \"192.0.2.10\", port = 4739, country = \"JP\" }"),
+            "does not let the records of r go to 192.0.2.9:4739; it allows 192.0.2.10:4739",
+        ),
+        (Some(""), "it allows no server"),
+    ] {
+        let destinations = listed.map_or_else(String::new, |listed| format!("destinations = [{listed}]\n"));
+        fs::write(folder.path("policy.toml"), POLICY.replace("fields", &format!("{destinations}fields")))?;
+        folder.printed(&["policy", "sign", "policy.toml", "--key", "officer.key"])?;
+        let output = folder.run(&["run", "--config", "agent.toml"])?;
+        let said = String::from_utf8(output.stderr)?;
+        ensure!(output.status.code() == Some(78) && said.contains(reason), "{listed:?}: {said}");
+    }
+    Ok(())
+}
+
 /// The documents say that the tag of the program names the build and not the policy.
 #[test]
 #[cfg_attr(without_kernel, ignore = "needs root and the kernel program: cargo xtask test")]
