@@ -54,7 +54,9 @@ fn expired(indicators: &[Indicator], now: Timestamp) -> Option<String> {
 /// A recipient of ports that clients use.
 fn client_ports(recipient: &Recipient) -> Option<String> {
     let keeps = |field: &&Field| match recipient.fields.get(*field) {
-        Some(Transform::ServicePorts { below }) => *below > PRIVILEGED_PORTS,
+        Some(Transform::ServicePorts { below } | Transform::ListedPorts { below, .. }) => {
+            *below > PRIVILEGED_PORTS
+        }
         Some(Transform::Exact) => true,
         _ => false,
     };

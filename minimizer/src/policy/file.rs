@@ -326,6 +326,16 @@ fn schema_of_transforms(kind: Kind) -> Schema {
         Kind::Port => json_schema!({"anyOf": [
             {"enum": ["exact", "classes"]},
             one_key("services_below", serde_json::json!({"type": "integer", "minimum": 1, "maximum": 65535})),
+            {
+                "type": "object", "required": ["services_below", "also"], "additionalProperties": false,
+                "properties": {
+                    "services_below": {"type": "integer", "minimum": 1, "maximum": 32767},
+                    "also": {
+                        "type": "array", "minItems": 1, "maxItems": super::transform::LISTED_MAX,
+                        "items": {"type": "integer", "minimum": 1, "maximum": 32767},
+                    },
+                },
+            },
         ]}),
         Kind::ControlBits => {
             let names: Vec<_> = super::transform::CONTROL_BITS.iter().map(|(name, _)| name).collect();

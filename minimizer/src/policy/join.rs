@@ -111,6 +111,12 @@ pub fn is_derivable(stored: Option<Transform>, wanted: Option<Transform>) -> boo
             .all(|class| is_address_derivable(stored.of_class(class), wanted.of_class(class))),
         (Transform::Exact, _) => true,
         (Transform::ServicePorts { below }, Transform::ServicePorts { below: wanted }) => wanted <= below,
+        (Transform::ServicePorts { below }, Transform::ListedPorts { listed, .. }) => listed.last() < below,
+        (Transform::ListedPorts { below, .. }, Transform::ServicePorts { below: wanted }) => wanted <= below,
+        (
+            Transform::ListedPorts { below, listed },
+            Transform::ListedPorts { below: wanted, listed: others },
+        ) => wanted <= below && others.ports().iter().all(|port| *port < below || listed.has(*port)),
         (Transform::ControlBits { mask }, Transform::ControlBits { mask: wanted }) => mask & wanted == wanted,
         (Transform::Coarsened { unit }, Transform::Coarsened { unit: wanted }) => {
             common_unit(unit, wanted) == unit
@@ -149,6 +155,7 @@ const fn in_kernel(transform: Transform) -> Transform {
             of_classes(address_in_kernel(foreign), address_in_kernel(domestic))
         }
         Transform::Log2 => Transform::Exact,
+        Transform::ListedPorts { listed, .. } => Transform::ServicePorts { below: listed.last() + 1 },
         _ => transform,
     }
 }
@@ -205,7 +212,7 @@ mod tests {
 
     use super::{Collected, is_derivable};
     use crate::policy::field::{Field, Kind};
-    use crate::policy::transform::{AddressTransform, PrefixScheme, Transform};
+    use crate::policy::transform::{AddressTransform, Listed, PrefixScheme, Transform};
 
     /// Transforms of a kind. The tests try all their pairs and triples.
     fn transforms(kind: Kind) -> Vec<Transform> {
@@ -231,6 +238,7 @@ mod tests {
                 Transform::Exact,
                 Transform::PortClasses,
                 Transform::ServicePorts { below: 1024 },
+                Transform::ListedPorts { below: 1024, listed: Listed::new(vec![8080, 3306]).expect("two") },
                 Transform::ServicePorts { below: 49152 },
             ],
             Kind::ControlBits => vec![

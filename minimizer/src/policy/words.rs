@@ -90,6 +90,10 @@ pub fn remains(transform: Transform) -> String {
         }
         Transform::PortClasses => "class: 0, 1024 or 49152".to_owned(),
         Transform::ServicePorts { below } => format!("if below {below}, else 0"),
+        Transform::ListedPorts { below, listed } => {
+            let ports: Vec<_> = listed.ports().iter().map(u16::to_string).collect();
+            format!("if below {below} or {}, else 0", ports.join(", "))
+        }
         Transform::ControlBits { mask } => {
             let names: Vec<_> =
                 CONTROL_BITS.iter().filter(|(_, bit)| mask & bit != 0).map(|(name, _)| *name).collect();
@@ -113,7 +117,10 @@ pub const fn technique(transform: Transform) -> &'static str {
             AddressTransform::Pseudonym => "permutation",
             AddressTransform::PrefixPreserving(_) => "structured permutation",
         },
-        Transform::PortClasses | Transform::ServicePorts { .. } | Transform::Log2 => "binning",
+        Transform::PortClasses
+        | Transform::ServicePorts { .. }
+        | Transform::ListedPorts { .. }
+        | Transform::Log2 => "binning",
         Transform::ControlBits { .. } | Transform::Coarsened { .. } => "precision degradation",
     }
 }

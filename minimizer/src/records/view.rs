@@ -199,6 +199,7 @@ impl View {
                 49_152.. => 49_152,
             },
             Some(Transform::ServicePorts { below }) if value >= *below => 0,
+            Some(Transform::ListedPorts { below, listed }) if value >= *below && !listed.has(value) => 0,
             Some(_) => value,
         };
         (value(first, tuple.source_port()), value(second, tuple.destination_port()))

@@ -203,6 +203,7 @@ fn parties(recipient: &Recipient) -> Vec<u32> {
                 },
                 (_, Some(Transform::PortClasses)) => 1,
                 (_, Some(Transform::ServicePorts { below })) => 1 + u32::from(below),
+                (_, Some(Transform::ListedPorts { listed, .. })) => 1 + u32::from(listed.last()),
                 (_, Some(_)) => u32::MAX,
             })
         })

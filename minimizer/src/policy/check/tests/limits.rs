@@ -3,6 +3,7 @@
 use super::{RECIPIENT, SCOPE, WORDS, parse, refused, with_section};
 use crate::policy::field::Field;
 use crate::policy::transform::{AddressTransform, Transform};
+use crate::policy::words;
 
 /// A policy whose recipient has a threshold, these fields, and this at the top.
 fn with_threshold(top: &str, threshold: &str, fields: &str) -> String {
@@ -267,4 +268,15 @@ fn destinations_are_servers_with_a_country() {
     ] {
         refused(&with(&good.replace(from, to)), &[part]);
     }
+}
+
+#[test]
+fn listed_services_are_kept_and_the_kernel_keeps_no_port_of_linux_clients() {
+    let fields = "protocolIdentifier = \"exact\"\ndestinationTransportPort = { services_below = 1024, also = [8080, 3306] }";
+    let policy = parse(&super::with_fields(fields)).expect("is fine");
+    let wanted = policy.recipients[0].fields[&Field::DestinationTransportPort];
+    assert_eq!(words::remains(wanted), "if below 1024 or 3306, 8080, else 0");
+    let kept = policy.collected().fields[&Field::DestinationTransportPort];
+    assert_eq!(kept, Transform::ServicePorts { below: 8081 });
+    assert!(policy.cautions(jiff::Timestamp::UNIX_EPOCH).is_empty());
 }
