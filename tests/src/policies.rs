@@ -10,7 +10,7 @@ use minimizer::policy::field::{Field, Kind};
 use minimizer::policy::indicators::Indicator;
 use minimizer::policy::model::{Commitments, Policy, Recipient, Scope, Sources};
 use minimizer::policy::prefixes::Prefix;
-use minimizer::policy::transform::{AddressTransform, PrefixScheme, Transform};
+use minimizer::policy::transform::{AddressTransform, Listed, PrefixScheme, Transform};
 use minimizer_common::tunnel::Tunnels;
 use minimizer_ebpf::parser::walk::Packet;
 use rand::RngExt;
@@ -220,9 +220,13 @@ fn recipient(random: &mut ChaCha8Rng, name: String, by_class: bool, has_selector
         let transform = match field.kind() {
             Kind::Ipv4Address => addresses(random, 32, by_class),
             Kind::Ipv6Address => addresses(random, 128, by_class),
-            Kind::Port => match random.random_range(0..3) {
+            Kind::Port => match random.random_range(0..4) {
                 0 => Transform::Exact,
                 1 => Transform::PortClasses,
+                2 => Transform::ListedPorts {
+                    below: random.random_range(1..=1024),
+                    listed: Listed::new(vec![1024, 8080]).expect("two"),
+                },
                 _ => Transform::ServicePorts { below: random.random_range(1..=u16::MAX) },
             },
             Kind::ControlBits if random.random() => {

@@ -139,18 +139,17 @@ pub(super) fn minimized(transforms: &Transforms, record: &Record, keys: Option<&
         let destination = address(transforms, Field::DestinationIPv4Address, &destination, keys);
         [u64::from_ne_bytes([source, destination].concat().try_into().unwrap()), 0, 0, 0]
     };
-    let port =
-        |field: Field, port: u16| match transforms.get(&field) {
-            None => 0,
-            Some(Transform::PortClasses) => {
-                [0, 1024, 49_152].into_iter().rfind(|first| *first <= port).unwrap()
-            }
-            Some(Transform::ServicePorts { below }) if port >= *below => 0,
-            Some(Transform::ListedPorts { below, listed }) => {
-                if port < *below || listed.ports().contains(&port) { port } else { 0 }
-            }
-            Some(_) => port,
-        };
+    let port = |field: Field, port: u16| match transforms.get(&field) {
+        None => 0,
+        Some(Transform::PortClasses) => [0, 1024, 49_152].into_iter().rfind(|first| *first <= port).unwrap(),
+        Some(Transform::ServicePorts { below }) if port >= *below => 0,
+        Some(Transform::ListedPorts { below, listed })
+            if port >= *below && !listed.ports().contains(&port) =>
+        {
+            0
+        }
+        Some(_) => port,
+    };
     let protocol = has(Field::ProtocolIdentifier);
     let (first, second) = match Transport::of(tuple.protocol()) {
         _ if !protocol && keys.is_some() => (None, None),
