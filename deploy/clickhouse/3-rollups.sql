@@ -25,8 +25,8 @@ SELECT
     exporter,
     toStartOfHour(toDateTime(batch_begin, 'UTC')) AS hour,
     ifNull(protocolIdentifier, 0) AS protocolIdentifier,
-    -- Higher ports belong to clients.
-    if(ifNull(destinationTransportPort, 0) < 49152, ifNull(destinationTransportPort, 0), 0) AS destinationTransportPort,
+    -- Clients have ports from 1024 on: of Linux 32768 to 60999, behind NAT any of them.
+    if(ifNull(destinationTransportPort, 0) < 1024, ifNull(destinationTransportPort, 0), 0) AS destinationTransportPort,
     count() AS records,
     sum(ifNull(packetDeltaCount, 0)) AS packets,
     sum(ifNull(octetDeltaCount, 0)) AS octets,

@@ -99,6 +99,7 @@ fn exit_code(error: &anyhow::Error) -> u8 {
             | RunError::TimeMark(_)
             | RunError::Web(WebConfigError::Read { .. } | WebConfigError::Refused(_))
             | RunError::Sink(_)
+            | RunError::Rollback(_)
             | RunError::Agent(AgentError::Mandate(_)),
         ) => return EXIT_CONFIGURATION,
         _ => {}

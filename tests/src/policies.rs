@@ -8,9 +8,9 @@ use jiff::Timestamp;
 use minimizer::policy::class::Class;
 use minimizer::policy::field::{Field, Kind};
 use minimizer::policy::indicators::Indicator;
-use minimizer::policy::model::{Policy, Recipient, Scope};
+use minimizer::policy::model::{Commitments, Policy, Recipient, Scope, Sources};
 use minimizer::policy::prefixes::Prefix;
-use minimizer::policy::transform::{AddressTransform, PrefixScheme, Transform};
+use minimizer::policy::transform::{AddressTransform, Listed, PrefixScheme, Transform};
 use minimizer_common::tunnel::Tunnels;
 use minimizer_ebpf::parser::walk::Packet;
 use rand::RngExt;
@@ -45,6 +45,7 @@ pub fn draw(random: &mut ChaCha8Rng, packets: &[Packet], now: Timestamp) -> Poli
         recipients,
         digest: String::new(),
         inputs: BTreeMap::new(),
+        commitments: Commitments::default(),
     }
 }
 
@@ -100,6 +101,8 @@ pub fn everything(tunnels: Tunnels) -> Policy {
         purpose: "a test".to_owned(),
         retention: None,
         k_threshold: None,
+        counted: Sources::All,
+        destinations: None,
         fields: fields.into(),
     };
     Policy {
@@ -113,6 +116,7 @@ pub fn everything(tunnels: Tunnels) -> Policy {
         recipients: vec![recipient],
         digest: String::new(),
         inputs: BTreeMap::new(),
+        commitments: Commitments::default(),
     }
 }
 
@@ -216,9 +220,13 @@ fn recipient(random: &mut ChaCha8Rng, name: String, by_class: bool, has_selector
         let transform = match field.kind() {
             Kind::Ipv4Address => addresses(random, 32, by_class),
             Kind::Ipv6Address => addresses(random, 128, by_class),
-            Kind::Port => match random.random_range(0..3) {
+            Kind::Port => match random.random_range(0..4) {
                 0 => Transform::Exact,
                 1 => Transform::PortClasses,
+                2 => Transform::ListedPorts {
+                    below: random.random_range(1..=1024),
+                    listed: Listed::new(vec![1024, 8080]).expect("two"),
+                },
                 _ => Transform::ServicePorts { below: random.random_range(1..=u16::MAX) },
             },
             Kind::ControlBits if random.random() => {
@@ -243,7 +251,15 @@ fn recipient(random: &mut ChaCha8Rng, name: String, by_class: bool, has_selector
     if fields.is_empty() {
         fields.insert(Field::PacketDeltaCount, Transform::Exact);
     }
-    Recipient { name, purpose: "a test".to_owned(), retention: None, k_threshold, fields }
+    Recipient {
+        name,
+        purpose: "a test".to_owned(),
+        retention: None,
+        k_threshold,
+        counted: Sources::All,
+        destinations: None,
+        fields,
+    }
 }
 
 fn addresses(random: &mut ChaCha8Rng, bits: u8, by_class: bool) -> Transform {

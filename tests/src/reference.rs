@@ -259,6 +259,7 @@ fn port(transform: Option<Transform>, port: u16) -> u16 {
             49_152.. => 49_152,
         },
         Some(Transform::ServicePorts { below }) if port >= below => 0,
+        Some(Transform::ListedPorts { below, listed }) if port >= below && !listed.has(port) => 0,
         Some(_) => port,
     }
 }

@@ -108,7 +108,8 @@ fn a_clock_that_is_set_pauses_a_mandate_and_does_not_end_it() -> Result<()> {
     let day = Duration::from_secs(86_400);
     let path = folder.path().join("policy.toml");
     let text = format!(
-        "name = \"test\"\n[mandate]\nid = \"7\"\npurpose = \"to test\"\nlegal_basis = \"none\"\nvalid_from = {}\n\
+        "name = \"test\"\nacknowledged = [\"every communication is collected, between domestic parties too\"]\n\
+         [mandate]\nid = \"7\"\npurpose = \"to test\"\nlegal_basis = \"none\"\nvalid_from = {}\n\
          valid_until = {}\n[[recipients]]\nname = \"r\"\npurpose = \"to test\"\n[recipients.fields]\n\
          protocolIdentifier = \"exact\"\npacketDeltaCount = \"exact\"\n",
         now - day,

@@ -281,7 +281,10 @@ const FOLDER: &str = "MINIMIZER_TEST_FOLDER";
 fn send_trusting_the_host(broker: String) -> Result<()> {
     let folder = PathBuf::from(env::var_os(FOLDER).context("a folder")?);
     let identity = Some((folder.join("agent.pem"), folder.join("agent.key")));
-    let config = KafkaConfig { tls: Some(ClientTls { ca: None, identity }), ..config(&[broker]) };
+    let config = KafkaConfig {
+        tls: Some(ClientTls { ca: None, identity, ..ClientTls::default() }),
+        ..config(&[broker])
+    };
     let batches = Batches::new()?;
     let mut sink = config.sink("test");
     attempt(&mut *sink, &batches.heading(2), &records(1000), &mut 0)?;
@@ -321,7 +324,7 @@ fn certificates_let_in_and_keep_out() -> Result<()> {
     create(PARTITIONS, &properties)?;
     let with = |ca: &str, identity: Option<&str>| {
         let identity = identity.map(|name| (path(&format!("{name}.pem")), path(&format!("{name}.key"))));
-        let tls = ClientTls { ca: Some(path(&format!("{ca}.pem"))), identity };
+        let tls = ClientTls { ca: Some(path(&format!("{ca}.pem"))), identity, ..ClientTls::default() };
         KafkaConfig { tls: Some(tls), ..config(from_ref(&address)) }
     };
     let (batches, records) = (Batches::new()?, records(1000));

@@ -23,8 +23,9 @@ fn policy(folder: &TempDir, valid_from: Timestamp, valid_until: Timestamp) -> Re
     let path = folder.path().join("policy.toml");
     let fields = "protocolIdentifier = \"exact\"\npacketDeltaCount = \"exact\"\n";
     let text = format!(
-        "name = \"test\"\n[mandate]\nid = \"NCO-7\"\npurpose = \"to test\"\nlegal_basis = \"none\"\n\
-         valid_from = {valid_from}\nvalid_until = {valid_until}\n[[recipients]]\nname = \"r\"\npurpose = \"to test\"\n\
+        "name = \"test\"\nacknowledged = [\"every communication is collected, between domestic parties too\"]\n\
+         [mandate]\nid = \"NCO-7\"\npurpose = \"to test\"\nlegal_basis = \"none\"\n\
+         valid_from = {valid_from}\nvalid_until = {valid_until}\nmax_period = \"3660 days\"\n[[recipients]]\nname = \"r\"\npurpose = \"to test\"\n\
          [recipients.fields]\n{fields}"
     );
     fs::write(&path, text)?;

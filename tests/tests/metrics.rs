@@ -208,7 +208,7 @@ fn mandated(folder: &Path) -> Result<std::path::PathBuf> {
     let policy = folder.join("policy.toml");
     let now = Timestamp::now();
     let text = format!(
-        "{}\n[mandate]\nid = \"NCO-7\"\npurpose = \"to test\"\nlegal_basis = \"none\"\nvalid_from = {}\n\
+        "acknowledged = [\"every communication is collected, between domestic parties too\"]\n{}\n[mandate]\nid = \"NCO-7\"\npurpose = \"to test\"\nlegal_basis = \"none\"\nvalid_from = {}\n\
          valid_until = {}\n",
         fs::read_to_string(Path::new(ROOT).join("policies/carrier-default.toml"))?,
         now - Duration::from_secs(60),

@@ -42,7 +42,7 @@ fn check_warns_of_half_of_the_times() -> Result<()> {
         );
         fs::write(&path, text)?;
         let said = printed(&["check", path.to_str().context("is UTF-8")?])?;
-        Ok(said.lines().find(|line| line.contains("CAUTION")).map(str::to_owned))
+        Ok(said.lines().find(|line| line.starts_with("CAUTION: ")).map(str::to_owned))
     };
     let [start, end] =
         ["Start", "End"].map(|which| format!("flow{which}Milliseconds = {{ coarsen = \"1s\" }}\n"));
@@ -56,7 +56,7 @@ fn check_warns_of_half_of_the_times() -> Result<()> {
     for name in
         ["active-cyberdefence.toml", "carrier-default.toml", "full-record.toml", "recipient-abroad.toml"]
     {
-        ensure!(!printed(&["check", &example(name)])?.contains("CAUTION"), "{name}");
+        ensure!(!printed(&["check", &example(name)])?.contains("flowEndMilliseconds"), "{name}");
     }
     Ok(())
 }
@@ -170,7 +170,7 @@ fn printed_digest(path: &str) -> Result<String> {
 fn times_and_moments_are_told_as_they_were_meant() -> Result<()> {
     let mandate = |until: &str| {
         format!(
-            "name = \"p\"\n[mandate]\nid = \"m\"\npurpose = \"to see\"\nlegal_basis = \"law 1\"\n\
+            "name = \"p\"\nacknowledged = [\"every communication is collected, between domestic parties too\"]\n[mandate]\nid = \"m\"\npurpose = \"to see\"\nlegal_basis = \"law 1\"\n\
              valid_from = 2026-04-01T00:00:00Z\nvalid_until = {until}\n{RECIPIENT}"
         )
     };
@@ -225,6 +225,129 @@ fn diff_marks_what_is_wider_and_succeeds() -> Result<()> {
     Ok(())
 }
 
+/// What an officer has to see before signing: the addresses, and what becomes of packets from them and to them.
+#[test]
+fn diff_tells_a_hole_with_its_addresses_and_both_directions() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let write = |name: &str, scope: &str| -> Result<String> {
+        let path = folder.path().join(name);
+        let text = format!(
+            "name = \"p\"\n[scope]\n{scope}\ndirections = [\"foreign-domestic\", \"domestic-foreign\"]\n{RECIPIENT}"
+        );
+        fs::write(&path, text)?;
+        Ok(path.display().to_string())
+    };
+    let before = write("before.toml", "domestic = [\"203.0.113.0/24\"]")?;
+    for (name, scope) in [
+        ("half.toml", "domestic = [\"203.0.113.0/25\"]"),
+        ("hole.toml", "domestic = [\"203.0.113.0/24\"]\nforeign = [\"203.0.113.128/25\"]"),
+        ("more.toml", "domestic = [\"203.0.113.0/24\", \"203.0.113.128/25\", \"192.0.2.0/24\"]"),
+    ] {
+        let said = printed(&["diff", &before, &write(name, scope)?])?;
+        ensure!(said.ends_with("1 difference, 1 of them wider\n"), "{said}");
+        let moved = if name == "more.toml" { "192.0.2.0/24" } else { "203.0.113.128/25" };
+        ensure!(
+            said.contains(&format!("1 prefix ({moved}); packets from them to foreign addresses: ")),
+            "{said}"
+        );
+        ensure!(
+            said.matches(" -> ").count() == 4 && said.contains("packets to them from domestic addresses: "),
+            "{said}"
+        );
+    }
+    Ok(())
+}
+
+/// A policy of an earlier release can be compared, also where it would be refused now.
+#[test]
+fn diff_compares_with_what_would_be_refused_now() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let path = folder.path().join("before.toml");
+    let recipient = RECIPIENT.replace("fields", "k_threshold = 10\nfields");
+    fs::write(&path, format!("name = \"p\"\n{recipient}"))?;
+    let path = path.to_str().context("is UTF-8")?;
+    let output = run(&["diff", path, "carrier-default"])?;
+    let (said, warned) = (String::from_utf8(output.stdout)?, String::from_utf8(output.stderr)?);
+    ensure!(output.status.success() && said.contains("recipient operations: is new"), "{said}{warned}");
+    ensure!(
+        warned.contains("would be refused now") && warned.contains("in one interval between two drains"),
+        "{warned}"
+    );
+    for arguments in [&["diff", "carrier-default", path][..], &["check", path], &["explain", path]] {
+        assert_eq!(run(arguments)?.status.code(), Some(78), "{arguments:?}");
+    }
+    Ok(())
+}
+
+/// An indicator that expires while the agent runs must not keep the policy from being used.
+#[test]
+fn expired_indicators_and_free_files_are_cautions() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let path = folder.path().join("p.toml");
+    let text = format!(
+        "name = \"p\"\n[selectors]\nfiles = [\"list\"]\nindicators = [\"7 2020-01-01T00:00:00Z 203.0.113.7 tcp/443\"]\n{RECIPIENT}"
+    );
+    fs::write(&path, text)?;
+    fs::write(folder.path().join("list"), "8 - 203.0.113.8\n9 2021-01-01T00:00:00Z 203.0.113.9\n")?;
+    let path = path.to_str().context("is UTF-8")?;
+    for verb in ["check", "explain"] {
+        let said = printed(&[verb, path])?.split_whitespace().collect::<Vec<_>>().join(" ");
+        ensure!(
+            said.contains("CAUTION: 2 lines of indicators expired, the last at 2021-01-01T00:00:00Z, and match nothing any \
+                           more: 9 203.0.113.9/32, 7 203.0.113.7/32 tcp/443."),
+            "{said}"
+        );
+        ensure!(said.contains("CAUTION: list has no `sha256`"), "{said}");
+    }
+    let said = printed(&["pin", path])?;
+    ensure!(said.starts_with("pinned: list, SHA-256 "), "{said}");
+    ensure!(!printed(&["check", path])?.contains("no `sha256`"), "it is pinned");
+    ensure!(printed(&["pin", path])?.starts_with("as it was: list"), "nothing has changed");
+    Ok(())
+}
+
+/// The threshold of one interval is that of another if somebody else chooses the interval.
+#[test]
+fn an_interval_that_the_policy_fixes_is_no_choice() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let path = folder.path().join("p.toml");
+    let text = "name = \"p\"\ninterval = \"3s\"\n[[recipients]]\nname = \"r\"\npurpose = \"to count\"\nk_threshold = 10\n\
+                fields = { protocolIdentifier = \"exact\" }\n";
+    fs::write(&path, text)?;
+    let path = path.to_str().context("is UTF-8")?;
+    let output = Command::new(minimizer())
+        .args(["run", "-i", "lo", "--listen", "127.0.0.1:0", "--interval", "100ms", "--policy", path])
+        .output()?;
+    let said = String::from_utf8(output.stderr)?;
+    ensure!(output.status.code() == Some(78), "{said}");
+    ensure!(said.contains("the policy p wants 3 seconds between drains, and not 100 milliseconds"), "{said}");
+    let said = printed(&["explain", path])?.split_whitespace().collect::<Vec<_>>().join(" ");
+    ensure!(said.contains("fewer than 10 different sources made in one interval of 3 seconds"), "{said}");
+    ensure!(
+        said.contains("Whoever forges 9 sources learns by the record whether there was another one."),
+        "{said}"
+    );
+    ensure!(said.contains("At each drain, 3 seconds apart"), "{said}");
+    Ok(())
+}
+
+/// No shipped policy hands over a port that Linux gives to clients, except for laboratories.
+#[test]
+fn shipped_policies_keep_no_port_of_a_client() -> Result<()> {
+    for name in ["active-cyberdefence.toml", "carrier-default.toml", "recipient-abroad.toml"] {
+        let said = printed(&["check", &example(name)])?;
+        ensure!(!said.contains("gets ports of clients"), "{said}");
+        let explained = printed(&["explain", &example(name)])?;
+        ensure!(explained.contains("if below 1024, else 0") && !explained.contains("49152"), "{explained}");
+    }
+    let said = printed(&["check", "full-record"])?;
+    ensure!(
+        said.contains("laboratory gets ports of clients in sourceTransportPort and destinationTransportPort"),
+        "{said}"
+    );
+    Ok(())
+}
+
 #[test]
 fn schemas_know_every_field_and_nothing_else() -> Result<()> {
     let schema: Value = serde_json::from_str(&printed(&["schema"])?)?;
@@ -244,7 +367,7 @@ fn schemas_know_every_field_and_nothing_else() -> Result<()> {
 fn the_manual_has_every_policy_verb() -> Result<()> {
     let output = Command::new(minimizer()).arg("man").output()?;
     let page = String::from_utf8(output.stdout)?;
-    for verb in ["CHECK", "EXPLAIN", "SCHEMA", "DIFF", "KEYGEN", "SIGN", "VERIFY"] {
+    for verb in ["CHECK", "EXPLAIN", "SCHEMA", "DIFF", "KEYGEN", "PIN", "SIGN", "VERIFY"] {
         ensure!(page.contains(&format!("MINIMIZER POLICY {verb}")), "{verb} is missing");
     }
     Ok(())

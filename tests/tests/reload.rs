@@ -203,7 +203,8 @@ fn a_policy_that_is_refused_leaves_the_one_before_in_force() -> Result<()> {
     let table = String::from_utf8(output.stdout)?;
     ensure!(table.contains("the latest reload failed, and this policy stays: "), "{table}");
 
-    let mandate = "[mandate]\nid = \"7\"\npurpose = \"to test\"\nlegal_basis = \"none\"\n\
+    let mandate = "acknowledged = [\"every communication is collected, between domestic parties too\"]\n\
+                   [mandate]\nid = \"7\"\npurpose = \"to test\"\nlegal_basis = \"none\"\n\
                    valid_from = 2020-01-01T00:00:00Z\nvalid_until = 2020-01-02T00:00:00Z\n";
     let ended = WHOLE.replace("[[recipients]]", &format!("{mandate}[[recipients]]"));
     let without = WHOLE.replace("\"r\"", "\"other\"");
@@ -342,5 +343,52 @@ fn a_reload_under_way_does_not_outlive_the_agent() -> Result<()> {
         let (ledger, ..) = run.stop()?;
         assert_eq!(ledger["policy"]["name"], "whole", "{ledger:#}");
     }
+    Ok(())
+}
+
+/// An older policy is as signed as the one that replaced it.
+#[test]
+#[cfg_attr(without_kernel, ignore = "needs root and the kernel program: cargo xtask test")]
+fn an_older_signed_policy_is_not_put_back() -> Result<()> {
+    let _network = Network::new(1, 1500)?;
+    let folder = tempfile::tempdir()?;
+    let private = folder.path().join("officer.key");
+    let policy_verb = |arguments: &[&str], path: &Path| -> Result<String> {
+        let output = Command::new(minimizer()).arg("policy").args(arguments).arg(path).output()?;
+        ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        Ok(String::from_utf8(output.stdout)?.trim_end().to_owned())
+    };
+    let public = policy_verb(&["keygen", "officer", "--out"], &private)?;
+    let state = folder.path().display().to_string();
+    let with = |serial: &str| WHOLE.replace("[[recipients]]", &format!("{serial}\n[[recipients]]"));
+    let sign = |policy: &str| policy_verb(&["sign", policy, "--key"], &private).map(drop);
+    let start =
+        |policy: &str| Run::start_signed(policy, &["--require-signature", &public, "--state", &state], sign);
+    let run = start(&with("serial = 7"))?;
+    let reload = |run: &Run, serial: &str| -> Result<(Option<i32>, String)> {
+        put(run.folder.path(), &with(serial))?;
+        sign(run.folder.path().join("policy.toml").to_str().context("is UTF-8")?)?;
+        let output = run.reload()?;
+        Ok((output.status.code(), String::from_utf8(output.stderr)?))
+    };
+    for older in ["serial = 6", ""] {
+        let (code, said) = reload(&run, older)?;
+        ensure!(code == Some(78) && said.contains("an older signed policy is not put back"), "{said}");
+    }
+    let (code, said) = reload(&run, "serial = 9\nallow_serial = 7")?;
+    ensure!(code == Some(0), "{said}");
+    let (code, said) = reload(&run, "serial = 6")?;
+    ensure!(code == Some(78) && said.contains("and whole, which was in force last, has 9"), "{said}");
+    let (code, said) = reload(&run, "serial = 7")?;
+    ensure!(code == Some(0), "{said}");
+    let (_, _, said) = run.stop()?;
+    ensure!(
+        said.contains("with the serial number 7 comes back after whole with 9, which allowed it"),
+        "{said}"
+    );
+    // The agent that comes next knows it too.
+    let Err(refused) = start(&with("serial = 6")) else { anyhow::bail!("an older one is in force") };
+    ensure!(refused.to_string().contains("an older signed policy is not put back"), "{refused:#}");
+    start(&with("serial = 7"))?.stop()?;
     Ok(())
 }

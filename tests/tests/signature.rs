@@ -136,6 +136,112 @@ fn a_policy_without_a_signature_is_not_parsed() -> Result<()> {
     Ok(())
 }
 
+/// A signature covers what the policy's files say, or nothing is signed.
+#[test]
+fn files_without_a_digest_are_not_signed() -> Result<()> {
+    let folder = Folder::new()?;
+    let officer = folder.keys[0].as_str();
+    let scope = "[scope]\ndomestic_files = [\"home\"]\ndirections = [\"foreign-domestic\"]\n";
+    fs::write(
+        folder.path("policy.toml"),
+        POLICY.replace("[[recipients]]", &format!("{scope}[[recipients]]")),
+    )?;
+    fs::write(folder.path("home"), "203.0.113.0/24\n")?;
+    let sign = ["policy", "sign", "policy.toml", "--key", "officer.key"];
+    let output = folder.run(&sign)?;
+    let said = String::from_utf8(output.stderr)?;
+    ensure!(output.status.code() == Some(78) && said.contains("names home without its `sha256`"), "{said}");
+    ensure!(!folder.path("policy.toml.sig").exists(), "nothing is signed");
+    folder.printed(&["policy", "pin", "policy.toml"])?;
+    folder.printed(&sign)?;
+    folder.printed(&["policy", "verify", "policy.toml", "--key", officer])?;
+    // A hole in the domestic prefix, by whoever writes to the file.
+    fs::write(folder.path("home"), "203.0.113.0/25\n")?;
+    folder.refused(officer, "home is not the file that was signed off")
+}
+
+/// agent.toml chooses among the servers that the signed policy lists.
+#[test]
+fn records_go_only_where_the_signed_policy_says() -> Result<()> {
+    let folder = Folder::new()?;
+    let config = format!(
+        "interfaces = [\"lo\"]\nlisten = \"127.0.0.1:0\"\npolicy = \"policy.toml\"\nrequire_signature = \"{}\"\n[[sinks]]\n\
+         name = \"out\"\nrecipient = \"r\"\nipfix = {{ collector = \"192.0.2.9:4739\" }}\n",
+        folder.keys[0]
+    );
+    fs::write(folder.path("agent.toml"), config)?;
+    for (listed, reason) in [
+        (
+            None,
+            "does not say to which servers the records of r may go: list 192.0.2.9:4739 under `destinations`",
+        ),
+        (
+            Some("{ host = \"192.0.2.10\", port = 4739, country = \"JP\" }"),
+            "does not let the records of r go to 192.0.2.9:4739; it allows 192.0.2.10:4739",
+        ),
+        (Some(""), "it allows no server"),
+    ] {
+        let destinations = listed.map_or_else(String::new, |listed| format!("destinations = [{listed}]\n"));
+        fs::write(folder.path("policy.toml"), POLICY.replace("fields", &format!("{destinations}fields")))?;
+        folder.printed(&["policy", "sign", "policy.toml", "--key", "officer.key"])?;
+        let output = folder.run(&["run", "--config", "agent.toml"])?;
+        let said = String::from_utf8(output.stderr)?;
+        ensure!(output.status.code() == Some(78) && said.contains(reason), "{listed:?}: {said}");
+    }
+    Ok(())
+}
+
+/// The documents say that the tag of the program names the build and not the policy.
+#[test]
+#[cfg_attr(without_kernel, ignore = "needs root and the kernel program: cargo xtask test")]
+fn the_tag_of_the_program_is_the_same_under_every_policy() -> Result<()> {
+    let folder = Folder::new()?;
+    let mut tags = Vec::new();
+    for policy in ["policy.toml", "carrier-default", "full-record"] {
+        folder.printed(&["replay", "capture.pcap", "--policy", policy, "--ledger", "ledger"])?;
+        let ledger: Value = serde_json::from_str(&fs::read_to_string(folder.path("ledger"))?)?;
+        tags.push((ledger["policy"]["sha256"].clone(), ledger["program_tag"].clone()));
+    }
+    ensure!(tags.windows(2).all(|pair| pair[0].1 == pair[1].1 && pair[0].0 != pair[1].0), "{tags:?}");
+    Ok(())
+}
+
+/// Whoever edits the command line or agent.toml does not choose whether a signature is required.
+#[test]
+#[cfg_attr(without_kernel, ignore = "needs root for a namespace of its own: cargo xtask test")]
+fn the_host_requires_a_signature_whatever_the_command_line_says() -> Result<()> {
+    let folder = Folder::new()?;
+    let [officer, other] = folder.keys.each_ref().map(String::as_str);
+    let program = minimizer();
+    let here = |change: &str, arguments: &str| -> Result<(Option<i32>, String)> {
+        let script = format!(
+            "mount -t tmpfs tmpfs /etc && mkdir /etc/minimizer && echo '{officer}' >/etc/minimizer/require-signature && \
+             {change} exec {} {arguments}",
+            program.display()
+        );
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "--propagation", "private", "sh", "-c", &script]);
+        let output = command.current_dir(folder.folder.path()).output()?;
+        Ok((output.status.code(), String::from_utf8(output.stderr)?))
+    };
+    let replay = "replay capture.pcap --policy policy.toml";
+    let another = format!("{replay} --require-signature {other}");
+    for (change, arguments, reason) in [
+        ("", replay, "a signature is required"),
+        ("", "replay capture.pcap", "carrier-default is built in and nobody signed it"),
+        ("", &another, "requires the signature of officer, and here that of other is required"),
+        ("chmod g+w /etc/minimizer/require-signature;", replay, "others than root can change it"),
+        ("chown 1 /etc/minimizer;", replay, "others than root can change it"),
+    ] {
+        let (code, said) = here(change, arguments)?;
+        ensure!(code == Some(78) && said.contains(reason), "{change} {arguments}: {said}");
+    }
+    folder.printed(&["policy", "sign", "policy.toml", "--key", "officer.key"])?;
+    let (code, said) = here("", replay)?;
+    ensure!(code == Some(0), "{said}");
+    Ok(())
+}
+
 #[test]
 fn nothing_is_added_to_what_was_signed() -> Result<()> {
     let folder = Folder::new()?;

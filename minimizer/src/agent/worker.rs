@@ -51,7 +51,7 @@ pub(super) struct Worker<F> {
     /// Index of the interface by slot number.
     if_indices: Vec<u32>,
     clocks: Arc<dyn Clocks>,
-    /// The kernel's digest of the program.
+    /// The kernel's tag of the program: a digest of its instructions, the same under every policy.
     program_tag: Arc<str>,
     /// When the latest drain was, in milliseconds since 1970, by the clock of the generation that it began.
     drained_ms: u64,

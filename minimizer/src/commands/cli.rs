@@ -77,7 +77,7 @@ pub struct Run {
     /// Also accept taps that carry addresses or default routes of this host, which cuts the host off there.
     #[arg(long)]
     pub force_tap: bool,
-    /// Time between drains, from 100ms to 60s [default: 10s].
+    /// Time between drains, from 100ms to 60s [default: 10s, or what the policy allows].
     #[arg(long, value_name = "TIME", value_parser = interval)]
     pub interval: Option<Duration>,
     /// How the program is attached: in the driver, or in the network stack for drivers without XDP [default: native].
@@ -116,6 +116,8 @@ pub const DEFAULT_PORT: u16 = 14_739;
 
 /// The default time between drains.
 pub const DEFAULT_INTERVAL: Duration = Duration::from_secs(10);
+/// Time between drains of `demo`, unless something else is said.
+pub const DEFAULT_DEMO_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The default policy.
 pub const DEFAULT_POLICY: &str = "carrier-default";
@@ -191,9 +193,9 @@ pub struct Demo {
     /// How long traffic is sent; Ctrl-C ends it early.
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = humantime::parse_duration)]
     pub duration: Duration,
-    /// Time between drains, from 100ms to 60s.
-    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = interval)]
-    pub interval: Duration,
+    /// Time between drains, from 100ms to 60s [default: 1s, or what the policy allows].
+    #[arg(long, value_name = "TIME", value_parser = interval)]
+    pub interval: Option<Duration>,
     /// Send the frames of this capture, over and over, instead of generated ones.
     #[arg(long, value_name = "FILE")]
     pub pcap: Option<PathBuf>,

@@ -25,7 +25,7 @@ use crate::commands::cli;
 use crate::commands::live::{Interval, Live, Top};
 use crate::commands::pcap::{Capture, CaptureError};
 use crate::commands::policy_choice::PolicyChoice;
-use crate::commands::run::{self, RunError};
+use crate::commands::run::{self, RunError, UnfitPolicy};
 use crate::commands::signals::Caught;
 use crate::commands::text::Output;
 use crate::delivery::accounting::Accounting;
@@ -182,6 +182,9 @@ fn measure(
 ) -> Result<Summary, DemoError> {
     let signals = Caught::stop_signals().map_err(RunError::Signals)?;
     let flows = args.table.flows().unwrap_or_default();
+    let interval =
+        compiled.policy.interval(args.interval, cli::DEFAULT_DEMO_INTERVAL).map_err(UnfitPolicy::from);
+    let interval = interval.map_err(RunError::Sink)?;
     let room = table_size::decide(flows, compiled.memory).map_err(ProgramError::from)?;
     let mut program = run::load(&room, &compiled)?;
     let meter = Meter::start(&program)?;
@@ -189,7 +192,7 @@ fn measure(
         selection: Selection::one(&cable.receiver.name),
         force_tap: false,
         mode: Mode::Native,
-        interval: args.interval,
+        interval,
     };
     let published = Published::new(Snapshot::starting(&mut program, &options)?);
     let observed = published.clone();

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use thiserror::Error;
 
-use crate::commands::cli::{AttachMode, DEFAULT_INTERVAL, DEFAULT_PORT, Run};
+use crate::commands::cli::{AttachMode, DEFAULT_PORT, Run};
 use crate::commands::config::{Config, ConfigError};
 use crate::commands::policy_choice::{PolicyChoice, PolicyChoiceError};
 use crate::commands::text::Output;
@@ -50,8 +50,8 @@ pub struct Settings {
     pub force_tap: bool,
     /// How the program is attached.
     pub mode: AttachMode,
-    /// Time between drains.
-    pub interval: Duration,
+    /// Time between drains, if one is asked for.
+    pub interval: Option<Duration>,
     /// For how many flows the tables are sized.
     pub flows: Flows,
     /// Where the agent serves.
@@ -100,7 +100,7 @@ impl Settings {
             taps,
             force_tap: args.force_tap || config.force_tap.unwrap_or(false),
             mode: args.mode.or(config.mode).unwrap_or(AttachMode::Native),
-            interval: args.interval.or(config.interval).unwrap_or(DEFAULT_INTERVAL),
+            interval: args.interval.or(config.interval),
             flows: args.table.flows().or(config.flows).unwrap_or_default(),
             listen: first_not_empty(&args.listen, config.listen),
             hosts: config.hosts,
@@ -167,7 +167,7 @@ mod tests {
     #[test]
     fn defaults_are_those_that_the_help_names() {
         let settings = settings("-i eth0").expect("are whole");
-        assert_eq!((settings.interval, settings.mode), (Duration::from_secs(10), AttachMode::Native));
+        assert_eq!((settings.interval, settings.mode), (None, AttachMode::Native));
         assert_eq!(settings.flows, Flows::PerCpu(flows(65_536)));
         assert_eq!((listen(&settings), settings.force_tap), (vec![DEFAULT_LISTEN.to_owned()], false));
     }
@@ -179,7 +179,7 @@ mod tests {
             (&settings.interfaces[..], &settings.taps[..]),
             (&["eth*".to_owned()][..], &["mirror0".to_owned()][..])
         );
-        assert_eq!((settings.interval, settings.mode), (Duration::from_secs(5), AttachMode::Skb));
+        assert_eq!((settings.interval, settings.mode), (Some(Duration::from_secs(5)), AttachMode::Skb));
         assert_eq!(settings.flows, Flows::All(flows(1000)));
         assert_eq!((listen(&settings), settings.force_tap), (vec!["[::1]:9".to_owned()], true));
         assert_eq!(settings.web_config, Some(folder.join("web.yml")));
@@ -193,7 +193,7 @@ mod tests {
         let (_, settings) = with_config(AGENT, arguments).expect("are whole");
         assert_eq!(listen(&settings), ["127.0.0.1:8", "http://[::1]:8"]);
         assert_eq!((settings.interfaces, settings.taps), (vec!["lo".to_owned()], Vec::new()));
-        assert_eq!((settings.interval, settings.mode), (Duration::from_secs(1), AttachMode::Native));
+        assert_eq!((settings.interval, settings.mode), (Some(Duration::from_secs(1)), AttachMode::Native));
         assert_eq!(settings.flows, Flows::PerCpu(flows(7)));
         assert_eq!(settings.web_config.as_deref(), Some(Path::new("web")));
         assert_eq!(settings.ledger.as_deref(), Some(Path::new("here")));

@@ -4,9 +4,11 @@ mod signing;
 
 use std::io::{self, Write};
 
+use jiff::Timestamp;
 use schemars::schema_for;
 use serde::Serialize;
 use thiserror::Error;
+use tracing::warn;
 
 use crate::commands::cli::{Format, PolicyVerb, SchemaOf};
 use crate::commands::config::ConfigFile;
@@ -64,10 +66,15 @@ pub fn policy(verb: &PolicyVerb, out: &mut impl Write) -> Result<(), PolicyVerbE
         PolicyVerb::Schema { of: SchemaOf::Policy } => json(out, &schema_for!(PolicyFile))?,
         PolicyVerb::Schema { of: SchemaOf::Agent } => json(out, &schema_for!(ConfigFile))?,
         PolicyVerb::Keygen { name, out: file } => signing::keygen(name, file.as_deref(), out)?,
+        PolicyVerb::Pin { policy } => signing::pin(policy, out)?,
         PolicyVerb::Sign { policy, key } => signing::sign(policy, key, out)?,
         PolicyVerb::Verify { policy, key } => signing::verify(policy, key, out)?,
         PolicyVerb::Diff { before, after, output } => {
-            let differences = Policy::load(before, &[])?.diff(&Policy::load(after, &[])?);
+            let (earlier, beyond) = Policy::load_earlier(before)?;
+            if let Some(beyond) = beyond {
+                warn!("{before} would be refused now, and is only compared: {beyond}");
+            }
+            let differences = earlier.diff(&Policy::load(after, &[])?);
             match output {
                 Format::Json => json(out, &differences)?,
                 Format::Text if differences.is_empty() => {
@@ -103,15 +110,8 @@ fn check(compiled: &CompiledPolicy, out: &mut impl Write) -> io::Result<()> {
         words::count(prefixes, "prefix", "prefixes"),
         words::count(indicators, "line of indicators", "lines of indicators"),
     )?;
-    for recipient in &policy.recipients {
-        if let Some((has, lacks)) = recipient.half_of_times() {
-            writeln!(
-                out,
-                "CAUTION: {} gets {has} without {lacks}: a sink `ipfix` sends neither, because collectors take a missing time for \
-                 the year 1970",
-                recipient.name
-            )?;
-        }
+    for caution in policy.cautions(Timestamp::now()) {
+        writeln!(out, "CAUTION: {caution}")?;
     }
     if prefixes + indicators > 0 {
         let PolicyMemory { kernel, agent, loading } = compiled.memory;

@@ -11,6 +11,7 @@ use crate::commands::config::{Config, ConfigError};
 use crate::policy::compile::{CompiledPolicy, PlanError};
 use crate::policy::model::Policy;
 use crate::policy::signature::VerifierKey;
+use crate::policy::signature::host::{self, HostKeyError};
 use crate::policy::signature::required::{self, KeyTextError};
 use crate::policy::signed::{self, SignedPolicyError};
 use crate::records::keys::{KeyError, Keys};
@@ -31,6 +32,9 @@ pub enum PolicyChoiceError {
     /// `--require-signature` is not a key.
     #[error("--require-signature: {0}")]
     KeyText(#[from] KeyTextError),
+    /// Nobody knows which key this host requires, or another one is asked for.
+    #[error(transparent)]
+    HostKey(#[from] HostKeyError),
     /// The required signature is missing, or what is signed cannot be loaded.
     #[error(transparent)]
     Signed(#[from] SignedPolicyError),
@@ -52,13 +56,14 @@ impl PolicyChoice {
     /// Takes the command line, then agent.toml, then the defaults.
     ///
     /// # Errors
-    /// When the key of the required signature cannot be read.
+    /// When the key of the required signature cannot be read, or the host requires another one.
     pub fn new(option: &PolicyOption, config: Option<(&Path, &Config)>) -> Result<Self, PolicyChoiceError> {
         let file = config.map(|(_, config)| config);
         let signed_by = match &option.require_signature {
             Some(text) => Some(required::key(text, Path::new(""))?),
             None => file.and_then(|file| file.require_signature.clone()),
         };
+        let signed_by = host::required(signed_by)?;
         let named = option.policy.clone().or_else(|| file.and_then(|file| file.policy.clone()));
         Ok(Self {
             source: named.unwrap_or_else(|| DEFAULT_POLICY.to_owned()),
@@ -74,6 +79,12 @@ impl PolicyChoice {
     #[must_use]
     pub fn recipient(&self) -> Option<&str> {
         self.recipient.as_deref()
+    }
+
+    /// Whether the policy must be signed.
+    #[must_use]
+    pub const fn must_be_signed(&self) -> bool {
+        self.signed_by.is_some()
     }
 
     /// The master secret.

@@ -65,7 +65,7 @@ pub struct Replayed {
     pub residual: Option<(Record, Fields)>,
     /// What became of every frame.
     pub ledger: Ledger,
-    /// The kernel's digest of the program, in hexadecimal.
+    /// The kernel's tag of the program, in hexadecimal: a digest of its instructions, the same under every policy.
     pub program_tag: String,
     /// What ended the replay before the end of the capture.
     pub error: Option<ReplayError>,

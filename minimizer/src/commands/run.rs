@@ -1,8 +1,11 @@
 //! `run`: the agent on live interfaces until it is told to stop.
 
+mod destinations;
 mod ended;
+mod fit;
 mod printing;
 mod reload;
+mod rollback;
 mod sinks;
 mod time_mark;
 mod watchdog;
@@ -42,8 +45,11 @@ use crate::support::privilege::{self, PrivilegeError, Task};
 use crate::support::refusal::{Asked, told};
 use crate::support::sys;
 use ended::Ended;
+use fit::Agreed;
+pub use fit::UnfitPolicy;
 use reload::Reload;
-use sinks::{Senders, UnfitPolicy};
+use rollback::{Rollback, RollbackError};
+use sinks::Senders;
 use watchdog::Watchdog;
 
 /// Why `run` does not start, or why it ended.
@@ -85,9 +91,12 @@ pub enum RunError {
     /// The web server does not start.
     #[error("cannot start the web server: {}", told(Asked::Thread, .0))]
     Server(#[source] io::Error),
-    /// The policy does not fit a sink.
+    /// The policy does not fit the agent.
     #[error(transparent)]
     Sink(#[from] UnfitPolicy),
+    /// The policy is older than the last one in force.
+    #[error(transparent)]
+    Rollback(#[from] RollbackError),
     /// The senders do not start.
     #[error("cannot start the threads of the sinks: {}", told(Asked::Thread, .0))]
     Senders(#[source] io::Error),
@@ -125,9 +134,15 @@ const GIVEN_BACK_OCTETS: u64 = 4 << 20;
 /// # Errors
 /// See [`RunError`]. Nothing is left attached.
 pub fn run(args: &cli::Run) -> Result<(), RunError> {
-    let settings = Settings::new(args)?;
+    let mut settings = Settings::new(args)?;
     let choice = settings.choice;
     let (compiled, keyring) = (choice.compile()?, choice.keyring()?);
+    let policy = &compiled.policy;
+    let interval = policy.interval(settings.interval, cli::DEFAULT_INTERVAL).map_err(UnfitPolicy::from)?;
+    destinations::pin(&mut settings.sinks, policy, choice.must_be_signed()).map_err(UnfitPolicy::from)?;
+    let state = time_mark::directory(settings.state_directory.as_deref());
+    let rollback = Rollback::new(state.as_deref(), choice.must_be_signed());
+    rollback.permit(&compiled.policy)?;
     let mark = time_mark::open(settings.state_directory.as_deref(), &compiled)?;
     let selection = select(&settings.interfaces, &settings.taps)?;
     privilege::check(Task::Run)?;
@@ -135,17 +150,21 @@ pub fn run(args: &cli::Run) -> Result<(), RunError> {
     let listeners = settings.listen.iter().copied().map(Listener::bind).collect::<Result<_, _>>()?;
     let room = table_size::decide(settings.flows, compiled.memory).map_err(ProgramError::from)?;
     let mut program = load(&room, &compiled)?;
-    let options = AgentOptions {
-        selection,
-        force_tap: settings.force_tap,
-        mode: settings.mode.into(),
-        interval: settings.interval,
-    };
+    let options =
+        AgentOptions { selection, force_tap: settings.force_tap, mode: settings.mode.into(), interval };
     let printed_lane = settings.output.map(|_| stdout::queue(choice.recipient()));
     let accounting = Accounting::new(
-        sinks::queues(&settings.sinks, settings.interval).into_iter().chain(printed_lane.clone()).collect(),
+        sinks::queues(&settings.sinks, interval).into_iter().chain(printed_lane.clone()).collect(),
     );
-    sinks::check(&accounting, &compiled.policy)?;
+    let agreed = Agreed {
+        accounting: accounting.clone(),
+        sinks: settings.sinks.clone(),
+        interval,
+        must_be_signed: choice.must_be_signed(),
+    };
+    agreed.check(&compiled.policy)?;
+    // Written before anything is attached: an agent that cannot tell older policies later does not start.
+    rollback.keep(&compiled.policy)?;
     let published = Published::new(Snapshot::starting(&mut program, &options)?);
     let ledger_file = settings.ledger.as_deref();
     let ledger_file = ledger_file.map(|path| LedgerWriter::start(path, published.clone())).transpose()?;
@@ -165,7 +184,6 @@ pub fn run(args: &cli::Run) -> Result<(), RunError> {
     // Caught before anything is attached: from here on, a signal always ends with a last drain.
     let signals = Caught::stop_signals().map_err(RunError::Signals)?;
     let reload_signal = Caught::new(&[SIGHUP]).map_err(RunError::Signals)?;
-    let state = time_mark::directory(settings.state_directory.as_deref());
     let senders = Senders::start(&settings.sinks, &accounting, &published, state.as_deref())
         .map_err(RunError::Senders)?;
     let (observed, due) = (published.clone(), ledger_file.as_ref().map(LedgerWriter::due));
@@ -183,13 +201,8 @@ pub fn run(args: &cli::Run) -> Result<(), RunError> {
         move || tell(Ended::Stop)
     };
     signals.stop(stop, move || ending.cut()).map_err(RunError::Signals)?;
-    let reload = Reload {
-        choice,
-        room,
-        reloader: agent.reloader(),
-        published: published.clone(),
-        accounting: accounting.clone(),
-    };
+    let reload =
+        Reload { choice, room, reloader: agent.reloader(), published: published.clone(), agreed, rollback };
     reload_signal.handle("reload", move |_| reload.reload()).map_err(RunError::Signals)?;
     let server =
         Server::start(listeners, published.clone(), web, settings.hosts).map_err(RunError::Server)?;

@@ -42,7 +42,8 @@ pub struct Origin {
     pub interfaces: Vec<Interface>,
     /// What is in no record that was handed over, since the start, this batch included.
     pub losses: Losses,
-    /// The kernel's digest of the program that collected it, in hexadecimal.
+    /// The kernel's tag of the program that collected it, in hexadecimal: a digest of its instructions, the same under every
+    /// policy.
     pub program_tag: Arc<str>,
 }
 

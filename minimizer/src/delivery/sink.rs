@@ -34,7 +34,8 @@ pub struct Heading<'batch> {
     pub interfaces: &'batch [Interface],
     /// What is in no record that was handed over, since the start, this batch included.
     pub losses: Losses,
-    /// The kernel's digest of the program that collected them, in hexadecimal.
+    /// The kernel's tag of the program that collected them, in hexadecimal: a digest of its instructions, the same under every
+    /// policy.
     pub program_tag: &'batch str,
 }
 

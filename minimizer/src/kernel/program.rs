@@ -309,7 +309,8 @@ impl Program {
         self.xdp_of(action)?.info().map_err(|source| ProgramError::Info(Box::new(source)))
     }
 
-    /// The kernel's digest of the program, in hexadecimal.
+    /// The kernel's tag of the program, in hexadecimal: a digest of its instructions. The policy is constants and tables beside
+    /// these, so that the tag is the same under every policy.
     ///
     /// # Errors
     /// If the kernel does not give it.

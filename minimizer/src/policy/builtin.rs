@@ -6,7 +6,7 @@ use std::path::Path;
 use minimizer_common::tunnel::{Tunnel, Tunnels};
 use thiserror::Error;
 
-use super::check::check;
+use super::check::{check, check_beyond};
 use crate::policy::model::Policy;
 use crate::support::plain_file;
 use crate::support::text::{self, TextError};
@@ -69,6 +69,23 @@ impl Policy {
         };
         policy.tunnels = tunnels.iter().fold(policy.tunnels, |all: Tunnels, tunnel| all.with(*tunnel));
         Ok(policy)
+    }
+
+    /// Loads a policy to compare another one with it: one of an earlier time may permit more than is allowed now, which is
+    /// returned too.
+    ///
+    /// # Errors
+    /// See [`PolicyError`].
+    pub fn load_earlier(source: &str) -> Result<(Self, Option<Findings>), PolicyError> {
+        if BUILT_IN.iter().any(|policy| policy.name == source) {
+            return Ok((Self::load(source, &[])?, None));
+        }
+        let text = text::decoded(read(source)?)
+            .map_err(|error| PolicyError::Text { path: source.to_owned(), source: error })?;
+        let folder = Path::new(source).parent().unwrap_or(Path::new(""));
+        let (policy, beyond) =
+            check_beyond(&text, source.to_owned(), folder).map_err(PolicyError::Refused)?;
+        Ok((policy, Some(beyond).filter(|beyond| !beyond.0.is_empty())))
     }
 
     /// The policy in the octets of a file.

@@ -1,26 +1,26 @@
 //! From the model of a policy file to a policy. It refuses whatever the agent could not keep, with the reason
 //! and the fix.
 
+mod acknowledged;
 mod inputs;
+mod mandate;
 mod recipient;
 mod scope;
+mod selectors;
+mod threshold;
 mod transform;
 
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
-use jiff::Timestamp;
 use minimizer_common::tunnel::{Tunnel, Tunnels};
-use toml::value::Datetime;
 
-use super::file::{MandateFile, PolicyFile, PseudonymsFile, SelectorsFile};
-use super::indicators;
-use crate::policy::indicators::Indicator;
-use crate::policy::mandate::Mandate;
-use crate::policy::model::Policy;
-use crate::support::toml::{At, Document, Finding, Findings};
+use super::file::{IntervalBounds, IntervalFile, PolicyFile, PseudonymsFile};
+use crate::policy::model::{Commitments, Policy};
+use crate::support::toml::{At, Document, Findings};
 use crate::support::units;
+use acknowledged::{Acknowledged, EVERY_COMMUNICATION};
 use inputs::Inputs;
 pub(super) use inputs::sha256;
 
@@ -31,6 +31,9 @@ type Digests = BTreeMap<String, String>;
 const EPOCH_DEFAULT: Duration = Duration::from_hours(24);
 const EPOCH_MIN: Duration = Duration::from_mins(1);
 const EPOCH_MAX: Duration = Duration::from_hours(366 * 24);
+/// The shortest and the longest time between drains that the agent can keep.
+const INTERVAL_MIN: Duration = Duration::from_millis(100);
+const INTERVAL_MAX: Duration = Duration::from_secs(60);
 /// Longest name.
 const NAME_CHARACTERS_MAX: usize = 64;
 
@@ -39,19 +42,58 @@ const NAME_CHARACTERS_MAX: usize = 64;
 /// # Errors
 /// Everything that is wrong with it; only the first fault if it does not fit the model.
 pub fn check(text: &str, name: String, folder: &Path) -> Result<Policy, Findings> {
+    let (policy, beyond) = check_beyond(text, name, folder)?;
+    if beyond.0.is_empty() { Ok(policy) } else { Err(beyond) }
+}
+
+/// Checks the text of a policy as [`check`] does, and returns a policy also where it permits more than is allowed, with what
+/// this is. Nobody may put such a policy in force.
+///
+/// # Errors
+/// Everything that is wrong with it otherwise.
+pub fn check_beyond(text: &str, name: String, folder: &Path) -> Result<(Policy, Findings), Findings> {
     let mut document = Document::new(name, text);
     let file: PolicyFile = document.read()?;
     let mut inputs = Inputs::new(folder);
+    let mut acknowledged = Acknowledged::new(&file.acknowledged);
+    let mut commitments = Commitments::default();
     check_name(&mut document, &file.name, "policy");
-    let mandate = file.mandate.as_ref().and_then(|mandate| check_mandate(&mut document, mandate));
-    let scope = file.scope.as_ref().map(|at| scope::check(&mut document, &mut inputs, at));
-    let selectors = file.selectors.as_ref().map(|at| check_selectors(&mut document, &mut inputs, at));
+    check_serials(&mut document, &file, &mut commitments);
+    commitments.interval = file.interval.as_ref().and_then(|at| check_interval(&mut document, at));
+    let mandate =
+        file.mandate.as_ref().and_then(|mandate| mandate::check(&mut document, mandate, &mut commitments));
+    let scope = file.scope.as_ref().map(|at| scope::check(&mut document, &mut inputs, &mut acknowledged, at));
+    if let (Some(mandate), None) = (&file.mandate, &scope) {
+        acknowledged.demand(
+            &mut document,
+            mandate.span().start,
+            EVERY_COMMUNICATION,
+            "the policy has a mandate and no [scope], so that communications between domestic parties are collected: \
+             add a scope",
+        );
+    }
+    let selectors = file.selectors.as_ref().map(|at| {
+        commitments.domestic_target = at
+            .get()
+            .domestic_target
+            .as_ref()
+            .map(|reason| check_said(&mut document, reason, "domestic_target"));
+        selectors::check(&mut document, &mut inputs, &mut acknowledged, at, scope.as_ref())
+    });
     let tunnels = check_tunnels(&mut document, &file.tunnels);
     let pseudonym_epoch = check_epoch(&mut document, file.pseudonyms.as_ref());
-    let context = recipient::Context { has_scope: scope.is_some(), has_selectors: selectors.is_some() };
-    let recipients = recipient::check(&mut document, &file.recipients, context);
-    document.finish()?;
-    Ok(Policy {
+    let context = recipient::Context {
+        has_scope: scope.is_some(),
+        has_selectors: selectors.is_some(),
+        interval: commitments.interval,
+        max_retention: commitments.max_retention,
+    };
+    let recipients = recipient::check(&mut document, &file.recipients, context, &mut acknowledged);
+    commitments.acknowledged = acknowledged.finish(&mut document);
+    let beyond = Findings(document.finish_beyond()?);
+    let (inputs, unpinned) = inputs.finish();
+    commitments.unpinned = unpinned;
+    let policy = Policy {
         name: file.name.get().clone(),
         description: file.description,
         mandate,
@@ -61,8 +103,61 @@ pub fn check(text: &str, name: String, folder: &Path) -> Result<Policy, Findings
         pseudonym_epoch,
         recipients,
         digest: sha256(text.as_bytes()),
-        inputs: inputs.digests(),
-    })
+        inputs,
+        commitments,
+    };
+    Ok((policy, beyond))
+}
+
+/// Reads the serial numbers. A policy that allows a lower number has a number itself.
+fn check_serials(document: &mut Document<'_>, file: &PolicyFile, commitments: &mut Commitments) {
+    for serial in [&file.serial, &file.allow_serial].into_iter().flatten() {
+        if *serial.get() == 0 {
+            document.refuse(serial, "serial numbers begin with 1: write 1 or more");
+        }
+    }
+    commitments.serial = file.serial.as_ref().map(|serial| *serial.get());
+    commitments.allow_serial = file.allow_serial.as_ref().map(|serial| *serial.get());
+    if let Some(allowed) = &file.allow_serial
+        && commitments.serial.is_none_or(|serial| *allowed.get() >= serial)
+    {
+        document.refuse(
+            allowed,
+            "this is not lower than the policy's own `serial`, and higher ones are allowed anyway: write a lower one, or \
+             remove it",
+        );
+    }
+}
+
+/// The shortest and the longest time between drains.
+fn check_interval(document: &mut Document<'_>, at: &At<IntervalFile>) -> Option<(Duration, Duration)> {
+    let allowed = "allowed are \"100ms\" to \"60s\", like \"10s\"";
+    let mut time = |text: &str| match units::time(text) {
+        Ok(interval) if (INTERVAL_MIN..=INTERVAL_MAX).contains(&interval) => Some(interval),
+        Ok(_) => {
+            document.refuse(at, format!("`{text}` is no time between drains: {allowed}"));
+            None
+        }
+        Err(error) => {
+            document.refuse(at, format!("{error}; as a time between drains, {allowed}"));
+            None
+        }
+    };
+    let (min, max) = match at.get() {
+        IntervalFile::Fixed(text) => {
+            let interval = time(text)?;
+            (interval, interval)
+        }
+        IntervalFile::Bounds(IntervalBounds { min, max }) => {
+            let (min, max) = (time(min), time(max));
+            (min?, max?)
+        }
+    };
+    if min > max {
+        document.refuse(at, "`min` is above `max`, so that no time is allowed: exchange them");
+        return None;
+    }
+    Some((min, max))
 }
 
 /// Names become parts of file names, of metrics and of key domains.
@@ -89,107 +184,6 @@ fn check_said(document: &mut Document<'_>, text: &At<String>, key: &str) -> Stri
         document.refuse(text, format!("`{key}` says nothing: write it in a few words"));
     }
     text.get().trim().to_owned()
-}
-
-fn check_mandate(document: &mut Document<'_>, at: &At<MandateFile>) -> Option<Mandate> {
-    let mandate = at.get();
-    let id = check_said(document, &mandate.id, "id");
-    let purpose = check_said(document, &mandate.purpose, "purpose");
-    let legal_basis = check_said(document, &mandate.legal_basis, "legal_basis");
-    let valid_from = match &mandate.valid_from {
-        Some(moment) => check_moment(document, moment),
-        None => {
-            document.refuse(at, "the mandate does not say from when it is valid: add `valid_from`");
-            None
-        }
-    };
-    let valid_until = match &mandate.valid_until {
-        Some(moment) => check_moment(document, moment),
-        None => {
-            document.refuse(
-                at,
-                "the mandate has no end, and one without would never be looked at again: add `valid_until`",
-            );
-            None
-        }
-    };
-    let (valid_from, valid_until) = (valid_from?, valid_until?);
-    if valid_until <= valid_from {
-        let end = mandate.valid_until.as_ref()?;
-        document.refuse(
-            end,
-            format!("the mandate ends before it begins ({valid_from}): `valid_until` must be later"),
-        );
-        return None;
-    }
-    Some(Mandate { id, purpose, legal_basis, valid_from, valid_until })
-}
-
-fn check_moment(document: &mut Document<'_>, at: &At<Datetime>) -> Option<Timestamp> {
-    let text = at.get().to_string();
-    if at.get().offset.is_none() || at.get().date.is_none() {
-        document.refuse(
-            at,
-            format!(
-                "`{text}` is a different moment in each time zone: write a date, a time and the offset from UTC, like \
-                 2026-04-01T00:00:00+09:00"
-            ),
-        );
-        return None;
-    }
-    let moment = text.parse();
-    if moment.is_err() {
-        let is_last = at.get().date.is_some_and(|date| date.year == 9999);
-        let fault = if is_last {
-            format!(
-                "is later than {}, the last moment that the agent can compare with its clock: a mandate ends, and is \
-                 looked at again then, so write the day of its end",
-                Timestamp::MAX
-            )
-        } else {
-            "is no moment that the agent can compare with its clock: write one like 2026-04-01T00:00:00+09:00"
-                .to_owned()
-        };
-        document.refuse(at, format!("`{text}` {fault}"));
-    }
-    moment.ok()
-}
-
-fn check_selectors(
-    document: &mut Document<'_>,
-    inputs: &mut Inputs<'_>,
-    at: &At<SelectorsFile>,
-) -> Vec<Indicator> {
-    let selectors = at.get();
-    let mut indicators = Vec::new();
-    if selectors.files.is_empty() && selectors.indicators.is_empty() {
-        document.refuse(
-            at,
-            "the selectors name no indicator, so that nothing would be collected: add `files` or `indicators`, or \
-             remove the section to collect every packet in scope",
-        );
-    }
-    for file in &selectors.files {
-        let Some(text) = inputs.read(document, file) else { continue };
-        for (line, indicator) in indicators::lines(&text) {
-            match indicator {
-                Ok(indicator) => indicators.push(indicator),
-                Err(error) => document.also(Finding {
-                    file: inputs.place(file.get()),
-                    line,
-                    column: 0,
-                    message: error.to_string(),
-                }),
-            }
-        }
-    }
-    for text in &selectors.indicators {
-        match Indicator::parse(text.get()) {
-            Ok(indicator) => indicators.push(indicator),
-            Err(error) => document.refuse(text, error.to_string()),
-        }
-    }
-    indicators
 }
 
 fn check_tunnels(document: &mut Document<'_>, names: &[At<String>]) -> Tunnels {

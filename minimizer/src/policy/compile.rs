@@ -16,7 +16,7 @@ use crate::policy::class::Class;
 use crate::policy::classes::Classes;
 use crate::policy::field::Field;
 use crate::policy::join::Collected;
-use crate::policy::model::{Policy, Scope};
+use crate::policy::model::{Policy, Scope, Sources};
 use crate::policy::tables::{self, Built, Content, TableError};
 use crate::policy::transform::{AddressTransform, Transform};
 
@@ -103,6 +103,7 @@ impl CompiledPolicy {
         let needs_classes = {
             let recipients = policy.recipients.iter().flat_map(|recipient| recipient.fields.values());
             collected.fields.values().chain(recipients).any(|transform| transform.is_by_class())
+                || policy.recipients.iter().any(|recipient| recipient.counted == Sources::Domestic)
         };
         let scope = policy.scope.as_ref().filter(|_| needs_classes);
         let classes = Arc::new(scope.map(Classes::new).unwrap_or_default());
@@ -133,6 +134,7 @@ impl CompiledPolicy {
             recipients,
             digest,
             inputs,
+            commitments,
             scope,
             selectors,
         } = &self.policy;
@@ -150,6 +152,7 @@ impl CompiledPolicy {
             recipients: recipients.clone(),
             digest: digest.clone(),
             inputs: inputs.clone(),
+            commitments: commitments.clone(),
         };
         self.with(policy, Vec::new(), Vec::new())
     }

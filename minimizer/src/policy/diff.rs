@@ -1,5 +1,6 @@
 //! What another policy would widen or narrow: one line for each difference, with its direction.
 
+mod commitments;
 mod recipients;
 mod scope;
 
@@ -94,16 +95,28 @@ impl Differences {
     }
 
     /// Adds things that came or went, with the first few as examples.
-    fn examples(&mut self, way: Effect, about: &str, verb: &str, mut things: Vec<String>) {
+    fn examples(&mut self, way: Effect, about: &str, verb: &str, things: Vec<String>) {
         if things.is_empty() {
             return;
         }
         let number = things.len();
-        things.truncate(EXAMPLES_MAX);
-        let more = number.checked_sub(EXAMPLES_MAX).filter(|more| *more > 0);
-        let more = more.map_or_else(String::new, |more| format!(" and {more} more"));
-        self.add(way, about, format!("{number} {verb} ({}{more})", things.join(", ")));
+        self.add(way, about, format!("{number} {verb} ({})", examples(things)));
     }
+
+    /// Compares what somebody has approved: another text is wider, because nobody has approved it.
+    fn approved(&mut self, about: impl Into<String>, before: &str, after: &str) {
+        if before != after {
+            self.add(Effect::Wider, about, format!("`{before}` -> `{after}`"));
+        }
+    }
+}
+
+/// The first few of these.
+fn examples(mut things: Vec<String>) -> String {
+    let more = things.len().checked_sub(EXAMPLES_MAX).filter(|more| *more > 0);
+    things.truncate(EXAMPLES_MAX);
+    let more = more.map_or_else(String::new, |more| format!(" and {more} more"));
+    things.join(", ") + &more
 }
 
 impl Policy {
@@ -114,6 +127,7 @@ impl Policy {
         differences.changed("name", &self.name, &after.name);
         differences.changed("description", &self.description, &after.description);
         mandate(&mut differences, self.mandate.as_ref(), after.mandate.as_ref());
+        commitments::diff(&mut differences, self, after);
         scope::diff(&mut differences, self, after);
         scope::selectors(&mut differences, self.selectors.as_deref(), after.selectors.as_deref());
         for tunnel in Tunnel::ALL {
@@ -167,8 +181,8 @@ fn mandate(differences: &mut Differences, before: Option<&Mandate>, after: Optio
         }
         (Some(before), Some(after)) => {
             differences.changed("mandate, id", &before.id, &after.id);
-            differences.changed("mandate, purpose", &before.purpose, &after.purpose);
-            differences.changed("mandate, legal basis", &before.legal_basis, &after.legal_basis);
+            differences.approved("mandate, purpose", &before.purpose, &after.purpose);
+            differences.approved("mandate, legal basis", &before.legal_basis, &after.legal_basis);
             let from = |from: &std::cmp::Reverse<jiff::Timestamp>| from.0.to_string();
             let (was, is) = (std::cmp::Reverse(before.valid_from), std::cmp::Reverse(after.valid_from));
             differences.grown("mandate, valid from", &was, &is, from);

@@ -5,6 +5,7 @@ mod text;
 
 use std::collections::BTreeMap;
 
+use jiff::Timestamp;
 use serde::Serialize;
 
 use super::field::Field;
@@ -75,16 +76,22 @@ pub struct Remains {
 }
 
 impl Policy {
-    /// Explains the policy.
+    /// Explains the policy, as of now.
     #[must_use]
     pub fn explain(&self) -> Explanation {
+        self.explain_at(Timestamp::now())
+    }
+
+    /// Explains the policy, as of that moment: indicators may have expired by then.
+    #[must_use]
+    pub fn explain_at(&self, now: Timestamp) -> Explanation {
         let collected = self.collected().fields;
         let fields = collected.iter().map(|(field, stored)| self.explain_field(*field, *stored)).collect();
         Explanation {
             name: self.name.clone(),
             digest: self.digest.clone(),
             inputs: self.inputs.clone(),
-            sentences: sentences::sentences(self, &collected),
+            sentences: sentences::sentences(self, &collected, now),
             fields,
             not_collected: Field::ALL
                 .iter()

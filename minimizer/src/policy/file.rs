@@ -21,6 +21,18 @@ pub struct PolicyFile {
     /// What the policy is for, in one sentence.
     #[serde(default)]
     pub description: String,
+    /// Number of this version of the policy, from 1 on: an agent that requires a signature takes no policy with a lower one than
+    /// the last that was in force.
+    #[schemars(range(min = 1))]
+    pub serial: Option<At<u64>>,
+    /// A lower serial number that the agent may go back to while this policy is in force.
+    #[schemars(range(min = 1))]
+    pub allow_serial: Option<At<u64>>,
+    /// Sentences that say what else would be refused, word for word as `policy check` demands them.
+    #[serde(default)]
+    pub acknowledged: Vec<At<String>>,
+    /// Time between drains, like "10s": one time, or the shortest and the longest. A `k_threshold` needs it.
+    pub interval: Option<At<IntervalFile>>,
     /// Tunnels whose inner packets are counted in place of the outer ones.
     #[serde(default)]
     #[schemars(schema_with = "schema_of_tunnels")]
@@ -56,6 +68,32 @@ pub struct MandateFile {
     /// The program is not attached from this moment on: a date and time with its offset from UTC.
     #[schemars(required, schema_with = "schema_of_moment")]
     pub valid_until: Option<At<Datetime>>,
+    /// The longest period from `valid_from` to `valid_until`, like "730 days": at most 3660 days. Without it, 366 days.
+    pub max_period: Option<At<String>>,
+    /// The longest retention that a recipient may have, like "90 days". Each recipient then has one.
+    pub max_retention: Option<At<String>>,
+}
+
+/// Time between drains.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(untagged, expecting = "a time, or { min = \"…\", max = \"…\" }")]
+#[schemars(rename = "interval")]
+pub enum IntervalFile {
+    /// One time.
+    Fixed(String),
+    /// From one time to another.
+    Bounds(IntervalBounds),
+}
+
+/// The shortest and the longest time between drains.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(rename = "interval_bounds")]
+pub struct IntervalBounds {
+    /// The shortest.
+    pub min: String,
+    /// The longest.
+    pub max: String,
 }
 
 /// Which packets the policy collects, by prefixes of their addresses.
@@ -170,6 +208,8 @@ pub struct SelectorsFile {
     /// Indicators: `ID EXPIRY ADDRESS [PROTOCOL[/PORTS]]`.
     #[serde(default)]
     pub indicators: Vec<At<String>>,
+    /// The reason why an indicator is one domestic party. Without it such an indicator is refused.
+    pub domestic_target: Option<At<String>>,
 }
 
 /// Keys of pseudonyms.
@@ -196,10 +236,44 @@ pub struct RecipientFile {
     /// without a key.
     #[schemars(range(min = 2))]
     pub k_threshold: Option<At<u32>>,
+    /// Which sources `k_threshold` counts: all of them, or those with a domestic address.
+    pub k_counts: Option<At<Counted>>,
+    /// The only servers to which a sink of agent.toml may send this recipient's records. Files and the standard output are no
+    /// servers.
+    pub destinations: Option<Vec<At<DestinationFile>>>,
     /// The transform of each field that the recipient gets. It does not get any other field.
     #[serde(default)]
     #[schemars(schema_with = "schema_of_fields")]
     pub fields: FieldsFile,
+}
+
+/// The sources that a threshold counts.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+#[schemars(rename = "k_counts")]
+pub enum Counted {
+    /// All sources. Anybody can forge some.
+    All,
+    /// Sources with a domestic address.
+    Domestic,
+}
+
+/// A server to which records may go.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(rename = "destination")]
+pub struct DestinationFile {
+    /// Its name or address, exactly as agent.toml writes it.
+    pub host: String,
+    /// Its port.
+    #[schemars(range(min = 1))]
+    pub port: u16,
+    /// SHA-256 of the certificate that it must show, in hexadecimal.
+    #[schemars(regex(pattern = "^[0-9a-fA-F]{64}$"))]
+    pub certificate_sha256: Option<String>,
+    /// The country that it is in: two capital letters of ISO 3166.
+    #[schemars(regex(pattern = "^[A-Z]{2}$"))]
+    pub country: String,
 }
 
 /// Transforms by the names of fields.
@@ -252,6 +326,16 @@ fn schema_of_transforms(kind: Kind) -> Schema {
         Kind::Port => json_schema!({"anyOf": [
             {"enum": ["exact", "classes"]},
             one_key("services_below", serde_json::json!({"type": "integer", "minimum": 1, "maximum": 65535})),
+            {
+                "type": "object", "required": ["services_below", "also"], "additionalProperties": false,
+                "properties": {
+                    "services_below": {"type": "integer", "minimum": 1, "maximum": 32767},
+                    "also": {
+                        "type": "array", "minItems": 1, "maxItems": super::transform::LISTED_MAX,
+                        "items": {"type": "integer", "minimum": 1, "maximum": 32767},
+                    },
+                },
+            },
         ]}),
         Kind::ControlBits => {
             let names: Vec<_> = super::transform::CONTROL_BITS.iter().map(|(name, _)| name).collect();

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::field::{Field, Kind};
 use super::transform::{AddressTransform, Transform};
 use crate::policy::class::Class;
-use crate::policy::model::Policy;
+use crate::policy::model::{Policy, Recipient, Sources};
 
 /// What the program stores.
 ///
@@ -62,23 +62,42 @@ impl Policy {
     pub fn collected(&self) -> Collected {
         let fields = self.recipients.iter().flat_map(|recipient| &recipient.fields);
         let counted = self.recipients.iter().filter(|recipient| recipient.k_threshold.is_some());
-        // The agent counts sources by their pseudonyms.
-        let sources = counted.flat_map(|_| {
-            [Field::SourceIPv4Address, Field::SourceIPv6Address]
-                .map(|field| (field, Transform::address(AddressTransform::Pseudonym)))
-        });
+        let sources = counted.flat_map(counted_sources);
         let mut collected =
             Collected::of(fields.map(|(field, transform)| (*field, *transform)).chain(sources));
         for (field, transform) in &mut collected.fields {
             let of_recipients = || self.recipients.iter().filter_map(|recipient| recipient.fields.get(field));
             let all_pseudonyms = Transform::address(AddressTransform::Pseudonym);
-            if *transform == all_pseudonyms && of_recipients().any(|transform| transform.is_by_class()) {
-                // A recipient's transform depends on the class, which a pseudonym does not reveal.
+            let counts_domestic = is_source(*field)
+                && self.recipients.iter().any(|recipient| recipient.counted == Sources::Domestic);
+            if *transform == all_pseudonyms
+                && (counts_domestic || of_recipients().any(|transform| transform.is_by_class()))
+            {
+                // A recipient's transform or threshold depends on the class, which a pseudonym does not reveal.
                 *transform = Transform::Exact;
             }
         }
         collected
     }
+}
+
+/// First bits of an IPv6 address that its network gives: a host forges the others at will, so that a threshold counts these.
+pub const COUNTED_IPV6_BITS: u8 = 64;
+
+/// What the agent counts the sources of this recipient's records by.
+fn counted_sources(recipient: &Recipient) -> [(Field, Transform); 2] {
+    let by = |transform| match recipient.counted {
+        Sources::All => Transform::address(transform),
+        Sources::Domestic => of_classes(AddressTransform::Omitted, transform),
+    };
+    [
+        (Field::SourceIPv4Address, by(AddressTransform::Pseudonym)),
+        (Field::SourceIPv6Address, by(AddressTransform::Truncated { bits: COUNTED_IPV6_BITS })),
+    ]
+}
+
+const fn is_source(field: Field) -> bool {
+    matches!(field, Field::SourceIPv4Address | Field::SourceIPv6Address)
 }
 
 /// Whether the agent can derive a recipient's transform from what the program stores.
@@ -92,6 +111,12 @@ pub fn is_derivable(stored: Option<Transform>, wanted: Option<Transform>) -> boo
             .all(|class| is_address_derivable(stored.of_class(class), wanted.of_class(class))),
         (Transform::Exact, _) => true,
         (Transform::ServicePorts { below }, Transform::ServicePorts { below: wanted }) => wanted <= below,
+        (Transform::ServicePorts { below }, Transform::ListedPorts { listed, .. }) => listed.last() < below,
+        (Transform::ListedPorts { below, .. }, Transform::ServicePorts { below: wanted }) => wanted <= below,
+        (
+            Transform::ListedPorts { below, listed },
+            Transform::ListedPorts { below: wanted, listed: others },
+        ) => wanted <= below && others.ports().iter().all(|port| *port < below || listed.has(*port)),
         (Transform::ControlBits { mask }, Transform::ControlBits { mask: wanted }) => mask & wanted == wanted,
         (Transform::Coarsened { unit }, Transform::Coarsened { unit: wanted }) => {
             common_unit(unit, wanted) == unit
@@ -130,6 +155,7 @@ const fn in_kernel(transform: Transform) -> Transform {
             of_classes(address_in_kernel(foreign), address_in_kernel(domestic))
         }
         Transform::Log2 => Transform::Exact,
+        Transform::ListedPorts { listed, .. } => Transform::ServicePorts { below: listed.last() + 1 },
         _ => transform,
     }
 }
@@ -186,7 +212,7 @@ mod tests {
 
     use super::{Collected, is_derivable};
     use crate::policy::field::{Field, Kind};
-    use crate::policy::transform::{AddressTransform, PrefixScheme, Transform};
+    use crate::policy::transform::{AddressTransform, Listed, PrefixScheme, Transform};
 
     /// Transforms of a kind. The tests try all their pairs and triples.
     fn transforms(kind: Kind) -> Vec<Transform> {
@@ -212,6 +238,7 @@ mod tests {
                 Transform::Exact,
                 Transform::PortClasses,
                 Transform::ServicePorts { below: 1024 },
+                Transform::ListedPorts { below: 1024, listed: Listed::new(vec![8080, 3306]).expect("two") },
                 Transform::ServicePorts { below: 49152 },
             ],
             Kind::ControlBits => vec![

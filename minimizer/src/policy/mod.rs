@@ -1,6 +1,7 @@
 //! A policy, from its text to what the kernel enforces.
 
 pub mod builtin;
+mod cautions;
 mod check;
 pub mod class;
 pub mod classes;
@@ -10,12 +11,15 @@ pub mod explain;
 pub mod field;
 pub mod file;
 pub mod indicators;
+pub mod interval;
 pub mod join;
 pub mod mandate;
 pub mod model;
+pub mod pins;
 pub mod prefixes;
 pub mod signature;
 pub mod signed;
+pub mod space;
 pub mod tables;
 pub mod transform;
 pub mod words;

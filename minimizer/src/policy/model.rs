@@ -1,6 +1,7 @@
 //! A policy: who receives which records, why, and until when. A privacy officer approves this.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::time::Duration;
 
 use minimizer_common::tunnel::Tunnels;
@@ -35,6 +36,29 @@ pub struct Policy {
     pub digest: String,
     /// SHA-256 of each file that it names, by the name in the policy.
     pub inputs: BTreeMap<String, String>,
+    /// What it commits itself to.
+    pub commitments: Commitments,
+}
+
+/// What a policy commits itself to, beside its mandate, its scope and its recipients.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Commitments {
+    /// Number of this version of the policy, above 0.
+    pub serial: Option<u64>,
+    /// A lower number that the agent may go back to while this policy is in force.
+    pub allow_serial: Option<u64>,
+    /// Sentences without which the policy would be refused.
+    pub acknowledged: Vec<String>,
+    /// The shortest and the longest time between drains.
+    pub interval: Option<(Duration, Duration)>,
+    /// The longest period of the mandate, if the policy sets one of its own.
+    pub max_period: Option<Duration>,
+    /// The longest retention of a recipient.
+    pub max_retention: Option<Duration>,
+    /// Why an indicator is one domestic party.
+    pub domestic_target: Option<String>,
+    /// Files that the policy names without their digest.
+    pub unpinned: BTreeSet<String>,
 }
 
 impl Policy {
@@ -69,6 +93,10 @@ pub struct Recipient {
     /// The agent folds records that come from fewer distinct source addresses than this into one record
     /// without a key.
     pub k_threshold: Option<u32>,
+    /// The sources that the threshold counts.
+    pub counted: Sources,
+    /// Where its records may go over the network; anywhere if absent.
+    pub destinations: Option<Vec<Destination>>,
     /// The transform of each field that the recipient gets.
     pub fields: BTreeMap<Field, Transform>,
 }
@@ -84,5 +112,36 @@ impl Recipient {
             [false, true] => Some((times[1], times[0])),
             [true, true] | [false, false] => None,
         }
+    }
+}
+
+/// The sources that a threshold counts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Sources {
+    /// All.
+    #[default]
+    All,
+    /// Those with a domestic address: packets that others forge do not count.
+    Domestic,
+}
+
+/// A server to which records may go.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Destination {
+    /// Its name or address, as agent.toml writes it.
+    pub host: String,
+    /// Its port.
+    pub port: u16,
+    /// SHA-256 of the certificate that it must show, in lowercase hexadecimal.
+    pub certificate: Option<String>,
+    /// The country that it is in: two letters of ISO 3166.
+    pub country: String,
+}
+
+impl fmt::Display for Destination {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { host, port, certificate, country } = self;
+        write!(formatter, "{host} port {port} in {country}")?;
+        certificate.iter().try_for_each(|pin| write!(formatter, " with the certificate {pin}"))
     }
 }

@@ -4,6 +4,7 @@
 //! The note of `policy.toml` is `policy.toml.sig`. Its text has three lines: `minimizer policy v1`, the
 //! policy's name, and `sha256` with the digest.
 
+pub mod host;
 pub mod note;
 pub mod required;
 

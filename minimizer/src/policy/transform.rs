@@ -24,6 +24,14 @@ pub enum Transform {
         /// The first port that becomes 0, 1 to 65535.
         below: u16,
     },
+    /// The port if it is below this one or listed, else 0. The kernel keeps ports up to the last one that is listed; the agent
+    /// removes the others.
+    ListedPorts {
+        /// The first port that becomes 0 unless it is listed, 1 to 65535.
+        below: u16,
+        /// Those that are kept beside.
+        listed: Listed,
+    },
     /// TCP control bits, reduced to these.
     ControlBits {
         /// The bits, as in IE 6.
@@ -36,6 +44,51 @@ pub enum Transform {
     },
     /// A count, rounded down to a power of two (0 stays 0).
     Log2,
+}
+
+/// The most ports that a transform lists.
+pub const LISTED_MAX: usize = 8;
+
+/// Ports that a transform lists: at least one, in order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Listed {
+    /// Ports, filled up with the last one.
+    ports: [u16; LISTED_MAX],
+}
+
+impl Listed {
+    /// These ports; `None` if there are none, or more than [`LISTED_MAX`].
+    #[must_use]
+    pub fn new(mut ports: Vec<u16>) -> Option<Self> {
+        ports.sort_unstable();
+        ports.dedup();
+        let last = *ports.last()?;
+        if ports.len() > LISTED_MAX {
+            return None;
+        }
+        ports.resize(LISTED_MAX, last);
+        Some(Self { ports: ports.try_into().ok()? })
+    }
+
+    /// The last one.
+    #[must_use]
+    pub const fn last(&self) -> u16 {
+        self.ports[LISTED_MAX - 1]
+    }
+
+    /// Whether the port is listed.
+    #[must_use]
+    pub fn has(&self, port: u16) -> bool {
+        self.ports.contains(&port)
+    }
+
+    /// The ports, each once.
+    #[must_use]
+    pub fn ports(&self) -> Vec<u16> {
+        let mut ports = self.ports.to_vec();
+        ports.dedup();
+        ports
+    }
 }
 
 /// The transform of an address.

@@ -38,6 +38,12 @@ pub fn duration(duration: Duration) -> String {
     }
 }
 
+/// The time between drains, or its bounds.
+#[must_use]
+pub fn interval((min, max): (Duration, Duration)) -> String {
+    if min == max { duration(min) } else { format!("{} to {}", duration(min), duration(max)) }
+}
+
 /// A number and its noun.
 #[must_use]
 pub fn count(number: usize, one: &str, many: &str) -> String {
@@ -84,6 +90,10 @@ pub fn remains(transform: Transform) -> String {
         }
         Transform::PortClasses => "class: 0, 1024 or 49152".to_owned(),
         Transform::ServicePorts { below } => format!("if below {below}, else 0"),
+        Transform::ListedPorts { below, listed } => {
+            let ports: Vec<_> = listed.ports().iter().map(u16::to_string).collect();
+            format!("if below {below} or {}, else 0", ports.join(", "))
+        }
         Transform::ControlBits { mask } => {
             let names: Vec<_> =
                 CONTROL_BITS.iter().filter(|(_, bit)| mask & bit != 0).map(|(name, _)| *name).collect();
@@ -107,7 +117,10 @@ pub const fn technique(transform: Transform) -> &'static str {
             AddressTransform::Pseudonym => "permutation",
             AddressTransform::PrefixPreserving(_) => "structured permutation",
         },
-        Transform::PortClasses | Transform::ServicePorts { .. } | Transform::Log2 => "binning",
+        Transform::PortClasses
+        | Transform::ServicePorts { .. }
+        | Transform::ListedPorts { .. }
+        | Transform::Log2 => "binning",
         Transform::ControlBits { .. } | Transform::Coarsened { .. } => "precision degradation",
     }
 }

@@ -21,7 +21,7 @@ use minimizer_common::tuple::{Tags, Tuple};
 
 use crate::policy::classes::Classes;
 use crate::policy::field::{Field, Fields, Kind};
-use crate::policy::model::Recipient;
+use crate::policy::model::{Recipient, Sources};
 use crate::policy::transform::{AddressTransform, Transform};
 use crate::records::keys::RecipientKeys;
 use crate::records::merge::Merge;
@@ -38,6 +38,7 @@ pub struct View {
     addresses: Addresses,
     keeps_version: bool,
     k: Option<u32>,
+    counted: Sources,
     work: Work,
 }
 
@@ -84,6 +85,7 @@ impl View {
             addresses: Addresses::new(&transforms, collected, epoch_key, recipient_keys, classes),
             keeps_version: transforms.keys().any(|field| is_address(*field)),
             k,
+            counted: recipient.counted,
             work: if k.is_some() { Work::Keys } else { work(&transforms, collected) },
             transforms,
         }
@@ -148,7 +150,9 @@ impl View {
         without_traces(|| {
             for record in records {
                 let position = merge.add(self.keyed(&record, &mut permuted));
-                if let Some(threshold) = &mut threshold {
+                if let Some(threshold) = &mut threshold
+                    && (self.counted == Sources::All || self.addresses.has_domestic_source(&record.tuple))
+                {
                     threshold.add(position, &record.tuple);
                 }
             }
@@ -195,6 +199,7 @@ impl View {
                 49_152.. => 49_152,
             },
             Some(Transform::ServicePorts { below }) if value >= *below => 0,
+            Some(Transform::ListedPorts { below, listed }) if value >= *below && !listed.has(value) => 0,
             Some(_) => value,
         };
         (value(first, tuple.source_port()), value(second, tuple.destination_port()))

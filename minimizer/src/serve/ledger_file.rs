@@ -51,7 +51,7 @@ struct LedgerPolicy {
 }
 
 impl LedgerOrigin {
-    /// Names a policy and the program that enforces it, by the program's tag.
+    /// Names a policy and the program that enforces it, by the program's tag. The tag is the same under every policy.
     #[must_use]
     pub fn new(policy: &Policy, program_tag: String) -> Self {
         let policy = LedgerPolicy { name: policy.name.clone(), sha256: policy.digest.clone() };

@@ -91,7 +91,7 @@ pub struct Build {
     pub version: &'static str,
     /// SHA-256 of the kernel object, in hexadecimal.
     pub object_digest: String,
-    /// The kernel's own digest of the loaded program, in hexadecimal.
+    /// The kernel's own tag of the loaded program, in hexadecimal: a digest of its instructions, the same under every policy.
     pub program_tag: String,
 }
 

@@ -13,6 +13,7 @@ use super::kafka::{KafkaConfig, KafkaFile};
 use crate::delivery::ending::Ending;
 use crate::delivery::sink::Sink;
 use crate::delivery::waiting::Bounds;
+use crate::support::tls::ClientTls;
 use crate::support::toml::{At, Document};
 
 /// One of `[[sinks]]`: exactly one of `ipfix`, `files` and `kafka` says what it is.
@@ -109,6 +110,50 @@ impl SinkConfig {
             SinkKind::Ipfix(config) => config.directory(),
             SinkKind::Files(config) => Some(&config.directory),
             SinkKind::Kafka(_) => None,
+        }
+    }
+
+    /// The servers that it sends to, each as host and port.
+    #[must_use]
+    pub fn servers(&self) -> Vec<String> {
+        match &self.kind {
+            SinkKind::Ipfix(config) => {
+                config.collector().map(|(_, server)| server.to_owned()).into_iter().collect()
+            }
+            SinkKind::Files(_) => Vec::new(),
+            SinkKind::Kafka(config) => config.brokers.clone(),
+        }
+    }
+
+    /// Whether it speaks TLS to its servers.
+    #[must_use]
+    pub const fn is_encrypted(&self) -> bool {
+        self.tls().is_some()
+    }
+
+    /// SHA-256 of the certificates that its servers may show; any if empty.
+    #[must_use]
+    pub fn pins(&self) -> &[String] {
+        self.tls().map_or(&[], |tls| &tls.pins)
+    }
+
+    /// Accepts only servers that show one of these certificates.
+    pub fn pin(&mut self, pins: Vec<String>) {
+        let tls = match &mut self.kind {
+            SinkKind::Ipfix(config) => config.tls_mut(),
+            SinkKind::Files(_) => None,
+            SinkKind::Kafka(config) => config.tls.as_mut(),
+        };
+        if let Some(tls) = tls {
+            tls.pins = pins;
+        }
+    }
+
+    const fn tls(&self) -> Option<&ClientTls> {
+        match &self.kind {
+            SinkKind::Ipfix(config) => config.tls(),
+            SinkKind::Files(_) => None,
+            SinkKind::Kafka(config) => config.tls.as_ref(),
         }
     }
 

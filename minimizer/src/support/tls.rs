@@ -1,5 +1,7 @@
 //! TLS as a client: which servers the agent trusts, and which certificate it shows them.
 
+mod pinned;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -10,6 +12,7 @@ use thiserror::Error;
 
 use super::secret_file::{self, Placed, SecretFileError};
 use super::toml::{At, Document};
+use pinned::Pinned;
 
 /// Why the agent cannot speak TLS.
 #[derive(Debug, Error)]
@@ -65,6 +68,9 @@ pub enum TlsError {
         /// What is wrong with it.
         source: InvalidDnsNameError,
     },
+    /// No server can be verified.
+    #[error("servers cannot be verified: {0}")]
+    Verifier(#[from] rustls::client::VerifierBuilderError),
     /// The cryptography of this build has no version of TLS.
     #[error("TLS cannot be set up: {0}")]
     Setup(rustls::Error),
@@ -77,6 +83,9 @@ pub struct ClientTls {
     pub ca: Option<PathBuf>,
     /// PEM files of the agent's certificate and of its key.
     pub identity: Option<(PathBuf, PathBuf)>,
+    /// SHA-256 of the certificates that the server may show, in lowercase hexadecimal; any if empty. An authority must have
+    /// signed them in any case.
+    pub pins: Vec<String>,
 }
 
 impl ClientTls {
@@ -102,7 +111,7 @@ impl ClientTls {
                 return None;
             }
         };
-        Some(Self { ca: ca.map(path), identity })
+        Some(Self { ca: ca.map(path), identity, pins: Vec::new() })
     }
 
     /// Reads the files. It is called for each connection, so that renewed certificates are used from the next one on.
@@ -110,10 +119,17 @@ impl ClientTls {
     /// # Errors
     /// When a file cannot be read or used, or others may read the key.
     pub fn config(&self) -> Result<ClientConfig, TlsError> {
-        let trusting = ClientConfig::builder_with_provider(Arc::new(crypto::ring::default_provider()))
+        let provider = Arc::new(crypto::ring::default_provider());
+        let authorities = self.authorities()?;
+        let versions = ClientConfig::builder_with_provider(Arc::clone(&provider))
             .with_safe_default_protocol_versions()
-            .map_err(TlsError::Setup)?
-            .with_root_certificates(self.authorities()?);
+            .map_err(TlsError::Setup)?;
+        let trusting = if self.pins.is_empty() {
+            versions.with_root_certificates(authorities)
+        } else {
+            let pinned = Pinned::new(authorities, provider, self.pins.clone())?;
+            versions.dangerous().with_custom_certificate_verifier(Arc::new(pinned))
+        };
         let Some((certificate, key)) = &self.identity else {
             return Ok(trusting.with_no_client_auth());
         };
@@ -180,6 +196,7 @@ mod tests {
     use rustls::server::WebPkiClientVerifier;
     use rustls::{ClientConnection, RootCertStore, ServerConfig, ServerConnection, crypto};
 
+    use super::pinned::digest;
     use super::{ClientTls, TlsError, server_name};
 
     /// Set for a copy of a test that has authorities of its own as those of the host: the folder of the other files.
@@ -217,7 +234,7 @@ mod tests {
 
     fn agent(folder: &Path, ca: Option<&str>) -> ClientTls {
         let identity = Some((folder.join("agent.pem"), folder.join("agent.key")));
-        ClientTls { ca: ca.map(|ca| folder.join(ca)), identity }
+        ClientTls { ca: ca.map(|ca| folder.join(ca)), identity, pins: Vec::new() }
     }
 
     /// A handshake, in memory, with a server that lets in only whom the authority signed for.
@@ -262,6 +279,27 @@ mod tests {
     }
 
     #[test]
+    fn a_server_with_another_certificate_than_the_pinned_is_refused() {
+        let folder = folder();
+        let folder = folder.path();
+        let certificate = CertificateDer::from_pem_file(folder.join("server.pem")).unwrap();
+        let pin = digest(&certificate);
+        let pinned = |pins: &[&str]| ClientTls {
+            pins: pins.iter().map(|pin| (*pin).to_owned()).collect(),
+            ..agent(folder, Some("ca.pem"))
+        };
+        shake_hands(&pinned(&[&pin]), folder).unwrap();
+        let other = "ab".repeat(32);
+        shake_hands(&pinned(&[&other, &pin]), folder).unwrap();
+        let error = shake_hands(&pinned(&[&other]), folder).unwrap_err();
+        assert!(error.to_string().contains(&format!("shows the certificate {pin}")), "{error}");
+        // A pin is no reason to trust whom no authority signed for.
+        fs::write(folder.join("other.pem"), authority("other").pem()).unwrap();
+        let untrusted = ClientTls { ca: Some(folder.join("other.pem")), ..pinned(&[&pin]) };
+        assert!(shake_hands(&untrusted, folder).unwrap_err().to_string().contains("UnknownIssuer"));
+    }
+
+    #[test]
     fn a_server_is_trusted_by_the_authorities_of_the_host() {
         if let Some(folder) = env::var_os(FOLDER) {
             let folder = Path::new(&folder);
@@ -296,7 +334,7 @@ mod tests {
         fs::set_permissions(path.join("open.key"), fs::Permissions::from_mode(0o644)).unwrap();
         let refused = |ca: &str, certificate: &str, key: &str| -> TlsError {
             let identity = Some((path.join(certificate), path.join(key)));
-            ClientTls { ca: Some(path.join(ca)), identity }.config().unwrap_err()
+            ClientTls { ca: Some(path.join(ca)), identity, pins: Vec::new() }.config().unwrap_err()
         };
         for (ca, certificate, key, part) in [
             ("none.pem", "agent.pem", "agent.key", "none.pem: no certificates can be read"),

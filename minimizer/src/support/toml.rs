@@ -98,13 +98,15 @@ pub struct Document<'text> {
     name: String,
     text: &'text str,
     findings: Vec<Finding>,
+    /// What is understood, and more than is allowed.
+    beyond: Vec<Finding>,
 }
 
 impl<'text> Document<'text> {
     /// The text of the file of that name, with or without a byte order mark.
     #[must_use]
     pub fn new(name: String, text: &'text str) -> Self {
-        Self { name, text: text::without_mark(text), findings: Vec::new() }
+        Self { name, text: text::without_mark(text), findings: Vec::new(), beyond: Vec::new() }
     }
 
     /// Reads the text into its model.
@@ -129,6 +131,17 @@ impl<'text> Document<'text> {
         self.findings.push(finding);
     }
 
+    /// Notes that the value is understood, and more than is allowed.
+    pub fn limit<T>(&mut self, at: &At<T>, message: impl Into<String>) {
+        self.limit_at(at.span().start, message);
+    }
+
+    /// Notes that what is at a position is understood, and more than is allowed.
+    pub fn limit_at(&mut self, offset: usize, message: impl Into<String>) {
+        let finding = self.finding(offset, message.into());
+        self.beyond.push(finding);
+    }
+
     /// Notes a mistake in another file.
     pub fn also(&mut self, finding: Finding) {
         self.findings.push(finding);
@@ -139,14 +152,22 @@ impl<'text> Document<'text> {
     /// # Errors
     /// When there is a mistake.
     pub fn finish(mut self) -> Result<(), Findings> {
-        if self.findings.is_empty() {
-            return Ok(());
-        }
+        self.findings.append(&mut self.beyond);
+        self.finish_beyond().map(drop)
+    }
+
+    /// Returns all mistakes, by position, if there are any, and else everything that is more than is allowed.
+    ///
+    /// # Errors
+    /// When there is a mistake.
+    pub fn finish_beyond(mut self) -> Result<Vec<Finding>, Findings> {
+        let is_right = self.findings.is_empty();
+        self.findings.append(&mut self.beyond);
         // Mistakes in other files come last.
         let name = self.name;
         self.findings.sort_by_key(|finding| (finding.file != name, finding.line, finding.column));
         self.findings.dedup();
-        Err(Findings(self.findings))
+        if is_right { Ok(self.findings) } else { Err(Findings(self.findings)) }
     }
 
     fn finding(&self, offset: usize, message: String) -> Finding {

@@ -55,6 +55,12 @@ pub enum PolicyVerb {
         #[arg(long, value_name = "FILE")]
         out: Option<PathBuf>,
     },
+    /// Write the digest of each file that a policy names into the policy, so that a signature covers them.
+    Pin {
+        /// Policy file.
+        #[arg(value_name = "POLICY")]
+        policy: PathBuf,
+    },
     /// Sign a policy: write a note to POLICY.sig that says who signed which text.
     Sign {
         /// Policy file.

@@ -10,6 +10,7 @@ use tracing::info;
 
 use crate::policy::builtin::PolicyError;
 use crate::policy::model::Policy;
+use crate::policy::pins::{self, PinError, Pinned};
 use crate::policy::signature::required::{self, KeyTextError};
 use crate::policy::signature::{self, NoteError, SignatureError};
 use crate::policy::signed::{self, SignedPolicyError};
@@ -41,6 +42,9 @@ pub enum SigningError {
     /// The signature is missing or wrong.
     #[error(transparent)]
     Signed(#[from] SignedPolicyError),
+    /// The policy's files cannot be pinned.
+    #[error(transparent)]
+    Pin(#[from] PinError),
     /// The output cannot be written.
     #[error("cannot write to the standard output: {0}")]
     Output(#[from] io::Error),
@@ -70,11 +74,30 @@ pub fn keygen(name: &str, file: Option<&Path>, out: &mut impl Write) -> Result<(
 /// Checks and signs a policy, and prints where the note is.
 ///
 /// # Errors
-/// When the policy is refused, or the key cannot be read.
+/// When the policy is refused or names a file without its digest, or the key cannot be read.
 pub fn sign(path: &Path, key: &Path, out: &mut impl Write) -> Result<(), SigningError> {
     let policy = read(path)?;
+    required::covers(&policy).map_err(SignedPolicyError::from)?;
+    if policy.commitments.serial.is_none() {
+        info!(
+            "{} has no `serial`: an agent cannot tell it from an older version, which somebody may put back",
+            policy.name
+        );
+    }
     let note = signature::sign(path, &policy.name, &policy.digest, key)?;
     writeln!(out, "signed: {}, SHA-256 {}, in {}", policy.name, policy.digest, note.display())?;
+    Ok(())
+}
+
+/// Writes the digests of the files that a policy names into it, and prints them.
+///
+/// # Errors
+/// When the policy or one of its files cannot be read, or the policy cannot be written.
+pub fn pin(path: &Path, out: &mut impl Write) -> Result<(), SigningError> {
+    for Pinned { name, digest, is_new } in pins::pin(path)? {
+        let done = if is_new { "pinned" } else { "as it was" };
+        writeln!(out, "{done}: {name}, SHA-256 {digest}")?;
+    }
     Ok(())
 }
 

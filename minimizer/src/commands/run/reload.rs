@@ -3,12 +3,12 @@
 use thiserror::Error;
 use tracing::{error, info};
 
+use super::fit::{Agreed, UnfitPolicy};
 use super::load;
-use super::sinks::{self, UnfitPolicy};
+use super::rollback::{Rollback, RollbackError};
 use crate::agent::Reloader;
 use crate::agent::error::AgentError;
 use crate::commands::policy_choice::{PolicyChoice, PolicyChoiceError};
-use crate::delivery::accounting::Accounting;
 use crate::kernel::error::ProgramError;
 use crate::kernel::table_size::{self, Room};
 use crate::serve::snapshot::{PolicyInForce, Published};
@@ -21,9 +21,12 @@ enum ReloadError {
     /// The policy cannot be used.
     #[error(transparent)]
     Policy(#[from] PolicyChoiceError),
-    /// The policy does not fit a sink.
+    /// The policy does not fit the agent.
     #[error(transparent)]
-    Sink(#[from] UnfitPolicy),
+    Unfit(#[from] UnfitPolicy),
+    /// The policy is older than the one in force.
+    #[error(transparent)]
+    Rollback(#[from] RollbackError),
     /// The policy's program does not load.
     #[error(transparent)]
     Program(#[from] ProgramError),
@@ -42,8 +45,10 @@ pub struct Reload {
     pub reloader: Reloader,
     /// Where the result is published.
     pub published: Published,
-    /// The sinks, whose recipients the policy must have.
-    pub accounting: Accounting,
+    /// What the policy must fit.
+    pub agreed: Agreed,
+    /// Which policy was in force last.
+    pub rollback: Rollback,
 }
 
 impl Reload {
@@ -70,11 +75,14 @@ impl Reload {
         panics::planted("reload");
         let _apart = LargeBlocksApart::begin();
         let compiled = self.choice.reload()?;
-        sinks::check(&self.accounting, &compiled.policy)?;
+        self.agreed.check(&compiled.policy)?;
+        self.rollback.permit(&compiled.policy)?;
         table_size::check_reload(self.room.per_cpu(), compiled.memory).map_err(ProgramError::from)?;
         let mut program = load(&self.room, &compiled)?;
         let program_tag = program.tag()?;
         let policy = PolicyInForce::of(&compiled.policy);
+        // Before the exchange: a number that cannot be kept would let an older policy back in after a restart.
+        self.rollback.keep(&compiled.policy)?;
         program.drop_tables();
         drop(compiled);
         self.reloader.reload(program)?;

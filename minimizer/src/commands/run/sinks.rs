@@ -7,15 +7,12 @@ use std::sync::Arc;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
-use thiserror::Error;
 use tracing::warn;
 
 use crate::delivery::accounting::Accounting;
 use crate::delivery::ending::Ending;
 use crate::delivery::queue::Queue;
 use crate::delivery::sender::Sender;
-use crate::policy::model::Policy;
-use crate::records::terms::NoRecipient;
 use crate::serve::snapshot::Published;
 use crate::sinks::config::SinkConfig;
 use crate::sinks::former;
@@ -25,35 +22,6 @@ const GRACE: Duration = Duration::from_millis(250);
 /// Time between two looks whether a signal has brought the end forward.
 const LOOK: Duration = Duration::from_millis(50);
 
-/// The policy does not fit a sink.
-#[derive(Debug, Error)]
-pub enum UnfitPolicy {
-    /// It lacks the recipient.
-    #[error("sink {sink}: {source}; change `recipient` of the sink, or the policy")]
-    UnknownRecipient {
-        /// Name of the sink.
-        sink: String,
-        /// What is missing.
-        source: NoRecipient,
-    },
-    /// The retention of the recipient would be over before anybody could read a file.
-    #[error(
-        "sink {sink}: the retention of {recipient}, {}, is over when a file can first be read, after `rotate_every` and one \
-         `interval`, {}; lower `rotate_every` or `interval`, or give {recipient} a longer `retention`",
-        humantime::format_duration(*retention), humantime::format_duration(*readable)
-    )]
-    RotatesTooLate {
-        /// Name of the sink.
-        sink: String,
-        /// Name of the recipient.
-        recipient: String,
-        /// How long the recipient may keep records.
-        retention: Duration,
-        /// How old the first record of a file is when the file can be read.
-        readable: Duration,
-    },
-}
-
 /// One queue for each sink, in the same order. `interval` is that of drains.
 #[must_use]
 pub fn queues(sinks: &[SinkConfig], interval: Duration) -> Vec<Arc<Queue>> {
@@ -62,28 +30,6 @@ pub fn queues(sinks: &[SinkConfig], interval: Duration) -> Vec<Arc<Queue>> {
         Queue::new(&sink.name, Some(&sink.recipient), sink.kind(), sink.bounds).unreadable_for(readable)
     };
     sinks.iter().map(queue).map(Arc::new).collect()
-}
-
-/// Checks that the policy has the recipients of all sinks, and lets them keep what the sinks write long enough to be read.
-///
-/// # Errors
-/// The first sink that the policy does not fit.
-pub fn check(accounting: &Accounting, policy: &Policy) -> Result<(), UnfitPolicy> {
-    for queue in accounting.queues() {
-        let Some(name) = queue.recipient() else { continue };
-        let sink = queue.account().name;
-        let recipient = match policy.recipient(name) {
-            Ok(position) => &policy.recipients[position],
-            Err(source) => return Err(UnfitPolicy::UnknownRecipient { sink, source }),
-        };
-        if let (Some(retention), Some(readable)) = (recipient.retention, queue.readable_from())
-            && readable >= retention
-        {
-            let recipient = recipient.name.clone();
-            return Err(UnfitPolicy::RotatesTooLate { sink, recipient, retention, readable });
-        }
-    }
-    Ok(())
 }
 
 /// The senders of the sinks. Dropping this ends them at once.

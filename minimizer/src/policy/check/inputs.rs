@@ -1,5 +1,6 @@
 //! The files that a policy names. They are read relative to the policy's folder, and their digests are kept.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::path::Path;
 
@@ -15,12 +16,13 @@ use crate::support::toml::{At, Document};
 pub struct Inputs<'folder> {
     folder: &'folder Path,
     digests: Digests,
+    unpinned: BTreeSet<String>,
 }
 
 impl<'folder> Inputs<'folder> {
     /// A reader of files relative to `folder`.
     pub const fn new(folder: &'folder Path) -> Self {
-        Self { folder, digests: Digests::new() }
+        Self { folder, digests: Digests::new(), unpinned: BTreeSet::new() }
     }
 
     /// Reads a file and returns its text. Notes what is wrong with it.
@@ -38,6 +40,9 @@ impl<'folder> Inputs<'folder> {
             }
         };
         let digest = sha256(&octets);
+        if input.sha256().is_none() {
+            self.unpinned.insert(input.path().to_owned());
+        }
         if let Some(pin) = input.sha256().filter(|pin| !pin.eq_ignore_ascii_case(&digest)) {
             document.refuse(
                 at,
@@ -63,9 +68,9 @@ impl<'folder> Inputs<'folder> {
         self.folder.join(input.path()).display().to_string()
     }
 
-    /// SHA-256 of every file that was read.
-    pub fn digests(self) -> Digests {
-        self.digests
+    /// SHA-256 of every file that was read, and the names of those without a pin.
+    pub fn finish(self) -> (Digests, BTreeSet<String>) {
+        (self.digests, self.unpinned)
     }
 }
 

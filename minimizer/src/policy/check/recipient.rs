@@ -3,12 +3,15 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::{check_name, check_said, transform};
-use crate::policy::field::Field;
-use crate::policy::file::{FieldsFile, RecipientFile};
+use super::acknowledged::Acknowledged;
+use super::{check_name, check_said, threshold, transform};
+use crate::policy::class::Class;
+use crate::policy::field::{Field, Kind};
+use crate::policy::file::{Counted, DestinationFile, FieldsFile, RecipientFile};
 use crate::policy::join::common_unit;
-use crate::policy::model::Recipient;
-use crate::policy::transform::Transform;
+use crate::policy::model::{Destination, Recipient, Sources};
+use crate::policy::transform::{AddressTransform, Transform};
+use crate::policy::words;
 use crate::support::toml::{At, Document};
 use crate::support::units;
 
@@ -19,6 +22,10 @@ pub struct Context {
     pub has_scope: bool,
     /// The policy has selectors, so that records have indicators.
     pub has_selectors: bool,
+    /// The shortest and the longest time between drains.
+    pub interval: Option<(Duration, Duration)>,
+    /// The longest retention.
+    pub max_retention: Option<Duration>,
 }
 
 /// Fields that make no sense without another field.
@@ -34,7 +41,12 @@ const MEANINGLESS_ALONE: [(Field, Field, &str); 8] = [
 ];
 
 /// Reads the recipients and notes what is wrong with them.
-pub fn check(document: &mut Document<'_>, files: &[At<RecipientFile>], context: Context) -> Vec<Recipient> {
+pub fn check(
+    document: &mut Document<'_>,
+    files: &[At<RecipientFile>],
+    context: Context,
+    acknowledged: &mut Acknowledged<'_>,
+) -> Vec<Recipient> {
     if files.is_empty() {
         document.refuse_at(0, "nobody receives anything: add [[recipients]] with name, purpose and fields");
     }
@@ -60,6 +72,18 @@ pub fn check(document: &mut Document<'_>, files: &[At<RecipientFile>], context: 
                 break;
             }
             unit = Some(common);
+        }
+        for other in recipients.iter().filter(|other| are_complementary(other, &recipient)) {
+            let (one, other) = (&other.name, &recipient.name);
+            acknowledged.demand(
+                document,
+                at.span().start,
+                &format!("{one} and {other} together get more than each of them"),
+                &format!(
+                    "`{one}` and `{other}` each get addresses, ports, tags or indicators that the other does not, so that \
+                     together they get more than the policy gives to anyone: give one of them nothing that the other lacks"
+                ),
+            );
         }
         recipients.push(recipient);
     }
@@ -90,12 +114,100 @@ fn check_one(document: &mut Document<'_>, at: &At<RecipientFile>, context: Conte
         document.refuse(text, message);
         None
     });
+    if let Some(longest) = context.max_retention
+        && retention.is_none_or(|retention| retention > longest)
+    {
+        let message = format!(
+            "`{name}` may keep records for longer than `max_retention` of the mandate, {}: write this or less as `retention`",
+            words::duration(longest)
+        );
+        match &file.retention {
+            Some(place) => document.limit(place, message),
+            None => document.limit(at, message),
+        }
+    }
     let fields = check_fields(document, at, context);
+    let counted = match file.k_counts.as_ref().map(At::get) {
+        None | Some(Counted::All) => Sources::All,
+        Some(Counted::Domestic) => Sources::Domestic,
+    };
+    if let Some(at) = &file.k_counts {
+        threshold::check_counts(document, at, file.k_threshold.is_some(), context);
+    }
     let k_threshold = file.k_threshold.as_ref().map(|threshold| {
-        check_threshold(document, threshold, &fields);
+        threshold::check(document, threshold, &fields, context);
         *threshold.get()
     });
-    Recipient { name, purpose, retention, k_threshold, fields }
+    let destinations = file.destinations.as_ref().map(|listed| check_destinations(document, listed));
+    Recipient { name, purpose, retention, k_threshold, counted, destinations, fields }
+}
+
+fn check_destinations(document: &mut Document<'_>, listed: &[At<DestinationFile>]) -> Vec<Destination> {
+    let mut destinations = Vec::with_capacity(listed.len());
+    for at in listed {
+        let DestinationFile { host, port, certificate_sha256, country } = at.get();
+        if host.is_empty()
+            || host.chars().any(|character| character.is_whitespace() || character.is_control())
+        {
+            document.refuse(at, format!("`{host}` is no name or address of a server"));
+        }
+        if *port == 0 {
+            document.refuse(at, "no server has the port 0: write 1 to 65535");
+        }
+        if country.len() != 2 || !country.bytes().all(|letter| letter.is_ascii_uppercase()) {
+            document.refuse(
+                at,
+                format!("`{country}` is no country: write two capital letters of ISO 3166, like \"JP\""),
+            );
+        }
+        let is_digest = |pin: &String| pin.len() == 64 && pin.bytes().all(|digit| digit.is_ascii_hexdigit());
+        if let Some(pin) = certificate_sha256.as_ref().filter(|pin| !is_digest(pin)) {
+            document.refuse(at, format!("`{pin}` is no SHA-256: write 64 hexadecimal digits"));
+        }
+        let destination = Destination {
+            host: host.clone(),
+            port: *port,
+            certificate: certificate_sha256.as_ref().map(|pin| pin.to_ascii_lowercase()),
+            country: country.clone(),
+        };
+        destinations.push(destination);
+    }
+    destinations
+}
+
+/// Whether each of two recipients gets something finer than the other about the parties: an address, a port, a tag or an
+/// indicator.
+fn are_complementary(one: &Recipient, other: &Recipient) -> bool {
+    let (one, other) = (parties(one), parties(other));
+    let is_finer = |(one, other): (&u32, &u32)| one > other;
+    one.iter().zip(&other).any(is_finer) && other.iter().zip(&one).any(is_finer)
+}
+
+/// How fine each part of the parties is that a recipient gets; 0 is nothing.
+fn parties(recipient: &Recipient) -> Vec<u32> {
+    let fields = Field::ALL.iter().filter(|field| match field.kind() {
+        Kind::Ipv4Address | Kind::Ipv6Address | Kind::Port => true,
+        _ => matches!(field, Field::VlanId | Field::Dot1qCustomerVlanId | Field::SelectorId),
+    });
+    fields
+        .flat_map(|field| {
+            let transform = recipient.fields.get(field).copied();
+            [Class::Foreign, Class::Domestic].map(|class| match (field.kind(), transform) {
+                (_, None) => 0,
+                (Kind::Ipv4Address | Kind::Ipv6Address, Some(transform)) => match transform.of_class(class) {
+                    AddressTransform::Omitted => 0,
+                    AddressTransform::Truncated { bits } => u32::from(bits),
+                    AddressTransform::Pseudonym => 200,
+                    AddressTransform::PrefixPreserving(_) => 201,
+                    AddressTransform::Exact => 202,
+                },
+                (_, Some(Transform::PortClasses)) => 1,
+                (_, Some(Transform::ServicePorts { below })) => 1 + u32::from(below),
+                (_, Some(Transform::ListedPorts { listed, .. })) => 1 + u32::from(listed.last()),
+                (_, Some(_)) => u32::MAX,
+            })
+        })
+        .collect()
 }
 
 fn check_fields(
@@ -161,34 +273,4 @@ fn check_fields(
         );
     }
     fields
-}
-
-/// Notes a threshold below 2, and source addresses in the records: the agent could not count distinct sources.
-fn check_threshold(document: &mut Document<'_>, threshold: &At<u32>, fields: &BTreeMap<Field, Transform>) {
-    if *threshold.get() < 2 {
-        document.refuse(
-            threshold,
-            "a record that one source made already meets this threshold, so that it protects nobody: write 2 or more, \
-             or remove it",
-        );
-    }
-    for field in [Field::SourceIPv4Address, Field::SourceIPv6Address] {
-        let Some(transform) = fields.get(&field) else { continue };
-        let why = if is_truncated(*transform) {
-            "the sources of a record are then of one prefix, and how many there were behind it is not what the \
-             recipient would be told"
-        } else {
-            "each record then has one source, and none would ever reach the threshold"
-        };
-        document.refuse(
-            threshold,
-            format!("a threshold cannot be kept while the recipient receives {field}: {why}; remove {field} or the threshold"),
-        );
-    }
-}
-
-fn is_truncated(transform: Transform) -> bool {
-    use crate::policy::class::Class::{Domestic, Foreign};
-    use crate::policy::transform::AddressTransform::Truncated;
-    [Foreign, Domestic].into_iter().any(|class| matches!(transform.of_class(class), Truncated { .. }))
 }

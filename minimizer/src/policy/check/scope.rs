@@ -1,7 +1,9 @@
 //! The scope: every prefix must have one class, and every direction must be possible.
 
+use super::acknowledged::{Acknowledged, EVERY_COMMUNICATION};
 use super::inputs::Inputs;
 use crate::policy::class::Class;
+use crate::policy::classes::Classes;
 use crate::policy::file::{Direction, InputFile, ScopeFile};
 use crate::policy::model::Scope;
 use crate::policy::prefixes;
@@ -12,7 +14,12 @@ use crate::support::toml::{At, Document, Finding};
 pub const DOMESTIC_WORDS: &str = "communications between domestic parties are collected";
 
 /// Reads a scope with its prefixes, and notes what is wrong with it.
-pub fn check(document: &mut Document<'_>, inputs: &mut Inputs<'_>, at: &At<ScopeFile>) -> Scope {
+pub fn check(
+    document: &mut Document<'_>,
+    inputs: &mut Inputs<'_>,
+    acknowledged: &mut Acknowledged<'_>,
+    at: &At<ScopeFile>,
+) -> Scope {
     let scope = at.get();
     let mut listed_prefixes = Listed::default();
     for (class, listed, files) in [
@@ -34,10 +41,9 @@ pub fn check(document: &mut Document<'_>, inputs: &mut Inputs<'_>, at: &At<Scope
     let is_listed = |listed: &[At<String>], files: &[At<InputFile>]| !listed.is_empty() || !files.is_empty();
     let prefixes = listed_prefixes.into_prefixes(document);
     let has_domestic = is_listed(&scope.domestic, &scope.domestic_files);
-    if !has_domestic
-        && !is_listed(&scope.foreign, &scope.foreign_files)
-        && !is_listed(&scope.never, &scope.never_files)
-    {
+    let has_others =
+        is_listed(&scope.foreign, &scope.foreign_files) || is_listed(&scope.never, &scope.never_files);
+    if !has_domestic && !has_others {
         document.refuse(
             at,
             "the scope lists no prefix, so that every address would be foreign: list prefixes under `domestic` or \
@@ -45,7 +51,36 @@ pub fn check(document: &mut Document<'_>, inputs: &mut Inputs<'_>, at: &At<Scope
         );
     }
     let directions = check_directions(document, at, has_domestic);
-    Scope { prefixes, directions }
+    if !has_domestic && has_others && directions.contains(&Direction::ForeignForeign.classes()) {
+        acknowledged.demand(
+            document,
+            at.span().start,
+            EVERY_COMMUNICATION,
+            "no prefix is domestic, so that every address is foreign and communications between domestic parties are \
+             collected as those between foreign ones: list prefixes under `domestic`",
+        );
+    }
+    let scope = Scope { prefixes, directions };
+    refuse_holes(document, at, &scope);
+    scope
+}
+
+/// Refuses domestic prefixes in which foreign ones leave no domestic address.
+fn refuse_holes(document: &mut Document<'_>, at: &At<ScopeFile>, scope: &Scope) {
+    let classes = Classes::new(scope);
+    let is_hole = |(prefix, class): &&(Prefix, Class)| {
+        let address = u128::from_be_bytes(prefix.octets);
+        *class == Class::Domestic && !classes.may_be(prefix.ipv6, address, prefix.bits, Class::Domestic)
+    };
+    for (prefix, _) in scope.prefixes.iter().filter(is_hole) {
+        document.limit(
+            at,
+            format!(
+                "foreign prefixes cover all of the domestic prefix {prefix}, so that none of its addresses is domestic: \
+                 remove them, or the domestic prefix"
+            ),
+        );
+    }
 }
 
 fn check_directions(

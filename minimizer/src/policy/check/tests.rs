@@ -1,5 +1,7 @@
 //! Every refusal, and a policy beside it that is accepted.
 
+mod limits;
+
 use std::fs;
 use std::path::Path;
 
@@ -9,6 +11,7 @@ use crate::policy::model::Policy;
 use crate::policy::transform::{AddressTransform, Transform};
 
 const SCOPE: &str = "[scope]\ndomestic = [\"192.0.2.0/24\"]\ndirections = [\"foreign-domestic\"]\n";
+const WORDS: &str = "acknowledged = [\"every communication is collected, between domestic parties too\"]\n";
 const RECIPIENT: &str = "[[recipients]]\nname = \"soc\"\npurpose = \"to look\"\n";
 
 fn parse(text: &str) -> Result<Policy, PolicyError> {
@@ -106,7 +109,9 @@ fn a_mandate_has_a_begin_and_a_later_end() {
         &with_section("[mandate]\nid = \"1\"\npurpose = \"\"\nlegal_basis = \"y\""),
         &["`purpose` says nothing"],
     );
-    let policy = parse(&mandate(&format!("{from}valid_until = 2027-04-01T00:00:00+09:00"))).expect("is fine");
+    let policy =
+        parse(&format!("{WORDS}{}", mandate(&format!("{from}valid_until = 2027-04-01T00:00:00+09:00"))))
+            .expect("is fine");
     assert_eq!(policy.mandate.expect("has one").valid_from.to_string(), "2026-03-31T15:00:00Z");
 }
 
@@ -170,6 +175,14 @@ fn transforms_fit_their_fields() {
         ("sourceTransportPort = { services_below = 0 }", "1 to 65535"),
         ("sourceTransportPort = { services_below = 65536 }", "1 to 65535"),
         ("sourceTransportPort = \"pseudonym\"", "\"classes\""),
+        ("sourceTransportPort = { services_below = 1024, also = [] }", "1 to 8 ports"),
+        ("sourceTransportPort = { services_below = 1024, also = [80] }", "from `services_below` to 32767"),
+        ("sourceTransportPort = { services_below = 1024, also = [32768] }", "clients of Linux"),
+        (
+            "sourceTransportPort = { services_below = 1024, also = [1025,1026,1027,1028,1029,1030,1031,1032,1033] }",
+            "1 to 8",
+        ),
+        ("sourceTransportPort = { services_below = 1024, more = [8080] }", "also = [8080, …]"),
         ("tcpControlBits = { mask = [] }", "FIN, SYN"),
         ("tcpControlBits = { mask = [\"SYNACK\"] }", "FIN, SYN"),
         ("packetDeltaCount = { truncate = 8 }", "\"log2\""),
@@ -220,34 +233,6 @@ fn times_of_all_recipients_have_a_unit_the_program_can_store() {
 }
 
 #[test]
-fn a_threshold_can_be_kept_only_without_sources() {
-    let with = |threshold: u32, fields: &str| {
-        format!(
-            "name = \"p\"\n{SCOPE}{RECIPIENT}k_threshold = {threshold}\n[recipients.fields]\nvlanId = \"exact\"\n{fields}\n"
-        )
-    };
-    refused(&with(1, ""), &["p.toml:8:15", "2 or more"]);
-    refused(
-        &with(10, "sourceIPv4Address = { truncate = 24 }"),
-        &["of one prefix", "remove sourceIPv4Address"],
-    );
-    for transform in ["\"exact\"", "\"pseudonym\"", "\"prefix-preserving\"", "\"crypto-pan\""] {
-        refused(
-            &with(10, &format!("sourceIPv6Address = {transform}")),
-            &["one source", "remove sourceIPv6Address"],
-        );
-    }
-    refused(
-        &with(10, "sourceIPv4Address = { foreign = \"omit\", domestic = \"exact\" }"),
-        &["each record then has one source"],
-    );
-    let policy = parse(&with(10, "destinationIPv4Address = \"exact\"")).expect("can be kept");
-    let pseudonym = Transform::address(AddressTransform::Pseudonym);
-    assert_eq!(policy.collected().fields[&Field::SourceIPv4Address], pseudonym);
-    assert_eq!(policy.collected().fields[&Field::SourceIPv6Address], pseudonym);
-}
-
-#[test]
 fn epochs_and_tunnels_are_known_ones() {
     for epoch in ["59s", "367 days", "1m 1ms", "daily"] {
         refused(&with_section(&format!("[pseudonyms]\nepoch = \"{epoch}\"")), &["p.toml:3:9", "366 days"]);
@@ -278,11 +263,12 @@ fn files_are_read_beside_the_policy_with_line_and_digest() {
     assert!(said(&text).contains("home:3: `192.0.3.1/24` has bits set"), "{}", said(&text));
     write("192.0.2.0/24\n");
     let policy = parse(&text).expect("is fine");
+    assert!(policy.commitments.unpinned.contains("home"));
     let digest = policy.inputs["home"].clone();
     assert_eq!(digest.len(), 64);
     let pin =
         |digest: &str| text.replace("\"home\"", &format!("{{ path = \"home\", sha256 = \"{digest}\" }}"));
-    assert!(parse(&pin(&digest)).is_ok());
+    assert!(parse(&pin(&digest)).expect("is fine").commitments.unpinned.is_empty());
     write("192.0.2.0/25\n");
     assert!(said(&pin(&digest)).contains("is not the file that was signed off"));
 }

@@ -5,10 +5,12 @@ use std::time::Duration;
 use toml::{Table, Value};
 
 use crate::policy::field::{Field, Kind};
-use crate::policy::transform::{AddressTransform, CONTROL_BITS, PrefixScheme, Transform};
+use crate::policy::transform::{AddressTransform, CONTROL_BITS, LISTED_MAX, Listed, PrefixScheme, Transform};
 
 /// The shortest unit of time that the program stores.
 pub const UNIT_MIN: Duration = Duration::from_millis(10);
+/// The first port that Linux gives to clients, unless somebody sets `ip_local_port_range`.
+const CLIENT_PORTS: u16 = 32_768;
 const UNIT_MAX: Duration = Duration::from_hours(1);
 
 /// Reads the transform of a field, or tells which transforms the field can have.
@@ -46,7 +48,9 @@ pub fn allowed(kind: Kind) -> &'static str {
             "\"exact\", \"pseudonym\", \"prefix-preserving\", \"crypto-pan\", { truncate = 1 to 127 } and \
              { foreign = …, domestic = … } of these or \"omit\""
         }
-        Kind::Port => "\"exact\", \"classes\" and { services_below = 1 to 65535 }",
+        Kind::Port => {
+            "\"exact\", \"classes\", { services_below = 1 to 65535 } and { services_below = …, also = [8080, …] }"
+        }
         Kind::ControlBits => "\"exact\" and { mask = [\"SYN\", …] }",
         Kind::Number => "\"exact\"",
         Kind::Count => "\"exact\" and \"log2\"",
@@ -124,10 +128,31 @@ fn port(value: &Value) -> Result<Option<Transform>, String> {
     if value.as_str() == Some("classes") {
         return Ok(Some(Transform::PortClasses));
     }
-    let Some(below) = only(value, "services_below") else { return Ok(exact(value)) };
+    let also = value
+        .as_table()
+        .and_then(|table| table.get("also"))
+        .filter(|_| value.as_table().is_some_and(|table| table.len() == 2));
+    let below = match also {
+        Some(_) => value.get("services_below"),
+        None => only(value, "services_below"),
+    };
+    let Some(below) = below else { return Ok(exact(value)) };
     let below = below.as_integer().and_then(|below| u16::try_from(below).ok()).filter(|below| *below > 0);
     let below = below.ok_or("`services_below` is the first port that is not kept: allowed are 1 to 65535")?;
-    Ok(Some(Transform::ServicePorts { below }))
+    let Some(also) = also else { return Ok(Some(Transform::ServicePorts { below })) };
+    let port = |port: &Value| {
+        let port = port.as_integer().and_then(|port| u16::try_from(port).ok());
+        port.filter(|port| (below..CLIENT_PORTS).contains(port))
+    };
+    let listed: Option<Vec<_>> = also.as_array().and_then(|ports| ports.iter().map(port).collect());
+    let listed = listed.and_then(Listed::new).ok_or_else(|| {
+        format!(
+            "`also` is a list of services that are kept beside: allowed are 1 to {LISTED_MAX} ports, from `services_below` to {}, \
+             because clients of Linux have those from {CLIENT_PORTS} on",
+            CLIENT_PORTS - 1
+        )
+    })?;
+    Ok(Some(Transform::ListedPorts { below, listed }))
 }
 
 fn control_bits(value: &Value) -> Result<Option<Transform>, String> {

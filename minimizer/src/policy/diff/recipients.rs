@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{Differences, Effect};
 use crate::policy::field::Field;
 use crate::policy::join::is_derivable;
-use crate::policy::model::Recipient;
+use crate::policy::model::{Destination, Recipient, Sources};
 use crate::policy::transform::Transform;
 use crate::policy::words;
 
@@ -38,7 +38,7 @@ pub fn diff(differences: &mut Differences, before: &[Recipient], after: &[Recipi
 }
 
 fn one(differences: &mut Differences, about: &str, before: &Recipient, after: &Recipient) {
-    differences.changed(format!("{about}, purpose"), &before.purpose, &after.purpose);
+    differences.approved(format!("{about}, purpose"), &before.purpose, &after.purpose);
     // No limit is longer than every limit.
     let unlimited = |retention: Option<Duration>| retention.unwrap_or(Duration::MAX);
     differences.grown(
@@ -54,6 +54,13 @@ fn one(differences: &mut Differences, about: &str, before: &Recipient, after: &R
         &threshold(after.k_threshold),
         |threshold| if threshold.0 == 0 { "none".to_owned() } else { threshold.0.to_string() },
     );
+    let counted = |sources: Sources| if sources == Sources::All { "all sources" } else { "domestic sources" };
+    if after.k_threshold.is_some() && before.counted != after.counted {
+        let way = Effect::between(after.counted == Sources::All, before.counted == Sources::All);
+        let change = format!("{} -> {}", counted(before.counted), counted(after.counted));
+        differences.add(way, format!("{about}, k_counts"), change);
+    }
+    destinations(differences, about, before.destinations.as_deref(), after.destinations.as_deref());
     for field in Field::ALL {
         let (before, after) = (before.fields.get(field).copied(), after.fields.get(field).copied());
         if before == after {
@@ -63,5 +70,30 @@ fn one(differences: &mut Differences, about: &str, before: &Recipient, after: &R
         let say =
             |transform: Option<Transform>| transform.map_or_else(|| "nothing".to_owned(), words::remains);
         differences.add(way, format!("{about}, {field}"), format!("{} -> {}", say(before), say(after)));
+    }
+}
+
+fn destinations(
+    differences: &mut Differences,
+    about: &str,
+    before: Option<&[Destination]>,
+    after: Option<&[Destination]>,
+) {
+    let about = format!("{about}, destinations");
+    match (before, after) {
+        (None, None) => {}
+        (None, Some(_)) => {
+            differences.add(Effect::Narrower, about, "records go only where the policy says, not anywhere");
+        }
+        (Some(_), None) => {
+            differences.add(Effect::Wider, about, "records may go anywhere, not only where the policy says");
+        }
+        (Some(before), Some(after)) => {
+            let only = |these: &[Destination], others: &[Destination]| -> Vec<String> {
+                these.iter().filter(|one| !others.contains(one)).map(ToString::to_string).collect()
+            };
+            differences.examples(Effect::Wider, &about, "added", only(after, before));
+            differences.examples(Effect::Narrower, &about, "removed", only(before, after));
+        }
     }
 }

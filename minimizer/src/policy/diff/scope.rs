@@ -1,15 +1,15 @@
 //! Differences in which packets the policy collects: directions, prefixes, indicators.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 
-use super::{Differences, Effect};
+use super::{Differences, Effect, examples};
 use crate::policy::class::Class;
 use crate::policy::indicators::Indicator;
-use crate::policy::join::is_address_derivable;
 use crate::policy::model::{Policy, Scope};
 use crate::policy::prefixes::Prefix;
+use crate::policy::space::{Moved, Space};
 use crate::policy::words;
 
 /// Finds what changes in the scope.
@@ -36,7 +36,7 @@ pub fn diff(differences: &mut Differences, before: &Policy, after: &Policy) {
                 let about = format!("direction {}", words::direction(*direction));
                 differences.add(Effect::Narrower, about, "is no longer collected");
             }
-            prefixes(differences, was, is, domestic_is(after, is));
+            moved(differences, was, is);
         }
     }
 }
@@ -45,49 +45,33 @@ fn directions(scope: &Scope) -> String {
     words::list(&scope.directions.iter().map(|direction| words::direction(*direction)).collect::<Vec<_>>())
 }
 
-/// The effect of an address becoming domestic. It narrows if fewer directions and less of the address remain,
-/// widens if more of both, and changes otherwise.
-fn domestic_is(policy: &Policy, scope: &Scope) -> Effect {
-    use Class::{Domestic, Foreign};
-    let allowed = |source, destination| scope.directions.contains(&(source, destination));
-    let moves = [
-        (allowed(Foreign, Foreign), allowed(Domestic, Foreign)),
-        (allowed(Foreign, Domestic), allowed(Domestic, Domestic)),
-        (allowed(Foreign, Foreign), allowed(Foreign, Domestic)),
-        (allowed(Domestic, Foreign), allowed(Domestic, Domestic)),
-    ];
-    let transforms = policy.recipients.iter().flat_map(|recipient| recipient.fields.values());
-    let of_classes: Vec<_> =
-        transforms.map(|transform| (transform.of_class(Foreign), transform.of_class(Domestic))).collect();
-    let narrows = moves.iter().all(|(before, after)| *before || !after)
-        && of_classes.iter().all(|(foreign, domestic)| is_address_derivable(*foreign, *domestic));
-    let widens = moves.iter().all(|(before, after)| *after || !before)
-        && of_classes.iter().all(|(foreign, domestic)| is_address_derivable(*domestic, *foreign));
-    Effect::between(widens, narrows)
-}
-
-fn opposite(way: Effect) -> Effect {
-    match way {
-        Effect::Wider => Effect::Narrower,
-        Effect::Narrower => Effect::Wider,
-        Effect::Changed => Effect::Changed,
-    }
-}
-
-fn prefixes(differences: &mut Differences, before: &Scope, after: &Scope, domestic_is: Effect) {
-    for (class, added) in [
-        (Class::Domestic, domestic_is),
-        (Class::Foreign, opposite(domestic_is)),
-        (Class::Never, Effect::Narrower),
-    ] {
-        let of = |scope: &Scope| -> BTreeSet<Prefix> {
-            scope.prefixes.iter().filter(|(_, of)| *of == class).map(|(prefix, _)| *prefix).collect()
-        };
-        let (before, after) = (of(before), of(after));
-        let about = format!("{class} prefixes");
-        let names = |prefixes: Vec<&Prefix>| prefixes.into_iter().map(ToString::to_string).collect();
-        differences.examples(added, &about, "added", names(after.difference(&before).collect()));
-        differences.examples(opposite(added), &about, "removed", names(before.difference(&after).collect()));
+/// Addresses that have another class. What a packet of them is called and whether it is collected follows from that, so that
+/// each direction is told. Only addresses that become those of nobody make the policy narrower.
+fn moved(differences: &mut Differences, before: &Scope, after: &Scope) {
+    for Moved { before: was, after: is, prefixes } in Space::new(before).moved(&Space::new(after)) {
+        let way = if is == Class::Never { Effect::Narrower } else { Effect::Wider };
+        let number = words::count(prefixes.len(), "prefix", "prefixes");
+        let mut change = format!("{number} ({})", examples(prefixes.iter().map(Prefix::to_string).collect()));
+        for other in [Class::Foreign, Class::Domestic] {
+            for is_source in [true, false] {
+                let packets = if is_source { "from them to" } else { "to them from" };
+                let say = |scope: &Scope, class: Class| {
+                    let direction = if is_source { (class, other) } else { (other, class) };
+                    if class == Class::Never {
+                        return "never collected".to_owned();
+                    }
+                    let collected =
+                        if scope.directions.contains(&direction) { "collected" } else { "not collected" };
+                    format!("{} and {collected}", words::direction(direction))
+                };
+                change += &format!(
+                    "; packets {packets} {other} addresses: {} -> {}",
+                    say(before, was),
+                    say(after, is)
+                );
+            }
+        }
+        differences.add(way, format!("addresses that were {was} and are {is}"), change);
     }
 }
 

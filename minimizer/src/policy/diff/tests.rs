@@ -7,6 +7,8 @@ use crate::policy::model::Policy;
 
 const BASE: &str = r#"
 name = "p"
+serial = 7
+interval = "10s"
 [mandate]
 id = "1"
 purpose = "x"
@@ -49,6 +51,13 @@ fn wider(from: &str, to: &str, about: &str) {
     }
 }
 
+/// The effect of the first difference about this.
+fn way_of(before: &str, after: &str, about: &str) -> Effect {
+    let differences = diff(before, after);
+    let found = differences.iter().find(|difference| difference.about == about);
+    found.unwrap_or_else(|| panic!("{about} is missing in {differences:?}")).way
+}
+
 #[test]
 fn a_policy_does_not_differ_from_itself() {
     assert_eq!(diff(BASE, BASE), []);
@@ -57,21 +66,33 @@ fn a_policy_does_not_differ_from_itself() {
 
 #[test]
 fn what_collects_or_tells_more_is_wider() {
-    wider("2026-01-01", "2025-01-01", "mandate, valid from");
-    wider("2026-07-01", "2027-07-01", "mandate, valid until");
+    wider("2026-01-01", "2025-12-01", "mandate, valid from");
+    wider("2026-07-01", "2026-12-01", "mandate, valid until");
     wider(
         "[\"foreign-domestic\"]",
         "[\"foreign-domestic\", \"domestic-foreign\"]",
         "direction domestic-foreign",
     );
-    wider("never = [\"198.51.100.0/24\"]", "", "never prefixes");
-    // The policy collects only packets to domestic addresses, and no recipient gets more of foreign ones.
-    wider("00Z 203.0.113.7\"]", "00Z 203.0.113.7\", \"8 - * udp\"]", "selectors");
+    wider("00Z 203.0.113.7\"]", "00Z 203.0.113.7\", \"8 - * udplite\"]", "selectors");
     wider("2026-12-31", "2027-12-31", "selectors");
     wider("[selectors]\nindicators = [\"7 2026-12-31T00:00:00Z 203.0.113.7\"]", "", "selectors");
     wider("\"24h\"", "\"48h\"", "pseudonym epoch");
     wider("retention = \"30 days\"", "retention = \"31 days\"", "recipient r, retention");
     wider("retention = \"30 days\"", "", "recipient r, retention");
+    wider("interval = \"10s\"", "interval = { min = \"5s\", max = \"10s\" }", "interval");
+    wider("serial = 7", "serial = 7\nallow_serial = 6", "allow_serial");
+    let longest = "max_period = \"2 years\"\nmax_retention = \"30 days\"";
+    wider("legal_basis = \"y\"", &format!("legal_basis = \"y\"\n{longest}"), "mandate, max_period");
+    let anywhere = "retention = \"30 days\"";
+    let one = "destinations = [{ host = \"a.example\", port = 4739, country = \"JP\" }]";
+    let somewhere = BASE.replace(anywhere, &format!("{anywhere}\n{one}"));
+    let about = "recipient r, destinations";
+    assert_eq!(way_of(&somewhere, BASE, about), Effect::Wider);
+    assert_eq!(way_of(BASE, &somewhere, about), Effect::Narrower);
+    let elsewhere = somewhere.replace("a.example", "b.example");
+    assert_eq!(way_of(&somewhere, &elsewhere, about), Effect::Wider);
+    let counted = BASE.replace("k_threshold = 10", "k_threshold = 10\nk_counts = \"domestic\"");
+    assert_eq!(way_of(&counted, BASE, "recipient r, k_counts"), Effect::Wider);
     wider("k_threshold = 10", "k_threshold = 9", "recipient r, k_threshold");
     wider("k_threshold = 10", "", "recipient r, k_threshold");
     wider("truncate = 16", "truncate = 17", "recipient r, destinationIPv4Address");
@@ -79,39 +100,103 @@ fn what_collects_or_tells_more_is_wider() {
     wider("protocolIdentifier", "vlanId = \"exact\"\nprotocolIdentifier", "recipient r, vlanId");
     wider("name = \"p\"", "name = \"p\"\ntunnels = [\"gre\"]", "tunnel gre");
     let scope = &BASE[BASE.find("[scope]").expect("is there")..BASE.find("[selectors]").expect("is there")];
-    wider(scope, "", "scope");
+    let words =
+        "serial = 7\nacknowledged = [\"every communication is collected, between domestic parties too\"]";
+    let everything = BASE.replacen(scope, "", 1).replace("serial = 7", words);
+    assert_eq!(way_of(BASE, &everything, "scope"), Effect::Wider);
+    assert_eq!(way_of(&everything, BASE, "scope"), Effect::Narrower);
     let mandate = &BASE[BASE.find("[mandate]").expect("is there")..BASE.find("[scope]").expect("is there")];
     wider(mandate, "", "mandate");
-    let another =
-        "[[recipients]]\nname = \"s\"\npurpose = \"z\"\nfields = { vlanId = \"exact\" }\n[[recipients]]";
+    let another = "[[recipients]]\nname = \"s\"\npurpose = \"z\"\nfields = { ipClassOfService = \"exact\" }\n[[recipients]]";
     wider("[[recipients]]", another, "recipient s");
 }
 
 #[test]
-fn domestic_prefixes_widen_or_narrow_by_what_may_be_collected() {
-    let more = |text: &str| text.replace("\"192.0.2.0/24\"", "\"192.0.2.0/24\", \"203.0.113.0/24\"");
-    let way = |text: &str| diff(text, &more(text))[0].clone();
-    // A packet between two foreign addresses would become one from a foreign to a domestic address.
-    assert_eq!(way(BASE).way, Effect::Changed);
-    let outside = BASE.replace(
-        "[\"foreign-domestic\"]",
-        "[\"foreign-foreign\", \"foreign-domestic\", \"domestic-foreign\"]",
+fn what_somebody_approved_is_wider_whichever_way_it_changes() {
+    for (from, to, about) in [
+        ("purpose = \"z\"", "purpose = \"w\"", "recipient r, purpose"),
+        ("purpose = \"x\"", "purpose = \"w\"", "mandate, purpose"),
+        ("legal_basis = \"y\"", "legal_basis = \"w\"", "mandate, legal basis"),
+        ("name = \"r\"", "name = \"s\"", "recipient s"),
+        ("serial = 7", "serial = 6", "serial"),
+    ] {
+        assert_eq!(way_of(BASE, &BASE.replacen(from, to, 1), about), Effect::Wider, "{about}");
+    }
+}
+
+/// Each line is what an officer reads: which addresses, and what becomes of packets from them and to them.
+#[test]
+fn addresses_that_move_are_wider_and_both_directions_are_told() {
+    let home = BASE.replace("192.0.2.0/24", "203.0.113.0/24").replace("203.0.113.7", "198.51.100.7").replace(
+        "never = [\"198.51.100.0/24\"]\ndirections = [\"foreign-domestic\"]",
+        "directions = [\"foreign-domestic\", \"domestic-foreign\"]",
     );
-    assert_eq!(way(&outside).way, Effect::Narrower);
-    assert_eq!(way(&outside).change, "1 added (203.0.113.0/24)");
-    let exact_at_home =
-        outside.replace("{ truncate = 16 }", "{ foreign = { truncate = 16 }, domestic = \"exact\" }");
-    assert_eq!(way(&exact_at_home).way, Effect::Changed);
+    let listed = "domestic = [\"203.0.113.0/24\"]";
+    let to = |prefixes: &str| home.replace(listed, prefixes);
+    let lost = "addresses that were domestic and are foreign";
+    for hole in [
+        "domestic = [\"203.0.113.0/25\"]",
+        "domestic = [\"203.0.113.0/24\"]\nforeign = [\"203.0.113.128/25\"]",
+    ] {
+        let differences = diff(&home, &to(hole));
+        let [found] = &*differences else { panic!("{differences:?}") };
+        assert_eq!((found.way, &*found.about), (Effect::Wider, lost));
+        assert_eq!(
+            found.change,
+            "1 prefix (203.0.113.128/25); \
+             packets from them to foreign addresses: domestic-foreign and collected -> foreign-foreign and not collected; \
+             packets to them from foreign addresses: foreign-domestic and collected -> foreign-foreign and not collected; \
+             packets from them to domestic addresses: domestic-domestic and not collected -> foreign-domestic and collected; \
+             packets to them from domestic addresses: domestic-domestic and not collected -> domestic-foreign and collected"
+        );
+    }
+    let more = to("domestic = [\"203.0.113.0/24\", \"192.0.2.0/24\"]");
+    assert_eq!(way_of(&home, &more, "addresses that were foreign and are domestic"), Effect::Wider);
+    // Listed in another way, and the same addresses.
+    assert_eq!(diff(&home, &to("domestic = [\"203.0.113.0/25\", \"203.0.113.128/25\"]")), []);
+    let never = to("domestic = [\"203.0.113.0/24\"]\nnever = [\"203.0.113.128/25\"]");
+    assert_eq!(way_of(&home, &never, "addresses that were domestic and are never"), Effect::Narrower);
+    assert_eq!(way_of(&never, &home, "addresses that were never and are domestic"), Effect::Wider);
+}
+
+#[test]
+fn words_reasons_and_pins_are_told() {
+    let folder = tempfile::tempdir().expect("a folder");
+    std::fs::write(folder.path().join("list"), "192.0.2.0/24\n").expect("is written");
+    let digest = crate::policy::check::sha256(b"192.0.2.0/24\n");
+    let listed =
+        |file: &str| BASE.replace("domestic = [\"192.0.2.0/24\"]", &format!("domestic_files = [{file}]"));
+    let parse = |text: &str| {
+        Policy::parse(text, &folder.path().join("p.toml")).unwrap_or_else(|error| panic!("{error}"))
+    };
+    let (free, pinned) =
+        (listed("\"list\""), listed(&format!("{{ path = \"list\", sha256 = \"{digest}\" }}")));
+    for (before, after, way) in [
+        (&pinned, &free, Some(Effect::Wider)),
+        (&free, &pinned, Some(Effect::Narrower)),
+        (&BASE.to_owned(), &free, Some(Effect::Wider)),
+        (&BASE.to_owned(), &pinned, Some(Effect::Changed)),
+        (&free, &free, None),
+    ] {
+        let differences = parse(before).diff(&parse(after));
+        let found = differences.iter().find(|difference| difference.about == "file list");
+        assert_eq!(found.map(|found| found.way), way, "{differences:?}");
+    }
+    let words = "acknowledged = [\"the indicators select every TCP packet\"]\nserial = 7";
+    let all = BASE.replace("203.0.113.7\"]", "203.0.113.7\", \"8 - * tcp\"]").replace("serial = 7", words);
+    assert_eq!(way_of(BASE, &all, "acknowledged"), Effect::Wider);
+    let target = BASE.replace("203.0.113.7\"]", "192.0.2.7\"]\ndomestic_target = \"it is attacked\"");
+    assert_eq!(way_of(BASE, &target, "domestic_target"), Effect::Wider);
 }
 
 #[test]
 fn what_cannot_be_compared_is_changed() {
     for (from, to, about) in [
         ("{ truncate = 16 }", "\"pseudonym\"", "recipient r, destinationIPv4Address"),
-        ("purpose = \"z\"", "purpose = \"w\"", "recipient r, purpose"),
         ("name = \"p\"", "name = \"q\"", "name"),
     ] {
-        let differences = diff(BASE, &BASE.replacen(from, to, 1));
+        let base = BASE.replace("k_threshold = 10\n", "");
+        let differences = diff(&base, &base.replacen(from, to, 1));
         let found = differences.iter().find(|difference| difference.about == about).expect(about);
         assert_eq!(found.way, Effect::Changed);
     }
@@ -119,9 +204,10 @@ fn what_cannot_be_compared_is_changed() {
 
 #[test]
 fn many_prefixes_are_counted_and_ten_are_named() {
-    let many: Vec<_> = (0..12).map(|number| format!("\"198.51.100.{number}\"")).collect();
+    let many: Vec<_> = (0..12).map(|number| format!("\"203.0.113.{}\"", 2 * number)).collect();
     let after = BASE.replace("\"198.51.100.0/24\"", &format!("\"198.51.100.0/24\", {}", many.join(", ")));
     let said = diff(BASE, &after)[0].to_string();
-    assert!(said.starts_with("- narrower  never prefixes: 12 added (198.51.100.0/32, "), "{said}");
-    assert!(said.ends_with("198.51.100.9/32 and 2 more)"), "{said}");
+    let start = "- narrower  addresses that were foreign and are never: 12 prefixes (203.0.113.0/32, ";
+    assert!(said.starts_with(start), "{said}");
+    assert!(said.contains("203.0.113.18/32 and 2 more); packets from them to "), "{said}");
 }

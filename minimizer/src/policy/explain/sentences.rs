@@ -1,13 +1,15 @@
 //! The sentences: why, which packets, what, who, and what the words of the table mean.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
+use jiff::Timestamp;
 use minimizer_common::tunnel::Tunnel;
 
 use super::Section;
 use crate::policy::class::Class;
 use crate::policy::field::Field;
-use crate::policy::model::{Policy, Recipient, Scope};
+use crate::policy::model::{Commitments, Destination, Policy, Recipient, Scope, Sources};
 use crate::policy::transform::{AddressTransform, Transform};
 use crate::policy::words;
 
@@ -15,13 +17,19 @@ use crate::policy::words;
 type Stored = BTreeMap<Field, Transform>;
 
 /// All sections, in reading order.
-pub fn sentences(policy: &Policy, stored: &Stored) -> Vec<Section> {
-    vec![
+pub fn sentences(policy: &Policy, stored: &Stored, now: Timestamp) -> Vec<Section> {
+    let mut sections = vec![
         Section { title: "Why", sentences: why(policy) },
         Section { title: "Which packets", sentences: which(policy) },
         Section { title: "What", sentences: what(policy, stored) },
-        Section { title: "Who", sentences: policy.recipients.iter().map(who).collect() },
-    ]
+        Section { title: "Who", sentences: who_all(policy) },
+    ];
+    let cautions = policy.cautions(now);
+    if !cautions.is_empty() {
+        let said = cautions.iter().map(|caution| format!("CAUTION: {caution}")).collect();
+        sections.push(Section { title: "Cautions", sentences: said });
+    }
+    sections
 }
 
 fn why(policy: &Policy) -> Vec<String> {
@@ -39,6 +47,28 @@ fn why(policy: &Policy) -> Vec<String> {
             ));
         }
         None => said.push("It names no mandate, and does not end by itself.".to_owned()),
+    }
+    said.extend(committed(&policy.commitments));
+    said
+}
+
+/// What the policy commits itself to.
+fn committed(commitments: &Commitments) -> Vec<String> {
+    let Commitments { serial, allow_serial, acknowledged, max_retention, domestic_target, .. } = commitments;
+    let mut said: Vec<_> =
+        acknowledged.iter().map(|words| format!("It says in so many words: {}", sentence(words))).collect();
+    if let Some(reason) = domestic_target {
+        said.push(format!("Indicators may be single domestic parties. The reason: {}", sentence(reason)));
+    }
+    if let Some(longest) = max_retention {
+        said.push(format!("No recipient may keep records for longer than {}.", words::duration(*longest)));
+    }
+    if let Some(serial) = serial {
+        said.push(format!(
+            "Its serial number is {serial}. After it, an agent that requires a signature takes no policy with a lower number than \
+             {}.",
+            allow_serial.unwrap_or(*serial)
+        ));
     }
     said
 }
@@ -149,9 +179,13 @@ fn what(policy: &Policy, stored: &Stored) -> Vec<String> {
         "Payload is never read. Of each packet, the fields in the table are taken from its headers, and nothing else; \
          what the table says the kernel keeps is all that is ever stored of them."
             .to_owned(),
-        "At each drain, at most a minute apart, the kernel's tables are emptied: from then on there are only the recipients' \
-         records."
-            .to_owned(),
+        format!(
+            "At each drain, {}, the kernel's tables are emptied: from then on there are only the recipients' records.",
+            policy.commitments.interval.map_or_else(
+                || "at most a minute apart".to_owned(),
+                |interval| format!("{} apart", words::interval(interval))
+            )
+        ),
         "Packets and octets are always counted exactly in the kernel: with them the ledger proves that no packet \
          vanished."
             .to_owned(),
@@ -172,13 +206,15 @@ fn what(policy: &Policy, stored: &Stored) -> Vec<String> {
         ));
     }
     if policy.recipients.iter().any(|recipient| recipient.k_threshold.is_some()) {
-        let source = [Field::SourceIPv4Address, Field::SourceIPv6Address];
-        let kept =
-            source.iter().any(|field| stored.get(field).is_some_and(|stored| *stored == Transform::Exact));
+        let kept = |field, otherwise: &'static str| match stored.get(&field) {
+            Some(Transform::Exact) => "as they are",
+            _ => otherwise,
+        };
         said.push(format!(
-            "Source addresses are kept in the kernel {} also to count how many there were, for the threshold of a \
-             recipient who does not receive them.",
-            if kept { "as the table says," } else { "as pseudonyms," }
+            "Source addresses are kept in the kernel also to count how many there were, for the threshold of a recipient who \
+             does not receive them: of IPv4 {}, of IPv6 {}.",
+            kept(Field::SourceIPv4Address, "as pseudonyms"),
+            kept(Field::SourceIPv6Address, "the first 64 bits"),
         ));
     }
     said
@@ -192,19 +228,49 @@ fn has(policy: &Policy, stored: &Stored, is_wanted: impl Fn(AddressTransform) ->
     })
 }
 
-fn who(recipient: &Recipient) -> String {
+fn who_all(policy: &Policy) -> Vec<String> {
+    policy.recipients.iter().map(|recipient| who(recipient, policy.commitments.interval)).collect()
+}
+
+fn who(recipient: &Recipient, interval: Option<(Duration, Duration)>) -> String {
     let mut said = format!("{}: {}", recipient.name, sentence(&recipient.purpose));
     said += &match recipient.retention {
         Some(retention) => format!(" May keep records for {}.", words::duration(retention)),
         None => " The policy sets no limit to how long records are kept.".to_owned(),
     };
+    if let Some(destinations) = &recipient.destinations {
+        said += &go_to(destinations);
+    }
     if let Some(threshold) = recipient.k_threshold {
-        said += &format!(
-            " Receives no record that fewer than {threshold} different source addresses made: such records are folded \
-             into one that says only how much there was."
+        let interval = interval.map_or_else(
+            || "interval between two drains".to_owned(),
+            |it| format!("interval of {}", words::interval(it)),
         );
+        let counted = match recipient.counted {
+            Sources::All => "",
+            Sources::Domestic => "domestic ",
+        };
+        said += &format!(
+            " Receives no record that fewer than {threshold} different {counted}sources made in one {interval}: such records are \
+             folded into one that says only how much there was. A source is an IPv4 address, or the first 64 bits of an IPv6 \
+             address."
+        );
+        if recipient.counted == Sources::All {
+            said += &format!(
+                " Whoever forges {} sources learns by the record whether there was another one.",
+                threshold.saturating_sub(1)
+            );
+        }
     }
     said
+}
+
+fn go_to(destinations: &[Destination]) -> String {
+    if destinations.is_empty() {
+        return " Its records go to no server.".to_owned();
+    }
+    let servers: Vec<_> = destinations.iter().map(ToString::to_string).collect();
+    format!(" Over the network its records go only to {}.", words::list(&servers))
 }
 
 /// Explains the words of the table that occur.

@@ -8,6 +8,7 @@ use thiserror::Error;
 
 use super::{NoteError, SignatureError, VerifierKey};
 use crate::policy::builtin::BUILT_IN;
+use crate::policy::model::Policy;
 use crate::support::plain_file;
 
 /// Why a text does not give a key.
@@ -47,6 +48,17 @@ pub enum NotSigned {
         "--tunnel {0} would widen a policy that must be signed; list it in the policy's `tunnels`, and sign that"
     )]
     Tunnel(&'static str),
+    /// The signature does not cover what a file says.
+    #[error(
+        "the policy {policy} names {name} without its `sha256`, so that the signature does not cover what is in it; \
+         `minimizer policy pin` writes the digests, then sign the policy again"
+    )]
+    Unpinned {
+        /// Name of the policy.
+        policy: String,
+        /// The file.
+        name: String,
+    },
     /// The policy's note is absent or does not match.
     #[error("a signature is required: {0}")]
     Signature(#[from] SignatureError),
@@ -78,6 +90,17 @@ pub fn permit(source: &str, tunnels: &[Tunnel]) -> Result<(), NotSigned> {
         return Err(NotSigned::Tunnel(tunnel.name()));
     }
     Ok(())
+}
+
+/// Checks that the signature of the policy covers everything that it says.
+///
+/// # Errors
+/// [`NotSigned::Unpinned`] if the policy names a file without its digest.
+pub fn covers(policy: &Policy) -> Result<(), NotSigned> {
+    match policy.commitments.unpinned.first() {
+        None => Ok(()),
+        Some(name) => Err(NotSigned::Unpinned { policy: policy.name.clone(), name: name.clone() }),
+    }
 }
 
 #[cfg(test)]

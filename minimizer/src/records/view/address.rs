@@ -89,6 +89,18 @@ impl Addresses {
         [u64::from_ne_bytes(octets), 0, 0, 0]
     }
 
+    /// Whether the source of a tuple is certainly domestic, by what was stored of it.
+    pub(super) fn has_domestic_source(&self, tuple: &Tuple) -> bool {
+        let [ipv4, ipv6] = &self.rules;
+        let (rule, is_ipv6, address) = if tuple.tags().is_ipv6() {
+            (ipv6[0], true, u128::from_be_bytes(tuple.ipv6().0))
+        } else {
+            (ipv4[0], false, from_ipv4(tuple.ipv4().0))
+        };
+        let rule = Rule { wanted: [AddressTransform::Omitted, AddressTransform::Exact], ..rule };
+        rule.decide(&self.classes, is_ipv6, address).0 != AddressTransform::Omitted
+    }
+
     /// One left-aligned address, as the recipient gets it.
     fn viewed(&self, rule: Rule, ipv6: bool, address: u128, permuted: &mut Permuted) -> u128 {
         let (transform, is_pseudonym) = rule.decide(&self.classes, ipv6, address);

@@ -2,6 +2,7 @@
 
 mod definition;
 mod drawing;
+mod sources;
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,7 +18,7 @@ use super::{View, Viewed};
 use crate::policy::class::Class;
 use crate::policy::classes::Classes;
 use crate::policy::field::Field;
-use crate::policy::model::{Recipient, Scope};
+use crate::policy::model::{Recipient, Scope, Sources};
 use crate::policy::prefixes::Prefix;
 use crate::policy::transform::{AddressTransform, Transform};
 use crate::records::keys::{PseudonymKey, RecipientKeys};
@@ -61,7 +62,15 @@ fn classes() -> Arc<Classes> {
 
 fn recipient(fields: Transforms, k_threshold: Option<u32>) -> Recipient {
     let (name, purpose) = ("r".to_owned(), "p".to_owned());
-    Recipient { name, purpose, retention: None, k_threshold, fields }
+    Recipient {
+        name,
+        purpose,
+        retention: None,
+        k_threshold,
+        counted: Sources::All,
+        destinations: None,
+        fields,
+    }
 }
 
 fn view(recipient: &Recipient, collected: &Transforms, number: u8) -> View {

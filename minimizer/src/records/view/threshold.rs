@@ -5,10 +5,12 @@ use std::collections::HashSet;
 use minimizer_common::generation::Counts;
 use minimizer_common::tuple::Tuple;
 
+use crate::policy::classes::rest;
+use crate::policy::join::COUNTED_IPV6_BITS;
 use crate::records::merge::Flow as _;
 use crate::records::record::Record;
 
-/// Distinct sources of each record, counted up to `k`.
+/// Distinct sources of each record, counted up to `k`: IPv4 addresses, and prefixes of 64 bits of IPv6.
 pub(super) struct Threshold {
     k: u32,
     counts: Vec<u32>,
@@ -42,7 +44,7 @@ impl Threshold {
         }
         let ipv6 = tuple.tags().is_ipv6();
         let source = if ipv6 {
-            u128::from_ne_bytes(tuple.ipv6().0)
+            u128::from_be_bytes(tuple.ipv6().0) & !rest(COUNTED_IPV6_BITS)
         } else {
             u128::from(u32::from_ne_bytes(tuple.ipv4().0))
         };

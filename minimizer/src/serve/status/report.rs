@@ -18,7 +18,7 @@ pub struct Report {
     pub version: String,
     /// SHA-256 of the kernel object, in hexadecimal.
     pub object_sha256: String,
-    /// The kernel's digest of the loaded program, in hexadecimal.
+    /// The kernel's tag of the loaded program, in hexadecimal: a digest of its instructions, the same under every policy.
     pub program_tag: String,
     /// Process identifier of the agent.
     pub process: u32,

@@ -22,6 +22,7 @@ pub(in crate::sinks) struct Header {
     pub(super) purpose: String,
     /// How long the recipient may keep the records; `None` where the policy does not say.
     pub(super) retention_seconds: Option<u64>,
+    /// The kernel's tag of the program: a digest of its instructions, the same under every policy.
     pub(super) program_tag: String,
     pub(super) agent_version: String,
     /// The fields that a record of the file can have.

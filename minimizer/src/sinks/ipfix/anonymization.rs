@@ -44,7 +44,10 @@ fn of_transform(transform: Transform) -> Anonymization {
             // Options describe one technique for a field, but here it depends on the address.
             _ => Anonymization { flags: UNDEFINED, technique: Technique::Undefined },
         },
-        Transform::PortClasses | Transform::ServicePorts { .. } | Transform::Log2 => BINNED,
+        Transform::PortClasses
+        | Transform::ServicePorts { .. }
+        | Transform::ListedPorts { .. }
+        | Transform::Log2 => BINNED,
         // RFC 6235, 4.3: the most precise components of a timestamp are removed.
         Transform::ControlBits { .. } | Transform::Coarsened { .. } => LESS_PRECISE,
     }

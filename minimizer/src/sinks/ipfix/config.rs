@@ -159,12 +159,28 @@ impl IpfixConfig {
     }
 
     /// Transport, host and port of the collector; `None` for files.
-    pub(super) fn collector(&self) -> Option<(TransportName, &str)> {
+    pub(in crate::sinks) fn collector(&self) -> Option<(TransportName, &str)> {
         match &self.destination {
             Destination::Udp { collector, .. } => Some((TransportName::Udp, collector)),
             Destination::Stream { collector, tls: None } => Some((TransportName::Tcp, collector)),
             Destination::Stream { collector, tls: Some(_) } => Some((TransportName::Tls, collector)),
             Destination::Files { .. } => None,
+        }
+    }
+
+    /// Whom the agent trusts; `None` without TLS.
+    pub(in crate::sinks) const fn tls(&self) -> Option<&ClientTls> {
+        match &self.destination {
+            Destination::Stream { tls: Some(tls), .. } => Some(&tls.client),
+            _ => None,
+        }
+    }
+
+    /// The same, to be changed.
+    pub(in crate::sinks) const fn tls_mut(&mut self) -> Option<&mut ClientTls> {
+        match &mut self.destination {
+            Destination::Stream { tls: Some(tls), .. } => Some(&mut tls.client),
+            _ => None,
         }
     }
 

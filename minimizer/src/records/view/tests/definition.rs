@@ -7,7 +7,7 @@ use minimizer_common::tuple::{Tags, Tuple};
 
 use super::{Transforms, epoch};
 use crate::policy::field::{Field, Kind};
-use crate::policy::model::Recipient;
+use crate::policy::model::{Recipient, Sources};
 use crate::policy::transform::{AddressTransform, Transform};
 use crate::records::keys::RecipientKeys;
 use crate::records::merge::Flow as _;
@@ -143,6 +143,11 @@ pub(super) fn minimized(transforms: &Transforms, record: &Record, keys: Option<&
         None => 0,
         Some(Transform::PortClasses) => [0, 1024, 49_152].into_iter().rfind(|first| *first <= port).unwrap(),
         Some(Transform::ServicePorts { below }) if port >= *below => 0,
+        Some(Transform::ListedPorts { below, listed })
+            if port >= *below && !listed.ports().contains(&port) =>
+        {
+            0
+        }
         Some(_) => port,
     };
     let protocol = has(Field::ProtocolIdentifier);
@@ -237,19 +242,24 @@ pub(super) fn expected(
         let source = (
             ipv6,
             if ipv6 {
-                [words[0], words[1]]
+                // The network gives the first 64 bits.
+                [words[0], 0]
             } else {
                 [words[0] & u64::from_ne_bytes([255, 255, 255, 255, 0, 0, 0, 0]), 0]
             },
         );
+        let (ipv4, source_ipv6) = (stored.tuple.ipv4().0, stored.tuple.ipv6().0);
+        let is_counted = recipient.counted == Sources::All
+            || is_domestic(if ipv6 { source_ipv6.as_slice() } else { ipv4.as_slice() });
+        let source = is_counted.then_some(source);
         let same = |(known, _): &&mut (Record, _)| {
             (known.tuple, known.selector_id) == (record.tuple, record.selector_id)
         };
         if let Some((known, sources)) = records.iter_mut().find(same) {
             assert!(known.absorb(&record));
-            sources.insert(source);
+            sources.extend(source);
         } else {
-            records.push((record, HashSet::from([source])));
+            records.push((record, HashSet::from_iter(source)));
         }
     }
     let k = recipient.k_threshold.map_or(0, |k| usize::try_from(k).unwrap());

@@ -10,8 +10,8 @@ use rand::seq::IndexedRandom as _;
 
 use super::{Transforms, recipient};
 use crate::policy::field::{Field, Kind};
-use crate::policy::model::Recipient;
-use crate::policy::transform::{AddressTransform, PrefixScheme, Transform};
+use crate::policy::model::{Recipient, Sources};
+use crate::policy::transform::{AddressTransform, Listed, PrefixScheme, Transform};
 use crate::records::record::Record;
 
 pub(super) fn random_recipient(random: &mut ChaCha8Rng) -> Recipient {
@@ -23,7 +23,9 @@ pub(super) fn random_recipient(random: &mut ChaCha8Rng) -> Recipient {
         }
     }
     let k = random.random_bool(0.4).then(|| random.random_range(1..6));
-    recipient(fields, k)
+    let counted =
+        if k.is_some_and(|k| k > 1) && random.random_bool(0.3) { Sources::Domestic } else { Sources::All };
+    Recipient { counted, ..recipient(fields, k) }
 }
 
 fn random_transform(random: &mut ChaCha8Rng, field: Field) -> Transform {
@@ -47,7 +49,11 @@ fn random_transform(random: &mut ChaCha8Rng, field: Field) -> Transform {
             let (foreign, domestic) = (one(), one());
             Transform::Address { foreign, domestic }
         }
-        Kind::Port if random.random() => Transform::PortClasses,
+        Kind::Port if random.random_bool(0.3) => Transform::PortClasses,
+        Kind::Port if random.random() => Transform::ListedPorts {
+            below: random.random_range(1..1024),
+            listed: Listed::new(vec![1024, random.random_range(1024..32_768)]).expect("one or two"),
+        },
         Kind::Port => Transform::ServicePorts { below: random.random_range(1..=u16::MAX) },
         Kind::ControlBits => Transform::ControlBits { mask: random.random_range(0..4096) },
         Kind::Number => Transform::Exact,

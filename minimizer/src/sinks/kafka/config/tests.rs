@@ -40,6 +40,7 @@ fn everything_can_be_said() {
         tls: Some(ClientTls {
             ca: Some(PathBuf::from("/etc/minimizer/ca.pem")),
             identity: Some((PathBuf::from("/etc/minimizer/c.pem"), PathBuf::from("/run/k.pem"))),
+            pins: Vec::new(),
         }),
         sasl: Some(Sasl {
             mechanism: Mechanism::Plain,
@@ -60,7 +61,7 @@ fn without_a_file_of_authorities_those_of_the_host_are_trusted() {
     let identity = (PathBuf::from("/etc/minimizer/c"), PathBuf::from("/etc/minimizer/k"));
     for (tls, identity) in [("", None), ("certificate = \"c\", key = \"k\"", Some(identity))] {
         let config = check(&format!("{base}tls = {{ {tls} }}")).expect("is enough");
-        assert_eq!(config.tls, Some(ClientTls { ca: None, identity }));
+        assert_eq!(config.tls, Some(ClientTls { ca: None, identity, pins: Vec::new() }));
     }
 }
 
