@@ -90,7 +90,8 @@ pub fn replay(
     let records = replay.records.take();
     let viewed = view.of(&records);
     let mut shown = viewed.records.into_owned();
-    shown.sort_unstable_by_key(|record| (record.start_ms, record.tuple));
+    // No two records have the same tuple and indicator, so that nothing of the kernel's order is left.
+    shown.sort_unstable_by_key(|record| (record.start_ms, record.tuple, record.selector_id));
     replay.ledger.add_exported(replay.recorded, viewed.suppressed);
     if error.is_none() {
         replay.ledger.complete();
