@@ -113,6 +113,7 @@ fn check(compiled: &CompiledPolicy, out: &mut impl Write) -> io::Result<()> {
             )?;
         }
     }
+    policy.pairs().iter().try_for_each(|pair| writeln!(out, "{pair}"))?;
     if prefixes + indicators > 0 {
         let PolicyMemory { kernel, agent, loading } = compiled.memory;
         let [kernel, agent, loading] = [kernel, agent, loading].map(|octets| octets as f64 / MIB);

@@ -16,6 +16,7 @@ use toml::value::Datetime;
 
 use super::file::{MandateFile, PolicyFile, PseudonymsFile, SelectorsFile};
 use super::indicators;
+use super::joins::Verdict;
 use crate::policy::indicators::Indicator;
 use crate::policy::mandate::Mandate;
 use crate::policy::model::Policy;
@@ -50,8 +51,7 @@ pub fn check(text: &str, name: String, folder: &Path) -> Result<Policy, Findings
     let pseudonym_epoch = check_epoch(&mut document, file.pseudonyms.as_ref());
     let context = recipient::Context { has_scope: scope.is_some(), has_selectors: selectors.is_some() };
     let recipients = recipient::check(&mut document, &file.recipients, context);
-    document.finish()?;
-    Ok(Policy {
+    let mut policy = Policy {
         name: file.name.get().clone(),
         description: file.description,
         mandate,
@@ -60,9 +60,46 @@ pub fn check(text: &str, name: String, folder: &Path) -> Result<Policy, Findings
         tunnels,
         pseudonym_epoch,
         recipients,
+        unlinkable: Vec::new(),
         digest: sha256(text.as_bytes()),
         inputs: inputs.digests(),
-    })
+    };
+    policy.unlinkable = check_unlinkable(&mut document, &policy, &file.unlinkable);
+    document.finish()?;
+    Ok(policy)
+}
+
+/// Pairs of recipients whose records nobody can join.
+fn check_unlinkable(
+    document: &mut Document<'_>,
+    policy: &Policy,
+    pairs: &[At<Vec<String>>],
+) -> Vec<[String; 2]> {
+    let mut checked = Vec::new();
+    for at in pairs {
+        let Ok([one, other]) = <&[String; 2]>::try_from(at.get().as_slice()) else {
+            document.refuse(at, "it takes two recipients to join records: write pairs, like [\"a\", \"b\"]");
+            continue;
+        };
+        let of = |name: &str| policy.recipients.iter().find(|recipient| recipient.name == name);
+        match (of(one), of(other)) {
+            _ if one == other => {
+                document.refuse(at, format!("`{one}` has its own records: write two recipients"))
+            }
+            (Some(first), Some(second)) => {
+                let pair = policy.pair(first, second);
+                if pair.verdict != Verdict::NotJoinable {
+                    document.refuse(at, format!("{pair}"));
+                }
+                checked.push([one.clone(), other.clone()]);
+            }
+            (first, _) => {
+                let missing = if first.is_none() { one } else { other };
+                document.refuse(at, format!("`{missing}` is no recipient of this policy"));
+            }
+        }
+    }
+    checked
 }
 
 /// Names become parts of file names, of metrics and of key domains.

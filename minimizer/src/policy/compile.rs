@@ -131,6 +131,7 @@ impl CompiledPolicy {
             tunnels,
             pseudonym_epoch,
             recipients,
+            unlinkable,
             digest,
             inputs,
             scope,
@@ -148,6 +149,7 @@ impl CompiledPolicy {
             tunnels: *tunnels,
             pseudonym_epoch: *pseudonym_epoch,
             recipients: recipients.clone(),
+            unlinkable: unlinkable.clone(),
             digest: digest.clone(),
             inputs: inputs.clone(),
         };

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use super::field::Field;
+use super::joins::Pair;
 use super::transform::Transform;
 use super::words;
 use crate::policy::class::Class;
@@ -31,6 +32,8 @@ pub struct Explanation {
     pub sentences: Vec<Section>,
     /// What remains of each collected field.
     pub fields: Vec<FieldExplained>,
+    /// Each two recipients, and whether their records can be joined.
+    pub pairs: Vec<Pair>,
     /// Fields that no table and no record has.
     pub not_collected: Vec<Field>,
     /// What the words of the table mean.
@@ -86,6 +89,7 @@ impl Policy {
             inputs: self.inputs.clone(),
             sentences: sentences::sentences(self, &collected),
             fields,
+            pairs: self.pairs(),
             not_collected: Field::ALL
                 .iter()
                 .copied()

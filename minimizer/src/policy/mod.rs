@@ -11,6 +11,7 @@ pub mod field;
 pub mod file;
 pub mod indicators;
 pub mod join;
+pub mod joins;
 pub mod mandate;
 pub mod model;
 pub mod prefixes;

@@ -31,6 +31,8 @@ pub struct Policy {
     pub pseudonym_epoch: Duration,
     /// Who receives which records: at least one recipient, and no two of one name.
     pub recipients: Vec<Recipient>,
+    /// Pairs of recipients, by name, whose records nobody can join.
+    pub unlinkable: Vec<[String; 2]>,
     /// SHA-256 of the policy's text, in hexadecimal.
     pub digest: String,
     /// SHA-256 of each file that it names, by the name in the policy.
