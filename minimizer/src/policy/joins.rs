@@ -228,10 +228,12 @@ fn remedy(told: &mut [Told], mut bits: f64) -> String {
         bits -= of;
         without.extend(fields.iter().map(|field| field.name().to_owned()));
     }
-    format!(
-        "not joinable if one of them got no {}, or much less of it",
-        words::list(&without).replace(" and ", " and no ")
-    )
+    let fields = if let [field] = &without[..] {
+        format!("no {field}")
+    } else {
+        format!("none of {}", words::list(&without))
+    };
+    format!("not joinable if one of them got {fields}")
 }
 
 /// The bits of an address that both are told.

@@ -80,8 +80,7 @@ fn a_remedy_helps() {
     assert_eq!(
         pair.to_string(),
         "a and b: joinable: both are told sourceIPv4Address and destinationIPv4Address (32 bits) and protocolIdentifier (3 bits); \
-         not joinable if one of them got no sourceIPv4Address and no destinationIPv4Address and no octetDeltaCount, or much \
-         less of it"
+         not joinable if one of them got none of sourceIPv4Address, destinationIPv4Address and octetDeltaCount"
     );
     assert_eq!(verdict(&fields, "protocolIdentifier = \"exact\""), Verdict::NotJoinable);
 }
