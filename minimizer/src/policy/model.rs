@@ -76,6 +76,16 @@ pub struct Recipient {
 }
 
 impl Recipient {
+    /// The unit to which the times that the recipient gets are rounded down; `None` if it gets none.
+    #[must_use]
+    pub fn time_unit(&self) -> Option<Duration> {
+        let unit = |transform: &Transform| match transform {
+            Transform::Coarsened { unit } => Some(*unit),
+            _ => None,
+        };
+        self.fields.values().filter_map(unit).max()
+    }
+
     /// The one of begin and end that the recipient gets and the one that it lacks, if it gets only one of them: a sink `ipfix`
     /// then sends none, because collectors take the missing one for the year 1970.
     #[must_use]
