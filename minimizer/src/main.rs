@@ -104,7 +104,8 @@ fn exit_code(error: &anyhow::Error) -> u8 {
         ) => return EXIT_CONFIGURATION,
         _ => {}
     }
-    if error.is::<PrivilegeError>() {
+    let is_privilege = matches!(error.downcast_ref(), Some(PolicyVerbError::Privilege(_)));
+    if is_privilege || error.is::<PrivilegeError>() {
         return PrivilegeError::EXIT_CODE;
     }
     let is_policy = error.downcast_ref().is_some_and(PolicyVerbError::is_configuration);

@@ -44,6 +44,7 @@ pub fn draw(random: &mut ChaCha8Rng, packets: &[Packet], now: Timestamp) -> Poli
         pseudonym_epoch: Duration::from_secs(3600),
         recipients,
         digest: String::new(),
+        unlinkable: Vec::new(),
         inputs: BTreeMap::new(),
         commitments: Commitments::default(),
     }
@@ -115,6 +116,7 @@ pub fn everything(tunnels: Tunnels) -> Policy {
         pseudonym_epoch: Duration::from_secs(3600),
         recipients: vec![recipient],
         digest: String::new(),
+        unlinkable: Vec::new(),
         inputs: BTreeMap::new(),
         commitments: Commitments::default(),
     }

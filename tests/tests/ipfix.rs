@@ -73,6 +73,21 @@ fn every_kind_of_record_is_decoded_as_it_was_sent() -> Result<()> {
 }
 
 #[test]
+fn who_does_not_learn_where_packets_came_in_gets_no_names_of_interfaces() -> Result<()> {
+    let (socket, mut sink) = to_socket()?;
+    let mut offer = Offer::exact(&["protocolIdentifier", "packetDeltaCount"])?;
+    let mut decoded = Decoded::default();
+    for _ in 0..2 {
+        offer.bring(sink.as_mut(), &one_of_each())?;
+        receive(&socket, &mut decoded)?;
+        offer.interfaces.pop();
+    }
+    assert!(!decoded.flows.is_empty());
+    assert_eq!(decoded.options.iter().find(|(_, values)| values.contains_key(&82)), None);
+    Ok(())
+}
+
+#[test]
 fn no_record_is_missing_over_many_batches_and_no_message_is_too_long() -> Result<()> {
     let (socket, mut sink) = to_socket()?;
     let mut offer = Offer::exact(&ALL_FIELDS)?;

@@ -33,6 +33,41 @@ fn check_says_ok_with_digests() -> Result<()> {
 }
 
 #[test]
+fn whose_records_can_be_joined_is_told_of_each_pair_and_refused_where_it_must_not_be() -> Result<()> {
+    let path = example("recipient-abroad.toml");
+    let said = printed(&["check", &path])?;
+    for pair in [
+        "own-soc and partner-abroad: joinable: both are told sourceIPv4Address",
+        "own-soc and statistics: not joinable: each record of statistics is of 10 sources or more",
+        "partner-abroad and statistics: not joinable: ",
+    ] {
+        ensure!(said.lines().any(|line| line.starts_with(pair)), "{said}");
+    }
+    let explained: Value = serde_json::from_str(&printed(&["explain", &path, "--output", "json"])?)?;
+    let verdicts = explained["pairs"].as_array().context("pairs")?.iter().map(|pair| &pair["verdict"]);
+    ensure!(verdicts.collect::<Vec<_>>() == ["joinable", "not-joinable", "not-joinable"], "{explained:#}");
+    let folder = tempfile::tempdir()?;
+    let promised = folder.path().join("policy.toml");
+    let text = fs::read_to_string(&path)?;
+    ensure!(
+        text.contains("unlinkable = [") && !text.contains("no two can join"),
+        "the policy promises what is true"
+    );
+    fs::write(
+        &promised,
+        text.replace("unlinkable = [", "unlinkable = [[\"own-soc\", \"partner-abroad\"], "),
+    )?;
+    let output = run(&["check", promised.to_str().context("is UTF-8")?])?;
+    let said = String::from_utf8(output.stderr)?;
+    ensure!(
+        output.status.code() == Some(78) && said.contains("own-soc and partner-abroad: joinable"),
+        "{said}"
+    );
+    ensure!(said.contains("not joinable if one of them got none of"), "{said}");
+    Ok(())
+}
+
+#[test]
 fn check_warns_of_half_of_the_times() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let path = folder.path().join("policy.toml");

@@ -22,6 +22,7 @@ use crate::kernel::table_size;
 use crate::kernel::wall_clock::WallClock;
 use crate::policy::mandate::Standing;
 use crate::records::drain::{Occupancy, Totals, drain};
+use crate::records::keys::Stretch;
 use crate::records::packed::{Packing, SlotDecoder};
 use crate::records::terms::{Keyring, Terms};
 use crate::support::clock::Clocks;
@@ -61,6 +62,8 @@ pub(super) struct Worker<F> {
     /// How full the latest generation was.
     occupancy: Occupancy,
     growth: TableGrowth,
+    /// The epoch in which the hash keys of the program were drawn.
+    hashed: Stretch,
     accounting: Accounting,
     mark: TimeMark,
     observe: F,
@@ -78,6 +81,7 @@ impl<F: FnMut(&Progress<'_>)> Worker<F> {
         observe: F,
     ) -> Result<Self, AgentError> {
         let terms = keyring.terms(program.compiled(), wall(&**program.clocks()))?;
+        let hashed = hashed_now(&program);
         let mut worker = Self {
             program_tag: program.tag()?.into(),
             clocks: Arc::clone(program.clocks()),
@@ -93,6 +97,7 @@ impl<F: FnMut(&Progress<'_>)> Worker<F> {
             seen: Vec::new(),
             occupancy: Occupancy::default(),
             growth: TableGrowth::default(),
+            hashed,
             accounting,
             mark,
             observe,
@@ -136,7 +141,9 @@ impl<F: FnMut(&Progress<'_>)> Worker<F> {
                 }
             }
             if Instant::now() >= next {
-                self.drain()?;
+                if !self.look_for_epoch()? {
+                    self.drain()?;
+                }
                 self.look_for_blindness()?;
                 self.look_for_room()?;
                 // After a stall, drain once, not once for every interval that was missed.
@@ -274,6 +281,7 @@ impl<F: FnMut(&Progress<'_>)> Worker<F> {
         let program_tag = program.tag()?.into();
         let mut other = std::mem::replace(&mut self.program, program);
         let other_terms = std::mem::replace(&mut self.terms, terms);
+        let hashed = std::mem::replace(&mut self.hashed, hashed_now(&self.program));
         self.prepare_first_generation();
         let reloaded = self.program.reload_from(&mut other, &self.slots.slots());
         let refused = reloaded.err();
@@ -282,6 +290,7 @@ impl<F: FnMut(&Progress<'_>)> Worker<F> {
             let back = other.reload_from(&mut self.program, &[]);
             std::mem::swap(&mut self.program, &mut other);
             let new_terms = std::mem::replace(&mut self.terms, other_terms);
+            self.hashed = hashed;
             back?;
             self.drain_other(other, new_terms)?;
         } else {
@@ -290,6 +299,28 @@ impl<F: FnMut(&Progress<'_>)> Worker<F> {
             self.program_tag = program_tag;
         }
         Ok(refused)
+    }
+
+    /// Puts the same program with other hash keys in force when an epoch of the policy has ended: the places of flows in the
+    /// table then say nothing of those before. Returns whether it was put in force, and everything drained.
+    fn look_for_epoch(&mut self) -> Result<bool, AgentError> {
+        if self.hashed.is_of(self.program.compiled().policy.pseudonym_epoch, wall(&*self.clocks))
+            || self.slots.paused().is_some()
+        {
+            return Ok(false);
+        }
+        let refused = match self.program.load_again(self.program.flows_per_cpu()) {
+            Ok(program) => self.put_in_force(program)?,
+            Err(error) => Some(error),
+        };
+        match &refused {
+            None => info!("an epoch has ended: the flow tables have other hash keys"),
+            Some(error) => {
+                warn!("the flow tables keep their hash keys for an epoch more: {error}");
+                self.hashed = hashed_now(&self.program);
+            }
+        }
+        Ok(refused.is_none())
     }
 
     /// Reloads the same program where a driver does not run this one.
@@ -375,6 +406,11 @@ impl<F: FnMut(&Progress<'_>)> Worker<F> {
             costs,
         });
     }
+}
+
+/// The epoch in which a program draws its hash keys if it is loaded now.
+fn hashed_now(program: &Program) -> Stretch {
+    Stretch::of(program.compiled().policy.pseudonym_epoch, wall(&**program.clocks()))
 }
 
 /// The time of the wall clock.

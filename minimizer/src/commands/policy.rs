@@ -1,5 +1,6 @@
-//! `policy`: check, explain, compare and describe policies, without touching the kernel.
+//! `policy`: check, explain, compare and describe policies, without touching the kernel; only `risk` runs the program.
 
+mod risk;
 mod signing;
 
 use std::io::{self, Write};
@@ -19,6 +20,8 @@ use crate::policy::file::PolicyFile;
 use crate::policy::model::Policy;
 use crate::policy::tables::TableError;
 use crate::policy::words;
+use crate::support::privilege::{self, PrivilegeError, Task};
+use risk::RiskError;
 use signing::SigningError;
 
 /// Why `policy` failed.
@@ -33,6 +36,12 @@ pub enum PolicyVerbError {
     /// Signing or verifying failed.
     #[error(transparent)]
     Signing(#[from] SigningError),
+    /// This process may not run the program.
+    #[error(transparent)]
+    Privilege(#[from] PrivilegeError),
+    /// A capture says nothing of the policy.
+    #[error(transparent)]
+    Risk(#[from] RiskError),
     /// The output cannot be written.
     #[error("cannot write to the standard output: {0}")]
     Output(#[from] io::Error),
@@ -42,7 +51,13 @@ impl PolicyVerbError {
     /// Whether a policy, a key or a signature is at fault, rather than the output.
     #[must_use]
     pub const fn is_configuration(&self) -> bool {
-        !matches!(self, Self::Output(_) | Self::Signing(SigningError::Output(_)))
+        !matches!(
+            self,
+            Self::Output(_)
+                | Self::Privilege(_)
+                | Self::Risk(RiskError::Replay(_))
+                | Self::Signing(SigningError::Output(_))
+        )
     }
 }
 
@@ -61,6 +76,15 @@ pub fn policy(verb: &PolicyVerb, out: &mut impl Write) -> Result<(), PolicyVerbE
             match output {
                 Format::Text => write!(out, "{explanation}")?,
                 Format::Json => json(out, &explanation)?,
+            }
+        }
+        PolicyVerb::Risk { policy, capture, interval, output } => {
+            let policy = Policy::load(policy, &[])?;
+            privilege::check(Task::Replay)?;
+            let risk = risk::risk(&policy, capture, *interval)?;
+            match output {
+                Format::Text => write!(out, "{risk}")?,
+                Format::Json => json(out, &risk)?,
             }
         }
         PolicyVerb::Schema { of: SchemaOf::Policy } => json(out, &schema_for!(PolicyFile))?,
@@ -113,6 +137,7 @@ fn check(compiled: &CompiledPolicy, out: &mut impl Write) -> io::Result<()> {
     for caution in policy.cautions(Timestamp::now()) {
         writeln!(out, "CAUTION: {caution}")?;
     }
+    policy.pairs().iter().try_for_each(|pair| writeln!(out, "{pair}"))?;
     if prefixes + indicators > 0 {
         let PolicyMemory { kernel, agent, loading } = compiled.memory;
         let [kernel, agent, loading] = [kernel, agent, loading].map(|octets| octets as f64 / MIB);

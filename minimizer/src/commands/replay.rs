@@ -1,5 +1,6 @@
 //! `replay`: runs every frame of a capture through the program in the kernel and yields the records.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -90,7 +91,8 @@ pub fn replay(
     let records = replay.records.take();
     let viewed = view.of(&records);
     let mut shown = viewed.records.into_owned();
-    shown.sort_unstable_by_key(|record| (record.start_ms, record.tuple));
+    // No two records have the same tuple and indicator, so that nothing of the kernel's order is left.
+    shown.sort_unstable_by_key(|record| (record.start_ms, record.tuple, record.selector_id));
     replay.ledger.add_exported(replay.recorded, viewed.suppressed);
     if error.is_none() {
         replay.ledger.complete();
@@ -105,6 +107,33 @@ pub fn replay(
         program_tag,
         error,
     })
+}
+
+/// Replays a capture and yields what the kernel stored of each interval of so many milliseconds, from the first on. Intervals are
+/// by the times of the frames, and those without records are left out.
+///
+/// # Errors
+/// See [`ReplayError`].
+pub fn intervals(path: &Path, terms: &Terms, interval_ms: u64) -> Result<Vec<Vec<Record>>, ReplayError> {
+    let capture = Capture::open(path)?;
+    let mut replay = Replay::new(terms)?;
+    let mut intervals: BTreeMap<u64, Merge<Record>> = BTreeMap::new();
+    let mut current = 0;
+    for frame in capture {
+        let frame = frame?;
+        let number = frame.time_ns / 1_000_000 / interval_ms.max(1);
+        if number != current || replay.since_drain == FRAMES_PER_DRAIN {
+            replay.drain()?;
+            replay.move_records(intervals.entry(current).or_default());
+            current = number;
+        }
+        replay.frame(&frame)?;
+        replay.since_drain += 1;
+    }
+    replay.drain()?;
+    replay.move_records(intervals.entry(current).or_default());
+    let records = intervals.into_values().map(|mut merge| merge.take());
+    Ok(records.filter(|records| !records.is_empty()).collect())
 }
 
 struct Replay {
@@ -177,6 +206,13 @@ impl Replay {
         self.latest_ms = Some(time_ms);
         self.program.set_time(time_ms);
         Ok(())
+    }
+
+    /// Adds the records to others.
+    fn move_records(&mut self, others: &mut Merge<Record>) {
+        for record in self.records.take() {
+            others.add(record);
+        }
     }
 
     /// Drains the table into the records.

@@ -8,6 +8,7 @@ use minimizer_common::generation::Counts;
 use crate::delivery::settlement::Settlement;
 use crate::delivery::sink::{CHUNK_RECORDS_MAX, Heading, Interface, Losses};
 use crate::records::drain::{InterfaceTotals, ResidualTotals, Totals};
+use crate::records::order::Order;
 use crate::records::packed::Packed;
 use crate::records::record::Record;
 use crate::records::terms::{NoRecipient, Terms};
@@ -56,8 +57,8 @@ impl Batch {
         Self { records, totals, terms, settlement, origin, merged }
     }
 
-    /// What the recipient of that name gets; the first recipient when none is named. Records that must be merged for it are
-    /// merged here, unless another caller still has them.
+    /// What the recipient of that name gets, in an order of its own; the first recipient when none is named. Records that must be
+    /// merged for it are merged here, unless another caller still has them.
     ///
     /// # Errors
     /// When the policy has no such recipient.
@@ -67,10 +68,11 @@ impl Batch {
         Ok(if view.merges() {
             let merged = self.merged(position, view);
             let (suppressed, residual) = (merged.suppressed, merged.residual);
-            Offered { view, source: Source::Merged(merged), suppressed, residual }
+            let order = Order::random(merged.records.len());
+            Offered { view, source: Source::Merged(merged), order, suppressed, residual }
         } else {
-            let source = Source::Packed(&self.records);
-            Offered { view, source, suppressed: Counts::default(), residual: None }
+            let (source, order) = (Source::Packed(&self.records), Order::random(self.records.len()));
+            Offered { view, source, order, suppressed: Counts::default(), residual: None }
         })
     }
 
@@ -129,6 +131,8 @@ pub struct Offered<'batch> {
     /// The recipient's view.
     pub view: &'batch View,
     source: Source<'batch>,
+    /// The order in which the records leave.
+    order: Order,
     /// What was in records that too few sources made, and was suppressed.
     pub suppressed: Counts,
     /// The one record that stands for those.
@@ -145,10 +149,7 @@ impl Offered<'_> {
     /// How many records there are, without the one that stands for those of too few sources.
     #[must_use]
     pub fn len(&self) -> usize {
-        match &self.source {
-            Source::Packed(packed) => packed.len(),
-            Source::Merged(merged) => merged.records.len(),
-        }
+        self.order.positions().len()
     }
 
     /// Whether there are none.
@@ -157,19 +158,17 @@ impl Offered<'_> {
         self.len() == 0
     }
 
-    /// The records at these positions, with exact values. Packed ones are unpacked into `buffer`.
-    pub fn exact<'chunk>(
-        &'chunk self,
-        positions: Range<usize>,
-        buffer: &'chunk mut Vec<Record>,
-    ) -> &'chunk [Record] {
+    /// The records at these places of the order, with exact values. They are put into `buffer`.
+    pub fn exact<'chunk>(&self, places: Range<usize>, buffer: &'chunk mut Vec<Record>) -> &'chunk [Record] {
+        let positions = &self.order.positions()[places];
         match &self.source {
-            Source::Packed(packed) => {
-                packed.unpack(positions, buffer);
-                buffer
+            Source::Packed(packed) => packed.unpack(positions, buffer),
+            Source::Merged(merged) => {
+                buffer.clear();
+                buffer.extend(positions.iter().map(|position| merged.records[*position as usize]));
             }
-            Source::Merged(merged) => &merged.records[positions],
         }
+        buffer
     }
 
     /// Hands over all records as the recipient gets them, [`CHUNK_RECORDS_MAX`] at a time at most.

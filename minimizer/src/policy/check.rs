@@ -17,6 +17,7 @@ use std::time::Duration;
 use minimizer_common::tunnel::{Tunnel, Tunnels};
 
 use super::file::{IntervalBounds, IntervalFile, PolicyFile, PseudonymsFile};
+use super::joins::Verdict;
 use crate::policy::model::{Commitments, Policy};
 use crate::support::toml::{At, Document, Findings};
 use crate::support::units;
@@ -90,10 +91,9 @@ pub fn check_beyond(text: &str, name: String, folder: &Path) -> Result<(Policy, 
     };
     let recipients = recipient::check(&mut document, &file.recipients, context, &mut acknowledged);
     commitments.acknowledged = acknowledged.finish(&mut document);
-    let beyond = Findings(document.finish_beyond()?);
     let (inputs, unpinned) = inputs.finish();
     commitments.unpinned = unpinned;
-    let policy = Policy {
+    let mut policy = Policy {
         name: file.name.get().clone(),
         description: file.description,
         mandate,
@@ -102,10 +102,13 @@ pub fn check_beyond(text: &str, name: String, folder: &Path) -> Result<(Policy, 
         tunnels,
         pseudonym_epoch,
         recipients,
+        unlinkable: Vec::new(),
         digest: sha256(text.as_bytes()),
         inputs,
         commitments,
     };
+    policy.unlinkable = check_unlinkable(&mut document, &policy, &file.unlinkable);
+    let beyond = Findings(document.finish_beyond()?);
     Ok((policy, beyond))
 }
 
@@ -158,6 +161,39 @@ fn check_interval(document: &mut Document<'_>, at: &At<IntervalFile>) -> Option<
         return None;
     }
     Some((min, max))
+}
+
+/// Pairs of recipients whose records nobody can join.
+fn check_unlinkable(
+    document: &mut Document<'_>,
+    policy: &Policy,
+    pairs: &[At<Vec<String>>],
+) -> Vec<[String; 2]> {
+    let mut checked = Vec::new();
+    for at in pairs {
+        let Ok([one, other]) = <&[String; 2]>::try_from(at.get().as_slice()) else {
+            document.refuse(at, "it takes two recipients to join records: write pairs, like [\"a\", \"b\"]");
+            continue;
+        };
+        let of = |name: &str| policy.recipients.iter().find(|recipient| recipient.name == name);
+        match (of(one), of(other)) {
+            _ if one == other => {
+                document.refuse(at, format!("`{one}` has its own records: write two recipients"))
+            }
+            (Some(first), Some(second)) => {
+                let pair = policy.pair(first, second);
+                if pair.verdict != Verdict::NotJoinable {
+                    document.refuse(at, format!("{pair}"));
+                }
+                checked.push([one.clone(), other.clone()]);
+            }
+            (first, _) => {
+                let missing = if first.is_none() { one } else { other };
+                document.refuse(at, format!("`{missing}` is no recipient of this policy"));
+            }
+        }
+    }
+    checked
 }
 
 /// Names become parts of file names, of metrics and of key domains.

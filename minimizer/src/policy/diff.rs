@@ -153,6 +153,7 @@ impl Policy {
             words::duration(*epoch)
         });
         recipients::diff(&mut differences, &self.recipients, &after.recipients);
+        recipients::pairs(&mut differences, self, after);
         let (before, after) = (self.collected().fields, after.collected().fields);
         for field in Field::ALL {
             let (before, after) = (before.get(field).copied(), after.get(field).copied());

@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use super::field::Field;
+use super::joins::Pair;
 use super::transform::Transform;
 use super::words;
 use crate::policy::class::Class;
@@ -32,6 +33,8 @@ pub struct Explanation {
     pub sentences: Vec<Section>,
     /// What remains of each collected field.
     pub fields: Vec<FieldExplained>,
+    /// Each two recipients, and whether their records can be joined.
+    pub pairs: Vec<Pair>,
     /// Fields that no table and no record has.
     pub not_collected: Vec<Field>,
     /// What the words of the table mean.
@@ -93,6 +96,7 @@ impl Policy {
             inputs: self.inputs.clone(),
             sentences: sentences::sentences(self, &collected, now),
             fields,
+            pairs: self.pairs(),
             not_collected: Field::ALL
                 .iter()
                 .copied()

@@ -45,6 +45,10 @@ pub struct PolicyFile {
     pub selectors: Option<At<SelectorsFile>>,
     /// Keys of pseudonyms.
     pub pseudonyms: Option<PseudonymsFile>,
+    /// Pairs of recipients whose records nobody can join. The policy is refused if what both are told singles records out.
+    #[serde(default)]
+    #[schemars(schema_with = "schema_of_pairs")]
+    pub unlinkable: Vec<At<Vec<String>>>,
     /// Who receives records, and what the records contain.
     #[serde(default)]
     #[schemars(length(min = 1))]
@@ -282,6 +286,12 @@ pub type FieldsFile = BTreeMap<Spanned<String>, At<toml::Value>>;
 fn schema_of_tunnels(_: &mut SchemaGenerator) -> Schema {
     let names: Vec<_> = minimizer_common::tunnel::Tunnel::ALL.iter().map(|tunnel| tunnel.name()).collect();
     json_schema!({"type": "array", "items": {"type": "string", "enum": names}})
+}
+
+fn schema_of_pairs(_: &mut SchemaGenerator) -> Schema {
+    let pair =
+        serde_json::json!({"type": "array", "items": {"type": "string"}, "minItems": 2, "maxItems": 2});
+    json_schema!({"type": "array", "items": pair})
 }
 
 fn schema_of_moment(_: &mut SchemaGenerator) -> Schema {

@@ -13,6 +13,7 @@ pub mod file;
 pub mod indicators;
 pub mod interval;
 pub mod join;
+pub mod joins;
 pub mod mandate;
 pub mod model;
 pub mod pins;

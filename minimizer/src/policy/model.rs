@@ -32,6 +32,8 @@ pub struct Policy {
     pub pseudonym_epoch: Duration,
     /// Who receives which records: at least one recipient, and no two of one name.
     pub recipients: Vec<Recipient>,
+    /// Pairs of recipients, by name, whose records nobody can join.
+    pub unlinkable: Vec<[String; 2]>,
     /// SHA-256 of the policy's text, in hexadecimal.
     pub digest: String,
     /// SHA-256 of each file that it names, by the name in the policy.
@@ -102,6 +104,16 @@ pub struct Recipient {
 }
 
 impl Recipient {
+    /// The unit to which the times that the recipient gets are rounded down; `None` if it gets none.
+    #[must_use]
+    pub fn time_unit(&self) -> Option<Duration> {
+        let unit = |transform: &Transform| match transform {
+            Transform::Coarsened { unit } => Some(*unit),
+            _ => None,
+        };
+        self.fields.values().filter_map(unit).max()
+    }
+
     /// The one of begin and end that the recipient gets and the one that it lacks, if it gets only one of them: a sink `ipfix`
     /// then sends none, because collectors take the missing one for the year 1970.
     #[must_use]

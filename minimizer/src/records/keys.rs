@@ -29,7 +29,7 @@ use hkdf::Hkdf;
 use sha2::Sha256;
 use zerocopy::IntoBytes as _;
 
-pub use epochs::Epoch;
+pub use epochs::{Epoch, Stretch};
 pub use error::KeyError;
 
 use crate::support::secret_file::{self, Placed};

@@ -4,6 +4,7 @@ pub mod drain;
 pub mod fields;
 pub mod keys;
 pub mod merge;
+pub mod order;
 pub mod packed;
 pub mod prefix_preserving;
 pub mod record;

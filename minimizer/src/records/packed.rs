@@ -4,7 +4,7 @@
 mod chunks;
 
 use std::collections::BTreeMap;
-use std::ops::Range;
+use std::hint::black_box;
 use std::sync::Arc;
 
 use minimizer_common::slot::{Counted, Half, Line, Narrow, Wide};
@@ -267,7 +267,11 @@ impl SlotDecoder {
     }
 }
 
-/// Records, one for each distinct tuple, in no particular order.
+/// How many slots [`Packed::unpack`] fetches before it unpacks them. They lie apart: memory is asked for all of them at once, and
+/// not for one after the other.
+const FETCHED: usize = 64;
+
+/// Records, one for each distinct tuple, in the order of the kernel's table: nobody may see it.
 pub struct Packed {
     narrow: Chunks<Half>,
     wide: Chunks<Line>,
@@ -301,22 +305,43 @@ impl Packed {
         narrow.chain(self.wide.iter().map(|line| self.decoder.record(Wide::counted(line))))
     }
 
-    /// Unpacks the records at these positions into `buffer`, which is emptied first.
-    pub fn unpack(&self, positions: Range<usize>, buffer: &mut Vec<Record>) {
-        let of = |start: usize, length: usize| {
-            let inside = |position: usize| position.saturating_sub(start).min(length);
-            inside(positions.start)..inside(positions.end)
-        };
-        let narrow = self.narrow.range(of(0, self.narrow.len()));
-        let wide = self.wide.range(of(self.narrow.len(), self.wide.len()));
+    /// Unpacks the records at these positions, in this order, into `buffer`, which is emptied first.
+    ///
+    /// # Panics
+    /// When there are fewer records.
+    pub fn unpack(&self, positions: &[u32], buffer: &mut Vec<Record>) {
         buffer.clear();
-        for halves in narrow {
-            buffer.extend(halves.iter().map(|half| self.decoder.record(Narrow::counted(half))));
-        }
-        for lines in wide {
-            buffer.extend(lines.iter().map(|line| self.decoder.record(Wide::counted(line))));
+        for some in positions.chunks(FETCHED) {
+            black_box(some.iter().fold(0, |words, position| words ^ self.first_word(*position)));
+            buffer.extend(some.iter().map(|position| match self.place(*position) {
+                Place::Narrow(half) => self.decoder.record(Narrow::counted(half)),
+                Place::Wide(line) => self.decoder.record(Wide::counted(line)),
+            }));
         }
     }
+
+    #[inline(always)]
+    fn place(&self, position: u32) -> Place<'_> {
+        let position = position as usize;
+        match position.checked_sub(self.narrow.len()) {
+            None => Place::Narrow(self.narrow.get(position)),
+            Some(position) => Place::Wide(self.wide.get(position)),
+        }
+    }
+
+    #[inline(always)]
+    fn first_word(&self, position: u32) -> u64 {
+        match self.place(position) {
+            Place::Narrow(half) => half.0[0],
+            Place::Wide(line) => line.0[0].0[0],
+        }
+    }
+}
+
+/// A slot of any width.
+enum Place<'packed> {
+    Narrow(&'packed Half),
+    Wide(&'packed Line),
 }
 
 #[cfg(test)]
@@ -372,11 +397,10 @@ mod tests {
         assert_eq!((packed.len(), packed.octets()), (20, 10 * (32 + 64) + 2 * 4));
         let all: Vec<_> = packed.iter().collect();
         let mut buffer = Vec::new();
-        for start in 0..=20 {
-            for end in start..=20 {
-                packed.unpack(start..end, &mut buffer);
-                assert_eq!(buffer, all[start..end]);
-            }
+        for step in [1, 3, 7, 19] {
+            let positions: Vec<_> = (0..20).map(|number| number * step % 20).collect();
+            packed.unpack(&positions, &mut buffer);
+            assert!(buffer.iter().eq(positions.iter().map(|position| &all[*position as usize])));
         }
         let merged = |address: [u64; 4]| {
             let record = all.iter().find(|record| record.tuple.addresses == address).copied().unwrap();

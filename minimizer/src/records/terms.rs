@@ -111,7 +111,7 @@ impl Keyring {
     pub fn terms(&mut self, compiled: &Arc<CompiledPolicy>, now: Timestamp) -> Result<Arc<Terms>, KeyError> {
         let policy = &compiled.policy;
         let epoch = if policy.has_pseudonyms() {
-            let is_current = |epoch: &Arc<Epoch>| epoch.is_of(policy.pseudonym_epoch, now);
+            let is_current = |epoch: &Arc<Epoch>| epoch.stretch().is_of(policy.pseudonym_epoch, now);
             let epoch = match self.epoch.take().filter(is_current) {
                 Some(epoch) => epoch,
                 None => Arc::new(Epoch::begin(&self.keys, policy.pseudonym_epoch, now)?),
@@ -122,7 +122,7 @@ impl Keyring {
             self.epoch = None;
             None
         };
-        let start = epoch.as_ref().map_or(0, |epoch| epoch.start());
+        let start = epoch.as_ref().map_or(0, |epoch| epoch.stretch().start());
         // Without pseudonyms the key is not used.
         let key: SharedKey = match &epoch {
             Some(epoch) => Arc::clone(epoch) as SharedKey,
@@ -144,7 +144,9 @@ impl Keyring {
     pub fn follow(&mut self, terms: &Arc<Terms>, now: Timestamp) -> Result<Arc<Terms>, KeyError> {
         let policy = &terms.compiled.policy;
         match &terms.epoch {
-            Some(epoch) if !epoch.is_of(policy.pseudonym_epoch, now) => self.terms(&terms.compiled, now),
+            Some(epoch) if !epoch.stretch().is_of(policy.pseudonym_epoch, now) => {
+                self.terms(&terms.compiled, now)
+            }
             _ => Ok(Arc::clone(terms)),
         }
     }

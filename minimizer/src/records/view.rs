@@ -163,6 +163,14 @@ impl View {
         Viewed { records: Cow::Owned(records), suppressed, residual }
     }
 
+    /// Each of these records with its key as the recipient gets it. Nothing is merged, and nothing folded; counts and times are
+    /// still exact.
+    #[must_use]
+    pub fn keys_of<'records>(&self, records: impl Iterator<Item = &'records Record>) -> Vec<Record> {
+        let mut permuted = Permuted::new();
+        without_traces(|| records.map(|record| self.keyed(record, &mut permuted)).collect())
+    }
+
     fn has(&self, field: Field) -> bool {
         self.fields.has(field)
     }

@@ -1,11 +1,12 @@
 //! The command line of `policy`.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Subcommand, ValueEnum};
 use minimizer_common::tunnel::Tunnel;
 
-use super::tunnel;
+use super::{interval, tunnel};
 
 /// What to do with policies.
 #[derive(Debug, Subcommand)]
@@ -24,6 +25,22 @@ pub enum PolicyVerb {
         /// Tunnel to look into, in addition to those of the policy; may be given several times.
         #[arg(long = "tunnel", value_name = "TUNNEL", value_parser = tunnel())]
         tunnels: Vec<Tunnel>,
+        /// How it is printed.
+        #[arg(long, value_enum, default_value_t = Format::Text)]
+        output: Format,
+    },
+    /// Replay a capture, and print how many of each recipient's records single a communication out, and how many records of one
+    /// recipient find their twin among those of another.
+    Risk {
+        /// Policy file, or the name of a built-in policy.
+        #[arg(value_name = "POLICY")]
+        policy: String,
+        /// Capture to replay, pcap or pcapng.
+        #[arg(value_name = "CAPTURE")]
+        capture: PathBuf,
+        /// Time between drains, from 100ms to 60s.
+        #[arg(long, value_name = "TIME", default_value = "10s", value_parser = interval)]
+        interval: Duration,
         /// How it is printed.
         #[arg(long, value_enum, default_value_t = Format::Text)]
         output: Format,

@@ -5,7 +5,8 @@ use std::time::Duration;
 use super::{Differences, Effect};
 use crate::policy::field::Field;
 use crate::policy::join::is_derivable;
-use crate::policy::model::{Destination, Recipient, Sources};
+use crate::policy::joins::Pair;
+use crate::policy::model::{Destination, Policy, Recipient, Sources};
 use crate::policy::transform::Transform;
 use crate::policy::words;
 
@@ -33,6 +34,31 @@ pub fn diff(differences: &mut Differences, before: &[Recipient], after: &[Recipi
                 format!("recipient {}", recipient.name),
                 "receives nothing any more",
             );
+        }
+    }
+}
+
+/// Finds what changes of whose records can be joined, and which promises of that come or go.
+pub fn pairs(differences: &mut Differences, before: &Policy, after: &Policy) {
+    let former = before.pairs();
+    for pair in after.pairs() {
+        let is_same = |other: &&Pair| other.recipients.iter().all(|name| pair.recipients.contains(name));
+        let Some(other) = former.iter().find(is_same).filter(|other| other.verdict != pair.verdict) else {
+            continue;
+        };
+        let way = if pair.verdict < other.verdict { Effect::Wider } else { Effect::Narrower };
+        let about = format!("records of {}", pair.recipients.join(" and "));
+        differences.add(way, about, format!("{} -> {}", other.verdict, pair.verdict));
+    }
+    let has = |policy: &Policy, [one, other]: &[String; 2]| {
+        policy.unlinkable.iter().any(|pair| pair.contains(one) && pair.contains(other))
+    };
+    for (way, from, to, change) in [
+        (Effect::Wider, before, after, "it is no longer refused that their records can be joined"),
+        (Effect::Narrower, after, before, "it is refused that their records can be joined"),
+    ] {
+        for pair in from.unlinkable.iter().filter(|pair| !has(to, pair)) {
+            differences.add(way, format!("unlinkable, {}", pair.join(" and ")), change);
         }
     }
 }

@@ -65,6 +65,24 @@ fn a_policy_does_not_differ_from_itself() {
 }
 
 #[test]
+fn what_joins_the_records_of_two_recipients_is_wider() {
+    let other =
+        "[[recipients]]\nname = \"s\"\npurpose = \"z\"\nfields = { protocolIdentifier = \"exact\" }\n";
+    let before = format!("unlinkable = [[\"r\", \"s\"]]\n{BASE}{other}");
+    let after = format!("{BASE}{other}").replacen("k_threshold = 10\n", "", 1).replace(
+        "fields = { protocolIdentifier",
+        "fields = { destinationIPv4Address = { truncate = 16 }, protocolIdentifier",
+    );
+    for (before, after, way) in [(&before, &after, Effect::Wider), (&after, &before, Effect::Narrower)] {
+        let differences = diff(before, after);
+        for about in ["unlinkable, r and s", "records of r and s"] {
+            let found = differences.iter().find(|difference| difference.about == about);
+            assert_eq!(found.map(|difference| difference.way), Some(way), "{about}: {differences:?}");
+        }
+    }
+}
+
+#[test]
 fn what_collects_or_tells_more_is_wider() {
     wider("2026-01-01", "2025-12-01", "mandate, valid from");
     wider("2026-07-01", "2026-12-01", "mandate, valid until");

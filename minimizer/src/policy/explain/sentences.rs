@@ -201,7 +201,7 @@ fn what(policy: &Policy, stored: &Stored) -> Vec<String> {
         said.push(format!(
             "Pseudonyms are made in the kernel, under a key that is used for {}: the same address has the same \
              pseudonym as long, and another one after. Each recipient's are made again under a key of its own, so \
-             that the records of two recipients cannot be joined by them.",
+             that pseudonyms join the records of no two recipients; other fields may.",
             words::duration(policy.pseudonym_epoch)
         ));
     }

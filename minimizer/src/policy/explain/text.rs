@@ -8,6 +8,11 @@ const COLUMNS: usize = 100;
 /// Widths of the table's columns. The last column takes the rest.
 const WIDTHS: [usize; 4] = [31, 28, 23, 18];
 
+/// What the pairs are about.
+const JOINING: &str = "Two recipients who compare their records of a batch join those in which what both are told is the same. What takes \
+    N bits has 2 to the power of N values at most; from 10 bits on it singles records out. In a small batch less is enough: \
+    `minimizer policy risk` measures it on a capture.";
+
 impl fmt::Display for Explanation {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(formatter, "Policy {}", self.name)?;
@@ -27,6 +32,11 @@ impl fmt::Display for Explanation {
                 };
                 row(formatter, [&place, &remains.what, remains.technique, remains.reversible_by])?;
             }
+        }
+        if !self.pairs.is_empty() {
+            writeln!(formatter, "\nWhose records can be joined")?;
+            paragraph(formatter, "  ", JOINING)?;
+            self.pairs.iter().try_for_each(|pair| paragraph(formatter, "  ", &format!("{pair}.")))?;
         }
         if !self.not_collected.is_empty() {
             let names: Vec<_> = self.not_collected.iter().map(|field| field.name()).collect();

@@ -7,28 +7,20 @@ use tracing::info;
 
 use super::{KeyError, Keys, PseudonymKey};
 
-/// A stretch of time with one key of pseudonyms. Everything that uses the key shares the epoch, a generation in the kernel's
-/// memory included. Whoever drops it last destroys the key and says so.
-///
-/// Epochs begin at multiples of their length, counted from 1970, so that all hosts begin them at the same time.
-#[derive(Debug)]
-pub struct Epoch {
+/// From when until when an epoch lasts. Epochs begin at multiples of their length, counted from 1970, so that all hosts begin
+/// them at the same time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stretch {
     start: u64,
     length: u64,
-    /// `None` only while it is dropped.
-    key: Option<PseudonymKey>,
-    is_lasting: bool,
 }
 
-impl Epoch {
-    /// The epoch of `now`; its length is rounded down to whole seconds, and is at least one.
-    ///
-    /// # Errors
-    /// When the system gives no random numbers or no memory.
-    pub fn begin(keys: &Keys, length: Duration, now: Timestamp) -> Result<Self, KeyError> {
+impl Stretch {
+    /// That of the epoch of `now`; its length is rounded down to whole seconds, and is at least one.
+    #[must_use]
+    pub fn of(length: Duration, now: Timestamp) -> Self {
         let (length, now) = (length.as_secs().max(1), seconds(now));
-        let start = now - now % length;
-        Ok(Self { start, length, key: Some(keys.epoch_key(start)?), is_lasting: keys.is_lasting() })
+        Self { start: now - now % length, length }
     }
 
     /// Its first second, since 1970.
@@ -52,10 +44,38 @@ impl Epoch {
             && now < self.end()
             && now.saturating_add(self.length) >= self.start
     }
+}
+
+/// An epoch and its key of pseudonyms. Everything that uses the key shares the epoch, a generation in the kernel's memory
+/// included. Whoever drops it last destroys the key and says so.
+#[derive(Debug)]
+pub struct Epoch {
+    stretch: Stretch,
+    /// `None` only while it is dropped.
+    key: Option<PseudonymKey>,
+    is_lasting: bool,
+}
+
+impl Epoch {
+    /// The epoch of `now`; its length is rounded down to whole seconds, and is at least one.
+    ///
+    /// # Errors
+    /// When the system gives no random numbers or no memory.
+    pub fn begin(keys: &Keys, length: Duration, now: Timestamp) -> Result<Self, KeyError> {
+        let stretch = Stretch::of(length, now);
+        let key = Some(keys.epoch_key(stretch.start)?);
+        Ok(Self { stretch, key, is_lasting: keys.is_lasting() })
+    }
+
+    /// From when until when it lasts.
+    #[must_use]
+    pub const fn stretch(&self) -> Stretch {
+        self.stretch
+    }
 
     /// The message about an epoch that is over.
     fn destroyed(&self) -> String {
-        let (start, end) = (shown(self.start), shown(self.end()));
+        let (start, end) = (shown(self.stretch.start), shown(self.stretch.end()));
         // A key that can be derived again must not be called lost.
         let again = if self.is_lasting {
             " on this host; whoever has the master secret can derive it again"
@@ -111,15 +131,15 @@ mod tests {
     fn epochs_begin_at_multiples_of_their_length() {
         let keys = Keys::load(None).expect("random numbers");
         let epoch = Epoch::begin(&keys, DAY, at(1_800_000_000)).expect("random numbers");
-        assert_eq!(epoch.start() % 86_400, 0);
-        assert_eq!(epoch.end(), epoch.start() + 86_400);
-        let start = i64::try_from(epoch.start()).expect("a time");
+        assert_eq!(epoch.stretch().start() % 86_400, 0);
+        assert_eq!(epoch.stretch().end(), epoch.stretch().start() + 86_400);
+        let start = i64::try_from(epoch.stretch().start()).expect("a time");
         for same in [0, 1, 86_399, -1, -86_400] {
-            assert!(epoch.is_of(DAY, at(start + same)), "{same}");
+            assert!(epoch.stretch().is_of(DAY, at(start + same)), "{same}");
         }
-        assert!(!epoch.is_of(DAY, at(start + 86_400)));
-        assert!(!epoch.is_of(DAY, at(0)), "a clock set back by years");
-        assert!(!epoch.is_of(DAY / 2, at(start)));
+        assert!(!epoch.stretch().is_of(DAY, at(start + 86_400)));
+        assert!(!epoch.stretch().is_of(DAY, at(0)), "a clock set back by years");
+        assert!(!epoch.stretch().is_of(DAY / 2, at(start)));
         let next = Epoch::begin(&keys, DAY, at(start + 86_400)).expect("random numbers");
         assert!(next.as_ref() != epoch.as_ref());
     }

@@ -2,7 +2,6 @@
 
 use std::iter;
 use std::mem;
-use std::ops::Range;
 
 use crate::support::sys::huge_page::HugePage;
 
@@ -114,16 +113,6 @@ impl<T: Copy> Chunks<T> {
     pub(super) fn iter(&self) -> impl Iterator<Item = &T> {
         self.pieces().flatten()
     }
-
-    /// The values at these positions, in pieces.
-    pub(super) fn range(&self, positions: Range<usize>) -> impl Iterator<Item = &[T]> {
-        let first = positions.start / Self::FULL;
-        let starts = (first * Self::FULL..positions.end).step_by(Self::FULL);
-        self.pieces().skip(first).zip(starts).map(move |(piece, start)| {
-            let inside = |position: usize| position.saturating_sub(start).min(piece.len());
-            &piece[inside(positions.start)..inside(positions.end)]
-        })
-    }
 }
 
 #[cfg(test)]
@@ -145,10 +134,6 @@ mod tests {
             let mut chunks = filled(count);
             assert_eq!(chunks.len(), count);
             assert!(chunks.iter().enumerate().all(|(number, value)| value[0] == number));
-            for range in [0..count, 0..0, count / 3..count, 32_000.min(count)..70_000.min(count)] {
-                let found: Vec<_> = chunks.range(range.clone()).flatten().map(|value| value[0]).collect();
-                assert_eq!(found, range.collect::<Vec<_>>());
-            }
             chunks.shrink_to_fit();
             assert_eq!(chunks.octets(), count * 64);
         }

@@ -1,5 +1,6 @@
 //! The report itself: everything that `/status` says, made from a snapshot.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
@@ -78,7 +79,8 @@ impl Report {
             exported_records: snapshot.exported_records(),
             sinks: snapshot.ledger.sinks().to_vec(),
             course: Course::new(&snapshot.history),
-            ledger: (&snapshot.ledger).into(),
+            // What single indicators matched stands in the ledger file alone, which not everybody on this host can read.
+            ledger: LedgerReport { selected: BTreeMap::new(), ..(&snapshot.ledger).into() },
         }
     }
 }
@@ -213,7 +215,17 @@ fn milliseconds(span: Duration) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::Report;
+    use crate::records::drain::Totals;
     use crate::serve::snapshot::example::example;
+
+    #[test]
+    fn what_an_indicator_matched_is_in_no_report() {
+        let mut snapshot = example();
+        snapshot.ledger.add(&Totals { selected: [(1001, 3)].into(), ..Totals::default() });
+        let json = serde_json::to_value(Report::new(&snapshot)).expect("a report is JSON");
+        assert_eq!(json["ledger"].get("selected"), None);
+        assert!(!json.to_string().contains("1001"), "{json:#}");
+    }
 
     #[test]
     fn a_report_survives_its_own_json() {

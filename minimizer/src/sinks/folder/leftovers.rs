@@ -99,6 +99,7 @@ fn complete(places: &Places, name: &str, file: &File, recovered: Recovered) -> R
     let cut = || {
         file.set_len(octets)?;
         file.write_all_at(&end, octets)?;
+        manifest.date(file)?;
         file.sync_all()
     };
     cut().map_err(FileError::io("complete", &path))?;

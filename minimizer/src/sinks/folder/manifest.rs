@@ -1,8 +1,8 @@
 //! What all records of a file have in common, and what the manifest beside the file says of it.
 
-use std::fs::File;
+use std::fs::{File, FileTimes};
 use std::io;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -25,6 +25,10 @@ pub(in crate::sinks) struct Header {
     /// The kernel's tag of the program: a digest of its instructions, the same under every policy.
     pub(super) program_tag: String,
     pub(super) agent_version: String,
+    /// The unit to which the recipient's times are rounded down, and so are all times that are said of its files; `None` where it gets
+    /// no times, and these are exact.
+    #[serde(default)]
+    pub(super) time_unit_milliseconds: Option<u64>,
     /// The fields that a record of the file can have.
     pub(super) fields: Vec<Field>,
 }
@@ -57,8 +61,16 @@ impl Header {
             retention_seconds: recipient.retention.as_ref().map(Duration::as_secs),
             program_tag: heading.program_tag.to_owned(),
             agent_version: env!("CARGO_PKG_VERSION").to_owned(),
+            time_unit_milliseconds: recipient
+                .time_unit()
+                .map(|unit| u64::try_from(unit.as_millis()).unwrap_or(u64::MAX).max(1)),
             fields: Field::ALL.iter().copied().filter(|field| heading.fields.has(*field)).collect(),
         }
+    }
+
+    /// A time as it may be said of the recipient's files.
+    fn rounded(&self, milliseconds: u64) -> u64 {
+        milliseconds - milliseconds % self.time_unit_milliseconds.unwrap_or(1).max(1)
     }
 
     /// The header as JSON, with the begin of the first interval.
@@ -113,12 +125,12 @@ pub(in crate::sinks) struct BatchShare {
 
 impl BatchShare {
     /// An empty share of the batch.
-    fn of(heading: &Heading<'_>) -> Self {
+    fn of(header: &Header, heading: &Heading<'_>) -> Self {
         let zero = |field| heading.fields.has(field).then_some(0);
         Self {
             number: heading.number,
-            begin: name::time(heading.begin_ms),
-            end: name::time(heading.end_ms),
+            begin: name::time(header.rounded(heading.begin_ms)),
+            end: name::time(header.rounded(heading.end_ms)),
             records: 0,
             packets: zero(Field::PacketDeltaCount),
             octets: zero(Field::OctetDeltaCount),
@@ -146,11 +158,12 @@ pub(in crate::sinks) struct Begun {
 impl Begun {
     /// The batch under this heading.
     pub(in crate::sinks) fn new(sink: &str, heading: &Heading<'_>) -> Self {
+        let header = Header::of(sink, heading);
         Self {
-            header: Header::of(sink, heading),
             fields: heading.fields,
-            begin_ms: heading.begin_ms,
-            share: BatchShare::of(heading),
+            begin_ms: header.rounded(heading.begin_ms),
+            share: BatchShare::of(&header, heading),
+            header,
         }
     }
 }
@@ -207,6 +220,16 @@ impl Manifest {
             header,
             batches,
         }
+    }
+
+    /// Gives a file the time of its last change that its recipient may know: that of its last interval, rounded. Files of a recipient
+    /// that gets no times keep their own.
+    pub(super) fn date(&self, file: &File) -> io::Result<()> {
+        if self.header.time_unit_milliseconds.is_none() {
+            return Ok(());
+        }
+        let time = SystemTime::from(self.end);
+        file.set_times(FileTimes::new().set_modified(time).set_accessed(time))
     }
 
     /// The manifest as JSON that people can read.

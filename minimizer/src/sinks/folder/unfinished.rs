@@ -200,6 +200,7 @@ impl Unfinished {
         if !self.is_synced {
             let path = self.path();
             self.file.set_len(self.octets).map_err(FileError::io("cut", &path))?;
+            manifest.date(&self.file).map_err(FileError::io("date", &path))?;
             // Here, too, a second try would only seem to succeed.
             self.file.sync_all().map_err(FileError::lost("write to the disk", &path))?;
             self.is_synced = true;
@@ -260,6 +261,7 @@ pub(super) fn write_manifest(file: &File, manifest: &Manifest) -> io::Result<()>
     let text = manifest.text();
     file.write_all_at(&text, 0)?;
     file.set_len(u64::try_from(text.len()).unwrap_or(u64::MAX))?;
+    manifest.date(file)?;
     file.sync_all()
 }
 

@@ -142,8 +142,10 @@ impl Exporter {
     /// Takes over what the heading says of the recipient. `starts_anew`: the batch goes into a new session, which needs
     /// neither what the former one was told nor its end.
     fn heed(&mut self, heading: &Heading<'_>, starts_anew: bool) -> Result<(), SinkError> {
-        let is_same =
-            |said: &Subject| said.recipient == *heading.recipient && said.interfaces == heading.interfaces;
+        // Who does not learn where packets came in gets no names of interfaces either.
+        let is_told = heading.fields.has(Field::IngressInterface);
+        let interfaces = if is_told { heading.interfaces } else { &[] };
+        let is_same = |said: &Subject| said.recipient == *heading.recipient && said.interfaces == interfaces;
         if self.subject.as_ref().is_some_and(is_same) {
             return Ok(());
         }
@@ -159,10 +161,9 @@ impl Exporter {
         if !keeps_fields {
             self.retire(goes_on)?;
         }
-        let subject = self.subject.insert(Subject {
-            recipient: heading.recipient.clone(),
-            interfaces: heading.interfaces.to_vec(),
-        });
+        let subject = self
+            .subject
+            .insert(Subject { recipient: heading.recipient.clone(), interfaces: interfaces.to_vec() });
         if goes_on {
             self.is_undescribed = true;
             describe_subject(&mut self.outbox, subject, &self.layouts, &self.indicators, self.options)?;

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use rand::SeedableRng as _;
 use rand::rngs::ChaCha8Rng;
@@ -20,6 +20,7 @@ use crate::delivery::loss::Loss;
 use crate::delivery::sink::{Heading, Losses, Sink as _, Taken};
 use crate::policy::field::{Field, Fields};
 use crate::policy::model::Policy;
+use crate::policy::transform::Transform;
 use crate::records::record::Record;
 use crate::sinks::files::{FilesConfig, Format};
 use crate::sinks::json_lines::tests::record;
@@ -134,7 +135,7 @@ fn nothing_is_delivered_before_it_has_its_name() {
         assert!(sink.tend_at().unwrap() > Instant::now() + Duration::from_secs(50));
         assert_eq!(sink.tend().unwrap(), Taken::Held);
         assert_eq!(sink.close().unwrap(), Taken::Delivered);
-        let name = format!("soc-20261123T024737.123Z-000001.{}", format.extension());
+        let name = format!("soc-20261123T024737.000Z-000001.{}", format.extension());
         let files = world.files();
         let names: Vec<_> = files.keys().cloned().collect();
         assert_eq!((names, world.noted()), (vec![name.clone()], vec![format!("{name}.manifest.json")]));
@@ -160,7 +161,7 @@ fn the_first_line_and_the_manifest_say_who_and_why_and_the_digest_is_that_of_the
     let (first, rest) = text.split_once('\n').unwrap();
     let recipient = &world.policy.recipients[0];
     let header = serde_json::json!({
-        "begin": "2026-11-23T02:47:42.123Z",
+        "begin": "2026-11-23T02:47:42Z",
         "sink": "soc",
         "policy": { "name": world.policy.name, "sha256": world.policy.digest },
         "recipient": recipient.name,
@@ -168,6 +169,7 @@ fn the_first_line_and_the_manifest_say_who_and_why_and_the_digest_is_that_of_the
         "retention_seconds": 3_600_000_000_u64,
         "program_tag": "0123456789abcdef",
         "agent_version": env!("CARGO_PKG_VERSION"),
+        "time_unit_milliseconds": 1000,
         "fields": Field::ALL,
     });
     assert_eq!(serde_json::from_str::<Value>(first).unwrap(), serde_json::json!({ "minimizer": header }));
@@ -190,15 +192,49 @@ fn the_first_line_and_the_manifest_say_who_and_why_and_the_digest_is_that_of_the
         "sha256": hexadecimal(&Sha256::digest(&content)),
         "records": 4099,
         "recovered": false,
-        "end": "2026-11-23T02:47:45.123Z",
+        "end": "2026-11-23T02:47:45Z",
         "batches": [
-            part(7, "2026-11-23T02:47:42.123Z", "2026-11-23T02:47:43.123Z", &records),
-            part(8, "2026-11-23T02:47:43.123Z", "2026-11-23T02:47:44.123Z", &[]),
-            part(9, "2026-11-23T02:47:44.123Z", "2026-11-23T02:47:45.123Z", &records[..2]),
+            part(7, "2026-11-23T02:47:42Z", "2026-11-23T02:47:43Z", &records),
+            part(8, "2026-11-23T02:47:43Z", "2026-11-23T02:47:44Z", &[]),
+            part(9, "2026-11-23T02:47:44Z", "2026-11-23T02:47:45Z", &records[..2]),
         ],
     });
     expected.as_object_mut().unwrap().extend(header.as_object().unwrap().clone());
     assert_eq!(manifest, expected);
+}
+
+#[test]
+fn nothing_that_is_said_of_a_file_is_finer_than_the_recipients_times() {
+    let hour_ms = 3_600_000;
+    for format in [Format::JsonLines, Format::Parquet] {
+        let mut world = World::new();
+        for transform in world.policy.recipients[0].fields.values_mut() {
+            if let Transform::Coarsened { unit } = transform {
+                *unit = Duration::from_millis(hour_ms);
+            }
+        }
+        let records = world.records(3);
+        let mut sink = world.sink(format);
+        world.bring(&mut sink, 1, &records);
+        world.bring(&mut sink, 2, &[]);
+        sink.close().unwrap();
+        let name = format!("soc-20261123T020000.000Z-000001.{}", format.extension());
+        let manifest = world.manifest(&name);
+        assert_eq!(manifest["time_unit_milliseconds"], hour_ms);
+        let times = [&manifest, &manifest["batches"][0], &manifest["batches"][1]];
+        for told in times.iter().flat_map(|part| [&part["begin"], &part["end"]]) {
+            assert_eq!(told, "2026-11-23T02:00:00Z", "{manifest:#}");
+        }
+        let begin = SystemTime::UNIX_EPOCH + Duration::from_millis(BEGIN_MS - BEGIN_MS % hour_ms);
+        for path in [world.path().join(&name), world.notes().join(format!("{name}.manifest.json"))] {
+            assert_eq!(fs::metadata(&path).unwrap().modified().unwrap(), begin, "{path:?}");
+        }
+        if format == Format::JsonLines {
+            let content = String::from_utf8(world.files()[&name].clone()).unwrap();
+            let first: Value = serde_json::from_str(content.lines().next().unwrap()).unwrap();
+            assert_eq!(first["minimizer"]["begin"], "2026-11-23T02:00:00Z");
+        }
+    }
 }
 
 #[test]
@@ -211,7 +247,7 @@ fn what_a_recipient_does_not_get_is_in_no_sum() {
     sink.take(&records, fields).unwrap();
     sink.end().unwrap();
     sink.close().unwrap();
-    let manifest = world.manifest("soc-20261123T024736.123Z-000001.jsonl");
+    let manifest = world.manifest("soc-20261123T024736.000Z-000001.jsonl");
     assert_eq!(manifest["batches"][0]["packets"], Value::Null);
     assert_eq!(manifest["batches"][0]["octets"], sum(&records, |record| record.octets));
     assert_eq!(manifest["fields"], serde_json::json!(["sourceIPv4Address", "octetDeltaCount"]));
@@ -235,10 +271,10 @@ fn a_file_is_closed_in_time_or_when_it_is_full() {
     let files = world.files();
     let names: Vec<_> = files.keys().map(String::as_str).collect();
     let expected = [
-        "full-20261123T024738.123Z-000001.jsonl",
-        "full-20261123T024738.123Z-000002.jsonl",
-        "soc-20261123T024736.123Z-000001.jsonl",
-        "soc-20261123T024737.123Z-000002.jsonl",
+        "full-20261123T024738.000Z-000001.jsonl",
+        "full-20261123T024738.000Z-000002.jsonl",
+        "soc-20261123T024736.000Z-000001.jsonl",
+        "soc-20261123T024737.000Z-000002.jsonl",
     ];
     assert_eq!(names, expected);
     let [first, second] = [0, 1].map(|file| world.manifest(expected[file])["batches"].clone());
@@ -275,12 +311,12 @@ fn no_name_is_used_twice() {
     write(&|| ());
     let before = world.files();
     // As after a restart with the clock set back; and somebody takes the name that the file was to get.
-    write(&|| fs::write(world.path().join("soc-20261123T024736.123Z-000002.jsonl"), "not ours").unwrap());
+    write(&|| fs::write(world.path().join("soc-20261123T024736.000Z-000002.jsonl"), "not ours").unwrap());
     let files = world.files();
     assert!(before.iter().all(|(name, content)| files[name] == *content));
-    assert_eq!(files["soc-20261123T024736.123Z-000002.jsonl"], b"not ours");
-    let manifest = world.manifest("soc-20261123T024736.123Z-000003.jsonl");
-    assert_eq!(manifest["file"], "soc-20261123T024736.123Z-000003.jsonl");
+    assert_eq!(files["soc-20261123T024736.000Z-000002.jsonl"], b"not ours");
+    let manifest = world.manifest("soc-20261123T024736.000Z-000003.jsonl");
+    assert_eq!(manifest["file"], "soc-20261123T024736.000Z-000003.jsonl");
     assert_eq!((files.len(), world.noted().len()), (3, 2));
 }
 

@@ -23,25 +23,25 @@ fn what_an_earlier_run_did_not_finish_is_removed_and_noted() {
     let mut running = FilesSink::new("other", &FilesConfig::new(world.path().to_owned(), Format::Parquet));
     world.bring(&mut running, 1, &records);
     for (name, content) in [
-        ("soc-20261123T024736.123Z-000001.jsonl.tmp", "{\"half\":"),
-        ("soc-20261123T024736.123Z-000001.jsonl.manifest.json.tmp", ""),
+        ("soc-20261123T024736.000Z-000001.jsonl.tmp", "{\"half\":"),
+        ("soc-20261123T024736.000Z-000001.jsonl.manifest.json.tmp", ""),
         // Of a sink that does not run any more.
-        ("soc-a-20261123T024736.123Z-000001.jsonl.tmp", ""),
+        ("soc-a-20261123T024736.000Z-000001.jsonl.tmp", ""),
         // Of nobody.
         ("soc-notes.tmp", ""),
     ] {
         fs::write(world.notes().join(name), content).unwrap();
     }
     // Whole, but for the name of the manifest.
-    fs::write(world.path().join("soc-20261123T024736.123Z-000002.parquet"), "1234").unwrap();
-    fs::write(world.path().join("soc-20261123T024736.123Z-000009.jsonl"), "without a manifest").unwrap();
+    fs::write(world.path().join("soc-20261123T024736.000Z-000002.parquet"), "1234").unwrap();
+    fs::write(world.path().join("soc-20261123T024736.000Z-000009.jsonl"), "without a manifest").unwrap();
     let mut sink = world.sink(Format::JsonLines);
     world.bring(&mut sink, 1, &records);
     sink.close().unwrap();
-    let mut manifest = world.manifest("soc-20261123T024736.123Z-000001.jsonl");
-    manifest["file"] = "soc-20261123T024736.123Z-000002.parquet".into();
+    let mut manifest = world.manifest("soc-20261123T024736.000Z-000001.jsonl");
+    manifest["file"] = "soc-20261123T024736.000Z-000002.parquet".into();
     manifest["octets"] = 4.into();
-    let waiting = world.notes().join("soc-20261123T024736.123Z-000002.parquet.manifest.json.tmp");
+    let waiting = world.notes().join("soc-20261123T024736.000Z-000002.parquet.manifest.json.tmp");
     fs::write(&waiting, manifest.to_string()).unwrap();
     let mut next = world.sink(Format::JsonLines);
     assert!(next.tend_at().unwrap() <= Instant::now());
@@ -50,15 +50,15 @@ fn what_an_earlier_run_did_not_finish_is_removed_and_noted() {
     let left: Vec<_> = noted.iter().filter(|name| !name.starts_with("other-")).map(String::as_str).collect();
     let expected = [
         "deletions.jsonl",
-        "soc-20261123T024736.123Z-000001.jsonl.manifest.json",
-        "soc-20261123T024736.123Z-000002.parquet.manifest.json",
+        "soc-20261123T024736.000Z-000001.jsonl.manifest.json",
+        "soc-20261123T024736.000Z-000002.parquet.manifest.json",
         "soc-notes.tmp",
     ];
     assert_eq!(left, expected);
-    assert!(world.files().contains_key("soc-20261123T024736.123Z-000009.jsonl"));
+    assert!(world.files().contains_key("soc-20261123T024736.000Z-000009.jsonl"));
     let mut deleted: Vec<_> = world.deletions().iter().map(|line| line["file"].clone()).collect();
     deleted.sort_by_key(Value::to_string);
-    let expected = ["soc-20261123T024736.123Z-000001.jsonl", "soc-a-20261123T024736.123Z-000001.jsonl"];
+    let expected = ["soc-20261123T024736.000Z-000001.jsonl", "soc-a-20261123T024736.000Z-000001.jsonl"];
     assert_eq!(deleted, expected);
     let deletion = &world.deletions()[0];
     assert_eq!(deletion["why"], "unfinished");
@@ -75,7 +75,7 @@ fn what_an_earlier_version_left_beside_the_files_is_found() {
     let mut sink = world.sink(Format::JsonLines);
     world.bring(&mut sink, 1, &records);
     sink.close().unwrap();
-    let name = "soc-20261123T024736.123Z-000001.jsonl";
+    let name = "soc-20261123T024736.000Z-000001.jsonl";
     world.edit(name, "begin", "1970-01-01T00:00:00Z");
     world.edit(name, "retention_seconds", 60);
     let mut manifest = world.manifest(name);
@@ -84,8 +84,8 @@ fn what_an_earlier_version_left_beside_the_files_is_found() {
     fs::remove_dir_all(world.notes()).unwrap();
     fs::write(&old, manifest.to_string()).unwrap();
     fs::write(world.path().join("deletions.jsonl"), "{\"earlier\":1}\n").unwrap();
-    fs::write(world.path().join(".soc-20261123T024736.123Z-000002.jsonl.tmp"), "half").unwrap();
-    fs::write(world.path().join(".soc-20261123T024736.123Z-000002.jsonl.manifest.json.tmp"), "").unwrap();
+    fs::write(world.path().join(".soc-20261123T024736.000Z-000002.jsonl.tmp"), "half").unwrap();
+    fs::write(world.path().join(".soc-20261123T024736.000Z-000002.jsonl.manifest.json.tmp"), "").unwrap();
     let mut next = world.sink(Format::JsonLines);
     next.tend().unwrap();
     assert!(world.files().is_empty(), "{:?}", world.files().keys());
@@ -107,7 +107,7 @@ fn what_was_whole_of_an_unfinished_file_is_recovered() {
         // Killed: nothing is tidied up.
         let killed = world.path().join("killed");
         fs::create_dir(&killed).unwrap();
-        let name = format!("soc-20261123T024736.123Z-000001.{}", format.extension());
+        let name = format!("soc-20261123T024736.000Z-000001.{}", format.extension());
         for (file, mut content) in content(&world.notes()) {
             // A piece that no line of the journal knows, and a line that is torn.
             content.extend_from_slice(b"{\"half");
@@ -159,7 +159,7 @@ fn a_journal_that_is_ahead_of_its_file_is_not_believed() {
     let mut world = World::new();
     let records = world.records(30);
     let mut sink = world.sink(Format::JsonLines);
-    let name = "soc-20261123T024736.123Z-000001.jsonl";
+    let name = "soc-20261123T024736.000Z-000001.jsonl";
     world.bring(&mut sink, 1, &records[..10]);
     world.bring(&mut sink, 2, &records[10..]);
     let mut left = content(&world.notes());
