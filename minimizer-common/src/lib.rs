@@ -24,4 +24,4 @@ pub mod tunnel;
 pub mod tuple;
 
 /// Version of every layout in this crate, as shown by `minimizer status` and `/metrics`.
-pub const LAYOUT_VERSION: u32 = 6;
+pub const LAYOUT_VERSION: u32 = 7;

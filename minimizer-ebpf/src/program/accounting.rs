@@ -22,7 +22,7 @@ use minimizer_ebpf::policy::short;
 use minimizer_ebpf::table::burst;
 use minimizer_ebpf::table::group::{self, Image};
 use minimizer_ebpf::table::hash;
-use minimizer_ebpf::whole;
+use minimizer_ebpf::{untraced, whole};
 
 use crate::program::clock::{self, Time};
 use crate::program::constants::{SETTINGS, setting};
@@ -73,7 +73,9 @@ pub fn account<const TUNNELS: bool>(context: &XdpContext) -> Option<u8> {
             return Some(Outcome::Counted as u8);
         }
     }
-    // Another one: the common shapes need none on the stack.
+    // Another one: the common shapes need none on the stack. The verifier forgets whether the time fits into a narrow slot:
+    // else it would walk all of this twice.
+    let time = Time { units: untraced(time.units), seconds: untraced(time.seconds) };
     let here = Here { site: Site { run, interface: black_box(interface) }, time };
     let ended = if TUNNELS {
         count_inner_or_outer(context.ctx, head, &here).0

@@ -37,7 +37,7 @@ impl Variant {
 /// where nothing else does.
 pub fn all(kernel: Kernel) -> Vec<Variant> {
     let least = Kernel { multi_buffer: false, large_values: false };
-    let kernels = [least, kernel].into_iter().filter(|variant| *variant != kernel || kernel.multi_buffer);
+    let kernels = std::iter::once(least).chain((kernel != least).then_some(kernel));
     let choices =
         [(Clock::Tick, Tunnels::NONE), (Clock::Control, Tunnels::NONE), (Clock::Tick, Tunnels::ALL)];
     kernels.flat_map(|kernel| choices.map(|(clock, tunnels)| variant(kernel, clock, tunnels))).collect()
