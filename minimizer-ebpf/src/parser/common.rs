@@ -8,6 +8,7 @@ use minimizer_common::tuple::Tags;
 
 use crate::parser::cursor::{Frame, Header, header_at};
 use crate::parser::ethernet::EthernetHeader;
+use crate::parser::gtp_u::GtpUHeader;
 use crate::parser::ipv4::Ipv4Header;
 use crate::parser::ipv6::Ipv6Header;
 use crate::parser::tcp::TcpHeader;
@@ -26,6 +27,20 @@ struct Ipv4Frame {
 }
 // SAFETY: a `repr(C)` struct of such structs of bytes and byte arrays.
 unsafe impl Header for Ipv4Frame {}
+
+/// A frame of IPv4 with a message of GTP-U that carries IPv4 with the header of TCP.
+#[derive(Clone, Copy)]
+#[repr(C)]
+struct GtpUFrame {
+    ethernet: EthernetHeader,
+    ip: Ipv4Header,
+    udp: UdpHeader,
+    gtp_u: GtpUHeader,
+    inner: Ipv4Header,
+    tcp: TcpHeader,
+}
+// SAFETY: as above.
+unsafe impl Header for GtpUFrame {}
 
 /// A frame of IPv6 with the header of UDP. The ports of TCP are at the same place.
 #[derive(Clone, Copy)]
@@ -96,6 +111,13 @@ impl Transport {
         self.protocol == udp::PROTOCOL && matches!(self.ports as u16, gtp_u::PORT | vxlan::PORT)
     }
 
+    /// Whether that tunnel is GTP-U.
+    #[inline(always)]
+    #[must_use]
+    pub const fn may_be_gtp_u(&self) -> bool {
+        self.protocol == udp::PROTOCOL && self.ports as u16 == gtp_u::PORT
+    }
+
     #[inline(always)]
     const fn packet(&self, addresses: [u64; 4], tags: Tags, length_octets: u32) -> Packet {
         let Self { ports, control_bits, protocol, traffic_class } = *self;
@@ -130,39 +152,69 @@ const IPV4_WITHOUT_OPTIONS: u8 = ipv4::VERSION << 4 | (ipv4::HEADER_OCTETS / 4) 
 #[inline(always)]
 #[must_use]
 pub fn ipv4<const EXACT: bool>(frame: &impl Frame) -> Option<Ipv4Packet> {
-    let omits = |steps| !EXACT && frame.omits(steps);
     let frame_octets = octets(frame);
     let passed = header_at::<Ipv4Frame>(frame)?;
-    let Ipv4Frame { ethernet, ip, .. } = passed.copy();
-    if u16::from_be_bytes(ethernet.ether_type) != ipv4::ETHER_TYPE
-        || ip.version_header_length != IPV4_WITHOUT_OPTIONS
+    if u16::from_be_bytes(passed.copy().ethernet.ether_type) != ipv4::ETHER_TYPE {
+        return None;
+    }
+    let headers = || (passed.copy().ip, passed.copy().tcp);
+    ipv4_packet::<EXACT>(frame, frame_octets, frame_octets - ETHERNET_OCTETS, headers)
+}
+
+/// The packet inside `outer`, which has the port of GTP-U, if that is of the common shape of IPv4, too, and its header of GTP-U has
+/// no optional fields.
+#[inline(always)]
+#[must_use]
+pub fn ipv4_in_gtp_u<const EXACT: bool>(frame: &impl Frame, outer: &Ipv4Packet) -> Option<Ipv4Packet> {
+    const BEFORE: u32 = ipv4::HEADER_OCTETS + udp::HEADER_OCTETS + gtp_u::HEADER_OCTETS;
+    let Ipv4Packet { frame_octets, length_octets, .. } = *outer;
+    let passed = header_at::<GtpUFrame>(frame)?;
+    let room = passed.copy().gtp_u.plain_length()?;
+    if length_octets < BEFORE || room > length_octets - BEFORE {
+        return None;
+    }
+    let headers = || (passed.copy().inner, passed.copy().tcp);
+    ipv4_packet::<EXACT>(frame, frame_octets, room, headers)
+}
+
+/// The packet that begins with these headers, if it has the common shape. It may use `room` octets.
+#[inline(always)]
+fn ipv4_packet<const EXACT: bool>(
+    frame: &impl Frame,
+    frame_octets: u32,
+    room: u32,
+    headers: impl Fn() -> (Ipv4Header, TcpHeader),
+) -> Option<Ipv4Packet> {
+    let omits = |steps| !EXACT && frame.omits(steps);
+    let (ip, _) = headers();
+    if ip.version_header_length != IPV4_WITHOUT_OPTIONS
         || u16::from_be_bytes(ip.flags_fragment_offset) & ipv4::FRAGMENT != 0
     {
         return None;
     }
     let length_octets = u32::from(u16::from_be_bytes(ip.total_length));
-    if length_octets > frame_octets - ETHERNET_OCTETS {
+    if length_octets > room {
         return None;
     }
     let protocol = ip.protocol;
     let control_bits = match protocol {
         tcp::PROTOCOL if length_octets >= ipv4::HEADER_OCTETS + tcp::HEADER_OCTETS => {
-            if omits(Steps::NO_CONTROL_BITS) { 0 } else { control_bits(&passed.copy().tcp) }
+            if omits(Steps::NO_CONTROL_BITS) { 0 } else { control_bits(&headers().1) }
         }
         udp::PROTOCOL if length_octets >= ipv4::HEADER_OCTETS + udp::HEADER_OCTETS => 0,
         _ => return None,
     };
-    let traffic_class = if omits(Steps::NO_TRAFFIC_CLASS) { 0 } else { passed.copy().ip.type_of_service };
+    let traffic_class = if omits(Steps::NO_TRAFFIC_CLASS) { 0 } else { headers().0.type_of_service };
     let ports = if omits(Steps::NO_PORTS) {
         0
     } else {
-        let TcpHeader { source_port, destination_port, .. } = passed.copy().tcp;
+        let TcpHeader { source_port, destination_port, .. } = headers().1;
         ports(source_port, destination_port)
     };
     Some(Ipv4Packet {
         frame_octets,
         length_octets,
-        addresses: if omits(Steps::NO_IPV4) { 0 } else { passed.copy().ip.addresses() },
+        addresses: if omits(Steps::NO_IPV4) { 0 } else { headers().0.addresses() },
         transport: Transport { ports, control_bits, protocol, traffic_class },
     })
 }

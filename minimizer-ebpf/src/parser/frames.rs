@@ -4,7 +4,7 @@
 use std::vec::Vec;
 
 use minimizer_common::outcome::Outcome;
-use minimizer_common::tunnel::Tunnels;
+use minimizer_common::tunnel::{Tunnel, Tunnels};
 
 use crate::parser::common;
 use crate::parser::cursor::{Cursor, Frame, Split};
@@ -33,7 +33,19 @@ pub(crate) fn walk_with(frame: impl Frame + Copy, tunnels: Tunnels) -> Result<Pa
     {
         assert_eq!((Ok(packet), octets), (walked, cursor.known_octets()), "the short way");
     }
+    if let Some(packet) = common_in_gtp_u(&frame)
+        && tunnels.has(Tunnel::GtpU)
+    {
+        let found = (Ok(packet.packet()), packet.frame_octets);
+        assert_eq!(found, (walked, cursor.known_octets()), "the short way into a tunnel");
+    }
     walked
+}
+
+/// What the short way finds in GTP-U.
+pub(crate) fn common_in_gtp_u(frame: &impl Frame) -> Option<common::Ipv4Packet> {
+    let outer = common::ipv4::<false>(frame).filter(|outer| outer.transport.may_be_gtp_u())?;
+    common::ipv4_in_gtp_u::<false>(frame, &outer)
 }
 
 /// What the short way finds: octets of the frame, its packet, and whether a tunnel may begin behind its headers.

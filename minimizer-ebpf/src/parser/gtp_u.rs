@@ -22,7 +22,7 @@ const EXTENSION_UNIT_OCTETS: u32 = 4;
 
 #[derive(Clone, Copy)]
 #[repr(C)]
-struct GtpUHeader {
+pub(crate) struct GtpUHeader {
     flags: u8,
     message_type: u8,
     /// Octets behind these eight.
@@ -31,6 +31,21 @@ struct GtpUHeader {
 }
 // SAFETY: a `repr(C)` struct of bytes and byte arrays.
 unsafe impl Header for GtpUHeader {}
+
+/// Octets of the header without optional fields.
+pub(crate) const HEADER_OCTETS: u32 = size_of::<GtpUHeader>() as u32;
+
+impl GtpUHeader {
+    /// Octets of the packet that follows, if the message carries one and the header has no optional fields.
+    #[inline(always)]
+    pub(crate) const fn plain_length(&self) -> Option<u32> {
+        if self.flags == VERSION_TYPE && self.message_type == USER_DATA {
+            Some(u16::from_be_bytes(self.length) as u32)
+        } else {
+            None
+        }
+    }
+}
 
 #[derive(Clone, Copy)]
 #[repr(C)]

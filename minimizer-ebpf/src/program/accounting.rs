@@ -11,7 +11,7 @@ use minimizer_common::outcome::Outcome;
 use minimizer_common::plan::Steps;
 use minimizer_common::settings::{InterfaceEntry, Way, interface_position};
 use minimizer_common::slot::{Count, HALF_WORDS, Ipv6Form, Narrow, Wide};
-use minimizer_common::tunnel::Tunnels;
+use minimizer_common::tunnel::{Tunnel, Tunnels};
 use minimizer_common::tuple::Tags;
 use minimizer_ebpf::parser::common;
 use minimizer_ebpf::parser::cursor::{Cursor, Frame as _, Stop};
@@ -314,9 +314,14 @@ impl Here {
         if units >> Narrow::TIME_BITS != 0 {
             return false;
         }
-        let (frame_octets, length_octets) = if let Some(packet) = common::ipv4::<EXACT>(&frame) {
+        let (frame_octets, length_octets) = if let Some(mut packet) = common::ipv4::<EXACT>(&frame) {
             if TUNNELS && packet.transport.may_be_tunnel() {
-                return false;
+                let is_listed = Tunnels(setting!(tunnels)).has(Tunnel::GtpU);
+                if !is_listed || !packet.transport.may_be_gtp_u() {
+                    return false;
+                }
+                let Some(inner) = common::ipv4_in_gtp_u::<EXACT>(&frame, &packet) else { return false };
+                packet = inner;
             }
             site.keep_narrow::<EXACT>(head, &short::ipv4::<EXACT>(plan, &packet, interface, units));
             (packet.frame_octets, packet.length_octets)

@@ -9,7 +9,9 @@ use minimizer_common::tunnel::Tunnels;
 
 use super::{ipv4, ipv6};
 use crate::parser::cursor::{Frame, Split};
-use crate::parser::frames::{IPV4, IPV6, common, ethernet, ipv4_fragment, udp, walk, walk_split, walk_with};
+use crate::parser::frames::{
+    IPV4, IPV6, common, common_in_gtp_u, ethernet, ipv4_fragment, udp, walk, walk_split, walk_with,
+};
 use crate::parser::frames::{ipv4 as packet4, ipv6 as packet6};
 
 const TCP: u8 = 6;
@@ -153,6 +155,45 @@ fn a_port_of_a_tunnel_is_found() {
     segment[2..4].copy_from_slice(&2152_u16.to_be_bytes());
     let (.., may_be_tunnel) = common(&ethernet(IPV4, &packet4(TCP, &segment)).as_slice()).expect("is common");
     assert!(!may_be_tunnel);
+}
+
+#[test]
+fn a_packet_in_gtp_u_takes_the_short_way_if_both_headers_are_common() {
+    let message = |flags: u8, between: &[u8], packet: &[u8]| {
+        let [high, low] = u16::try_from(between.len() + packet.len()).expect("fits").to_be_bytes();
+        [&[flags, 255, high, low, 0, 0, 0, 7], between, packet].concat()
+    };
+    let frame = |message: &[u8]| ethernet(IPV4, &packet4(UDP, &udp(2152, message)));
+    let takes = |frame: &[u8]| {
+        // The walk goes first: it compares both ways.
+        let walked = walk_with(frame, Tunnels::ALL);
+        common_in_gtp_u(&frame).map(|packet| assert_eq!(Ok(packet.packet()), walked)).is_some()
+    };
+    let packets = [packet4(TCP, &tcp(0xabc, &[7; 40])), packet4(UDP, &udp(443, &[7; 40]))];
+    for packet in &packets {
+        let plain = frame(&message(0x30, &[], packet));
+        assert!(takes(&plain));
+        assert!(takes(&[&plain[..], &[0; 30]].concat()), "octets behind the packet are padding");
+        for length in 0..plain.len() {
+            assert!(!takes(&plain[..length]), "the packet does not end within the frame: {length}");
+        }
+        // Octets of the outer header, of UDP, of GTP-U and of the inner header, changed one by one: what is taken is right.
+        let mut taken = 0;
+        for at in 12..14 + 20 + 8 + 8 + 20 {
+            for octet in 0..=u8::MAX {
+                let mut changed = plain.clone();
+                changed[at] = octet;
+                taken += usize::from(takes(&changed));
+            }
+        }
+        assert!(taken > 20 * 256, "{taken}");
+        assert!(!takes(&frame(&message(0x31, &[0, 1, 0, 0], packet))), "optional fields");
+        assert!(!takes(&frame(&message(0x34, &[0, 1, 0, 0x85, 1, 0, 0, 0], packet))), "an extension header");
+    }
+    assert!(!takes(&frame(&message(0x30, &[], &packet6(UDP, &udp(443, &[7; 40]))))), "IPv6");
+    // A tunnel in the tunnel is none.
+    let nested = frame(&message(0x30, &[], &packet4(UDP, &udp(2152, &message(0x30, &[], &packets[0])))));
+    assert!(takes(&nested));
 }
 
 /// A frame under a policy that leaves fields unread.
