@@ -220,15 +220,21 @@ impl Narrow {
         (count.first | count.last) >> Self::TIME_BITS == 0
     }
 
+    /// The first VLAN tag in its place in word 1.
+    #[inline(always)]
+    #[must_use]
+    pub const fn vlan(tags: Tags) -> u64 {
+        let tags = tags.0 as u64;
+        (tags & 0xfff | tags >> 24 << 12 & 1 << 12) << Self::VLAN_SHIFT
+    }
+
     /// The slot of one packet that is stored as IPv4.
     #[inline(always)]
     #[must_use]
     pub const fn ipv4(tuple: &Tuple, count: &Count) -> [u64; HALF_WORDS] {
-        let tags = tuple.tags().0 as u64;
-        let vlan = tags & 0xfff | tags >> 24 << 12 & 1 << 12;
         let transport = tuple.transport & 0xffff_ffff
             | (tuple.kind as u64 >> 8) << Self::TRAFFIC_CLASS_SHIFT
-            | vlan << Self::VLAN_SHIFT
+            | Self::vlan(tuple.tags())
             | (tuple.selector as u64) << Self::SELECTOR_SHIFT;
         [tuple.addresses[0], transport, Self::marks(tuple, count), Self::times(count)]
     }

@@ -7,13 +7,6 @@ use crate::tuple::{Tags, Tuple};
 pub struct Wide;
 
 impl Wide {
-    /// The tags of an untagged IPv6 packet.
-    #[inline(always)]
-    #[must_use]
-    pub const fn ipv6_tags(interface: u32) -> u32 {
-        Tags::NONE.with_ipv6().with_interface(interface).0
-    }
-
     /// Where the octets begin in word 2.
     pub const OCTETS_SHIFT: u32 = 2;
     const SELECTOR_SHIFT: u32 = 44;

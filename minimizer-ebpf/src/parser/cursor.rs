@@ -152,7 +152,13 @@ impl<H: Header> Passed<H> {
 /// The header at the start of a frame; `None` when the frame ends first.
 #[inline(always)]
 pub(crate) fn header_at<H: Header>(frame: &impl Frame) -> Option<Passed<H>> {
-    let start = frame.start();
+    header_behind(frame, 0)
+}
+
+/// The header behind the first octets of a frame; `None` when the frame ends first.
+#[inline(always)]
+pub(crate) fn header_behind<H: Header>(frame: &impl Frame, octets: usize) -> Option<Passed<H>> {
+    let start = frame.start().wrapping_add(octets);
     if start.wrapping_add(size_of::<H>()) > frame.end() { None } else { Some(Passed(start.cast())) }
 }
 

@@ -6,9 +6,9 @@ use std::vec::Vec;
 use minimizer_common::outcome::Outcome;
 use minimizer_common::tunnel::{Tunnel, Tunnels};
 
-use crate::parser::common;
+use crate::parser::common::{self, Link, TAGGED, Transport, UNTAGGED, Vlan};
 use crate::parser::cursor::{Cursor, Frame, Split};
-use crate::parser::walk::{self, Packet};
+use crate::parser::walk::{self, Packet, Version};
 
 pub(crate) const IPV4: u16 = 0x0800;
 pub(crate) const IPV6: u16 = 0x86dd;
@@ -28,33 +28,52 @@ pub(crate) fn walk_listed(frame: &[u8]) -> Result<Packet, Outcome> {
 pub(crate) fn walk_with(frame: impl Frame + Copy, tunnels: Tunnels) -> Result<Packet, Outcome> {
     let mut cursor = Cursor::over(frame);
     let walked = walk::walk(&mut cursor, tunnels);
-    if let Some((octets, packet, may_be_tunnel)) = common(&frame)
-        && (tunnels.is_empty() || !may_be_tunnel)
-    {
-        assert_eq!((Ok(packet), octets), (walked, cursor.known_octets()), "the short way");
-    }
-    if let Some(packet) = common_in_gtp_u(&frame)
-        && tunnels.has(Tunnel::GtpU)
-    {
-        let found = (Ok(packet.packet()), packet.frame_octets);
-        assert_eq!(found, (walked, cursor.known_octets()), "the short way into a tunnel");
+    if let Some(short) = common::<false>(&frame) {
+        let found = (walked, cursor.known_octets());
+        if tunnels.is_empty() || !short.transport.may_be_tunnel() {
+            assert_eq!((Ok(short.packet), short.octets), found, "the short way");
+        }
+        if let Some(packet) = short.in_gtp_u.filter(|_| tunnels.has(Tunnel::GtpU)) {
+            assert_eq!((Ok(packet), short.octets), found, "the short way into a tunnel");
+        }
     }
     walked
 }
 
-/// What the short way finds in GTP-U.
-pub(crate) fn common_in_gtp_u(frame: &impl Frame) -> Option<common::Ipv4Packet> {
-    let outer = common::ipv4::<false>(frame).filter(|outer| outer.transport.may_be_gtp_u())?;
-    common::ipv4_in_gtp_u::<false>(frame, &outer)
+/// What the short way finds.
+#[derive(Clone, Copy)]
+pub(crate) struct Short {
+    /// Octets of the frame.
+    pub octets: u32,
+    pub packet: Packet,
+    pub transport: Transport,
+    /// The packet in GTP-U.
+    pub in_gtp_u: Option<Packet>,
 }
 
-/// What the short way finds: octets of the frame, its packet, and whether a tunnel may begin behind its headers.
-pub(crate) fn common(frame: &impl Frame) -> Option<(u32, Packet, bool)> {
-    let four = common::ipv4::<false>(frame);
-    let six = common::ipv6::<false>(frame);
-    assert!(four.is_none() || six.is_none());
-    four.map(|found| (found.frame_octets, found.packet(), found.transport.may_be_tunnel()))
-        .or_else(|| six.map(|found| (found.frame_octets, found.packet(), found.transport.may_be_tunnel())))
+pub(crate) fn common<const EXACT: bool>(frame: &impl Frame) -> Option<Short> {
+    let Link { version, vlan } = common::link(frame)?;
+    match vlan {
+        None => common_behind::<EXACT, UNTAGGED>(frame, version, Vlan::NONE),
+        Some(vlan) => common_behind::<EXACT, TAGGED>(frame, version, vlan),
+    }
+}
+
+fn common_behind<const EXACT: bool, const LINK: usize>(
+    frame: &impl Frame,
+    version: Version,
+    vlan: Vlan,
+) -> Option<Short> {
+    if version == Version::V6 {
+        let found = common::ipv6::<EXACT, LINK>(frame, vlan)?;
+        let (octets, packet, transport) = (found.frame_octets, found.packet(), found.transport);
+        return Some(Short { octets, packet, transport, in_gtp_u: None });
+    }
+    let found = common::ipv4::<EXACT, LINK>(frame, vlan)?;
+    let inner =
+        found.transport.may_be_gtp_u().then(|| common::ipv4_in_gtp_u::<EXACT, LINK>(frame, &found)).flatten();
+    let (octets, packet, transport) = (found.frame_octets, found.packet(), found.transport);
+    Some(Short { octets, packet, transport, in_gtp_u: inner.map(|inner| inner.packet()) })
 }
 
 /// A UDP datagram to a port.

@@ -16,9 +16,9 @@ pub(crate) const TAGS_MAX: usize = 4;
 
 #[derive(Clone, Copy)]
 #[repr(C)]
-struct VlanTag {
-    control: [u8; 2],
-    ether_type: [u8; 2],
+pub(crate) struct VlanTag {
+    pub control: [u8; 2],
+    pub ether_type: [u8; 2],
 }
 // SAFETY: a `repr(C)` struct of byte arrays.
 unsafe impl Header for VlanTag {}

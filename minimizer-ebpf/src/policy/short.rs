@@ -54,13 +54,14 @@ pub fn ipv6_wide<const EXACT: bool>(
     units: u32,
 ) -> [u64; 2 * HALF_WORDS] {
     let Ipv6Packet { addresses, length_octets, transport, .. } = packet;
-    let Transport { ports, control_bits, protocol, traffic_class } = *transport;
+    let Transport { ports, control_bits, protocol, traffic_class, vlan } = *transport;
     let [mut source, mut source_end, mut destination, mut destination_end] = *addresses;
     let kind = u64::from(protocol) | u64::from(traffic_class) << 8;
     let mut times = u64::from(units) | u64::from(units) << 32;
     let mut counters = kind << Wide::KIND_SHIFT | u64::from(control_bits) << Wide::CONTROL_BITS_SHIFT;
     let ports = if EXACT { ports } else { kept_ports(plan, ports) };
-    let mut transport = u64::from(ports) | u64::from(Wide::ipv6_tags(interface)) << 32;
+    let tags = vlan.tags.with_ipv6().with_interface(interface);
+    let mut transport = u64::from(ports) | u64::from(tags.0) << 32;
     if !EXACT {
         let masks = &plan.slot_masks;
         source &= constant!(plan.ipv6_masks[0][0][0]);
@@ -78,9 +79,9 @@ pub fn ipv6_wide<const EXACT: bool>(
 
 #[inline(always)]
 fn narrow_transport<const EXACT: bool>(plan: &Plan, transport: &Transport) -> u64 {
-    let Transport { ports, traffic_class, .. } = *transport;
+    let Transport { ports, traffic_class, vlan, .. } = *transport;
     let ports = if EXACT { ports } else { kept_ports(plan, ports) };
-    let word = u64::from(ports) | u64::from(traffic_class) << Narrow::TRAFFIC_CLASS_SHIFT;
+    let word = u64::from(ports) | u64::from(traffic_class) << Narrow::TRAFFIC_CLASS_SHIFT | vlan.narrow;
     if EXACT { word } else { word & constant!(plan.slot_masks.narrow_transport) }
 }
 

@@ -13,7 +13,7 @@ use minimizer_common::settings::{InterfaceEntry, Way, interface_position};
 use minimizer_common::slot::{Count, HALF_WORDS, Ipv6Form, Narrow, Wide};
 use minimizer_common::tunnel::{Tunnel, Tunnels};
 use minimizer_common::tuple::Tags;
-use minimizer_ebpf::parser::common;
+use minimizer_ebpf::parser::common::{self, Link, TAGGED, UNTAGGED, Vlan};
 use minimizer_ebpf::parser::cursor::{Cursor, Frame as _, Stop};
 use minimizer_ebpf::parser::walk::{Inner, Packet, Version, enter, walk_ipv4, walk_ipv6, walk_link};
 use minimizer_ebpf::policy::judge::{Judgement, judge};
@@ -75,7 +75,8 @@ pub fn account<const TUNNELS: bool>(context: &XdpContext) -> Option<u8> {
     }
     // Another one: the common shapes need none on the stack. The verifier forgets whether the time fits into a narrow slot:
     // else it would walk all of this twice.
-    let time = Time { units: untraced(time.units), seconds: untraced(time.seconds) };
+    let forgotten = |number: u32| untraced(whole(number.into()) as u32);
+    let time = Time { units: forgotten(time.units), seconds: forgotten(time.seconds) };
     let here = Here { site: Site { run, interface: black_box(interface) }, time };
     let ended = if TUNNELS {
         count_inner_or_outer(context.ctx, head, &here).0
@@ -305,27 +306,50 @@ struct Site {
 
 impl Here {
     /// Counts a packet of a common shape, or sets it aside, under a policy that judges nothing. `false`, and nothing is
-    /// counted, if the packet has another shape, or a listed tunnel may be behind its headers. `EXACT` says that the
+    /// counted, if the packet has another shape, or another tunnel may be behind its headers. `EXACT` says that the
     /// policy keeps every field as it is.
     #[inline(always)]
     fn count_common<const TUNNELS: bool, const EXACT: bool>(&self, frame: XdpFrame, head: &mut Head) -> bool {
-        let Self { site: site @ Site { interface, .. }, time: Time { units, .. } } = *self;
-        let plan = &SETTINGS.plan;
-        if units >> Narrow::TIME_BITS != 0 {
+        if self.time.units >> Narrow::TIME_BITS != 0 {
             return false;
         }
-        let (frame_octets, length_octets) = if let Some(mut packet) = common::ipv4::<EXACT>(&frame) {
+        match common::link(&frame) {
+            Some(Link { version, vlan: None }) => {
+                self.count_behind::<TUNNELS, EXACT, UNTAGGED>(frame, head, version, Vlan::NONE)
+            }
+            Some(Link { version, vlan: Some(vlan) }) => {
+                self.count_behind::<TUNNELS, EXACT, TAGGED>(frame, head, version, vlan)
+            }
+            None => false,
+        }
+    }
+
+    /// The same behind the link headers, of which there are `LINK` octets.
+    #[inline(always)]
+    fn count_behind<const TUNNELS: bool, const EXACT: bool, const LINK: usize>(
+        &self,
+        frame: XdpFrame,
+        head: &mut Head,
+        version: Version,
+        vlan: Vlan,
+    ) -> bool {
+        let Self { site: site @ Site { interface, .. }, time: Time { units, .. } } = *self;
+        let plan = &SETTINGS.plan;
+        let (frame_octets, length_octets) = if version == Version::V4 {
+            let Some(mut packet) = common::ipv4::<EXACT, LINK>(&frame, vlan) else { return false };
             if TUNNELS && packet.transport.may_be_tunnel() {
                 let is_listed = Tunnels(setting!(tunnels)).has(Tunnel::GtpU);
                 if !is_listed || !packet.transport.may_be_gtp_u() {
                     return false;
                 }
-                let Some(inner) = common::ipv4_in_gtp_u::<EXACT>(&frame, &packet) else { return false };
+                let inner = common::ipv4_in_gtp_u::<EXACT, LINK>(&frame, &packet);
+                let Some(inner) = inner else { return false };
                 packet = inner;
             }
             site.keep_narrow::<EXACT>(head, &short::ipv4::<EXACT>(plan, &packet, interface, units));
             (packet.frame_octets, packet.length_octets)
-        } else if let Some(packet) = common::ipv6::<EXACT>(&frame) {
+        } else {
+            let Some(packet) = common::ipv6::<EXACT, LINK>(&frame, vlan) else { return false };
             if TUNNELS && packet.transport.may_be_tunnel() {
                 return false;
             }
@@ -335,8 +359,6 @@ impl Here {
                 site.keep_narrow::<EXACT>(head, &short::ipv6_narrow(plan, &packet, interface, units));
             }
             (packet.frame_octets, packet.length_octets)
-        } else {
-            return false;
         };
         let counters = counters(head, interface);
         counters.seen_octets += u64::from(frame_octets);

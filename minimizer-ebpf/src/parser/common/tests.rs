@@ -7,10 +7,9 @@ use minimizer_common::outcome::Outcome;
 use minimizer_common::plan::Steps;
 use minimizer_common::tunnel::Tunnels;
 
-use super::{ipv4, ipv6};
 use crate::parser::cursor::{Frame, Split};
 use crate::parser::frames::{
-    IPV4, IPV6, common, common_in_gtp_u, ethernet, ipv4_fragment, udp, walk, walk_split, walk_with,
+    IPV4, IPV6, Short, common, ethernet, ipv4_fragment, udp, walk, walk_split, walk_with,
 };
 use crate::parser::frames::{ipv4 as packet4, ipv6 as packet6};
 
@@ -39,16 +38,16 @@ fn plain() -> [(Vec<u8>, usize); 4] {
 fn takes(frame: &[u8]) -> bool {
     // The walk goes first: it compares both ways.
     let _ = walk(frame);
-    common(&frame).is_some()
+    common::<false>(&frame).is_some()
 }
 
 #[test]
 fn the_common_shapes_take_the_short_way() {
     for (frame, _) in plain() {
         assert!(takes(&frame), "{frame:02x?}");
-        let (octets, packet, may_be_tunnel) = common(&frame.as_slice()).expect("was found");
+        let Short { octets, packet, transport, .. } = common::<false>(&frame.as_slice()).expect("was found");
         assert_eq!((octets as usize, Ok(packet)), (frame.len(), walk(&frame)));
-        assert!(!may_be_tunnel);
+        assert!(!transport.may_be_tunnel());
         // Octets behind the packet are padding.
         assert!(takes(&[&frame[..], &[0; 30]].concat()));
     }
@@ -76,7 +75,7 @@ fn truncation_at_every_length() {
                 assert_eq!(walk_split(&frame, length).is_ok(), length >= headers, "{length} octets");
             }
             let octets = u32::try_from(frame.len()).expect("fits");
-            assert!(common(&Split { first: &frame[..length], octets }).is_none(), "{length} octets");
+            assert!(common::<false>(&Split { first: &frame[..length], octets }).is_none(), "{length} octets");
         }
         // The same with the packet that ends there.
         for content in 0..frame.len() - 14 {
@@ -127,14 +126,45 @@ fn fragments_options_and_other_versions_are_the_walks() {
             }
         }
     }
-    let tagged =
-        [&[2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 0x81, 0, 0, 5, 8, 0][..], &packet4(TCP, &tcp(2, &[]))]
-            .concat();
-    assert!(walk(&tagged).is_ok() && !takes(&tagged));
+    for (frame, _) in plain() {
+        let twice = tagged(0x88a8, 7, &tagged(0x8100, 5, &frame));
+        assert!(walk(&twice).is_ok() && !takes(&twice), "two tags");
+    }
     for header in [0, 43, 44, 51, 60] {
         let extended =
             ethernet(IPV6, &packet6(header, &[&[TCP, 0, 0, 0, 0, 0, 0, 0], &tcp(2, &[0; 20])[..]].concat()));
         assert!(!takes(&extended), "extension header {header}");
+    }
+}
+
+/// The frame with a tag in front of its EtherType.
+fn tagged(tag_type: u16, control: u16, frame: &[u8]) -> Vec<u8> {
+    [&frame[..12], &tag_type.to_be_bytes(), &control.to_be_bytes(), &frame[12..]].concat()
+}
+
+#[test]
+fn one_tag_takes_the_short_way() {
+    for (frame, headers) in plain() {
+        for tag_type in [0x8100, 0x88a8, 0x9100] {
+            for control in [0, 5, 0xfff, 0xe000, 0xffff] {
+                let frame = tagged(tag_type, control, &frame);
+                assert!(takes(&frame), "{frame:02x?}");
+                let short = common::<true>(&frame.as_slice()).expect("was found");
+                assert_eq!(short.packet.tags.vlan_id(), Some(control & 0xfff));
+            }
+        }
+        let whole = tagged(0x8100, 5, &frame);
+        for length in 0..whole.len() {
+            assert!(!takes(&whole[..length]), "the packet does not end within the frame: {length}");
+        }
+        for at in 12..18 {
+            for octet in 0..=u8::MAX {
+                let mut changed = whole.clone();
+                changed[at] = octet;
+                let _ = takes(&changed);
+            }
+        }
+        assert!(whole.len() > headers + 4);
     }
 }
 
@@ -145,16 +175,16 @@ fn a_port_of_a_tunnel_is_found() {
             ethernet(IPV4, &packet4(UDP, &udp(port, &[0; 40]))),
             ethernet(IPV6, &packet6(UDP, &udp(port, &[0; 40]))),
         ] {
-            let (.., may_be_tunnel) = common(&frame.as_slice()).expect("has a common shape");
-            assert_eq!(may_be_tunnel, is_one, "port {port}");
+            let short = common::<false>(&frame.as_slice()).expect("has a common shape");
+            assert_eq!(short.transport.may_be_tunnel(), is_one, "port {port}");
             let _ = walk_with(frame.as_slice(), Tunnels::ALL);
         }
     }
     // TCP has no tunnel behind these ports.
     let mut segment = tcp(2, &[0; 20]);
     segment[2..4].copy_from_slice(&2152_u16.to_be_bytes());
-    let (.., may_be_tunnel) = common(&ethernet(IPV4, &packet4(TCP, &segment)).as_slice()).expect("is common");
-    assert!(!may_be_tunnel);
+    let short = common::<false>(&ethernet(IPV4, &packet4(TCP, &segment)).as_slice()).expect("is common");
+    assert!(!short.transport.may_be_tunnel());
 }
 
 #[test]
@@ -167,7 +197,8 @@ fn a_packet_in_gtp_u_takes_the_short_way_if_both_headers_are_common() {
     let takes = |frame: &[u8]| {
         // The walk goes first: it compares both ways.
         let walked = walk_with(frame, Tunnels::ALL);
-        common_in_gtp_u(&frame).map(|packet| assert_eq!(Ok(packet.packet()), walked)).is_some()
+        let inner = common::<false>(&frame).and_then(|short| short.in_gtp_u);
+        inner.map(|packet| assert_eq!(Ok(packet), walked)).is_some()
     };
     let packets = [packet4(TCP, &tcp(0xabc, &[7; 40])), packet4(UDP, &udp(443, &[7; 40]))];
     for packet in &packets {
@@ -230,13 +261,11 @@ fn fields_that_are_left_unread_are_the_same_as_in_the_walk() {
             let unread = listed.fold(Steps::NONE, |all, (_, step)| all.union(*step));
             let frame = Unread(&frame, unread);
             let walked = walk_with(frame, Tunnels::NONE).expect("is counted");
-            let (_, packet, _) = common(&frame).expect("takes the short way");
-            assert_eq!(packet, walked);
-            found.push(packet);
+            let short = common::<false>(&frame).expect("takes the short way");
+            assert_eq!(short.packet, walked);
+            found.push(short.packet);
             // Whoever says that all is read reads all.
-            let all = (ipv4::<true>(&frame).map(|packet| packet.packet()))
-                .or_else(|| ipv6::<true>(&frame).map(|packet| packet.packet()));
-            assert_eq!(all, Some(found[0]));
+            assert_eq!(common::<true>(&frame).map(|short| short.packet), Some(found[0]));
         }
         assert_eq!(
             found.iter().filter(|packet| **packet == found[0]).count(),

@@ -5,7 +5,7 @@ use minimizer_common::slot::{Count, Ipv6Form, Masks, Narrow, Wide};
 use minimizer_common::tuple::{Tags, Tuple};
 
 use super::{ipv4, ipv6_narrow, ipv6_wide};
-use crate::parser::common::{Ipv4Packet, Ipv6Packet, Transport};
+use crate::parser::common::{Ipv4Packet, Ipv6Packet, Transport, Vlan};
 use crate::policy::minimize::{Classes, minimize};
 
 /// A number that looks random, the same in every run.
@@ -30,6 +30,7 @@ impl Numbers {
             control_bits: if is_tcp { self.next() as u16 & 0xfff } else { 0 },
             protocol: if is_tcp { 6 } else { 17 },
             traffic_class: self.next() as u8,
+            vlan: if self.one_in(2) { Vlan::new(self.next() as u16) } else { Vlan::NONE },
         }
     }
 }
