@@ -259,7 +259,8 @@ mod tests {
     fn fewer_lines_leave_more_flows_without_a_slot() {
         let without = |layout| fill(FLOWS, layout, Tuples::Random, 50).flows_without_slot;
         let [narrow, wide, two, one] = LAYOUTS.map(without);
-        assert!(narrow <= wide && wide < two && two < one, "{narrow} {wide} {two} {one}");
+        // Of the first two hardly any flow, so that which has more is chance.
+        assert!(narrow.max(wide) < 0.002 && two > 0.01 && two < one, "{narrow} {wide} {two} {one}");
         // Two slots for a mean of one flow: e⁻¹/2 · Σ (k−2)/k! of them, a tenth, find none.
         assert!((one - 0.104).abs() < 0.01, "{one}");
     }
