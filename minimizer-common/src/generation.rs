@@ -21,6 +21,8 @@ pub const UNKNOWN_INTERFACE: u32 = INTERFACES_MAX as u32;
 /// Size of a block in bytes. Where the kernel takes no value as large as a run, a block is the value of its maps: a look-up
 /// finds a block, and what lies in it needs no other one.
 pub const BLOCK_BYTES: usize = 64 << 10;
+/// The same in the type of the sizes of maps.
+pub const BLOCK_OCTETS: u32 = BLOCK_BYTES as u32;
 /// Halves of cache lines in a group.
 pub const GROUP_HALVES: usize = 16;
 /// Groups in a block.

@@ -39,7 +39,7 @@ fn whose_records_can_be_joined_is_told_of_each_pair_and_refused_where_it_must_no
     for pair in [
         "own-soc and partner-abroad: joinable: both are told sourceIPv4Address",
         "own-soc and statistics: not joinable: each record of statistics is of 10 sources or more",
-        "partner-abroad and statistics: not joinable: ",
+        "partner-abroad and statistics: joinable: both are told destinationTransportPort",
     ] {
         ensure!(said.lines().any(|line| line.starts_with(pair)), "{said}");
     }

@@ -63,9 +63,9 @@ impl Kernel {
 
 /// Asks the kernel for an array with one value that is a little larger. It is gone at once.
 fn has_large_values() -> bool {
-    let value_bytes = SMALL_VALUE_BYTES + size_of::<u64>() as u32;
-    const KEY_BYTES: u32 = size_of::<u32>() as u32;
-    let map = aya_obj::Map::new_from_params(BPF_MAP_TYPE_ARRAY as u32, KEY_BYTES, value_bytes, 1, 0);
+    const KEY_BYTES: u32 = u32::BITS / u8::BITS;
+    const WORD_BYTES: u32 = u64::BITS / u8::BITS;
+    let map = aya_obj::Map::new_from_params(BPF_MAP_TYPE_ARRAY as u32, KEY_BYTES, SMALL_VALUE_BYTES + WORD_BYTES, 1, 0);
     MapData::create(map, "large_value", None).is_ok()
 }
 

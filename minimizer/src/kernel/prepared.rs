@@ -4,7 +4,7 @@ use std::sync::{Arc, LazyLock};
 
 use aya::maps::{Array, MapError};
 use aya::{Ebpf, EbpfError, EbpfLoader, Pod, VerifierLogLevel};
-use minimizer_common::generation::{BLOCK_BYTES, Shape};
+use minimizer_common::generation::{BLOCK_OCTETS, Shape};
 use minimizer_common::plan::Steps;
 use minimizer_common::settings::{
     CLOCK_CONTROL, CLOCK_NONE, CLOCK_TICK, GENERATIONS_MAP, HASH_KEYS, LENGTH_BUFFER, LENGTH_LINEAR,
@@ -95,7 +95,7 @@ impl Values {
     fn of(shape: &Shape, bytes_max: u32) -> Self {
         match u32::try_from(shape.run_bytes()) {
             Ok(bytes) if bytes <= bytes_max => Self { bytes, count: 2 * shape.cpus, kind: VALUE_IS_RUN },
-            _ => Self { bytes: BLOCK_BYTES as u32, count: 2 * shape.blocks(), kind: VALUE_IS_BLOCK },
+            _ => Self { bytes: BLOCK_OCTETS, count: 2 * shape.blocks(), kind: VALUE_IS_BLOCK },
         }
     }
 }
@@ -218,7 +218,7 @@ fn sized_object(object: &[u8], values: Values) -> Result<Vec<u8>, ProgramError> 
         .ok_or(damaged("its type information is too long"))?;
     let mut sized = object.to_vec();
     let types = sized.get_mut(range).ok_or(damaged("its type information is cut off"))?;
-    let words = values.bytes / size_of::<u64>() as u32;
+    let words = values.bytes / (u64::BITS / u8::BITS);
     for (placeholder, number) in [(VALUES_PLACEHOLDER, values.count), (WORDS_PLACEHOLDER, words)] {
         let placeholder = u32::try_from(placeholder).unwrap_or(0).to_le_bytes();
         let mut places = types.chunks_exact_mut(4).filter(|word| **word == placeholder);

@@ -133,9 +133,8 @@ impl GracePeriod {
     /// The kernel's error.
     pub fn new() -> io::Result<Self> {
         let create = |kind, inner_map| {
-            const OCTETS: u32 = size_of::<u32>() as u32;
             let mut attributes =
-                MapCreate { kind, key_octets: OCTETS, value_octets: OCTETS, entries: 1, flags: 0, inner_map };
+                MapCreate { kind, key_octets: 4, value_octets: 4, entries: 1, flags: 0, inner_map };
             let fd = bpf(MAP_CREATE, &mut attributes)?;
             // SAFETY: the kernel has just returned this descriptor, and nothing else owns it.
             io::Result::Ok(unsafe { OwnedFd::from_raw_fd(fd) })
