@@ -38,7 +38,8 @@ pub fn special_and_embedded(scope: &Scope) -> Vec<String> {
     let nat64 = scope.prefixes.iter().filter(|(_, class)| *class == Class::Embedded);
     embeddings.extend(nat64.map(|(prefix, _)| format!("{prefix} (NAT64 of the network)")));
     said.push(format!(
-        "An IPv6 address in {} has the class of the IPv4 address in it: domestic, foreign, never or special.",
+        "An IPv6 address in {} has the class of the IPv4 address in it (domestic, foreign, never or special), unless the policy \
+         lists this very IPv6 prefix or a part of it.",
         words::list(&embeddings)
     ));
     said.push(
