@@ -65,6 +65,8 @@ pub fn everything(tunnels: Tunnels) -> Policy {
         prefixes: vec![
             (network([192, 0, 2, 0], 25), Class::Domestic),
             (network([198, 51, 100, 7], 32), Class::Never),
+            // Where most of the frames of tests come from: special if it were not listed.
+            (network([10, 0, 0, 0], 8), Class::Foreign),
             (ipv6(33), Class::Domestic),
         ],
         directions: vec![(Class::Foreign, Class::Domestic), (Class::Domestic, Class::Foreign)],
@@ -164,6 +166,14 @@ fn scope(random: &mut ChaCha8Rng, packets: &[Packet]) -> Scope {
     for _ in 0..random.random_range(0..=PREFIXES_MAX) {
         let class = [Class::Foreign, Class::Domestic, Class::Domestic, Class::Never];
         prefixes.insert(prefix(random, packets, false), *class.choose(random).expect("not empty"));
+    }
+    if random.random_bool(0.3) {
+        let mut host = prefix(random, packets, true);
+        if host.ipv6 {
+            host.bits = 96;
+            host.octets = truncated(host.octets, 96);
+            prefixes.entry(host).or_insert(Class::Embedded);
+        }
     }
     let all = CLASSES.into_iter().flat_map(|source| CLASSES.map(|destination| (source, destination)));
     let mut directions: Vec<_> = all.filter(|_| random.random_bool(0.7)).collect();

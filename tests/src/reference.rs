@@ -1,6 +1,7 @@
 //! What a policy leaves of a packet, said as simply as possible: one address, one prefix, one bit after the other.
 
 use std::hash::Hasher as _;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 use minimizer::policy::class::Class;
 use minimizer::policy::field::Field;
@@ -94,7 +95,9 @@ pub fn stored(
     }
     let selector_id = match &policy.selectors {
         None => 0,
-        Some(indicators) => selector(indicators, packet, time_ms / 1000).ok_or(Outcome::NotSelected)?,
+        Some(indicators) => {
+            selector(policy.scope.as_ref(), indicators, packet, time_ms / 1000).ok_or(Outcome::NotSelected)?
+        }
     };
     let transform = |field: Field| collected.fields.get(&field).copied();
     let kept = |field: Field, value: u16| if transform(field).is_some() { value } else { 0 };
@@ -162,20 +165,110 @@ fn covers(prefix: &Prefix, ipv6: bool, address: [u8; 16]) -> bool {
 
 fn class(scope: Option<&Scope>, ipv6: bool, address: [u8; 16]) -> Class {
     let Some(scope) = scope else { return Class::Foreign };
-    let covering = || scope.prefixes.iter().filter(|(prefix, _)| covers(prefix, ipv6, address));
-    if covering().any(|(_, class)| *class == Class::Never) {
+    // What the scope lists, by the number of bits that it has of this address.
+    let mut listed = listed(scope, ipv6, address);
+    let carried = if ipv6 { carried(Some(scope), address) } else { Vec::new() };
+    for Carried { bits, ipv4, .. } in &carried {
+        listed
+            .extend(self::listed(scope, false, *ipv4).into_iter().map(|(more, class)| (bits + more, class)));
+    }
+    if listed.iter().any(|(_, class)| *class == Class::Never) {
         return Class::Never;
     }
-    covering().max_by_key(|(prefix, _)| prefix.bits).map_or(Class::Foreign, |(_, class)| *class)
+    // The innermost IPv4 address decides, unless the scope lists what carries it.
+    let least = carried.iter().map(|carried| carried.bits).max().unwrap_or(0);
+    let mut longest: Option<(u8, Class)> = None;
+    for (bits, class) in listed.into_iter().filter(|(bits, _)| *bits >= least) {
+        if longest.is_none_or(|(other, _)| bits > other) {
+            longest = Some((bits, class));
+        }
+    }
+    let is_special = match carried.iter().find(|carried| carried.bits == least) {
+        Some(Carried { ipv4, .. }) => is_special_ipv4(*ipv4),
+        None if ipv6 => is_special_ipv6(Ipv6Addr::from(address)),
+        None => is_special_ipv4(address),
+    };
+    let otherwise = if is_special { Class::Special } else { Class::Foreign };
+    longest.map_or(otherwise, |(_, class)| class)
+}
+
+/// The lengths and classes of the scope's prefixes that cover an address.
+fn listed(scope: &Scope, ipv6: bool, address: [u8; 16]) -> Vec<(u8, Class)> {
+    let classed = scope.prefixes.iter().filter(|(_, class)| *class != Class::Embedded);
+    let covering = classed.filter(|(prefix, _)| covers(prefix, ipv6, address));
+    covering.map(|(prefix, class)| (prefix.bits, *class)).collect()
+}
+
+/// An IPv4 address that an IPv6 address carries.
+struct Carried {
+    /// The number of bits in front of it.
+    bits: u8,
+    ipv4: [u8; 16],
+    is_nat64: bool,
+}
+
+/// The IPv4 addresses that an IPv6 address carries.
+fn carried(scope: Option<&Scope>, address: [u8; 16]) -> Vec<Carried> {
+    let ipv4 = |first: usize| {
+        let mut ipv4 = [0; 16];
+        ipv4[..4].copy_from_slice(&address[first..first + 4]);
+        ipv4
+    };
+    let text = Ipv6Addr::from(address).segments();
+    let mut carried = Vec::new();
+    if text[0] == 0x2002 {
+        carried.push(Carried { bits: 16, ipv4: ipv4(2), is_nat64: false });
+    }
+    let is_nat64 = text[..6] == [0x64, 0xff9b, 0, 0, 0, 0];
+    let is_mapped = text[..6] == [0, 0, 0, 0, 0, 0xffff];
+    let is_own = scope.is_some_and(|scope| {
+        let is_it = |(prefix, class): &(Prefix, Class)| {
+            *class == Class::Embedded && prefix.octets[..12] == address[..12]
+        };
+        scope.prefixes.iter().any(is_it)
+    });
+    if is_nat64 || is_mapped || is_own {
+        carried.push(Carried { bits: 96, ipv4: ipv4(12), is_nat64: is_nat64 || is_own });
+    }
+    carried
+}
+
+fn is_special_ipv4(octets: [u8; 16]) -> bool {
+    let address = Ipv4Addr::new(octets[0], octets[1], octets[2], octets[3]);
+    let [first, second, third, _] = address.octets();
+    address.is_private()
+        || address.is_loopback()
+        || address.is_link_local()
+        || address.is_multicast()
+        || first == 0
+        || first >= 240
+        || first == 100 && second & 0xc0 == 64
+        || [first, second, third] == [192, 0, 0]
+        || [first, second, third] == [192, 88, 99]
+}
+
+fn is_special_ipv6(address: Ipv6Addr) -> bool {
+    let segments = address.segments();
+    address.is_multicast()
+        || address.is_unique_local()
+        || address.is_unicast_link_local()
+        || segments[0] & 0xffc0 == 0xfec0
+        || segments[..6] == [0; 6]
+        || segments[..6] == [0, 0, 0, 0, 0xffff, 0]
+        || segments[..3] == [0x64, 0xff9b, 1]
+        || segments[..3] == [0x100, 0, 0] && segments[3] < 2
+        || segments[..2] == [0x2001, 0]
+        || segments[0] == 0x2001 && segments[1] & 0xfff0 == 0x10
+        || segments[0] == 0x5f00
 }
 
 /// TCP, UDP, DCCP, SCTP and UDP-Lite, which have ports: what tests compare the program with has a list of its own.
 pub const WITH_PORTS: [u8; 5] = [6, 17, 33, 132, 136];
 
 /// The id of the indicator that selects a packet: of those that match the source, else the destination, the one
-/// with the longest prefix, and of these the first. Those without an address come last: by source port,
-/// destination port, protocol.
-fn selector(indicators: &[Indicator], packet: &Packet, now: u64) -> Option<u64> {
+/// with the longest prefix, and of these the first. An indicator of IPv4 also matches where an IPv6 address carries the address.
+/// Those without an address come last: by source port, destination port, protocol.
+fn selector(scope: Option<&Scope>, indicators: &[Indicator], packet: &Packet, now: u64) -> Option<u64> {
     let is_current = |indicator: &&Indicator| {
         indicator.expires.is_none_or(|expires| u64::try_from(expires.as_second()).is_ok_and(|end| now < end))
     };
@@ -188,14 +281,31 @@ fn selector(indicators: &[Indicator], packet: &Packet, now: u64) -> Option<u64> 
         |indicator: &Indicator| indicator.protocol.is_none_or(|protocol| protocol == packet.protocol);
     let current = || indicators.iter().filter(is_current).filter(|indicator| is_protocol(indicator));
     let ports = [packet.ports.0, packet.ports.1];
+    let ipv6 = packet.tags.is_ipv6();
+    let is_host = |prefix: Prefix| prefix.bits == if prefix.ipv6 { 128 } else { 32 };
+    // Other forms of single addresses than those of NAT64 are looked for only where prefixes are.
+    let has_prefixes =
+        scope.is_some() || indicators.iter().any(|indicator| indicator.prefix.is_some_and(|it| !is_host(it)));
     for (address, port) in endpoints(packet).into_iter().zip(ports) {
-        let matching = current().filter(|indicator| {
-            is_port(indicator, port)
-                && indicator.prefix.is_some_and(|prefix| covers(&prefix, packet.tags.is_ipv6(), address))
-        });
-        let longest = matching.rev().max_by_key(|indicator| indicator.prefix.map(|prefix| prefix.bits));
-        if let Some(indicator) = longest {
-            return Some(indicator.id);
+        let carried = if ipv6 { carried(scope, address) } else { Vec::new() };
+        // The bits that decide, and whether the indicator names them as they are.
+        let decides = |prefix: Prefix| {
+            if covers(&prefix, ipv6, address) {
+                return Some((prefix.bits, true));
+            }
+            let is_seen = |form: &&Carried| has_prefixes || form.is_nat64 || !is_host(prefix);
+            let forms = carried.iter().filter(is_seen).filter(|form| covers(&prefix, false, form.ipv4));
+            forms.map(|form| (form.bits + prefix.bits, false)).max()
+        };
+        let mut found: Option<((u8, bool), u64)> = None;
+        for indicator in current().filter(|indicator| is_port(indicator, port)) {
+            let Some(bits) = indicator.prefix.and_then(decides) else { continue };
+            if found.is_none_or(|(most, _)| bits > most) {
+                found = Some((bits, indicator.id));
+            }
+        }
+        if let Some((_, id)) = found {
+            return Some(id);
         }
     }
     let anywhere = || current().filter(|indicator| indicator.prefix.is_none());

@@ -8,14 +8,17 @@ use anyhow::Result;
 use minimizer::commands::config::Config;
 use minimizer::delivery::loss::Loss;
 use minimizer::kernel::table_size::{bytes, flows_per_cpu};
+use minimizer::policy::embedded::WELL_KNOWN;
 use minimizer::policy::field::Field;
 use minimizer::policy::model::Policy;
+use minimizer::policy::special::RANGES;
 use minimizer_common::generation::{BLOCK_BYTES, RESIDUAL_BLOCKS, Shape};
 use minimizer_common::outcome::Outcome;
 use tests::authority::Authority;
 
 const README: &str = include_str!("../../README.md");
 const RECORD: &str = include_str!("../../docs/RECORD.md");
+const POLICY: &str = include_str!("../../docs/POLICY.md");
 const OPERATIONS: &str = include_str!("../../docs/OPERATIONS.md");
 const IPFIX: &str = include_str!("../../docs/IPFIX.md");
 const FILES: &str = include_str!("../../docs/FILES.md");
@@ -37,6 +40,20 @@ fn every_outcome_is_documented_and_no_other() {
         })
         .collect();
     assert_eq!(written, listed);
+}
+
+#[test]
+fn every_special_range_is_documented_and_no_other() {
+    let rows =
+        POLICY.lines().skip_while(|line| !line.starts_with("| range | what it is for | says |")).skip(2);
+    let written: Vec<_> = rows.take_while(|line| line.starts_with('|')).map(str::to_owned).collect();
+    let listed =
+        RANGES.iter().map(|range| format!("| `{}` | {} | RFC {} |", range.prefix, range.purpose, range.rfc));
+    assert_eq!(written, listed.collect::<Vec<_>>());
+    for known in WELL_KNOWN {
+        let row = format!("| `{}` | {} | RFC {} |", known.prefix, known.purpose, known.rfc);
+        assert!(POLICY.contains(&row), "{row}");
+    }
 }
 
 #[test]

@@ -2,7 +2,8 @@
 
 use std::fmt;
 
-/// The class of an address. The prefixes of a policy decide it.
+/// The class of an address. The prefixes of a policy decide it, and for addresses that it does not list a table of special
+/// ranges.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]
 pub enum Class {
@@ -12,6 +13,10 @@ pub enum Class {
     Domestic = 1,
     /// An address that is never collected, whatever other prefix covers it.
     Never = 2,
+    /// An address for a special purpose, which no prefix of the policy covers. It is never collected.
+    Special = 3,
+    /// No class of an address: the scope judges the addresses of the prefix by the IPv4 address in their last 32 bits.
+    Embedded = 4,
 }
 
 impl fmt::Display for Class {
@@ -20,6 +25,8 @@ impl fmt::Display for Class {
             Self::Foreign => "foreign",
             Self::Domestic => "domestic",
             Self::Never => "never",
+            Self::Special => "special",
+            Self::Embedded => "embedded IPv4",
         })
     }
 }

@@ -4,10 +4,11 @@
 use std::borrow::Cow;
 
 use crate::policy::class::Class;
+use crate::policy::embedded;
 use crate::policy::model::Scope;
 use crate::policy::prefixes::Prefix;
 
-/// The classes of all addresses. An address that is never collected is in no record; here it has the class of
+/// The classes of all addresses. An address that is never collected, or special, is in no record; here it has the class of
 /// the addresses around it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Classes {
@@ -26,8 +27,21 @@ impl Classes {
     /// The classes of a scope.
     #[must_use]
     pub fn new(scope: &Scope) -> Self {
-        let mut prefixes = Cow::Borrowed(scope.prefixes.as_slice());
-        // A prefix comes before the prefixes inside it. The check of a policy has sorted them.
+        let mut prefixes = Vec::with_capacity(embedded::count(&scope.prefixes));
+        embedded::each(&scope.prefixes, |prefix, class| {
+            if matches!(class, Class::Foreign | Class::Domestic) {
+                prefixes.push((prefix, class));
+            }
+        });
+        prefixes.sort_unstable();
+        Self::of(&prefixes)
+    }
+
+    /// The classes of addresses if these prefixes decide alone.
+    #[must_use]
+    pub fn of(prefixes: &[(Prefix, Class)]) -> Self {
+        let mut prefixes = Cow::Borrowed(prefixes);
+        // A prefix comes before the prefixes inside it.
         if !prefixes.is_sorted() {
             prefixes.to_mut().sort_unstable();
         }
@@ -81,7 +95,9 @@ impl<Address: Copy + Ord> Ranges<Address> {
                 }
             }
         };
-        for (prefix, class) in prefixes.iter().filter(|(_, class)| *class != Class::Never) {
+        for (prefix, class) in
+            prefixes.iter().filter(|(_, class)| matches!(class, Class::Foreign | Class::Domestic))
+        {
             let first = u128::from_be_bytes(prefix.octets);
             leave(&mut ranges, &mut around, Some(first));
             ranges.go_on(narrow(first), *class);
@@ -164,6 +180,24 @@ mod tests {
             ([0, 0, 0, 0], 0, [true, true]),
         ] {
             assert_eq!(class(address, bits), expected, "{address:?}/{bits}");
+        }
+    }
+
+    #[test]
+    fn an_address_that_carries_a_domestic_one_is_domestic() {
+        let classes = classes(&[(prefix([203, 0, 113, 0], 24), Class::Domestic)]);
+        for (address, bits, expected) in [
+            ("64:ff9b::203.0.113.7", 128, [false, true]),
+            ("64:ff9b::203.0.114.7", 128, [true, false]),
+            ("64:ff9b::203.0.113.7", 96, [true, true]),
+            ("2002:cb00:7107::1", 48, [false, true]),
+            ("2002:cb00:7107::1", 39, [true, true]),
+            ("2001:db8::203.0.113.7", 128, [true, false]),
+        ] {
+            let number = u128::from(address.parse::<std::net::Ipv6Addr>().expect("an address"));
+            let found =
+                [Class::Foreign, Class::Domestic].map(|class| classes.may_be(true, number, bits, class));
+            assert_eq!(found, expected, "{address}/{bits}");
         }
     }
 

@@ -398,7 +398,7 @@ fn address(transform: Option<&Transform>, class: Class) -> AddressTransform {
         None => AddressTransform::Omitted,
         Some(Transform::Address { foreign, domestic }) => match class {
             Class::Domestic => *domestic,
-            Class::Foreign | Class::Never => *foreign,
+            Class::Foreign | Class::Never | Class::Special | Class::Embedded => *foreign,
         },
         Some(_) => AddressTransform::Exact,
     }

@@ -1,5 +1,6 @@
 //! What a policy means, for people who approve it and for inspectors: sentences first, then a table.
 
+mod addresses;
 mod sentences;
 mod text;
 

@@ -108,7 +108,8 @@ pub struct ScopeFile {
     /// Domestic prefixes.
     #[serde(default)]
     pub domestic: Vec<At<String>>,
-    /// Foreign prefixes inside domestic ones. Addresses without a prefix are foreign anyway.
+    /// Foreign prefixes inside domestic ones, and special ranges that are collected as foreign. Other addresses without a prefix are
+    /// foreign anyway.
     #[serde(default)]
     pub foreign: Vec<At<String>>,
     /// Prefixes that are never collected, whatever other prefix covers them.
@@ -123,6 +124,9 @@ pub struct ScopeFile {
     /// Files of prefixes that are never collected.
     #[serde(default)]
     pub never_files: Vec<At<InputFile>>,
+    /// The network's own NAT64 prefixes, of 96 bits: addresses in them are judged by the IPv4 address in their last 32 bits.
+    #[serde(default)]
+    pub nat64: Vec<At<String>>,
     /// The directions to collect: the class of the source, then the class of the destination.
     #[serde(default)]
     #[schemars(length(min = 1))]

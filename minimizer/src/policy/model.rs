@@ -76,8 +76,9 @@ impl Policy {
 /// Which packets the policy collects.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Scope {
-    /// Prefixes and their classes. The longest prefix that covers an address decides, except that
-    /// [`Class::Never`] always wins.
+    /// Prefixes and their classes, as the policy lists them. The longest prefix that covers an address decides, except that
+    /// [`Class::Never`] always wins. [`crate::policy::embedded`] says what they mean for special ranges and for IPv4 addresses
+    /// inside of IPv6 addresses. Those of the class [`Class::Embedded`] are prefixes of NAT64.
     pub prefixes: Vec<(Prefix, Class)>,
     /// Directions that the policy collects: class of the source, class of the destination.
     pub directions: Vec<(Class, Class)>,

@@ -90,6 +90,12 @@ impl Prefix {
         Ipv4Addr::new(first, second, third, fourth).into()
     }
 
+    /// Its first `bits` bits: a prefix that covers it.
+    #[must_use]
+    pub fn shortened(&self, bits: u8) -> Self {
+        Self { ipv6: self.ipv6, octets: truncated(self.octets, bits), bits }
+    }
+
     /// Whether every address of the other prefix lies in this one.
     #[must_use]
     pub fn covers(&self, other: &Self) -> bool {

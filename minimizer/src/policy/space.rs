@@ -2,10 +2,12 @@
 
 use crate::policy::class::Class;
 use crate::policy::classes::rest;
+use crate::policy::embedded;
 use crate::policy::model::Scope;
 use crate::policy::prefixes::Prefix;
 
-/// The classes of all addresses of both IP versions, those that are never collected included.
+/// The classes of all addresses of both IP versions, those that are never collected included. Addresses that are judged by an IPv4
+/// address in them have the class [`Class::Embedded`].
 pub struct Space {
     /// IPv4, then IPv6.
     versions: [Ranges; 2],
@@ -29,7 +31,13 @@ impl Space {
     /// The classes of a scope.
     #[must_use]
     pub fn new(scope: &Scope) -> Self {
-        Self { versions: [false, true].map(|ipv6| ranges(scope, ipv6)) }
+        Self::of(&embedded::judged(&scope.prefixes))
+    }
+
+    /// The classes of addresses if these prefixes decide alone.
+    #[must_use]
+    pub fn of(prefixes: &[(Prefix, Class)]) -> Self {
+        Self { versions: [false, true].map(|ipv6| ranges(prefixes, ipv6)) }
     }
 
     /// The addresses that have another class in `after`, by their two classes.
@@ -53,9 +61,8 @@ impl Space {
     }
 }
 
-fn ranges(scope: &Scope, ipv6: bool) -> Ranges {
-    let mut prefixes: Vec<_> =
-        scope.prefixes.iter().copied().filter(|(prefix, _)| prefix.ipv6 == ipv6).collect();
+fn ranges(prefixes: &[(Prefix, Class)], ipv6: bool) -> Ranges {
+    let mut prefixes: Vec<_> = prefixes.iter().copied().filter(|(prefix, _)| prefix.ipv6 == ipv6).collect();
     // A prefix comes before the prefixes inside it.
     prefixes.sort_unstable();
     let mut ranges: Ranges = vec![(0, Class::Foreign)];
@@ -143,14 +150,35 @@ fn cover(mut first: u128, last: u128, ipv6: bool, prefixes: &mut Vec<Prefix>) {
 #[cfg(test)]
 mod tests {
     use super::{Moved, Space};
-    use crate::policy::class::Class::{self, Domestic, Foreign, Never};
+    use crate::policy::class::Class::{self, Domestic, Embedded, Foreign, Never, Special};
     use crate::policy::model::Scope;
     use crate::policy::prefixes::Prefix;
 
-    fn space(prefixes: &[(&str, Class)]) -> Space {
-        let prefixes =
-            prefixes.iter().map(|(text, class)| (Prefix::parse(text).expect("a prefix"), *class)).collect();
-        Space::new(&Scope { prefixes, directions: Vec::new() })
+    fn prefixes(listed: &[(&str, Class)]) -> Vec<(Prefix, Class)> {
+        listed.iter().map(|(text, class)| (Prefix::parse(text).expect("a prefix"), *class)).collect()
+    }
+
+    fn space(listed: &[(&str, Class)]) -> Space {
+        Space::of(&prefixes(listed))
+    }
+
+    #[test]
+    fn special_ranges_and_embedded_addresses_move_when_they_are_listed() {
+        let scope = |listed: &[(&str, Class)]| {
+            Space::new(&Scope { prefixes: prefixes(listed), directions: Vec::new() })
+        };
+        for (listed, before, after) in [
+            ("100.64.0.0/10", Special, Foreign),
+            ("10.1.0.0/16", Special, Domestic),
+            ("fe80::/10", Special, Never),
+            ("2002::/16", Embedded, Foreign),
+            ("64:ff9b:1::/96", Special, Embedded),
+            ("2001:db8:64::/96", Foreign, Embedded),
+        ] {
+            let moved = scope(&[]).moved(&scope(&[(listed, after)]));
+            let expected = Moved { before, after, prefixes: vec![Prefix::parse(listed).expect("a prefix")] };
+            assert_eq!(moved, [expected], "{listed}");
+        }
     }
 
     fn moved(before: &[(&str, Class)], after: &[(&str, Class)]) -> Vec<(Class, Class, Vec<String>)> {

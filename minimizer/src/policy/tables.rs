@@ -20,6 +20,7 @@ use minimizer_ebpf::policy::nodes::Nodes;
 use thiserror::Error;
 
 use crate::policy::class::Class;
+use crate::policy::embedded;
 use crate::policy::indicators::Indicator;
 use crate::policy::model::Scope;
 use crate::policy::prefixes::Prefix;
@@ -30,8 +31,9 @@ use trie::{Item, Meaning, Trie};
 /// The most indicators with different numbers: as many as a slot can store.
 pub const SELECTORS_MAX: u32 = (1 << 20) - 1;
 
-/// The most indicators of single IPv4 addresses in the trie, where each takes up to two nodes.
-const TRIE_HOSTS_MAX: usize = 1024;
+/// The most indicators of single IPv4 addresses in the trie, where each takes up to two nodes, and some more for its forms inside
+/// of IPv6 addresses.
+pub const TRIE_HOSTS_MAX: usize = 1024;
 
 /// Why the agent cannot build a policy's tables.
 #[derive(Debug, Error)]
@@ -131,9 +133,13 @@ pub struct Built {
     pub selector_ids: Vec<u64>,
 }
 
+/// The class of special addresses. It is a class of its own, because prefixes inside of them can be collected, other than those
+/// inside of what is never collected. No direction has it.
+const CLASS_SPECIAL: u32 = 3;
+
 /// Octets of prefixes, and of what they become before they are nodes.
 pub fn building_octets(prefixes: &[(Prefix, Class)]) -> usize {
-    size_of_val(prefixes) + prefixes.len() * size_of::<Item>()
+    size_of_val(prefixes) + embedded::count(prefixes) * size_of::<Item>()
 }
 
 /// Builds the tables of a policy's scope and selectors.
@@ -147,8 +153,10 @@ pub fn build(scope: Option<&Scope>, selectors: Option<&[Indicator]>) -> Result<B
     if let Some(scope) = scope {
         steps = steps.union(Steps::SCOPE);
         tables.directions = directions(scope);
-        let classes = scope.prefixes.iter();
-        items.extend(classes.map(|&(prefix, class)| Item { prefix, meaning: Meaning::Class(class) }));
+        items.reserve(embedded::count(&scope.prefixes));
+        embedded::each(&scope.prefixes, |prefix, class| {
+            items.push(Item { prefix, meaning: Meaning::Class(class) });
+        });
     }
     let selectors = match selectors {
         Some(indicators) => {
@@ -159,10 +167,12 @@ pub fn build(scope: Option<&Scope>, selectors: Option<&[Indicator]>) -> Result<B
     };
     let mut hosts = Vec::new();
     let mut any = Vec::new();
+    let listed = scope.map_or(&[][..], |scope| scope.prefixes.as_slice());
+    let embeddings = embedded::embeddings(listed);
     for (position, target) in selectors.targets() {
         match target {
             Target::Host(address) => hosts.push((address, position)),
-            Target::Prefix(prefix) => items.push(Item { prefix, meaning: indicator(position)? }),
+            Target::Prefix(prefix) => items.extend(forms(prefix, &embeddings, indicator(position)?)),
             Target::Any => any.push(position),
         }
     }
@@ -173,9 +183,14 @@ pub fn build(scope: Option<&Scope>, selectors: Option<&[Indicator]>) -> Result<B
     let mut hosts = ipv6_hosts;
     if !items.is_empty() && ipv4_hosts.len() <= TRIE_HOSTS_MAX {
         for (prefix, position) in ipv4_hosts {
-            items.push(Item { prefix, meaning: indicator(position)? });
+            items.extend(forms(prefix, &embeddings, indicator(position)?));
         }
     } else {
+        // Other forms are rare. In 6to4 the form of a host is a prefix, which would take nodes of its own in the trie.
+        let nat64 = embedded::nat64(listed);
+        for (prefix, position) in &ipv4_hosts {
+            hosts.extend(nat64.iter().map(|embedding| (embedded::form(embedding, prefix), *position)));
+        }
         hosts.extend(ipv4_hosts);
     }
 
@@ -206,13 +221,21 @@ pub fn build(scope: Option<&Scope>, selectors: Option<&[Indicator]>) -> Result<B
     Ok(Built { content, tables, steps, selector_ids: selectors.into_ids() })
 }
 
+/// A prefix with its meaning, and an IPv4 prefix also inside of IPv6 addresses.
+fn forms(prefix: Prefix, embeddings: &[Prefix], meaning: Meaning) -> impl Iterator<Item = Item> {
+    let embeddings = if prefix.ipv6 { &embeddings[..0] } else { embeddings };
+    let carried = embeddings.iter().map(move |embedding| embedded::form(embedding, &prefix));
+    [prefix].into_iter().chain(carried).map(move |prefix| Item { prefix, meaning })
+}
+
 fn indicator(position: usize) -> Result<Meaning, TableError> {
     u32::try_from(position).map(Meaning::Indicator).map_err(|_| TableError::TooLarge)
 }
 
 /// The directions to collect. They exclude every direction with a class that is never collected.
 fn directions(scope: &Scope) -> u32 {
-    let allowed = scope.directions.iter().filter(|(from, to)| *from != Class::Never && *to != Class::Never);
+    let is_collected = |class: &Class| matches!(class, Class::Foreign | Class::Domestic);
+    let allowed = scope.directions.iter().filter(|(from, to)| is_collected(from) && is_collected(to));
     allowed.fold(0, |bits, (from, to)| bits | direction_bit(class_number(*from), class_number(*to)))
 }
 
@@ -221,6 +244,7 @@ const fn class_number(class: Class) -> u32 {
         Class::Foreign => CLASS_FOREIGN,
         Class::Domestic => CLASS_DOMESTIC,
         Class::Never => CLASS_NEVER,
+        Class::Special | Class::Embedded => CLASS_SPECIAL,
     }
 }
 

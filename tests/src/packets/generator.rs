@@ -155,7 +155,11 @@ impl Generator {
         let mut address = [0x20, 0x01, 0x0d, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
         let (source, destination) = (self.host(), self.host());
         address[15] = source;
-        let source = address;
+        let source = match self.random.random_range(0..8) {
+            0 => self.carrier_of([192, 0, 2, source]),
+            1 => self.carrier_of([10, 0, 0, source]),
+            _ => address,
+        };
         address[15] = destination;
         address[7] = 1;
         Ipv6 {
@@ -168,6 +172,27 @@ impl Generator {
             is_jumbogram: is_outer && self.random.random_range(0..16) == 0,
             transport: self.transport(true, is_outer),
         }
+    }
+
+    /// An IPv6 address that carries an IPv4 address: of NAT64, IPv4-mapped, or of 6to4.
+    fn carrier_of(&mut self, ipv4: [u8; 4]) -> [u8; 16] {
+        let mut address = [0; 16];
+        let first = match self.random.random_range(0..3) {
+            0 => {
+                address[..4].copy_from_slice(&[0, 0x64, 0xff, 0x9b]);
+                12
+            }
+            1 => {
+                address[10..12].copy_from_slice(&[0xff, 0xff]);
+                12
+            }
+            _ => {
+                address[..2].copy_from_slice(&[0x20, 0x02]);
+                2
+            }
+        };
+        address[first..first + 4].copy_from_slice(&ipv4);
+        address
     }
 
     fn extension(&mut self) -> Extension {

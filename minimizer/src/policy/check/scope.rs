@@ -4,6 +4,7 @@ use super::acknowledged::{Acknowledged, EVERY_COMMUNICATION};
 use super::inputs::Inputs;
 use crate::policy::class::Class;
 use crate::policy::classes::Classes;
+use crate::policy::embedded::{NAT64_BITS, WELL_KNOWN};
 use crate::policy::file::{Direction, InputFile, ScopeFile};
 use crate::policy::model::Scope;
 use crate::policy::prefixes;
@@ -37,6 +38,12 @@ pub fn check(
             read(document, inputs, file, class, &mut listed_prefixes);
         }
     }
+    for text in &scope.nat64 {
+        match nat64(text.get()) {
+            Ok(prefix) => listed_prefixes.add_text(prefix, Class::Embedded, text),
+            Err(message) => document.refuse(text, message),
+        }
+    }
     // A prefix that cannot be read, or a file, is told by itself; that nothing is listed would be no second fault.
     let is_listed = |listed: &[At<String>], files: &[At<InputFile>]| !listed.is_empty() || !files.is_empty();
     let prefixes = listed_prefixes.into_prefixes(document);
@@ -63,6 +70,29 @@ pub fn check(
     let scope = Scope { prefixes, directions };
     refuse_holes(document, at, &scope);
     scope
+}
+
+/// Reads a prefix of NAT64.
+fn nat64(text: &str) -> Result<Prefix, String> {
+    let prefix = Prefix::parse(text).map_err(|error| error.to_string())?;
+    if !prefix.ipv6 {
+        return Err(format!(
+            "{prefix} is no prefix of IPv6, as those of NAT64 are: write one like 2001:db8:64::/{NAT64_BITS}"
+        ));
+    }
+    if prefix.bits != NAT64_BITS {
+        return Err(format!(
+            "{prefix} has not {NAT64_BITS} bits: shorter prefixes have the IPv4 address in other places, where it is not looked for. \
+             List such a prefix under `domestic`, `foreign` or `never`"
+        ));
+    }
+    if let Some(known) = WELL_KNOWN.iter().find(|known| known.prefix.covers(&prefix)) {
+        return Err(format!(
+            "addresses of {} are judged by the IPv4 address in them anyway ({}): remove this prefix",
+            known.prefix, known.purpose
+        ));
+    }
+    Ok(prefix)
 }
 
 /// Refuses domestic prefixes in which foreign ones leave no domestic address.

@@ -103,7 +103,7 @@ fn covers(indicators: &[Indicator], ipv6: bool, is_of: impl Fn(Option<u8>) -> bo
             Some(_) => {}
         }
     }
-    let classes = Classes::new(&Scope { prefixes, directions: Vec::new() });
+    let classes = Classes::of(&prefixes);
     !classes.may_be(ipv6, 0, 0, Class::Foreign)
 }
 

@@ -46,10 +46,15 @@ fn directions(scope: &Scope) -> String {
 }
 
 /// Addresses that have another class. What a packet of them is called and whether it is collected follows from that, so that
-/// each direction is told. Only addresses that become those of nobody make the policy narrower.
+/// each direction is told. Only addresses of which nothing is collected any more make the policy narrower.
 fn moved(differences: &mut Differences, before: &Scope, after: &Scope) {
     for Moved { before: was, after: is, prefixes } in Space::new(before).moved(&Space::new(after)) {
-        let way = if is == Class::Never { Effect::Narrower } else { Effect::Wider };
+        let way = match (was, is) {
+            (Class::Special, Class::Never) => Effect::Changed,
+            (_, Class::Never) => Effect::Narrower,
+            (Class::Foreign | Class::Domestic | Class::Embedded, Class::Special) => Effect::Narrower,
+            _ => Effect::Wider,
+        };
         let number = words::count(prefixes.len(), "prefix", "prefixes");
         let mut change = format!("{number} ({})", examples(prefixes.iter().map(Prefix::to_string).collect()));
         for other in [Class::Foreign, Class::Domestic] {
@@ -57,12 +62,16 @@ fn moved(differences: &mut Differences, before: &Scope, after: &Scope) {
                 let packets = if is_source { "from them to" } else { "to them from" };
                 let say = |scope: &Scope, class: Class| {
                     let direction = if is_source { (class, other) } else { (other, class) };
-                    if class == Class::Never {
-                        return "never collected".to_owned();
-                    }
                     let collected =
                         if scope.directions.contains(&direction) { "collected" } else { "not collected" };
-                    format!("{} and {collected}", words::direction(direction))
+                    match class {
+                        Class::Never => "never collected".to_owned(),
+                        Class::Special => "special and not collected".to_owned(),
+                        Class::Embedded => "judged by the IPv4 address in it".to_owned(),
+                        Class::Foreign | Class::Domestic => {
+                            format!("{} and {collected}", words::direction(direction))
+                        }
+                    }
                 };
                 change += &format!(
                     "; packets {packets} {other} addresses: {} -> {}",

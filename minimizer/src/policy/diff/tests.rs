@@ -178,6 +178,25 @@ fn addresses_that_move_are_wider_and_both_directions_are_told() {
 }
 
 #[test]
+fn special_ranges_and_prefixes_of_nat64_that_are_listed_are_wider() {
+    for (listed, about) in [
+        ("foreign = [\"100.64.0.0/10\"]", "addresses that were special and are foreign"),
+        ("nat64 = [\"2001:db8:64::/96\"]", "addresses that were foreign and are embedded IPv4"),
+        ("nat64 = [\"64:ff9b:1::/96\"]", "addresses that were special and are embedded IPv4"),
+    ] {
+        let more = BASE.replace("never = ", &format!("{listed}\nnever = "));
+        let differences = diff(BASE, &more);
+        let [found] = &*differences else { panic!("{differences:?}") };
+        assert_eq!((found.way, &*found.about), (Effect::Wider, about));
+        assert!(found.change.starts_with("1 prefix ("), "{found}");
+    }
+    let named = BASE.replace("never = ", "foreign = [\"100.64.0.0/10\"]\nnever = ");
+    assert_eq!(way_of(&named, BASE, "addresses that were foreign and are special"), Effect::Narrower);
+    let never = BASE.replace("never = [", "never = [\"100.64.0.0/10\", ");
+    assert_eq!(way_of(BASE, &never, "addresses that were special and are never"), Effect::Changed);
+}
+
+#[test]
 fn words_reasons_and_pins_are_told() {
     let folder = tempfile::tempdir().expect("a folder");
     std::fs::write(folder.path().join("list"), "192.0.2.0/24\n").expect("is written");

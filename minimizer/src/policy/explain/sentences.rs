@@ -6,7 +6,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use minimizer_common::tunnel::Tunnel;
 
-use super::Section;
+use super::{Section, addresses};
 use crate::policy::class::Class;
 use crate::policy::field::Field;
 use crate::policy::model::{Commitments, Destination, Policy, Recipient, Scope, Sources};
@@ -113,6 +113,7 @@ fn which(policy: &Policy) -> Vec<String> {
             )
         }
     });
+    said.extend(addresses::carried_indicators(policy));
     let tunnels: Vec<_> = Tunnel::ALL
         .iter()
         .filter(|tunnel| policy.tunnels.has(**tunnel))
@@ -146,7 +147,8 @@ fn in_scope(scope: &Scope) -> Vec<String> {
         said.push("Communications between domestic parties are not collected.".to_owned());
     }
     said.push(format!(
-        "Domestic are {} of IPv4 and {} of IPv6; every other address is foreign.",
+        "Domestic are {} of IPv4 and {} of IPv6; every other address is foreign, apart from those that are special or carry an \
+         IPv4 address.",
         words::count(number(Class::Domestic, false), "prefix", "prefixes"),
         words::count(number(Class::Domestic, true), "prefix", "prefixes"),
     ));
@@ -160,8 +162,8 @@ fn in_scope(scope: &Scope) -> Vec<String> {
     let exceptions = number(Class::Foreign, false) + number(Class::Foreign, true);
     if exceptions > 0 {
         said.push(format!(
-            "Foreign are also, inside of domestic ones, {}.",
-            words::count(exceptions, "prefix", "prefixes")
+            "{} listed as foreign, also inside of domestic ones and of special ranges.",
+            words::count(exceptions, "prefix is", "prefixes are")
         ));
     }
     let never = number(Class::Never, false) + number(Class::Never, true);
@@ -171,6 +173,7 @@ fn in_scope(scope: &Scope) -> Vec<String> {
             words::count(never, "prefix", "prefixes")
         ));
     }
+    said.extend(addresses::special_and_embedded(scope));
     said
 }
 

@@ -61,6 +61,42 @@ fn each_recipient_has_what_remains_and_who_can_turn_it_back() {
 }
 
 #[test]
+fn special_and_embedded_addresses_are_explained_with_what_is_not_seen() {
+    let policy = |scope: &str, indicators: &str| {
+        let text = format!(
+            "name = \"p\"\n{scope}{indicators}[[recipients]]\nname = \"r\"\npurpose = \"x\"\nfields = {{ protocolIdentifier = \"exact\" }}\n"
+        );
+        let policy = Policy::parse(&text, Path::new("p.toml")).unwrap_or_else(|error| panic!("{error}"));
+        policy.explain().to_string().split_whitespace().collect::<Vec<_>>().join(" ")
+    };
+    let scope = "[scope]\ndomestic = [\"192.0.2.0/24\", \"192.168.7.0/24\"]\nforeign = [\"100.64.0.0/10\"]\n\
+                 nat64 = [\"2001:db8:64::/96\"]\ndirections = [\"foreign-domestic\"]\n";
+    let said = policy(scope, "");
+    for part in [
+        "every other address is foreign, apart from those that are special or carry an IPv4 address.",
+        "Packets from or to them are not collected, except where the policy lists their prefix.",
+        "The policy lists prefixes with special addresses: 100.64.0.0/10 as foreign, 192.168.7.0/24 as domestic.",
+        "An IPv6 address in ::ffff:0.0.0.0/96 (IPv4-mapped), 64:ff9b::/96 (NAT64), 2002::/16 (6to4) and 2001:db8:64::/96 (NAT64 of \
+         the network) has the class of the IPv4 address in it",
+        "Not seen is an IPv4 address in other places: in ISATAP addresses",
+    ] {
+        assert!(said.contains(part), "`{part}` is missing in: {said}");
+    }
+    let one = "[selectors]\nindicators = [\"1 - 203.0.113.7\"]\n";
+    let (also, only) =
+        ("An indicator of IPv4 also selects IPv6 packets", "only those of NAT64 are looked for");
+    assert!(!said.contains(also));
+    let with_scope = policy(scope, one);
+    assert!(with_scope.contains(also) && !with_scope.contains(only), "{with_scope}");
+    let said = policy("", one);
+    assert!(said.contains(also) && said.contains(only) && said.contains("neither a scope"), "{said}");
+    assert!(!said.contains("Special are private addresses"), "{said}");
+    let many: Vec<_> = (0..1025).map(|n| format!("\"1 - 203.0.{}.{}\"", n / 256, n % 256)).collect();
+    let said = policy(scope, &format!("[selectors]\nindicators = [{}]\n", many.join(", ")));
+    assert!(said.contains("because there are more than 1024 of them"), "{said}");
+}
+
+#[test]
 fn versions_without_domestic_prefixes_are_cautioned_of() {
     let text = "name = \"p\"\n[scope]\ndomestic = [\"192.0.2.0/24\"]\ndirections = [\"foreign-domestic\"]\n\
                 [[recipients]]\nname = \"r\"\npurpose = \"x\"\nfields = { vlanId = \"exact\" }\n";

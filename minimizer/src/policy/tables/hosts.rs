@@ -39,8 +39,12 @@ pub fn with_lists(
     trie: &Trie,
     lists: &mut Lists,
 ) -> Result<Vec<Host>, TableError> {
-    // A stable sort by address: indicators of one address stay in the order of the policy.
-    indicators.sort_by_key(|(prefix, _)| *prefix);
+    // Indicators of one address stay in the order of the policy, those that name this very address first.
+    indicators.sort_unstable_by_key(|(prefix, position)| {
+        let is_carried =
+            u32::try_from(*position).is_ok_and(|position| selectors.is_carried(prefix, position));
+        (*prefix, is_carried, *position)
+    });
     let of_one_address = indicators.chunk_by(|(one, _), (next, _)| one == next);
     let hosts = of_one_address.filter_map(|same| Some((same.first()?.0, same)));
     hosts

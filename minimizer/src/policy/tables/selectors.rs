@@ -60,6 +60,12 @@ impl<'policy> Selectors<'policy> {
         })
     }
 
+    /// Whether the indicator at a position names an IPv4 prefix that addresses of this prefix carry.
+    pub fn is_carried(&self, prefix: &Prefix, position: u32) -> bool {
+        let indicator = usize::try_from(position).ok().and_then(|position| self.indicators.get(position));
+        prefix.ipv6 && indicator.and_then(|indicator| indicator.prefix).is_some_and(|named| !named.ipv6)
+    }
+
     /// The ranges of ports of the indicator at a position. An empty slice means any port.
     pub fn ports(&self, position: usize) -> &'policy [(u16, u16)] {
         &self.indicators[position].ports

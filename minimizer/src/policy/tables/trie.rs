@@ -12,7 +12,7 @@ use zerocopy::FromZeros as _;
 
 use super::lists::Lists;
 use super::selectors::Selectors;
-use super::{TableError, TablesView, class_number, number, written};
+use super::{CLASS_SPECIAL, TableError, TablesView, class_number, number, written};
 use crate::policy::class::Class;
 use crate::policy::prefixes::Prefix;
 
@@ -54,11 +54,17 @@ impl Trie {
         selectors: &Selectors<'_>,
         lists: &mut Lists,
     ) -> Result<(), TableError> {
-        // A prefix comes before every prefix that it covers. The sort is stable: items of one prefix stay in the
-        // order of the policy. The check of a policy has sorted its scope.
-        if !items.is_sorted_by_key(|item| item.prefix) {
-            items.sort_by_key(|item| item.prefix);
-        }
+        // A prefix comes before every prefix that it covers. Indicators of one prefix stay in the order of the policy, those that
+        // name this very prefix first.
+        items.sort_unstable_by_key(|item| {
+            let order = match item.meaning {
+                Meaning::Class(class) => (false, false, class as u32),
+                Meaning::Indicator(position) => {
+                    (true, selectors.is_carried(&item.prefix, position), position)
+                }
+            };
+            (item.prefix, order)
+        });
         let (ipv4, ipv6) = items.split_at(items.partition_point(|item| !item.prefix.ipv6));
         let mut builder = Builder { trie: self, selectors, lists };
         let (ipv4, ipv6) = (builder.root(ipv4)?, builder.root(ipv6)?);
@@ -74,7 +80,12 @@ impl Trie {
         let Roots { ipv4_classes, ipv4, .. } = &mut *self.roots;
         for (octets, word) in (0..=u16::MAX).zip(ipv4) {
             let mixed = *word & POINTER != 0 || Leaf(*word).list() != 0;
-            let class = if mixed { CLASS_MIXED } else { Leaf(*word).class() };
+            let class = match Leaf(*word).class() {
+                _ if mixed => CLASS_MIXED,
+                // The program collects neither.
+                CLASS_SPECIAL => CLASS_NEVER,
+                class => class,
+            };
             let (place, bit) = Roots::class_place(octets);
             ipv4_classes[place] |= class << bit;
         }

@@ -7,9 +7,11 @@ use rand::{RngExt as _, SeedableRng as _};
 
 use super::{Built, TableError, build, judged};
 use crate::policy::class::Class;
+use crate::policy::embedded::WELL_KNOWN;
 use crate::policy::indicators::Indicator;
 use crate::policy::model::Scope;
 use crate::policy::prefixes::Prefix;
+use crate::policy::special::RANGES;
 
 /// A packet to look up in the tables.
 #[derive(Clone, Debug)]
@@ -41,11 +43,47 @@ fn covers(prefix: &Prefix, ipv6: bool, octets: &[u8; 16]) -> bool {
 }
 
 fn class(scope: &Scope, ipv6: bool, octets: &[u8; 16]) -> Class {
-    let covering = scope.prefixes.iter().filter(|(prefix, _)| covers(prefix, ipv6, octets));
-    if covering.clone().any(|(_, class)| *class == Class::Never) {
+    let of = |ipv6, octets: &[u8; 16]| {
+        let octets = *octets;
+        let covering = scope.prefixes.iter().filter(move |(prefix, _)| covers(prefix, ipv6, &octets));
+        covering.filter(|(_, class)| *class != Class::Embedded).copied().collect::<Vec<_>>()
+    };
+    let special = |ipv6, octets: &[u8; 16]| {
+        let is_special = RANGES.iter().any(|range| covers(&range.prefix, ipv6, octets));
+        if is_special { Class::Special } else { Class::Foreign }
+    };
+    let mut listed: Vec<_> =
+        of(ipv6, octets).iter().map(|(prefix, class)| (prefix.bits, true, *class)).collect();
+    // Where an IPv4 address lies in the address, and what the scope says of it.
+    let mut innermost: Option<(u8, Class)> = None;
+    for (embedding, inside) in carried(Some(scope), ipv6, octets) {
+        let forms = of(false, &inside);
+        listed.extend(forms.iter().map(|(prefix, class)| (embedding.bits + prefix.bits, false, *class)));
+        if innermost.is_none_or(|(bits, _)| bits < embedding.bits) {
+            innermost = Some((embedding.bits, special(false, &inside)));
+        }
+    }
+    if listed.iter().any(|(.., class)| *class == Class::Never) {
         return Class::Never;
     }
-    covering.max_by_key(|(prefix, _)| prefix.bits).map_or(Class::Foreign, |(_, class)| *class)
+    let (least, otherwise) = innermost.unwrap_or_else(|| (0, special(ipv6, octets)));
+    let longest =
+        listed.into_iter().filter(|(bits, ..)| *bits >= least).max_by_key(|(bits, own, _)| (*bits, *own));
+    longest.map_or(otherwise, |(.., class)| class)
+}
+
+/// The IPv4 addresses that an address carries, each with the prefix in front of it.
+fn carried(scope: Option<&Scope>, ipv6: bool, octets: &[u8; 16]) -> Vec<(Prefix, [u8; 16])> {
+    let listed = scope.iter().flat_map(|scope| &scope.prefixes);
+    let own = listed.filter(|(_, class)| *class == Class::Embedded).map(|(prefix, _)| *prefix);
+    let embeddings = WELL_KNOWN.iter().map(|known| known.prefix).chain(own);
+    let inside = |embedding: Prefix| {
+        let mut inside = [0; 16];
+        let first = usize::from(embedding.bits / 8);
+        inside[..4].copy_from_slice(&octets[first..first + 4]);
+        (embedding, inside)
+    };
+    embeddings.filter(|embedding| covers(embedding, ipv6, octets)).map(inside).collect()
 }
 
 fn matches(indicator: &Indicator, packet: &Packet, port: u16) -> bool {
@@ -57,15 +95,30 @@ fn matches(indicator: &Indicator, packet: &Packet, port: u16) -> bool {
 }
 
 /// The id of the indicator that selects a packet.
-fn selected(indicators: &[Indicator], packet: &Packet) -> Option<u64> {
+fn selected(scope: Option<&Scope>, indicators: &[Indicator], packet: &Packet) -> Option<u64> {
     let ports = [packet.ports.0, packet.ports.1];
+    let is_host = |prefix: &Prefix| prefix.bits == if prefix.ipv6 { 128 } else { 32 };
+    let has_trie =
+        scope.is_some() || indicators.iter().filter_map(|it| it.prefix).any(|prefix| !is_host(&prefix));
     for (octets, port) in packet.octets.iter().zip(ports) {
-        let mut here: Vec<_> = indicators
-            .iter()
-            .filter(|indicator| indicator.prefix.is_some_and(|prefix| covers(&prefix, packet.ipv6, octets)))
-            .collect();
-        here.sort_by_key(|indicator| std::cmp::Reverse(indicator.prefix.map(|prefix| prefix.bits)));
-        if let Some(found) = here.into_iter().find(|indicator| matches(indicator, packet, port)) {
+        let carried = carried(scope, packet.ipv6, octets);
+        let bits = |indicator: &Indicator| {
+            let prefix = indicator.prefix?;
+            if covers(&prefix, packet.ipv6, octets) {
+                return Some((prefix.bits, true));
+            }
+            let is_seen = |embedding: &Prefix| {
+                has_trie || !is_host(&prefix) || embedding.octets[..4] == [0, 0x64, 0xff, 0x9b]
+            };
+            let forms = carried.iter().filter(|(_, inside)| covers(&prefix, false, inside));
+            let lengths = forms.map(|(embedding, _)| embedding).filter(|embedding| is_seen(embedding));
+            lengths.map(|embedding| embedding.bits + prefix.bits).max().map(|bits| (bits, false))
+        };
+        let mut here: Vec<_> =
+            indicators.iter().filter_map(|indicator| Some((bits(indicator)?, indicator))).collect();
+        here.sort_by_key(|(bits, _)| std::cmp::Reverse(*bits));
+        let mut here = here.into_iter().map(|(_, indicator)| indicator);
+        if let Some(found) = here.find(|indicator| matches(indicator, packet, port)) {
             return Some(found.id);
         }
     }
@@ -88,12 +141,13 @@ fn expected(
     if let Some(scope) = scope {
         classes =
             (class(scope, packet.ipv6, &packet.octets[0]), class(scope, packet.ipv6, &packet.octets[1]));
-        if classes.0 == Class::Never || classes.1 == Class::Never || !scope.directions.contains(&classes) {
+        let is_collected = |class| matches!(class, Class::Foreign | Class::Domestic);
+        if !is_collected(classes.0) || !is_collected(classes.1) || !scope.directions.contains(&classes) {
             return Err(Outcome::OutOfScope);
         }
     }
     let id = match selectors {
-        Some(indicators) => Some(selected(indicators, packet).ok_or(Outcome::NotSelected)?),
+        Some(indicators) => Some(selected(scope, indicators, packet).ok_or(Outcome::NotSelected)?),
         None => None,
     };
     Ok((classes.0, classes.1, id))
@@ -155,6 +209,12 @@ impl Draw {
                 prefixes.push((prefix, class));
             }
         }
+        if self.below(3) == 0 {
+            let embedding = Prefix { ipv6: true, octets: self.octets(true), bits: 128 }.shortened(96);
+            if prefixes.iter().all(|(other, _)| *other != embedding) {
+                prefixes.push((embedding, Class::Embedded));
+            }
+        }
         if self.below(4) != 0 {
             // Otherwise one wide prefix often decides every packet.
             prefixes.retain(|(prefix, class)| *class != Class::Never || prefix.bits > 8);
@@ -195,8 +255,19 @@ impl Draw {
         Indicator { id: u64::from(self.below(40) + 1) << 33, expires, prefix, protocol, ports }
     }
 
-    /// An address. A listed prefix often covers it.
+    /// An address. A listed prefix often covers it, or an IPv4 address that it carries.
     fn address(&mut self, ipv6: bool, prefixes: &[Prefix]) -> [u8; 16] {
+        if ipv6 && self.below(4) == 0 {
+            let ipv4 = self.address(false, prefixes);
+            let mut octets = self.octets(true);
+            let own = prefixes.iter().filter(|prefix| prefix.ipv6 && prefix.bits == 96).copied();
+            let embeddings: Vec<_> = WELL_KNOWN.iter().map(|known| known.prefix).chain(own).collect();
+            let embedding = self.of(&embeddings);
+            let first = usize::from(embedding.bits / 8);
+            octets[..first].copy_from_slice(&embedding.octets[..first]);
+            octets[first..first + 4].copy_from_slice(&ipv4[..4]);
+            return octets;
+        }
         let mut octets = self.octets(ipv6);
         if self.below(3) != 0 && !prefixes.is_empty() {
             let prefix = self.of(prefixes);

@@ -1,0 +1,235 @@
+//! Special addresses, and IPv4 addresses inside of IPv6 addresses: what the program in the kernel collects of their packets.
+
+use std::net::IpAddr;
+use std::path::Path;
+use std::sync::Arc;
+
+use minimizer::kernel::features::Kernel;
+use minimizer::policy::compile::CompiledPolicy;
+use minimizer::policy::model::Policy;
+use minimizer::records::record::Record;
+use minimizer_common::outcome::Outcome::{self, Counted, NotSelected, OutOfScope};
+use tests::drained::drained;
+use tests::minimum::{IF_INDEX, load};
+
+const SCOPE: &str = "tunnels = [\"gtp-u\"]\n[scope]\n\
+    domestic = [\"203.0.113.0/24\", \"2001:db8:100::/40\"]\n\
+    never = [\"203.0.113.128/26\"]\n\
+    nat64 = [\"2001:db8:164::/96\", \"64:ff9b:1:9::/96\"]\n\
+    directions = [\"foreign-foreign\", \"foreign-domestic\", \"domestic-foreign\"]\n";
+const RECIPIENT: &str = "[[recipients]]\nname = \"r\"\npurpose = \"to test\"\n[recipients.fields]\n\
+    packetDeltaCount = \"exact\"\nprotocolIdentifier = \"exact\"\n";
+/// Parties: domestic and foreign of each IP version, and one of whom nothing is ever collected.
+const HOME: &str = "203.0.113.7";
+const HOME6: &str = "2001:db8:100::7";
+const ABROAD: &str = "198.51.100.7";
+const ABROAD6: &str = "2001:db8:900::7";
+const NEVER: &str = "203.0.113.129";
+
+/// An IP packet with a UDP header and these octets behind.
+fn packet(source: &str, destination: &str, port: u16, behind: &[u8]) -> Vec<u8> {
+    let length = |octets: usize| u16::try_from(octets + behind.len()).expect("short").to_be_bytes();
+    let mut packet = Vec::new();
+    match (source.parse().expect("an address"), destination.parse().expect("an address")) {
+        (IpAddr::V4(source), IpAddr::V4(destination)) => {
+            packet.extend([0x45, 0]);
+            packet.extend(length(28));
+            packet.extend([0, 0, 0, 0, 64, 17, 0, 0]);
+            packet.extend(source.octets().into_iter().chain(destination.octets()));
+        }
+        (IpAddr::V6(source), IpAddr::V6(destination)) => {
+            packet.extend([0x60, 0, 0, 0]);
+            packet.extend(length(8));
+            packet.extend([17, 64]);
+            packet.extend(source.octets().into_iter().chain(destination.octets()));
+        }
+        mixed => panic!("{mixed:?}"),
+    }
+    packet.extend([0xc0, 0]);
+    packet.extend(port.to_be_bytes());
+    packet.extend(length(8));
+    packet.extend([0, 0]);
+    packet.extend(behind);
+    packet
+}
+
+/// The frame of a packet of IPv4 or IPv6.
+fn frame(packet: &[u8]) -> Vec<u8> {
+    let ether_type = if packet[0] >> 4 == 4 { [0x08, 0x00] } else { [0x86, 0xdd] };
+    [&[2; 12], &ether_type[..], packet].concat()
+}
+
+/// A packet inside of GTP-U, between gateways.
+fn in_gtp_u(inner: &[u8]) -> Vec<u8> {
+    let length = u16::try_from(inner.len()).expect("short").to_be_bytes();
+    let message = [&[0x30, 0xff], &length[..], &[0, 0, 0, 1], inner].concat();
+    frame(&packet(HOME, ABROAD, 2152, &message))
+}
+
+/// The outcome of each frame, and the records, under a policy of this text.
+fn outcomes(text: &str, frames: &[Vec<u8>]) -> (Vec<Outcome>, Vec<Record>) {
+    let text = format!("name = \"p\"\n{text}{RECIPIENT}");
+    let policy = Policy::parse(&text, Path::new("p.toml")).unwrap_or_else(|error| panic!("{error}"));
+    let compiled = Arc::new(CompiledPolicy::compile(policy).expect("compiles"));
+    let mut program = load(Kernel::detect(), &compiled, None).expect("loads");
+    let mut all = Vec::new();
+    let mut outcomes = Vec::new();
+    for frame in frames {
+        program.run(frame).expect("the kernel runs it");
+        let (records, totals) = drained(&mut program, &[IF_INDEX]).expect("drains");
+        let counts = totals.interfaces[0].outcomes;
+        let ended = [Counted, OutOfScope, NotSelected].into_iter().find(|it| counts[*it as usize] == 1);
+        outcomes.push(ended.unwrap_or_else(|| panic!("{counts:?}")));
+        all.extend(records);
+    }
+    (outcomes, all)
+}
+
+/// Checks how packets end under a policy, in both directions.
+fn check(text: &str, cases: &[(&str, &str, Outcome)]) {
+    let there = cases.iter().map(|(one, other, _)| frame(&packet(one, other, 443, &[])));
+    let back = cases.iter().map(|(one, other, _)| frame(&packet(other, one, 443, &[])));
+    let frames: Vec<_> = there.chain(back).collect();
+    let (outcomes, _) = outcomes(text, &frames);
+    for (position, outcome) in outcomes.into_iter().enumerate() {
+        let (one, other, expected) = cases[position % cases.len()];
+        assert_eq!(outcome, expected, "{one} and {other}, packet {position}");
+    }
+}
+
+/// The forms of an IPv4 address inside of IPv6 addresses: NAT64 of every network and of this one, 6to4, IPv4-mapped.
+fn forms(ipv4: &str) -> [String; 5] {
+    let octets = match ipv4.parse().expect("an address") {
+        IpAddr::V4(address) => u32::from(address),
+        IpAddr::V6(address) => panic!("{address}"),
+    };
+    let (high, low) = (octets >> 16, octets & 0xffff);
+    [
+        format!("64:ff9b::{ipv4}"),
+        format!("64:ff9b:1:9::{ipv4}"),
+        format!("2001:db8:164::{ipv4}"),
+        format!("2002:{high:x}:{low:x}::1"),
+        format!("::ffff:{ipv4}"),
+    ]
+}
+
+#[test]
+#[cfg_attr(without_kernel, ignore = "needs root and the kernel program: cargo xtask test")]
+fn an_ipv6_address_that_carries_an_ipv4_address_is_judged_as_this_one() {
+    for (ipv4, with_home, with_abroad) in [
+        (HOME, OutOfScope, Counted),
+        (ABROAD, Counted, Counted),
+        (NEVER, OutOfScope, OutOfScope),
+        ("10.0.0.1", OutOfScope, OutOfScope),
+        ("100.64.0.1", OutOfScope, OutOfScope),
+    ] {
+        for form in forms(ipv4) {
+            check(SCOPE, &[(HOME6, &form, with_home), (ABROAD6, &form, with_abroad)]);
+        }
+    }
+    // RFC 8215: a prefix that the policy does not name, and what lies beside the network's own.
+    check(
+        SCOPE,
+        &[
+            (HOME6, "64:ff9b:1::203.0.113.7", OutOfScope),
+            (ABROAD6, "64:ff9b:1::198.51.100.7", OutOfScope),
+            (ABROAD6, "2001:db8:164:1::1", Counted),
+            (HOME6, "2001:db8:164:1::1", OutOfScope),
+        ],
+    );
+}
+
+#[test]
+#[cfg_attr(without_kernel, ignore = "needs root and the kernel program: cargo xtask test")]
+fn special_addresses_are_not_collected_unless_the_policy_lists_them() {
+    // CGN, private, DS-Lite, loopback, link-local, DHCP, IPTV and IGMP, then reserved ranges.
+    let ipv4 = "100.64.0.1 100.127.255.254 10.0.0.1 172.16.0.1 192.168.0.1 192.0.0.2 127.0.0.1 \
+        169.254.0.1 0.0.0.0 255.255.255.255 239.192.0.1 224.0.0.22 240.0.0.1 192.88.99.1";
+    // Unique-local, link-local, MLD, DHCPv6, Teredo, loopback and others.
+    let ipv6 = "fd00::1 fe80::1 ff02::16 ff02::1:2 2001:0:c633:6407::1 ::1 ::203.0.113.7 fec0::1 \
+        100::1 5f00::1";
+    let mut cases = Vec::new();
+    for special in ipv4.split_whitespace() {
+        cases.extend([(HOME, special, OutOfScope), (ABROAD, special, OutOfScope)]);
+    }
+    for special in ipv6.split_whitespace() {
+        cases.extend([(HOME6, special, OutOfScope), (ABROAD6, special, OutOfScope)]);
+    }
+    // Examples and benchmarks use documentation and benchmarking ranges.
+    cases.extend([
+        (HOME, "192.0.2.1", Counted),
+        (HOME, "198.18.0.1", Counted),
+        (HOME6, "2001:2::1", Counted),
+    ]);
+    check(SCOPE, &cases);
+    let everything: Vec<_> = cases.iter().map(|(one, other, _)| (*one, *other, Counted)).collect();
+    check("", &everything);
+    let listed = SCOPE.replace(
+        "never = [",
+        "foreign = [\"100.64.0.0/10\", \"10.1.0.0/16\", \"fc00::/7\"]\nnever = [\"ff00::/8\", ",
+    );
+    check(
+        &listed.replace("domestic = [", "domestic = [\"192.168.0.0/16\", "),
+        &[
+            (HOME, "100.64.0.1", Counted),
+            (HOME6, "64:ff9b::100.64.0.1", Counted),
+            (HOME, "10.1.0.1", Counted),
+            (HOME, "10.2.0.1", OutOfScope),
+            (HOME6, "fd00::1", Counted),
+            (ABROAD6, "ff02::16", OutOfScope),
+            (ABROAD, "192.168.0.1", Counted),
+            (HOME, "192.168.0.1", OutOfScope),
+        ],
+    );
+}
+
+#[test]
+#[cfg_attr(without_kernel, ignore = "needs root and the kernel program: cargo xtask test")]
+fn a_private_address_of_a_handset_is_special_inside_of_gtp_u() {
+    let (outcomes, _) = outcomes(
+        SCOPE,
+        &[
+            in_gtp_u(&packet("10.0.0.1", ABROAD, 443, &[])),
+            in_gtp_u(&packet(ABROAD, "10.0.0.1", 443, &[])),
+            in_gtp_u(&packet(HOME, ABROAD, 443, &[])),
+            in_gtp_u(&packet(HOME6, &format!("64:ff9b::{HOME}"), 443, &[])),
+        ],
+    );
+    assert_eq!(outcomes, [OutOfScope, OutOfScope, Counted, OutOfScope]);
+}
+
+#[test]
+#[cfg_attr(without_kernel, ignore = "needs root and the kernel program: cargo xtask test")]
+fn indicators_of_ipv4_select_addresses_that_carry_them() {
+    let indicators = "[selectors]\nindicators = [\"1 - 198.51.100.7 udp/443\", \"2 - 198.51.100.64/28\"]\n";
+    let cases: Vec<_> =
+        [("198.51.100.7", Counted), ("198.51.100.70", Counted), ("198.51.100.8", NotSelected)]
+            .into_iter()
+            .flat_map(|(ipv4, outcome)| forms(ipv4).map(|form| (form, outcome)))
+            .collect();
+    let cases: Vec<_> = cases.iter().map(|(form, outcome)| (HOME6, &**form, *outcome)).collect();
+    let frames: Vec<_> = cases.iter().map(|(one, other, _)| frame(&packet(one, other, 443, &[]))).collect();
+    let fields = "selectorId = \"exact\"\n";
+    let text = format!("{SCOPE}{indicators}");
+    let (ended, _) = outcomes(&text, &frames);
+    let expected: Vec<_> = cases.iter().map(|(.., outcome)| *outcome).collect();
+    assert_eq!(ended, expected);
+    let policy = format!("name = \"p\"\n{text}{RECIPIENT}{fields}");
+    let policy = Policy::parse(&policy, Path::new("p.toml")).unwrap_or_else(|error| panic!("{error}"));
+    let compiled = Arc::new(CompiledPolicy::compile(policy).expect("compiles"));
+    let mut program = load(Kernel::detect(), &compiled, None).expect("loads");
+    for frame in &frames {
+        program.run(frame).expect("the kernel runs it");
+    }
+    let (records, _) = drained(&mut program, &[IF_INDEX]).expect("drains");
+    let of = |id: u64| -> u64 {
+        records.iter().filter(|record| record.selector_id == id).map(|record| record.packets).sum()
+    };
+    assert_eq!((of(1), of(2)), (5, 5));
+
+    // Without scope and prefixes only NAT64 is looked for: it costs no look-up of its own for IPv4.
+    let hosts = "[selectors]\nindicators = [\"1 - 198.51.100.7\"]\n";
+    let [nat64, _, _, six_to_four, mapped] = forms("198.51.100.7");
+    let frames = [nat64, six_to_four, mapped].map(|form| frame(&packet(HOME6, &form, 443, &[])));
+    assert_eq!(outcomes(hosts, &frames).0, [Counted, NotSelected, NotSelected]);
+}
