@@ -265,6 +265,8 @@ fn scope(directions: &[(Class, Class)]) -> Scope {
     });
     let at_home = prefix(IPV4_DESTINATION, 24);
     let mut prefixes: Vec<_> = drawn.chain([at_home]).map(|prefix| (prefix, Class::Domestic)).collect();
+    // Sources are drawn from all of IPv4; what a policy lists is not special.
+    prefixes.push((prefix([0; 4], 0), Class::Foreign));
     prefixes.sort_unstable();
     prefixes.dedup();
     Scope { prefixes, directions: directions.to_vec() }

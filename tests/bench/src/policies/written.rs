@@ -5,6 +5,7 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::{Context as _, bail, ensure};
+use minimizer::policy::class::Class;
 use minimizer::policy::indicators::protocol_name;
 use minimizer::policy::model::Policy;
 use minimizer::policy::transform::{AddressTransform, Transform};
@@ -16,10 +17,13 @@ use minimizer::policy::transform::{AddressTransform, Transform};
 pub fn write(policy: &Policy, folder: &Path) -> anyhow::Result<String> {
     let mut text = format!("name = \"{}\"\n", policy.name);
     if let Some(scope) = &policy.scope {
-        let prefixes: String = scope.prefixes.iter().map(|(prefix, _)| format!("{prefix}\n")).collect();
+        let of = |class| scope.prefixes.iter().filter(move |(_, other)| *other == class);
+        let prefixes: String = of(Class::Domestic).map(|(prefix, _)| format!("{prefix}\n")).collect();
         fs::write(folder.join("prefixes"), prefixes)?;
+        let foreign = of(Class::Foreign).map(|(prefix, _)| format!("\"{prefix}\""));
         let directions = scope.directions.iter().map(|(from, to)| format!("\"{from}-{to}\""));
         writeln!(text, "[scope]\ndomestic_files = [\"prefixes\"]")?;
+        writeln!(text, "foreign = [{}]", foreign.collect::<Vec<_>>().join(", "))?;
         writeln!(text, "directions = [{}]", directions.collect::<Vec<_>>().join(", "))?;
         writeln!(text, "domestic_domestic = \"communications between domestic parties are collected\"")?;
     }
