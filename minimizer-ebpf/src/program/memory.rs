@@ -172,7 +172,7 @@ impl Table for Run {
         let Volume { protocol, is_ipv6, packets, octets } = group::volume(image);
         let index = untraced(residual_index(place.interface(), is_ipv6, protocol));
         let mask = (RESIDUALS as u32 - 1) * OCTETS;
-        let residual = self.part::<Counts>(setting!(residual_block), index * OCTETS & mask)?;
+        let residual = self.part::<Counts>(setting!(residual_block), (index * OCTETS) & mask)?;
         // SAFETY: a residual counter lies there, and only this CPU writes it.
         let residual = unsafe { &mut *residual };
         residual.packets += packets;
@@ -192,7 +192,7 @@ impl Run {
         let unit = if is_line { size_of::<Line>() } else { size_of::<Half>() } as u32;
         let mask = room * size_of::<Half>() as u32 - unit;
         let block = setting!(residual_block) + RESIDUAL_BLOCKS;
-        let half = self.part(block, untraced(start) * size_of::<Half>() as u32 & mask)?;
+        let half = self.part(block, (untraced(start) * size_of::<Half>() as u32) & mask)?;
         state.spilled = spilled;
         Some(half)
     }

@@ -65,7 +65,13 @@ impl Kernel {
 fn has_large_values() -> bool {
     const KEY_BYTES: u32 = u32::BITS / u8::BITS;
     const WORD_BYTES: u32 = u64::BITS / u8::BITS;
-    let map = aya_obj::Map::new_from_params(BPF_MAP_TYPE_ARRAY as u32, KEY_BYTES, SMALL_VALUE_BYTES + WORD_BYTES, 1, 0);
+    let map = aya_obj::Map::new_from_params(
+        BPF_MAP_TYPE_ARRAY as u32,
+        KEY_BYTES,
+        SMALL_VALUE_BYTES + WORD_BYTES,
+        1,
+        0,
+    );
     MapData::create(map, "large_value", None).is_ok()
 }
 
