@@ -14,7 +14,7 @@ fn frame(time_ms: u64, network: u8, host: u8, subscriber: u8, port: u16, payload
     let ethernet = [2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1, 8, 0];
     let [high, low] = (28 + payload).to_be_bytes();
     let ipv4 =
-        [0x45, 0, high, low, 0, 0, 0, 0, 64, 17, 0, 0, 192, 88, network, host, 203, 0, 113, subscriber];
+        [0x45, 0, high, low, 0, 0, 0, 0, 64, 17, 0, 0, 198, 18, network, host, 203, 0, 113, subscriber];
     let [high, low] = (8 + payload).to_be_bytes();
     let [port_high, port_low] = port.to_be_bytes();
     let udp = [0x9c, 0x40, port_high, port_low, high, low, 0, 0];
