@@ -239,17 +239,19 @@ fn a_policy_that_is_refused_leaves_the_one_before_in_force() -> Result<()> {
     Ok(())
 }
 
+/// What `policy` prints with these arguments.
+fn policy_verb(arguments: &[&str], path: impl AsRef<Path>) -> Result<String> {
+    let output = Command::new(minimizer()).arg("policy").args(arguments).arg(path.as_ref()).output()?;
+    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    Ok(String::from_utf8(output.stdout)?.trim_end().to_owned())
+}
+
 #[test]
 #[cfg_attr(without_kernel, ignore = "needs root and the kernel program: cargo xtask test")]
 fn a_signature_that_is_required_is_required_again() -> Result<()> {
     let _network = Network::new(1, 1500)?;
     let keys = tempfile::tempdir()?;
     let private = keys.path().join("officer.key");
-    let policy_verb = |arguments: &[&str], path: &Path| -> Result<String> {
-        let output = Command::new(minimizer()).arg("policy").args(arguments).arg(path).output()?;
-        ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        Ok(String::from_utf8(output.stdout)?.trim_end().to_owned())
-    };
     let public = policy_verb(&["keygen", "officer", "--out"], &private)?;
     let run = Run::start_signed(WHOLE, &["--require-signature", &public], |policy| {
         policy_verb(&["sign", policy, "--key"], &private).map(drop)
@@ -353,11 +355,6 @@ fn an_older_signed_policy_is_not_put_back() -> Result<()> {
     let _network = Network::new(1, 1500)?;
     let folder = tempfile::tempdir()?;
     let private = folder.path().join("officer.key");
-    let policy_verb = |arguments: &[&str], path: &Path| -> Result<String> {
-        let output = Command::new(minimizer()).arg("policy").args(arguments).arg(path).output()?;
-        ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        Ok(String::from_utf8(output.stdout)?.trim_end().to_owned())
-    };
     let public = policy_verb(&["keygen", "officer", "--out"], &private)?;
     let state = folder.path().display().to_string();
     let with = |serial: &str| WHOLE.replace("[[recipients]]", &format!("{serial}\n[[recipients]]"));

@@ -15,7 +15,7 @@ use super::join::common_unit;
 use super::transform::{AddressTransform, Transform};
 use super::words;
 use crate::policy::class::Class;
-use crate::policy::model::{Policy, Recipient, Sources};
+use crate::policy::model::{Policy, Recipient};
 
 /// What both are told singles records out if it can take more than 2 to the power of this many values: 1,024.
 pub const BITS: f64 = 10.0;
@@ -204,15 +204,7 @@ impl Policy {
                 Some((*field, common(*field, *transform, *other.fields.get(field)?)?))
             })
             .collect();
-        Recipient {
-            name: format!("{}+{}", one.name, other.name),
-            purpose: String::new(),
-            retention: None,
-            k_threshold: None,
-            counted: Sources::default(),
-            destinations: None,
-            fields,
-        }
+        Recipient::assumed(format!("{}+{}", one.name, other.name), fields)
     }
 }
 

@@ -105,6 +105,20 @@ pub struct Recipient {
 }
 
 impl Recipient {
+    /// One that is in no policy and gets these fields.
+    #[must_use]
+    pub const fn assumed(name: String, fields: BTreeMap<Field, Transform>) -> Self {
+        Self {
+            name,
+            purpose: String::new(),
+            retention: None,
+            k_threshold: None,
+            counted: Sources::All,
+            destinations: None,
+            fields,
+        }
+    }
+
     /// The unit to which the times that the recipient gets are rounded down; `None` if it gets none.
     #[must_use]
     pub fn time_unit(&self) -> Option<Duration> {

@@ -17,7 +17,7 @@ use serde::Serialize;
 use crate::commands::replay::{ReplayError, intervals};
 use crate::policy::compile::CompiledPolicy;
 use crate::policy::field::{Field, Kind};
-use crate::policy::model::{Policy, Recipient, Sources};
+use crate::policy::model::{Policy, Recipient};
 use crate::policy::tables::TableError;
 use crate::policy::transform::Transform;
 use crate::policy::words;
@@ -169,15 +169,7 @@ fn everything(policy: &Policy) -> Recipient {
     };
     let fields = Field::ALL.iter().filter_map(|field| Some((*field, of(field)?))).collect();
     // A name that no recipient of a policy can have.
-    Recipient {
-        name: "*".to_owned(),
-        purpose: String::new(),
-        retention: None,
-        k_threshold: None,
-        counted: Sources::default(),
-        destinations: None,
-        fields,
-    }
+    Recipient::assumed("*".to_owned(), fields)
 }
 
 impl Everything {
