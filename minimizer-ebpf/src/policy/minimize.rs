@@ -50,21 +50,7 @@ pub fn minimize<const IPV6: bool>(
     key: impl FnOnce() -> Option<[u64; 2]>,
 ) -> Option<(Tuple, u16)> {
     let steps = steps(plan);
-    let mut addresses = packet.addresses;
-    let (masks, omits) = if IPV6 { (Steps::IPV6, Steps::NO_IPV6) } else { (Steps::IPV4, Steps::NO_IPV4) };
-    if steps.intersects(masks) && !steps.intersects(omits) {
-        let classes = if steps.intersects(Steps::CLASSES) { classes } else { Classes::default() };
-        addresses =
-            if IPV6 { ipv6(plan, steps, addresses, classes) } else { ipv4(plan, steps, addresses, classes) };
-        if steps.intersects(Steps::PSEUDONYMS) {
-            let key = key()?;
-            addresses = if IPV6 {
-                ipv6_pseudonyms(plan, packet.addresses, addresses, classes, key)
-            } else {
-                ipv4_pseudonyms(plan, packet.addresses[0], addresses[0], classes, key)
-            };
-        }
-    }
+    let addresses = addresses::<IPV6>(plan, packet.addresses, classes, key)?;
     let mut ports = packet.ports;
     if steps.intersects(Steps::PORTS) {
         ports = match packet.protocol {
@@ -87,6 +73,32 @@ pub fn minimize<const IPV6: bool>(
         control_bits &= (mask >> 16) as u16;
     }
     Some((tuple, control_bits))
+}
+
+/// What the program stores of the addresses of a packet; see [`minimize`].
+#[inline(always)]
+pub fn addresses<const IPV6: bool>(
+    plan: &Plan,
+    whole: [u64; 4],
+    classes: Classes,
+    key: impl FnOnce() -> Option<[u64; 2]>,
+) -> Option<[u64; 4]> {
+    let steps = steps(plan);
+    let (masks, omits) = if IPV6 { (Steps::IPV6, Steps::NO_IPV6) } else { (Steps::IPV4, Steps::NO_IPV4) };
+    if !steps.intersects(masks) || steps.intersects(omits) {
+        return Some(whole);
+    }
+    let classes = if steps.intersects(Steps::CLASSES) { classes } else { Classes::default() };
+    let kept = if IPV6 { ipv6(plan, steps, whole, classes) } else { ipv4(plan, steps, whole, classes) };
+    if !steps.intersects(Steps::PSEUDONYMS) {
+        return Some(kept);
+    }
+    let key = key()?;
+    Some(if IPV6 {
+        ipv6_pseudonyms(plan, whole, kept, classes, key)
+    } else {
+        ipv4_pseudonyms(plan, whole[0], kept[0], classes, key)
+    })
 }
 
 /// Masks IPv4 addresses.

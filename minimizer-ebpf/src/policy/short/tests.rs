@@ -4,7 +4,7 @@ use minimizer_common::plan::{Plan, Steps};
 use minimizer_common::slot::{Count, Ipv6Form, Masks, Narrow, Wide};
 use minimizer_common::tuple::{Tags, Tuple};
 
-use super::{ipv4, ipv6_narrow, ipv6_wide};
+use super::{ipv4, ipv4_addresses, ipv6_addresses, ipv6_narrow, wide};
 use crate::parser::common::{Ipv4Packet, Ipv6Packet, Transport, Vlan};
 use crate::policy::minimize::{Classes, minimize};
 
@@ -105,28 +105,34 @@ fn the_short_way_stores_what_the_long_one_stores() {
         let (tuple, control_bits): (Tuple, u16) = kept.expect("needs no key");
         assert!(Narrow::holds_ipv4(&tuple, &count(control_bits)));
         let expected = Narrow::ipv4(&tuple, &count(control_bits));
-        assert_eq!(ipv4::<false>(&plan, &packet, interface, units), expected, "{plan:#?} {packet:?}");
+        let addresses = ipv4_addresses::<false>(&plan, packet.addresses);
+        let short = ipv4::<false>(&plan, &packet, addresses, interface, units);
+        assert_eq!(short, expected, "{plan:#?} {packet:?}");
         let exact = &Plan::EXACT;
+        assert_eq!(ipv4_addresses::<false>(exact, packet.addresses), packet.addresses);
         assert_eq!(
-            ipv4::<true>(exact, &packet, interface, units),
-            ipv4::<false>(exact, &packet, interface, units)
+            ipv4::<true>(exact, &packet, packet.addresses, interface, units),
+            ipv4::<false>(exact, &packet, packet.addresses, interface, units)
         );
+        // An IPv4 flow takes a wide slot if a narrow one does not hold it.
+        let tags = packet.transport.vlan.tags.with_interface(interface);
+        let short = wide::<false>(&plan, &packet.transport, tags, [addresses, 0, 0, 0], length_octets, units);
+        assert_eq!(short, Wide::of(&tuple, &count(control_bits)), "{plan:#?} {packet:?}");
 
         let addresses = [(); 4].map(|()| numbers.next());
         let packet = Ipv6Packet { frame_octets, length_octets, addresses, transport: numbers.transport() };
         let kept = minimize::<true>(&plan, &packet.packet(), interface, Classes::default(), || None);
         let (tuple, control_bits) = kept.expect("needs no key");
         let count = count(control_bits);
+        let kept = ipv6_addresses::<false>(&plan, addresses);
+        assert_eq!(ipv6_addresses::<false>(exact, addresses), ipv6_addresses::<true>(exact, addresses));
         if form == Ipv6Form::WIDE {
-            let expected = Wide::of(&tuple, &count);
+            let tags = packet.transport.vlan.tags.with_ipv6().with_interface(interface);
+            let short = wide::<false>(&plan, &packet.transport, tags, kept, length_octets, units);
+            assert_eq!(short, Wide::of(&tuple, &count), "{plan:#?} {packet:?}");
             assert_eq!(
-                ipv6_wide::<false>(&plan, &packet, interface, units),
-                expected,
-                "{plan:#?} {packet:?}"
-            );
-            assert_eq!(
-                ipv6_wide::<true>(exact, &packet, interface, units),
-                ipv6_wide::<false>(exact, &packet, interface, units)
+                wide::<true>(exact, &packet.transport, tags, addresses, length_octets, units),
+                wide::<false>(exact, &packet.transport, tags, addresses, length_octets, units)
             );
         } else {
             let expected = if form == Ipv6Form::NARROW {
@@ -134,7 +140,7 @@ fn the_short_way_stores_what_the_long_one_stores() {
             } else {
                 Narrow::ipv4(&tuple, &count)
             };
-            assert_eq!(ipv6_narrow(&plan, &packet, interface, units), expected, "{plan:#?} {packet:?}");
+            assert_eq!(ipv6_narrow(&plan, &packet, kept, interface, units), expected, "{plan:#?} {packet:?}");
         }
     }
 }
