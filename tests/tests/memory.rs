@@ -14,8 +14,11 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use hkdf::Hkdf;
 use jiff::Timestamp;
+use minimizer::kernel::permutation::derive;
 use minimizer::records::keys::Keys;
+use minimizer::support::sys::secret::Secret;
 use minimizer::support::traces::without_traces;
+use minimizer_common::permutation::Permutation;
 use procfs::process::{LimitValue, Process};
 use sha2::Sha256;
 use tests::command::{Agent, minimizer};
@@ -38,15 +41,17 @@ fn extract() -> Result<Vec<u8>> {
 /// A policy with pseudonyms and preserved prefixes, and a file with the secret.
 fn files(folder: &Path) -> Result<[PathBuf; 2]> {
     let [policy, keys] = ["policy.toml", "keys"].map(|name| folder.join(name));
+    // Of IPv4 the kernel stores pseudonyms, of IPv6 the addresses.
     let recipient = |name, scheme| {
         format!(
             "[[recipients]]\nname = \"{name}\"\npurpose = \"to test\"\n[recipients.fields]\n\
-             sourceIPv4Address = {scheme}\ndestinationIPv4Address = {scheme}\n\
+             sourceIPv4Address = \"pseudonym\"\ndestinationIPv4Address = \"pseudonym\"\n\
+             sourceIPv6Address = {scheme}\ndestinationIPv6Address = {scheme}\n\
              protocolIdentifier = \"exact\"\npacketDeltaCount = \"exact\"\n"
         )
     };
-    let [plain, permuted] = [("plain", "\"pseudonym\""), ("permuted", "\"prefix-preserving\"")]
-        .map(|(name, scheme)| recipient(name, scheme));
+    let plain = recipient("plain", "\"pseudonym\"");
+    let permuted = recipient("permuted", "\"prefix-preserving\"");
     fs::write(&policy, format!("name = \"test\"\n[pseudonyms]\nepoch = \"{EPOCH}s\"\n{plain}{permuted}"))?;
     fs::write(&keys, format!("{SECRET}\n"))?;
     fs::set_permissions(&keys, fs::Permissions::from_mode(0o600))?;
@@ -116,13 +121,22 @@ impl Epochs {
     }
 }
 
+/// The beginning of what is derived from a key for IPv4.
+fn table(key: &[u64; 2]) -> Result<Vec<u8>> {
+    let mut permutation = Secret::<Permutation>::zeroed()?;
+    derive(&mut permutation, key);
+    Ok(permutation.tables[0][..16].iter().flat_map(|entry| entry.to_ne_bytes()).collect())
+}
+
 /// The keys of the epochs that began between the two times.
 fn of_epochs(keys: &Keys, from: Timestamp, to: Timestamp) -> Result<Vec<(&'static str, Vec<u8>)>> {
     let mut all = Vec::new();
     for start in (from.as_second() / EPOCH..=to.as_second() / EPOCH).map(|epoch| epoch * EPOCH) {
         let start = u64::try_from(start)?;
         let octets = |words: &[u64; 2]| words.iter().flat_map(|word| word.to_ne_bytes()).collect::<Vec<_>>();
-        all.push(("epoch", octets(&*keys.epoch_key(start)?)));
+        let key = keys.epoch_key(start)?;
+        all.push(("epoch", octets(&key)));
+        all.push(("permutation", table(&key)?));
         for recipient in ["plain", "permuted"] {
             all.push(("recipient", octets(&keys.recipient(recipient, start)?.pseudonym)));
         }
@@ -147,12 +161,14 @@ fn a_key_that_is_destroyed_is_nowhere_in_the_agent() -> Result<()> {
             Timestamp::now() + Duration::from_secs((ahead - 2 * EPOCH).unsigned_abs()),
         )?;
         let in_use = places(epochs.process, &used)?;
-        ensure!(!of(&in_use, "epoch")?.is_empty() && !of(&in_use, "recipient")?.is_empty(), "{in_use:?}");
+        ensure!(!of(&in_use, "recipient")?.is_empty(), "{in_use:?}");
         let is_kernel = |place: &Place| place.mapping.contains("bpf-map");
-        ensure!(
-            of(&in_use, "epoch")?.iter().any(is_kernel),
-            "the kernel's memory is searched, too: {in_use:?}"
-        );
+        for key in ["epoch", "permutation"] {
+            ensure!(
+                of(&in_use, key)?.iter().any(is_kernel),
+                "the kernel's memory is searched, too: {in_use:?}"
+            );
+        }
         let exposed = |place: &&Place| !place.is_left_out_of_dumps;
         assert_eq!(in_use.values().flatten().filter(exposed).collect::<Vec<_>>().len(), 0, "{in_use:?}");
         begin = Timestamp::now() + Duration::from_secs(ahead.unsigned_abs());

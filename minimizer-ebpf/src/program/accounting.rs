@@ -16,7 +16,7 @@ use minimizer_common::tuple::Tags;
 use minimizer_ebpf::parser::cursor::{Cursor, Frame as _, Stop};
 use minimizer_ebpf::parser::walk::{Inner, Packet, Version, enter, walk_ipv4, walk_ipv6, walk_link};
 use minimizer_ebpf::policy::judge::{Judgement, judge};
-use minimizer_ebpf::policy::minimize::{Classes, minimize};
+use minimizer_ebpf::policy::minimize::{self, Classes};
 use minimizer_ebpf::table::burst;
 use minimizer_ebpf::table::group::{self, Image};
 use minimizer_ebpf::table::hash;
@@ -25,7 +25,7 @@ use minimizer_ebpf::{untraced, whole};
 use crate::program::clock::{self, Time};
 use crate::program::constants::{SETTINGS, setting};
 use crate::program::frame::XdpFrame;
-use crate::program::memory::{PolicyTables, Run, counters};
+use crate::program::memory::{Keys, PolicyTables, Run, counters};
 use crate::program::short_way::{self, OTHER_SHAPE};
 
 /// Counts a frame and returns the number of its outcome. If a listed tunnel carries a packet inside the
@@ -327,6 +327,9 @@ impl Here {
         let Self { site: Site { interface, .. }, time } = *self;
         let plan = &SETTINGS.plan;
         let steps = Steps(setting!(plan.steps));
+        if minimize::is_reserved::<IPV6>(plan, &packet.addresses) {
+            return Some(Outcome::ReservedAddress);
+        }
         let judges = steps.intersects(Steps::SCOPE.union(Steps::SELECT));
         let Judgement { source_class, destination_class, selector } = if judges {
             let Packet { addresses, ports, protocol, .. } = packet;
@@ -340,9 +343,9 @@ impl Here {
         let octets = u64::from(packet.length_octets);
         counters(head, interface).octets_counted += octets;
         let classes = Classes { source: source_class, destination: destination_class };
-        let state = &mut head.state;
+        let keys = Keys { key: head.state.pseudonym_key, generation: head.state.generation };
         let (mut tuple, control_bits) =
-            minimize::<IPV6>(plan, packet, interface, classes, || Some(state.pseudonym_key))?;
+            minimize::minimize::<IPV6>(&PolicyTables, plan, packet, interface, classes, &keys)?;
         if steps.intersects(Steps::SELECTOR) {
             tuple.selector = selector;
         }

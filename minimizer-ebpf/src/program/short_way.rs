@@ -17,7 +17,7 @@ use crate::program::accounting::{Here, Site};
 use crate::program::clock::{self, Time};
 use crate::program::constants::{SETTINGS, setting};
 use crate::program::frame::XdpFrame;
-use crate::program::memory::{PolicyTables, Run, counters};
+use crate::program::memory::{Keys, PolicyTables, Run, counters};
 
 /// The packet has no common shape.
 pub const OTHER_SHAPE: u64 = u64::MAX;
@@ -123,8 +123,8 @@ impl Here {
             Err(outcome) => return Some(outcome),
         };
         counters(head, interface).octets_counted += u64::from(*length_octets);
-        let key = head.state.pseudonym_key;
-        let kept = minimize::addresses::<false>(plan, whole, classes, || Some(key))?;
+        let keys = Keys { key: [0; 2], generation: head.state.generation };
+        let kept = minimize::addresses::<false>(&PolicyTables, plan, whole, classes, &keys)?;
         if selector >> Narrow::SELECTOR_BITS == 0 {
             let mut slot = short::ipv4::<false>(plan, packet, kept[0], interface, units);
             slot[1] |= Narrow::selector(selector);
@@ -148,8 +148,8 @@ impl Here {
             Err(outcome) => return Some(outcome),
         };
         counters(head, interface).octets_counted += u64::from(*length_octets);
-        let key = head.state.pseudonym_key;
-        let kept = minimize::addresses::<true>(plan, *addresses, classes, || Some(key))?;
+        let keys = Keys { key: head.state.pseudonym_key, generation: 0 };
+        let kept = minimize::addresses::<true>(&PolicyTables, plan, *addresses, classes, &keys)?;
         if setting!(plan.ipv6_form) != Ipv6Form::WIDE.0 && selector >> Narrow::SELECTOR_BITS == 0 {
             let mut slot = short::ipv6_narrow(plan, packet, kept, interface, units);
             slot[1] |= Narrow::selector(selector);
@@ -172,6 +172,9 @@ impl Here {
     ) -> Result<(Classes, u32), Outcome> {
         let plan = &SETTINGS.plan;
         let steps = Steps(setting!(plan.steps));
+        if minimize::is_reserved::<IPV6>(plan, addresses) {
+            return Err(Outcome::ReservedAddress);
+        }
         if !steps.intersects(Steps::SCOPE.union(Steps::SELECT)) {
             return Ok((Classes::default(), 0));
         }

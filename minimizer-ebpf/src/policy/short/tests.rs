@@ -1,12 +1,15 @@
 //! The short way stores what the long one stores, for every step that a policy may take on it.
 
+use minimizer_common::permutation::Permutation;
 use minimizer_common::plan::{Plan, Steps};
 use minimizer_common::slot::{Count, Ipv6Form, Masks, Narrow, Wide};
+use minimizer_common::tables::{Entry, Node, Roots};
 use minimizer_common::tuple::{Tags, Tuple};
 
 use super::{ipv4, ipv4_addresses, ipv6_addresses, ipv6_narrow, wide};
 use crate::parser::common::{Ipv4Packet, Ipv6Packet, Transport, Vlan};
-use crate::policy::minimize::{Classes, minimize};
+use crate::policy::minimize::{Classes, Pseudonyms, minimize};
+use crate::policy::nodes::Nodes;
 
 /// A number that looks random, the same in every run.
 struct Numbers(u64);
@@ -32,6 +35,36 @@ impl Numbers {
             traffic_class: self.next() as u8,
             vlan: if self.one_in(2) { Vlan::new(self.next() as u16) } else { Vlan::NONE },
         }
+    }
+}
+
+/// The plans here have no pseudonyms.
+struct NoKeys;
+
+impl Pseudonyms for NoKeys {
+    fn ipv4(&self) -> Option<&Permutation> {
+        None
+    }
+
+    fn ipv6(&self) -> [u64; 2] {
+        unreachable!("no pseudonyms")
+    }
+}
+
+#[derive(Clone, Copy)]
+struct NoTables;
+
+impl Nodes for NoTables {
+    fn node(&self, _: u32) -> Option<&Node> {
+        None
+    }
+
+    fn entry(&self, _: u32) -> Option<Entry> {
+        None
+    }
+
+    fn roots(&self) -> &Roots {
+        unreachable!("no prefixes")
     }
 }
 
@@ -101,7 +134,8 @@ fn the_short_way_stores_what_the_long_one_stores() {
 
         let transport = numbers.transport();
         let packet = Ipv4Packet { frame_octets, length_octets, addresses: numbers.next(), transport };
-        let kept = minimize::<false>(&plan, &packet.packet(), interface, Classes::default(), || None);
+        let kept =
+            minimize::<false>(&NoTables, &plan, &packet.packet(), interface, Classes::default(), &NoKeys);
         let (tuple, control_bits): (Tuple, u16) = kept.expect("needs no key");
         assert!(Narrow::holds_ipv4(&tuple, &count(control_bits)));
         let expected = Narrow::ipv4(&tuple, &count(control_bits));
@@ -121,7 +155,8 @@ fn the_short_way_stores_what_the_long_one_stores() {
 
         let addresses = [(); 4].map(|()| numbers.next());
         let packet = Ipv6Packet { frame_octets, length_octets, addresses, transport: numbers.transport() };
-        let kept = minimize::<true>(&plan, &packet.packet(), interface, Classes::default(), || None);
+        let kept =
+            minimize::<true>(&NoTables, &plan, &packet.packet(), interface, Classes::default(), &NoKeys);
         let (tuple, control_bits) = kept.expect("needs no key");
         let count = count(control_bits);
         let kept = ipv6_addresses::<false>(&plan, addresses);
