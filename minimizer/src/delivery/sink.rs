@@ -39,6 +39,15 @@ pub struct Heading<'batch> {
     pub program_tag: &'batch str,
 }
 
+impl Heading<'_> {
+    /// A time as the recipient may know it: rounded down to the unit of its times. One that gets no times may know exact ones.
+    #[must_use]
+    pub fn rounded(&self, milliseconds: u64) -> u64 {
+        let unit = self.recipient.time_unit().map_or(1, |unit| unit.as_millis());
+        milliseconds - milliseconds % u64::try_from(unit).unwrap_or(u64::MAX).max(1)
+    }
+}
+
 /// Packets and octets that are in no record that was handed over, since the start of the agent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Losses {

@@ -45,6 +45,8 @@ pub(super) struct Waiting<B> {
     next: u64,
     /// Sums over all of them.
     sum: Size,
+    /// What is held beside them, and takes their room.
+    beside: Size,
 }
 
 struct Item<B> {
@@ -56,7 +58,17 @@ struct Item<B> {
 impl<B> Waiting<B> {
     pub(super) fn new(bounds: Bounds) -> Self {
         let (full, empty) = (VecDeque::new(), VecDeque::new());
-        Self { bounds, full, empty, next: 0, sum: Size::default() }
+        Self { bounds, full, empty, next: 0, sum: Size::default(), beside: Size::default() }
+    }
+
+    /// How much may wait.
+    pub(super) const fn bounds(&self) -> Bounds {
+        self.bounds
+    }
+
+    /// Leaves them less room: so much is held beside them.
+    pub(super) const fn leave_room_for(&mut self, beside: Size) {
+        self.beside = beside;
     }
 
     /// Octets of memory of all batches.
@@ -89,8 +101,8 @@ impl<B> Waiting<B> {
 
     fn must_give_way(&self) -> bool {
         let batches = self.full.len() + self.empty.len();
-        let is_exceeded = self.sum.records > self.bounds.records
-            || self.sum.octets > self.bounds.octets
+        let is_exceeded = self.sum.records + self.beside.records > self.bounds.records
+            || self.sum.octets + self.beside.octets > self.bounds.octets
             || batches > self.bounds.batches;
         self.empty.len() > EMPTY_MAX || (batches > 1 && is_exceeded)
     }

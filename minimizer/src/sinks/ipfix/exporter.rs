@@ -327,7 +327,7 @@ impl Sink for Exporter {
         if self.batch != heading.number {
             self.batch = heading.number;
             self.refresh()?;
-            self.statistics.note(heading.losses, heading.end_ms);
+            self.statistics.note(heading.losses, heading.rounded(heading.end_ms));
             if self.options.is_some() {
                 self.statistics.write(&mut self.outbox)?;
             }

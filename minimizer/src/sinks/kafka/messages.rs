@@ -31,21 +31,23 @@ pub struct Common {
 }
 
 impl Common {
-    /// The headers of a batch from the host of that name.
+    /// The headers of a batch from the host of that name, in this run of the agent. Times are those that the recipient may know.
     #[must_use]
-    pub fn new(heading: &Heading<'_>, exporter: &str) -> Self {
+    pub fn new(heading: &Heading<'_>, exporter: &str, run: &str) -> Self {
+        let [begin_ms, end_ms] = [heading.begin_ms, heading.end_ms].map(|time| heading.rounded(time));
         let headers: BTreeMap<_, _> = [
             ("policy", heading.policy.digest.clone()),
             ("recipient", heading.recipient.name.clone()),
             ("exporter", exporter.to_owned()),
             ("batch", heading.number.to_string()),
-            ("begin", heading.begin_ms.to_string()),
-            ("end", heading.end_ms.to_string()),
+            ("run", run.to_owned()),
+            ("begin", begin_ms.to_string()),
+            ("end", end_ms.to_string()),
         ]
         .map(|(name, value)| (name.to_owned(), value.into_bytes()))
         .into();
         let octets = headers.iter().map(|(name, value)| name.len() + value.len() + HEADER_OVERHEAD_OCTETS);
-        Self { octets: octets.sum(), headers, end_ms: heading.end_ms }
+        Self { octets: octets.sum(), headers, end_ms }
     }
 }
 
