@@ -3,6 +3,8 @@
 use minimizer_common::generation::Counts;
 use serde::{Deserialize, Serialize};
 
+use crate::policy::transform::log2;
+
 /// Records, and the packets and IP octets that are counted in them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tally {
@@ -44,6 +46,13 @@ impl Tally {
         self.records -= other.records;
         self.packets -= other.packets;
         self.octets -= other.octets;
+    }
+
+    /// The tally of what was suppressed as it is told outside of the ledger file: rounded like the counts of its recipient, who gets
+    /// no exact ones beside a threshold.
+    #[must_use]
+    pub const fn rounded(self) -> Self {
+        Self { records: self.records, packets: log2(self.packets), octets: log2(self.octets) }
     }
 
     pub(super) fn add(&mut self, other: Self) {

@@ -280,7 +280,9 @@ impl Units {
 
     /// Takes out the units of which no record can come any more once a batch has ended at this time.
     pub(super) fn take_ended(&mut self, batch_end_ms: u64) -> Vec<Unit> {
-        self.units.extract_if(.., |unit| unit.has_ended(batch_end_ms)).collect()
+        let mut ended: Vec<_> = self.units.extract_if(.., |unit| unit.has_ended(batch_end_ms)).collect();
+        ended.iter_mut().for_each(|unit| unit.origin.end_ms = unit.origin.end_ms.max(batch_end_ms));
+        ended
     }
 
     /// Takes out the units of other policies than that of these terms.

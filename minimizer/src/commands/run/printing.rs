@@ -16,6 +16,7 @@ use crate::delivery::ledger::Ledger;
 use crate::delivery::loss::Loss;
 use crate::delivery::queue::Queue;
 use crate::serve::snapshot::Published;
+use crate::serve::status::LedgerReport;
 use crate::support::{limited, log};
 
 /// Longest wait for who reads the ledger at the end.
@@ -121,7 +122,7 @@ pub fn print_ledger(ledger: &Ledger, output: Output) -> io::Result<()> {
                 .unwrap_or_else(|| Err(io::ErrorKind::TimedOut.into()))
         }
         Output::Json => {
-            log::result(&serde_json::to_string(ledger)?);
+            log::result(&serde_json::to_string(&LedgerReport::told(ledger))?);
             Ok(())
         }
     }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::policy::field::{Field, Fields, Kind};
-use crate::policy::transform::Transform;
+use crate::policy::transform::{Transform, log2};
 use crate::records::record::Record;
 
 /// What becomes of counts, times and control bits for one recipient, and which fields it gets.
@@ -58,7 +58,7 @@ impl Values {
         let has = |field| self.fields.has(field);
         let value = |field, value: u64| match self.transforms.get(&field) {
             None => 0,
-            Some(Transform::Log2) => value.checked_ilog2().map_or(0, |log2| 1 << log2),
+            Some(Transform::Log2) => log2(value),
             Some(Transform::Coarsened { unit }) => {
                 let unit = u64::try_from(unit.as_millis()).unwrap_or(u64::MAX).max(1);
                 value - value % unit

@@ -43,6 +43,9 @@ struct Left {
     records: Vec<Record>,
 }
 
+/// Of each record port, packets and both times.
+type Flows = Vec<(u16, u64, u64, u64)>;
+
 /// Keeps everything.
 struct Keeping(Arc<Mutex<Vec<Left>>>);
 
@@ -124,11 +127,11 @@ impl World {
     }
 
     /// What left since the last call, each with port, packets and both times.
-    fn left(&self) -> Vec<(Left, Vec<(u16, u64, u64, u64)>)> {
+    fn left(&self) -> Vec<(Left, Flows)> {
         let left = std::mem::take(&mut *self.left.lock().expect("nobody panics"));
         let flows = |left: &Left| {
             let flow = |it: &Record| (it.tuple.source_port(), it.packets, it.start_ms, it.end_ms);
-            let mut flows: Vec<_> = left.records.iter().map(flow).collect();
+            let mut flows: Flows = left.records.iter().map(flow).collect();
             flows.sort_unstable();
             flows
         };
@@ -224,7 +227,7 @@ fn records_of_a_unit_leave_merged_once_a_batch_begins_a_later_one() {
 fn a_unit_without_records_is_told_and_a_stall_ends_several() {
     let (terms, mut world) = (terms("p"), World::new(Bounds::default()));
     world.drain(&terms, 13_000, &[]);
-    world.drain(&terms, 3 * UNIT + 1000, &[(1, 1, 1000, 1000), (1, 2, UNIT, UNIT + 1), (1, 4, 1, 3 * UNIT)]);
+    world.drain(&terms, 3 * UNIT + 1000, &[(1, 1, 1000, 1000), (2, 2, UNIT, UNIT + 1), (3, 4, 1, 3 * UNIT)]);
     let told: Vec<_> = world.left().into_iter().map(|(left, flows)| (left.times_ms.0, flows.len())).collect();
     assert_eq!(told, [(0, 1), (60_000, 1)]);
     assert_eq!(world.queued(), 4);
@@ -259,7 +262,7 @@ fn what_is_held_leaves_at_the_end_and_under_its_own_policy_at_a_reload() {
 
 #[test]
 fn pseudonyms_of_two_epochs_stay_apart_and_leave_together() {
-    let epochs = "pseudonym_epoch = \"1s\"\n[[recipients]]\nname = \"r\"\npurpose = \"x\"\n[recipients.fields]\n\
+    let epochs = "[pseudonyms]\nepoch = \"1m\"\n[[recipients]]\nname = \"r\"\npurpose = \"x\"\n[recipients.fields]\n\
                   sourceIPv4Address = \"pseudonym\"";
     let compiled = policy("p", epochs);
     let mut keyring = Keyring::new(Keys::load(None).expect("keys"));
@@ -269,10 +272,10 @@ fn pseudonyms_of_two_epochs_stay_apart_and_leave_together() {
     let first = terms(1);
     world.drain(&first, 1000, &[(1, 1, 500, 500)]);
     world.drain(&first, 1001, &[(1, 2, 1000, 1000)]);
-    world.drain(&terms(2), 2000, &[(1, 4, 1500, 1500)]);
+    world.drain(&terms(61), 2000, &[(1, 4, 1500, 1500)]);
     drop(first);
     assert_eq!((world.left().len(), world.queued()), (0, 7));
-    world.drain(&terms(3), UNIT, &[]);
+    world.drain(&terms(121), UNIT, &[]);
     let packets: Vec<_> = world.left().iter().map(|(_, flows)| flows[0].1).collect();
     assert_eq!(packets, [3, 4]);
 }
