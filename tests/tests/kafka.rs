@@ -92,7 +92,7 @@ fn each_record_is_a_message_with_its_flows_key_and_its_batchs_headers() -> Resul
         ensure!(header("policy") == batches.policy.digest && header("recipient") == "laboratory");
         ensure!(header("exporter") == "edge-1" && message.headers.len() == 8, "{message:?}");
         ensure!(
-            header("run").len() == 16 && header("run") == run.get_or_insert(header("run")),
+            header("run").len() == 16 && header("run") == *run.get_or_insert(header("run")),
             "{message:?}"
         );
         ensure!(numbers.entry(batch).or_default().insert(header("message").parse()?), "{message:?}");
