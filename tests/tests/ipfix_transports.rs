@@ -224,8 +224,8 @@ fn losses_are_told_no_finer_than_counts_and_times_of_the_records() -> Result<()>
             let number = |octets: &Vec<u8>| octets.iter().fold(0, |sum, octet| sum << 8 | u64::from(*octet));
             decoded.options.iter().filter_map(|(_, values)| values.get(&element)).map(number).collect()
         };
-        assert_eq!(IGNORED.map(|element| told(element)), ignored.map(|count| vec![count]), "{fields}");
-        assert_eq!(NOT_SENT.map(|element| told(element)), not_sent.map(|count| vec![count]), "{fields}");
+        assert_eq!(IGNORED.map(&told), ignored.map(|count| vec![count]), "{fields}");
+        assert_eq!(NOT_SENT.map(&told), not_sent.map(|count| vec![count]), "{fields}");
         let hour = offer.heading().end_ms / 3_600_000 * 3_600_000;
         assert!(!told(OBSERVED).is_empty() && told(OBSERVED).iter().all(|time| *time == hour), "{fields}");
     }

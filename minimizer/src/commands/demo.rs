@@ -38,7 +38,7 @@ use crate::kernel::error::ProgramError;
 use crate::kernel::table_size;
 use crate::policy::compile::CompiledPolicy;
 use crate::records::terms::Keyring;
-use crate::serve::http::{ListenError, Listener, Server};
+use crate::serve::http::{Audience, ListenError, Listener, Server};
 use crate::serve::snapshot::{Published, Snapshot};
 use crate::support::refusal::{Asked, told};
 use cost::{Cost, Meter};
@@ -202,8 +202,10 @@ fn measure(
     // A demo is short: nobody needs its mark later.
     let mark = TimeMark::in_memory(Arc::clone(program.clocks()));
     let agent = Agent::start(program, keyring, options, accounting.clone(), mark, observe)?;
+    // A capture is of somebody's traffic.
+    let audience = if args.pcap.is_some() { Audience::Owner } else { Audience::Everybody };
     let server = listener
-        .map(|listener| Server::start(vec![listener], published.clone(), None, Vec::new()))
+        .map(|listener| Server::start(vec![listener], published.clone(), None, Vec::new(), audience))
         .transpose();
     let server = server.map_err(RunError::Server)?;
     if let Some(server) = &server {

@@ -46,6 +46,15 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Nice value of the thread: when there is no CPU for both, the drain comes first.
 const NICENESS: i32 = 5;
 
+/// Who is told counts where no web configuration says who may ask, of the users of this host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Audience {
+    /// Root and the user of the agent.
+    Owner,
+    /// All: the counts are of traffic that nobody sent.
+    Everybody,
+}
+
 /// A running server. Dropping it closes its ports and all its connections.
 #[derive(Debug)]
 pub struct Server {
@@ -56,7 +65,7 @@ pub struct Server {
 
 impl Server {
     /// Serves `published` on `listeners`, on a thread of its own. `web` says who is answered and how connections are
-    /// encrypted; plain listeners ignore it. Requests name the host by one of its own names or one of `names`.
+    /// encrypted; plain listeners ignore it, and tell counts to `audience`. Requests name the host by one of its own names or one of `names`.
     ///
     /// # Errors
     /// When the thread or its event loop cannot be started.
@@ -65,6 +74,7 @@ impl Server {
         published: Published,
         web: Option<Web>,
         names: Vec<HostName>,
+        audience: Audience,
     ) -> io::Result<Self> {
         let port = |listener: &Listener| {
             let address = listener.address();
@@ -73,7 +83,8 @@ impl Server {
         let ports = listeners.iter().map(port).collect();
         let most = connections_most(raise_descriptor_limit(), listeners.len());
         let hosts = Hosts::new(names);
-        let site = Arc::new(Site { published, access: Arc::new(AccessCounts::default()), web, hosts });
+        let site =
+            Arc::new(Site { published, access: Arc::new(AccessCounts::default()), web, hosts, audience });
         let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
         let (stop, mut stopped) = watch::channel(());
         let serve = async move {

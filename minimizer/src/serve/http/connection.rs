@@ -18,12 +18,12 @@ use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 
-use super::answer;
 use super::hosts::Hosts;
 use super::local::Connections;
 use super::phase::{Phase, PhasedStream, Phases};
 use super::places::Peer;
 use super::web::{Admission, Web, WebConfig};
+use super::{Audience, answer};
 use crate::serve::access::{AccessCounts, Refusal};
 use crate::serve::snapshot::Published;
 use crate::serve::status::TLS_IS_SPOKEN;
@@ -50,6 +50,8 @@ pub struct Site {
     pub web: Option<Web>,
     /// By which names this host may be asked.
     pub hosts: Hosts,
+    /// Who is told counts without a web configuration.
+    pub audience: Audience,
 }
 
 /// Both addresses of a connection to a loopback address.
@@ -173,7 +175,11 @@ async fn respond(
     let mut response = match verdict {
         Ok(Admission::Admitted) => {
             // Where no web configuration says who may ask, the kernel says which user of this host asks.
-            let is_trusted = || web.is_some() || ends.loopback.as_ref().is_none_or(Loopback::is_trusted);
+            let is_trusted = || {
+                web.is_some()
+                    || site.audience == Audience::Everybody
+                    || ends.loopback.as_ref().is_none_or(Loopback::is_trusted)
+            };
             answer::answer(request, &site.published, &site.access, is_trusted)
         }
         Ok(Admission::Refused) => {
