@@ -14,6 +14,7 @@ use crate::delivery::sink::SinkError;
 use crate::delivery::tally::{Portion, Tally};
 use crate::delivery::units::{GaveWay, Piece};
 use crate::delivery::waiting::{Bounds, Size, Waiting};
+use crate::support::clock;
 
 /// Longest time that a sink may take for one call. One that takes longer is told to have stalled: nothing interrupts a
 /// file system that hangs.
@@ -30,8 +31,15 @@ pub struct Queue {
     changed: Condvar,
 }
 
+/// A batch that waits.
+struct Queued {
+    batch: Arc<Batch>,
+    /// It does not leave before this moment.
+    leaves_at: Option<Instant>,
+}
+
 struct State {
-    waiting: Waiting<Arc<Batch>>,
+    waiting: Waiting<Queued>,
     /// Octets of what the sender has taken out and is handing over, and of the units that it holds.
     handed_octets: u64,
     held_octets: u64,
@@ -142,24 +150,43 @@ impl Queue {
         let tally = collected(batch);
         state.account.offer(tally);
         let size = Size { records: tally.records, octets: batch.octets() };
-        let gone = state.waiting.push(Arc::clone(batch), size);
+        let leaves_at = self.leaves_at(batch);
+        let gone = state.waiting.push(Queued { batch: Arc::clone(batch), leaves_at }, size);
         let loss = state.account.loss();
-        for batch in &gone {
+        for Queued { batch, .. } in &gone {
             state.account.lose(collected(batch), loss);
         }
         state.count_octets();
         drop(state);
         self.changed.notify_all();
         gone.iter()
-            .filter_map(|batch| batch.settlement.settle(Portion::default(), Counts::default()))
+            .filter_map(|gone| gone.batch.settlement.settle(Portion::default(), Counts::default()))
             .collect()
+    }
+
+    /// When the batch may leave: when the unit of its recipient's times has ended in which its interval ended. Where units are
+    /// longer than intervals the sender sees to that.
+    fn leaves_at(&self, batch: &Batch) -> Option<Instant> {
+        let interval = self.held_beyond?;
+        let terms = &batch.terms;
+        let recipient = &terms.compiled.policy.recipients[terms.position(self.recipient()).ok()?];
+        let unit = recipient.time_unit().filter(|unit| *unit <= interval)?;
+        let unit_ms = u64::try_from(unit.as_millis()).unwrap_or(u64::MAX).max(1);
+        let ends_ms = batch.origin.interval_ms.1.next_multiple_of(unit_ms);
+        // Whoever sets the clock holds nothing up.
+        let left_ms = ends_ms.saturating_sub(clock::realtime_ms()).min(unit_ms);
+        Some(Instant::now() + Duration::from_millis(left_ms))
     }
 
     /// Waits for a batch, for `tend_at`, or for the end.
     pub fn next(&self, tend_at: Option<Instant>) -> Next {
         let mut state = self.lock();
         loop {
-            if let Some((batch, size)) = state.waiting.pop() {
+            let leaves_at = state.waiting.oldest().and_then(|oldest| oldest.leaves_at);
+            let leaves_at = leaves_at.filter(|at| !state.is_closed && *at > Instant::now());
+            if leaves_at.is_none()
+                && let Some((Queued { batch, .. }, size)) = state.waiting.pop()
+            {
                 state.hands.current = Some(Share::new(&batch.settlement));
                 state.handed_octets = size.octets;
                 state.count_octets();
@@ -168,9 +195,12 @@ impl Queue {
             if state.is_closed {
                 return Next::End;
             }
-            state = match tend_at.map(|at| at.saturating_duration_since(Instant::now())) {
-                Some(left) if left.is_zero() => return Next::Tend,
-                Some(left) => {
+            if tend_at.is_some_and(|at| at <= Instant::now()) {
+                return Next::Tend;
+            }
+            state = match tend_at.into_iter().chain(leaves_at).min() {
+                Some(at) => {
+                    let left = at.saturating_duration_since(Instant::now());
                     self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0
                 }
                 None => self.changed.wait(state).unwrap_or_else(PoisonError::into_inner),
@@ -386,7 +416,7 @@ impl Queue {
         let queued = account.queued;
         account.lose(queued, Loss::Shutdown);
         let mut entries = Vec::new();
-        while let Some((batch, _)) = waiting.pop() {
+        while let Some((Queued { batch, .. }, _)) = waiting.pop() {
             entries.extend(batch.settlement.settle(Portion::default(), Counts::default()));
         }
         let units = std::mem::take(&mut hands.units).into_values().map(Share::of);

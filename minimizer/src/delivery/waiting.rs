@@ -91,12 +91,23 @@ impl<B> Waiting<B> {
         gone
     }
 
+    /// The oldest batch.
+    pub(super) fn oldest(&self) -> Option<&B> {
+        let items = if self.is_empty_older() { &self.empty } else { &self.full };
+        items.front().map(|item| &item.batch)
+    }
+
     /// Takes out the oldest batch.
     pub(super) fn pop(&mut self) -> Option<(B, Size)> {
-        let number = |items: &VecDeque<Item<B>>| items.front().map_or(u64::MAX, |item| item.number);
-        let is_empty_older = number(&self.empty) < number(&self.full);
+        let is_empty_older = self.is_empty_older();
         let item = if is_empty_older { &mut self.empty } else { &mut self.full }.pop_front()?;
         Some(self.removed(item))
+    }
+
+    /// Whether the oldest batch is one without records.
+    fn is_empty_older(&self) -> bool {
+        let number = |items: &VecDeque<Item<B>>| items.front().map_or(u64::MAX, |item| item.number);
+        number(&self.empty) < number(&self.full)
     }
 
     fn must_give_way(&self) -> bool {

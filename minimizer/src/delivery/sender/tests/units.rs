@@ -30,6 +30,7 @@ use crate::records::keys::Keys;
 use crate::records::packed::{Packing, SlotDecoder};
 use crate::records::record::Record;
 use crate::records::terms::{Keyring, Terms};
+use crate::support::clock;
 
 /// A minute: the unit of the recipient's times in these tests.
 const UNIT: u32 = 60_000;
@@ -323,16 +324,34 @@ fn what_is_held_when_the_time_is_over_is_lost_and_counted() {
 }
 
 #[test]
-fn finer_times_wait_for_nothing() {
-    let (terms, mut world) = (terms("p"), World::new(Bounds::default()));
-    let queue = Queue::new("net", None, "test", Bounds::default());
-    world.queue = Arc::new(queue.held_beyond(Duration::from_millis(u64::from(UNIT))));
-    world.accounting = Accounting::new(vec![Arc::clone(&world.queue)]);
-    let (accounting, queue) = (world.accounting.clone(), Arc::clone(&world.queue));
-    let sink = Box::new(Keeping(Arc::clone(&world.left)));
-    world.sender = Sender::new("net", accounting, queue, sink, world.ending.clone(), || ());
-    world.drain(&terms, 13_000, &[(1, 1, 5000, 5000)]);
-    assert_eq!((world.left().len(), world.queued()), (1, 0));
+fn finer_times_wait_for_the_end_of_their_unit_and_are_not_merged() {
+    let terms = terms("p");
+    let interval = Duration::from_millis(u64::from(UNIT));
+    let queue = Arc::new(Queue::new("net", None, "test", Bounds::default()).held_beyond(interval));
+    let other = Arc::new(Queue::new("screen", None, "test", Bounds::default()));
+    let accounting = Accounting::new(vec![Arc::clone(&queue), Arc::clone(&other)]);
+    let push = |end_ms: u64| {
+        let batch = batch(1, &terms, 13_000, &[(1, 1, 5000, 5000)], &accounting);
+        let Ok(mut batch) = Arc::try_unwrap(batch) else { panic!("nobody else has it") };
+        batch.origin.interval_ms.1 = end_ms;
+        accounting.push(&Arc::new(batch));
+        assert!(matches!(other.next(None), Next::Batch(_)), "a screen is no network");
+    };
+    // A unit that has ended, or that ends just then.
+    let now_ms = clock::realtime_ms();
+    let ended_ms = now_ms - now_ms % u64::from(UNIT);
+    push(ended_ms);
+    push(ended_ms - 1);
+    for _ in 0..2 {
+        assert!(matches!(queue.next(Some(Instant::now())), Next::Batch(_)));
+    }
+    // One that has not: nothing comes but the time to tend, until the agent ends.
+    push(ended_ms + 10 * u64::from(UNIT) + 1);
+    assert!(matches!(queue.next(Some(Instant::now())), Next::Tend));
+    assert_eq!(queue.account().queued.packets, 3);
+    queue.close();
+    assert!(matches!(queue.next(None), Next::Batch(_)));
+    assert!(matches!(queue.next(None), Next::End));
 }
 
 #[test]
