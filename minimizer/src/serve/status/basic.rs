@@ -1,6 +1,7 @@
 //! What everybody on this host may know of the agent: that it runs, under which policy, and whether it is well. No count of packets,
 //! octets or flows is in it.
 
+use jiff::Timestamp;
 use serde::Serialize;
 
 use super::{InterfaceReport, PolicyReport, Report};
@@ -13,7 +14,7 @@ pub struct BasicReport<'report> {
     object_sha256: &'report str,
     program_tag: &'report str,
     process: u32,
-    policy: &'report PolicyReport,
+    policy: BasicPolicy<'report>,
     started_milliseconds: u64,
     uptime_milliseconds: u64,
     ready: bool,
@@ -26,6 +27,42 @@ pub struct BasicReport<'report> {
     drains: BasicDrains,
     sinks: Vec<BasicSink<'report>>,
     ledger: BasicLedger<'report>,
+}
+
+#[derive(Debug, Serialize)]
+struct BasicPolicy<'report> {
+    name: &'report str,
+    sha256: &'report str,
+    recipients: &'report [String],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    mandate: Option<&'report str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    valid_from: Option<Timestamp>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    valid_until: Option<Timestamp>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    paused: Option<&'report str>,
+    reloads: u64,
+    reload_failures: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reload_error: Option<&'report str>,
+}
+
+impl<'report> From<&'report PolicyReport> for BasicPolicy<'report> {
+    fn from(policy: &'report PolicyReport) -> Self {
+        Self {
+            name: &policy.name,
+            sha256: &policy.sha256,
+            recipients: &policy.recipients,
+            mandate: policy.mandate.as_deref(),
+            valid_from: policy.valid_from,
+            valid_until: policy.valid_until,
+            paused: policy.paused.as_deref(),
+            reloads: policy.reloads,
+            reload_failures: policy.reload_failures,
+            reload_error: policy.reload_error.as_deref(),
+        }
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -77,7 +114,7 @@ impl Report {
             object_sha256: &self.object_sha256,
             program_tag: &self.program_tag,
             process: self.process,
-            policy: &self.policy,
+            policy: (&self.policy).into(),
             started_milliseconds: self.started_milliseconds,
             uptime_milliseconds: self.uptime_milliseconds,
             ready: self.ready,
@@ -137,8 +174,6 @@ mod tests {
                 "/drains/succeeded",
                 "/interfaces/if_index",
                 "/interfaces/program_id",
-                "/policy/indicators",
-                "/policy/prefixes",
                 "/policy/reload_failures",
                 "/policy/reloads",
                 "/process",
