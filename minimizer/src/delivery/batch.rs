@@ -12,7 +12,7 @@ use crate::records::order::Order;
 use crate::records::packed::Packed;
 use crate::records::record::Record;
 use crate::records::terms::{NoRecipient, Terms};
-use crate::records::view::{View, Viewed};
+use crate::records::view::{Values, View, Viewed};
 
 /// Octets that an allocation behind an [`Arc`] takes for its two counts of references.
 const ARC_OCTETS: usize = 2 * size_of::<usize>();
@@ -27,7 +27,8 @@ pub struct Batch {
     pub terms: Arc<Terms>,
     /// What has become of it.
     pub settlement: Arc<Settlement>,
-    origin: Origin,
+    /// When and where it was drained.
+    pub(super) origin: Origin,
     /// By recipient, its merged records, for as long as somebody uses them. Several sinks may be for one recipient and share
     /// them; a batch that waits holds packed records only, which take less memory.
     merged: Box<[Mutex<Weak<Viewed<'static>>>]>,
@@ -69,10 +70,13 @@ impl Batch {
             let merged = self.merged(position, view);
             let (suppressed, residual) = (merged.suppressed, merged.residual);
             let order = Order::random(merged.records.len());
-            Offered { view, source: Source::Merged(merged), order, suppressed, residual }
+            let source = Source::Merged(merged);
+            Offered { values: view.values(), keeps_values: false, source, order, suppressed, residual }
         } else {
             let (source, order) = (Source::Packed(&self.records), Order::random(self.records.len()));
-            Offered { view, source, order, suppressed: Counts::default(), residual: None }
+            let keeps_values = view.keeps_values();
+            let (suppressed, residual) = Default::default();
+            Offered { values: view.values(), keeps_values, source, order, suppressed, residual }
         })
     }
 
@@ -129,8 +133,10 @@ impl Batch {
 
 /// What a recipient gets of a batch. Counts are still exact.
 pub struct Offered<'batch> {
-    /// The recipient's view.
-    pub view: &'batch View,
+    /// What becomes of counts, times and control bits for the recipient.
+    pub values: &'batch Arc<Values>,
+    /// Nothing becomes of them.
+    keeps_values: bool,
     source: Source<'batch>,
     /// The order in which the records leave.
     order: Order,
@@ -144,6 +150,21 @@ pub struct Offered<'batch> {
 enum Source<'batch> {
     Packed(&'batch Packed),
     Merged(Arc<Viewed<'static>>),
+    /// Those of several batches.
+    Held(&'batch [Record]),
+}
+
+impl<'batch> Offered<'batch> {
+    /// What a recipient gets of merged records of several batches, in an order of its own.
+    pub(super) fn held(
+        values: &'batch Arc<Values>,
+        records: &'batch [Record],
+        suppressed: Counts,
+        residual: Option<Record>,
+    ) -> Self {
+        let (source, order) = (Source::Held(records), Order::random(records.len()));
+        Self { values, keeps_values: false, source, order, suppressed, residual }
+    }
 }
 
 impl Offered<'_> {
@@ -164,12 +185,19 @@ impl Offered<'_> {
         let positions = &self.order.positions()[places];
         match &self.source {
             Source::Packed(packed) => packed.unpack(positions, buffer),
-            Source::Merged(merged) => {
-                buffer.clear();
-                buffer.extend(positions.iter().map(|position| merged.records[*position as usize]));
-            }
+            Source::Merged(merged) => pick(&merged.records, positions, buffer),
+            Source::Held(records) => pick(records, positions, buffer),
         }
         buffer
+    }
+
+    /// These records with their counts, times and control bits as the recipient gets them. Changed records are put into `buffer`.
+    pub fn valued<'chunk>(
+        &self,
+        exact: &'chunk [Record],
+        buffer: &'chunk mut Vec<Record>,
+    ) -> &'chunk [Record] {
+        if self.keeps_values { exact } else { self.values.of_all(exact, buffer) }
     }
 
     /// Hands over all records as the recipient gets them, [`CHUNK_RECORDS_MAX`] at a time at most.
@@ -178,7 +206,7 @@ impl Offered<'_> {
     /// Those of `take`.
     pub fn each<E>(&self, mut take: impl FnMut(&[Record]) -> Result<(), E>) -> Result<(), E> {
         let mut valued = Vec::new();
-        self.each_exact(0, |exact| take(self.view.valued(exact, &mut valued)))
+        self.each_exact(0, |exact| take(self.valued(exact, &mut valued)))
     }
 
     /// Hands over the records from a position on with exact values, [`CHUNK_RECORDS_MAX`] at a time at most.
@@ -200,9 +228,14 @@ impl Offered<'_> {
     /// The record that stands for those of too few sources, as the recipient gets it.
     #[must_use]
     pub fn valued_residual(&self) -> Option<Record> {
-        let mut valued = Vec::new();
-        self.view.valued(self.residual.as_slice(), &mut valued).first().copied()
+        self.residual.map(|residual| self.values.of(residual))
     }
+}
+
+/// Puts the records at these positions into `buffer`.
+fn pick(records: &[Record], positions: &[u32], buffer: &mut Vec<Record>) {
+    buffer.clear();
+    buffer.extend(positions.iter().map(|position| records[*position as usize]));
 }
 
 #[cfg(test)]

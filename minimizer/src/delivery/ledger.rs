@@ -8,6 +8,7 @@ use minimizer_common::outcome::Outcome;
 
 use crate::delivery::account::Account;
 use crate::delivery::settlement::Entry;
+use crate::delivery::tally::Tally;
 use crate::interfaces::slot::Unwatched;
 use crate::records::drain::{InterfaceTotals, ProtocolPackets, Totals};
 
@@ -41,6 +42,17 @@ pub enum Standing {
     Complete,
     /// It lacks something for this reason, and nobody knows how much.
     Incomplete(Arc<str>),
+}
+
+/// What was handed over since the start, as it is told outside of the ledger file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Told {
+    /// With and without keys.
+    pub exported: Counts,
+    /// The part that no sink has confirmed. If there is any, what went without keys is in it.
+    pub sent_unconfirmed: Counts,
+    /// The part that went without keys, rounded.
+    pub suppressed: Counts,
 }
 
 /// Totals since the start, over all batches.
@@ -263,6 +275,19 @@ impl Ledger {
     #[must_use]
     pub const fn suppressed(&self) -> Counts {
         self.suppressed
+    }
+
+    /// What was handed over, as it is told outside of the ledger file: see [`Account::told`].
+    #[must_use]
+    pub fn told(&self) -> Told {
+        let mut exported = self.exported;
+        add(&mut exported, self.suppressed);
+        let mut sent_unconfirmed = self.sent_unconfirmed;
+        if sent_unconfirmed.packets != 0 {
+            add(&mut sent_unconfirmed, self.suppressed);
+        }
+        let suppressed = Tally::new(0, self.suppressed).rounded().counts();
+        Told { exported, sent_unconfirmed, suppressed }
     }
 
     /// Packets and octets in residual counters.

@@ -46,6 +46,15 @@ pub enum Transform {
     Log2,
 }
 
+/// What [`Transform::Log2`] leaves of a count.
+#[must_use]
+pub const fn log2(count: u64) -> u64 {
+    match count.checked_ilog2() {
+        None => 0,
+        Some(log2) => 1 << log2,
+    }
+}
+
 /// The most ports that a transform lists.
 pub const LISTED_MAX: usize = 8;
 

@@ -2,7 +2,7 @@
 //! recipient sees of it.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use jiff::Timestamp;
 use thiserror::Error;
@@ -51,6 +51,33 @@ pub struct Terms {
     views: Vec<View>,
 }
 
+/// Records under terms of one series can be merged: their policy has the same text, and their pseudonyms the same epoch. A series
+/// keeps no key.
+#[derive(Clone, Debug)]
+pub struct Series {
+    digest: String,
+    epoch: Option<Weak<Epoch>>,
+}
+
+impl Series {
+    /// Whether the policy of these terms has the same text.
+    #[must_use]
+    pub fn has_policy_of(&self, terms: &Terms) -> bool {
+        self.digest == terms.compiled.policy.digest
+    }
+}
+
+impl PartialEq for Series {
+    fn eq(&self, other: &Self) -> bool {
+        self.digest == other.digest
+            && match (&self.epoch, &other.epoch) {
+                (Some(one), Some(other)) => Weak::ptr_eq(one, other),
+                (None, None) => true,
+                _ => false,
+            }
+    }
+}
+
 /// Shows the policy's name and no key.
 impl fmt::Debug for Terms {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -63,6 +90,12 @@ impl Terms {
     #[must_use]
     pub fn pseudonym_key(&self) -> Option<SharedKey> {
         self.epoch.clone().map(|epoch| epoch as SharedKey)
+    }
+
+    /// The series to which they belong.
+    #[must_use]
+    pub fn series(&self) -> Series {
+        Series { digest: self.compiled.policy.digest.clone(), epoch: self.epoch.as_ref().map(Arc::downgrade) }
     }
 
     /// What a recipient sees; the first one when none is named.

@@ -10,6 +10,7 @@
 
 mod address;
 mod threshold;
+mod values;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -31,11 +32,12 @@ use crate::support::sys::secret::SharedKey;
 use crate::support::traces::without_traces;
 use address::{Addresses, Permuted};
 use threshold::Threshold;
+pub use values::Values;
 
 /// Turns records into those of one recipient in one epoch.
 pub struct View {
-    fields: Fields,
-    transforms: BTreeMap<Field, Transform>,
+    /// What becomes of counts, times and control bits.
+    values: Arc<Values>,
     addresses: Addresses,
     keeps_version: bool,
     k: Option<u32>,
@@ -81,27 +83,31 @@ impl View {
         let transforms = recipient.fields.clone();
         let k = recipient.k_threshold.filter(|k| *k > 1);
         Ok(Self {
-            fields: transforms.keys().copied().collect(),
             addresses: Addresses::new(&transforms, collected, epoch_key, recipient_keys, classes, ranks)?,
             keeps_version: transforms.keys().any(|field| is_address(*field)),
             k,
             counted: recipient.counted,
             work: if k.is_some() { Work::Keys } else { work(&transforms, collected) },
-            transforms,
+            values: Arc::new(Values::new(transforms)),
         })
+    }
+
+    /// What becomes of counts, times and control bits. No key is in it.
+    #[must_use]
+    pub const fn values(&self) -> &Arc<Values> {
+        &self.values
     }
 
     /// The fields of the recipient's records.
     #[must_use]
-    pub const fn fields(&self) -> Fields {
-        self.fields
+    pub fn fields(&self) -> Fields {
+        self.values.fields()
     }
 
     /// The fields of the record made of those from too few sources: counts and times.
     #[must_use]
     pub fn residual_fields(&self) -> Fields {
-        let is_value = |field: &Field| matches!(field.kind(), Kind::Count | Kind::Time);
-        self.transforms.keys().copied().filter(is_value).collect()
+        self.values.residual_fields()
     }
 
     /// What the recipient gets of these records.
@@ -113,10 +119,16 @@ impl View {
             Viewed { records: Cow::Borrowed(records), suppressed: Counts::default(), residual: None }
         };
         if self.work != Work::Nothing {
-            viewed.records.to_mut().iter_mut().for_each(|record| *record = self.with_values(*record));
-            viewed.residual = viewed.residual.map(|record| self.with_values(record));
+            viewed.records.to_mut().iter_mut().for_each(|record| *record = self.values.of(*record));
+            viewed.residual = viewed.residual.map(|record| self.values.of(record));
         }
         viewed
+    }
+
+    /// Whether counts, times and control bits are what the recipient gets already.
+    #[must_use]
+    pub fn keeps_values(&self) -> bool {
+        self.work == Work::Nothing
     }
 
     /// Whether records may become equal and have to be merged.
@@ -132,12 +144,7 @@ impl View {
         records: &'chunk [Record],
         buffer: &'chunk mut Vec<Record>,
     ) -> &'chunk [Record] {
-        if self.work == Work::Nothing {
-            return records;
-        }
-        buffer.clear();
-        buffer.extend(records.iter().map(|record| self.with_values(*record)));
-        buffer
+        if self.work == Work::Nothing { records } else { self.values.of_all(records, buffer) }
     }
 
     /// These `count` records with their keys as the recipient gets them, and equal ones merged. Counts and times are still
@@ -172,7 +179,7 @@ impl View {
     }
 
     fn has(&self, field: Field) -> bool {
-        self.fields.has(field)
+        self.values.fields().has(field)
     }
 
     /// The record with its key as the recipient gets it.
@@ -199,7 +206,7 @@ impl View {
             Transport::IcmpV6 => [Field::IcmpTypeIPv6, Field::IcmpCodeIPv6],
             Transport::Other => return (0, 0),
         };
-        let value = |field, value: u16| match self.transforms.get(&field) {
+        let value = |field, value: u16| match self.values.transform(field) {
             None => 0,
             Some(Transform::PortClasses) => match value {
                 0..1024 => 0,
@@ -232,34 +239,6 @@ impl View {
             kept = kept.with_ipv6();
         }
         if self.has(Field::IngressInterface) { kept.with_interface(tags.interface()) } else { kept }
-    }
-
-    /// The record with its counts, times and control bits as the recipient gets them.
-    fn with_values(&self, record: Record) -> Record {
-        let value = |field, value: u64| match self.transforms.get(&field) {
-            None => 0,
-            Some(Transform::Log2) => value.checked_ilog2().map_or(0, |log2| 1 << log2),
-            Some(Transform::Coarsened { unit }) => {
-                let unit = u64::try_from(unit.as_millis()).unwrap_or(u64::MAX).max(1);
-                value - value % unit
-            }
-            Some(_) => value,
-        };
-        let control_bits = match self.transforms.get(&Field::TcpControlBits) {
-            Some(_) if !self.has(Field::ProtocolIdentifier) => 0,
-            Some(Transform::ControlBits { mask }) => *mask,
-            Some(_) => u16::MAX,
-            None => 0,
-        };
-        Record {
-            ingress_interface: if self.has(Field::IngressInterface) { record.ingress_interface } else { 0 },
-            control_bits: record.control_bits & control_bits,
-            packets: value(Field::PacketDeltaCount, record.packets),
-            octets: value(Field::OctetDeltaCount, record.octets),
-            start_ms: value(Field::FlowStartMilliseconds, record.start_ms),
-            end_ms: value(Field::FlowEndMilliseconds, record.end_ms),
-            ..record
-        }
     }
 }
 
