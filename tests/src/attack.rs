@@ -1,0 +1,68 @@
+//! The adversaries: a recipient who is curious, two recipients who talk, a party abroad who sends packets, and an engineer who edits
+//! files. Each plays against policies drawn at random; what it reaches stands beside chance, and beside what the policy says of itself.
+//!
+//! docs/THREATS.md says who they are, and what remains.
+
+mod collect;
+mod curious;
+mod drawn;
+mod engineer;
+mod joins;
+mod probe;
+mod report;
+mod statistics;
+mod traffic;
+
+use anyhow::{Context as _, Result};
+use rand::SeedableRng as _;
+use rand::rngs::ChaCha8Rng;
+
+use crate::command::minimizer;
+use collect::Collector;
+use drawn::{Drawn, INTERVAL};
+use report::Report;
+use traffic::World;
+
+/// Batches of each epoch.
+const BATCHES: usize = 2;
+
+/// Attacks so many policies, from this seed on.
+///
+/// # Errors
+/// When a policy cannot be attacked.
+pub fn attack(seed: u64, policies: u64) -> Result<Report> {
+    // Built before the first attack.
+    minimizer();
+    let mut report = Report::default();
+    for seed in seed..seed + policies {
+        report.begin(seed);
+        one(&mut report, seed).with_context(|| format!("seed {seed}"))?;
+    }
+    // One agent that starts and ends is enough: no drawn part of a policy has to do with it.
+    let folder = tempfile::tempdir()?;
+    let drawn = Drawn::draw(&mut ChaCha8Rng::seed_from_u64(seed), folder.path())?;
+    engineer::roll_back(&mut report, &drawn, folder.path())?;
+    Ok(report)
+}
+
+fn one(report: &mut Report, seed: u64) -> Result<()> {
+    let mut random = ChaCha8Rng::seed_from_u64(seed);
+    let folder = tempfile::tempdir()?;
+    let drawn = Drawn::draw(&mut random, folder.path())?;
+    report.policies.1 += u64::from(drawn.refused);
+    let policy = &drawn.policy;
+    let world = World::draw(&mut random);
+    let mut collector = Collector::new(policy)?;
+    let length_ms = u64::try_from(INTERVAL.as_millis())?;
+    let mut epochs = Vec::new();
+    for _ in 0..2 {
+        collector.begin_epoch()?;
+        let batches =
+            (0..BATCHES).map(|_| collector.batch(&world.batch(&mut random, length_ms), folder.path()));
+        epochs.push(batches.collect::<Result<Vec<_>>>()?);
+    }
+    curious::play(report, &mut random, policy, [&epochs[0], &epochs[1]]);
+    joins::play(report, &mut random, policy, &collector.pairs, &epochs[1]);
+    probe::play(report, &mut random, policy, &mut collector, folder.path())?;
+    engineer::play(report, &mut random, &drawn, folder.path())
+}

@@ -1,0 +1,145 @@
+//! What the adversaries reached, beside chance and beside what the policy says.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use super::statistics::is_above;
+
+/// Who attacks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Adversary {
+    /// A recipient who is curious.
+    CuriousRecipient,
+    /// Two recipients who talk.
+    TwoRecipients,
+    /// A party abroad who sends packets, and reads what a recipient gets.
+    Prober,
+    /// An engineer who edits files.
+    Engineer,
+}
+
+impl fmt::Display for Adversary {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::CuriousRecipient => "A RECIPIENT WHO IS CURIOUS",
+            Self::TwoRecipients => "TWO RECIPIENTS WHO TALK",
+            Self::Prober => "A PARTY ABROAD WHO SENDS PACKETS",
+            Self::Engineer => "AN ENGINEER WHO EDITS FILES",
+        })
+    }
+}
+
+/// The result of an attack on one policy.
+#[derive(Clone, Copy, Debug)]
+pub struct Attempt {
+    /// Who.
+    pub adversary: Adversary,
+    /// How.
+    pub attack: &'static str,
+    /// What the policy is like where it matters to the attack.
+    pub class: &'static str,
+    /// Right guesses, or edits that nothing refuses.
+    pub hits: usize,
+    /// All.
+    pub attempts: usize,
+    /// The rate of guesses at random.
+    pub chance: f64,
+    /// The highest rate that what the policy says leaves; `None` if it says that the attack can succeed, or says nothing.
+    pub stated: Option<f64>,
+}
+
+#[derive(Default)]
+struct Row {
+    policies: BTreeSet<u64>,
+    hits: usize,
+    attempts: usize,
+    by_chance: f64,
+    by_statement: Option<f64>,
+}
+
+/// Everything that was attacked.
+#[derive(Default)]
+pub struct Report {
+    rows: BTreeMap<(Adversary, &'static str, &'static str), Row>,
+    seed: u64,
+    /// Policies that were attacked, and texts that the check refused when they were drawn.
+    pub policies: (u64, u64),
+    failures: Vec<String>,
+}
+
+impl Report {
+    /// What follows is of the policy of this seed.
+    pub const fn begin(&mut self, seed: u64) {
+        self.seed = seed;
+        self.policies.0 += 1;
+    }
+
+    /// Adds a result. It is a failure if it is clearly above what the policy states.
+    pub fn add(&mut self, attempt: Attempt, about: &str) {
+        let Attempt { adversary, attack, class, hits, attempts, chance, stated } = attempt;
+        if attempts == 0 {
+            return;
+        }
+        if let Some(stated) = stated.filter(|stated| is_above(hits, attempts, *stated)) {
+            self.failures.push(format!(
+                "seed {}, {about}: {attack} ({class}): {hits} of {attempts}, where {:.2} % is stated",
+                self.seed,
+                100.0 * stated
+            ));
+        }
+        let row = self.rows.entry((adversary, attack, class)).or_default();
+        row.policies.insert(self.seed);
+        row.hits += hits;
+        row.attempts += attempts;
+        row.by_chance += chance * attempts as f64;
+        if let Some(stated) = stated {
+            *row.by_statement.get_or_insert(0.0) += stated.min(1.0) * attempts as f64;
+        }
+    }
+
+    /// What was above what the policy states.
+    #[must_use]
+    pub fn failures(&self) -> &[String] {
+        &self.failures
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (policies, refused) = self.policies;
+        writeln!(
+            formatter,
+            "{policies} policies; the check refused {refused} texts that were drawn beside them"
+        )?;
+        let mut adversary = None;
+        for ((of, attack, class), row) in &self.rows {
+            if adversary.replace(*of) != Some(*of) {
+                writeln!(
+                    formatter,
+                    "\n{:<36} {:<30} {:>8} {:>9} {:>9} {:>9} {:>9}",
+                    of.to_string(),
+                    "policies where",
+                    "policies",
+                    "attempts",
+                    "rate",
+                    "chance",
+                    "stated"
+                )?;
+            }
+            let share = |sum: f64| format!("{:.2} %", 100.0 * sum / row.attempts as f64);
+            writeln!(
+                formatter,
+                "{attack:<36} {class:<30} {:>8} {:>9} {:>9} {:>9} {:>9}",
+                row.policies.len(),
+                row.attempts,
+                share(row.hits as f64),
+                share(row.by_chance),
+                row.by_statement.map_or_else(|| "-".to_owned(), share),
+            )?;
+        }
+        for failure in &self.failures {
+            writeln!(formatter, "ABOVE WHAT IS STATED: {failure}")?;
+        }
+        Ok(())
+    }
+}

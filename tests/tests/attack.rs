@@ -1,0 +1,20 @@
+//! The adversaries against a few policies; `cargo xtask attack` plays them against as many as are asked for.
+
+use std::env;
+
+use anyhow::{Result, ensure};
+use tests::attack::attack;
+
+fn number(variable: &str, otherwise: u64) -> Result<u64> {
+    Ok(env::var(variable).ok().map_or(Ok(otherwise), |number| number.parse())?)
+}
+
+#[test]
+#[cfg_attr(without_kernel, ignore = "needs root and the kernel program: cargo xtask test")]
+fn no_adversary_reaches_more_than_the_policy_says() -> Result<()> {
+    let policies = number("MINIMIZER_ATTACK_POLICIES", 12)?;
+    let report = attack(number("MINIMIZER_ATTACK_SEED", 1)?, policies)?;
+    println!("{report}");
+    ensure!(report.failures().is_empty(), "{}", report.failures().join("\n"));
+    Ok(())
+}
