@@ -13,6 +13,8 @@ mod report;
 mod statistics;
 mod traffic;
 
+use std::path::Path;
+
 use anyhow::{Context as _, Result};
 use rand::SeedableRng as _;
 use rand::rngs::ChaCha8Rng;
@@ -36,7 +38,7 @@ pub fn attack(seed: u64, policies: u64) -> Result<Report> {
     let mut report = Report::default();
     for seed in seed..seed + policies {
         report.begin(seed);
-        one(&mut report, seed).with_context(|| format!("seed {seed}"))?;
+        one(&mut report, seed)?;
     }
     // One agent that starts and ends is enough: no drawn part of a policy has to do with it.
     let folder = tempfile::tempdir()?;
@@ -50,19 +52,23 @@ fn one(report: &mut Report, seed: u64) -> Result<()> {
     let folder = tempfile::tempdir()?;
     let drawn = Drawn::draw(&mut random, folder.path())?;
     report.policies.1 += u64::from(drawn.refused);
+    played(report, &mut random, &drawn, folder.path())
+        .with_context(|| format!("seed {seed}:\n{}", drawn.text))
+}
+
+fn played(report: &mut Report, random: &mut ChaCha8Rng, drawn: &Drawn, folder: &Path) -> Result<()> {
     let policy = &drawn.policy;
-    let world = World::draw(&mut random);
+    let world = World::draw(random);
     let mut collector = Collector::new(policy)?;
     let length_ms = u64::try_from(INTERVAL.as_millis())?;
     let mut epochs = Vec::new();
     for _ in 0..2 {
         collector.begin_epoch()?;
-        let batches =
-            (0..BATCHES).map(|_| collector.batch(&world.batch(&mut random, length_ms), folder.path()));
+        let batches = (0..BATCHES).map(|_| collector.batch(&world.batch(random, length_ms), folder));
         epochs.push(batches.collect::<Result<Vec<_>>>()?);
     }
-    curious::play(report, &mut random, policy, [&epochs[0], &epochs[1]]);
-    joins::play(report, &mut random, policy, &collector.pairs, &epochs[1]);
-    probe::play(report, &mut random, policy, &mut collector, folder.path())?;
-    engineer::play(report, &mut random, &drawn, folder.path())
+    curious::play(report, random, policy, [&epochs[0], &epochs[1]]);
+    joins::play(report, random, policy, &collector.pairs, &epochs[1]);
+    probe::play(report, random, policy, &mut collector, folder)?;
+    engineer::play(report, random, drawn, folder)
 }

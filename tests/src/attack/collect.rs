@@ -1,10 +1,9 @@
 //! What recipients get under a drawn policy, and what only the harness knows of it.
 //!
-//! The packets go through the program in the kernel and by the agent's own path: drain, batch, view, order, sink of files. A second
-//! program, whose policy has one recipient more that gets everything, tells the harness which packets are in which line. An adversary
-//! has the lines.
+//! The packets go through the program in the kernel and by the agent's own path: drain, batch, view, order, sink of files. The reference
+//! of the tests says which of what the kernel stored is of which packets, and so which line. An adversary has the lines alone.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs;
 use std::net::IpAddr;
 use std::path::Path;
@@ -19,8 +18,8 @@ use minimizer::kernel::prepared::{Clock, Options};
 use minimizer::kernel::program::Program;
 use minimizer::policy::compile::CompiledPolicy;
 use minimizer::policy::field::{Field, Fields, Kind};
+use minimizer::policy::join::Collected;
 use minimizer::policy::model::{Policy, Recipient};
-use minimizer::policy::transform::Transform;
 use minimizer::records::drain::drain;
 use minimizer::records::keys::Keys;
 use minimizer::records::packed::{Packing, SlotDecoder};
@@ -31,8 +30,8 @@ use serde_json::{Map, Value};
 
 use super::drawn::{EPOCH, INTERVAL};
 use super::traffic::{self, Sent};
-use crate::drained::drained;
-use crate::minimum::{IF_INDEX, START_MS};
+use crate::minimum::{Frame, IF_INDEX, START_MS};
+use crate::reference::{self, Key};
 
 const FLOWS_PER_CPU: u32 = 16_384;
 
@@ -72,10 +71,11 @@ pub struct Told {
     pub lines: Vec<Vec<Line>>,
 }
 
-/// A policy with its programs of one epoch.
+/// A policy with its program of one epoch.
 pub struct Collector {
+    recipients: Vec<Recipient>,
+    /// With recipients that get what two of the policy's are both told; that is stored for these anyway.
     compiled: Arc<CompiledPolicy>,
-    whole: Arc<CompiledPolicy>,
     /// Positions of the recipients of each pair, in the order of [`Flow::common`], and what both are told.
     pub pairs: Vec<([usize; 2], Recipient)>,
     keyring: Keyring,
@@ -83,12 +83,7 @@ pub struct Collector {
     batches: u64,
     /// When the last batch began.
     begin_ms: u64,
-    running: Option<Running>,
-}
-
-struct Running {
-    programs: [Program; 2],
-    terms: [Arc<Terms>; 2],
+    running: Option<(Program, Arc<Terms>)>,
 }
 
 impl Collector {
@@ -106,10 +101,10 @@ impl Collector {
                 whole.recipients.push(common);
             }
         }
-        whole.recipients.push(everything(policy));
+        ensure!(whole.collected() == policy.collected(), "what two are told is more than what each is told");
         Ok(Self {
-            compiled: Arc::new(CompiledPolicy::compile(policy.clone())?),
-            whole: Arc::new(CompiledPolicy::compile(whole)?),
+            recipients: policy.recipients.clone(),
+            compiled: Arc::new(CompiledPolicy::compile(whole)?),
             pairs,
             keyring: Keyring::new(Keys::load(None)?),
             epoch: 0,
@@ -119,6 +114,11 @@ impl Collector {
         })
     }
 
+    /// When the last batch began, in milliseconds since 1970.
+    pub const fn begin_ms(&self) -> u64 {
+        self.begin_ms
+    }
+
     /// Begins an epoch as the agent does: new keys of pseudonyms, and a program with new keys of its hash.
     ///
     /// # Errors
@@ -126,31 +126,20 @@ impl Collector {
     pub fn begin_epoch(&mut self) -> Result<()> {
         self.epoch += 1;
         let now = i64::try_from(START_MS / 1000 + self.epoch * EPOCH.as_secs())?;
-        let now = Timestamp::from_second(now)?;
-        let mut begin = |compiled: &Arc<CompiledPolicy>| -> Result<(Program, Arc<Terms>)> {
-            let terms = self.keyring.terms(compiled, now)?;
-            let options = Options {
-                flows_per_cpu: FLOWS_PER_CPU,
-                clock: Clock::Control,
-                compiled: Arc::clone(compiled),
-                ..Options::default()
-            };
-            let mut program = Program::load_for(Kernel::detect(), &options)?;
-            program.watch(IF_INDEX, 0)?;
-            if let Some(key) = terms.pseudonym_key() {
-                program.generations().set_first_pseudonym_key(key);
-            }
-            Ok((program, terms))
+        let terms = self.keyring.terms(&self.compiled, Timestamp::from_second(now)?)?;
+        let options = Options {
+            flows_per_cpu: FLOWS_PER_CPU,
+            clock: Clock::Control,
+            compiled: Arc::clone(&self.compiled),
+            ..Options::default()
         };
-        let (program, terms) = begin(&self.compiled)?;
-        let (whole, whole_terms) = begin(&self.whole)?;
-        self.running = Some(Running { programs: [program, whole], terms: [terms, whole_terms] });
+        let mut program = Program::load_for(Kernel::detect(), &options)?;
+        program.watch(IF_INDEX, 0)?;
+        if let Some(key) = terms.pseudonym_key() {
+            program.generations().set_first_pseudonym_key(key);
+        }
+        self.running = Some((program, terms));
         Ok(())
-    }
-
-    /// When the last batch began, in milliseconds since 1970.
-    pub const fn begin_ms(&self) -> u64 {
-        self.begin_ms
     }
 
     /// Collects packets, and writes what each recipient gets of them into files in a folder.
@@ -159,22 +148,19 @@ impl Collector {
     /// When the kernel or the disk refuses something, or a line is of no packet.
     pub fn batch(&mut self, sent: &[Sent], folder: &Path) -> Result<Told> {
         self.batches += 1;
-        let running = self.running.as_mut().context("an epoch has begun")?;
+        let (program, terms) = self.running.as_mut().context("an epoch has begun")?;
         let interval_ms = u64::try_from(INTERVAL.as_millis())?;
         let begin_ms = START_MS + self.epoch * EPOCH.as_secs() * 1000 + self.batches * interval_ms;
         self.begin_ms = begin_ms;
-        for program in &mut running.programs {
-            program.set_time_base(begin_ms);
-            for sent in sent {
-                program.set_time(begin_ms + sent.at_ms);
-                program.run(&sent.frame)?;
-            }
+        program.set_time_base(begin_ms);
+        for sent in sent {
+            program.set_time(begin_ms + sent.at_ms);
+            program.run(&sent.frame)?;
         }
-        let [program, whole] = &mut running.programs;
-        let [terms, whole_terms] = &running.terms;
         let decoder = SlotDecoder::new(program.compiled(), program.time(), &[IF_INDEX]);
         let mut quiet = program.generations().flip()?;
         let (packed, totals) = drain(&mut quiet, &mut Packing::default(), decoder);
+        let records: Vec<_> = packed.iter().collect();
         let origin = Origin {
             number: self.batches,
             interval_ms: (begin_ms, begin_ms + interval_ms),
@@ -183,11 +169,8 @@ impl Collector {
             program_tag: program.tag()?.into(),
         };
         let batch = Batch::new(packed, totals, Arc::clone(terms), origin, 1);
-        let (records, _) = drained(whole, &[IF_INDEX])?;
-        let recipients = self.compiled.policy.recipients.len();
-        let flows = flows(&records, whole_terms, recipients, self.pairs.len())?;
-        let recipients = self.compiled.policy.recipients.iter().enumerate();
-        let lines = recipients.map(|(position, recipient)| {
+        let flows = flows(sent, &records, terms, self.recipients.len())?;
+        let lines = self.recipients.iter().enumerate().map(|(position, recipient)| {
             let folder = folder.join(format!("{}-{}", recipient.name, self.batches));
             written(&batch, recipient, &folder)?;
             lines(&folder, position, recipient, &flows)
@@ -196,55 +179,46 @@ impl Collector {
     }
 }
 
-/// A recipient of everything, with times in a unit that suits the others.
-fn everything(policy: &Policy) -> Recipient {
-    let collected = policy.collected().fields;
-    let unit = collected.values().copied().find(|transform| matches!(transform, Transform::Coarsened { .. }));
-    let of = |field: &Field| match field.kind() {
-        Kind::Time => unit,
-        _ if *field == Field::SelectorId => None,
-        _ => Some(Transform::Exact),
-    };
-    let fields = Field::ALL.iter().filter_map(|field| Some((*field, of(field)?))).collect();
-    Recipient::assumed("*".to_owned(), fields)
-}
-
 const fn is_value(field: Field) -> bool {
     matches!(field.kind(), Kind::Count | Kind::Time | Kind::ControlBits)
 }
 
-/// The exact flows, with the keys that their lines have.
-fn flows(records: &[Record], terms: &Terms, recipients: usize, pairs: usize) -> Result<Vec<Flow>> {
-    let keys = (0..recipients + pairs).map(|position| {
+/// The flows that are collected, with the keys that their lines have.
+fn flows(sent: &[Sent], records: &[Record], terms: &Terms, recipients: usize) -> Result<Vec<Flow>> {
+    let policy = &terms.compiled.policy;
+    let keys = (0..policy.recipients.len()).map(|position| {
         let view = terms.view_at(position);
-        let fields: Fields = Field::ALL
-            .iter()
-            .copied()
-            .filter(|field| view.fields().has(*field) && !is_value(*field))
-            .collect();
+        let told = Field::ALL.iter().copied().filter(|field| view.fields().has(*field) && !is_value(*field));
+        let fields: Fields = told.collect();
         view.keys_of(records.iter()).iter().map(|record| shown(record, fields)).collect::<Result<Vec<_>>>()
     });
     let keys = keys.collect::<Result<Vec<_>>>()?;
-    let flow = |(place, record): (usize, &Record)| {
-        let tuple = &record.tuple;
-        let addresses = if tuple.tags().is_ipv6() {
-            let (source, destination) = tuple.ipv6();
-            [IpAddr::from(source), IpAddr::from(destination)]
-        } else {
-            let (source, destination) = tuple.ipv4();
-            [IpAddr::from(source), IpAddr::from(destination)]
+    let places: HashMap<Key, usize> =
+        records.iter().enumerate().map(|(place, record)| (Key::of(record), place)).collect();
+    let key = terms.pseudonym_key().map_or([0; 2], |key| *(*key).as_ref());
+    let mut seen = HashSet::new();
+    let mut flows = Vec::new();
+    for Sent { frame, packet, .. } in sent {
+        if !seen.insert(*packet) {
+            continue;
+        }
+        let Ok(read) = Frame::new(frame.clone()).packet(policy) else { continue };
+        let collected: &Collected = &terms.compiled.collected;
+        let Ok(stored) = reference::stored(policy, collected, &read, IF_INDEX, START_MS, key) else {
+            continue;
         };
-        let [source, destination] = addresses.map(traffic::number);
-        Flow {
-            addresses,
-            ports: [tuple.source_port(), tuple.destination_port()],
+        let place = *places.get(&stored.key).context("what the kernel stored is what the reference says")?;
+        let [source, destination] = packet.addresses.map(traffic::number);
+        flows.push(Flow {
+            addresses: packet.addresses,
+            ports: packet.ports,
             subscriber: source.or(destination),
             is_up: source.is_some(),
             keys: keys[..recipients].iter().map(|keys| keys[place].clone()).collect(),
             common: keys[recipients..].iter().map(|keys| keys[place].clone()).collect(),
-        }
-    };
-    Ok(records.iter().enumerate().map(flow).collect())
+        });
+    }
+    Ok(flows)
 }
 
 fn shown(record: &Record, fields: Fields) -> Result<String> {

@@ -36,10 +36,12 @@ pub struct Sent {
     pub at_ms: u64,
     /// Its frame.
     pub frame: Vec<u8>,
+    /// The packet, but for what flows do not differ in: control bits and payload.
+    pub packet: Packet,
 }
 
 /// What a packet has.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Packet {
     /// Source and destination.
     pub addresses: [IpAddr; 2],
@@ -91,7 +93,8 @@ impl Packet {
     /// The packet at a time.
     #[must_use]
     pub fn at(&self, at_ms: u64) -> Sent {
-        Sent { at_ms, frame: self.frame() }
+        let packet = Self { control_bits: 0, payload: 0, ..*self };
+        Sent { at_ms, frame: self.frame(), packet }
     }
 }
 
