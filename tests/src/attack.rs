@@ -21,12 +21,14 @@ use rand::rngs::ChaCha8Rng;
 
 use crate::command::minimizer;
 use collect::Collector;
-use drawn::{Drawn, INTERVAL};
+use drawn::Drawn;
 use report::Report;
-use traffic::World;
+use traffic::{BUSY, QUIET, World};
 
 /// Batches of each epoch.
 const BATCHES: usize = 2;
+/// Batches that follow where two recipients can compare what parties do. A day has 8,640 of ten seconds.
+const QUIET_BATCHES: usize = 30;
 
 /// Attacks so many policies, from this seed on.
 ///
@@ -60,15 +62,19 @@ fn played(report: &mut Report, random: &mut ChaCha8Rng, drawn: &Drawn, folder: &
     let policy = &drawn.policy;
     let world = World::draw(random);
     let mut collector = Collector::new(policy)?;
-    let length_ms = u64::try_from(INTERVAL.as_millis())?;
     let mut epochs = Vec::new();
     for _ in 0..2 {
         collector.begin_epoch()?;
-        let batches = (0..BATCHES).map(|_| collector.batch(&world.batch(random, length_ms), folder));
+        let batches = (0..BATCHES).map(|_| collector.batch(&world.batch(random, BUSY), folder));
         epochs.push(batches.collect::<Result<Vec<_>>>()?);
     }
     curious::play(report, random, policy, [&epochs[0], &epochs[1]]);
     joins::play(report, random, policy, &collector.pairs, &epochs[1]);
+    let apart = joins::apart(policy, &collector.pairs);
+    if !apart.is_empty() {
+        let quiet = (0..QUIET_BATCHES).map(|_| collector.batch(&world.batch(random, QUIET), folder));
+        joins::chain(report, policy, &apart, &quiet.collect::<Result<Vec<_>>>()?);
+    }
     probe::play(report, random, policy, &mut collector, folder)?;
     engineer::play(report, random, drawn, folder)
 }

@@ -28,17 +28,8 @@ pub fn play(
 ) {
     for (place, ([one, other], common)) in pairs.iter().enumerate() {
         let recipients = [&policy.recipients[*one], &policy.recipients[*other]];
-        let names = recipients.map(|recipient| recipient.name.clone());
-        let verdict = policy.pair(recipients[0], recipients[1]).verdict;
-        let is_promised = |pair: &[String; 2]| names.iter().all(|name| pair.contains(name));
-        let class = match verdict {
-            Verdict::Joinable => "told as joinable",
-            Verdict::JoinableByCounts => "told as joinable by counts",
-            Verdict::NotJoinable if policy.unlinkable.iter().any(is_promised) => "unlinkable",
-            Verdict::NotJoinable => "told as not joinable",
-        };
-        let is_apart = verdict == Verdict::NotJoinable;
-        let about = names.join(" and ");
+        let (class, is_apart) = class(policy, recipients);
+        let about = about(recipients);
         let mut attempt = |attack: &'static str, hits, attempts, chance: f64, stated: Option<f64>| {
             report.add(
                 Attempt {
@@ -77,22 +68,59 @@ pub fn play(
                 attempt(attack, hits, attempts, chance, bound);
             }
         }
-        if tells_parties(policy, recipients[0]) && tells_parties(policy, recipients[1]) {
-            let profiles = [*one, *other].map(|position| {
-                profiles(policy, position, batches, |number, told, line| {
-                    let like = likeness(told, place, common, line, false);
-                    vec![
-                        format!("{number}"),
-                        format!("{number} {like}"),
-                        format!("{number} {}", likeness(told, place, common, line, true)),
-                    ]
-                })
-            });
-            let (hits, attempts) = matched(&profiles[0], &profiles[1]);
-            let chance = 1.0 / profiles[1].len().max(1) as f64;
-            attempt("by what a party does in an epoch", hits, attempts, chance, is_apart.then_some(chance));
-        }
     }
+}
+
+/// A pair of recipients: its place among all pairs, their positions, and what both are told.
+pub type Pair = (usize, [usize; 2], Recipient);
+
+/// The pairs of recipients who can both tell subscribers apart.
+#[must_use]
+pub fn apart(policy: &Policy, pairs: &[([usize; 2], Recipient)]) -> Vec<Pair> {
+    let tell = |positions: &[usize; 2]| {
+        positions.iter().all(|position| tells_parties(policy, &policy.recipients[*position]))
+    };
+    let pairs = pairs.iter().enumerate().filter(|(_, (positions, _))| tell(positions));
+    pairs.map(|(place, (positions, common))| (place, *positions, common.clone())).collect()
+}
+
+/// Compares what each party does in batches of one epoch: when, and what both are told of it.
+pub fn chain(report: &mut Report, policy: &Policy, pairs: &[Pair], batches: &[Told]) {
+    for (place, positions, common) in pairs {
+        let recipients = positions.map(|position| &policy.recipients[position]);
+        let (class, is_apart) = class(policy, recipients);
+        let [first, second] = positions.map(|position| {
+            profiles(policy, position, batches, |number, told, line| {
+                let like = |with_values| likeness(told, *place, common, line, with_values);
+                vec![
+                    format!("{number}"),
+                    format!("{number} {}", like(false)),
+                    format!("{number} {}", like(true)),
+                ]
+            })
+        });
+        let (hits, attempts) = matched(&first, &second);
+        let chance = 1.0 / second.len().max(1) as f64;
+        let adversary = Adversary::TwoRecipients;
+        let attack = "by what a party does in an epoch";
+        let stated = is_apart.then_some(chance);
+        report.add(Attempt { adversary, attack, class, hits, attempts, chance, stated }, &about(recipients));
+    }
+}
+
+/// What the policy says of a pair, and whether its records cannot be joined.
+fn class(policy: &Policy, recipients: [&Recipient; 2]) -> (&'static str, bool) {
+    let is_promised = |pair: &[String; 2]| recipients.iter().all(|recipient| pair.contains(&recipient.name));
+    match policy.pair(recipients[0], recipients[1]).verdict {
+        Verdict::Joinable => ("told as joinable", false),
+        Verdict::JoinableByCounts => ("told as joinable by counts", false),
+        Verdict::NotJoinable if policy.unlinkable.iter().any(is_promised) => ("unlinkable", true),
+        Verdict::NotJoinable => ("told as not joinable", true),
+    }
+}
+
+fn about(recipients: [&Recipient; 2]) -> String {
+    format!("{} and {}", recipients[0].name, recipients[1].name)
 }
 
 /// Whether two lines are of the same single subscriber, and of a flow that is in both.

@@ -1,10 +1,13 @@
 //! The parties of the harness, and the packets between them: subscribers with habits, hosts abroad, and what adversaries send.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::ops::RangeInclusive;
 
 use rand::RngExt as _;
 use rand::rngs::ChaCha8Rng;
 use rand::seq::IndexedRandom as _;
+
+use super::drawn::INTERVAL;
 
 /// Prefixes of the subscribers.
 pub const DOMESTIC: [&str; 3] = ["203.0.113.0/24", "192.0.2.0/24", "2001:db8:100::/40"];
@@ -21,8 +24,10 @@ const HOSTS: usize = 600;
 const HABITS: usize = 8;
 /// Share of the subscribers that do something in a batch.
 const ACTIVE: f64 = 0.7;
-/// Fewest and most contacts of a subscriber in a batch.
-const CONTACTS: (usize, usize) = (3, 10);
+/// Fewest and most contacts of an active subscriber in a batch.
+pub const BUSY: RangeInclusive<usize> = 3..=10;
+/// The same in a batch of a quiet hour.
+pub const QUIET: RangeInclusive<usize> = 1..=2;
 /// Services, the most used first.
 const SERVICES: [(u8, u16); 8] =
     [(6, 443), (17, 443), (17, 53), (6, 80), (6, 993), (17, 123), (6, 8080), (6, 22)];
@@ -175,14 +180,15 @@ impl World {
         Self { habits: habits.collect() }
     }
 
-    /// The packets of a batch of so many milliseconds, in the order of their times.
-    pub fn batch(&self, random: &mut ChaCha8Rng, length_ms: u64) -> Vec<Sent> {
+    /// The packets of a batch in which each active subscriber has so many contacts, in the order of their times.
+    pub fn batch(&self, random: &mut ChaCha8Rng, contacts: RangeInclusive<usize>) -> Vec<Sent> {
+        let length_ms = u64::try_from(INTERVAL.as_millis()).unwrap_or(u64::MAX);
         let mut sent = Vec::new();
         for (number, habits) in self.habits.iter().enumerate() {
             if !random.random_bool(ACTIVE) {
                 continue;
             }
-            for _ in 0..random.random_range(CONTACTS.0..=CONTACTS.1) {
+            for _ in 0..random.random_range(contacts.clone()) {
                 let habit = *habits.choose(random).expect("some");
                 contact(random, subscriber(number), habit, length_ms, &mut sent);
             }
