@@ -2,7 +2,7 @@
 
 use std::env;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use tests::attack::attack;
 
 fn number(variable: &str, otherwise: u64) -> Result<u64> {
@@ -15,6 +15,18 @@ fn no_adversary_reaches_more_than_the_policy_says() -> Result<()> {
     let policies = number("MINIMIZER_ATTACK_POLICIES", 12)?;
     let report = attack(number("MINIMIZER_ATTACK_SEED", 1)?, policies)?;
     println!("{report}");
+    // An adversary that reaches nothing anywhere would not notice what it could reach.
+    for (attack, class) in [
+        ("by fields, counts and times", "told as joinable"),
+        ("by what a party does in an epoch", "told as joinable by counts"),
+        ("by one contact that it knows", "pseudonyms"),
+        ("number in the destination port", "told"),
+        ("number in intervals, by presence", "pseudonyms"),
+    ] {
+        let (rate, chance) =
+            report.rates(attack, class).with_context(|| format!("nobody attacked {attack}"))?;
+        ensure!(rate > 10.0 * chance, "{attack} ({class}): {rate}, where chance is {chance}");
+    }
     ensure!(report.failures().is_empty(), "{}", report.failures().join("\n"));
     Ok(())
 }

@@ -22,20 +22,20 @@ const PARTIES_MIN: usize = 20;
 /// Plays the adversary on the batches of two epochs that follow each other.
 pub fn play(report: &mut Report, random: &mut ChaCha8Rng, policy: &Policy, epochs: [&[Told]; 2]) {
     for (position, recipient) in policy.recipients.iter().enumerate() {
-        let mut attempt = |attack: &'static str, class, hits, attempts, chance: f64, stated: Option<f64>| {
+        let class = class(policy, position);
+        let attempt = |report: &mut Report, attack, hits, attempts, chance, stated| {
             let adversary = Adversary::CuriousRecipient;
             report.add(Attempt { adversary, attack, class, hits, attempts, chance, stated }, &recipient.name);
         };
-        let class = class(policy, position);
         for told in epochs.into_iter().flatten() {
             let (hits, attempts, chance) = by_contact(random, policy, position, told);
-            attempt("by one contact that it knows", class, hits, attempts, chance, None);
+            attempt(report, "by one contact that it knows", hits, attempts, chance, None);
             if let Some(k) = recipient.k_threshold.filter(|k| *k > 1) {
                 let few = |line: &&Line| sources(told, line) < k as usize;
                 let hits = told.lines[position].iter().filter(few).count();
                 attempt(
+                    report,
                     "a record of too few sources",
-                    class,
                     hits,
                     told.lines[position].len(),
                     0.0,
@@ -48,42 +48,31 @@ pub fn play(report: &mut Report, random: &mut ChaCha8Rng, policy: &Policy, epoch
         }
         let names = epochs
             .map(|batches| batches.iter().map(|told| names(policy, position, told)).collect::<Vec<_>>());
-        for told in names.iter().flatten() {
-            let value = |named: &Named| (named.subscriber, named.subscriber);
-            for (hits, attempts, rank) in
-                ranked(told, told, |named| number(&named.name), |named| value(named).0)
-            {
-                attempt(
-                    "address by the value of a pseudonym",
-                    class,
-                    hits,
-                    attempts,
-                    1.0 / attempts as f64,
-                    Some(1.0 / attempts as f64),
-                );
-                attempt("the same, as ranks", class, rank, 1, 0.0, Some(0.0));
-            }
-        }
-        let (Some(last), Some(first)) = (names[0].last(), names[1].first()) else { continue };
         let by_value = |named: &Named| number(&named.name);
-        for (hits, attempts, rank) in ranked(last, first, by_value, by_value) {
-            let chance = 1.0 / attempts as f64;
-            attempt("epochs by the values of pseudonyms", class, hits, attempts, chance, Some(chance));
-            attempt("the same, as ranks ", class, rank, 1, 0.0, Some(0.0));
-        }
         let by_place = |named: &Named| named.place as u128;
-        for (hits, attempts, rank) in ranked(last, first, by_place, by_place) {
-            let chance = 1.0 / attempts as f64;
-            attempt("epochs by the order of lines", class, hits, attempts, chance, Some(chance));
-            attempt("the same, as ranks  ", class, rank, 1, 0.0, Some(0.0));
+        let by_address = |named: &Named| named.subscriber as u128;
+        let mut compared = Vec::new();
+        for told in names.iter().flatten() {
+            compared.push(("address by a pseudonym's value", ranked([told, told], by_value, by_address)));
+        }
+        if let (Some(last), Some(first)) = (names[0].last(), names[1].first()) {
+            compared.push(("epochs by values of pseudonyms", ranked([last, first], by_value, by_value)));
+            compared.push(("epochs by the order of lines", ranked([last, first], by_place, by_place)));
+        }
+        for (attack, ranks) in compared {
+            for Ranked { hits, parties, is_correlated } in ranks {
+                let chance = 1.0 / parties as f64;
+                attempt(report, attack, hits, parties, chance, Some(chance));
+                report.add_order(attack, is_correlated, &recipient.name);
+            }
         }
         let profiles = epochs.map(|batches| {
             profiles(policy, position, batches, |_, told, line| vec![unnamed(policy, position, told, line)])
         });
         let (hits, attempts) = matched(&profiles[0], &profiles[1]);
         attempt(
+            report,
             "epochs by what a party does",
-            class,
             hits,
             attempts,
             1.0 / profiles[1].len().max(1) as f64,
@@ -190,13 +179,20 @@ fn number(name: &str) -> u128 {
     }
 }
 
-/// The subscribers that are in both, by IP version: how many have the same rank, of how many, and whether ranks are correlated.
-fn ranked<One: Ord, Other: Ord>(
-    one: &[Named],
-    other: &[Named],
-    of_one: impl Fn(&Named) -> One,
-    of_other: impl Fn(&Named) -> Other,
-) -> Vec<(usize, usize, usize)> {
+/// Two orders of the subscribers that are in both of two batches.
+struct Ranked {
+    /// Subscribers that have the same rank in both.
+    hits: usize,
+    parties: usize,
+    is_correlated: bool,
+}
+
+/// The subscribers that are in both, by IP version.
+fn ranked(
+    [one, other]: [&[Named]; 2],
+    of_one: impl Fn(&Named) -> u128,
+    of_other: impl Fn(&Named) -> u128,
+) -> Vec<Ranked> {
     let version = |ipv6: bool| {
         let known = |named: &&Named| traffic::subscriber(named.subscriber).is_ipv6() == ipv6;
         let others: HashMap<usize, &Named> =
@@ -214,8 +210,8 @@ fn ranked<One: Ord, Other: Ord>(
         order.sort_by_key(|place| of_other(both[*place].1));
         let hits = order.iter().enumerate().filter(|(rank, place)| rank == *place).count();
         let places: Vec<_> = order.into_iter().enumerate().collect();
-        let correlated = correlation(&places).is_some_and(|found| is_correlated(found, places.len()));
-        Some((hits, both.len(), usize::from(correlated)))
+        let is_correlated = correlation(&places).is_some_and(|found| is_correlated(found, places.len()));
+        Some(Ranked { hits, parties: places.len(), is_correlated })
     };
     [false, true].into_iter().filter_map(version).collect()
 }

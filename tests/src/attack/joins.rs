@@ -30,19 +30,9 @@ pub fn play(
         let recipients = [&policy.recipients[*one], &policy.recipients[*other]];
         let (class, is_apart) = class(policy, recipients);
         let about = about(recipients);
-        let mut attempt = |attack: &'static str, hits, attempts, chance: f64, stated: Option<f64>| {
-            report.add(
-                Attempt {
-                    adversary: Adversary::TwoRecipients,
-                    attack,
-                    class,
-                    hits,
-                    attempts,
-                    chance,
-                    stated,
-                },
-                &about,
-            );
+        let attempt = |report: &mut Report, attack, hits, attempts, chance, stated| {
+            let adversary = Adversary::TwoRecipients;
+            report.add(Attempt { adversary, attack, class, hits, attempts, chance, stated }, &about);
         };
         for told in batches {
             let [first, second] = [&told.lines[*one], &told.lines[*other]];
@@ -51,21 +41,15 @@ pub fn play(
             }
             let chance = chance(first, second);
             let (hits, attempts) = by_order(first, second);
-            attempt("by the order of lines", hits, attempts, chance, Some(chance));
+            attempt(report, "by the order of lines", hits, attempts, chance, Some(chance));
             if let Some((found, pairs)) = order(first, second) {
-                attempt(
-                    "by the order of lines, as ranks",
-                    usize::from(is_correlated(found, pairs)),
-                    1,
-                    0.0,
-                    Some(0.0),
-                );
+                report.add_order("by the order of lines", is_correlated(found, pairs), &about);
             }
             let bound = is_apart.then(|| (VALUES_MAX / attempts.max(1) as f64).max(chance));
             for (attack, with_values) in [("by fields", false), ("by fields, counts and times", true)] {
                 let like = |line: &Line| likeness(told, place, common, line, with_values);
                 let hits = by_likeness(random, first, second, like);
-                attempt(attack, hits, attempts, chance, bound);
+                attempt(report, attack, hits, attempts, chance, bound);
             }
         }
     }
@@ -74,11 +58,13 @@ pub fn play(
 /// A pair of recipients: its place among all pairs, their positions, and what both are told.
 pub type Pair = (usize, [usize; 2], Recipient);
 
-/// The pairs of recipients who can both tell subscribers apart.
+/// The pairs of recipients who can both tell subscribers apart, and whose single records are not told as joinable by fields.
 #[must_use]
 pub fn apart(policy: &Policy, pairs: &[([usize; 2], Recipient)]) -> Vec<Pair> {
     let tell = |positions: &[usize; 2]| {
-        positions.iter().all(|position| tells_parties(policy, &policy.recipients[*position]))
+        let recipients = positions.map(|position| &policy.recipients[position]);
+        policy.pair(recipients[0], recipients[1]).verdict != Verdict::Joinable
+            && recipients.iter().all(|recipient| tells_parties(policy, recipient))
     };
     let pairs = pairs.iter().enumerate().filter(|(_, (positions, _))| tell(positions));
     pairs.map(|(place, (positions, common))| (place, *positions, common.clone())).collect()

@@ -228,8 +228,8 @@ fn by_channel(
             hits,
             attempts: PROBED,
             chance,
-            // Nothing else may carry the number; what is told can.
-            stated: Some(looked_for.len() as f64 / PROBED as f64),
+            // Nothing else may carry the number; what is told as it is carries all of it.
+            stated: (looked_for.len() < PROBED).then(|| looked_for.len() as f64 / PROBED as f64),
         },
         &policy.recipients[position].name,
     );
@@ -264,7 +264,7 @@ fn by_presence(
         report.add(
             Attempt {
                 adversary: Adversary::Prober,
-                attack: "number in intervals, by presence alone",
+                attack: "number in intervals, by presence",
                 class: "pseudonyms",
                 hits,
                 attempts: PROBED,

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::fs;
 
 use super::statistics::is_above;
 
@@ -64,6 +65,8 @@ pub struct Report {
     seed: u64,
     /// Policies that were attacked, and texts that the check refused when they were drawn.
     pub policies: (u64, u64),
+    /// Orders that were compared as ranks.
+    orders: u64,
     failures: Vec<String>,
 }
 
@@ -97,6 +100,24 @@ impl Report {
         }
     }
 
+    /// Adds a comparison of two orders, which is a failure if they are correlated.
+    pub fn add_order(&mut self, what: &str, is_correlated: bool, about: &str) {
+        self.orders += 1;
+        if is_correlated {
+            self.failures.push(format!("seed {}, {about}: {what}: the ranks are correlated", self.seed));
+        }
+    }
+
+    /// The rate of an attack over all policies of a class, and that of chance; `None` if there was none.
+    #[must_use]
+    pub fn rates(&self, attack: &str, class: &str) -> Option<(f64, f64)> {
+        let row = self.rows.iter().find(|((_, of, other), _)| (*of, *other) == (attack, class));
+        row.map(|(_, row)| {
+            let attempts = row.attempts as f64;
+            (row.hits as f64 / attempts, row.by_chance / attempts)
+        })
+    }
+
     /// What was above what the policy states.
     #[must_use]
     pub fn failures(&self) -> &[String] {
@@ -107,18 +128,16 @@ impl Report {
 impl fmt::Display for Report {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (policies, refused) = self.policies;
-        writeln!(
-            formatter,
-            "{policies} policies; the check refused {refused} texts that were drawn beside them"
-        )?;
+        writeln!(formatter, "{}", machine())?;
+        writeln!(formatter, "{policies} policies, {refused} drawn beside them and refused by the check")?;
         let mut adversary = None;
         for ((of, attack, class), row) in &self.rows {
             if adversary.replace(*of) != Some(*of) {
                 writeln!(
                     formatter,
-                    "\n{:<36} {:<30} {:>8} {:>9} {:>9} {:>9} {:>9}",
+                    "\n{:<37} {:<25} {:>8} {:>8} {:>8} {:>8} {:>8}",
                     of.to_string(),
-                    "policies where",
+                    "",
                     "policies",
                     "attempts",
                     "rate",
@@ -129,7 +148,7 @@ impl fmt::Display for Report {
             let share = |sum: f64| format!("{:.2} %", 100.0 * sum / row.attempts as f64);
             writeln!(
                 formatter,
-                "{attack:<36} {class:<30} {:>8} {:>9} {:>9} {:>9} {:>9}",
+                "{attack:<37} {class:<25} {:>8} {:>8} {:>8} {:>8} {:>8}",
                 row.policies.len(),
                 row.attempts,
                 share(row.hits as f64),
@@ -137,9 +156,17 @@ impl fmt::Display for Report {
                 row.by_statement.map_or_else(|| "-".to_owned(), share),
             )?;
         }
-        for failure in &self.failures {
-            writeln!(formatter, "ABOVE WHAT IS STATED: {failure}")?;
-        }
-        Ok(())
+        writeln!(formatter, "\n{} orders compared as ranks", self.orders)?;
+        writeln!(formatter, "{} above what is stated", self.failures.len())?;
+        self.failures.iter().try_for_each(|failure| writeln!(formatter, "ABOVE WHAT IS STATED: {failure}"))
     }
+}
+
+/// Kernel and CPU.
+fn machine() -> String {
+    let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let cpus = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let mut models = cpus.lines().filter_map(|line| line.strip_prefix("model name")?.split_once(": "));
+    let model = models.next().map_or("unknown CPU", |(_, model)| model);
+    format!("Linux {}, {model}, {} CPUs", kernel.trim(), 1 + models.count())
 }
