@@ -53,7 +53,6 @@ fn one(report: &mut Report, seed: u64) -> Result<()> {
     let mut random = ChaCha8Rng::seed_from_u64(seed);
     let folder = tempfile::tempdir()?;
     let drawn = Drawn::draw(&mut random, folder.path())?;
-    report.policies.1 += u64::from(drawn.refused);
     played(report, &mut random, &drawn, folder.path())
         .with_context(|| format!("seed {seed}:\n{}", drawn.text))
 }

@@ -19,6 +19,8 @@ use crate::policies;
 
 /// Time between drains.
 pub const INTERVAL: Duration = Duration::from_secs(10);
+/// The coarsest unit of times.
+const HOUR: Duration = Duration::from_secs(3600);
 /// How long a key of pseudonyms lasts.
 pub const EPOCH: Duration = Duration::from_secs(3600);
 /// Name of the policy, and of its file of domestic prefixes.
@@ -28,14 +30,12 @@ pub const PREFIXES: &str = "home.prefixes";
 /// Texts that are drawn until one is accepted.
 const ATTEMPTS: u32 = 100;
 
-/// A policy, its text, and how many texts the check refused before.
+/// A policy and its text.
 pub struct Drawn {
     /// As the check read it.
     pub policy: Policy,
     /// Its text.
     pub text: String,
-    /// Texts that were drawn before and refused.
-    pub refused: u32,
 }
 
 impl Drawn {
@@ -46,12 +46,12 @@ impl Drawn {
     pub fn draw(random: &mut ChaCha8Rng, folder: &Path) -> Result<Self> {
         fs::write(folder.join(PREFIXES), DOMESTIC.join("\n"))?;
         let mut said = String::new();
-        for refused in 0..ATTEMPTS {
+        for _ in 0..ATTEMPTS {
             let mut text = text(random);
             match accepted(&mut text, folder) {
                 Ok(policy) => {
                     let policy = unlinkable(random, &mut text, policy, folder)?;
-                    return Ok(Self { policy, text, refused });
+                    return Ok(Self { policy, text });
                 }
                 Err(error) => said = error.to_string(),
             }
@@ -123,8 +123,10 @@ fn text(random: &mut ChaCha8Rng) -> String {
     }
     for number in 0..random.random_range(1..=3) {
         let mut recipient = policies::recipient(random, format!("r{number}"), by_class, false);
-        if random.random_bool(0.5) {
-            pseudonymous(random, &mut recipient, by_class);
+        match random.random_range(0..4) {
+            0 | 1 => pseudonymous(random, &mut recipient, by_class),
+            2 => coarse(random, &mut recipient),
+            _ => {}
         }
         if recipient.k_threshold.is_some() {
             mended(random, &mut recipient, by_class);
@@ -148,6 +150,23 @@ fn pseudonymous(random: &mut ChaCha8Rng, recipient: &mut Recipient, by_class: bo
         recipient.fields.insert(*field, transform);
     }
     recipient.k_threshold = None;
+}
+
+/// Leaves what a statistic has: no address, no port of a client, and little of counts and times.
+fn coarse(random: &mut ChaCha8Rng, recipient: &mut Recipient) {
+    recipient.fields.retain(|field, _| !is_address(*field) && random.random_bool(0.6));
+    recipient.fields.insert(Field::ProtocolIdentifier, Transform::Exact);
+    for (field, transform) in &mut recipient.fields {
+        match field.kind() {
+            Kind::Port => *transform = Transform::PortClasses,
+            Kind::Count => *transform = Transform::Log2,
+            Kind::Time => *transform = Transform::Coarsened { unit: HOUR },
+            _ => {}
+        }
+    }
+    if recipient.fields.contains_key(&Field::Dot1qCustomerVlanId) {
+        recipient.fields.insert(Field::VlanId, Transform::Exact);
+    }
 }
 
 /// Takes from a recipient what a threshold does not permit.
