@@ -48,7 +48,6 @@ pub fn play(report: &mut Report, random: &mut ChaCha8Rng, policy: &Policy, epoch
         }
         let names = epochs
             .map(|batches| batches.iter().map(|told| names(policy, position, told)).collect::<Vec<_>>());
-        let by_value = |named: &Named| number(&named.name);
         let by_place = |named: &Named| named.place as u128;
         let by_address = |named: &Named| named.subscriber as u128;
         let mut compared = Vec::new();
@@ -151,15 +150,15 @@ fn unnamed(policy: &Policy, position: usize, told: &Told, line: &Line) -> String
 }
 
 /// A party as a recipient sees it in a batch.
-struct Named {
+pub struct Named {
     name: String,
     /// The place of its first line.
     place: usize,
     subscriber: usize,
 }
 
-/// Parties that have pseudonyms as sources, once each.
-fn names(policy: &Policy, position: usize, told: &Told) -> Vec<Named> {
+/// Parties that have pseudonyms, once each.
+pub fn names(policy: &Policy, position: usize, told: &Told) -> Vec<Named> {
     let mut names: HashMap<&str, Named> = HashMap::new();
     for (place, line) in told.lines[position].iter().enumerate() {
         let Some((field, name)) = party(policy, &policy.recipients[position], told, line) else { continue };
@@ -171,8 +170,9 @@ fn names(policy: &Policy, position: usize, told: &Told) -> Vec<Named> {
     names.into_values().collect()
 }
 
-fn number(name: &str) -> u128 {
-    match name.parse() {
+/// The pseudonym as a number.
+pub fn by_value(named: &Named) -> u128 {
+    match named.name.parse() {
         Ok(IpAddr::V4(address)) => u128::from(address.to_bits()),
         Ok(IpAddr::V6(address)) => address.to_bits(),
         Err(_) => 0,
@@ -180,15 +180,17 @@ fn number(name: &str) -> u128 {
 }
 
 /// Two orders of the subscribers that are in both of two batches.
-struct Ranked {
+pub struct Ranked {
     /// Subscribers that have the same rank in both.
-    hits: usize,
-    parties: usize,
-    is_correlated: bool,
+    pub hits: usize,
+    /// All.
+    pub parties: usize,
+    /// Whether the orders are clearly correlated.
+    pub is_correlated: bool,
 }
 
 /// The subscribers that are in both, by IP version.
-fn ranked(
+pub fn ranked(
     [one, other]: [&[Named]; 2],
     of_one: impl Fn(&Named) -> u128,
     of_other: impl Fn(&Named) -> u128,

@@ -11,6 +11,7 @@ use rand::rngs::ChaCha8Rng;
 use rand::seq::IndexedRandom as _;
 
 use super::collect::{Line, Told};
+use super::curious::{Ranked, by_value, names, ranked};
 use super::drawn::{is_address, treatment};
 use super::report::{Adversary, Attempt, Report};
 use super::statistics::{correlation, is_correlated};
@@ -44,6 +45,14 @@ pub fn play(
             attempt(report, "by the order of lines", hits, attempts, chance, Some(chance));
             if let Some((found, pairs)) = order(first, second) {
                 report.add_order("by the order of lines", is_correlated(found, pairs), &about);
+            }
+            let names = [*one, *other].map(|position| names(policy, position, told));
+            for Ranked { hits, parties, is_correlated } in ranked([&names[0], &names[1]], by_value, by_value)
+            {
+                let chance = 1.0 / parties as f64;
+                let attack = "by the values of pseudonyms";
+                attempt(report, attack, hits, parties, chance, Some(chance));
+                report.add_order(attack, is_correlated, &about);
             }
             let bound = is_apart.then(|| (VALUES_MAX / attempts.max(1) as f64).max(chance));
             for (attack, with_values) in [("by fields", false), ("by fields, counts and times", true)] {
