@@ -2,7 +2,7 @@
 
 use std::env;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Result, ensure};
 use tests::attack::attack;
 
 fn number(variable: &str, otherwise: u64) -> Result<u64> {
@@ -12,7 +12,7 @@ fn number(variable: &str, otherwise: u64) -> Result<u64> {
 #[test]
 #[cfg_attr(without_kernel, ignore = "needs root and the kernel program: cargo xtask test")]
 fn no_adversary_reaches_more_than_the_policy_says() -> Result<()> {
-    let policies = number("MINIMIZER_ATTACK_POLICIES", 12)?;
+    let policies = number("MINIMIZER_ATTACK_POLICIES", 10)?;
     let report = attack(number("MINIMIZER_ATTACK_SEED", 1)?, policies)?;
     println!("{report}");
     // An adversary that reaches nothing anywhere would not notice what it could reach.
@@ -23,8 +23,10 @@ fn no_adversary_reaches_more_than_the_policy_says() -> Result<()> {
         ("number in the destination port", "told"),
         ("number in intervals, by presence", "pseudonyms"),
     ] {
-        let (rate, chance) =
-            report.rates(attack, class).with_context(|| format!("nobody attacked {attack}"))?;
+        let rates = report.rates(attack, class);
+        // Few policies that somebody chooses may have nothing of the kind.
+        ensure!(rates.is_some() || policies < 10, "nobody attacked {attack} ({class})");
+        let Some((rate, chance)) = rates else { continue };
         ensure!(rate > 10.0 * chance, "{attack} ({class}): {rate}, where chance is {chance}");
     }
     ensure!(report.failures().is_empty(), "{}", report.failures().join("\n"));

@@ -125,7 +125,7 @@ fn text(random: &mut ChaCha8Rng) -> String {
         let mut recipient = policies::recipient(random, format!("r{number}"), by_class, false);
         match random.random_range(0..4) {
             0 | 1 => pseudonymous(random, &mut recipient, by_class),
-            2 => coarse(random, &mut recipient),
+            2 => coarse(random, &mut recipient, by_class),
             _ => {}
         }
         if recipient.k_threshold.is_some() {
@@ -152,9 +152,17 @@ fn pseudonymous(random: &mut ChaCha8Rng, recipient: &mut Recipient, by_class: bo
     recipient.k_threshold = None;
 }
 
-/// Leaves what a statistic has: no address, no port of a client, and little of counts and times.
-fn coarse(random: &mut ChaCha8Rng, recipient: &mut Recipient) {
+/// Leaves what a statistic has: no port of a client, little of counts and times, and of addresses nothing but, in half of the cases,
+/// pseudonyms of subscribers.
+fn coarse(random: &mut ChaCha8Rng, recipient: &mut Recipient, by_class: bool) {
     recipient.fields.retain(|field, _| !is_address(*field) && random.random_bool(0.6));
+    if random.random() {
+        let foreign = if by_class { AddressTransform::Omitted } else { AddressTransform::Pseudonym };
+        let transform = Transform::Address { foreign, domestic: AddressTransform::Pseudonym };
+        let addresses = Field::ALL.iter().filter(|field| is_address(**field));
+        recipient.fields.extend(addresses.map(|field| (*field, transform)));
+        recipient.k_threshold = None;
+    }
     recipient.fields.insert(Field::ProtocolIdentifier, Transform::Exact);
     for (field, transform) in &mut recipient.fields {
         match field.kind() {
