@@ -39,15 +39,15 @@ pub struct Drawn {
 }
 
 impl Drawn {
-    /// Draws texts, with this serial number, into a folder until the check accepts one.
+    /// Draws texts into a folder until the check accepts one. `is_pair` gives it two recipients of pseudonyms and little else.
     ///
     /// # Errors
     /// When it accepts none, or the folder takes no file.
-    pub fn draw(random: &mut ChaCha8Rng, folder: &Path) -> Result<Self> {
+    pub fn draw(random: &mut ChaCha8Rng, is_pair: bool, folder: &Path) -> Result<Self> {
         fs::write(folder.join(PREFIXES), DOMESTIC.join("\n"))?;
         let mut said = String::new();
         for _ in 0..ATTEMPTS {
-            let mut text = text(random);
+            let mut text = text(random, is_pair);
             match accepted(&mut text, folder) {
                 Ok(policy) => {
                     let policy = unlinkable(random, &mut text, policy, folder)?;
@@ -105,7 +105,7 @@ fn unlinkable(random: &mut ChaCha8Rng, text: &mut String, policy: Policy, folder
     accepted(text, folder)
 }
 
-fn text(random: &mut ChaCha8Rng) -> String {
+fn text(random: &mut ChaCha8Rng, is_pair: bool) -> String {
     let by_class = random.random_bool(0.75);
     let mut text = format!(
         "name = \"drawn\"\nserial = 2\ninterval = \"{} s\"\npseudonyms = {{ epoch = \"{} s\" }}\n",
@@ -121,11 +121,18 @@ fn text(random: &mut ChaCha8Rng) -> String {
         };
         text += &format!("[scope]\ndomestic_files = [\"{PREFIXES}\"]\ndirections = {directions:?}\n");
     }
-    for number in 0..random.random_range(1..=3) {
+    for number in 0..if is_pair { 2 } else { random.random_range(1..=3) } {
         let mut recipient = policies::recipient(random, format!("r{number}"), by_class, false);
         match random.random_range(0..4) {
+            _ if is_pair => {
+                recipient.fields.clear();
+                coarse(random, &mut recipient, by_class, true);
+            }
             0 | 1 => pseudonymous(random, &mut recipient, by_class),
-            2 => coarse(random, &mut recipient, by_class),
+            2 => {
+                let has_pseudonyms = random.random();
+                coarse(random, &mut recipient, by_class, has_pseudonyms);
+            }
             _ => {}
         }
         if recipient.k_threshold.is_some() {
@@ -152,11 +159,10 @@ fn pseudonymous(random: &mut ChaCha8Rng, recipient: &mut Recipient, by_class: bo
     recipient.k_threshold = None;
 }
 
-/// Leaves what a statistic has: no port of a client, little of counts and times, and of addresses nothing but, in half of the cases,
-/// pseudonyms of subscribers.
-fn coarse(random: &mut ChaCha8Rng, recipient: &mut Recipient, by_class: bool) {
+/// Leaves what a statistic has: no port of a client, little of counts and times, and of addresses nothing or pseudonyms of subscribers.
+fn coarse(random: &mut ChaCha8Rng, recipient: &mut Recipient, by_class: bool, has_pseudonyms: bool) {
     recipient.fields.retain(|field, _| !is_address(*field) && random.random_bool(0.6));
-    if random.random() {
+    if has_pseudonyms {
         let foreign = if by_class { AddressTransform::Omitted } else { AddressTransform::Pseudonym };
         let transform = Transform::Address { foreign, domestic: AddressTransform::Pseudonym };
         let addresses = Field::ALL.iter().filter(|field| is_address(**field));

@@ -168,7 +168,7 @@ pub fn play(report: &mut Report, random: &mut ChaCha8Rng, drawn: &Drawn, folder:
             report.add(attempt, &host.text);
         };
         if let Some(is_taken) = attempted(&host, random, &drawn.policy, edit)? {
-            add("taken by the agent", is_taken);
+            add("taken, though unsigned", is_taken);
             if edit.widens() {
                 add("not told by policy diff", !host.tells()?);
             }
@@ -296,7 +296,7 @@ pub fn roll_back(report: &mut Report, drawn: &Drawn, folder: &Path) -> Result<()
     let attempt = Attempt {
         adversary: Adversary::Engineer,
         attack: "an older signed policy",
-        class: "taken by the agent",
+        class: "taken, though older",
         hits: usize::from(is_taken),
         attempts: 1,
         chance: 0.0,
