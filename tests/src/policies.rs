@@ -216,7 +216,8 @@ fn indicator(random: &mut ChaCha8Rng, packets: &[Packet], now: Timestamp) -> Ind
     Indicator { id: random.random_range(1..=12), expires, prefix, protocol, ports }
 }
 
-fn recipient(random: &mut ChaCha8Rng, name: String, by_class: bool, has_selectors: bool) -> Recipient {
+/// A recipient of that name.
+pub fn recipient(random: &mut ChaCha8Rng, name: String, by_class: bool, has_selectors: bool) -> Recipient {
     let k_threshold = random.random_bool(0.2).then(|| random.random_range(2..=4));
     let unit =
         Duration::from_millis(*[10, 250, 1000, 10_000, 60_000, 3_600_000].choose(random).expect("some"));
