@@ -31,7 +31,7 @@ use serde_json::{Map, Value};
 use super::drawn::{EPOCH, INTERVAL};
 use super::traffic::{self, Sent};
 use crate::minimum::{Frame, IF_INDEX, START_MS};
-use crate::reference::{self, Key};
+use crate::reference::{self, Arrived, Key};
 
 const FLOWS_PER_CPU: u32 = 16_384;
 
@@ -202,9 +202,10 @@ fn flows(sent: &[Sent], records: &[Record], terms: &Terms, recipients: usize) ->
         if !seen.insert(*packet) {
             continue;
         }
+        let arrived = Arrived { frame, interface: IF_INDEX, time_ms: START_MS };
         let Ok(read) = Frame::new(frame.clone()).packet(policy) else { continue };
         let collected: &Collected = &terms.compiled.collected;
-        let Ok(stored) = reference::stored(policy, collected, &read, IF_INDEX, START_MS, key) else {
+        let Ok(stored) = reference::stored(policy, collected, &read, &arrived, key) else {
             continue;
         };
         let place = *places.get(&stored.key).context("what the kernel stored is what the reference says")?;
@@ -250,7 +251,7 @@ fn written(batch: &Batch, recipient: &Recipient, folder: &Path) -> Result<()> {
     sink.begin(&heading)?;
     offered.each(|records| sink.take(records, heading.fields).map(drop))?;
     if let Some(residual) = offered.valued_residual() {
-        sink.take(&[residual], offered.view.residual_fields())?;
+        sink.take(&[residual], offered.values.residual_fields())?;
     }
     sink.end()?;
     sink.close()?;
