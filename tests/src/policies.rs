@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use minimizer::policy::class::Class;
 use minimizer::policy::field::{Field, Kind};
 use minimizer::policy::indicators::Indicator;
-use minimizer::policy::model::{Commitments, Policy, Recipient, Scope, Sources};
+use minimizer::policy::model::{Commitments, Mitigations, Policy, Recipient, Scope, Sources};
 use minimizer::policy::prefixes::Prefix;
 use minimizer::policy::transform::{AddressTransform, Listed, PrefixScheme, Transform};
 use minimizer_common::tunnel::Tunnels;
@@ -105,6 +105,7 @@ pub fn everything(tunnels: Tunnels) -> Policy {
         retention: None,
         k_threshold: None,
         counted: Sources::All,
+        mitigations: Mitigations::NONE,
         destinations: None,
         fields: fields.into(),
     };
@@ -269,6 +270,7 @@ fn recipient(random: &mut ChaCha8Rng, name: String, by_class: bool, has_selector
         retention: None,
         k_threshold,
         counted: Sources::All,
+        mitigations: Mitigations::NONE,
         destinations: None,
         fields,
     }

@@ -271,7 +271,7 @@ fn show(
         // The screen is the sink, so the records are exported.
         accounting.exported(queue, &batch, offered.len(), offered.suppressed);
         published.settled(&accounting.ledger());
-        let (records, top, fields) = (offered.len(), &*top.into_sorted(), offered.view.fields());
+        let (records, top, fields) = (offered.len(), &*top.into_sorted(), offered.view().fields());
         let interval = Interval { totals: &batch.totals, records, top, fields };
         // The last batch covers a fraction of an interval: its rate would mislead.
         let is_rest = live.is_terminal() && end.wait(Duration::ZERO);

@@ -12,7 +12,7 @@ use crate::records::order::Order;
 use crate::records::packed::Packed;
 use crate::records::record::Record;
 use crate::records::terms::{NoRecipient, Terms};
-use crate::records::view::{View, Viewed};
+use crate::records::view::{Noise, View, Viewed};
 
 /// Octets that an allocation behind an [`Arc`] takes for its two counts of references.
 const ARC_OCTETS: usize = 2 * size_of::<usize>();
@@ -28,6 +28,8 @@ pub struct Batch {
     /// What has become of it.
     pub settlement: Arc<Settlement>,
     origin: Origin,
+    /// The same for all its sinks, so that nobody can average it out.
+    noise: Noise,
     /// By recipient, its merged records, for as long as somebody uses them. Several sinks may be for one recipient and share
     /// them; a batch that waits holds packed records only, which take less memory.
     merged: Box<[Mutex<Weak<Viewed<'static>>>]>,
@@ -54,7 +56,7 @@ impl Batch {
     pub fn new(records: Packed, totals: Totals, terms: Arc<Terms>, origin: Origin, sinks: usize) -> Self {
         let settlement = Arc::new(Settlement::new(totals.recorded, sinks));
         let merged = terms.compiled.policy.recipients.iter().map(|_| Mutex::default()).collect();
-        Self { records, totals, terms, settlement, origin, merged }
+        Self { records, totals, terms, settlement, origin, noise: Noise::fresh(), merged }
     }
 
     /// What the recipient of that name gets, in an order of its own; the first recipient when none is named. Records that must be
@@ -69,10 +71,11 @@ impl Batch {
             let merged = self.merged(position, view);
             let (suppressed, residual) = (merged.suppressed, merged.residual);
             let order = Order::random(merged.records.len());
-            Offered { view, source: Source::Merged(merged), order, suppressed, residual }
+            Offered { view, noise: &self.noise, source: Source::Merged(merged), order, suppressed, residual }
         } else {
             let (source, order) = (Source::Packed(&self.records), Order::random(self.records.len()));
-            Offered { view, source, order, suppressed: Counts::default(), residual: None }
+            let suppressed = Counts::default();
+            Offered { view, noise: &self.noise, source, order, suppressed, residual: None }
         })
     }
 
@@ -80,7 +83,7 @@ impl Batch {
     fn merged(&self, position: usize, view: &View) -> Arc<Viewed<'static>> {
         let mut shared = self.merged[position].lock().unwrap_or_else(PoisonError::into_inner);
         shared.upgrade().unwrap_or_else(|| {
-            let merged = Arc::new(view.merged(self.records.iter(), self.records.len()));
+            let merged = Arc::new(view.merged(self.records.iter(), self.records.len(), &self.noise));
             *shared = Arc::downgrade(&merged);
             merged
         })
@@ -128,14 +131,14 @@ impl Batch {
 
 /// What a recipient gets of a batch. Counts are still exact.
 pub struct Offered<'batch> {
-    /// The recipient's view.
-    pub view: &'batch View,
+    view: &'batch View,
+    noise: &'batch Noise,
     source: Source<'batch>,
     /// The order in which the records leave.
     order: Order,
-    /// What was in records that too few sources made, and was suppressed.
+    /// What was held back, and suppressed.
     pub suppressed: Counts,
-    /// The one record that stands for those.
+    /// The one record that stands for it.
     pub residual: Option<Record>,
 }
 
@@ -146,7 +149,7 @@ enum Source<'batch> {
 }
 
 impl Offered<'_> {
-    /// How many records there are, without the one that stands for those of too few sources.
+    /// How many records there are, without the one that stands for what was held back.
     #[must_use]
     pub fn len(&self) -> usize {
         self.order.positions().len()
@@ -171,13 +174,28 @@ impl Offered<'_> {
         buffer
     }
 
+    /// The recipient's view.
+    #[must_use]
+    pub const fn view(&self) -> &View {
+        self.view
+    }
+
+    /// These records as the recipient gets them. Changed ones are put into `buffer`.
+    pub fn valued<'chunk>(
+        &self,
+        exact: &'chunk [Record],
+        buffer: &'chunk mut Vec<Record>,
+    ) -> &'chunk [Record] {
+        self.view.valued(exact, self.noise, buffer)
+    }
+
     /// Hands over all records as the recipient gets them, [`CHUNK_RECORDS_MAX`] at a time at most.
     ///
     /// # Errors
     /// Those of `take`.
     pub fn each<E>(&self, mut take: impl FnMut(&[Record]) -> Result<(), E>) -> Result<(), E> {
         let mut valued = Vec::new();
-        self.each_exact(0, |exact| take(self.view.valued(exact, &mut valued)))
+        self.each_exact(0, |exact| take(self.valued(exact, &mut valued)))
     }
 
     /// Hands over the records from a position on with exact values, [`CHUNK_RECORDS_MAX`] at a time at most.
@@ -196,11 +214,11 @@ impl Offered<'_> {
         Ok(())
     }
 
-    /// The record that stands for those of too few sources, as the recipient gets it.
+    /// The record that stands for what was held back, as the recipient gets it.
     #[must_use]
     pub fn valued_residual(&self) -> Option<Record> {
         let mut valued = Vec::new();
-        self.view.valued(self.residual.as_slice(), &mut valued).first().copied()
+        self.valued(self.residual.as_slice(), &mut valued).first().copied()
     }
 }
 

@@ -44,7 +44,7 @@ pub struct Sender {
 struct BatchProgress<'batch> {
     heading: Heading<'batch>,
     offered: Offered<'batch>,
-    /// The first record that the sink has not taken. The one that stands for those of too few sources comes last.
+    /// The first record that the sink has not taken. The one that stands for what was held back comes last.
     next: usize,
     /// The first record that is not delivered.
     undelivered: usize,
@@ -189,17 +189,17 @@ impl Sender {
         }
         while progress.next < progress.len() {
             let offered = &progress.offered;
-            let view = offered.view;
+            let view = offered.view();
             let mut portion = Portion::default();
             let (taken, next) = if progress.next < offered.len() {
                 let next = (progress.next + CHUNK_RECORDS_MAX).min(offered.len());
                 let exact = offered.exact(progress.next..next, &mut self.exact);
                 portion.records = Tally::new(exact.len(), counts(exact));
-                let chunk = view.valued(exact, &mut self.chunk);
+                let chunk = offered.valued(exact, &mut self.chunk);
                 (call(&self.queue, &mut *self.sink, |sink| sink.take(chunk, view.fields()))?, next)
             } else {
                 portion.suppressed = Tally::new(1, offered.suppressed);
-                let chunk = view.valued(offered.residual.as_slice(), &mut self.chunk);
+                let chunk = offered.valued(offered.residual.as_slice(), &mut self.chunk);
                 let take = |sink: &mut dyn Sink| sink.take(chunk, view.residual_fields());
                 (call(&self.queue, &mut *self.sink, take)?, progress.next + 1)
             };

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::field::{Field, Kind};
-use super::transform::{AddressTransform, Transform};
+use super::transform::{AddressTransform, FIN, PSH, RST, SYN, Transform};
 use crate::policy::class::Class;
 use crate::policy::model::{Policy, Recipient, Sources};
 
@@ -63,8 +63,10 @@ impl Policy {
         let fields = self.recipients.iter().flat_map(|recipient| &recipient.fields);
         let counted = self.recipients.iter().filter(|recipient| recipient.k_threshold.is_some());
         let sources = counted.flat_map(counted_sources);
-        let mut collected =
-            Collected::of(fields.map(|(field, transform)| (*field, *transform)).chain(sources));
+        let matched = self.recipients.iter().filter(|recipient| recipient.mitigations.established_only);
+        let flows = matched.flat_map(|_| matched_flows());
+        let fields = fields.map(|(field, transform)| (*field, *transform));
+        let mut collected = Collected::of(fields.chain(sources).chain(flows));
         for (field, transform) in &mut collected.fields {
             let of_recipients = || self.recipients.iter().filter_map(|recipient| recipient.fields.get(field));
             let all_pseudonyms = Transform::address(AddressTransform::Pseudonym);
@@ -94,6 +96,22 @@ fn counted_sources(recipient: &Recipient) -> [(Field, Transform); 2] {
         (Field::SourceIPv4Address, by(AddressTransform::Pseudonym)),
         (Field::SourceIPv6Address, by(AddressTransform::Truncated { bits: COUNTED_IPV6_BITS })),
     ]
+}
+
+/// Control bits of which a direction of a flow has some that is more than resets: FIN, SYN and PSH, beside RST.
+const MATCHED_CONTROL_BITS: u16 = FIN | SYN | RST | PSH;
+
+/// What the agent matches the directions of a flow by, in its own interval.
+fn matched_flows() -> impl Iterator<Item = (Field, Transform)> {
+    let of = |field: &Field| match field.kind() {
+        Kind::Ipv4Address | Kind::Ipv6Address => Some(Transform::address(AddressTransform::Pseudonym)),
+        Kind::Port => Some(Transform::Exact),
+        Kind::ControlBits => Some(Transform::ControlBits { mask: MATCHED_CONTROL_BITS }),
+        Kind::Number | Kind::Count | Kind::Time => {
+            (*field == Field::ProtocolIdentifier).then_some(Transform::Exact)
+        }
+    };
+    Field::ALL.iter().filter_map(move |field| Some((*field, of(field)?)))
 }
 
 const fn is_source(field: Field) -> bool {

@@ -110,7 +110,7 @@ impl Keyring {
     /// When the system gives no random numbers or no memory for a key.
     pub fn terms(&mut self, compiled: &Arc<CompiledPolicy>, now: Timestamp) -> Result<Arc<Terms>, KeyError> {
         let policy = &compiled.policy;
-        let epoch = if policy.has_pseudonyms() {
+        let epoch = if policy.has_epochs() {
             let is_current = |epoch: &Arc<Epoch>| epoch.stretch().is_of(policy.pseudonym_epoch, now);
             let epoch = match self.epoch.take().filter(is_current) {
                 Some(epoch) => epoch,

@@ -75,7 +75,7 @@ fn print(queue: &Queue, accounting: &Accounting, published: &Published, output: 
 
 fn print_records(offered: &Offered<'_>) -> io::Result<()> {
     let mut out = BufWriter::new(io::stdout().lock());
-    let view = offered.view;
+    let view = offered.view();
     offered.each(|records| text::json_lines(&mut out, records, view.fields()))?;
     text::json_lines(&mut out, offered.valued_residual().as_slice(), view.residual_fields())?;
     out.flush()
@@ -93,7 +93,7 @@ fn show(
         top.add(records);
         Ok::<_, Infallible>(())
     });
-    let (top, records, fields) = (top.into_sorted(), offered.len(), offered.view.fields());
+    let (top, records, fields) = (top.into_sorted(), offered.len(), offered.view().fields());
     if let Some(live) = live {
         let ledger = accounting.ledger();
         let names: Vec<_> = ledger.interfaces().map(|(name, _)| name).collect();

@@ -53,7 +53,8 @@ fn each_recipient_has_what_remains_and_who_can_turn_it_back() {
         "  own-soc: foreign             as it is                    none                   is not hidden",
         "  partner-abroad: foreign      first 24 bits               truncation             nobody",
         "  statistics                   nothing                     black marker           nobody",
-        "  own-soc, partner-abroad:     pseudonym under its own key permutation            holder of the key",
+        "  own-soc, partner-abroad:     pseudonym under its own key permutation            holder of the",
+        "  domestic                                                                        key, probing",
         "  kept in the kernel           rounded down to 1 second    precision degradation  nobody",
     ] {
         assert!(text.lines().any(|said| said == line), "`{line}` is missing in: {text}");

@@ -27,7 +27,7 @@ pub struct LedgerReport {
     pub dropped: CountsReport,
     /// In records that wait to be handed over.
     pub queued: CountsReport,
-    /// Handed over in sums without keys, because too few sources made the records.
+    /// Handed over in sums without keys, because a threshold or a mitigation held the records back.
     pub suppressed: CountsReport,
     /// In residual counters, because table and spill log were full.
     pub overflow: CountsReport,

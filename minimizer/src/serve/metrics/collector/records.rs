@@ -30,7 +30,7 @@ impl Families<'_> {
             ),
             (
                 "minimizer_suppressed_packets_total",
-                "Packets handed over in sums without keys: fewer sources than the policy's threshold made their records",
+                "Packets handed over in sums without keys: a threshold or a mitigation of the policy held their records back",
                 suppressed.packets,
             ),
             (

@@ -40,7 +40,7 @@ const COUNTERS: [SinkCounter; 10] = [
     ),
     (
         "minimizer_sink_suppressed_packets_total",
-        "Packets that the sink handed over in sums without keys: too few sources made their records",
+        "Packets that the sink handed over in sums without keys: a threshold or a mitigation held their records back",
         |sink| sink.suppressed.packets,
     ),
     (
