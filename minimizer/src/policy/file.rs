@@ -225,7 +225,7 @@ pub struct SelectorsFile {
 #[serde(deny_unknown_fields)]
 #[schemars(rename = "pseudonyms")]
 pub struct PseudonymsFile {
-    /// How long a key lasts, like "24h": from 1 minute to 366 days.
+    /// How long a key of pseudonyms and preserved prefixes lasts, like "24h": from 1 minute to 366 days.
     pub epoch: At<String>,
 }
 

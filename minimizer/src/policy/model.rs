@@ -28,7 +28,7 @@ pub struct Policy {
     pub selectors: Option<Vec<Indicator>>,
     /// Tunnels whose inner packets are counted in place of the outer ones.
     pub tunnels: Tunnels,
-    /// How long a key of pseudonyms lasts.
+    /// How long a key of pseudonyms and preserved prefixes lasts.
     pub pseudonym_epoch: Duration,
     /// Who receives which records: at least one recipient, and no two of one name.
     pub recipients: Vec<Recipient>,

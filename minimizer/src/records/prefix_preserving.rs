@@ -2,7 +2,7 @@
 //!
 //! Both schemes work alike: a keyed function of the first *i* bits decides whether bit *i* is flipped. Addresses keep their IP
 //! version. Preserved prefixes protect from nobody who can have packets of their choice counted or who knows which prefixes
-//! are busiest; that is inherent in preserving them.
+//! are busiest; that is inherent in preserving them. They have another key in each epoch.
 
 mod crypto_pan;
 

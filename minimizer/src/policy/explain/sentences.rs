@@ -201,6 +201,13 @@ fn what(policy: &Policy, stored: &Stored) -> Vec<String> {
                 .to_owned(),
         );
     }
+    if has(policy, stored, |transform| matches!(transform, AddressTransform::PrefixPreserving(_))) {
+        said.push(format!(
+            "Preserved prefixes are made at the drain, under a key of the recipient that is used for {}: the same address becomes the \
+             same one as long, and another one after.",
+            words::duration(policy.pseudonym_epoch)
+        ));
+    }
     if has(policy, stored, |transform| transform == AddressTransform::Pseudonym) {
         said.push(format!(
             "Pseudonyms are made in the kernel, under a key that is used for {}: the same address has the same \

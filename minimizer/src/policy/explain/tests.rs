@@ -108,3 +108,19 @@ fn versions_without_domestic_prefixes_are_cautioned_of() {
         "{said}"
     );
 }
+
+#[test]
+fn preserved_prefixes_end_with_their_epoch() {
+    let text = "name = \"p\"\n[pseudonyms]\nepoch = \"2h\"\n[[recipients]]\nname = \"r\"\npurpose = \"x\"\n\
+                fields = { sourceIPv4Address = \"crypto-pan\" }\n";
+    let policy = Policy::parse(text, Path::new("p.toml")).expect("is fine");
+    let said = policy.explain().to_string().split_whitespace().collect::<Vec<_>>().join(" ");
+    for part in [
+        "Preserved prefixes are made at the drain, under a key of the recipient that is used for 2 hours",
+        "zeroed at the end of the epoch: then nobody can, after it.",
+        "Who knows some of the true addresses learns first bits of others",
+    ] {
+        assert!(said.contains(part), "`{part}` is missing in: {said}");
+    }
+    assert!(policy.has_epochs(), "its keys end");
+}
