@@ -124,3 +124,21 @@ fn preserved_prefixes_end_with_their_epoch() {
     }
     assert!(policy.has_epochs(), "its keys end");
 }
+
+#[test]
+fn noise_at_a_threshold_is_explained_by_what_it_leaves() {
+    let text = "name = \"p\"\ninterval = \"10s\"\n[[recipients]]\nname = \"r\"\npurpose = \"x\"\nk_threshold = 10\nKEYS\n\
+                fields = { packetDeltaCount = \"log2\" }\n";
+    let said = |keys: &str| {
+        let policy = Policy::parse(&text.replace("KEYS", keys), Path::new("p.toml")).expect("is fine");
+        policy.explain().to_string().split_whitespace().collect::<Vec<_>>().join(" ")
+    };
+    let sharp = "Whoever forges 9 sources learns by the record whether there was another one.";
+    assert!(said("").contains(sharp) && said("").contains("down to a power of two"), "{}", said(""));
+    let noisy = said("k_noise = 19");
+    for part in ["adds 0 to 19 for each record", "a probability of at most 1 in 20", "down or up to a power"]
+    {
+        assert!(noisy.contains(part), "`{part}` is missing in: {noisy}");
+    }
+    assert!(!noisy.contains(sharp), "{noisy}");
+}
