@@ -75,8 +75,9 @@ impl Policy {
             if *transform == all_pseudonyms
                 && (counts_domestic || of_recipients().any(|transform| transform.is_by_class()))
             {
-                // A recipient's transform or threshold depends on the class, which a pseudonym does not reveal.
-                *transform = Transform::Exact;
+                // A recipient's transform or threshold depends on the class, which pseudonyms of both do not reveal. Pseudonyms of one
+                // do, and the agent makes the others at the drain.
+                *transform = of_classes(AddressTransform::Exact, AddressTransform::Pseudonym);
             }
         }
         collected
@@ -127,7 +128,7 @@ pub fn is_derivable(stored: Option<Transform>, wanted: Option<Transform>) -> boo
         | (Transform::Address { .. }, Transform::Exact) => [Class::Foreign, Class::Domestic]
             .into_iter()
             .all(|class| is_address_derivable(stored.of_class(class), wanted.of_class(class))),
-        (Transform::Exact, _) => true,
+        (Transform::Exact, _) | (_, Transform::ServicePorts { below: 1 }) => true,
         (Transform::ServicePorts { below }, Transform::ServicePorts { below: wanted }) => wanted <= below,
         (Transform::ServicePorts { below }, Transform::ListedPorts { listed, .. }) => listed.last() < below,
         (Transform::ListedPorts { below, .. }, Transform::ServicePorts { below: wanted }) => wanted <= below,
@@ -203,6 +204,10 @@ fn join(kind: Kind, one: Transform, other: Transform) -> Transform {
         (Transform::ServicePorts { below }, Transform::ServicePorts { below: other }) => {
             Transform::ServicePorts { below: below.max(other) }
         }
+        // Port 0 is 0 in any case.
+        (other, Transform::ServicePorts { below: 1 }) | (Transform::ServicePorts { below: 1 }, other) => {
+            other
+        }
         (Transform::ControlBits { mask }, Transform::ControlBits { mask: other }) => {
             Transform::ControlBits { mask: mask | other }
         }
@@ -226,10 +231,12 @@ fn join_addresses(one: AddressTransform, other: AddressTransform) -> AddressTran
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
     use std::time::Duration;
 
     use super::{Collected, is_derivable};
     use crate::policy::field::{Field, Kind};
+    use crate::policy::model::Policy;
     use crate::policy::transform::{AddressTransform, Listed, PrefixScheme, Transform};
 
     /// Transforms of a kind. The tests try all their pairs and triples.
@@ -255,6 +262,7 @@ mod tests {
             Kind::Port => vec![
                 Transform::Exact,
                 Transform::PortClasses,
+                Transform::ServicePorts { below: 1 },
                 Transform::ServicePorts { below: 1024 },
                 Transform::ListedPorts { below: 1024, listed: Listed::new(vec![8080, 3306]).expect("two") },
                 Transform::ServicePorts { below: 49152 },
@@ -334,6 +342,29 @@ mod tests {
         ]);
         assert_eq!(collected.fields[&Field::FlowStartMilliseconds], coarsened(500));
         assert_eq!(collected.fields[&Field::FlowEndMilliseconds], coarsened(500));
+    }
+
+    #[test]
+    fn classes_are_told_by_pseudonyms_of_domestic_addresses_alone() {
+        let scope = "[scope]\ndomestic = [\"192.0.2.0/24\"]\ndirections = [\"foreign-domestic\"]\n";
+        let recipient = |name: &str, of: &str| {
+            format!(
+                "[[recipients]]\nname = \"{name}\"\npurpose = \"x\"\nfields = {{ destinationIPv4Address = {of} }}\n"
+            )
+        };
+        let [all, one] = [
+            recipient("a", "\"pseudonym\""),
+            recipient("b", "{ foreign = \"omit\", domestic = \"pseudonym\" }"),
+        ];
+        let text = format!("name = \"p\"\n{scope}{all}{one}");
+        let policy = Policy::parse(&text, Path::new("p.toml")).unwrap_or_else(|error| panic!("{error}"));
+        let stored = policy.collected().fields[&Field::DestinationIPv4Address];
+        let (foreign, domestic) = (AddressTransform::Exact, AddressTransform::Pseudonym);
+        assert_eq!(stored, Transform::Address { foreign, domestic });
+        for recipient in &policy.recipients {
+            let wanted = recipient.fields.get(&Field::DestinationIPv4Address).copied();
+            assert!(is_derivable(Some(stored), wanted), "{wanted:?}");
+        }
     }
 
     #[test]

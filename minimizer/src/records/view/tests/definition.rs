@@ -80,7 +80,7 @@ fn kernel_part(joined: Transform, wanted: &[Transform]) -> Transform {
         Transform::Address { foreign: Pseudonym, domestic: Pseudonym }
             if wanted.iter().any(|transform| *transform != joined) =>
         {
-            Transform::Exact
+            Transform::Address { foreign: Exact, domestic: Pseudonym }
         }
         Transform::Address { foreign, domestic } => {
             Transform::Address { foreign: raw(foreign), domestic: raw(domestic) }
