@@ -264,13 +264,15 @@ fn recipient(random: &mut ChaCha8Rng, name: String, by_class: bool, has_selector
     if fields.is_empty() {
         fields.insert(Field::PacketDeltaCount, Transform::Exact);
     }
+    let is_keyed = fields.values().any(Transform::is_keyed);
+    let established_only = is_keyed && random.random_bool(0.2);
     Recipient {
         name,
         purpose: "a test".to_owned(),
         retention: None,
         k_threshold,
         counted: Sources::All,
-        mitigations: Mitigations::NONE,
+        mitigations: Mitigations { established_only, ..Mitigations::NONE },
         destinations: None,
         fields,
     }

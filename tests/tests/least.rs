@@ -9,7 +9,7 @@ use std::sync::Arc;
 use minimizer::policy::class::Class;
 use minimizer::policy::classes::Classes;
 use minimizer::policy::field::Field;
-use minimizer::policy::model::{Mitigations, Policy, Scope, Sources};
+use minimizer::policy::model::{Policy, Scope, Sources};
 use minimizer::policy::prefixes::Prefix;
 use minimizer::policy::transform::{AddressTransform, Transform};
 use minimizer::records::keys::{PseudonymKey, RecipientKeys};
@@ -112,8 +112,7 @@ fn draw(random: &mut ChaCha8Rng, packets: &[Packet]) -> Policy {
         if policy.scope.is_some() && recipient.k_threshold.is_some() && random.random() {
             recipient.counted = Sources::Domestic;
         }
-        let established_only = recipient.has_keyed_addresses() && !is_one_way && random.random_bool(0.2);
-        recipient.mitigations = Mitigations { established_only, ..Mitigations::NONE };
+        recipient.mitigations.established_only &= !is_one_way;
     }
     policy
 }

@@ -24,6 +24,8 @@ use tests::veth::{RECEIVER, Veth};
 
 const SECRET: &str = "3b9f0c1d5e7a2846d0c4b8f1a6937e52cc18d47f095ba2e36f81d47a50b9e263";
 const EPOCH: i64 = 60;
+const RECIPIENTS: [(&str, &str); 3] =
+    [("plain", "\"pseudonym\""), ("permuted", "\"prefix-preserving\""), ("old", "\"crypto-pan\"")];
 
 fn secret() -> Result<Vec<u8>> {
     let digits = (0..SECRET.len()).step_by(2).map(|at| &SECRET[at..at + 2]);
@@ -45,9 +47,8 @@ fn files(folder: &Path) -> Result<[PathBuf; 2]> {
              protocolIdentifier = \"exact\"\npacketDeltaCount = \"exact\"\n"
         )
     };
-    let [plain, permuted] = [("plain", "\"pseudonym\""), ("permuted", "\"prefix-preserving\"")]
-        .map(|(name, scheme)| recipient(name, scheme));
-    fs::write(&policy, format!("name = \"test\"\n[pseudonyms]\nepoch = \"{EPOCH}s\"\n{plain}{permuted}"))?;
+    let recipients = RECIPIENTS.map(|(name, scheme)| recipient(name, scheme)).concat();
+    fs::write(&policy, format!("name = \"test\"\n[pseudonyms]\nepoch = \"{EPOCH}s\"\n{recipients}"))?;
     fs::write(&keys, format!("{SECRET}\n"))?;
     fs::set_permissions(&keys, fs::Permissions::from_mode(0o600))?;
     Ok([policy, keys])
@@ -122,9 +123,13 @@ fn of_epochs(keys: &Keys, from: Timestamp, to: Timestamp) -> Result<Vec<(&'stati
     for start in (from.as_second() / EPOCH..=to.as_second() / EPOCH).map(|epoch| epoch * EPOCH) {
         let start = u64::try_from(start)?;
         let octets = |words: &[u64; 2]| words.iter().flat_map(|word| word.to_ne_bytes()).collect::<Vec<_>>();
-        all.push(("epoch", octets(&*keys.epoch_key(start)?)));
-        for recipient in ["plain", "permuted"] {
-            all.push(("recipient", octets(&keys.recipient(recipient, start)?.pseudonym)));
+        let epoch = keys.epoch_key(start)?;
+        all.push(("epoch", octets(&epoch)));
+        for recipient in RECIPIENTS.map(|(name, _)| name) {
+            let keys = keys.recipient(recipient, start, &epoch)?;
+            all.push(("recipient", octets(&keys.pseudonym)));
+            all.push(("prefixes", keys.ipcrypt.to_vec()));
+            all.push(("prefixes", keys.crypto_pan.to_vec()));
         }
     }
     Ok(all)
@@ -147,7 +152,9 @@ fn a_key_that_is_destroyed_is_nowhere_in_the_agent() -> Result<()> {
             Timestamp::now() + Duration::from_secs((ahead - 2 * EPOCH).unsigned_abs()),
         )?;
         let in_use = places(epochs.process, &used)?;
-        ensure!(!of(&in_use, "epoch")?.is_empty() && !of(&in_use, "recipient")?.is_empty(), "{in_use:?}");
+        for searched in ["epoch", "recipient", "prefixes"] {
+            ensure!(!of(&in_use, searched)?.is_empty(), "{searched}: {in_use:?}");
+        }
         let is_kernel = |place: &Place| place.mapping.contains("bpf-map");
         ensure!(
             of(&in_use, "epoch")?.iter().any(is_kernel),

@@ -195,12 +195,12 @@ impl View {
         noise: &Noise,
         mut note: impl FnMut(Option<usize>),
     ) -> Decided {
-        let mut permuted = Permuted::new();
         let mut merge = Merge::with_capacity(count);
         let mut threshold = self.k.map(|k| Threshold::new(k.saturating_add(self.mitigations.k_noise), count));
         let answered = self.mitigations.established_only.then(|| Answered::of(records.clone()));
         let mut unanswered = NO_FLOW;
         without_traces(|| {
+            let mut permuted = self.addresses.permuting();
             for record in records {
                 if answered.as_ref().is_some_and(|answered| !answered.has(&record.tuple)) {
                     let _always = unanswered.absorb(&record);
@@ -230,8 +230,10 @@ impl View {
     /// still exact.
     #[must_use]
     pub fn keys_of<'records>(&self, records: impl Iterator<Item = &'records Record>) -> Vec<Record> {
-        let mut permuted = Permuted::new();
-        without_traces(|| records.map(|record| self.keyed(record, &mut permuted)).collect())
+        without_traces(|| {
+            let mut permuted = self.addresses.permuting();
+            records.map(|record| self.keyed(record, &mut permuted)).collect()
+        })
     }
 
     fn has(&self, field: Field) -> bool {

@@ -8,7 +8,7 @@ use minimizer_common::tuple::{Tags, Tuple};
 use super::{Transforms, epoch};
 use crate::policy::field::{Field, Kind};
 use crate::policy::model::{Recipient, Sources};
-use crate::policy::transform::{AddressTransform, Transform};
+use crate::policy::transform::{AddressTransform, PrefixScheme, Transform};
 use crate::records::keys::RecipientKeys;
 use crate::records::merge::Flow as _;
 use crate::records::prefix_preserving::PrefixPreserving;
@@ -111,7 +111,8 @@ fn address(transforms: &Transforms, field: Field, octets: &[u8], keys: Option<&R
         }
         (AddressTransform::PrefixPreserving(_), None) => panic!("not in the kernel"),
         (AddressTransform::PrefixPreserving(scheme), Some(keys)) => {
-            let permutation = PrefixPreserving::new(scheme, keys);
+            let key = if scheme == PrefixScheme::Ipcrypt { &keys.ipcrypt } else { &keys.crypto_pan };
+            let permutation = PrefixPreserving::new(scheme, key);
             return match octets.try_into() {
                 Ok(octets) => permutation.ipv4(octets).to_vec(),
                 Err(_) => permutation.ipv6(octets.try_into().unwrap()).to_vec(),
