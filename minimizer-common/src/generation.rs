@@ -87,8 +87,10 @@ pub struct CpuState {
     pub latest: Latest,
     /// See [`Self::waiting`].
     pub waited: u64,
+    /// The number of this generation: the index of its value in [`crate::permutation::PERMUTATIONS_MAP`].
+    pub generation: u64,
     /// Unused, zero.
-    pub reserved: [u64; 6],
+    pub reserved: [u64; 5],
     /// Where the packets in [`Head::ring`] belong.
     pub places: [Place; BURST],
     /// Where the packets in [`Head::waiting`] belong.

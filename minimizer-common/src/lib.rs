@@ -15,6 +15,7 @@
 pub mod generation;
 pub mod named;
 pub mod outcome;
+pub mod permutation;
 pub mod plan;
 pub mod protocol;
 pub mod settings;
@@ -24,4 +25,4 @@ pub mod tunnel;
 pub mod tuple;
 
 /// Version of every layout in this crate, as shown by `minimizer status` and `/metrics`.
-pub const LAYOUT_VERSION: u32 = 7;
+pub const LAYOUT_VERSION: u32 = 8;

@@ -38,6 +38,7 @@ outcomes! {
     Counted, "counted", None, "The packet is part of exactly one record.";
     OutOfScope, "out_of_scope", None, "The policy does not allow this direction to be collected.";
     NotSelected, "not_selected", None, "The policy has selectors and none of them matches.";
+    ReservedAddress, "reserved_address", None, "The policy makes pseudonyms, and an address of the packet looks like one: nobody has that address.";
     NonIp, "non_ip", None, "The frame carries neither IPv4 nor IPv6.";
     Overflow, "overflow", None, "Flow table and spill log were full: the packet is in a residual counter.";
     UnknownInterface, "unknown_interface", None, "The program ran on an interface that nobody watches: the port of a bond before the agent knew of it, or a driver that runs the program on a lower device.";

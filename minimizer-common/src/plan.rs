@@ -45,6 +45,9 @@ steps! {
     NO_TAGS = 22: "Store no VLAN identifier, no interface and no IP version.";
     CLASSES = 21: "Store more of the addresses of one class than of those of the other.";
     NO_ICMP = 24: "Read no ICMP type or code.";
+    RANKS = 25: "Make pseudonyms of the ranks that IPv4 addresses have among the domestic ones.";
+    RESERVED_IPV4 = 26: "Collect no packet with an IPv4 address that looks like a pseudonym.";
+    RESERVED_IPV6 = 27: "Collect no packet with an IPv6 address that looks like a pseudonym.";
     NO_TRANSPORT = 20: "Leave the word of ports and tags zero.";
 }
 
@@ -53,7 +56,12 @@ impl Steps {
     pub const NONE: Self = Self(0);
 
     /// Steps for which more than the packet itself must be known.
-    pub const JUDGING: Self = Self::SCOPE.union(Self::SELECT).union(Self::PSEUDONYMS).union(Self::CLASSES);
+    pub const JUDGING: Self = Self::SCOPE
+        .union(Self::SELECT)
+        .union(Self::PSEUDONYMS)
+        .union(Self::CLASSES)
+        .union(Self::RESERVED_IPV4)
+        .union(Self::RESERVED_IPV6);
     /// Steps that leave fields of a packet with ports unread.
     pub const UNREAD: Self = Self::NO_IPV4
         .union(Self::NO_IPV6)
@@ -143,6 +151,8 @@ impl Plan {
             ipv6_hosts_mask: 0,
             any: 0,
             directions: 0,
+            ranks: 0,
+            reserved: 0,
         },
     };
 }
@@ -150,8 +160,8 @@ impl Plan {
 /// The first four bits of an IPv4 pseudonym. It lies in 240.0.0.0/4, which is reserved (RFC 1112): no host
 /// has such an address.
 pub const IPV4_PSEUDONYM: [u8; 4] = [0xf0, 0, 0, 0];
-/// Bits of the hash in an IPv4 pseudonym.
-pub const IPV4_PSEUDONYM_BITS: u32 = 28;
+/// Bits of the number in an IPv4 pseudonym.
+pub const IPV4_PSEUDONYM_BITS: u32 = 2 * crate::permutation::HALF_BITS;
 /// The first eight octets of an IPv6 pseudonym: a unique local prefix (RFC 4193), 0xfd and the letters
 /// "minimiz".
 pub const IPV6_PSEUDONYM: [u8; 8] = *b"\xfdminimiz";

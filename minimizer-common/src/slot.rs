@@ -146,7 +146,8 @@ impl Narrow {
     pub const TRAFFIC_CLASS_SHIFT: u32 = 32;
     const VLAN_SHIFT: u32 = 40;
     const SELECTOR_SHIFT: u32 = 53;
-    const SELECTOR_BITS: u32 = 11;
+    /// Bits of the selector in word 1.
+    pub const SELECTOR_BITS: u32 = 11;
 
     /// Where the protocol begins in word 2.
     pub const PROTOCOL_SHIFT: u32 = 2;
@@ -187,6 +188,13 @@ impl Narrow {
     #[must_use]
     pub const fn protocol(slot: &[u64; 2 * HALF_WORDS]) -> u8 {
         (slot[2] >> Self::PROTOCOL_SHIFT) as u8
+    }
+
+    /// A selector in its place in word 1.
+    #[inline(always)]
+    #[must_use]
+    pub const fn selector(selector: u32) -> u64 {
+        (selector as u64) << Self::SELECTOR_SHIFT
     }
 
     /// Octets in their place in word 2.
@@ -235,7 +243,7 @@ impl Narrow {
         let transport = tuple.transport & 0xffff_ffff
             | (tuple.kind as u64 >> 8) << Self::TRAFFIC_CLASS_SHIFT
             | Self::vlan(tuple.tags())
-            | (tuple.selector as u64) << Self::SELECTOR_SHIFT;
+            | Self::selector(tuple.selector);
         [tuple.addresses[0], transport, Self::marks(tuple, count), Self::times(count)]
     }
 

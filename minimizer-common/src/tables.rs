@@ -4,7 +4,7 @@
 //! arrays hold the rest. One has the [`Entry`]s of all lists. The other has [`Node`]s of 256 words each:
 //!
 //! ```text
-//! | trie nodes | filter | IPv4 hosts | IPv6 hosts | any address |
+//! | trie nodes | filter | IPv4 hosts | IPv6 hosts | any address | ranks |
 //! ```
 //! A *trie* with a stride of 8 bits gives every address a [`Leaf`]. The first two octets of the address
 //! choose a word of the root. If the word has [`POINTER`], it names a node, and the next octet chooses a word
@@ -16,6 +16,11 @@
 //! Indicators of single hosts are in hash tables, because in the trie each host would need nodes of its own.
 //! A bit *filter* tells that an address is in neither table; most addresses need no more than that. An
 //! indicator that names no address is found by port or protocol.
+//!
+//! The *ranks* number the domestic IPv4 addresses, in blocks of 256, for their pseudonyms. The first two octets of an address
+//! choose a word of 256 nodes. If it has [`POINTER`], it names a node, and the third octet chooses a word of that. A word is the
+//! rank of a block plus one, or 0: no domestic address is there. A word of the first 256 nodes without [`POINTER`] is that of the
+//! first of 256 blocks, which are all domestic.
 //!
 //! A leaf, a host, a port and a protocol each lead to a *list* of [`Entry`]s. The first entry that matches
 //! selects the packet.
@@ -298,6 +303,10 @@ pub struct Tables {
     pub any: u32,
     /// The directions that the program may collect: [`direction_bit`]s.
     pub directions: u32,
+    /// First node of the ranks.
+    pub ranks: u32,
+    /// Unused, zero.
+    pub reserved: u32,
 }
 
 #[cfg(test)]

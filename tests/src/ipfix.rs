@@ -76,6 +76,7 @@ impl Offer {
             end_ms: START_MS + 10_000,
             policy: &self.policy,
             recipient: &self.policy.recipients[0],
+            has_ranks: false,
             fields: self.fields(),
             interfaces: &self.interfaces,
             losses: Losses::default(),

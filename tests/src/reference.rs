@@ -1,5 +1,6 @@
 //! What a policy leaves of a packet, said as simply as possible: one address, one prefix, one bit after the other.
 
+use std::collections::BTreeSet;
 use std::hash::Hasher as _;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -14,6 +15,8 @@ use minimizer::records::record::Record;
 use minimizer_common::outcome::Outcome;
 use minimizer_common::tuple::{Tags, Tuple};
 use minimizer_ebpf::parser::walk::Packet;
+use rand::rngs::ChaCha20Rng;
+use rand::{Rng as _, SeedableRng as _};
 use siphasher::sip::SipHasher24;
 
 use crate::policies::{endpoints, truncated};
@@ -127,6 +130,10 @@ pub fn stored(
 ) -> Result<Stored, Outcome> {
     let ipv6 = packet.tags.is_ipv6();
     let addresses = endpoints(packet);
+    if policy.has_pseudonyms_of(ipv6) && addresses.iter().any(|address| looks_like_a_pseudonym(ipv6, address))
+    {
+        return Err(Outcome::ReservedAddress);
+    }
     let classes = addresses.map(|address| class(policy.scope.as_ref(), ipv6, address));
     if let Some(scope) = &policy.scope
         && !scope.directions.contains(&(classes[0], classes[1]))
@@ -147,7 +154,8 @@ pub fn stored(
         [Field::SourceIPv4Address, Field::DestinationIPv4Address]
     };
     let address = |side: usize| {
-        address(transform(address_fields[side]), classes[side], ipv6, addresses[side], pseudonym_key)
+        let scope = policy.scope.as_ref();
+        address(scope, transform(address_fields[side]), classes[side], ipv6, addresses[side], pseudonym_key)
     };
     let any_address = [
         Field::SourceIPv4Address,
@@ -196,6 +204,10 @@ pub fn stored(
         start_ms: time(Field::FlowStartMilliseconds),
         end_ms: time(Field::FlowEndMilliseconds),
     })
+}
+
+fn looks_like_a_pseudonym(ipv6: bool, octets: &[u8; 16]) -> bool {
+    if ipv6 { octets.starts_with(b"\xfdminimiz") } else { octets[0] >= 240 && octets[..4] != [255; 4] }
 }
 
 /// Whether an address lies in a prefix, bit by bit.
@@ -359,6 +371,7 @@ fn selector(scope: Option<&Scope>, indicators: &[Indicator], packet: &Packet, no
 }
 
 fn address(
+    scope: Option<&Scope>,
     transform: Option<Transform>,
     class: Class,
     ipv6: bool,
@@ -380,22 +393,68 @@ fn address(
         AddressTransform::Omitted => [0; 16],
         AddressTransform::Exact => octets,
         AddressTransform::Truncated { bits } => truncated(octets, bits),
-        AddressTransform::Pseudonym => pseudonym(ipv6, octets, key),
+        AddressTransform::Pseudonym => pseudonym(scope, ipv6, octets, key),
         AddressTransform::PrefixPreserving(_) => panic!("not in the kernel"),
     }
 }
 
-fn pseudonym(ipv6: bool, octets: [u8; 16], key: [u64; 2]) -> [u8; 16] {
-    let mut hasher = SipHasher24::new_with_keys(key[0], key[1]);
-    hasher.write(&octets[..if ipv6 { 16 } else { 4 }]);
-    let hash = hasher.finish();
+/// Eight rounds in which each half of 28 bits changes the other by a random table; of the rank among the domestic addresses, or of
+/// a hash.
+fn ipv4_number(scope: Option<&Scope>, address: u32, key: [u64; 2]) -> u32 {
+    const LAST: u32 = (1 << 28) - 1;
+    let mut seed = [0; 32];
+    seed[..8].copy_from_slice(&key[0].to_le_bytes());
+    seed[8..16].copy_from_slice(&key[1].to_le_bytes());
+    seed[16..].copy_from_slice(b"IPv4 pseudonyms ");
+    let mut numbers = ChaCha20Rng::from_seed(seed);
+    let mut octets = vec![0; 8 * (1 << 14) * 2];
+    numbers.fill_bytes(&mut octets);
+    let multiplier = numbers.next_u64() | 1;
+    let entries = octets.chunks_exact(2).map(|pair| u16::from_le_bytes([pair[0], pair[1]]) & 0x3fff);
+    let entries = entries.collect::<Vec<_>>();
+    let permuted = |number: u32| {
+        let (mut left, mut right) = (number / (1 << 14), number % (1 << 14));
+        for table in entries.chunks_exact(1 << 14) {
+            (left, right) = (right, left ^ u32::from(table[usize::try_from(right).expect("14 bits")]));
+        }
+        left * (1 << 14) + right
+    };
+    let blocks = scope.map_or_else(BTreeSet::new, |scope| {
+        let domestic =
+            scope.prefixes.iter().filter(|(prefix, class)| !prefix.ipv6 && *class == Class::Domestic);
+        domestic
+            .flat_map(|(prefix, _)| {
+                let [a, b, c, ..] = prefix.octets;
+                let first = u32::from_be_bytes([0, a, b, c]);
+                first..first + (1 << 24_u8.saturating_sub(prefix.bits))
+            })
+            .collect()
+    });
+    let rank = blocks.iter().position(|block| *block == address >> 8);
+    let number = match rank.filter(|_| blocks.len() < 1 << 20) {
+        Some(rank) => u32::try_from(rank).expect("few") << 8 | address & 0xff,
+        None => {
+            let hash = u32::try_from(u64::from(address).wrapping_mul(multiplier) >> 36).expect("28 bits");
+            if hash == LAST { 0 } else { hash }
+        }
+    };
+    match permuted(number) {
+        LAST => permuted(LAST),
+        other => other,
+    }
+}
+
+fn pseudonym(scope: Option<&Scope>, ipv6: bool, octets: [u8; 16], key: [u64; 2]) -> [u8; 16] {
     let mut pseudonym = [0; 16];
     if ipv6 {
+        let mut hasher = SipHasher24::new_with_keys(key[0], key[1]);
+        hasher.write(&octets);
         pseudonym[..8].copy_from_slice(b"\xfdminimiz");
-        pseudonym[8..].copy_from_slice(&hash.to_le_bytes());
+        pseudonym[8..].copy_from_slice(&hasher.finish().to_le_bytes());
     } else {
-        let bits = u32::try_from(hash & 0x0fff_ffff).expect("28 bits");
-        pseudonym[..4].copy_from_slice(&(0xf000_0000 | bits).to_be_bytes());
+        let [a, b, c, d, ..] = octets;
+        let number = ipv4_number(scope, u32::from_be_bytes([a, b, c, d]), key);
+        pseudonym[..4].copy_from_slice(&(0xf000_0000 | number).to_be_bytes());
     }
     pseudonym
 }

@@ -109,6 +109,7 @@ impl Sender {
             end_ms: BEGIN_MS + self.number * 1000 + 1000,
             policy: &policy,
             recipient: &policy.recipients[0],
+            has_ranks: false,
             fields: self.fields,
             interfaces: &[],
             losses: Losses::default(),

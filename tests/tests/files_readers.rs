@@ -28,6 +28,7 @@ fn bring(sink: &mut dyn Sink, number: u64, records: &[Record]) -> Result<Taken> 
         end_ms: BEGIN_MS + number * 1000 + 1000,
         policy: &policy,
         recipient: &policy.recipients[0],
+        has_ranks: false,
         fields,
         interfaces: &[],
         losses: Losses::default(),

@@ -14,8 +14,11 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use hkdf::Hkdf;
 use jiff::Timestamp;
+use minimizer::kernel::permutation::derive;
 use minimizer::records::keys::Keys;
+use minimizer::support::sys::secret::Secret;
 use minimizer::support::traces::without_traces;
+use minimizer_common::permutation::Permutation;
 use procfs::process::{LimitValue, Process};
 use sha2::Sha256;
 use tests::command::{Agent, minimizer};
@@ -40,10 +43,12 @@ fn extract() -> Result<Vec<u8>> {
 /// A policy with pseudonyms and preserved prefixes, and a file with the secret.
 fn files(folder: &Path) -> Result<[PathBuf; 2]> {
     let [policy, keys] = ["policy.toml", "keys"].map(|name| folder.join(name));
+    // Of IPv4 the kernel stores pseudonyms, of IPv6 the addresses.
     let recipient = |name, scheme| {
         format!(
             "[[recipients]]\nname = \"{name}\"\npurpose = \"to test\"\n[recipients.fields]\n\
-             sourceIPv4Address = {scheme}\ndestinationIPv4Address = {scheme}\n\
+             sourceIPv4Address = \"pseudonym\"\ndestinationIPv4Address = \"pseudonym\"\n\
+             sourceIPv6Address = {scheme}\ndestinationIPv6Address = {scheme}\n\
              protocolIdentifier = \"exact\"\npacketDeltaCount = \"exact\"\n"
         )
     };
@@ -117,6 +122,13 @@ impl Epochs {
     }
 }
 
+/// The beginning of what is derived from a key for IPv4.
+fn table(key: &[u64; 2]) -> Result<Vec<u8>> {
+    let mut permutation = Secret::<Permutation>::zeroed()?;
+    derive(&mut permutation, key);
+    Ok(permutation.tables[0][..16].iter().flat_map(|entry| entry.to_ne_bytes()).collect())
+}
+
 /// The keys of the epochs that began between the two times.
 fn of_epochs(keys: &Keys, from: Timestamp, to: Timestamp) -> Result<Vec<(&'static str, Vec<u8>)>> {
     let mut all = Vec::new();
@@ -125,6 +137,7 @@ fn of_epochs(keys: &Keys, from: Timestamp, to: Timestamp) -> Result<Vec<(&'stati
         let octets = |words: &[u64; 2]| words.iter().flat_map(|word| word.to_ne_bytes()).collect::<Vec<_>>();
         let epoch = keys.epoch_key(start)?;
         all.push(("epoch", octets(&epoch)));
+        all.push(("permutation", table(&epoch)?));
         for recipient in RECIPIENTS.map(|(name, _)| name) {
             let keys = keys.recipient(recipient, start, &epoch)?;
             all.push(("recipient", octets(&keys.pseudonym)));
@@ -152,14 +165,16 @@ fn a_key_that_is_destroyed_is_nowhere_in_the_agent() -> Result<()> {
             Timestamp::now() + Duration::from_secs((ahead - 2 * EPOCH).unsigned_abs()),
         )?;
         let in_use = places(epochs.process, &used)?;
-        for searched in ["epoch", "recipient", "prefixes"] {
+        for searched in ["recipient", "prefixes"] {
             ensure!(!of(&in_use, searched)?.is_empty(), "{searched}: {in_use:?}");
         }
         let is_kernel = |place: &Place| place.mapping.contains("bpf-map");
-        ensure!(
-            of(&in_use, "epoch")?.iter().any(is_kernel),
-            "the kernel's memory is searched, too: {in_use:?}"
-        );
+        for key in ["epoch", "permutation"] {
+            ensure!(
+                of(&in_use, key)?.iter().any(is_kernel),
+                "the kernel's memory is searched, too: {in_use:?}"
+            );
+        }
         let exposed = |place: &&Place| !place.is_left_out_of_dumps;
         assert_eq!(in_use.values().flatten().filter(exposed).collect::<Vec<_>>().len(), 0, "{in_use:?}");
         begin = Timestamp::now() + Duration::from_secs(ahead.unsigned_abs());

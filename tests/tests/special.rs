@@ -8,7 +8,7 @@ use minimizer::kernel::features::Kernel;
 use minimizer::policy::compile::CompiledPolicy;
 use minimizer::policy::model::Policy;
 use minimizer::records::record::Record;
-use minimizer_common::outcome::Outcome::{self, Counted, NotSelected, OutOfScope};
+use minimizer_common::outcome::Outcome::{self, Counted, NotSelected, OutOfScope, ReservedAddress};
 use tests::drained::drained;
 use tests::minimum::{IF_INDEX, load};
 
@@ -78,7 +78,9 @@ fn outcomes(text: &str, frames: &[Vec<u8>]) -> (Vec<Outcome>, Vec<Record>) {
         program.run(frame).expect("the kernel runs it");
         let (records, totals) = drained(&mut program, &[IF_INDEX]).expect("drains");
         let counts = totals.interfaces[0].outcomes;
-        let ended = [Counted, OutOfScope, NotSelected].into_iter().find(|it| counts[*it as usize] == 1);
+        let ended = [Counted, OutOfScope, NotSelected, ReservedAddress]
+            .into_iter()
+            .find(|it| counts[*it as usize] == 1);
         outcomes.push(ended.unwrap_or_else(|| panic!("{counts:?}")));
         all.extend(records);
     }
@@ -232,4 +234,39 @@ fn indicators_of_ipv4_select_addresses_that_carry_them() {
     let [nat64, _, _, six_to_four, mapped] = forms("198.51.100.7");
     let frames = [nat64, six_to_four, mapped].map(|form| frame(&packet(HOME6, &form, 443, &[])));
     assert_eq!(outcomes(hosts, &frames).0, [Counted, NotSelected, NotSelected]);
+}
+
+#[test]
+#[cfg_attr(without_kernel, ignore = "needs root and the kernel program: cargo xtask test")]
+fn who_forges_a_pseudonym_is_in_no_record() {
+    let scope = "[scope]\ndomestic = [\"203.0.113.0/24\", \"2001:db8:100::/40\"]\n\
+        foreign = [\"240.0.0.0/4\", \"fd00::/8\"]\n\
+        directions = [\"foreign-foreign\", \"foreign-domestic\", \"domestic-foreign\"]\n";
+    let forged = ["240.0.0.0", "247.1.2.3", "255.255.255.254", "fd6d:696e:696d:697a::7"];
+    let honest = ["239.255.255.255", "255.255.255.255", "fd6d:696e:696d:697b::7", "198.51.100.7"];
+    let home = |address: &str| if address.contains(':') { HOME6 } else { HOME };
+    let cases = |outcome: Outcome, special: Outcome| {
+        let forged = forged.iter().map(move |address| (*address, home(address), outcome));
+        let honest = honest.iter().map(move |address| {
+            // Multicast stays special; the rest is listed as foreign, or is it.
+            (*address, home(address), if address.starts_with("239") { special } else { Counted })
+        });
+        forged.chain(honest).collect::<Vec<_>>()
+    };
+    let pseudonyms = |version: &str| {
+        format!(
+            "[[recipients]]\nname = \"p\"\npurpose = \"to test\"\n[recipients.fields]\n\
+             sourceIPv{version}Address = {{ foreign = \"exact\", domestic = \"pseudonym\" }}\n\
+             protocolIdentifier = \"exact\"\n"
+        )
+    };
+    check(scope, &cases(Counted, OutOfScope));
+    let acknowledged = "acknowledged = [\"p and q together get more than each of them\"]\n";
+    let both =
+        format!("{acknowledged}{scope}{}{}", pseudonyms("4"), pseudonyms("6").replace("\"p\"", "\"q\""));
+    check(&both, &cases(ReservedAddress, OutOfScope));
+    // A policy that makes pseudonyms of one IP version only: the other has no such address.
+    let ipv6 = forged.iter().filter(|address| address.contains(':'));
+    let ipv4_only = format!("{scope}{}", pseudonyms("4"));
+    check(&ipv4_only, &ipv6.map(|address| (*address, HOME6, Counted)).collect::<Vec<_>>());
 }

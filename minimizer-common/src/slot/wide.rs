@@ -55,6 +55,13 @@ impl Wide {
         Tags((slot[7] >> 32) as u32).is_ipv6()
     }
 
+    /// A selector in its place in word 2.
+    #[inline(always)]
+    #[must_use]
+    pub const fn selector(selector: u32) -> u64 {
+        (selector as u64) << Self::SELECTOR_SHIFT
+    }
+
     /// The slot of one packet.
     #[inline(always)]
     #[must_use]
@@ -63,9 +70,7 @@ impl Wide {
         [
             source,
             source_end,
-            Self::MARKS
-                | count.octets << Self::OCTETS_SHIFT
-                | (tuple.selector as u64) << Self::SELECTOR_SHIFT,
+            Self::MARKS | count.octets << Self::OCTETS_SHIFT | Self::selector(tuple.selector),
             count.first as u64 | (count.last as u64) << 32,
             destination,
             destination_end,

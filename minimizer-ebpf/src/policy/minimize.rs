@@ -4,13 +4,14 @@
 //! plan does not take. No branch here depends on the packet, except the one on its protocol, so that the
 //! verifier walks few paths.
 
-use minimizer_common::plan::{Plan, Steps};
+use minimizer_common::permutation::{LAST, Permutation};
+use minimizer_common::plan::{IPV4_PSEUDONYM, IPV6_PSEUDONYM, Plan, Steps};
 use minimizer_common::tables::is_below;
 use minimizer_common::tuple::{Tags, Tuple};
 
 use crate::parser::walk::Packet;
-use crate::policy::nodes::constant;
-use crate::policy::siphash;
+use crate::policy::nodes::{Nodes, constant};
+use crate::policy::{permutation, siphash};
 
 /// Protocol number of ICMP (RFC 792).
 const ICMP: u8 = 1;
@@ -31,6 +32,14 @@ pub struct Classes {
     pub destination: u32,
 }
 
+/// The keys of pseudonyms.
+pub trait Pseudonyms {
+    /// That of IPv4.
+    fn ipv4(&self) -> Option<&Permutation>;
+    /// The key of IPv6.
+    fn ipv6(&self) -> [u64; 2];
+}
+
 /// The steps of the plan.
 #[inline(always)]
 #[must_use]
@@ -39,32 +48,18 @@ pub fn steps(plan: &Plan) -> Steps {
 }
 
 /// What the program stores of a packet from the interface with slot number `interface`: its tuple, without a
-/// selector, and its control bits. `key` returns the key of the pseudonyms; it is called only if the policy
-/// has pseudonyms.
+/// selector, and its control bits. `None` only if a map of the program is empty, which never happens.
 #[inline(always)]
 pub fn minimize<const IPV6: bool>(
+    nodes: &impl Nodes,
     plan: &Plan,
     packet: &Packet,
     interface: u32,
     classes: Classes,
-    key: impl FnOnce() -> Option<[u64; 2]>,
+    keys: &impl Pseudonyms,
 ) -> Option<(Tuple, u16)> {
     let steps = steps(plan);
-    let mut addresses = packet.addresses;
-    let (masks, omits) = if IPV6 { (Steps::IPV6, Steps::NO_IPV6) } else { (Steps::IPV4, Steps::NO_IPV4) };
-    if steps.intersects(masks) && !steps.intersects(omits) {
-        let classes = if steps.intersects(Steps::CLASSES) { classes } else { Classes::default() };
-        addresses =
-            if IPV6 { ipv6(plan, steps, addresses, classes) } else { ipv4(plan, steps, addresses, classes) };
-        if steps.intersects(Steps::PSEUDONYMS) {
-            let key = key()?;
-            addresses = if IPV6 {
-                ipv6_pseudonyms(plan, packet.addresses, addresses, classes, key)
-            } else {
-                ipv4_pseudonyms(plan, packet.addresses[0], addresses[0], classes, key)
-            };
-        }
-    }
+    let addresses = addresses::<IPV6>(nodes, plan, packet.addresses, classes, keys)?;
     let mut ports = packet.ports;
     if steps.intersects(Steps::PORTS) {
         ports = match packet.protocol {
@@ -87,6 +82,53 @@ pub fn minimize<const IPV6: bool>(
         control_bits &= (mask >> 16) as u16;
     }
     Some((tuple, control_bits))
+}
+
+/// What the program stores of the addresses of a packet; see [`minimize`].
+#[inline(always)]
+pub fn addresses<const IPV6: bool>(
+    nodes: &impl Nodes,
+    plan: &Plan,
+    whole: [u64; 4],
+    classes: Classes,
+    keys: &impl Pseudonyms,
+) -> Option<[u64; 4]> {
+    let steps = steps(plan);
+    let (masks, omits) = if IPV6 { (Steps::IPV6, Steps::NO_IPV6) } else { (Steps::IPV4, Steps::NO_IPV4) };
+    if !steps.intersects(masks) || steps.intersects(omits) {
+        return Some(whole);
+    }
+    let classes = if steps.intersects(Steps::CLASSES) { classes } else { Classes::default() };
+    let kept = if IPV6 { ipv6(plan, steps, whole, classes) } else { ipv4(plan, steps, whole, classes) };
+    if !steps.intersects(Steps::PSEUDONYMS) {
+        return Some(kept);
+    }
+    Some(if IPV6 {
+        ipv6_pseudonyms(plan, whole, kept, classes, keys.ipv6())
+    } else if constant!(plan.ipv4_pseudonyms) == 0 {
+        kept
+    } else {
+        ipv4_pseudonyms(nodes, plan, whole[0], kept[0], classes, keys.ipv4()?)
+    })
+}
+
+/// Whether a policy with pseudonyms does not collect the packet, because one of its addresses looks like a pseudonym.
+/// 255.255.255.255 is an address that packets carry, and no pseudonym.
+#[inline(always)]
+#[must_use]
+pub fn is_reserved<const IPV6: bool>(plan: &Plan, addresses: &[u64; 4]) -> bool {
+    let steps = steps(plan);
+    if IPV6 {
+        const PREFIX: u64 = u64::from_ne_bytes(IPV6_PSEUDONYM);
+        steps.intersects(Steps::RESERVED_IPV6) && (addresses[0] == PREFIX || addresses[2] == PREFIX)
+    } else {
+        let looks = |address: u32| {
+            let bits = u32::from_be(address) ^ u32::from_be_bytes(IPV4_PSEUDONYM);
+            bits < LAST
+        };
+        steps.intersects(Steps::RESERVED_IPV4)
+            && (looks(addresses[0] as u32) | looks((addresses[0] >> 32) as u32))
+    }
 }
 
 /// Masks IPv4 addresses.
@@ -123,14 +165,25 @@ fn ipv6(plan: &Plan, steps: Steps, addresses: [u64; 4], classes: Classes) -> [u6
 
 /// Replaces the IPv4 addresses that become pseudonyms. Their masks have left zeroes.
 #[inline(always)]
-fn ipv4_pseudonyms(plan: &Plan, whole: u64, kept: u64, classes: Classes, [k0, k1]: [u64; 2]) -> [u64; 4] {
+fn ipv4_pseudonyms(
+    nodes: &impl Nodes,
+    plan: &Plan,
+    whole: u64,
+    kept: u64,
+    classes: Classes,
+    keys: &Permutation,
+) -> [u64; 4] {
     let choice = constant!(plan.ipv4_pseudonyms);
+    let pseudonym = |address: u32| {
+        let number = permutation::number(nodes, plan, keys, address);
+        u64::from(permutation::pseudonym(permutation::permuted(keys, number)))
+    };
     let mut addresses = kept;
     if is_chosen(choice, 0, classes.source) {
-        addresses |= u64::from(siphash::ipv4_pseudonym(k0, k1, whole as u32));
+        addresses |= pseudonym(whole as u32);
     }
     if is_chosen(choice, 1, classes.destination) {
-        addresses |= u64::from(siphash::ipv4_pseudonym(k0, k1, (whole >> 32) as u32)) << 32;
+        addresses |= pseudonym((whole >> 32) as u32) << 32;
     }
     [addresses, 0, 0, 0]
 }

@@ -1,27 +1,51 @@
-//! The short way of a packet of a common shape under a policy that judges nothing: every step is a mask, and the masks are
-//! those of the words of a slot.
+//! The short way of a packet of a common shape: what is left of its addresses, and the masks of the other words of its slot.
 //!
 //! It stores what [`crate::policy::minimize`] stores.
 
 use minimizer_common::plan::{Plan, Steps};
 use minimizer_common::slot::{HALF_WORDS, Narrow, USED, WIDE, Wide};
+use minimizer_common::tuple::Tags;
 
 use crate::parser::common::{Ipv4Packet, Ipv6Packet, Transport};
 use crate::policy::minimize::port;
 use crate::policy::nodes::constant;
 
-/// The narrow slot of one IPv4 packet. The time must fit. `EXACT` says that the policy keeps every field as it is.
+/// What the plan keeps of IPv4 addresses if it treats all alike. `EXACT` says that the policy keeps every field as it is.
+#[inline(always)]
+#[must_use]
+pub fn ipv4_addresses<const EXACT: bool>(plan: &Plan, addresses: u64) -> u64 {
+    if EXACT { addresses } else { addresses & constant!(plan.ipv4_masks[0]) }
+}
+
+/// What the plan keeps of IPv6 addresses if it treats all alike; see [`ipv4_addresses`].
+#[inline(always)]
+#[must_use]
+pub fn ipv6_addresses<const EXACT: bool>(plan: &Plan, addresses: [u64; 4]) -> [u64; 4] {
+    if EXACT {
+        return addresses;
+    }
+    let [source, source_end, destination, destination_end] = addresses;
+    [
+        source & constant!(plan.ipv6_masks[0][0][0]),
+        source_end & constant!(plan.ipv6_masks[0][0][1]),
+        destination & constant!(plan.ipv6_masks[1][0][0]),
+        destination_end & constant!(plan.ipv6_masks[1][0][1]),
+    ]
+}
+
+/// The narrow slot of one IPv4 packet. `addresses` are what the plan keeps of them; the time must fit.
 #[inline(always)]
 #[must_use]
 pub fn ipv4<const EXACT: bool>(
     plan: &Plan,
     packet: &Ipv4Packet,
+    addresses: u64,
     interface: u32,
     units: u32,
 ) -> [u64; HALF_WORDS] {
-    let Ipv4Packet { addresses, length_octets, transport, .. } = packet;
+    let Ipv4Packet { length_octets, transport, .. } = packet;
     [
-        if EXACT { *addresses } else { addresses & constant!(plan.ipv4_masks[0]) },
+        addresses,
         narrow_transport::<EXACT>(plan, transport),
         narrow_marks::<EXACT>(plan, transport, interface) | Narrow::octets(*length_octets),
         narrow_times::<EXACT>(plan, units),
@@ -31,10 +55,15 @@ pub fn ipv4<const EXACT: bool>(
 /// The narrow slot of one IPv6 packet. The policy keeps a short address or none, and the time must fit.
 #[inline(always)]
 #[must_use]
-pub fn ipv6_narrow(plan: &Plan, packet: &Ipv6Packet, interface: u32, units: u32) -> [u64; HALF_WORDS] {
-    let Ipv6Packet { addresses: [source, _, destination, _], length_octets, transport, .. } = packet;
-    let source = source & constant!(plan.ipv6_masks[0][0][0]);
-    let destination = destination & constant!(plan.ipv6_masks[1][0][0]);
+pub fn ipv6_narrow(
+    plan: &Plan,
+    packet: &Ipv6Packet,
+    addresses: [u64; 4],
+    interface: u32,
+    units: u32,
+) -> [u64; HALF_WORDS] {
+    let Ipv6Packet { length_octets, transport, .. } = packet;
+    let [source, _, destination, _] = addresses;
     let version = constant!(plan.slot_masks.narrow_marks) & Narrow::IPV6;
     [
         source | destination << Narrow::IPV6_ADDRESS_BITS,
@@ -44,35 +73,31 @@ pub fn ipv6_narrow(plan: &Plan, packet: &Ipv6Packet, interface: u32, units: u32)
     ]
 }
 
-/// The wide slot of one IPv6 packet. `EXACT` says that the policy keeps every field as it is.
+/// The wide slot of one packet. `addresses` are what the plan keeps of them. `tags` tell the IP version.
 #[inline(always)]
 #[must_use]
-pub fn ipv6_wide<const EXACT: bool>(
+pub fn wide<const EXACT: bool>(
     plan: &Plan,
-    packet: &Ipv6Packet,
-    interface: u32,
+    transport: &Transport,
+    tags: Tags,
+    addresses: [u64; 4],
+    length_octets: u32,
     units: u32,
 ) -> [u64; 2 * HALF_WORDS] {
-    let Ipv6Packet { addresses, length_octets, transport, .. } = packet;
-    let Transport { ports, control_bits, protocol, traffic_class, vlan } = *transport;
-    let [mut source, mut source_end, mut destination, mut destination_end] = *addresses;
+    let Transport { ports, control_bits, protocol, traffic_class, .. } = *transport;
+    let [source, source_end, destination, destination_end] = addresses;
     let kind = u64::from(protocol) | u64::from(traffic_class) << 8;
     let mut times = u64::from(units) | u64::from(units) << 32;
     let mut counters = kind << Wide::KIND_SHIFT | u64::from(control_bits) << Wide::CONTROL_BITS_SHIFT;
     let ports = if EXACT { ports } else { kept_ports(plan, ports) };
-    let tags = vlan.tags.with_ipv6().with_interface(interface);
     let mut transport = u64::from(ports) | u64::from(tags.0) << 32;
     if !EXACT {
         let masks = &plan.slot_masks;
-        source &= constant!(plan.ipv6_masks[0][0][0]);
-        source_end &= constant!(plan.ipv6_masks[0][0][1]);
-        destination &= constant!(plan.ipv6_masks[1][0][0]);
-        destination_end &= constant!(plan.ipv6_masks[1][0][1]);
         times &= constant!(masks.wide_times);
         counters &= constant!(masks.wide_counters);
         transport &= constant!(masks.wide_transport);
     }
-    let volume = USED | WIDE | u64::from(*length_octets) << Wide::OCTETS_SHIFT;
+    let volume = USED | WIDE | u64::from(length_octets) << Wide::OCTETS_SHIFT;
     let counters = USED | WIDE | counters | Wide::ONE_PACKET;
     [source, source_end, volume, times, destination, destination_end, counters, transport]
 }

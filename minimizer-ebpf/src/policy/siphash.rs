@@ -1,11 +1,11 @@
-//! SipHash-2-4 of addresses, and the pseudonyms made of it.
+//! SipHash-2-4 of IPv6 addresses, and the pseudonyms made of it.
 //!
 //! Aumasson and Bernstein, "SipHash: a fast short-input PRF". Kernel program and agent compute the same
-//! pseudonym for the same address under the same key. An address is one or two words, its octets in memory
+//! pseudonym for the same address under the same key. An address is two words, its octets in memory
 //! order. The code has only scalars and no loop: it then needs no stack, and each function can be a function
 //! of its own in the kernel.
 
-use minimizer_common::plan::{IPV4_PSEUDONYM, IPV4_PSEUDONYM_BITS, IPV6_PSEUDONYM};
+use minimizer_common::plan::IPV6_PSEUDONYM;
 
 /// The four words of state.
 #[derive(Clone, Copy)]
@@ -60,27 +60,12 @@ const fn last(octets: u64, rest: u64) -> u64 {
     octets << 56 | rest
 }
 
-/// SipHash-2-4 of the four octets of an IPv4 address. A function of its own: its state would cost the caller stack, and the
-/// verifier more than the call.
-#[inline(never)]
-#[must_use]
-pub const fn ipv4(k0: u64, k1: u64, address: u32) -> u64 {
-    State::new(k0, k1).word(last(4, address.to_le() as u64)).finish()
-}
-
-/// SipHash-2-4 of the sixteen octets of an IPv6 address; see [`ipv4`].
+/// SipHash-2-4 of the sixteen octets of an IPv6 address. A function of its own: its state would cost
+/// the caller stack, and the verifier more than the call.
 #[inline(never)]
 #[must_use]
 pub const fn ipv6(k0: u64, k1: u64, first: u64, second: u64) -> u64 {
     State::new(k0, k1).word(first.to_le()).word(second.to_le()).word(last(16, 0)).finish()
-}
-
-/// The pseudonym of an IPv4 address: 28 bits of its hash in 240.0.0.0/4.
-#[inline(always)]
-#[must_use]
-pub const fn ipv4_pseudonym(k0: u64, k1: u64, address: u32) -> u32 {
-    let bits = ipv4(k0, k1, address) as u32 & ((1 << IPV4_PSEUDONYM_BITS) - 1);
-    u32::from_ne_bytes(IPV4_PSEUDONYM) | bits.to_be()
 }
 
 /// The pseudonym of an IPv6 address: its hash behind [`IPV6_PSEUDONYM`].
@@ -92,7 +77,7 @@ pub const fn ipv6_pseudonym(k0: u64, k1: u64, first: u64, second: u64) -> (u64, 
 
 #[cfg(test)]
 mod tests {
-    use super::{State, ipv4, ipv4_pseudonym, ipv6, ipv6_pseudonym, last};
+    use super::{State, ipv6, ipv6_pseudonym, last};
 
     const K0: u64 = u64::from_le_bytes([0, 1, 2, 3, 4, 5, 6, 7]);
     const K1: u64 = u64::from_le_bytes([8, 9, 10, 11, 12, 13, 14, 15]);
@@ -125,8 +110,6 @@ mod tests {
             let message = (0..*length).collect::<std::vec::Vec<_>>();
             assert_eq!(of(K0, K1, &message).to_le_bytes(), *hash, "{length} octets");
         }
-        let four = u32::from_ne_bytes([0, 1, 2, 3]);
-        assert_eq!(ipv4(K0, K1, four).to_le_bytes(), VECTORS[1].1);
         let [first, second] = [
             u64::from_ne_bytes([0, 1, 2, 3, 4, 5, 6, 7]),
             u64::from_ne_bytes([8, 9, 10, 11, 12, 13, 14, 15]),
@@ -147,8 +130,6 @@ mod tests {
         for _ in 0..1000 {
             let [k0, k1, first, second] = [next(), next(), next(), next()];
             let octets = first.to_ne_bytes();
-            let four = [octets[0], octets[1], octets[2], octets[3]];
-            assert_eq!(ipv4(k0, k1, u32::from_ne_bytes(four)), of(k0, k1, &four));
             let mut sixteen = [0; 16];
             sixteen[..8].copy_from_slice(&octets);
             sixteen[8..].copy_from_slice(&second.to_ne_bytes());
@@ -158,9 +139,6 @@ mod tests {
 
     #[test]
     fn pseudonyms_have_their_shape() {
-        let octets = ipv4_pseudonym(K0, K1, u32::from_ne_bytes([0, 1, 2, 3])).to_ne_bytes();
-        // The lowest 28 bits of cf2794e0277187b7.
-        assert_eq!(octets, [0xf7, 0x71, 0x87, 0xb7]);
         let (prefix, hash) = ipv6_pseudonym(
             K0,
             K1,

@@ -9,16 +9,14 @@ use minimizer_common::generation::{
 };
 use minimizer_common::outcome::Outcome;
 use minimizer_common::plan::Steps;
-use minimizer_common::settings::{InterfaceEntry, Way, interface_position};
+use minimizer_common::settings::{InterfaceEntry, Way, clock as pack, interface_position};
 use minimizer_common::slot::{Count, HALF_WORDS, Ipv6Form, Narrow, Wide};
-use minimizer_common::tunnel::{Tunnel, Tunnels};
+use minimizer_common::tunnel::Tunnels;
 use minimizer_common::tuple::Tags;
-use minimizer_ebpf::parser::common::{self, Link, TAGGED, UNTAGGED, Vlan};
 use minimizer_ebpf::parser::cursor::{Cursor, Frame as _, Stop};
 use minimizer_ebpf::parser::walk::{Inner, Packet, Version, enter, walk_ipv4, walk_ipv6, walk_link};
 use minimizer_ebpf::policy::judge::{Judgement, judge};
-use minimizer_ebpf::policy::minimize::{Classes, minimize};
-use minimizer_ebpf::policy::short;
+use minimizer_ebpf::policy::minimize::{self, Classes};
 use minimizer_ebpf::table::burst;
 use minimizer_ebpf::table::group::{self, Image};
 use minimizer_ebpf::table::hash;
@@ -27,7 +25,8 @@ use minimizer_ebpf::{untraced, whole};
 use crate::program::clock::{self, Time};
 use crate::program::constants::{SETTINGS, setting};
 use crate::program::frame::XdpFrame;
-use crate::program::memory::{PolicyTables, Run, counters};
+use crate::program::memory::{Keys, PolicyTables, Run, counters};
+use crate::program::short_way::{self, OTHER_SHAPE};
 
 /// Counts a frame and returns the number of its outcome. If a listed tunnel carries a packet inside the
 /// frame, the function counts that packet. It does nothing only if the agent left a map empty, which it never
@@ -59,16 +58,23 @@ pub fn account<const TUNNELS: bool>(context: &XdpContext) -> Option<u8> {
     let time = clock::now(counters, state, control);
     counters.seen_packets += 1;
 
-    // A policy that judges packets has the function of all shapes, whose stack is its own, for the common ones too.
     let way = Way(setting!(way));
-    if way != Way::JUDGED {
-        let here = Here { site: Site { run, interface }, time };
+    let here = Here { site: Site { run, interface }, time };
+    if way == Way::JUDGED {
+        let now = pack(time.units, time.seconds);
+        let ended =
+            short_way::judge_common::<TUNNELS>(context.ctx, run.start, run.first_block, interface, now);
+        if ended != OTHER_SHAPE {
+            *head.interfaces[interface as usize].outcomes.get_mut(ended as usize)? += 1;
+            return Some(ended as u8);
+        }
+    } else {
         let is_counted = if way == Way::EXACT {
             here.count_common::<TUNNELS, true>(XdpFrame { context: context.ctx, steps: Steps::NONE }, head)
         } else {
             here.count_common::<TUNNELS, false>(XdpFrame::of(context.ctx), head)
         };
-        if is_counted {
+        if is_counted.is_some() {
             head.interfaces[interface as usize].outcomes[Outcome::Counted as usize] += 1;
             return Some(Outcome::Counted as u8);
         }
@@ -292,80 +298,19 @@ const JOINED_BITS: u32 = 16;
 
 /// Where and when a packet arrived.
 #[derive(Clone, Copy)]
-struct Here {
-    site: Site,
-    time: Time,
+pub struct Here {
+    pub site: Site,
+    pub time: Time,
 }
 
 /// Where the packets of an interface are counted on this CPU.
 #[derive(Clone, Copy)]
-struct Site {
-    run: Run,
-    interface: u32,
+pub struct Site {
+    pub run: Run,
+    pub interface: u32,
 }
 
 impl Here {
-    /// Counts a packet of a common shape, or sets it aside, under a policy that judges nothing. `false`, and nothing is
-    /// counted, if the packet has another shape, or another tunnel may be behind its headers. `EXACT` says that the
-    /// policy keeps every field as it is.
-    #[inline(always)]
-    fn count_common<const TUNNELS: bool, const EXACT: bool>(&self, frame: XdpFrame, head: &mut Head) -> bool {
-        if self.time.units >> Narrow::TIME_BITS != 0 {
-            return false;
-        }
-        match common::link(&frame) {
-            Some(Link { version, vlan: None }) => {
-                self.count_behind::<TUNNELS, EXACT, UNTAGGED>(frame, head, version, Vlan::NONE)
-            }
-            Some(Link { version, vlan: Some(vlan) }) => {
-                self.count_behind::<TUNNELS, EXACT, TAGGED>(frame, head, version, vlan)
-            }
-            None => false,
-        }
-    }
-
-    /// The same behind the link headers, of which there are `LINK` octets.
-    #[inline(always)]
-    fn count_behind<const TUNNELS: bool, const EXACT: bool, const LINK: usize>(
-        &self,
-        frame: XdpFrame,
-        head: &mut Head,
-        version: Version,
-        vlan: Vlan,
-    ) -> bool {
-        let Self { site: site @ Site { interface, .. }, time: Time { units, .. } } = *self;
-        let plan = &SETTINGS.plan;
-        let (frame_octets, length_octets) = if version == Version::V4 {
-            let Some(mut packet) = common::ipv4::<EXACT, LINK>(&frame, vlan) else { return false };
-            if TUNNELS && packet.transport.may_be_tunnel() {
-                let is_listed = Tunnels(setting!(tunnels)).has(Tunnel::GtpU);
-                if !is_listed || !packet.transport.may_be_gtp_u() {
-                    return false;
-                }
-                let inner = common::ipv4_in_gtp_u::<EXACT, LINK>(&frame, &packet);
-                let Some(inner) = inner else { return false };
-                packet = inner;
-            }
-            site.keep_narrow::<EXACT>(head, &short::ipv4::<EXACT>(plan, &packet, interface, units));
-            (packet.frame_octets, packet.length_octets)
-        } else {
-            let Some(packet) = common::ipv6::<EXACT, LINK>(&frame, vlan) else { return false };
-            if TUNNELS && packet.transport.may_be_tunnel() {
-                return false;
-            }
-            if EXACT || setting!(plan.ipv6_form) == Ipv6Form::WIDE.0 {
-                site.keep_wide::<EXACT>(head, &short::ipv6_wide::<EXACT>(plan, &packet, interface, units));
-            } else {
-                site.keep_narrow::<EXACT>(head, &short::ipv6_narrow(plan, &packet, interface, units));
-            }
-            (packet.frame_octets, packet.length_octets)
-        };
-        let counters = counters(head, interface);
-        counters.seen_octets += u64::from(frame_octets);
-        counters.octets_counted += u64::from(length_octets);
-        true
-    }
-
     /// See [`Self::count`]; the verifier no longer knows anything of the packet.
     #[inline(always)]
     fn count_settled(&self, head: &mut Head, packet: &Packet) -> Ended {
@@ -382,6 +327,9 @@ impl Here {
         let Self { site: Site { interface, .. }, time } = *self;
         let plan = &SETTINGS.plan;
         let steps = Steps(setting!(plan.steps));
+        if minimize::is_reserved::<IPV6>(plan, &packet.addresses) {
+            return Some(Outcome::ReservedAddress);
+        }
         let judges = steps.intersects(Steps::SCOPE.union(Steps::SELECT));
         let Judgement { source_class, destination_class, selector } = if judges {
             let Packet { addresses, ports, protocol, .. } = packet;
@@ -395,9 +343,9 @@ impl Here {
         let octets = u64::from(packet.length_octets);
         counters(head, interface).octets_counted += octets;
         let classes = Classes { source: source_class, destination: destination_class };
-        let state = &mut head.state;
+        let keys = Keys { key: head.state.pseudonym_key, generation: head.state.generation };
         let (mut tuple, control_bits) =
-            minimize::<IPV6>(plan, packet, interface, classes, || Some(state.pseudonym_key))?;
+            minimize::minimize::<IPV6>(&PolicyTables, plan, packet, interface, classes, &keys)?;
         if steps.intersects(Steps::SELECTOR) {
             tuple.selector = selector;
         }
@@ -423,7 +371,7 @@ impl Here {
 impl Site {
     /// Counts a packet that fits in a narrow slot, or sets it aside.
     #[inline(always)]
-    fn keep_narrow<const EXACT: bool>(&self, head: &mut Head, slot: &[u64; HALF_WORDS]) {
+    pub fn keep_narrow<const EXACT: bool>(&self, head: &mut Head, slot: &[u64; HALF_WORDS]) {
         let Head { state, ring, .. } = head;
         if state.latest.is_repeated() {
             let latest = state.set_aside.wrapping_sub(1) as usize % BURST;
@@ -451,7 +399,7 @@ impl Site {
 
     /// Counts a packet in a wide slot, or sets it aside.
     #[inline(always)]
-    fn keep_wide<const EXACT: bool>(&self, head: &mut Head, slot: &Image) {
+    pub fn keep_wide<const EXACT: bool>(&self, head: &mut Head, slot: &Image) {
         let Head { state, ring, .. } = head;
         if state.latest.is_repeated() {
             let latest = state.set_aside.wrapping_sub(1) as usize % BURST;

@@ -66,7 +66,8 @@ const fn saturated(value: u64) -> u32 {
     if value > u32::MAX as u64 { u32::MAX } else { value as u32 }
 }
 
+/// The time in the word of [`clock`].
 #[inline(always)]
-const fn read(clock: u64) -> Time {
+pub const fn read(clock: u64) -> Time {
     Time { units: clock as u32, seconds: (clock >> 32) as u32 }
 }

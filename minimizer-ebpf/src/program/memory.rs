@@ -10,9 +10,11 @@ use minimizer_common::generation::{
     BLOCK_BYTES, Counts, GROUPS_BLOCK, Group, HEAD_BLOCK, Head, InterfaceCounters, Place, RESIDUAL_BLOCKS,
     RESIDUALS, UNKNOWN_INTERFACE, residual_index,
 };
+use minimizer_common::permutation::Permutation;
 use minimizer_common::settings::{VALUE_IS_RUN, VALUES_PLACEHOLDER, WORDS_PLACEHOLDER};
 use minimizer_common::slot::{Half, Line};
 use minimizer_common::tables::{ENTRY_WORDS, Entry, NODE_WORDS, Node, Roots};
+use minimizer_ebpf::policy::minimize::Pseudonyms;
 use minimizer_ebpf::policy::nodes::Nodes;
 use minimizer_ebpf::table::burst::{Table, spill_place};
 use minimizer_ebpf::table::first_line::FirstLine;
@@ -48,6 +50,31 @@ static TABLES: Array<[u32; NODE_WORDS], 1> = Array::new();
 /// The entries of the policy's lists. The agent treats this map like [`TABLES`].
 #[btf_map]
 static LISTS: Array<[u32; ENTRY_WORDS], 1> = Array::new();
+
+/// The permutation of each generation. The agent writes it before the kernel gets the generation, and zeroes it once it has
+/// drained the generation.
+#[btf_map]
+static PERMUTATIONS: Array<Permutation, 1, MMAPABLE> = Array::new();
+
+/// The keys of a generation.
+pub struct Keys {
+    /// Of IPv6.
+    pub key: [u64; 2],
+    /// The number of the generation.
+    pub generation: u64,
+}
+
+impl Pseudonyms for Keys {
+    #[inline(always)]
+    fn ipv4(&self) -> Option<&Permutation> {
+        PERMUTATIONS.get(self.generation as u32)
+    }
+
+    #[inline(always)]
+    fn ipv6(&self) -> [u64; 2] {
+        self.key
+    }
+}
 
 /// [`ROOTS`], [`TABLES`] and [`LISTS`], for the look-ups.
 #[derive(Clone, Copy)]

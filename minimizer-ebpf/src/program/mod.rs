@@ -5,3 +5,4 @@ mod clock;
 mod constants;
 mod frame;
 mod memory;
+mod short_way;

@@ -104,6 +104,7 @@ impl Batch {
             end_ms: *end_ms,
             policy,
             recipient: &policy.recipients[position],
+            has_ranks: self.terms.compiled.ranks.is_some(),
             fields: self.terms.view_at(position).fields(),
             interfaces,
             losses: *losses,

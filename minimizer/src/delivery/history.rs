@@ -12,10 +12,11 @@ use crate::records::drain::{InterfaceTotals, Totals};
 pub const DRAINS_MAX: usize = 360;
 
 /// Names of outcomes in the order of [`Packets::outcomes`]. All reasons of one outcome share its name.
-pub const OUTCOMES: [&str; 8] = [
+pub const OUTCOMES: [&str; 9] = [
     "counted",
     "out_of_scope",
     "not_selected",
+    "reserved_address",
     "non_ip",
     "overflow",
     "malformed",
@@ -160,7 +161,7 @@ mod tests {
         assert_eq!(history.drains().len(), DRAINS_MAX);
         let latest = history.latest().expect("there were drains");
         let packets = latest.of("eth0").expect("it has a slot");
-        assert_eq!((packets.packets, packets.outcomes), (400, [0, 0, 0, 0, 0, 3, 0, 0]));
+        assert_eq!((packets.packets, packets.outcomes), (400, [0, 0, 0, 0, 0, 0, 3, 0, 0]));
         assert!((latest.per_second(packets.packets) - 200.0).abs() < 1e-6);
         assert_eq!(
             history.drains().next().and_then(|oldest| oldest.of("eth0")).map(|it| it.packets),

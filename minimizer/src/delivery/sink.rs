@@ -28,6 +28,8 @@ pub struct Heading<'batch> {
     pub policy: &'batch Policy,
     /// Who gets the records.
     pub recipient: &'batch Recipient,
+    /// Whether pseudonyms of domestic IPv4 addresses are a permutation of these.
+    pub has_ranks: bool,
     /// The fields that the recipient gets.
     pub fields: Fields,
     /// The interfaces that are watched.

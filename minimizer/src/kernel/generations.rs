@@ -10,12 +10,14 @@ use minimizer_common::generation::{
     BLOCK_BYTES, BURST, Counts, CpuState, GROUP_HALVES, GROUP_SHIFT, GROUPS_BLOCK, Group, HEAD_BLOCK, Head,
     InterfaceCounters, Latest, Place, RESIDUALS, Shape, residual_index,
 };
+use minimizer_common::permutation::Permutation;
 use minimizer_common::slot::{Half, Line};
 use minimizer_ebpf::table::burst::{self, Table, spill_place};
 use minimizer_ebpf::table::group::{self, Image, Volume};
 use thiserror::Error;
 use zerocopy::{FromZeros as _, IntoBytes};
 
+use crate::kernel::permutation;
 use crate::kernel::wall_clock::WallClock;
 use crate::support::refusal::{Asked, told, told_with_causes};
 use crate::support::sys::Mapping;
@@ -78,6 +80,8 @@ pub struct Generations {
 /// The memory of both generations.
 struct Memory {
     mapping: Mapping,
+    /// The permutation of each generation, if the policy has pseudonyms.
+    permutations: Option<Mapping>,
     shape: Shape,
 }
 
@@ -102,8 +106,16 @@ impl Memory {
         self.head(generation, cpu) + offset_of!(Head, interfaces) + position * size_of::<InterfaceCounters>()
     }
 
-    /// Writes a key, once for each CPU; without one, zeroes.
+    /// Writes a key, once for each CPU, and the permutation under it; without one, zeroes.
     fn put_key(&mut self, generation: usize, key: Option<&SharedKey>) {
+        if let Some(permutations) = &mut self.permutations {
+            let place = generation * size_of::<Permutation>();
+            let permutation = &mut permutations.quiet::<Permutation>(place, 1)[0];
+            match key {
+                Some(key) => without_traces(|| permutation::derive(permutation, (**key).as_ref())),
+                None => permutation.zero(),
+            }
+        }
         for cpu in 0..self.shape.cpus {
             let offset = self.state(generation, cpu) + offset_of!(CpuState, pseudonym_key);
             let mapping = &mut self.mapping;
@@ -119,6 +131,7 @@ impl Generations {
     /// If the kernel refuses the memory.
     pub(crate) fn new(
         map: &MapData,
+        permutations: Option<&MapData>,
         current: Array<MapData, u32>,
         shape: Shape,
     ) -> Result<Self, GenerationError> {
@@ -126,10 +139,16 @@ impl Generations {
         let failed = |source| GenerationError::Map { bytes, source };
         let octets = usize::try_from(bytes).map_err(|_| failed(io::ErrorKind::OutOfMemory.into()))?;
         let mapping = Mapping::new(map.fd(), octets).map_err(failed)?;
+        let permutations = permutations.map(|map| {
+            let octets = GENERATIONS * size_of::<Permutation>();
+            Mapping::new(map.fd(), octets)
+                .map_err(|source| GenerationError::Map { bytes: octets as u64, source })
+        });
+        let permutations = permutations.transpose()?;
         Ok(Self {
             current,
             grace_period: GracePeriod::new().map_err(GenerationError::GracePeriod)?,
-            memory: Memory { mapping, shape },
+            memory: Memory { mapping, permutations, shape },
             pair: Default::default(),
             written: 0,
             pseudonym_key: None,
@@ -185,6 +204,7 @@ impl Generations {
             let state = memory.state(index, cpu);
             memory.mapping.write(state + offset_of!(CpuState, realtime_offset_ns), realtime_offset_ns);
             memory.mapping.write(state + offset_of!(CpuState, time_base_units), base_units);
+            memory.mapping.write(state + offset_of!(CpuState, generation), index as u64);
         }
     }
 
@@ -225,7 +245,7 @@ impl Generations {
     #[must_use]
     pub fn dump(&self) -> Vec<u64> {
         const PIECE_BYTES: usize = 512;
-        let Memory { mapping, shape } = &self.memory;
+        let Memory { mapping, shape, .. } = &self.memory;
         let mut words = Vec::new();
         for cpu in 0..shape.cpus {
             let start = self.memory.head(self.written, cpu);

@@ -9,6 +9,7 @@ pub mod generations;
 mod interface_positions;
 #[cfg(feature = "kernel-log")]
 mod log;
+pub mod permutation;
 pub mod prepared;
 pub mod program;
 pub mod table_size;

@@ -5,6 +5,7 @@ use std::sync::{Arc, LazyLock};
 use aya::maps::{Array, MapError};
 use aya::{Ebpf, EbpfError, EbpfLoader, Pod, VerifierLogLevel};
 use minimizer_common::generation::{BLOCK_OCTETS, Shape};
+use minimizer_common::permutation::PERMUTATIONS_MAP;
 use minimizer_common::plan::Steps;
 use minimizer_common::settings::{
     CLOCK_CONTROL, CLOCK_NONE, CLOCK_TICK, GENERATIONS_MAP, HASH_KEYS, LENGTH_BUFFER, LENGTH_LINEAR,
@@ -143,6 +144,7 @@ impl Prepared {
             .verifier_log_level(log)
             .map_max_entries(TABLES_MAP, count(tables.nodes.len())?)
             .map_max_entries(LISTS_MAP, count(tables.lists.len())?)
+            .map_max_entries(PERMUTATIONS_MAP, if compiled.has_pseudonyms() { 2 } else { 1 })
             .override_global(SETTINGS_SYMBOL, settings.as_bytes(), true)
             .override_global(ROOTS_SYMBOL, tables.roots.as_bytes(), true)
             .load(&object)

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use aya::maps::{Array, Map};
 use aya::programs::{Program as AyaProgram, ProgramError as AyaError, TestRun as _, TestRunOptions, Xdp};
 use aya::{Ebpf, VerifierLogLevel};
+use minimizer_common::permutation::PERMUTATIONS_MAP;
 use minimizer_common::settings::{self, CURRENT_MAP, Control, GENERATIONS_MAP, LISTS_MAP, TABLES_MAP};
 use sha2::{Digest as _, Sha256};
 
@@ -99,7 +100,11 @@ impl Program {
         let Some(Map::Array(map)) = ebpf.map(GENERATIONS_MAP) else {
             return Err(ProgramError::Object("GENERATIONS is not an array"));
         };
-        let generations = Generations::new(map, current, shape)?;
+        let Some(Map::Array(permutations)) = ebpf.map(PERMUTATIONS_MAP) else {
+            return Err(ProgramError::Object("PERMUTATIONS is not an array"));
+        };
+        let permutations = Some(permutations).filter(|_| options.compiled.has_pseudonyms());
+        let generations = Generations::new(map, permutations, current, shape)?;
         let mut program = Self {
             links: BTreeMap::new(),
             ebpf,

@@ -17,6 +17,7 @@ use crate::policy::classes::Classes;
 use crate::policy::field::Field;
 use crate::policy::join::Collected;
 use crate::policy::model::{Policy, Scope, Sources};
+use crate::policy::ranks::Ranks;
 use crate::policy::tables::{self, Built, Content, TableError};
 use crate::policy::transform::{AddressTransform, Transform};
 
@@ -42,6 +43,9 @@ pub struct CompiledPolicy {
     pub plan: Plan,
     /// The classes of its prefixes, for the transforms that are applied after the drain.
     pub classes: Arc<Classes>,
+    /// The ranks of which pseudonyms of domestic IPv4 addresses are made. `None` if the policy makes no pseudonyms of IPv4
+    /// addresses, or its domestic addresses have no ranks: then they are made of hashes.
+    pub ranks: Option<Arc<Ranks>>,
     /// The policy's tables.
     pub tables: Content,
     /// Ids of the indicators. The kernel stores a position in here plus one.
@@ -78,8 +82,10 @@ impl CompiledPolicy {
     /// If its tables do not fit.
     pub fn compile(policy: Policy) -> Result<Self, TableError> {
         let collected = policy.collected();
+        let scope = policy.scope.as_ref().filter(|_| policy.has_pseudonyms_of(false));
+        let ranks = scope.and_then(Ranks::new).map(Arc::new);
         let Built { content, tables, steps, selector_ids } =
-            tables::build(policy.scope.as_ref(), policy.selectors.as_deref())?;
+            tables::build(policy.scope.as_ref(), policy.selectors.as_deref(), ranks.as_deref())?;
         let time_unit = collected.fields.values().find_map(|transform| match transform {
             Transform::Coarsened { unit } => Some(*unit),
             _ => None,
@@ -87,6 +93,14 @@ impl CompiledPolicy {
         let mut plan = Plan { tables, ..constants(&collected) };
         plan.steps |= steps.0;
         plan.steps |= omitted(&collected, steps, policy.tunnels).0;
+        if ranks.is_some() && plan.ipv4_pseudonyms != 0 {
+            plan.steps |= Steps::RANKS.0;
+        }
+        for (ipv6, step) in [(false, Steps::RESERVED_IPV4), (true, Steps::RESERVED_IPV6)] {
+            if policy.has_pseudonyms_of(ipv6) {
+                plan.steps |= step.0;
+            }
+        }
         // Fields that are not read need no step.
         let read = Steps(plan.steps);
         let keeps_less_of_ports =
@@ -108,12 +122,13 @@ impl CompiledPolicy {
         let scope = policy.scope.as_ref().filter(|_| needs_classes);
         let classes = Arc::new(scope.map(Classes::new).unwrap_or_default());
         let selector_ids = Arc::<[u64]>::from(selector_ids);
-        let memory = memory(&policy, &content, &classes, &selector_ids);
+        let memory = memory(&policy, &content, &classes, ranks.as_deref(), &selector_ids);
         Ok(Self {
             policy,
             collected,
             plan,
             classes,
+            ranks,
             tables: content,
             selector_ids,
             time_unit: time_unit.unwrap_or(Duration::from_secs(1)),
@@ -171,6 +186,7 @@ impl CompiledPolicy {
             collected: self.collected.clone(),
             plan: self.plan,
             classes: Arc::clone(&self.classes),
+            ranks: self.ranks.clone(),
             tables: Content { roots: Arc::clone(&self.tables.roots), nodes, lists },
             selector_ids: Arc::clone(&self.selector_ids),
             time_unit: self.time_unit,
@@ -242,11 +258,18 @@ impl CompiledPolicy {
 }
 
 /// The memory that a policy takes.
-fn memory(policy: &Policy, content: &Content, classes: &Classes, selector_ids: &[u64]) -> PolicyMemory {
+fn memory(
+    policy: &Policy,
+    content: &Content,
+    classes: &Classes,
+    ranks: Option<&Ranks>,
+    selector_ids: &[u64],
+) -> PolicyMemory {
     let octets = |octets: usize| u64::try_from(octets).unwrap_or(u64::MAX);
     let scope = policy.scope.as_ref().map_or(0, |scope| tables::building_octets(&scope.prefixes));
     let indicators = policy.selectors.as_ref().map_or(0, |indicators| size_of_val(indicators.as_slice()));
-    let agent = octets(size_of_val(&*content.roots) + classes.octets() + size_of_val(selector_ids));
+    let ranks = ranks.map_or(0, Ranks::octets);
+    let agent = octets(size_of_val(&*content.roots) + classes.octets() + ranks + size_of_val(selector_ids));
     let loading = agent + octets(content.octets() + scope + indicators);
     // Vectors that grow and the pages of the allocator take a quarter more, as measured.
     PolicyMemory { kernel: octets(content.octets()), agent, loading: loading + loading / 4 }

@@ -15,6 +15,7 @@ use super::transform::Transform;
 use super::words;
 use crate::policy::class::Class;
 use crate::policy::model::Policy;
+use crate::policy::ranks::Ranks;
 
 /// The table's name for what the program stores.
 const KERNEL: &str = "kept in the kernel";
@@ -112,6 +113,8 @@ impl Policy {
     }
 
     fn explain_field(&self, field: Field, stored: Transform) -> FieldExplained {
+        let is_ipv4 = matches!(field, Field::SourceIPv4Address | Field::DestinationIPv4Address);
+        let is_ranked = is_ipv4 && self.scope.as_ref().and_then(Ranks::new).is_some();
         let kernel = (KERNEL.to_owned(), Some(stored), false);
         let views = self.recipients.iter().map(|recipient| {
             (recipient.name.clone(), recipient.fields.get(&field).copied(), recipient.mitigations.k_noise > 0)
@@ -119,6 +122,10 @@ impl Policy {
         let mut remains: Vec<Remains> = Vec::new();
         for (place, transform, is_blurred) in [kernel].into_iter().chain(views) {
             for mut one in explain_transform(&place, transform) {
+                let is_domestic = one.class.as_deref() == Some(&*Class::Domestic.to_string());
+                if one.what == PSEUDONYM && is_domestic && is_ranked {
+                    one.technique = "permutation";
+                }
                 if place != KERNEL && one.what == PSEUDONYM {
                     // Recipients that share this line have different pseudonyms.
                     one.what += " under its own key";

@@ -20,6 +20,7 @@ pub mod model;
 pub mod pins;
 pub mod prefixes;
 pub mod probing;
+pub mod ranks;
 pub mod signature;
 pub mod signed;
 pub mod space;

@@ -74,6 +74,21 @@ impl Policy {
                 || recipient.has_keyed_addresses()
         })
     }
+
+    /// Whether addresses of an IP version become pseudonyms, in the kernel or in the view of a recipient.
+    #[must_use]
+    pub fn has_pseudonyms_of(&self, ipv6: bool) -> bool {
+        let fields = if ipv6 {
+            [Field::SourceIPv6Address, Field::DestinationIPv6Address]
+        } else {
+            [Field::SourceIPv4Address, Field::DestinationIPv4Address]
+        };
+        self.recipients.iter().any(|recipient| {
+            recipient.k_threshold.is_some()
+                || recipient.mitigations.established_only
+                || fields.iter().any(|field| recipient.fields.get(field).is_some_and(Transform::is_pseudonym))
+        })
+    }
 }
 
 /// Which packets the policy collects.

@@ -24,6 +24,7 @@ use crate::policy::embedded;
 use crate::policy::indicators::Indicator;
 use crate::policy::model::Scope;
 use crate::policy::prefixes::Prefix;
+use crate::policy::ranks::Ranks;
 use lists::Lists;
 use selectors::{Selectors, Target};
 use trie::{Item, Meaning, Trie};
@@ -142,11 +143,15 @@ pub fn building_octets(prefixes: &[(Prefix, Class)]) -> usize {
     size_of_val(prefixes) + embedded::count(prefixes) * size_of::<Item>()
 }
 
-/// Builds the tables of a policy's scope and selectors.
+/// Builds the tables of a policy's scope and selectors, and of the ranks for its pseudonyms.
 ///
 /// # Errors
 /// See [`TableError`].
-pub fn build(scope: Option<&Scope>, selectors: Option<&[Indicator]>) -> Result<Built, TableError> {
+pub fn build(
+    scope: Option<&Scope>,
+    selectors: Option<&[Indicator]>,
+    ranks: Option<&Ranks>,
+) -> Result<Built, TableError> {
     let mut steps = Steps::NONE;
     let mut tables = Tables::default();
     let mut items = Vec::new();
@@ -212,6 +217,9 @@ pub fn build(scope: Option<&Scope>, selectors: Option<&[Indicator]>) -> Result<B
         steps = steps.union(Steps::ANY);
         tables.any = number(nodes.len())?;
         any::append(&mut nodes, &any, &selectors, &mut lists)?;
+    }
+    if let Some(ranks) = ranks {
+        tables.ranks = ranks.append(&mut nodes).ok_or(TableError::TooLarge)?;
     }
     if nodes.is_empty() {
         nodes.push([0; NODE_WORDS]);

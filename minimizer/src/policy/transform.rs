@@ -127,6 +127,12 @@ pub enum PrefixScheme {
 }
 
 impl Transform {
+    /// Whether addresses of some class become pseudonyms.
+    #[must_use]
+    pub fn is_pseudonym(&self) -> bool {
+        matches!(self, Self::Address { foreign, domestic } if [foreign, domestic].contains(&&AddressTransform::Pseudonym))
+    }
+
     /// Whether addresses of some class become pseudonyms, or others that preserve prefixes: whatever takes a key.
     #[must_use]
     pub const fn is_keyed(&self) -> bool {

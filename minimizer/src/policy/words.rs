@@ -106,7 +106,8 @@ pub fn remains(transform: Transform) -> String {
     }
 }
 
-/// The technique by its name in RFC 6235, section 4.
+/// The technique by its name in RFC 6235, section 4, which has none for a keyed hash. Pseudonyms of addresses that have ranks
+/// are a permutation instead.
 #[must_use]
 pub const fn technique(transform: Transform) -> &'static str {
     match transform {
@@ -116,7 +117,7 @@ pub const fn technique(transform: Transform) -> &'static str {
             AddressTransform::Omitted => "black marker",
             AddressTransform::Exact => "none",
             AddressTransform::Truncated { .. } => "truncation",
-            AddressTransform::Pseudonym => "permutation",
+            AddressTransform::Pseudonym => "keyed hash",
             AddressTransform::PrefixPreserving(_) => "structured permutation",
         },
         Transform::PortClasses

@@ -130,8 +130,8 @@ impl Keyring {
         };
         let views = policy.recipients.iter().map(|recipient| {
             let keys = self.keys.recipient(&recipient.name, start, (*key).as_ref())?;
-            let classes = Arc::clone(&compiled.classes);
-            Ok(View::new(recipient, &compiled.collected.fields, Arc::clone(&key), keys, classes))
+            let of_addresses = (Arc::clone(&compiled.classes), compiled.ranks.clone());
+            View::new(recipient, &compiled.collected.fields, Arc::clone(&key), keys, of_addresses)
         });
         let views = views.collect::<Result<_, KeyError>>()?;
         Ok(Arc::new(Terms { compiled: Arc::clone(compiled), epoch, views }))

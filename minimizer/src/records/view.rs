@@ -24,8 +24,9 @@ use minimizer_common::tuple::{Tags, Tuple};
 use crate::policy::classes::Classes;
 use crate::policy::field::{Field, Fields, Kind};
 use crate::policy::model::{Mitigations, Recipient, Sources};
+use crate::policy::ranks::Ranks;
 use crate::policy::transform::{AddressTransform, Transform};
-use crate::records::keys::RecipientKeys;
+use crate::records::keys::{KeyError, RecipientKeys};
 use crate::records::merge::{Flow as _, Merge};
 use crate::records::record::Record;
 use crate::support::sys::secret::SharedKey;
@@ -85,28 +86,27 @@ impl View {
     ///
     /// `collected` is what the kernel stores, `epoch_key` the key of its pseudonyms, `recipient_keys` are the recipient's in
     /// the same epoch, and `classes` those of the policy's scope.
-    #[must_use]
     pub fn new(
         recipient: &Recipient,
         collected: &BTreeMap<Field, Transform>,
         epoch_key: SharedKey,
         recipient_keys: RecipientKeys,
-        classes: Arc<Classes>,
-    ) -> Self {
+        (classes, ranks): (Arc<Classes>, Option<Arc<Ranks>>),
+    ) -> Result<Self, KeyError> {
         let transforms = recipient.fields.clone();
         let k = recipient.k_threshold.filter(|k| *k > 1);
         let mitigations = recipient.mitigations;
         let withholds = k.is_some() || mitigations.min_packets > 1 || mitigations.established_only;
-        Self {
+        Ok(Self {
             fields: transforms.keys().copied().collect(),
-            addresses: Addresses::new(&transforms, collected, epoch_key, recipient_keys, classes),
+            addresses: Addresses::new(&transforms, collected, epoch_key, recipient_keys, classes, ranks)?,
             keeps_version: transforms.keys().any(|field| is_address(*field)),
             k,
             counted: recipient.counted,
             mitigations,
             work: if withholds { Work::Keys } else { work(&transforms, collected) },
             transforms,
-        }
+        })
     }
 
     /// The fields of the recipient's records.

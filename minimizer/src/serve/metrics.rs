@@ -151,7 +151,7 @@ pub(crate) mod tests {
             "minimizer_sent_unconfirmed_octets 1900",
             "minimizer_queued_packets 2",
             "minimizer_queued_octets 400",
-            "minimizer_overflow_packets_total 105",
+            "minimizer_overflow_packets_total 106",
             "minimizer_overflow_octets_total 2",
             "minimizer_ledger_balanced 1",
             "minimizer_table_slots 262144",

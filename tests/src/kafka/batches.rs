@@ -74,6 +74,7 @@ impl Batches {
             end_ms: BEGIN_MS + (number + 1) * 10_000,
             policy: &self.policy,
             recipient: &self.policy.recipients[0],
+            has_ranks: false,
             fields: self.fields(),
             interfaces: &[],
             losses: Losses::default(),

@@ -1,12 +1,15 @@
 //! The short way stores what the long one stores, for every step that a policy may take on it.
 
+use minimizer_common::permutation::Permutation;
 use minimizer_common::plan::{Plan, Steps};
 use minimizer_common::slot::{Count, Ipv6Form, Masks, Narrow, Wide};
+use minimizer_common::tables::{Entry, Node, Roots};
 use minimizer_common::tuple::{Tags, Tuple};
 
-use super::{ipv4, ipv6_narrow, ipv6_wide};
+use super::{ipv4, ipv4_addresses, ipv6_addresses, ipv6_narrow, wide};
 use crate::parser::common::{Ipv4Packet, Ipv6Packet, Transport, Vlan};
-use crate::policy::minimize::{Classes, minimize};
+use crate::policy::minimize::{Classes, Pseudonyms, minimize};
+use crate::policy::nodes::Nodes;
 
 /// A number that looks random, the same in every run.
 struct Numbers(u64);
@@ -32,6 +35,36 @@ impl Numbers {
             traffic_class: self.next() as u8,
             vlan: if self.one_in(2) { Vlan::new(self.next() as u16) } else { Vlan::NONE },
         }
+    }
+}
+
+/// The plans here have no pseudonyms.
+struct NoKeys;
+
+impl Pseudonyms for NoKeys {
+    fn ipv4(&self) -> Option<&Permutation> {
+        None
+    }
+
+    fn ipv6(&self) -> [u64; 2] {
+        unreachable!("no pseudonyms")
+    }
+}
+
+#[derive(Clone, Copy)]
+struct NoTables;
+
+impl Nodes for NoTables {
+    fn node(&self, _: u32) -> Option<&Node> {
+        None
+    }
+
+    fn entry(&self, _: u32) -> Option<Entry> {
+        None
+    }
+
+    fn roots(&self) -> &Roots {
+        unreachable!("no prefixes")
     }
 }
 
@@ -101,32 +134,40 @@ fn the_short_way_stores_what_the_long_one_stores() {
 
         let transport = numbers.transport();
         let packet = Ipv4Packet { frame_octets, length_octets, addresses: numbers.next(), transport };
-        let kept = minimize::<false>(&plan, &packet.packet(), interface, Classes::default(), || None);
+        let kept =
+            minimize::<false>(&NoTables, &plan, &packet.packet(), interface, Classes::default(), &NoKeys);
         let (tuple, control_bits): (Tuple, u16) = kept.expect("needs no key");
         assert!(Narrow::holds_ipv4(&tuple, &count(control_bits)));
         let expected = Narrow::ipv4(&tuple, &count(control_bits));
-        assert_eq!(ipv4::<false>(&plan, &packet, interface, units), expected, "{plan:#?} {packet:?}");
+        let addresses = ipv4_addresses::<false>(&plan, packet.addresses);
+        let short = ipv4::<false>(&plan, &packet, addresses, interface, units);
+        assert_eq!(short, expected, "{plan:#?} {packet:?}");
         let exact = &Plan::EXACT;
+        assert_eq!(ipv4_addresses::<false>(exact, packet.addresses), packet.addresses);
         assert_eq!(
-            ipv4::<true>(exact, &packet, interface, units),
-            ipv4::<false>(exact, &packet, interface, units)
+            ipv4::<true>(exact, &packet, packet.addresses, interface, units),
+            ipv4::<false>(exact, &packet, packet.addresses, interface, units)
         );
+        // An IPv4 flow takes a wide slot if a narrow one does not hold it.
+        let tags = packet.transport.vlan.tags.with_interface(interface);
+        let short = wide::<false>(&plan, &packet.transport, tags, [addresses, 0, 0, 0], length_octets, units);
+        assert_eq!(short, Wide::of(&tuple, &count(control_bits)), "{plan:#?} {packet:?}");
 
         let addresses = [(); 4].map(|()| numbers.next());
         let packet = Ipv6Packet { frame_octets, length_octets, addresses, transport: numbers.transport() };
-        let kept = minimize::<true>(&plan, &packet.packet(), interface, Classes::default(), || None);
+        let kept =
+            minimize::<true>(&NoTables, &plan, &packet.packet(), interface, Classes::default(), &NoKeys);
         let (tuple, control_bits) = kept.expect("needs no key");
         let count = count(control_bits);
+        let kept = ipv6_addresses::<false>(&plan, addresses);
+        assert_eq!(ipv6_addresses::<false>(exact, addresses), ipv6_addresses::<true>(exact, addresses));
         if form == Ipv6Form::WIDE {
-            let expected = Wide::of(&tuple, &count);
+            let tags = packet.transport.vlan.tags.with_ipv6().with_interface(interface);
+            let short = wide::<false>(&plan, &packet.transport, tags, kept, length_octets, units);
+            assert_eq!(short, Wide::of(&tuple, &count), "{plan:#?} {packet:?}");
             assert_eq!(
-                ipv6_wide::<false>(&plan, &packet, interface, units),
-                expected,
-                "{plan:#?} {packet:?}"
-            );
-            assert_eq!(
-                ipv6_wide::<true>(exact, &packet, interface, units),
-                ipv6_wide::<false>(exact, &packet, interface, units)
+                wide::<true>(exact, &packet.transport, tags, addresses, length_octets, units),
+                wide::<false>(exact, &packet.transport, tags, addresses, length_octets, units)
             );
         } else {
             let expected = if form == Ipv6Form::NARROW {
@@ -134,7 +175,7 @@ fn the_short_way_stores_what_the_long_one_stores() {
             } else {
                 Narrow::ipv4(&tuple, &count)
             };
-            assert_eq!(ipv6_narrow(&plan, &packet, interface, units), expected, "{plan:#?} {packet:?}");
+            assert_eq!(ipv6_narrow(&plan, &packet, kept, interface, units), expected, "{plan:#?} {packet:?}");
         }
     }
 }

@@ -11,6 +11,7 @@ use crate::policy::class::Class;
 use crate::policy::field::Field;
 use crate::policy::model::{Commitments, Destination, Policy, Recipient, Scope, Sources};
 use crate::policy::probing;
+use crate::policy::ranks::Ranks;
 use crate::policy::transform::{AddressTransform, Transform};
 use crate::policy::words;
 
@@ -308,11 +309,28 @@ pub fn notes(policy: &Policy, stored: &Stored) -> Vec<String> {
     let is_pseudonym = |transform| transform == AddressTransform::Pseudonym;
     if has(policy, stored, is_pseudonym) {
         said.push(
-            "pseudonym: SipHash-2-4 of the address under the key of the epoch. It looks like an address that nobody \
-             has: 240.0.0.0/4 for IPv4 (28 bits, so that two addresses can rarely share one), \
-             fd6d:696e:696d:697a::/64 for IPv6 (64 bits)."
+            "pseudonym: a number in place of the address, made under the key of the epoch. It looks like an address that \
+             nobody has: of 240.0.0.0/4 for IPv4, of fd6d:696e:696d:697a::/64 for IPv6. A packet that carries such an \
+             address ends as reserved_address, in no record."
                 .to_owned(),
         );
+        if policy.has_pseudonyms_of(false) {
+            let domestic = policy.scope.as_ref().and_then(Ranks::new).map_or("hashes, too", |_| {
+                "a permutation of their ranks among the domestic ones: no two domestic addresses share a pseudonym"
+            });
+            said.push(format!(
+                "Pseudonyms of foreign IPv4 addresses, and of all where there is no scope, are a permutation of a keyed hash of 28 \
+                 bits: of a million addresses some 0.4 % share one with another, of ten million 4 %. Those of domestic IPv4 \
+                 addresses are {domestic}."
+            ));
+        }
+        if policy.has_pseudonyms_of(true) {
+            said.push(
+                "Pseudonyms of IPv6 addresses are SipHash-2-4, 64 bits: of ten million addresses, two share one in one of 370,000 \
+                 epochs."
+                    .to_owned(),
+            );
+        }
     }
     if has(policy, stored, preserves) {
         said.push(

@@ -5,19 +5,25 @@
 //! one. Then the recipient gets only what either class would give it.
 
 use std::collections::{BTreeMap, HashMap};
+use std::io;
 use std::sync::Arc;
 
+use minimizer_common::permutation::Permutation;
 use minimizer_common::plan::{IPV4_PSEUDONYM, IPV4_PSEUDONYM_BITS, IPV6_PSEUDONYM};
 use minimizer_common::tuple::Tuple;
+use minimizer_ebpf::policy::permutation::{self, hashed, number_of_pseudonym, permuted};
 use minimizer_ebpf::policy::siphash;
 
+use crate::kernel::permutation::derive;
 use crate::policy::class::Class;
 use crate::policy::classes::{Classes, rest};
 use crate::policy::field::Field;
+use crate::policy::ranks::Ranks;
 use crate::policy::transform::{AddressTransform, PrefixScheme, Transform};
-use crate::records::keys::{PseudonymKey, RecipientKeys};
+use crate::records::keys::{KeyError, PseudonymKey, RecipientKeys};
 use crate::records::prefix_preserving::PrefixPreserving;
 use crate::support::sys::secret::{Secret, SharedKey};
+use crate::support::traces::without_traces;
 
 const CLASSES: [Class; 2] = [Class::Foreign, Class::Domestic];
 
@@ -33,7 +39,12 @@ pub(super) struct Addresses {
     /// By IP version, then by side.
     rules: [[Rule; 2]; 2],
     classes: Arc<Classes>,
+    ranks: Option<Arc<Ranks>>,
     recipient: PseudonymKey,
+    /// Of IPv4 pseudonyms, if there are any.
+    recipient_permutation: Option<Secret<Permutation>>,
+    /// The same of the epoch, if the kernel stores addresses that become pseudonyms here.
+    epoch_permutation: Option<Secret<Permutation>>,
     /// Keys of the schemes that the recipient gets.
     permutations: Vec<(PrefixScheme, Secret<[u8; 32]>)>,
     /// Dropped last: an epoch that is over says that its keys are destroyed.
@@ -62,7 +73,8 @@ impl Addresses {
         epoch: SharedKey,
         keys: RecipientKeys,
         classes: Arc<Classes>,
-    ) -> Self {
+        ranks: Option<Arc<Ranks>>,
+    ) -> Result<Self, KeyError> {
         let rules = FIELDS.map(|sides| {
             sides.map(|field| Rule { collected: by_class(collected, field), wanted: by_class(wanted, field) })
         });
@@ -75,12 +87,30 @@ impl Addresses {
         };
         let keys_of = SCHEMES.into_iter().zip([keys.ipcrypt, keys.crypto_pan]);
         let permutations = keys_of.filter(|(scheme, _)| is_used(*scheme)).collect();
-        Self { rules, classes, recipient: keys.pseudonym, permutations, epoch }
+        let makes = |collected: AddressTransform, wanted: AddressTransform| {
+            wanted == AddressTransform::Pseudonym && collected != AddressTransform::Pseudonym
+        };
+        let [ipv4, _] = &rules;
+        let wants = ipv4.iter().any(|rule| rule.wanted.contains(&AddressTransform::Pseudonym));
+        let makes =
+            ipv4.iter().any(|rule| (0..2).any(|class| makes(rule.collected[class], rule.wanted[class])));
+        let of = |key: &[u64; 2]| permutation_of(key).map_err(KeyError::Memory);
+        let recipient_permutation = wants.then(|| of(&keys.pseudonym)).transpose()?;
+        let epoch_permutation = makes.then(|| of((*epoch).as_ref())).transpose()?;
+        let recipient = keys.pseudonym;
+        Ok(Self {
+            rules,
+            classes,
+            ranks,
+            recipient,
+            permutations,
+            recipient_permutation,
+            epoch_permutation,
+            epoch,
+        })
     }
 
     /// The permutations that the recipient gets. To be called, and the result dropped, below [`without_traces`].
-    ///
-    /// [`without_traces`]: crate::support::traces::without_traces
     pub(super) fn permuting(&self) -> Permuted {
         let permutations = SCHEMES.map(|scheme| {
             let key = self.permutations.iter().find(|(of, _)| *of == scheme);
@@ -129,10 +159,24 @@ impl Addresses {
         let (transform, is_pseudonym) = rule.decide(&self.classes, ipv6, address);
         match transform {
             AddressTransform::Omitted => 0,
+            AddressTransform::Pseudonym if ipv6 => {
+                let stored =
+                    if is_pseudonym { address } else { ipv6_pseudonym((*self.epoch).as_ref(), address) };
+                ipv6_pseudonym(&self.recipient, stored)
+            }
             AddressTransform::Pseudonym => {
-                let pseudonym =
-                    if is_pseudonym { address } else { pseudonym((*self.epoch).as_ref(), ipv6, address) };
-                self::pseudonym(&self.recipient, ipv6, pseudonym)
+                let address = u32::from_be_bytes(ipv4_octets(address));
+                let number = if is_pseudonym {
+                    Some(number_of_pseudonym(address.to_be()))
+                } else {
+                    let numbered =
+                        |keys: &Secret<Permutation>| ipv4_number(keys, self.ranks.as_deref(), address);
+                    self.epoch_permutation.as_ref().map(numbered)
+                };
+                let pseudonym = number.zip(self.recipient_permutation.as_ref()).map(|(number, keys)| {
+                    from_ipv4(permutation::pseudonym(permutation::permuted(keys, number)).to_ne_bytes())
+                });
+                pseudonym.unwrap_or(0)
             }
             // Nobody can turn a pseudonym back into the address.
             _ if is_pseudonym => 0,
@@ -231,17 +275,25 @@ fn from_ipv4(octets: [u8; 4]) -> u128 {
     u128::from(u32::from_be_bytes(octets)) << 96
 }
 
-/// The pseudonym of a left-aligned address.
-pub(super) fn pseudonym(key: &[u64; 2], ipv6: bool, address: u128) -> u128 {
+/// The pseudonym of an IPv6 address.
+pub(super) fn ipv6_pseudonym(key: &[u64; 2], address: u128) -> u128 {
     let [k0, k1] = *key;
-    if ipv6 {
-        let [first, second] = to_words(address);
-        let (first, second) = siphash::ipv6_pseudonym(k0, k1, first, second);
-        u128::from(u64::from_be(first)) << 64 | u128::from(u64::from_be(second))
-    } else {
-        let octets = u32::from_ne_bytes(ipv4_octets(address));
-        from_ipv4(siphash::ipv4_pseudonym(k0, k1, octets).to_ne_bytes())
-    }
+    let [first, second] = to_words(address);
+    let (first, second) = siphash::ipv6_pseudonym(k0, k1, first, second);
+    u128::from(u64::from_be(first)) << 64 | u128::from(u64::from_be(second))
+}
+
+/// The number of the pseudonym that an IPv4 address has under the key of the epoch, as the kernel program makes it.
+pub(super) fn ipv4_number(keys: &Permutation, ranks: Option<&Ranks>, address: u32) -> u32 {
+    let rank = ranks.and_then(|ranks| ranks.rank(address));
+    permuted(keys, rank.unwrap_or_else(|| hashed(keys.multiplier, address.to_be())))
+}
+
+/// The permutation under a key.
+pub(super) fn permutation_of(key: &[u64; 2]) -> io::Result<Secret<Permutation>> {
+    let mut permutation = Secret::<Permutation>::zeroed()?;
+    without_traces(|| derive(&mut permutation, key));
+    Ok(permutation)
 }
 
 fn permute(permutation: &PrefixPreserving, ipv6: bool, address: u128) -> u128 {

@@ -76,7 +76,7 @@ fn recipient(fields: Transforms, k_threshold: Option<u32>) -> Recipient {
 }
 
 fn view(recipient: &Recipient, collected: &Transforms, number: u8) -> View {
-    View::new(recipient, collected, epoch(), keys(number), classes())
+    View::new(recipient, collected, epoch(), keys(number), (classes(), None)).expect("memory")
 }
 
 type Key = ([u64; 4], u64, u16, u64);

@@ -25,25 +25,37 @@ const LESS_PRECISE: Anonymization =
 const BINNED: Anonymization = Anonymization { flags: STABLE, technique: Technique::Binning };
 
 /// How the values of an element are changed for the recipient, in records of these elements.
-pub(super) fn of(element: Element, elements: &[Element], recipient: &Recipient) -> Anonymization {
+pub(super) fn of(
+    element: Element,
+    elements: &[Element],
+    recipient: &Recipient,
+    has_ranks: bool,
+) -> Anonymization {
     // Without an address, records of both versions are one.
     if element == Element::IpVersion && !elements.iter().any(|element| element.is_address()) {
         return BINNED;
     }
     let transform = |field: Field| recipient.fields.get(&field).copied().unwrap_or(Transform::Exact);
-    element.field().map_or(NONE, |field| of_transform(transform(field)))
+    element.field().map_or(NONE, |field| {
+        let is_permuted =
+            has_ranks && matches!(field, Field::SourceIPv4Address | Field::DestinationIPv4Address);
+        of_transform(transform(field), is_permuted)
+    })
 }
 
-fn of_transform(transform: Transform) -> Anonymization {
+/// `is_permuted` says that pseudonyms of domestic addresses are a permutation of these.
+fn of_transform(transform: Transform, is_permuted: bool) -> Anonymization {
     match transform {
         Transform::Exact => NONE,
-        Transform::Address { foreign, domestic } => match (of_address(foreign), of_address(domestic)) {
-            (one, other) if one == other => one,
-            // Addresses of one class are exact: the description tells what happens to the others.
-            (changed, NONE) | (NONE, changed) => changed,
-            // Options describe one technique for a field, but here it depends on the address.
-            _ => Anonymization { flags: UNDEFINED, technique: Technique::Undefined },
-        },
+        Transform::Address { foreign, domestic } => {
+            match (of_address(foreign, false), of_address(domestic, is_permuted)) {
+                (one, other) if one == other => one,
+                // Addresses of one class are exact: the description tells what happens to the others.
+                (changed, NONE) | (NONE, changed) => changed,
+                // Options describe one technique for a field, but here it depends on the address.
+                _ => Anonymization { flags: UNDEFINED, technique: Technique::Undefined },
+            }
+        }
         Transform::PortClasses
         | Transform::ServicePorts { .. }
         | Transform::ListedPorts { .. }
@@ -53,12 +65,16 @@ fn of_transform(transform: Transform) -> Anonymization {
     }
 }
 
-const fn of_address(transform: AddressTransform) -> Anonymization {
+const fn of_address(transform: AddressTransform, is_permuted: bool) -> Anonymization {
     match transform {
         AddressTransform::Exact => NONE,
         // An omitted address is truncated to no bit at all.
         AddressTransform::Omitted | AddressTransform::Truncated { .. } => LESS_PRECISE,
-        AddressTransform::Pseudonym => Anonymization { flags: UNDEFINED, technique: Technique::Permutation },
+        AddressTransform::Pseudonym if is_permuted => {
+            Anonymization { flags: UNDEFINED, technique: Technique::Permutation }
+        }
+        // A keyed hash: RFC 6235 has no name for it.
+        AddressTransform::Pseudonym => Anonymization { flags: UNDEFINED, technique: Technique::Undefined },
         AddressTransform::PrefixPreserving(_) => {
             Anonymization { flags: UNDEFINED, technique: Technique::StructuredPermutation }
         }

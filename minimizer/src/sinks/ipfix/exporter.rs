@@ -59,6 +59,7 @@ enum Use {
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Subject {
     recipient: Recipient,
+    has_ranks: bool,
     interfaces: Vec<Interface>,
 }
 
@@ -145,7 +146,11 @@ impl Exporter {
         // Who does not learn where packets came in gets no names of interfaces either.
         let is_told = heading.fields.has(Field::IngressInterface);
         let interfaces = if is_told { heading.interfaces } else { &[] };
-        let is_same = |said: &Subject| said.recipient == *heading.recipient && said.interfaces == interfaces;
+        let is_same = |said: &Subject| {
+            said.recipient == *heading.recipient
+                && said.has_ranks == heading.has_ranks
+                && said.interfaces == interfaces
+        };
         if self.subject.as_ref().is_some_and(is_same) {
             return Ok(());
         }
@@ -161,9 +166,11 @@ impl Exporter {
         if !keeps_fields {
             self.retire(goes_on)?;
         }
-        let subject = self
-            .subject
-            .insert(Subject { recipient: heading.recipient.clone(), interfaces: interfaces.to_vec() });
+        let subject = self.subject.insert(Subject {
+            recipient: heading.recipient.clone(),
+            has_ranks: heading.has_ranks,
+            interfaces: interfaces.to_vec(),
+        });
         if goes_on {
             self.is_undescribed = true;
             describe_subject(&mut self.outbox, subject, &self.layouts, &self.indicators, self.options)?;
@@ -278,7 +285,8 @@ fn announce(
     for template in (0..128).filter(is_new).filter_map(|variant| layout.template(variant)) {
         for element in &template.elements {
             let Some(subject) = described else { continue };
-            let anonymization = anonymization::of(*element, &template.elements, &subject.recipient);
+            let anonymization =
+                anonymization::of(*element, &template.elements, &subject.recipient, subject.has_ranks);
             options::anonymization(outbox, template.id, element.number(), anonymization)?;
         }
     }
@@ -312,7 +320,8 @@ fn describe_subject(
     let current = layouts.iter().filter(|(_, used)| *used == Use::Current);
     for template in current.flat_map(|(layout, _)| layout.announced()) {
         for element in &template.elements {
-            let anonymization = anonymization::of(*element, &template.elements, &subject.recipient);
+            let anonymization =
+                anonymization::of(*element, &template.elements, &subject.recipient, subject.has_ranks);
             options::anonymization(outbox, template.id, element.number(), anonymization)?;
         }
     }

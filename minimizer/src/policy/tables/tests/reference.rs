@@ -309,7 +309,7 @@ fn tables_say_what_the_policy_says() {
         let count = draw.below(25);
         let selectors =
             (draw.below(3) != 0).then(|| (0..count).map(|_| draw.indicator()).collect::<Vec<_>>());
-        let built = match build(scope.as_ref(), selectors.as_deref()) {
+        let built = match build(scope.as_ref(), selectors.as_deref(), None) {
             Ok(built) => built,
             // So many indicators can meet at one endpoint by chance.
             Err(TableError::TooManyApply { .. }) => continue,

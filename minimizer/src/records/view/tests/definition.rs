@@ -13,7 +13,8 @@ use crate::records::keys::RecipientKeys;
 use crate::records::merge::Flow as _;
 use crate::records::prefix_preserving::PrefixPreserving;
 use crate::records::record::Record;
-use crate::records::view::address::pseudonym;
+use crate::records::view::address::{ipv4_number, ipv6_pseudonym, permutation_of};
+use minimizer_ebpf::policy::permutation;
 
 /// The class by definition.
 fn is_domestic(address: &[u8]) -> bool {
@@ -115,9 +116,17 @@ fn address(transforms: &Transforms, field: Field, octets: &[u8], keys: Option<&R
         (AddressTransform::Omitted, _) => 0,
         (AddressTransform::Exact, _) => whole,
         (AddressTransform::Truncated { bits }, _) => whole >> (128 - bits) << (128 - bits),
-        (AddressTransform::Pseudonym, None) => pseudonym((*epoch()).as_ref(), ipv6, whole),
-        (AddressTransform::Pseudonym, Some(keys)) => {
-            pseudonym(&keys.pseudonym, ipv6, pseudonym((*epoch()).as_ref(), ipv6, whole))
+        (AddressTransform::Pseudonym, keys) if ipv6 => {
+            let stored = ipv6_pseudonym((*epoch()).as_ref(), whole);
+            keys.map_or(stored, |keys| ipv6_pseudonym(&keys.pseudonym, stored))
+        }
+        (AddressTransform::Pseudonym, keys) => {
+            let permutation = permutation_of((*epoch()).as_ref()).expect("memory");
+            let stored = ipv4_number(&permutation, None, u32::try_from(whole >> 96).expect("32 bits"));
+            let number = keys.map_or(stored, |keys| {
+                permutation::permuted(&permutation_of(&keys.pseudonym).expect("memory"), stored)
+            });
+            u128::from(u32::from_be(permutation::pseudonym(number))) << 96
         }
         (AddressTransform::PrefixPreserving(_), None) => panic!("not in the kernel"),
         (AddressTransform::PrefixPreserving(scheme), Some(keys)) => {

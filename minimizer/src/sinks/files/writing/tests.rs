@@ -56,6 +56,7 @@ impl World {
             end_ms: BEGIN_MS + number * 1000 + 1000,
             policy: &self.policy,
             recipient: &self.policy.recipients[0],
+            has_ranks: false,
             fields: Fields::ALL,
             interfaces: &[],
             losses: Losses::default(),
