@@ -10,7 +10,7 @@ mod cable;
 mod diagnosis;
 mod machine;
 mod parse;
-mod variants;
+pub mod variants;
 mod watching;
 
 use std::panic::{self, AssertUnwindSafe};

@@ -17,7 +17,7 @@ use minimizer::support::sys::secret::Secret;
 use minimizer_common::outcome::Outcome;
 use minimizer_common::settings::HASH_KEYS;
 use minimizer_common::tunnel::Tunnels;
-use minimizer_ebpf::parser::cursor::Cursor;
+use minimizer_ebpf::parser::cursor::{Cursor, Scoped};
 use minimizer_ebpf::parser::walk::{Packet, walk};
 use rand::RngExt as _;
 use rand::SeedableRng as _;
@@ -26,7 +26,7 @@ use rand::rngs::ChaCha8Rng;
 use crate::drained::drained;
 use crate::packets::Generator;
 use crate::policies;
-use crate::reference::{self, Key};
+use crate::reference::{self, Arrived, Key};
 
 /// The index of the interface that the kernel pretends a test frame comes from.
 pub const IF_INDEX: u32 = 1;
@@ -44,14 +44,18 @@ pub struct Frame {
     /// Its octets.
     pub octets: Vec<u8>,
     walked: [Result<Packet, Outcome>; 2],
+    /// The same under a policy with a scope.
+    walked_with_scope: [Result<Packet, Outcome>; 2],
 }
 
 impl Frame {
     /// Parses a frame.
     #[must_use]
     pub fn new(octets: Vec<u8>) -> Self {
-        let walked = [Tunnels::NONE, Tunnels::ALL].map(|tunnels| walk(&mut Cursor::over(&*octets), tunnels));
-        Self { octets, walked }
+        let both = [Tunnels::NONE, Tunnels::ALL];
+        let walked = both.map(|tunnels| walk(&mut Cursor::over(&*octets), tunnels));
+        let walked_with_scope = both.map(|tunnels| walk(&mut Cursor::over(Scoped(&octets)), tunnels));
+        Self { octets, walked, walked_with_scope }
     }
 
     /// What it is under a policy that lists no tunnel or all of them.
@@ -59,7 +63,8 @@ impl Frame {
     /// # Errors
     /// How it ends.
     pub fn packet(&self, policy: &Policy) -> Result<Packet, Outcome> {
-        self.walked[usize::from(!policy.tunnels.is_empty())]
+        let walked = if policy.scope.is_some() { self.walked_with_scope } else { self.walked };
+        walked[usize::from(!policy.tunnels.is_empty())]
     }
 
     /// Frames drawn at random.
@@ -139,7 +144,8 @@ pub fn compare(kernel: Kernel, policy: Policy, frames: &[Frame], seed: u64) -> R
         program.run(&frame.octets)?;
         let packet = frame.packet(policy);
         let stored = packet.and_then(|packet| {
-            reference::stored(policy, collected, &packet, IF_INDEX, time_ms, PSEUDONYM_KEY)
+            let arrived = Arrived { frame: &frame.octets, interface: IF_INDEX, time_ms };
+            reference::stored(policy, collected, &packet, &arrived, PSEUDONYM_KEY)
         });
         expected_outcomes[stored.as_ref().err().copied().unwrap_or(Outcome::Counted) as usize] += 1;
         let (Ok(packet), Ok(stored)) = (packet, stored) else { continue };

@@ -116,7 +116,17 @@ impl Key {
     }
 }
 
-/// What a policy leaves of a packet that came in on `interface` at `time_ms`.
+/// The frame of a packet, where and when it came in.
+pub struct Arrived<'frame> {
+    /// Its octets.
+    pub frame: &'frame [u8],
+    /// The interface.
+    pub interface: u32,
+    /// The time, in milliseconds since 1970.
+    pub time_ms: u64,
+}
+
+/// What a policy leaves of a packet.
 ///
 /// # Errors
 /// The outcome of a packet that is not to be collected.
@@ -124,10 +134,10 @@ pub fn stored(
     policy: &Policy,
     collected: &Collected,
     packet: &Packet,
-    interface: u32,
-    time_ms: u64,
+    arrived: &Arrived<'_>,
     pseudonym_key: [u64; 2],
 ) -> Result<Stored, Outcome> {
+    let Arrived { frame, interface, time_ms } = *arrived;
     let ipv6 = packet.tags.is_ipv6();
     let addresses = endpoints(packet);
     if policy.has_pseudonyms_of(ipv6) && addresses.iter().any(|address| looks_like_a_pseudonym(ipv6, address))
@@ -146,6 +156,13 @@ pub fn stored(
             selector(policy.scope.as_ref(), indicators, packet, time_ms / 1000).ok_or(Outcome::NotSelected)?
         }
     };
+    if let Some(scope) = policy.scope.as_ref().filter(|_| packet.route != 0) {
+        let at = usize::try_from(packet.route).expect("in a frame");
+        let last = frame[at..at + 16].try_into().expect("16 octets");
+        if !scope.directions.contains(&(classes[0], class(Some(scope), true, last))) {
+            return Err(Outcome::OutOfScope);
+        }
+    }
     let transform = |field: Field| collected.fields.get(&field).copied();
     let kept = |field: Field, value: u16| if transform(field).is_some() { value } else { 0 };
     let address_fields = if ipv6 {

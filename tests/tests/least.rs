@@ -22,7 +22,7 @@ use rand::rngs::ChaCha8Rng;
 use rand::{RngExt as _, SeedableRng as _};
 use tests::minimum::{IF_INDEX, PSEUDONYM_KEY, START_MS, start};
 use tests::policies::{self, endpoints};
-use tests::reference::{self, Key};
+use tests::reference::{self, Arrived, Key};
 
 const POLICIES: u64 = 60;
 /// One of each class of ports, then neighbours that some policies tell apart and others do not.
@@ -67,6 +67,7 @@ fn domain() -> Vec<Packet> {
                 control_bits: 0,
                 protocol,
                 traffic_class,
+                route: 0,
             };
             // Each of these parts of a key is made by itself, so that pairs of ports and single other parts are enough.
             for (from, to) in PORTS.iter().flat_map(|from| PORTS.map(|to| (*from, to))) {
@@ -175,6 +176,7 @@ fn packets_that_look_alike_to_all_recipients_have_one_key() {
         raw += usize::from(raw_sides != [false; 2]);
         let compiled = CompiledPolicy::compile(policy.clone()).expect("has tables");
         let views = views(&compiled);
+        let arrived = Arrived { frame: &[], interface: IF_INDEX, time_ms: START_MS };
         let stored: Vec<(&Packet, Key)> = packets
             .iter()
             .filter(|packet| {
@@ -182,8 +184,7 @@ fn packets_that_look_alike_to_all_recipients_have_one_key() {
                 (!source || packet.ports.0 == PORTS[0]) && (!destination || packet.ports.1 == PORTS[0])
             })
             .filter_map(|packet| {
-                let stored =
-                    reference::stored(&policy, &collected, packet, IF_INDEX, START_MS, PSEUDONYM_KEY);
+                let stored = reference::stored(&policy, &collected, packet, &arrived, PSEUDONYM_KEY);
                 Some((packet, stored.ok()?.key))
             })
             .collect();

@@ -22,7 +22,7 @@ use rand::rngs::ChaCha8Rng;
 use tests::bare::Bare;
 use tests::minimum::{Frame, IF_INDEX, PSEUDONYM_KEY, START_MS, load, packets, start};
 use tests::policies;
-use tests::reference;
+use tests::reference::{self, Arrived};
 
 const POLICIES: u64 = 60;
 const FRAMES: usize = 150;
@@ -68,8 +68,9 @@ fn what_is_left_out_changes_no_bit_of_any_map() {
         let (mut one, compiled) = program(policy.clone());
         let (mut other, _) = program(policy.clone());
         let stored = |bare: &Bare, random: &mut ChaCha8Rng| {
-            let packet = Frame::new(bare.frame(random)).packet(&policy)?;
-            reference::stored(&policy, &compiled.collected, &packet, IF_INDEX, bare.time_ms, PSEUDONYM_KEY)
+            let frame = Frame::new(bare.frame(random));
+            let arrived = Arrived { frame: &frame.octets, interface: IF_INDEX, time_ms: bare.time_ms };
+            reference::stored(&policy, &compiled.collected, &frame.packet(&policy)?, &arrived, PSEUDONYM_KEY)
         };
         for original in &originals {
             let altered = original.altered(&mut random, &compiled.collected);

@@ -270,3 +270,79 @@ fn who_forges_a_pseudonym_is_in_no_record() {
     let ipv4_only = format!("{scope}{}", pseudonyms("4"));
     check(&ipv4_only, &ipv6.map(|address| (*address, HOME6, Counted)).collect::<Vec<_>>());
 }
+
+/// A packet of IPv4 whose header has options, which are padded to whole words.
+fn with_options(source: &str, destination: &str, options: &[u8]) -> Vec<u8> {
+    let plain = packet(source, destination, 443, &[]);
+    let padding = vec![0; options.len().wrapping_neg() % 4];
+    let options = [options, &padding].concat();
+    let mut packet = [&plain[..20], &options, &plain[20..]].concat();
+    packet[0] = 0x45 + u8::try_from(options.len() / 4).expect("at most 40 octets");
+    let length = u16::try_from(packet.len()).expect("short");
+    packet[2..4].copy_from_slice(&length.to_be_bytes());
+    frame(&packet)
+}
+
+/// A packet of IPv6 with a routing header: its type, the segments that are left, its addresses.
+fn routed(source: &str, destination: &str, kind: u8, left: u8, addresses: &[&str]) -> Vec<u8> {
+    let plain = packet(source, destination, 443, &[]);
+    let mut header = vec![17, u8::try_from(2 * addresses.len()).expect("few"), kind, left, 0, 0, 0, 0];
+    for address in addresses {
+        let IpAddr::V6(address) = address.parse().expect("an address") else { panic!("{address}") };
+        header.extend(address.octets());
+    }
+    let mut packet = [&plain[..40], &header, &plain[40..]].concat();
+    packet[6] = 43;
+    let length = u16::try_from(packet.len() - 40).expect("short");
+    packet[4..6].copy_from_slice(&length.to_be_bytes());
+    frame(&packet)
+}
+
+#[test]
+#[cfg_attr(without_kernel, ignore = "needs root and the kernel program: cargo xtask test")]
+fn a_sender_who_chooses_the_way_hides_no_party() {
+    const RECORD_ROUTE: [u8; 7] = [7, 7, 4, 0, 0, 0, 0];
+    const ROUTER_ALERT: [u8; 4] = [148, 4, 0, 0];
+    let loose = [131, 7, 4, 198, 51, 100, 9];
+    let strict = [137, 7, 4, 198, 51, 100, 9];
+    let routes = |address: &str, abroad: &str| {
+        [
+            // The first address is the last stop of a source route of type 4 and 2, and the last one of type 0.
+            routed(address, abroad, 4, 1, &[HOME6, ABROAD6]),
+            routed(address, abroad, 2, 1, &[HOME6]),
+            routed(address, abroad, 0, 2, &[ABROAD6, HOME6]),
+        ]
+    };
+    let mut cases = vec![
+        (with_options(HOME, ABROAD, &ROUTER_ALERT), Counted),
+        (with_options(HOME, ABROAD, &RECORD_ROUTE), Counted),
+        (with_options(HOME, ABROAD, &[1, 1, 1, 0, 131, 7, 4]), Counted),
+        (with_options(HOME, ABROAD, &loose), OutOfScope),
+        (with_options(HOME, ABROAD, &strict), OutOfScope),
+        (with_options(HOME, ABROAD, &[&[1][..], &RECORD_ROUTE, &ROUTER_ALERT, &loose].concat()), OutOfScope),
+        // Nobody knows where the next option begins.
+        (with_options(HOME, ABROAD, &[7, 1, 4, 0]), OutOfScope),
+        // More options than are read.
+        (with_options(HOME, ABROAD, &[1; 13]), OutOfScope),
+        (with_options(HOME, ABROAD, &[1; 12]), Counted),
+        // Domestic addresses that send to each other through a party abroad, and such a way to abroad.
+        (routed(HOME6, ABROAD6, 4, 1, &[ABROAD6, HOME6]), Counted),
+        (routed(HOME6, ABROAD6, 4, 0, &[HOME6, ABROAD6]), Counted),
+        // Of other types nobody knows where their packets end; without a segment left they are there.
+        (routed(HOME6, ABROAD6, 253, 1, &[ABROAD6]), OutOfScope),
+        (routed(HOME6, ABROAD6, 253, 0, &[ABROAD6]), Counted),
+        (routed(HOME6, ABROAD6, 4, 1, &[]), OutOfScope),
+    ];
+    cases.extend(routes(HOME6, ABROAD6).map(|frame| (frame, OutOfScope)));
+    cases.extend(routes(ABROAD6, ABROAD6).map(|frame| (frame, Counted)));
+    let never = "[scope]\ndomestic = [\"2001:db8:100::/40\"]\nnever = [\"2001:db8:100::7/128\"]\n\
+        directions = [\"foreign-foreign\", \"foreign-domestic\", \"domestic-foreign\"]\n";
+    let (frames, expected): (Vec<_>, Vec<_>) = cases.into_iter().unzip();
+    assert_eq!(outcomes(SCOPE, &frames).0, expected);
+    let frames =
+        routes("2001:db8:100::8", ABROAD6).into_iter().chain(routes(ABROAD6, ABROAD6)).collect::<Vec<_>>();
+    assert!(outcomes(never, &frames).0.iter().all(|outcome| *outcome == OutOfScope));
+    // Without a scope nobody judges the way.
+    let all = [routed(HOME6, ABROAD6, 4, 1, &[HOME6, ABROAD6]), with_options(HOME, ABROAD, &loose)];
+    assert_eq!(outcomes("", &all).0, [Counted, Counted]);
+}

@@ -17,7 +17,7 @@ use crate::parser::udp::UdpHeader;
 use crate::parser::vlan::VlanTag;
 use crate::parser::walk::{Packet, Version};
 use crate::parser::{gtp_u, ipv4, ipv6, tcp, udp, vlan, vxlan};
-use crate::whole;
+use crate::{untraced, whole};
 
 /// The link headers of a tagged frame, and so many octets more that the headers of an untagged one of IPv4 and TCP end where this
 /// does: one bounds check is for both.
@@ -166,11 +166,29 @@ impl Transport {
         self.protocol == udp::PROTOCOL && self.ports as u16 == gtp_u::PORT
     }
 
+    /// The same, unknown to the verifier: else it would walk the rest once for every kind of packet.
+    #[inline(always)]
+    #[must_use]
+    pub fn settled(self) -> Self {
+        let parts = u32::from(self.control_bits)
+            | u32::from(self.protocol) << 16
+            | u32::from(self.traffic_class) << 24;
+        let parts = untraced(parts);
+        let tags = Tags(untraced(self.vlan.tags.0));
+        Self {
+            ports: untraced(self.ports),
+            control_bits: parts as u16 & tcp::CONTROL_BITS,
+            protocol: (parts >> 16) as u8,
+            traffic_class: (parts >> 24) as u8,
+            vlan: Vlan { tags, narrow: Narrow::vlan(tags) },
+        }
+    }
+
     #[inline(always)]
     const fn packet(&self, addresses: [u64; 4], tags: Tags, length_octets: u32) -> Packet {
         let Self { ports, control_bits, protocol, traffic_class, .. } = *self;
         let ports = ((ports >> 16) as u16, ports as u16);
-        Packet { addresses, ports, tags, length_octets, control_bits, protocol, traffic_class }
+        Packet { addresses, ports, tags, length_octets, control_bits, protocol, traffic_class, route: 0 }
     }
 }
 

@@ -13,6 +13,8 @@ use crate::untraced;
 /// # Safety
 /// Implementors are `repr(C)` structs whose every field is `u8`, an array of `u8`, or another header.
 pub(crate) unsafe trait Header: Copy {}
+// SAFETY: a byte array.
+unsafe impl<const OCTETS: usize> Header for [u8; OCTETS] {}
 
 /// A frame whose first buffer lies in memory.
 ///
@@ -32,6 +34,11 @@ pub unsafe trait Frame {
     fn omits(&self, _steps: Steps) -> bool {
         false
     }
+    /// Whether a scope judges the packet: then the parser reads by which way the sender wants it to go.
+    #[inline(always)]
+    fn has_scope(&self) -> bool {
+        false
+    }
     /// Whether [`Self::octets`] can be fewer than the first buffer holds. Reads must then respect it.
     const ENDS_EARLY: bool = false;
 }
@@ -48,6 +55,29 @@ unsafe impl Frame for &[u8] {
 
     fn octets(&self) -> u32 {
         u32::try_from(self.len()).unwrap_or(u32::MAX)
+    }
+}
+
+/// A frame under a policy with a scope.
+#[derive(Clone, Copy, Debug)]
+pub struct Scoped<'frame>(pub &'frame [u8]);
+
+// SAFETY: the range is that of the slice.
+unsafe impl Frame for Scoped<'_> {
+    fn start(&self) -> *const u8 {
+        self.0.start()
+    }
+
+    fn end(&self) -> *const u8 {
+        self.0.end()
+    }
+
+    fn octets(&self) -> u32 {
+        self.0.octets()
+    }
+
+    fn has_scope(&self) -> bool {
+        true
     }
 }
 
@@ -104,6 +134,11 @@ unsafe impl<F: Frame> Frame for Within<F> {
     #[inline(always)]
     fn omits(&self, steps: Steps) -> bool {
         self.frame.omits(steps)
+    }
+
+    #[inline(always)]
+    fn has_scope(&self) -> bool {
+        self.frame.has_scope()
     }
 }
 
@@ -186,7 +221,7 @@ pub struct Cursor<F> {
 
 /// The verifier tracks packet offsets below 64 KiB. The longest chain of headers is eight extension headers
 /// of 2 KiB behind a full link layer; it ends well below this bound.
-const OFFSET_MASK: u32 = 0x7fff;
+pub(crate) const OFFSET_MASK: u32 = 0x7fff;
 
 impl<F: Frame> Cursor<F> {
     /// A cursor at the start of a frame.
@@ -254,6 +289,22 @@ impl<F: Frame> Cursor<F> {
         self.read = self.offset + size_of::<H>() as u32;
         // SAFETY: `at + size_of::<H>()` was found within the frame just above, and `H` is plain bytes.
         Some(unsafe { ptr::read_unaligned(at.cast::<H>()) })
+    }
+
+    /// Whether a scope judges the packet.
+    #[inline(always)]
+    pub(crate) fn has_scope(&self) -> bool {
+        self.frame.has_scope()
+    }
+
+    /// Copies the header `behind` the position, without advancing; `None` when the frame ends first.
+    #[inline(always)]
+    pub(crate) fn peek_behind<H: Header>(&mut self, behind: u32) -> Option<H> {
+        let position = self.offset;
+        self.offset += behind;
+        let header = self.peek::<H>();
+        self.offset = position;
+        header
     }
 
     /// Whether the policy drops the fields that one of these steps names.

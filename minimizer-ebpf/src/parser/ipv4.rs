@@ -4,6 +4,7 @@ use minimizer_common::outcome::Outcome;
 use minimizer_common::plan::Steps;
 
 use crate::parser::cursor::{Cursor, Frame, Header, Stop};
+use crate::untraced;
 
 /// EtherType.
 pub(crate) const ETHER_TYPE: u16 = 0x0800;
@@ -17,6 +18,14 @@ pub(crate) const HEADER_OCTETS: u32 = size_of::<Ipv4Header>() as u32;
 /// The 13 bits of the fragment offset.
 const FRAGMENT_OFFSET: u16 = 0x1fff;
 const MORE_FRAGMENTS: u16 = 0x2000;
+const END_OF_OPTIONS: u8 = 0;
+const NO_OPERATION: u8 = 1;
+const LOOSE_SOURCE_ROUTE: u8 = 131;
+const STRICT_SOURCE_ROUTE: u8 = 137;
+/// So many options are read at most. A header has room for 40 of one octet each, but these do nothing.
+const OPTIONS_MAX: u32 = 12;
+/// An option ends within 255 octets behind the last octet of a header.
+const OPTIONS_MASK: u32 = 0x1ff;
 /// The bits that are zero in a packet that is no fragment.
 pub(crate) const FRAGMENT: u16 = FRAGMENT_OFFSET | MORE_FRAGMENTS;
 
@@ -80,6 +89,12 @@ pub(crate) fn read(cursor: &mut Cursor<impl Frame>) -> Result<Ipv4, Stop> {
     if total_length < header_octets || !cursor.holds(total_length - HEADER_OCTETS) {
         return Err(Stop::Found(Outcome::Ipv4TotalLength));
     }
+    if header_octets != HEADER_OCTETS
+        && cursor.has_scope()
+        && has_source_route(cursor, header_octets - HEADER_OCTETS)
+    {
+        return Err(Stop::Found(Outcome::OutOfScope));
+    }
     cursor.skip(header_octets - HEADER_OCTETS);
     let fragment = u16::from_be_bytes(header.flags_fragment_offset);
     let is_first = fragment & FRAGMENT_OFFSET == 0;
@@ -91,6 +106,36 @@ pub(crate) fn read(cursor: &mut Cursor<impl Frame>) -> Result<Ipv4, Stop> {
         transport_octets: if is_first { total_length - header_octets } else { 0 },
         is_whole: fragment & FRAGMENT == 0,
     })
+}
+
+/// Whether the options, of so many octets from the position on, have a source route (RFC 791), or more options than this reads, or
+/// cannot be read: then nobody knows whether they have one.
+#[inline(always)]
+fn has_source_route(cursor: &mut Cursor<impl Frame>, octets: u32) -> bool {
+    let mut at = 0;
+    let mut read = 0;
+    while read < OPTIONS_MAX {
+        if at >= octets {
+            return false;
+        }
+        let Some([kind]) = cursor.peek_behind::<[u8; 1]>(at) else { return true };
+        match kind {
+            END_OF_OPTIONS => return false,
+            NO_OPERATION => at += 1,
+            LOOSE_SOURCE_ROUTE | STRICT_SOURCE_ROUTE => return true,
+            _ => {
+                let Some([length]) = cursor.peek_behind::<[u8; 1]>(at + 1) else { return true };
+                if length < 2 {
+                    return true;
+                }
+                at += u32::from(length);
+            }
+        }
+        // The verifier walks the rest of the loop once, whatever the options before were.
+        at = untraced(at) & OPTIONS_MASK;
+        read += 1;
+    }
+    at < octets
 }
 
 #[cfg(test)]

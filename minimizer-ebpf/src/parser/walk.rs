@@ -9,6 +9,8 @@ use crate::parser::cursor::{Cursor, Frame, Stop, Within};
 use crate::parser::{dccp, ethernet, gre, gtp_u, icmp, ipv4, ipv6, mpls, pppoe, sctp, tcp, udp, vlan, vxlan};
 use crate::untraced;
 
+pub use crate::parser::ipv6::address_at;
+
 /// What the walk found in a frame: the parts of the tuple, and what the program counts for it.
 ///
 /// The order of the fields aligns each part to its size: the compiler then copies whole words on the kernel's
@@ -31,6 +33,8 @@ pub struct Packet {
     pub protocol: u8,
     /// IPv4 type of service or IPv6 traffic class.
     pub traffic_class: u8,
+    /// Under a scope, where the frame has the final destination of a packet whose IPv6 routing header has segments left; else 0.
+    pub route: u32,
 }
 
 impl Packet {
@@ -181,6 +185,7 @@ pub fn walk_ipv4(
         traffic_class: ip.type_of_service,
         control_bits: transport.control_bits,
         length_octets: ip.length_octets,
+        route: 0,
     };
     let inside = if listed.is_empty() || !ip.is_whole {
         None
@@ -214,6 +219,7 @@ pub fn walk_ipv6(
         traffic_class: ip.traffic_class,
         control_bits: transport.control_bits,
         length_octets: ip.length_octets,
+        route: ip.route,
     };
     let inside = if listed.is_empty() || !ip.is_whole {
         None

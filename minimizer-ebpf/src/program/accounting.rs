@@ -14,8 +14,9 @@ use minimizer_common::slot::{Count, HALF_WORDS, Ipv6Form, Narrow, Wide};
 use minimizer_common::tunnel::Tunnels;
 use minimizer_common::tuple::Tags;
 use minimizer_ebpf::parser::cursor::{Cursor, Frame as _, Stop};
+use minimizer_ebpf::parser::walk::address_at;
 use minimizer_ebpf::parser::walk::{Inner, Packet, Version, enter, walk_ipv4, walk_ipv6, walk_link};
-use minimizer_ebpf::policy::judge::{Judgement, judge};
+use minimizer_ebpf::policy::judge::{Judgement, judge, permits};
 use minimizer_ebpf::policy::minimize::{self, Classes};
 use minimizer_ebpf::table::burst;
 use minimizer_ebpf::table::group::{self, Image};
@@ -222,14 +223,14 @@ fn count(context: *mut xdp_md, head: &mut Head, here: &Here) -> Ended {
         Ok((tags, Version::V4)) => match walk_ipv4(&mut cursor, tags, Tunnels::NONE) {
             Ok((packet, _)) => {
                 counters(head, here.site.interface).seen_octets += u64::from(cursor.known_octets());
-                return Ended::with(here.count::<false>(head, &packet.settled()));
+                return Ended::with(here.count::<false>(&XdpFrame::of(context), head, &packet.settled()));
             }
             Err(stop) => stop,
         },
         Ok((tags, Version::V6)) => match walk_ipv6(&mut cursor, tags, Tunnels::NONE) {
             Ok((packet, _)) => {
                 counters(head, here.site.interface).seen_octets += u64::from(cursor.known_octets());
-                return Ended::with(here.count::<true>(head, &packet.settled()));
+                return Ended::with(here.count::<true>(&XdpFrame::of(context), head, &packet.settled()));
             }
             Err(stop) => stop,
         },
@@ -273,7 +274,7 @@ fn count_outer(context: *mut xdp_md, head: &mut Head, here: &Here) -> Ended {
     counters(head, here.site.interface).seen_octets += u64::from(cursor.known_octets());
     let packet = packet.settled();
     match enter(&mut cursor, inside) {
-        Ok(None) => here.count_settled(head, &packet),
+        Ok(None) => here.count_settled(&XdpFrame::of(context), head, &packet),
         Ok(Some(inner)) => Ended::at(&inner, tags),
         Err(outcome) => Ended::with(Some(outcome)),
     }
@@ -288,7 +289,7 @@ fn count_inner(context: *mut xdp_md, head: &mut Head, here: &Here, outer: Ended)
         Version::V6 => walk_ipv6(&mut cursor, tags, Tunnels::NONE),
     };
     match walked {
-        Ok((packet, _)) => here.count_settled(head, &packet.settled()),
+        Ok((packet, _)) => here.count_settled(&XdpFrame::of(context), head, &packet.settled()),
         Err(stop) => Ended::with(Some(cursor.outcome(stop))),
     }
 }
@@ -313,17 +314,17 @@ pub struct Site {
 impl Here {
     /// See [`Self::count`]; the verifier no longer knows anything of the packet.
     #[inline(always)]
-    fn count_settled(&self, head: &mut Head, packet: &Packet) -> Ended {
+    fn count_settled(&self, frame: &XdpFrame, head: &mut Head, packet: &Packet) -> Ended {
         Ended::with(if packet.tags.is_ipv6() {
-            self.count::<true>(head, packet)
+            self.count::<true>(frame, head, packet)
         } else {
-            self.count::<false>(head, packet)
+            self.count::<false>(frame, head, packet)
         })
     }
 
     /// Puts the image of a packet, as the policy leaves it, into the next place of the ring.
     #[inline(always)]
-    fn count<const IPV6: bool>(&self, head: &mut Head, packet: &Packet) -> Option<Outcome> {
+    fn count<const IPV6: bool>(&self, frame: &XdpFrame, head: &mut Head, packet: &Packet) -> Option<Outcome> {
         let Self { site: Site { interface, .. }, time } = *self;
         let plan = &SETTINGS.plan;
         let steps = Steps(setting!(plan.steps));
@@ -340,6 +341,13 @@ impl Here {
         } else {
             Judgement { source_class: 0, destination_class: 0, selector: 0 }
         };
+        // The way to the final destination is part of the headers: of them the sender decides.
+        if IPV6 && steps.intersects(Steps::SCOPE) && packet.route != 0 {
+            let Some(last) = address_at(frame, packet.route) else { return Some(Outcome::OutOfScope) };
+            if !permits(&PolicyTables, plan, source_class, last) {
+                return Some(Outcome::OutOfScope);
+            }
+        }
         let octets = u64::from(packet.length_octets);
         counters(head, interface).octets_counted += octets;
         let classes = Classes { source: source_class, destination: destination_class };

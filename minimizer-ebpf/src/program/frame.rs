@@ -42,6 +42,11 @@ unsafe impl Frame for XdpFrame {
     }
 
     #[inline(always)]
+    fn has_scope(&self) -> bool {
+        self.steps.intersects(Steps::SCOPE)
+    }
+
+    #[inline(always)]
     fn octets(&self) -> u32 {
         if setting!(frame_length) == LENGTH_BUFFER {
             // SAFETY: the helper reads the context of this program.

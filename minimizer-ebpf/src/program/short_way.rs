@@ -12,6 +12,7 @@ use minimizer_ebpf::parser::walk::Version;
 use minimizer_ebpf::policy::judge::{Judgement, judge};
 use minimizer_ebpf::policy::minimize::{self, Classes};
 use minimizer_ebpf::policy::short;
+use minimizer_ebpf::untraced;
 
 use crate::program::accounting::{Here, Site};
 use crate::program::clock::{self, Time};
@@ -101,6 +102,11 @@ impl Here {
                 Some(vlan) => ipv4::<TUNNELS, false, TAGGED>(frame, vlan),
             }?;
             counters(head, self.site.interface).seen_octets += u64::from(frame_octets);
+            let packet = Ipv4Packet {
+                transport: packet.transport.settled(),
+                length_octets: untraced(packet.length_octets),
+                ..packet
+            };
             self.judge_ipv4(head, &packet)
         } else {
             let packet = match vlan {
@@ -108,6 +114,11 @@ impl Here {
                 Some(vlan) => ipv6::<TUNNELS, false, TAGGED>(frame, vlan),
             }?;
             counters(head, self.site.interface).seen_octets += u64::from(packet.frame_octets);
+            let packet = Ipv6Packet {
+                transport: packet.transport.settled(),
+                length_octets: untraced(packet.length_octets),
+                ..packet
+            };
             self.judge_ipv6(head, &packet)
         }
     }
