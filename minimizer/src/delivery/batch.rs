@@ -12,7 +12,7 @@ use crate::records::order::Order;
 use crate::records::packed::Packed;
 use crate::records::record::Record;
 use crate::records::terms::{NoRecipient, Terms};
-use crate::records::view::{Values, View, Viewed};
+use crate::records::view::{Noise, Values, View, Viewed};
 
 /// Octets that an allocation behind an [`Arc`] takes for its two counts of references.
 const ARC_OCTETS: usize = 2 * size_of::<usize>();
@@ -29,6 +29,8 @@ pub struct Batch {
     pub settlement: Arc<Settlement>,
     /// When and where it was drained.
     pub(super) origin: Origin,
+    /// The same for all its sinks, so that nobody can average it out.
+    pub(super) noise: Noise,
     /// By recipient, its merged records, for as long as somebody uses them. Several sinks may be for one recipient and share
     /// them; a batch that waits holds packed records only, which take less memory.
     merged: Box<[Mutex<Weak<Viewed<'static>>>]>,
@@ -55,7 +57,7 @@ impl Batch {
     pub fn new(records: Packed, totals: Totals, terms: Arc<Terms>, origin: Origin, sinks: usize) -> Self {
         let settlement = Arc::new(Settlement::new(totals.recorded, sinks));
         let merged = terms.compiled.policy.recipients.iter().map(|_| Mutex::default()).collect();
-        Self { records, totals, terms, settlement, origin, merged }
+        Self { records, totals, terms, settlement, origin, noise: Noise::fresh(), merged }
     }
 
     /// What the recipient of that name gets, in an order of its own; the first recipient when none is named. Records that must be
@@ -71,12 +73,28 @@ impl Batch {
             let (suppressed, residual) = (merged.suppressed, merged.residual);
             let order = Order::random(merged.records.len());
             let source = Source::Merged(merged);
-            Offered { values: view.values(), keeps_values: false, source, order, suppressed, residual }
+            Offered {
+                values: view.values(),
+                noise: &self.noise,
+                keeps_values: false,
+                source,
+                order,
+                suppressed,
+                residual,
+            }
         } else {
             let (source, order) = (Source::Packed(&self.records), Order::random(self.records.len()));
             let keeps_values = view.keeps_values();
             let (suppressed, residual) = Default::default();
-            Offered { values: view.values(), keeps_values, source, order, suppressed, residual }
+            Offered {
+                values: view.values(),
+                noise: &self.noise,
+                keeps_values,
+                source,
+                order,
+                suppressed,
+                residual,
+            }
         })
     }
 
@@ -84,7 +102,7 @@ impl Batch {
     fn merged(&self, position: usize, view: &View) -> Arc<Viewed<'static>> {
         let mut shared = self.merged[position].lock().unwrap_or_else(PoisonError::into_inner);
         shared.upgrade().unwrap_or_else(|| {
-            let merged = Arc::new(view.merged(self.records.iter(), self.records.len()));
+            let merged = Arc::new(view.merged(self.records.iter(), self.records.len(), &self.noise));
             *shared = Arc::downgrade(&merged);
             merged
         })
@@ -135,14 +153,15 @@ impl Batch {
 pub struct Offered<'batch> {
     /// What becomes of counts, times and control bits for the recipient.
     pub values: &'batch Arc<Values>,
+    noise: &'batch Noise,
     /// Nothing becomes of them.
     keeps_values: bool,
     source: Source<'batch>,
     /// The order in which the records leave.
     order: Order,
-    /// What was in records that too few sources made, and was suppressed.
+    /// What was held back, and suppressed.
     pub suppressed: Counts,
-    /// The one record that stands for those.
+    /// The one record that stands for it.
     pub residual: Option<Record>,
 }
 
@@ -157,18 +176,18 @@ enum Source<'batch> {
 impl<'batch> Offered<'batch> {
     /// What a recipient gets of merged records of several batches, in an order of its own.
     pub(super) fn held(
-        values: &'batch Arc<Values>,
+        (values, noise): (&'batch Arc<Values>, &'batch Noise),
         records: &'batch [Record],
         suppressed: Counts,
         residual: Option<Record>,
     ) -> Self {
         let (source, order) = (Source::Held(records), Order::random(records.len()));
-        Self { values, keeps_values: false, source, order, suppressed, residual }
+        Self { values, noise, keeps_values: false, source, order, suppressed, residual }
     }
 }
 
 impl Offered<'_> {
-    /// How many records there are, without the one that stands for those of too few sources.
+    /// How many records there are, without the one that stands for what was held back.
     #[must_use]
     pub fn len(&self) -> usize {
         self.order.positions().len()
@@ -197,7 +216,7 @@ impl Offered<'_> {
         exact: &'chunk [Record],
         buffer: &'chunk mut Vec<Record>,
     ) -> &'chunk [Record] {
-        if self.keeps_values { exact } else { self.values.of_all(exact, buffer) }
+        if self.keeps_values { exact } else { self.values.of_all(exact, self.noise, buffer) }
     }
 
     /// Hands over all records as the recipient gets them, [`CHUNK_RECORDS_MAX`] at a time at most.
@@ -225,10 +244,10 @@ impl Offered<'_> {
         Ok(())
     }
 
-    /// The record that stands for those of too few sources, as the recipient gets it.
+    /// The record that stands for what was held back, as the recipient gets it.
     #[must_use]
     pub fn valued_residual(&self) -> Option<Record> {
-        self.residual.map(|residual| self.values.of(residual))
+        self.residual.map(|residual| self.values.of(residual, self.noise))
     }
 }
 

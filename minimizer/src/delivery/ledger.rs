@@ -75,7 +75,7 @@ pub struct Ledger {
     dropped: Counts,
     /// Packets and octets in records that wait to be handed over.
     queued: Counts,
-    /// Packets and octets that were handed over without keys: too few sources made their records.
+    /// Packets and octets that were handed over without keys: a threshold or a mitigation held their records back.
     suppressed: Counts,
     /// Packets and octets in residual counters.
     overflow: Counts,
@@ -271,7 +271,7 @@ impl Ledger {
         self.queued
     }
 
-    /// Packets and octets that were handed over without keys, because too few sources made their records.
+    /// Packets and octets that were handed over without keys, because a threshold or a mitigation held their records back.
     #[must_use]
     pub const fn suppressed(&self) -> Counts {
         self.suppressed

@@ -47,7 +47,7 @@ pub struct Sender {
 struct BatchProgress<'batch> {
     heading: Heading<'batch>,
     offered: Offered<'batch>,
-    /// The first record that the sink has not taken. The one that stands for those of too few sources comes last.
+    /// The first record that the sink has not taken. The one that stands for what was held back comes last.
     next: usize,
     /// The first record that is not delivered.
     undelivered: usize,
@@ -249,7 +249,7 @@ impl Sender {
                 (call(&self.queue, &mut *self.sink, |sink| sink.take(chunk, values.fields()))?, next)
             } else {
                 portion.suppressed = Tally::new(1, offered.suppressed);
-                let chunk = values.of_all(offered.residual.as_slice(), &mut self.chunk);
+                let chunk = offered.valued(offered.residual.as_slice(), &mut self.chunk);
                 let take = |sink: &mut dyn Sink| sink.take(chunk, values.residual_fields());
                 (call(&self.queue, &mut *self.sink, take)?, progress.next + 1)
             };

@@ -130,7 +130,7 @@ pub trait Sink: Send {
     fn begin(&mut self, heading: &Heading<'_>) -> Result<(), SinkError>;
 
     /// Takes records of the batch, at most [`CHUNK_RECORDS_MAX`]. Their fields are those of the heading; the one record that
-    /// stands for those of too few sources has counts and times only.
+    /// stands for what was held back has counts and times only.
     ///
     /// # Errors
     /// When it took none of them.

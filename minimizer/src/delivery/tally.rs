@@ -67,7 +67,7 @@ impl Tally {
 pub(super) struct Portion {
     /// Records with their keys.
     pub(super) records: Tally,
-    /// The record without keys that stands for what too few sources made.
+    /// The record without keys that stands for what was held back.
     pub(super) suppressed: Tally,
 }
 

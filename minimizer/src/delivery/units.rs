@@ -17,7 +17,7 @@ use crate::policy::compile::CompiledPolicy;
 use crate::records::merge::{Flow as _, Merge};
 use crate::records::record::Record;
 use crate::records::terms::{Series, Terms};
-use crate::records::view::Values;
+use crate::records::view::{Noise, Values};
 
 /// Octets that a batch takes beside its records while it is held: its settlement, the claim on it and the references to both.
 const BATCH_OCTETS: usize = 256;
@@ -52,6 +52,7 @@ struct UnitOrigin {
     /// Position of the recipient in the policy.
     position: usize,
     values: Arc<Values>,
+    noise: Noise,
 }
 
 /// What a unit has of a batch.
@@ -112,7 +113,7 @@ impl Unit {
 
     /// What leaves.
     pub(super) fn offered<'unit>(&'unit self, records: &'unit [Record]) -> Offered<'unit> {
-        Offered::held(&self.origin.values, records, self.suppressed, self.residual)
+        Offered::held((&self.origin.values, &self.origin.noise), records, self.suppressed, self.residual)
     }
 
     /// The records; there are none any more.
@@ -122,8 +123,9 @@ impl Unit {
 
     /// The heading of what leaves. Its times are those of the unit.
     pub(super) fn heading(&self) -> Heading<'_> {
-        let UnitOrigin { number, end_ms, interfaces, losses, program_tag, compiled, position, values } =
-            &self.origin;
+        let UnitOrigin {
+            number, end_ms, interfaces, losses, program_tag, compiled, position, values, ..
+        } = &self.origin;
         let policy = &compiled.policy;
         Heading {
             number: *number,
@@ -242,6 +244,7 @@ impl Units {
             compiled: Arc::clone(&batch.terms.compiled),
             position: *position,
             values: Arc::clone(offered.values),
+            noise: batch.noise.clone(),
         };
         let known = self.units.iter().position(|unit| unit.begin_ms == begin_ms && unit.series == *series);
         if let Some(place) = known {

@@ -5,19 +5,22 @@ use std::collections::BTreeMap;
 use crate::policy::field::{Field, Fields, Kind};
 use crate::policy::transform::{Transform, log2};
 use crate::records::record::Record;
+use crate::records::view::noise::Noise;
 
 /// What becomes of counts, times and control bits for one recipient, and which fields it gets.
 #[derive(Debug)]
 pub struct Values {
     fields: Fields,
     transforms: BTreeMap<Field, Transform>,
+    /// Whether powers of two are drawn by chance.
+    has_noise: bool,
 }
 
 impl Values {
-    /// Those of a recipient that gets fields with these transforms.
+    /// Those of a recipient that gets fields with these transforms, and powers of two by chance or not.
     #[must_use]
-    pub fn new(transforms: BTreeMap<Field, Transform>) -> Self {
-        Self { fields: transforms.keys().copied().collect(), transforms }
+    pub fn new(transforms: BTreeMap<Field, Transform>, has_noise: bool) -> Self {
+        Self { fields: transforms.keys().copied().collect(), transforms, has_noise }
     }
 
     /// The fields of the recipient's records.
@@ -26,7 +29,7 @@ impl Values {
         self.fields
     }
 
-    /// The fields of the record made of those from too few sources: counts and times.
+    /// The fields of the record made of what was held back: counts and times.
     #[must_use]
     pub fn residual_fields(&self) -> Fields {
         let is_value = |field: &Field| matches!(field.kind(), Kind::Count | Kind::Time);
@@ -46,18 +49,24 @@ impl Values {
     }
 
     /// These records with their counts, times and control bits as the recipient gets them, in `buffer`.
-    pub fn of_all<'chunk>(&self, records: &[Record], buffer: &'chunk mut Vec<Record>) -> &'chunk [Record] {
+    pub fn of_all<'chunk>(
+        &self,
+        records: &[Record],
+        noise: &Noise,
+        buffer: &'chunk mut Vec<Record>,
+    ) -> &'chunk [Record] {
         buffer.clear();
-        buffer.extend(records.iter().map(|record| self.of(*record)));
+        buffer.extend(records.iter().map(|record| self.of(*record, noise)));
         buffer
     }
 
     /// The record with its counts, times and control bits as the recipient gets them.
     #[must_use]
-    pub fn of(&self, record: Record) -> Record {
+    pub fn of(&self, record: Record, noise: &Noise) -> Record {
         let has = |field| self.fields.has(field);
         let value = |field, value: u64| match self.transforms.get(&field) {
             None => 0,
+            Some(Transform::Log2) if self.has_noise => noise.power_of_two(&record, field, value),
             Some(Transform::Log2) => log2(value),
             Some(Transform::Coarsened { unit }) => {
                 let unit = u64::try_from(unit.as_millis()).unwrap_or(u64::MAX).max(1);

@@ -28,7 +28,7 @@ pub struct LedgerReport {
     pub dropped: CountsReport,
     /// In records that wait to be handed over.
     pub queued: CountsReport,
-    /// Handed over in sums without keys, because too few sources made the records. Outside of the ledger file it is rounded.
+    /// Handed over in sums without keys, because a threshold or a mitigation held the records back. Outside of the ledger file it is rounded.
     pub suppressed: CountsReport,
     /// In residual counters, because table and spill log were full.
     pub overflow: CountsReport,

@@ -35,7 +35,7 @@ impl Families<'_> {
             ),
             (
                 "minimizer_suppressed_packets_total",
-                "The part of the exported packets that went in sums without keys, rounded down to a power of two: fewer sources than the policy's threshold made their records",
+                "The part of the exported packets that went in sums without keys, rounded down to a power of two: a threshold or a mitigation of the policy held their records back",
                 suppressed.packets,
             ),
             (

@@ -42,7 +42,7 @@ const COUNTERS: [SinkCounter; 10] = [
     ),
     (
         "minimizer_sink_suppressed_packets_total",
-        "The part of the exported packets that the sink handed over in sums without keys, rounded down to a power of two: too few sources made their records",
+        "The part of the exported packets that the sink handed over in sums without keys, rounded down to a power of two: a threshold or a mitigation held their records back",
         |sink| sink.suppressed.packets,
     ),
     (
