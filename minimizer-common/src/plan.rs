@@ -47,6 +47,7 @@ steps! {
     NO_ICMP = 24: "Read no ICMP type or code.";
     RANKS = 25: "Make pseudonyms of the ranks that IPv4 addresses have among the domestic ones.";
     RESERVED_IPV4 = 26: "Collect no packet with an IPv4 address that looks like a pseudonym.";
+    ENDPOINTS = 28: "Tell the endpoints of the network's own tunnels from the parties of a communication.";
     RESERVED_IPV6 = 27: "Collect no packet with an IPv6 address that looks like a pseudonym.";
     NO_TRANSPORT = 20: "Leave the word of ports and tags zero.";
 }
@@ -93,6 +94,13 @@ impl Steps {
     }
 }
 
+/// The most prefixes of tunnel endpoints, of each IP version.
+pub const ENDPOINTS_MAX: usize = 16;
+/// In [`Plan::ipv4_endpoints`]: no prefix. No masked address is that.
+pub const NO_IPV4_ENDPOINT: [u32; 2] = [0, 1];
+/// In [`Plan::ipv6_endpoints`]: no prefix.
+pub const NO_IPV6_ENDPOINT: [u64; 4] = [0, 0, 1, 0];
+
 /// What the program keeps of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
@@ -120,6 +128,10 @@ pub struct Plan {
     pub kind_mask: u32,
     /// A [`crate::slot::Ipv6Form`].
     pub ipv6_form: u32,
+    /// Prefixes of IPv4 addresses at which the network's own tunnels end, in memory order: the mask, then the masked address.
+    pub ipv4_endpoints: [[u32; 2]; ENDPOINTS_MAX],
+    /// The same of IPv6: two words of mask, then two of the address.
+    pub ipv6_endpoints: [[u64; 4]; ENDPOINTS_MAX],
     /// Bits kept of a packet with ports in the words of its slot.
     pub slot_masks: crate::slot::Masks,
     /// The tables of the policy.
@@ -140,6 +152,8 @@ impl Plan {
         tags_mask: u32::MAX,
         kind_mask: u32::MAX,
         ipv6_form: 0,
+        ipv4_endpoints: [NO_IPV4_ENDPOINT; ENDPOINTS_MAX],
+        ipv6_endpoints: [NO_IPV6_ENDPOINT; ENDPOINTS_MAX],
         slot_masks: crate::slot::Masks::of(u32::MAX, u32::MAX, true, true),
         tables: Tables {
             multiplier: 0,

@@ -53,7 +53,7 @@ impl Leaf {
         Self(class & Self::CLASS_MASK | list << Self::LIST_SHIFT)
     }
 
-    /// Class: 0 foreign, 1 domestic, 2 never.
+    /// Class: 0 foreign, 1 domestic, 2 never, 3 special.
     #[inline(always)]
     #[must_use]
     pub const fn class(self) -> u32 {
@@ -74,6 +74,10 @@ pub const CLASS_FOREIGN: u32 = 0;
 pub const CLASS_DOMESTIC: u32 = 1;
 /// Class of addresses that the program never collects.
 pub const CLASS_NEVER: u32 = 2;
+
+/// Class of addresses for a special purpose, which the program does not collect either. It is a class of its own, because prefixes inside of
+/// them can be collected, and tunnels of the network can end there, other than inside of what is never collected.
+pub const CLASS_SPECIAL: u32 = 3;
 
 /// In the classes of IPv4: the first two octets do not decide, or an indicator may match. The trie decides.
 pub const CLASS_MIXED: u32 = 3;

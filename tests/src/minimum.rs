@@ -67,6 +67,13 @@ impl Frame {
         walked[usize::from(!policy.tunnels.is_empty())]
     }
 
+    /// The outer packet, if the packet is in a tunnel under the policy.
+    #[must_use]
+    pub fn outer(&self, policy: &Policy) -> Option<Packet> {
+        let [outer, inner] = self.walked;
+        (!policy.tunnels.is_empty() && outer != inner).then_some(outer).and_then(Result::ok)
+    }
+
     /// Frames drawn at random.
     #[must_use]
     pub fn draw(seed: u64, count: usize) -> Vec<Self> {
@@ -144,7 +151,8 @@ pub fn compare(kernel: Kernel, policy: Policy, frames: &[Frame], seed: u64) -> R
         program.run(&frame.octets)?;
         let packet = frame.packet(policy);
         let stored = packet.and_then(|packet| {
-            let arrived = Arrived { frame: &frame.octets, interface: IF_INDEX, time_ms };
+            let arrived =
+                Arrived { outer: frame.outer(policy), frame: &frame.octets, interface: IF_INDEX, time_ms };
             reference::stored(policy, collected, &packet, &arrived, PSEUDONYM_KEY)
         });
         expected_outcomes[stored.as_ref().err().copied().unwrap_or(Outcome::Counted) as usize] += 1;

@@ -118,6 +118,8 @@ impl Key {
 
 /// The frame of a packet, where and when it came in.
 pub struct Arrived<'frame> {
+    /// The outer packet, if the packet was in a tunnel.
+    pub outer: Option<Packet>,
     /// Its octets.
     pub frame: &'frame [u8],
     /// The interface.
@@ -137,7 +139,7 @@ pub fn stored(
     arrived: &Arrived<'_>,
     pseudonym_key: [u64; 2],
 ) -> Result<Stored, Outcome> {
-    let Arrived { frame, interface, time_ms } = *arrived;
+    let Arrived { outer, frame, interface, time_ms } = *arrived;
     let ipv6 = packet.tags.is_ipv6();
     let addresses = endpoints(packet);
     if policy.has_pseudonyms_of(ipv6) && addresses.iter().any(|address| looks_like_a_pseudonym(ipv6, address))
@@ -156,8 +158,28 @@ pub fn stored(
             selector(policy.scope.as_ref(), indicators, packet, time_ms / 1000).ok_or(Outcome::NotSelected)?
         }
     };
-    if let Some(scope) = policy.scope.as_ref().filter(|_| packet.route != 0) {
-        let at = usize::try_from(packet.route).expect("in a frame");
+    let is_endpoint = |ipv6: bool, address: [u8; 16]| {
+        policy.tunnel_endpoints.iter().any(|prefix| covers(prefix, ipv6, address))
+    };
+    if let (Some(scope), Some(outer)) = (&policy.scope, &outer) {
+        let ipv6 = outer.tags.is_ipv6();
+        let ends = endpoints(outer);
+        let parties = [0, 1].map(|side| {
+            let class = class(Some(scope), ipv6, ends[side]);
+            let is_never = class == Class::Never;
+            if is_endpoint(ipv6, ends[side]) && !is_never { classes[side] } else { class }
+        });
+        if !scope.directions.contains(&(parties[0], parties[1])) {
+            return Err(Outcome::OutOfScope);
+        }
+    }
+    let may_carry = packet.route & Packet::MAY_CARRY != 0;
+    if may_carry && policy.scope.is_some() && addresses.iter().any(|address| is_endpoint(ipv6, *address)) {
+        return Err(Outcome::OutOfScope);
+    }
+    let route = packet.route & !Packet::MAY_CARRY;
+    if let Some(scope) = policy.scope.as_ref().filter(|_| route != 0) {
+        let at = usize::try_from(route).expect("in a frame");
         let last = frame[at..at + 16].try_into().expect("16 octets");
         if !scope.directions.contains(&(classes[0], class(Some(scope), true, last))) {
             return Err(Outcome::OutOfScope);

@@ -59,11 +59,16 @@ fn frame(packet: &[u8]) -> Vec<u8> {
     [&[2; 12], &ether_type[..], packet].concat()
 }
 
-/// A packet inside of GTP-U, between gateways.
-fn in_gtp_u(inner: &[u8]) -> Vec<u8> {
+/// A packet inside of GTP-U, between these gateways.
+fn in_gtp_u_between(source: &str, destination: &str, inner: &[u8]) -> Vec<u8> {
     let length = u16::try_from(inner.len()).expect("short").to_be_bytes();
     let message = [&[0x30, 0xff], &length[..], &[0, 0, 0, 1], inner].concat();
-    frame(&packet(HOME, ABROAD, 2152, &message))
+    frame(&packet(source, destination, 2152, &message))
+}
+
+/// A packet inside of GTP-U, between gateways.
+fn in_gtp_u(inner: &[u8]) -> Vec<u8> {
+    in_gtp_u_between(HOME, ABROAD, inner)
 }
 
 /// The outcome of each frame, and the records, under a policy of this text.
@@ -345,4 +350,77 @@ fn a_sender_who_chooses_the_way_hides_no_party() {
     // Without a scope nobody judges the way.
     let all = [routed(HOME6, ABROAD6, 4, 1, &[HOME6, ABROAD6]), with_options(HOME, ABROAD, &loose)];
     assert_eq!(outcomes("", &all).0, [Counted, Counted]);
+}
+
+#[test]
+#[cfg_attr(without_kernel, ignore = "needs root and the kernel program: cargo xtask test")]
+fn outer_addresses_are_parties_unless_tunnels_of_the_network_end_there() {
+    // Gateways of the network, of which one is domestic and one special, and one of each IP version.
+    const GATES: [&str; 2] = ["203.0.113.3", "10.1.0.3"];
+    const GATES6: [&str; 2] = ["2001:db8:100:f::3", "2001:db8:900:f::3"];
+    let scope = |endpoints: &str| {
+        format!(
+            "tunnels = [\"gtp-u\"]\n[scope]\ndomestic = [\"203.0.113.0/24\", \"2001:db8:100::/40\"]\n\
+             never = [\"203.0.113.128/26\", \"198.51.100.128/26\"]\n{endpoints}\
+             directions = [\"foreign-foreign\", \"foreign-domestic\", \"domestic-foreign\"]\n"
+        )
+    };
+    let with = scope(
+        "tunnel_endpoints = [\"203.0.113.0/30\", \"10.1.0.0/16\", \"203.0.113.129/32\", \"2001:db8:100:f::/64\", \
+         \"2001:db8:900:f::/64\"]\n",
+    );
+    let up = packet(HOME, ABROAD, 443, &[]);
+    let inside = packet(HOME, "203.0.113.9", 443, &[]);
+    let abroad = packet(ABROAD, "198.51.100.9", 443, &[]);
+    let six = packet(HOME6, ABROAD6, 443, &[]);
+    let of_never = packet(NEVER, ABROAD, 443, &[]);
+    let cases = [
+        // Between endpoints only the parties inside count.
+        ((GATES[0], GATES[1]), &up, Counted, OutOfScope),
+        ((GATES[0], GATES[1]), &inside, OutOfScope, OutOfScope),
+        ((GATES[0], GATES[1]), &abroad, Counted, OutOfScope),
+        ((GATES6[0], GATES6[1]), &six, Counted, Counted),
+        ((GATES6[0], GATES6[1]), &up, Counted, Counted),
+        ((GATES[0], GATES[1]), &of_never, OutOfScope, OutOfScope),
+        // A roaming partner abroad: the party is foreign, and the inner destination is judged with it.
+        ((ABROAD, GATES[0]), &up, Counted, Counted),
+        ((ABROAD, GATES[0]), &inside, OutOfScope, OutOfScope),
+        ((GATES[0], ABROAD), &up, Counted, Counted),
+        // A subscriber who tunnels to the gateway, and the gateway to it.
+        ((HOME, GATES[0]), &up, Counted, OutOfScope),
+        ((HOME, GATES[0]), &packet(ABROAD, HOME, 443, &[]), OutOfScope, OutOfScope),
+        ((GATES[0], HOME), &packet(ABROAD, HOME, 443, &[]), Counted, OutOfScope),
+        ((GATES[0], HOME), &up, OutOfScope, OutOfScope),
+        // A tunnel of others is judged by both pairs.
+        ((ABROAD, "198.51.100.9"), &up, Counted, Counted),
+        ((ABROAD, "198.51.100.9"), &inside, OutOfScope, OutOfScope),
+        ((HOME, "203.0.113.9"), &up, OutOfScope, OutOfScope),
+        ((HOME, ABROAD), &abroad, Counted, Counted),
+        // What is never collected is so outside, too, and at an endpoint.
+        ((ABROAD, "198.51.100.129"), &up, OutOfScope, OutOfScope),
+        ((NEVER, GATES[0]), &up, OutOfScope, OutOfScope),
+    ];
+    let frames =
+        cases.iter().map(|((source, destination), inner, ..)| in_gtp_u_between(source, destination, inner));
+    let frames = frames.collect::<Vec<_>>();
+    let expected = |without: bool| {
+        cases.iter().map(move |(.., with, other)| if without { *other } else { *with }).collect::<Vec<_>>()
+    };
+    assert_eq!(outcomes(&with, &frames).0, expected(false));
+    assert_eq!(outcomes(&scope(""), &frames).0, expected(true));
+
+    // A fragment of UDP may be one of GTP-U: the first one, and a later one.
+    let fragment = |source: &str, destination: &str, offset: u8| {
+        let mut fragment = packet(source, destination, 2152, &[0; 16]);
+        fragment[6..8].copy_from_slice(&[0x20, offset]);
+        frame(&fragment)
+    };
+    let fragments = [
+        fragment(ABROAD, "198.51.100.9", 0),
+        fragment(ABROAD, "198.51.100.9", 8),
+        fragment(ABROAD, GATES[0], 0),
+        fragment(GATES[0], ABROAD, 8),
+    ];
+    assert_eq!(outcomes(&with, &fragments).0, [Counted, Counted, OutOfScope, OutOfScope]);
+    assert_eq!(outcomes(&scope(""), &fragments).0, [Counted; 4]);
 }

@@ -33,11 +33,15 @@ pub struct Packet {
     pub protocol: u8,
     /// IPv4 type of service or IPv6 traffic class.
     pub traffic_class: u8,
-    /// Under a scope, where the frame has the final destination of a packet whose IPv6 routing header has segments left; else 0.
+    /// Under a scope, where the frame has the final destination of a packet whose IPv6 routing header has segments left, or else 0;
+    /// with [`Self::MAY_CARRY`].
     pub route: u32,
 }
 
 impl Packet {
+    /// In [`Self::route`]: the packet is a fragment that may be one of a listed tunnel.
+    pub const MAY_CARRY: u32 = 1 << 31;
+
     /// The same packet, with a protocol and tags that are unknown to the verifier. Otherwise the verifier
     /// would walk the rest once for every kind of packet that the walk told apart. Of the other fields the
     /// verifier knows only the size; see [`walk_transport`].
@@ -187,12 +191,7 @@ pub fn walk_ipv4(
         length_octets: ip.length_octets,
         route: 0,
     };
-    let inside = if listed.is_empty() || !ip.is_whole {
-        None
-    } else {
-        inside(cursor, Version::V4, &packet, ip.transport_octets, listed)
-    };
-    Ok((packet, inside))
+    settle_inside(cursor, Version::V4, packet, ip.is_whole, ip.transport_octets, listed)
 }
 
 /// Reads an IPv6 packet from its IP header on, and tells whether a tunnel of `listed` begins behind it.
@@ -221,12 +220,53 @@ pub fn walk_ipv6(
         length_octets: ip.length_octets,
         route: ip.route,
     };
-    let inside = if listed.is_empty() || !ip.is_whole {
-        None
-    } else {
-        inside(cursor, Version::V6, &packet, ip.transport_octets, listed)
-    };
+    settle_inside(cursor, Version::V6, packet, ip.is_whole, ip.transport_octets, listed)
+}
+
+/// The packet, and the tunnel of `listed` that begins behind its headers. Nobody can look into a fragment of one.
+#[inline(always)]
+fn settle_inside(
+    cursor: &Cursor<impl Frame>,
+    version: Version,
+    mut packet: Packet,
+    is_whole: bool,
+    transport_octets: u32,
+    listed: Tunnels,
+) -> Result<(Packet, Option<Inside>), Stop> {
+    if listed.is_empty() {
+        return Ok((packet, None));
+    }
+    if !is_whole {
+        if cursor.has_scope() && may_carry(version, packet.protocol, listed) {
+            packet.route |= Packet::MAY_CARRY;
+        }
+        return Ok((packet, None));
+    }
+    let inside = inside(cursor, version, &packet, transport_octets, listed);
     Ok((packet, inside))
+}
+
+/// Whether a tunnel of `listed` has this protocol.
+#[inline(always)]
+fn may_carry(version: Version, protocol: u8, listed: Tunnels) -> bool {
+    match (protocol, version) {
+        (udp::PROTOCOL, _) => listed.has(Tunnel::GtpU) || listed.has(Tunnel::Vxlan),
+        (gre::PROTOCOL, _) => listed.has(Tunnel::Gre),
+        (ipv4::PROTOCOL, Version::V4) => listed.has(Tunnel::IpInIp),
+        (ipv6::PROTOCOL, Version::V4) => listed.has(Tunnel::SixInFour),
+        (ipv4::PROTOCOL, Version::V6) => listed.has(Tunnel::FourInSix),
+        (ipv6::PROTOCOL, Version::V6) => listed.has(Tunnel::SixInSix),
+        _ => false,
+    }
+}
+
+/// The addresses of the IP header at the position; see [`minimizer_common::tuple::Tuple::addresses`].
+#[inline(always)]
+pub fn addresses(cursor: &mut Cursor<impl Frame>, version: Version) -> Option<[u64; 4]> {
+    match version {
+        Version::V4 => Some([cursor.pass::<ipv4::Ipv4Header>()?.copy().addresses(), 0, 0, 0]),
+        Version::V6 => Some(cursor.pass::<ipv6::Ipv6Header>()?.copy().addresses()),
+    }
 }
 
 /// The tunnel of `listed` that begins at the position behind the headers of a whole packet, if any.

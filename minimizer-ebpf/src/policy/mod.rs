@@ -5,6 +5,7 @@ pub mod judge;
 pub mod lists;
 pub mod minimize;
 pub mod nodes;
+pub mod outer;
 pub mod permutation;
 pub mod prefixes;
 pub mod short;

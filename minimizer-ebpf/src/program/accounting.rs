@@ -4,30 +4,31 @@ use core::hint::black_box;
 
 use aya_ebpf::bindings::xdp_md;
 use aya_ebpf::programs::XdpContext;
-use minimizer_common::generation::{
-    BURST, CpuState, FEW_SLOTS, Head, InterfaceCounters, Latest, Place, UNKNOWN_INTERFACE,
-};
+use minimizer_common::generation::{BURST, Head, InterfaceCounters, Latest, UNKNOWN_INTERFACE};
 use minimizer_common::outcome::Outcome;
 use minimizer_common::plan::Steps;
 use minimizer_common::settings::{InterfaceEntry, Way, clock as pack, interface_position};
-use minimizer_common::slot::{Count, HALF_WORDS, Ipv6Form, Narrow, Wide};
+use minimizer_common::slot::{Count, Ipv6Form, Narrow, Wide};
 use minimizer_common::tunnel::Tunnels;
 use minimizer_common::tuple::Tags;
 use minimizer_ebpf::parser::cursor::{Cursor, Frame as _, Stop};
-use minimizer_ebpf::parser::walk::address_at;
-use minimizer_ebpf::parser::walk::{Inner, Packet, Version, enter, walk_ipv4, walk_ipv6, walk_link};
+use minimizer_ebpf::parser::walk::{
+    Inner, Packet, Version, address_at, enter, walk_ipv4, walk_ipv6, walk_link,
+};
 use minimizer_ebpf::policy::judge::{Judgement, judge, permits};
 use minimizer_ebpf::policy::minimize::{self, Classes};
+use minimizer_ebpf::policy::outer::{Outer, has_endpoint};
 use minimizer_ebpf::table::burst;
-use minimizer_ebpf::table::group::{self, Image};
-use minimizer_ebpf::table::hash;
+use minimizer_ebpf::table::group;
 use minimizer_ebpf::{untraced, whole};
 
 use crate::program::clock::{self, Time};
 use crate::program::constants::{SETTINGS, setting};
 use crate::program::frame::XdpFrame;
 use crate::program::memory::{Keys, PolicyTables, Run, counters};
+use crate::program::outer;
 use crate::program::short_way::{self, OTHER_SHAPE};
+use crate::program::site::{Here, Site};
 
 /// Counts a frame and returns the number of its outcome. If a listed tunnel carries a packet inside the
 /// frame, the function counts that packet. It does nothing only if the agent left a map empty, which it never
@@ -158,6 +159,8 @@ struct Ended(u64);
 impl Ended {
     const INNER: u64 = 1 << 63;
     const IPV6: u64 = 1 << 62;
+    /// What the outer addresses say, of three bits.
+    const OUTER_SHIFT: u32 = 59;
     const OCTETS_SHIFT: u32 = 41;
     const OCTETS_MASK: u64 = (1 << 18) - 1;
     const OFFSET_SHIFT: u32 = 26;
@@ -182,6 +185,16 @@ impl Ended {
                 | (u64::from(inner.offset) & Self::OFFSET_MASK) << Self::OFFSET_SHIFT
                 | u64::from(tags.0) & Self::TAGS_MASK,
         )
+    }
+
+    #[inline(always)]
+    const fn with_outer(self, said: u64) -> Self {
+        Self(self.0 | (said & 7) << Self::OUTER_SHIFT)
+    }
+
+    #[inline(always)]
+    const fn outer(self) -> Outer {
+        Outer((self.0 >> Self::OUTER_SHIFT) as u32 & 7)
     }
 
     #[inline(always)]
@@ -223,14 +236,24 @@ fn count(context: *mut xdp_md, head: &mut Head, here: &Here) -> Ended {
         Ok((tags, Version::V4)) => match walk_ipv4(&mut cursor, tags, Tunnels::NONE) {
             Ok((packet, _)) => {
                 counters(head, here.site.interface).seen_octets += u64::from(cursor.known_octets());
-                return Ended::with(here.count::<false>(&XdpFrame::of(context), head, &packet.settled()));
+                return Ended::with(here.count::<false>(
+                    &XdpFrame::of(context),
+                    head,
+                    &packet.settled(),
+                    Outer::NOTHING,
+                ));
             }
             Err(stop) => stop,
         },
         Ok((tags, Version::V6)) => match walk_ipv6(&mut cursor, tags, Tunnels::NONE) {
             Ok((packet, _)) => {
                 counters(head, here.site.interface).seen_octets += u64::from(cursor.known_octets());
-                return Ended::with(here.count::<true>(&XdpFrame::of(context), head, &packet.settled()));
+                return Ended::with(here.count::<true>(
+                    &XdpFrame::of(context),
+                    head,
+                    &packet.settled(),
+                    Outer::NOTHING,
+                ));
             }
             Err(stop) => stop,
         },
@@ -248,12 +271,18 @@ fn count_stop(cursor: &mut Cursor<XdpFrame>, counters: &mut InterfaceCounters, s
     Ended::with(Some(outcome))
 }
 
-/// Counts the packet inside a tunnel, or else the outer packet. It makes two calls, one after the other:
+/// Counts the packet inside a tunnel, or else the outer packet. It makes its calls one after the other:
 /// nested calls would add their stacks up.
 #[inline(always)]
 fn count_inner_or_outer(context: *mut xdp_md, head: &mut Head, here: &Here) -> Ended {
     let outer = count_outer(context, head, here);
-    if outer.is_inner() { count_inner(context, head, here, outer) } else { outer }
+    if !outer.is_inner() {
+        return outer;
+    }
+    // The parties of a scope are told apart by all addresses.
+    let has_scope = Steps(setting!(plan.steps)).intersects(Steps::SCOPE);
+    let said = if has_scope { outer::judge(context) } else { 0 };
+    count_inner(context, head, here, outer.with_outer(said))
 }
 
 /// Counts a packet, unless a listed tunnel carries a packet inside it. The two IP versions share the code
@@ -274,7 +303,7 @@ fn count_outer(context: *mut xdp_md, head: &mut Head, here: &Here) -> Ended {
     counters(head, here.site.interface).seen_octets += u64::from(cursor.known_octets());
     let packet = packet.settled();
     match enter(&mut cursor, inside) {
-        Ok(None) => here.count_settled(&XdpFrame::of(context), head, &packet),
+        Ok(None) => here.count_settled(&XdpFrame::of(context), head, &packet, Outer::NOTHING),
         Ok(Some(inner)) => Ended::at(&inner, tags),
         Err(outcome) => Ended::with(Some(outcome)),
     }
@@ -282,6 +311,7 @@ fn count_outer(context: *mut xdp_md, head: &mut Head, here: &Here) -> Ended {
 
 #[inline(never)]
 fn count_inner(context: *mut xdp_md, head: &mut Head, here: &Here, outer: Ended) -> Ended {
+    let said = outer.outer();
     let (Inner { version, offset, octets }, tags) = outer.inner();
     let mut cursor = Cursor::within(XdpFrame::of(context), offset, octets);
     let walked = match version {
@@ -289,42 +319,31 @@ fn count_inner(context: *mut xdp_md, head: &mut Head, here: &Here, outer: Ended)
         Version::V6 => walk_ipv6(&mut cursor, tags, Tunnels::NONE),
     };
     match walked {
-        Ok((packet, _)) => here.count_settled(&XdpFrame::of(context), head, &packet.settled()),
+        Ok((packet, _)) => here.count_settled(&XdpFrame::of(context), head, &packet.settled(), said),
         Err(stop) => Ended::with(Some(cursor.outcome(stop))),
     }
-}
-
-/// So many packets become one at most, as a number of bits: their sum with those of a slot that is not closed then fits.
-const JOINED_BITS: u32 = 16;
-
-/// Where and when a packet arrived.
-#[derive(Clone, Copy)]
-pub struct Here {
-    pub site: Site,
-    pub time: Time,
-}
-
-/// Where the packets of an interface are counted on this CPU.
-#[derive(Clone, Copy)]
-pub struct Site {
-    pub run: Run,
-    pub interface: u32,
 }
 
 impl Here {
     /// See [`Self::count`]; the verifier no longer knows anything of the packet.
     #[inline(always)]
-    fn count_settled(&self, frame: &XdpFrame, head: &mut Head, packet: &Packet) -> Ended {
+    fn count_settled(&self, frame: &XdpFrame, head: &mut Head, packet: &Packet, outer: Outer) -> Ended {
         Ended::with(if packet.tags.is_ipv6() {
-            self.count::<true>(frame, head, packet)
+            self.count::<true>(frame, head, packet, outer)
         } else {
-            self.count::<false>(frame, head, packet)
+            self.count::<false>(frame, head, packet, outer)
         })
     }
 
     /// Puts the image of a packet, as the policy leaves it, into the next place of the ring.
     #[inline(always)]
-    fn count<const IPV6: bool>(&self, frame: &XdpFrame, head: &mut Head, packet: &Packet) -> Option<Outcome> {
+    fn count<const IPV6: bool>(
+        &self,
+        frame: &XdpFrame,
+        head: &mut Head,
+        packet: &Packet,
+        outer: Outer,
+    ) -> Option<Outcome> {
         let Self { site: Site { interface, .. }, time } = *self;
         let plan = &SETTINGS.plan;
         let steps = Steps(setting!(plan.steps));
@@ -342,15 +361,21 @@ impl Here {
             Judgement { source_class: 0, destination_class: 0, selector: 0 }
         };
         // The way to the final destination is part of the headers: of them the sender decides.
-        if IPV6 && steps.intersects(Steps::SCOPE) && packet.route != 0 {
-            let Some(last) = address_at(frame, packet.route) else { return Some(Outcome::OutOfScope) };
+        let route = packet.route & !Packet::MAY_CARRY;
+        if IPV6 && steps.intersects(Steps::SCOPE) && route != 0 {
+            let Some(last) = address_at(frame, route) else { return Some(Outcome::OutOfScope) };
             if !permits(&PolicyTables, plan, source_class, last) {
                 return Some(Outcome::OutOfScope);
             }
         }
+        let classes = Classes { source: source_class, destination: destination_class };
+        // Whether a fragment between endpoints is one of a tunnel nobody knows, nor between whom.
+        let may_carry = steps.intersects(Steps::ENDPOINTS) && packet.route & Packet::MAY_CARRY != 0;
+        if !outer.permits(plan, classes) || may_carry && has_endpoint::<IPV6>(plan, &packet.addresses) {
+            return Some(Outcome::OutOfScope);
+        }
         let octets = u64::from(packet.length_octets);
         counters(head, interface).octets_counted += octets;
-        let classes = Classes { source: source_class, destination: destination_class };
         let keys = Keys { key: head.state.pseudonym_key, generation: head.state.generation };
         let (mut tuple, control_bits) =
             minimize::minimize::<IPV6>(&PolicyTables, plan, packet, interface, classes, &keys)?;
@@ -373,78 +398,5 @@ impl Here {
             *image = Wide::of(&tuple, &count);
         }
         Some(Outcome::Counted)
-    }
-}
-
-impl Site {
-    /// Counts a packet that fits in a narrow slot, or sets it aside.
-    #[inline(always)]
-    pub fn keep_narrow<const EXACT: bool>(&self, head: &mut Head, slot: &[u64; HALF_WORDS]) {
-        let Head { state, ring, .. } = head;
-        if state.latest.is_repeated() {
-            let latest = state.set_aside.wrapping_sub(1) as usize % BURST;
-            let differs = self.differs::<EXACT>(state, latest);
-            if let Some(joined) = ring[latest].first_chunk_mut() {
-                let is_full = joined[3] >> (Narrow::PACKETS_SHIFT + JOINED_BITS);
-                if group::add_narrow(joined, slot, is_full | differs) {
-                    return;
-                }
-            }
-        }
-        let place = Place::new(hash::narrow(&SETTINGS.hash_keys, slot), self.interface);
-        if !Self::is_set_aside(state, place)
-            && let Some(line) = self.run.first_line(place)
-            && line.count_narrow(slot, &mut state.slots_taken)
-        {
-            return;
-        }
-        let index = state.set_aside as usize % BURST;
-        let image = &mut ring[index];
-        [image[0], image[1], image[2], image[3]] = *slot;
-        state.places[index] = place;
-        state.set_aside += 1;
-    }
-
-    /// Counts a packet in a wide slot, or sets it aside.
-    #[inline(always)]
-    pub fn keep_wide<const EXACT: bool>(&self, head: &mut Head, slot: &Image) {
-        let Head { state, ring, .. } = head;
-        if state.latest.is_repeated() {
-            let latest = state.set_aside.wrapping_sub(1) as usize % BURST;
-            let joined = &mut ring[latest];
-            let is_full = joined[6] >> (Wide::PACKETS_SHIFT + JOINED_BITS);
-            if group::add_wide(joined, slot, is_full | self.differs::<EXACT>(state, latest)) {
-                return;
-            }
-        }
-        let place = Place::new(hash::wide(&SETTINGS.hash_keys, slot), self.interface);
-        if !Self::is_set_aside(state, place)
-            && let Some(line) = self.run.first_line(place)
-            && line.count_wide(slot, &mut state.slots_taken)
-        {
-            return;
-        }
-        let index = state.set_aside as usize % BURST;
-        ring[index] = *slot;
-        state.places[index] = place;
-        state.set_aside += 1;
-    }
-
-    /// Whether the packet at this place in the ring is of another interface. Exact slots tell that themselves.
-    #[inline(always)]
-    fn differs<const EXACT: bool>(&self, state: &CpuState, index: usize) -> u64 {
-        if EXACT { 0 } else { u64::from(state.places[index].interface() ^ self.interface) }
-    }
-
-    /// Whether a packet is set aside. That is cheaper if its line is in no cache, or if more packets of its flow follow, which
-    /// it then takes in. Where few slots are in use, a packet that differs from the one before is counted at once.
-    #[inline(always)]
-    fn is_set_aside(state: &mut CpuState, place: Place) -> bool {
-        if state.latest.position() == place.position() {
-            state.latest = Latest::new(place.position(), true);
-            return true;
-        }
-        state.latest = Latest::new(place.position(), false);
-        state.slots_taken >= FEW_SLOTS
     }
 }

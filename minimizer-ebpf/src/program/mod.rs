@@ -5,4 +5,6 @@ mod clock;
 mod constants;
 mod frame;
 mod memory;
+mod outer;
 mod short_way;
+mod site;

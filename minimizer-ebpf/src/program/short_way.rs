@@ -14,11 +14,11 @@ use minimizer_ebpf::policy::minimize::{self, Classes};
 use minimizer_ebpf::policy::short;
 use minimizer_ebpf::untraced;
 
-use crate::program::accounting::{Here, Site};
 use crate::program::clock::{self, Time};
 use crate::program::constants::{SETTINGS, setting};
 use crate::program::frame::XdpFrame;
 use crate::program::memory::{Keys, PolicyTables, Run, counters};
+use crate::program::site::{Here, Site};
 
 /// The packet has no common shape.
 pub const OTHER_SHAPE: u64 = u64::MAX;
@@ -225,7 +225,9 @@ fn ipv4<const TUNNELS: bool, const EXACT: bool, const LINK: usize>(
     if !TUNNELS || !packet.transport.may_be_tunnel() {
         return Some((packet, frame_octets));
     }
-    if !Tunnels(setting!(tunnels)).has(Tunnel::GtpU) || !packet.transport.may_be_gtp_u() {
+    // A scope judges the outer addresses, too: the walk asks for that.
+    let has_scope = Steps(setting!(plan.steps)).intersects(Steps::SCOPE);
+    if has_scope || !Tunnels(setting!(tunnels)).has(Tunnel::GtpU) || !packet.transport.may_be_gtp_u() {
         return None;
     }
     Some((common::ipv4_in_gtp_u::<EXACT, LINK>(&frame, &packet)?, frame_octets))

@@ -19,6 +19,7 @@ impl Policy {
     pub fn cautions(&self, now: Timestamp) -> Vec<String> {
         let mut said = Vec::new();
         said.extend(self.selectors.as_deref().and_then(|indicators| expired(indicators, now)));
+        said.extend(self.outer_addresses());
         said.extend(self.recipients.iter().filter_map(client_ports));
         said.extend(self.probed());
         said.extend(self.recipients.iter().filter_map(half_of_times));
@@ -29,6 +30,25 @@ impl Policy {
             )
         }));
         said
+    }
+}
+
+impl Policy {
+    /// What becomes of tunnels under a scope.
+    fn outer_addresses(&self) -> Option<String> {
+        self.scope.as_ref()?;
+        match (self.tunnels.is_empty(), self.tunnel_endpoints.is_empty()) {
+            (false, true) => Some(
+                "`scope.tunnel_endpoints` lists no gateway, so that the outer addresses of a tunnel are parties, too: of a tunnel between \
+                 two domestic gateways nothing is collected unless the direction domestic-domestic is, and a fragment of a tunnel counts as \
+                 a communication between its gateways."
+                    .to_owned(),
+            ),
+            (true, false) => {
+                Some("`scope.tunnel_endpoints` has no effect: the policy lists no tunnel.".to_owned())
+            }
+            _ => None,
+        }
     }
 }
 

@@ -83,6 +83,8 @@ pub fn check_beyond(text: &str, name: String, folder: &Path) -> Result<(Policy, 
         selectors::check(&mut document, &mut inputs, &mut acknowledged, at, scope.as_ref())
     });
     let tunnels = check_tunnels(&mut document, &file.tunnels);
+    let tunnel_endpoints =
+        file.scope.as_ref().map(|at| scope::tunnel_endpoints(&mut document, at)).unwrap_or_default();
     let pseudonym_epoch = check_epoch(&mut document, file.pseudonyms.as_ref());
     let context = recipient::Context {
         has_scope: scope.is_some(),
@@ -102,6 +104,7 @@ pub fn check_beyond(text: &str, name: String, folder: &Path) -> Result<(Policy, 
         scope,
         selectors,
         tunnels,
+        tunnel_endpoints,
         pseudonym_epoch,
         recipients,
         unlinkable: Vec::new(),

@@ -17,6 +17,7 @@ use crate::policy::classes::Classes;
 use crate::policy::field::Field;
 use crate::policy::join::Collected;
 use crate::policy::model::{Policy, Scope, Sources};
+use crate::policy::prefixes::Prefix;
 use crate::policy::ranks::Ranks;
 use crate::policy::tables::{self, Built, Content, TableError};
 use crate::policy::transform::{AddressTransform, Transform};
@@ -101,6 +102,10 @@ impl CompiledPolicy {
                 plan.steps |= step.0;
             }
         }
+        if policy.scope.is_some() && !policy.tunnel_endpoints.is_empty() {
+            plan.steps |= Steps::ENDPOINTS.0;
+            put_endpoints(&mut plan, &policy.tunnel_endpoints);
+        }
         // Fields that are not read need no step.
         let read = Steps(plan.steps);
         let keeps_less_of_ports =
@@ -145,6 +150,7 @@ impl CompiledPolicy {
             description,
             mandate,
             tunnels,
+            tunnel_endpoints,
             pseudonym_epoch,
             recipients,
             unlinkable,
@@ -164,6 +170,7 @@ impl CompiledPolicy {
             scope,
             selectors: selectors.as_ref().map(|_| Vec::new()),
             tunnels: *tunnels,
+            tunnel_endpoints: tunnel_endpoints.clone(),
             pseudonym_epoch: *pseudonym_epoch,
             recipients: recipients.clone(),
             unlinkable: unlinkable.clone(),
@@ -254,6 +261,25 @@ impl CompiledPolicy {
     #[must_use]
     pub const fn has_pseudonyms(&self) -> bool {
         Steps(self.plan.steps).intersects(Steps::PSEUDONYMS)
+    }
+}
+
+/// Writes prefixes of tunnel endpoints, of which there are few enough.
+fn put_endpoints(plan: &mut Plan, endpoints: &[Prefix]) {
+    let mask = |bits: u8| u128::MAX.checked_shl(128 - u32::from(bits)).unwrap_or(0).to_be_bytes();
+    let word = |octets: &[u8]| octets.try_into().map_or(0, u64::from_ne_bytes);
+    let (mut ipv4, mut ipv6) = (plan.ipv4_endpoints.iter_mut(), plan.ipv6_endpoints.iter_mut());
+    for prefix in endpoints {
+        let parts = [mask(prefix.bits), prefix.octets].map(|octets| [word(&octets[..8]), word(&octets[8..])]);
+        let [[high_mask, low_mask], [high, low]] = parts;
+        if prefix.ipv6 {
+            if let Some(place) = ipv6.next() {
+                *place = [high_mask, low_mask, high, low];
+            }
+        } else if let Some(place) = ipv4.next() {
+            let first = |octets: [u8; 16]| u32::from_ne_bytes([octets[0], octets[1], octets[2], octets[3]]);
+            *place = [first(mask(prefix.bits)), first(prefix.octets)];
+        }
     }
 }
 

@@ -130,6 +130,16 @@ impl Policy {
         commitments::diff(&mut differences, self, after);
         scope::diff(&mut differences, self, after);
         scope::selectors(&mut differences, self.selectors.as_deref(), after.selectors.as_deref());
+        for (one, other, effect, becomes) in [
+            (self, after, Effect::Wider, "is no party any more"),
+            (after, self, Effect::Narrower, "is a party again"),
+        ] {
+            for prefix in
+                other.tunnel_endpoints.iter().filter(|prefix| !one.tunnel_endpoints.contains(prefix))
+            {
+                differences.add(effect, format!("tunnel endpoint {prefix}"), becomes);
+            }
+        }
         for tunnel in Tunnel::ALL {
             match (self.tunnels.has(*tunnel), after.tunnels.has(*tunnel)) {
                 (false, true) => {

@@ -127,6 +127,10 @@ pub struct ScopeFile {
     /// The network's own NAT64 prefixes, of 96 bits: addresses in them are judged by the IPv4 address in their last 32 bits.
     #[serde(default)]
     pub nat64: Vec<At<String>>,
+    /// Prefixes of the network's own gateways, where its tunnels begin and end: they are no party of a communication. At most 16 of each
+    /// IP version.
+    #[serde(default)]
+    pub tunnel_endpoints: Vec<At<String>>,
     /// The directions to collect: the class of the source, then the class of the destination.
     #[serde(default)]
     #[schemars(length(min = 1))]

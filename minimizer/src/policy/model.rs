@@ -28,6 +28,8 @@ pub struct Policy {
     pub selectors: Option<Vec<Indicator>>,
     /// Tunnels whose inner packets are counted in place of the outer ones.
     pub tunnels: Tunnels,
+    /// Prefixes of the network's own gateways: under the scope they are no party of a communication.
+    pub tunnel_endpoints: Vec<Prefix>,
     /// How long a key of pseudonyms and preserved prefixes lasts.
     pub pseudonym_epoch: Duration,
     /// Who receives which records: at least one recipient, and no two of one name.

@@ -13,8 +13,8 @@ use std::sync::Arc;
 
 use minimizer_common::plan::Steps;
 use minimizer_common::tables::{
-    CLASS_DOMESTIC, CLASS_FOREIGN, CLASS_NEVER, ENTRY_WORDS, Entry, LIST_ENTRIES_MAX, NODE_WORDS, Node,
-    POINTER, Roots, Tables, direction_bit,
+    CLASS_DOMESTIC, CLASS_FOREIGN, CLASS_NEVER, CLASS_SPECIAL, ENTRY_WORDS, Entry, LIST_ENTRIES_MAX,
+    NODE_WORDS, Node, POINTER, Roots, Tables, direction_bit,
 };
 use minimizer_ebpf::policy::nodes::Nodes;
 use thiserror::Error;
@@ -133,10 +133,6 @@ pub struct Built {
     /// The id of each indicator, by its number in the kernel minus one.
     pub selector_ids: Vec<u64>,
 }
-
-/// The class of special addresses. It is a class of its own, because prefixes inside of them can be collected, other than those
-/// inside of what is never collected. No direction has it.
-const CLASS_SPECIAL: u32 = 3;
 
 /// Octets of prefixes, and of what they become before they are nodes.
 pub fn building_octets(prefixes: &[(Prefix, Class)]) -> usize {

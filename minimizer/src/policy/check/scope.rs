@@ -1,5 +1,7 @@
 //! The scope: every prefix must have one class, and every direction must be possible.
 
+use minimizer_common::plan::ENDPOINTS_MAX;
+
 use super::acknowledged::{Acknowledged, EVERY_COMMUNICATION};
 use super::inputs::Inputs;
 use crate::policy::class::Class;
@@ -70,6 +72,37 @@ pub fn check(
     let scope = Scope { prefixes, directions };
     refuse_holes(document, at, &scope);
     scope
+}
+
+/// Reads the prefixes of tunnel endpoints. The program compares all of them with an address.
+pub fn tunnel_endpoints(document: &mut Document<'_>, at: &At<ScopeFile>) -> Vec<Prefix> {
+    let mut endpoints = Vec::new();
+    for text in &at.get().tunnel_endpoints {
+        match Prefix::parse(text.get()) {
+            Ok(prefix) if prefix.bits == 0 => {
+                document.refuse(
+                    text,
+                    format!("{prefix} is every address: list the prefixes of the network's own gateways"),
+                );
+            }
+            Ok(prefix) => {
+                let same = endpoints.iter().filter(|other: &&Prefix| other.ipv6 == prefix.ipv6).count();
+                if same == ENDPOINTS_MAX {
+                    let version = if prefix.ipv6 { "IPv6" } else { "IPv4" };
+                    document.refuse(
+                        text,
+                        format!("the scope can have {ENDPOINTS_MAX} prefixes of tunnel endpoints of {version}: join some of them"),
+                    );
+                    break;
+                }
+                endpoints.push(prefix);
+            }
+            Err(error) => document.refuse(text, error.to_string()),
+        }
+    }
+    endpoints.sort_unstable();
+    endpoints.dedup();
+    endpoints
 }
 
 /// Reads a prefix of NAT64.

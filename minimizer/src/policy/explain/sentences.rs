@@ -129,6 +129,19 @@ fn which(policy: &Policy) -> Vec<String> {
             words::list(&tunnels)
         )
     });
+    if policy.scope.is_some() && !policy.tunnels.is_empty() {
+        let ends = if policy.tunnel_endpoints.is_empty() {
+            "The addresses of the outer packet are parties, too: the policy must collect the direction between them.".to_owned()
+        } else {
+            let endpoints: Vec<_> = policy.tunnel_endpoints.iter().map(ToString::to_string).collect();
+            format!(
+                "The addresses of the outer packet are parties, too, except those in {}, at which tunnels of the network end: the policy must \
+                 collect the directions between all parties. Fragments from or to these that may be of a tunnel are not collected.",
+                words::list(&endpoints)
+            )
+        };
+        said.push(ends);
+    }
     said.push("Of any other packet nothing is stored; it is only counted.".to_owned());
     said
 }

@@ -4,7 +4,7 @@ use std::hash::BuildHasher as _;
 
 use hashbrown::{DefaultHashBuilder, HashTable};
 use minimizer_common::tables::{
-    CLASS_MIXED, CLASS_NEVER, Leaf, NODE_WORDS, Node, POINTER, ROOT_WORDS, Roots,
+    CLASS_MIXED, CLASS_NEVER, CLASS_SPECIAL, Leaf, NODE_WORDS, Node, POINTER, ROOT_WORDS, Roots,
 };
 use minimizer_ebpf::policy::nodes::Address;
 use minimizer_ebpf::policy::prefixes;
@@ -12,7 +12,7 @@ use zerocopy::FromZeros as _;
 
 use super::lists::Lists;
 use super::selectors::Selectors;
-use super::{CLASS_SPECIAL, TableError, TablesView, class_number, number, written};
+use super::{TableError, TablesView, class_number, number, written};
 use crate::policy::class::Class;
 use crate::policy::prefixes::Prefix;
 
@@ -79,13 +79,9 @@ impl Trie {
     fn class_ipv4(&mut self) {
         let Roots { ipv4_classes, ipv4, .. } = &mut *self.roots;
         for (octets, word) in (0..=u16::MAX).zip(ipv4) {
-            let mixed = *word & POINTER != 0 || Leaf(*word).list() != 0;
-            let class = match Leaf(*word).class() {
-                _ if mixed => CLASS_MIXED,
-                // The program collects neither.
-                CLASS_SPECIAL => CLASS_NEVER,
-                class => class,
-            };
+            let class = Leaf(*word).class();
+            let mixed = *word & POINTER != 0 || Leaf(*word).list() != 0 || class == CLASS_SPECIAL;
+            let class = if mixed { CLASS_MIXED } else { class };
             let (place, bit) = Roots::class_place(octets);
             ipv4_classes[place] |= class << bit;
         }
