@@ -34,6 +34,11 @@ pub fn draw(random: &mut ChaCha8Rng, packets: &[Packet], now: Timestamp) -> Poli
     let recipients = (0..count)
         .map(|number| recipient(random, format!("recipient {number}"), by_class, has_selectors))
         .collect();
+    let mut tunnel_endpoints = Vec::new();
+    if scope.is_some() {
+        tunnel_endpoints.extend((0..random.random_range(0..4)).map(|_| prefix(random, packets, false)));
+        tunnel_endpoints.retain(|prefix: &Prefix| prefix.bits > 0);
+    }
     Policy {
         name: "drawn".to_owned(),
         description: String::new(),
@@ -44,7 +49,7 @@ pub fn draw(random: &mut ChaCha8Rng, packets: &[Packet], now: Timestamp) -> Poli
         pseudonym_epoch: Duration::from_secs(3600),
         recipients,
         digest: String::new(),
-        tunnel_endpoints: Vec::new(),
+        tunnel_endpoints,
         unlinkable: Vec::new(),
         inputs: BTreeMap::new(),
         commitments: Commitments::default(),
@@ -120,7 +125,7 @@ pub fn everything(tunnels: Tunnels) -> Policy {
         pseudonym_epoch: Duration::from_secs(3600),
         recipients: vec![recipient],
         digest: String::new(),
-        tunnel_endpoints: Vec::new(),
+        tunnel_endpoints: vec![network([198, 18, 0, 0], 15)],
         unlinkable: Vec::new(),
         inputs: BTreeMap::new(),
         commitments: Commitments::default(),

@@ -162,6 +162,27 @@ fn prefixes_of_nat64_have_96_bits_and_one_meaning() {
 }
 
 #[test]
+fn tunnel_endpoints_are_few_prefixes() {
+    let endpoints = |prefixes: &str| with_section(&format!("{SCOPE}tunnel_endpoints = [{prefixes}]"));
+    let policy =
+        parse(&endpoints("\"203.0.113.0/29\", \"2001:db8:f::/64\", \"203.0.113.0/29\"")).expect("is fine");
+    let listed: Vec<_> = policy.tunnel_endpoints.iter().map(ToString::to_string).collect();
+    assert_eq!(listed, ["203.0.113.0/29", "2001:db8:f::/64"]);
+    refused(&endpoints("\"0.0.0.0/0\""), &["0.0.0.0/0 is every address"]);
+    refused(&endpoints("\"gateway\""), &["is no prefix"]);
+    let many =
+        |count: u8| (0..count).map(|last| format!("\"198.18.{last}.0/24\"")).collect::<Vec<_>>().join(", ");
+    assert!(parse(&endpoints(&many(16))).is_ok());
+    refused(&endpoints(&many(17)), &["16 prefixes of tunnel endpoints of IPv4"]);
+    let cautions = |text: &str| parse(text).expect("is fine").cautions(jiff::Timestamp::UNIX_EPOCH);
+    let says = |text: &str, word: &str| cautions(text).iter().any(|caution| caution.contains(word));
+    let tunnels = |text: &str| format!("tunnels = [\"gtp-u\"]\n{text}");
+    assert!(says(&endpoints("\"203.0.113.0/29\""), "lists no tunnel"));
+    assert!(says(&tunnels(&with_section(SCOPE)), "lists no gateway"));
+    assert!(!says(&tunnels(&endpoints("\"203.0.113.0/29\"")), "tunnel_endpoints"));
+}
+
+#[test]
 fn a_scope_means_something() {
     refused(&with_section("[scope]\ndomestic = [\"192.0.2.0/24\"]"), &["no direction"]);
     refused(&with_section("[scope]\ndirections = [\"foreign-foreign\"]"), &["lists no prefix"]);

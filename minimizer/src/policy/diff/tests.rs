@@ -197,6 +197,13 @@ fn special_ranges_and_prefixes_of_nat64_that_are_listed_are_wider() {
 }
 
 #[test]
+fn who_becomes_a_tunnel_endpoint_is_wider() {
+    let more = BASE.replace("never = ", "tunnel_endpoints = [\"203.0.113.0/29\"]\nnever = ");
+    assert_eq!(way_of(BASE, &more, "tunnel endpoint 203.0.113.0/29"), Effect::Wider);
+    assert_eq!(way_of(&more, BASE, "tunnel endpoint 203.0.113.0/29"), Effect::Narrower);
+}
+
+#[test]
 fn words_reasons_and_pins_are_told() {
     let folder = tempfile::tempdir().expect("a folder");
     std::fs::write(folder.path().join("list"), "192.0.2.0/24\n").expect("is written");
