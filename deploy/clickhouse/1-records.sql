@@ -8,6 +8,7 @@ CREATE TABLE IF NOT EXISTS minimizer.records
     recipient LowCardinality(String),
     exporter LowCardinality(String),
     policy LowCardinality(String) COMMENT 'SHA-256 of the policy in force',
+    run LowCardinality(String) COMMENT 'drawn when the agent started',
     batch UInt64 COMMENT 'number of the interval since the agent started',
     batch_begin DateTime64(3, 'UTC') CODEC(DoubleDelta, ZSTD),
     batch_end DateTime64(3, 'UTC') CODEC(DoubleDelta, ZSTD),
@@ -46,7 +47,7 @@ CREATE TABLE IF NOT EXISTS minimizer.records
 )
 ENGINE = ReplacingMergeTree
 PARTITION BY toDate(batch_begin)
-ORDER BY (recipient, exporter, batch_begin, batch, message, record)
+ORDER BY (recipient, exporter, batch_begin, run, batch, message, record)
 -- One line for each recipient, with its `retention` from the policy. The last line is for recipients without
 -- a line.
 TTL toDateTime(batch_end) + INTERVAL 90 DAY DELETE WHERE recipient = 'operations',

@@ -42,6 +42,7 @@ SELECT
     `_headers.value`[indexOf(`_headers.name`, 'recipient')] AS recipient,
     `_headers.value`[indexOf(`_headers.name`, 'exporter')] AS exporter,
     `_headers.value`[indexOf(`_headers.name`, 'policy')] AS policy,
+    `_headers.value`[indexOf(`_headers.name`, 'run')] AS run,
     toUInt64OrZero(`_headers.value`[indexOf(`_headers.name`, 'batch')]) AS batch,
     fromUnixTimestamp64Milli(toInt64OrZero(begin), 'UTC') AS batch_begin,
     fromUnixTimestamp64Milli(toInt64OrZero(end), 'UTC') AS batch_end,

@@ -18,6 +18,7 @@ use minimizer::commands::policy_choice::PolicyChoice;
 use minimizer::commands::reload::ReloadError;
 use minimizer::commands::run::RunError;
 use minimizer::commands::text::{self, Output};
+use minimizer::commands::top::TopError;
 use minimizer::commands::{cli_docs, demo, doctor, reload, replay, run, top};
 use minimizer::serve::http::WebConfigError;
 use minimizer::serve::ledger_file::{LedgerFile, LedgerOrigin};
@@ -105,7 +106,8 @@ fn exit_code(error: &anyhow::Error) -> u8 {
         _ => {}
     }
     let is_privilege = matches!(error.downcast_ref(), Some(PolicyVerbError::Privilege(_)));
-    if is_privilege || error.is::<PrivilegeError>() {
+    let is_withheld = matches!(error.downcast_ref(), Some(TopError::Withheld(_)));
+    if is_privilege || is_withheld || error.is::<PrivilegeError>() {
         return PrivilegeError::EXIT_CODE;
     }
     let is_policy = error.downcast_ref().is_some_and(PolicyVerbError::is_configuration);

@@ -1,5 +1,6 @@
 //! What integration tests and benches share: packets, networks, the agent under test.
 
+pub mod attack;
 pub mod authority;
 pub mod bare;
 pub mod browser;

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use minimizer::policy::class::Class;
 use minimizer::policy::field::{Field, Kind};
 use minimizer::policy::indicators::Indicator;
-use minimizer::policy::model::{Commitments, Policy, Recipient, Scope, Sources};
+use minimizer::policy::model::{Commitments, Mitigations, Policy, Recipient, Scope, Sources};
 use minimizer::policy::prefixes::Prefix;
 use minimizer::policy::transform::{AddressTransform, Listed, PrefixScheme, Transform};
 use minimizer_common::tunnel::Tunnels;
@@ -105,6 +105,7 @@ pub fn everything(tunnels: Tunnels) -> Policy {
         retention: None,
         k_threshold: None,
         counted: Sources::All,
+        mitigations: Mitigations::NONE,
         destinations: None,
         fields: fields.into(),
     };
@@ -216,7 +217,8 @@ fn indicator(random: &mut ChaCha8Rng, packets: &[Packet], now: Timestamp) -> Ind
     Indicator { id: random.random_range(1..=12), expires, prefix, protocol, ports }
 }
 
-fn recipient(random: &mut ChaCha8Rng, name: String, by_class: bool, has_selectors: bool) -> Recipient {
+/// A recipient of that name.
+pub fn recipient(random: &mut ChaCha8Rng, name: String, by_class: bool, has_selectors: bool) -> Recipient {
     let k_threshold = random.random_bool(0.2).then(|| random.random_range(2..=4));
     let unit =
         Duration::from_millis(*[10, 250, 1000, 10_000, 60_000, 3_600_000].choose(random).expect("some"));
@@ -263,12 +265,15 @@ fn recipient(random: &mut ChaCha8Rng, name: String, by_class: bool, has_selector
     if fields.is_empty() {
         fields.insert(Field::PacketDeltaCount, Transform::Exact);
     }
+    let is_keyed = fields.values().any(Transform::is_keyed);
+    let established_only = is_keyed && random.random_bool(0.2);
     Recipient {
         name,
         purpose: "a test".to_owned(),
         retention: None,
         k_threshold,
         counted: Sources::All,
+        mitigations: Mitigations { established_only, ..Mitigations::NONE },
         destinations: None,
         fields,
     }

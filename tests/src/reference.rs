@@ -13,6 +13,7 @@ use minimizer::policy::prefixes::Prefix;
 use minimizer::policy::transform::{AddressTransform, Transform};
 use minimizer::records::record::Record;
 use minimizer_common::outcome::Outcome;
+use minimizer_common::tuple::{Tags, Tuple};
 use minimizer_ebpf::parser::walk::Packet;
 use rand::rngs::ChaCha20Rng;
 use rand::{Rng as _, SeedableRng as _};
@@ -73,6 +74,45 @@ impl Key {
             vlan_ids: (tags.vlan_id(), tags.customer_vlan_id()),
             interface: record.ingress_interface,
             selector_id: record.selector_id,
+        }
+    }
+}
+
+impl Key {
+    /// A record of this key alone. Its interface has slot 0 and this index.
+    ///
+    /// # Panics
+    /// When only the second of two VLAN identifiers is stored, which no recipient could have.
+    #[must_use]
+    pub fn record(&self) -> Record {
+        let words = |octets: [u8; 16]| {
+            let (first, second) = octets.split_at(8);
+            [first, second].map(|half| u64::from_ne_bytes(half.try_into().expect("eight")))
+        };
+        let [source, destination] = self.addresses;
+        let addresses = if self.ipv6 {
+            let ([first, second], [third, fourth]) = (words(source), words(destination));
+            [first, second, third, fourth]
+        } else {
+            let octets = [&source[..4], &destination[..4]].concat();
+            [u64::from_ne_bytes(octets.try_into().expect("eight")), 0, 0, 0]
+        };
+        let mut tags = if self.ipv6 { Tags::NONE.with_ipv6() } else { Tags::NONE };
+        tags = match self.vlan_ids {
+            (None, None) => tags,
+            (Some(outer), None) => tags.with_vlan(outer),
+            (Some(outer), Some(inner)) => tags.with_vlan(outer).with_vlan(inner),
+            (None, Some(_)) => panic!("a second identifier alone"),
+        };
+        Record {
+            tuple: Tuple::new(addresses, self.ports, tags, self.protocol, self.traffic_class),
+            ingress_interface: self.interface,
+            control_bits: 0,
+            packets: 1,
+            octets: 60,
+            start_ms: 0,
+            end_ms: 0,
+            selector_id: self.selector_id,
         }
     }
 }

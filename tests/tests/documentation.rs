@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result, ensure};
 use minimizer::commands::config::Config;
 use minimizer::delivery::loss::Loss;
 use minimizer::kernel::table_size::{bytes, flows_per_cpu};
@@ -22,6 +22,7 @@ const POLICY: &str = include_str!("../../docs/POLICY.md");
 const OPERATIONS: &str = include_str!("../../docs/OPERATIONS.md");
 const IPFIX: &str = include_str!("../../docs/IPFIX.md");
 const FILES: &str = include_str!("../../docs/FILES.md");
+const THREATS: &str = include_str!("../../docs/THREATS.md");
 const KAFKA: &str = include_str!("../../docs/KAFKA.md");
 
 #[test]
@@ -166,6 +167,41 @@ fn the_sinks_that_are_shown_are_accepted() -> Result<()> {
         let shown = toml_of(document).find(|shown| shown.contains("[[sinks]]")).expect("there are sinks");
         let config = Config::parse(shown, &agent).unwrap_or_else(|error| panic!("{name}: {error}"));
         assert_eq!(config.sinks.len(), sinks, "{name}");
+    }
+    Ok(())
+}
+
+/// The tests that a text names, as file and function.
+fn tests_named(text: &str) -> impl Iterator<Item = (&str, &str)> {
+    text.split('`')
+        .skip(1)
+        .step_by(2)
+        .filter_map(|code| code.split_once("::"))
+        .filter(|(file, _)| file.ends_with(".rs"))
+}
+
+#[test]
+fn every_claim_about_threats_has_a_test_that_exists() -> Result<()> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("the tests lie in the repository")?;
+    let (mut claims, mut has_tests) = (0, false);
+    for line in THREATS.lines() {
+        let Some(row) = line.strip_prefix("| ") else { continue };
+        if row.ends_with("| test |") || !row.contains('`') && row.contains("| wants |") {
+            has_tests = row.ends_with("| test |");
+        } else if has_tests {
+            claims += 1;
+            let (_, cell) = row.trim_end_matches(" |").rsplit_once(" | ").context("a row has cells")?;
+            ensure!(tests_named(cell).count() > 0, "no test shows it: {line}");
+        }
+    }
+    ensure!(claims >= 20 && tests_named(THREATS).count() >= claims, "{claims} claims are not all of them");
+    for (file, name) in tests_named(THREATS) {
+        let source = fs::read_to_string(root.join(file)).with_context(|| file.to_owned())?;
+        let (before, _) =
+            source.split_once(&format!("fn {name}()")).with_context(|| format!("{file} has no {name}"))?;
+        // Attributes and comments stand between.
+        let item = before.rsplit_once("\n\n").map_or(before, |(_, item)| item);
+        ensure!(item.contains("#[test]"), "{file}: {name} is no test");
     }
     Ok(())
 }

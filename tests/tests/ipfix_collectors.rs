@@ -236,7 +236,9 @@ fn everybody_reads_what_the_ledger_of_the_agent_says() -> Result<()> {
                   packetDeltaCount = \"exact\"\noctetDeltaCount = \"exact\"\n";
     let abroad =
         format!("[[recipients]]\nname = \"abroad\"\npurpose = \"to test\"\n[recipients.fields]\n{fields}");
-    fs::write(folder.path().join("policy.toml"), exact(&ALL_FIELDS) + &abroad)?;
+    // Batches leave as they are drained: nfacctd loses some of what comes once a second.
+    let fine = exact(&ALL_FIELDS).replace("\"1s\"", "\"100ms\"");
+    fs::write(folder.path().join("policy.toml"), fine + &abroad)?;
     let mut text = "interfaces = [\"receive0\"]\npolicy = \"policy.toml\"\nlisten = \"127.0.0.1:0\"\n\
                     interval = \"500ms\"\nledger = \"ledger.json\"\n"
         .to_owned();

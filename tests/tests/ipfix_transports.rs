@@ -9,12 +9,13 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use minimizer::delivery::loss::Loss;
-use minimizer::delivery::sink::Taken;
+use minimizer::delivery::sink::{Heading, Losses, Taken};
+use minimizer_common::generation::Counts;
 use tests::authority::Authority;
 use tests::ipfix::decoded::{Decoded, all_expected};
 use tests::ipfix::sinks::{configured, sink};
 use tests::ipfix::streams::{accept, read_tls, read_to_end};
-use tests::ipfix::{ALL_FIELDS, LIMIT, Offer, exact, many, one_of_each, settle};
+use tests::ipfix::{ALL_FIELDS, LIMIT, Offer, exact, many, one_of_each, recipient, settle};
 
 #[test]
 fn a_stream_that_breaks_goes_on_in_the_next() -> Result<()> {
@@ -181,6 +182,52 @@ fn tls_lets_in_whom_the_collector_trusts_and_nobody_else() -> Result<()> {
         } else {
             assert!(read.is_err(), "{tls}");
         }
+    }
+    Ok(())
+}
+
+#[test]
+fn losses_are_told_no_finer_than_counts_and_times_of_the_records() -> Result<()> {
+    const IGNORED: [u16; 2] = [164, 165];
+    const NOT_SENT: [u16; 2] = [167, 168];
+    const OBSERVED: u16 = 323;
+    let counts = |of: &str| {
+        format!(
+            "packetDeltaCount = \"{of}\"\noctetDeltaCount = \"{of}\"\nflowEndMilliseconds = {{ coarsen = \"1h\" }}\n"
+        )
+    };
+    for (fields, ignored, not_sent) in [
+        (counts("log2"), [4, 256], [8, 512]),
+        (counts("exact"), [7, 300], [9, 1000]),
+        ("flowEndMilliseconds = { coarsen = \"1h\" }\n".to_owned(), [4, 256], [8, 512]),
+    ] {
+        let listener = TcpListener::bind("127.0.0.1:0")?;
+        let mut sink = sink(&format!("collector = \"{}\"\ntransport = \"tcp\"", listener.local_addr()?))?;
+        let mut offer = Offer::new(&recipient(&fields))?;
+        offer.number = 1;
+        let octets = thread::scope(|scope| -> Result<_> {
+            let reading = scope.spawn(|| read_to_end(&mut accept(&listener)?));
+            let losses = Losses {
+                overflow: Counts { packets: 7, octets: 300 },
+                dropped: Counts { packets: 9, octets: 1000 },
+            };
+            let heading = offer.heading();
+            sink.begin(&Heading { losses, end_ms: heading.end_ms / 1000 * 1000 + 123, ..heading })?;
+            sink.end()?;
+            settle(sink.as_mut())?;
+            assert_eq!(sink.close()?, Taken::Delivered);
+            reading.join().expect("it does not panic")
+        })?;
+        let mut decoded = Decoded::default();
+        decoded.stream(&octets)?;
+        let told = |element: u16| -> Vec<u64> {
+            let number = |octets: &Vec<u8>| octets.iter().fold(0, |sum, octet| sum << 8 | u64::from(*octet));
+            decoded.options.iter().filter_map(|(_, values)| values.get(&element)).map(number).collect()
+        };
+        assert_eq!(IGNORED.map(&told), ignored.map(|count| vec![count]), "{fields}");
+        assert_eq!(NOT_SENT.map(&told), not_sent.map(|count| vec![count]), "{fields}");
+        let hour = offer.heading().end_ms / 3_600_000 * 3_600_000;
+        assert!(!told(OBSERVED).is_empty() && told(OBSERVED).iter().all(|time| *time == hour), "{fields}");
     }
     Ok(())
 }

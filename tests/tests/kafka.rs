@@ -78,6 +78,7 @@ fn each_record_is_a_message_with_its_flows_key_and_its_batchs_headers() -> Resul
     ensure!(sink.octets_written() > messages.iter().map(|message| message.value.len() as u64).sum());
     let mut partition_of = BTreeMap::new();
     let mut numbers: BTreeMap<&str, BTreeSet<u64>> = BTreeMap::new();
+    let mut run = None;
     for message in &messages {
         let key = message.key.as_deref().context("a key")?;
         ensure!(key.len() == 16, "{key}");
@@ -89,7 +90,11 @@ fn each_record_is_a_message_with_its_flows_key_and_its_batchs_headers() -> Resul
         let (begin, end) = (header("begin").parse::<u64>()?, header("end").parse::<u64>()?);
         ensure!(begin == BEGIN_MS + batch.parse::<u64>()? * 10_000 && end == begin + 10_000);
         ensure!(header("policy") == batches.policy.digest && header("recipient") == "laboratory");
-        ensure!(header("exporter") == "edge-1" && message.headers.len() == 7, "{message:?}");
+        ensure!(header("exporter") == "edge-1" && message.headers.len() == 8, "{message:?}");
+        ensure!(
+            header("run").len() == 16 && header("run") == *run.get_or_insert(header("run")),
+            "{message:?}"
+        );
         ensure!(numbers.entry(batch).or_default().insert(header("message").parse()?), "{message:?}");
     }
     ensure!(partition_of.values().collect::<BTreeSet<_>>().len() == PARTITIONS);

@@ -28,6 +28,8 @@ use tests::veth::{RECEIVER, Veth};
 
 const SECRET: &str = "3b9f0c1d5e7a2846d0c4b8f1a6937e52cc18d47f095ba2e36f81d47a50b9e263";
 const EPOCH: i64 = 60;
+const RECIPIENTS: [(&str, &str); 3] =
+    [("plain", "\"pseudonym\""), ("permuted", "\"prefix-preserving\""), ("old", "\"crypto-pan\"")];
 
 fn secret() -> Result<Vec<u8>> {
     let digits = (0..SECRET.len()).step_by(2).map(|at| &SECRET[at..at + 2]);
@@ -51,9 +53,8 @@ fn files(folder: &Path) -> Result<[PathBuf; 2]> {
              protocolIdentifier = \"exact\"\npacketDeltaCount = \"exact\"\n"
         )
     };
-    let plain = recipient("plain", "\"pseudonym\"");
-    let permuted = recipient("permuted", "\"prefix-preserving\"");
-    fs::write(&policy, format!("name = \"test\"\n[pseudonyms]\nepoch = \"{EPOCH}s\"\n{plain}{permuted}"))?;
+    let recipients = RECIPIENTS.map(|(name, scheme)| recipient(name, scheme)).concat();
+    fs::write(&policy, format!("name = \"test\"\n[pseudonyms]\nepoch = \"{EPOCH}s\"\n{recipients}"))?;
     fs::write(&keys, format!("{SECRET}\n"))?;
     fs::set_permissions(&keys, fs::Permissions::from_mode(0o600))?;
     Ok([policy, keys])
@@ -135,11 +136,14 @@ fn of_epochs(keys: &Keys, from: Timestamp, to: Timestamp) -> Result<Vec<(&'stati
     for start in (from.as_second() / EPOCH..=to.as_second() / EPOCH).map(|epoch| epoch * EPOCH) {
         let start = u64::try_from(start)?;
         let octets = |words: &[u64; 2]| words.iter().flat_map(|word| word.to_ne_bytes()).collect::<Vec<_>>();
-        let key = keys.epoch_key(start)?;
-        all.push(("epoch", octets(&key)));
-        all.push(("permutation", table(&key)?));
-        for recipient in ["plain", "permuted"] {
-            all.push(("recipient", octets(&keys.recipient(recipient, start)?.pseudonym)));
+        let epoch = keys.epoch_key(start)?;
+        all.push(("epoch", octets(&epoch)));
+        all.push(("permutation", table(&epoch)?));
+        for recipient in RECIPIENTS.map(|(name, _)| name) {
+            let keys = keys.recipient(recipient, start, &epoch)?;
+            all.push(("recipient", octets(&keys.pseudonym)));
+            all.push(("prefixes", keys.ipcrypt.to_vec()));
+            all.push(("prefixes", keys.crypto_pan.to_vec()));
         }
     }
     Ok(all)
@@ -162,7 +166,9 @@ fn a_key_that_is_destroyed_is_nowhere_in_the_agent() -> Result<()> {
             Timestamp::now() + Duration::from_secs((ahead - 2 * EPOCH).unsigned_abs()),
         )?;
         let in_use = places(epochs.process, &used)?;
-        ensure!(!of(&in_use, "recipient")?.is_empty(), "{in_use:?}");
+        for searched in ["recipient", "prefixes"] {
+            ensure!(!of(&in_use, searched)?.is_empty(), "{searched}: {in_use:?}");
+        }
         let is_kernel = |place: &Place| place.mapping.contains("bpf-map");
         for key in ["epoch", "permutation"] {
             ensure!(

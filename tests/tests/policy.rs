@@ -91,7 +91,7 @@ fn check_warns_of_half_of_the_times() -> Result<()> {
     for name in
         ["active-cyberdefence.toml", "carrier-default.toml", "full-record.toml", "recipient-abroad.toml"]
     {
-        ensure!(!printed(&["check", &example(name)])?.contains("flowEndMilliseconds"), "{name}");
+        ensure!(!printed(&["check", &example(name)])?.contains("without flowStartMilliseconds"), "{name}");
     }
     Ok(())
 }
@@ -363,6 +363,29 @@ fn an_interval_that_the_policy_fixes_is_no_choice() -> Result<()> {
         "{said}"
     );
     ensure!(said.contains("At each drain, 3 seconds apart"), "{said}");
+    Ok(())
+}
+
+/// Their recipients want scans, which the mitigations would hold back.
+#[test]
+fn shipped_policies_with_pseudonyms_are_said_to_be_probed() -> Result<()> {
+    for (name, recipient) in [
+        ("active-cyberdefence.toml", ""),
+        ("recipient-abroad.toml", "own-soc"),
+        ("recipient-abroad.toml", "partner-abroad"),
+    ] {
+        let said = printed(&["check", &example(name)])?;
+        let warned = format!("CAUTION: {recipient}");
+        let is_probed =
+            |line: &str| line.starts_with(&warned) && line.contains("finds out which pseudonym is whose");
+        ensure!(said.lines().any(is_probed), "{said}");
+        ensure!(
+            printed(&["explain", &example(name)])?.contains("- probing: whoever sends packets"),
+            "{name}"
+        );
+    }
+    let said = printed(&["check", "carrier-default"])?;
+    ensure!(!said.contains("CAUTION"), "{said}");
     Ok(())
 }
 

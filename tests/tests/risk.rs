@@ -105,3 +105,25 @@ fn what_is_wrong_with_a_policy_comes_first() -> Result<()> {
     ensure!(output.status.code() == Some(78), "{output:?}");
     Ok(())
 }
+
+/// What mitigations hold back is in no share, and counted.
+#[test]
+#[cfg_attr(without_kernel, ignore = "needs root and the kernel program: cargo xtask test")]
+fn what_is_held_back_is_counted_as_the_agent_would() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let policy = folder.path().join("policy.toml");
+    let frames: Vec<_> = (1..=20).map(|number| frame(0, 1, 9, number, number.into(), 20)).collect();
+    for (keys, records, withheld) in
+        [("", 20, 0), ("established_only = true", 0, 20), ("min_packets = 2", 0, 20)]
+    {
+        let text = format!(
+            "name = \"p\"\n[[recipients]]\nname = \"soc\"\npurpose = \"to test\"\n{keys}\n[recipients.fields]\n\
+             destinationIPv4Address = \"pseudonym\"\nprotocolIdentifier = \"exact\"\n"
+        );
+        fs::write(&policy, text)?;
+        let risk = risk(&policy, &frames, folder.path())?;
+        let soc = view(&risk, "soc")?;
+        ensure!(soc["records"] == records && soc["withheld"] == withheld, "{keys}: {risk:#}");
+    }
+    Ok(())
+}

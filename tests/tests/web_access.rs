@@ -5,6 +5,7 @@ use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -229,6 +230,77 @@ fn a_key_that_others_can_read_is_refused() -> Result<()> {
             ensure!(said.contains(part), "{part} is missing in {said}");
         }
         set_mode(&folder.path().join(file), 0o600)?;
+    }
+    Ok(())
+}
+
+/// A user of this host who is neither root nor the agent's.
+const NOBODY: u32 = 65_534;
+
+#[test]
+#[cfg_attr(without_kernel, ignore = "needs root and the kernel program: cargo xtask test")]
+fn counts_are_told_to_root_and_not_to_other_users_of_this_host() -> Result<()> {
+    let veth = Veth::new()?;
+    let folder = tempfile::tempdir()?;
+    let web = folder.path().join("web.yml");
+    fs::write(&web, format!("basic_auth_users: {{ scraper: {} }}", bcrypt::hash("right", 4)?))?;
+    fs::set_permissions(&web, fs::Permissions::from_mode(0o600))?;
+    let web = web.to_str().context("is text")?;
+    let plain = format!("http://{PLAIN}");
+    // Without a web configuration every loopback address is plain.
+    for options in
+        [&["--listen", PLAIN][..], &["--listen", &plain, "--listen", GUARDED, "--web.config.file", web]]
+    {
+        let agent = start(options)?;
+        veth.send(10, 100)?;
+        agent.wait_for(|status| status["ledger"]["exported"]["packets"].as_u64() >= Some(10))?;
+        let ask = |user: u32, address: &str, path: &str, options: &[&str]| -> Result<(String, String)> {
+            let mut curl = Command::new("curl");
+            curl.args(["--silent", "--noproxy", "*", "--write-out", "\n%{http_code}"])
+                .args(options)
+                .uid(user)
+                .gid(user);
+            let output = curl.arg(format!("http://{address}{path}")).output()?;
+            let text = String::from_utf8(output.stdout)?;
+            let (body, status) = text.rsplit_once('\n').context("a status")?;
+            Ok((status.to_owned(), body.to_owned()))
+        };
+        for path in ["/metrics", "/", "/status", "/-/healthy", "/-/ready"] {
+            let (status, body) = ask(0, PLAIN, path, &[])?;
+            ensure!(status == "200" && !body.contains("withheld"), "{path}: {body}");
+        }
+        for (path, expected) in
+            [("/metrics", "403"), ("/", "403"), ("/-/healthy", "200"), ("/-/ready", "200")]
+        {
+            let (status, body) = ask(NOBODY, PLAIN, path, &[])?;
+            ensure!(status == expected, "{path}: {status} {body}");
+        }
+        let (status, body) = ask(NOBODY, PLAIN, "/status", &[])?;
+        ensure!(status == "200" && body.contains("\"withheld\":true"), "{body}");
+        ensure!(!body.contains("packets") && !body.contains("octets") && !body.contains("records"), "{body}");
+        ensure!(refusals("forbidden")? == 2);
+        if options.len() > 2 {
+            // Whoever has the password has the rights, whichever user it is.
+            let (status, body) = ask(NOBODY, GUARDED, "/metrics", &["--user", "scraper:right"])?;
+            ensure!(status == "200" && body.contains("minimizer_sink_exported_octets_total"), "{status}");
+        }
+        // What `status` and `reload` need is there, and `top` says what it lacks.
+        let copy = folder.path().join("minimizer");
+        fs::copy(minimizer(), &copy)?;
+        fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755))?;
+        let said =
+            |verb: &str| Command::new(&copy).args([verb, "--listen", PLAIN]).uid(NOBODY).gid(NOBODY).output();
+        let status = said("status")?;
+        let text = String::from_utf8_lossy(&status.stdout).into_owned();
+        ensure!(status.status.success() && text.contains("counts       are told to root"), "{text}");
+        ensure!(!text.contains("seen") && text.contains("balanced"), "{text}");
+        let top = said("top")?;
+        let text = String::from_utf8_lossy(&top.stderr).into_owned();
+        ensure!(top.status.code() == Some(77) && text.contains("tells counts only to root"), "{text}");
+        let reload = said("reload")?;
+        let text = String::from_utf8_lossy(&reload.stderr).into_owned();
+        ensure!(text.contains("does not take a signal from this user"), "{text}");
+        ensure!(agent.stop()?.0.success());
     }
     Ok(())
 }

@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+mod attack;
 mod bench;
 mod build;
 mod command;
@@ -53,6 +54,8 @@ enum Verb {
     Fuzz(fuzz::Arguments),
     /// Runs the agent under random faults around it, and checks its ledgers.
     Soak(soak::Arguments),
+    /// Plays adversaries against random policies, and compares what they reach with what the policies say.
+    Attack(attack::Arguments),
     /// Builds the benches in release mode and runs them with the given arguments.
     Bench {
         /// Arguments of the bench.
@@ -70,6 +73,7 @@ fn main() -> Result<ExitCode> {
         Verb::VerifyObject(arguments) => return verify_object::run(&arguments),
         Verb::Fuzz(arguments) => fuzz::run(&arguments)?,
         Verb::Soak(arguments) => soak::run(&arguments)?,
+        Verb::Attack(arguments) => attack::run(&arguments)?,
         Verb::Bench { arguments } => bench::run(&arguments)?,
     }
     Ok(ExitCode::SUCCESS)

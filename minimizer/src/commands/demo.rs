@@ -38,7 +38,7 @@ use crate::kernel::error::ProgramError;
 use crate::kernel::table_size;
 use crate::policy::compile::CompiledPolicy;
 use crate::records::terms::Keyring;
-use crate::serve::http::{ListenError, Listener, Server};
+use crate::serve::http::{Audience, ListenError, Listener, Server};
 use crate::serve::snapshot::{Published, Snapshot};
 use crate::support::refusal::{Asked, told};
 use cost::{Cost, Meter};
@@ -202,8 +202,10 @@ fn measure(
     // A demo is short: nobody needs its mark later.
     let mark = TimeMark::in_memory(Arc::clone(program.clocks()));
     let agent = Agent::start(program, keyring, options, accounting.clone(), mark, observe)?;
+    // A capture is of somebody's traffic.
+    let audience = if args.pcap.is_some() { Audience::Owner } else { Audience::Everybody };
     let server = listener
-        .map(|listener| Server::start(vec![listener], published.clone(), None, Vec::new()))
+        .map(|listener| Server::start(vec![listener], published.clone(), None, Vec::new(), audience))
         .transpose();
     let server = server.map_err(RunError::Server)?;
     if let Some(server) = &server {
@@ -271,7 +273,7 @@ fn show(
         // The screen is the sink, so the records are exported.
         accounting.exported(queue, &batch, offered.len(), offered.suppressed);
         published.settled(&accounting.ledger());
-        let (records, top, fields) = (offered.len(), &*top.into_sorted(), offered.view.fields());
+        let (records, top, fields) = (offered.len(), &*top.into_sorted(), offered.values.fields());
         let interval = Interval { totals: &batch.totals, records, top, fields };
         // The last batch covers a fraction of an interval: its rate would mislead.
         let is_rest = live.is_terminal() && end.wait(Duration::ZERO);

@@ -62,7 +62,7 @@ pub struct Replayed {
     pub records: Vec<Record>,
     /// Their fields.
     pub fields: Fields,
-    /// The sum of the records from too few sources, and its fields.
+    /// The sum of what was held back, and its fields.
     pub residual: Option<(Record, Fields)>,
     /// What became of every frame.
     pub ledger: Ledger,

@@ -36,7 +36,7 @@ use crate::kernel::table_size::{self, Room};
 use crate::policy::compile::CompiledPolicy;
 use crate::policy::mandate::MandateError;
 use crate::records::keys::KeyError;
-use crate::serve::http::{ListenError, Listener, Server, Web, WebConfigError};
+use crate::serve::http::{Audience, ListenError, Listener, Server, Web, WebConfigError};
 use crate::serve::ledger_file::{LedgerFileError, LedgerOrigin, LedgerWriter};
 use crate::serve::snapshot::{Published, Snapshot};
 use crate::sinks::stdout;
@@ -204,8 +204,8 @@ pub fn run(args: &cli::Run) -> Result<(), RunError> {
     let reload =
         Reload { choice, room, reloader: agent.reloader(), published: published.clone(), agreed, rollback };
     reload_signal.handle("reload", move |_| reload.reload()).map_err(RunError::Signals)?;
-    let server =
-        Server::start(listeners, published.clone(), web, settings.hosts).map_err(RunError::Server)?;
+    let server = Server::start(listeners, published.clone(), web, settings.hosts, Audience::Owner);
+    let server = server.map_err(RunError::Server)?;
     server.announce();
     if let (Some(output), Some(queue)) = (settings.output, printed_lane) {
         let tell = tell.clone();

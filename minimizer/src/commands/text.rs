@@ -7,7 +7,7 @@ use clap::ValueEnum;
 use minimizer_common::outcome::Outcome;
 use minimizer_common::protocol::{ICMPV6, Protocol, Transport};
 
-use crate::delivery::ledger::{Ledger, Standing};
+use crate::delivery::ledger::{Ledger, Standing, Told};
 use crate::policy::field::{Field, Fields};
 use crate::records::record::Record;
 use crate::sinks::json_lines;
@@ -161,12 +161,13 @@ pub fn ledger(out: &mut impl Write, ledger: &Ledger) -> io::Result<()> {
         let (times, seconds) = (unwatched.times, unwatched.time.as_secs_f64());
         writeln!(out, "  {name:<32} {times:>15} times unwatched, {seconds:.1} s altogether")?;
     }
+    let Told { exported, sent_unconfirmed, suppressed } = ledger.told();
     let lines = [
-        ("in records", ledger.exported()),
-        ("of these sent, and unconfirmed", ledger.sent_unconfirmed()),
+        ("in records", exported),
+        ("of these sent, and unconfirmed", sent_unconfirmed),
+        ("of these suppressed, about", suppressed),
         ("in records that were dropped", ledger.dropped()),
         ("in records not yet handed over", ledger.queued()),
-        ("in sums (suppressed)", ledger.suppressed()),
         ("in residual counters (overflow)", ledger.overflow()),
     ];
     for (index, (label, counts)) in lines.iter().enumerate() {

@@ -37,6 +37,12 @@ pub enum TopError {
     /// No agent gives a report.
     #[error(transparent)]
     Status(#[from] StatusError),
+    /// The agent tells no counts to this user.
+    #[error(
+        "the agent at {0} tells counts only to root and to its own user: run this as one of them, or look at its page, with the password \
+         or certificate that its web configuration asks for"
+    )]
+    Withheld(SocketAddr),
     /// A pattern of interfaces has a mistake.
     #[error("'{pattern}' is not a pattern of interfaces: {source}; give a name, or a pattern like 'eth*'")]
     Pattern {
@@ -114,6 +120,9 @@ pub fn top(args: &cli::Top) -> Result<(), TopError> {
     let patterns: Vec<_> = args.interfaces.iter().map(pattern).collect::<Result<_, _>>()?;
     let mut view = TopView::new(patterns);
     let report = status::ask(args.listen)?;
+    if report.withheld {
+        return Err(TopError::Withheld(args.listen));
+    }
     if args.output == Output::Json || !io::stdout().is_terminal() || !io::stdin().is_terminal() {
         let mut out = io::stdout().lock();
         view.answered(Ok(report));

@@ -54,6 +54,7 @@ impl SinkState {
 /// Packets and octets add up: `offered` is the sum of `exported`, `suppressed`, `dropped` and `queued`. Records need not: those
 /// that were dropped before the view of the recipient was made are counted as they were collected.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Account {
     /// Name of the sink.
     pub name: String,
@@ -66,7 +67,6 @@ pub struct Account {
     /// What was handed over, in records with their keys.
     pub exported: Tally,
     /// The part of `exported` that was sent and that nobody confirmed.
-    #[serde(default)]
     pub sent_unconfirmed: Tally,
     /// What was handed over in sums without keys.
     pub suppressed: Tally,
@@ -81,10 +81,8 @@ pub struct Account {
     /// How often it has failed.
     pub failures: u64,
     /// Whether it works, as far as the agent knows.
-    #[serde(default)]
     pub state: SinkState,
     /// How often it could not delete a file although the retention of the file was over.
-    #[serde(default)]
     pub retention_failures: u64,
     /// Why it does not work at the moment; absent when it is not known to fail.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -116,6 +114,38 @@ impl Account {
         sum == (self.offered.packets, self.offered.octets)
             && unconfirmed.packets <= exported.packets
             && unconfirmed.octets <= exported.octets
+    }
+
+    /// The account as it is told outside of the ledger file. What was handed over is one sum, with what was suppressed, so that nobody
+    /// finds the exact number of that by subtraction; `suppressed` is a rounded part of it. If something is unconfirmed, all that
+    /// was suppressed is, too.
+    #[must_use]
+    pub fn told(&self) -> Self {
+        let with_suppressed = |tally: Tally| Tally {
+            records: tally.records,
+            packets: tally.packets + self.suppressed.packets,
+            octets: tally.octets + self.suppressed.octets,
+        };
+        let unconfirmed = self.sent_unconfirmed;
+        Self {
+            exported: with_suppressed(self.exported),
+            sent_unconfirmed: if unconfirmed.packets == 0 {
+                unconfirmed
+            } else {
+                with_suppressed(unconfirmed)
+            },
+            suppressed: self.suppressed.rounded(),
+            ..self.clone()
+        }
+    }
+
+    /// Whether an account as it is told has every packet in exactly one place.
+    #[must_use]
+    pub fn adds_up_as_told(&self) -> bool {
+        let mut sum = self.exported;
+        sum.add(self.queued);
+        self.dropped.values().for_each(|tally| sum.add(*tally));
+        sum.counts() == self.offered.counts()
     }
 
     /// The reason under which records that give way now are counted.

@@ -12,7 +12,7 @@ use crate::records::order::Order;
 use crate::records::packed::Packed;
 use crate::records::record::Record;
 use crate::records::terms::{NoRecipient, Terms};
-use crate::records::view::{View, Viewed};
+use crate::records::view::{Noise, Values, View, Viewed};
 
 /// Octets that an allocation behind an [`Arc`] takes for its two counts of references.
 const ARC_OCTETS: usize = 2 * size_of::<usize>();
@@ -27,7 +27,10 @@ pub struct Batch {
     pub terms: Arc<Terms>,
     /// What has become of it.
     pub settlement: Arc<Settlement>,
-    origin: Origin,
+    /// When and where it was drained.
+    pub(super) origin: Origin,
+    /// The same for all its sinks, so that nobody can average it out.
+    pub(super) noise: Noise,
     /// By recipient, its merged records, for as long as somebody uses them. Several sinks may be for one recipient and share
     /// them; a batch that waits holds packed records only, which take less memory.
     merged: Box<[Mutex<Weak<Viewed<'static>>>]>,
@@ -54,7 +57,7 @@ impl Batch {
     pub fn new(records: Packed, totals: Totals, terms: Arc<Terms>, origin: Origin, sinks: usize) -> Self {
         let settlement = Arc::new(Settlement::new(totals.recorded, sinks));
         let merged = terms.compiled.policy.recipients.iter().map(|_| Mutex::default()).collect();
-        Self { records, totals, terms, settlement, origin, merged }
+        Self { records, totals, terms, settlement, origin, noise: Noise::fresh(), merged }
     }
 
     /// What the recipient of that name gets, in an order of its own; the first recipient when none is named. Records that must be
@@ -69,10 +72,29 @@ impl Batch {
             let merged = self.merged(position, view);
             let (suppressed, residual) = (merged.suppressed, merged.residual);
             let order = Order::random(merged.records.len());
-            Offered { view, source: Source::Merged(merged), order, suppressed, residual }
+            let source = Source::Merged(merged);
+            Offered {
+                values: view.values(),
+                noise: &self.noise,
+                keeps_values: false,
+                source,
+                order,
+                suppressed,
+                residual,
+            }
         } else {
             let (source, order) = (Source::Packed(&self.records), Order::random(self.records.len()));
-            Offered { view, source, order, suppressed: Counts::default(), residual: None }
+            let keeps_values = view.keeps_values();
+            let (suppressed, residual) = Default::default();
+            Offered {
+                values: view.values(),
+                noise: &self.noise,
+                keeps_values,
+                source,
+                order,
+                suppressed,
+                residual,
+            }
         })
     }
 
@@ -80,7 +102,7 @@ impl Batch {
     fn merged(&self, position: usize, view: &View) -> Arc<Viewed<'static>> {
         let mut shared = self.merged[position].lock().unwrap_or_else(PoisonError::into_inner);
         shared.upgrade().unwrap_or_else(|| {
-            let merged = Arc::new(view.merged(self.records.iter(), self.records.len()));
+            let merged = Arc::new(view.merged(self.records.iter(), self.records.len(), &self.noise));
             *shared = Arc::downgrade(&merged);
             merged
         })
@@ -129,14 +151,17 @@ impl Batch {
 
 /// What a recipient gets of a batch. Counts are still exact.
 pub struct Offered<'batch> {
-    /// The recipient's view.
-    pub view: &'batch View,
+    /// What becomes of counts, times and control bits for the recipient.
+    pub values: &'batch Arc<Values>,
+    noise: &'batch Noise,
+    /// Nothing becomes of them.
+    keeps_values: bool,
     source: Source<'batch>,
     /// The order in which the records leave.
     order: Order,
-    /// What was in records that too few sources made, and was suppressed.
+    /// What was held back, and suppressed.
     pub suppressed: Counts,
-    /// The one record that stands for those.
+    /// The one record that stands for it.
     pub residual: Option<Record>,
 }
 
@@ -144,10 +169,25 @@ pub struct Offered<'batch> {
 enum Source<'batch> {
     Packed(&'batch Packed),
     Merged(Arc<Viewed<'static>>),
+    /// Those of several batches.
+    Held(&'batch [Record]),
+}
+
+impl<'batch> Offered<'batch> {
+    /// What a recipient gets of merged records of several batches, in an order of its own.
+    pub(super) fn held(
+        (values, noise): (&'batch Arc<Values>, &'batch Noise),
+        records: &'batch [Record],
+        suppressed: Counts,
+        residual: Option<Record>,
+    ) -> Self {
+        let (source, order) = (Source::Held(records), Order::random(records.len()));
+        Self { values, noise, keeps_values: false, source, order, suppressed, residual }
+    }
 }
 
 impl Offered<'_> {
-    /// How many records there are, without the one that stands for those of too few sources.
+    /// How many records there are, without the one that stands for what was held back.
     #[must_use]
     pub fn len(&self) -> usize {
         self.order.positions().len()
@@ -164,12 +204,19 @@ impl Offered<'_> {
         let positions = &self.order.positions()[places];
         match &self.source {
             Source::Packed(packed) => packed.unpack(positions, buffer),
-            Source::Merged(merged) => {
-                buffer.clear();
-                buffer.extend(positions.iter().map(|position| merged.records[*position as usize]));
-            }
+            Source::Merged(merged) => pick(&merged.records, positions, buffer),
+            Source::Held(records) => pick(records, positions, buffer),
         }
         buffer
+    }
+
+    /// These records with their counts, times and control bits as the recipient gets them. Changed records are put into `buffer`.
+    pub fn valued<'chunk>(
+        &self,
+        exact: &'chunk [Record],
+        buffer: &'chunk mut Vec<Record>,
+    ) -> &'chunk [Record] {
+        if self.keeps_values { exact } else { self.values.of_all(exact, self.noise, buffer) }
     }
 
     /// Hands over all records as the recipient gets them, [`CHUNK_RECORDS_MAX`] at a time at most.
@@ -178,7 +225,7 @@ impl Offered<'_> {
     /// Those of `take`.
     pub fn each<E>(&self, mut take: impl FnMut(&[Record]) -> Result<(), E>) -> Result<(), E> {
         let mut valued = Vec::new();
-        self.each_exact(0, |exact| take(self.view.valued(exact, &mut valued)))
+        self.each_exact(0, |exact| take(self.valued(exact, &mut valued)))
     }
 
     /// Hands over the records from a position on with exact values, [`CHUNK_RECORDS_MAX`] at a time at most.
@@ -197,12 +244,17 @@ impl Offered<'_> {
         Ok(())
     }
 
-    /// The record that stands for those of too few sources, as the recipient gets it.
+    /// The record that stands for what was held back, as the recipient gets it.
     #[must_use]
     pub fn valued_residual(&self) -> Option<Record> {
-        let mut valued = Vec::new();
-        self.view.valued(self.residual.as_slice(), &mut valued).first().copied()
+        self.residual.map(|residual| self.values.of(residual, self.noise))
     }
+}
+
+/// Puts the records at these positions into `buffer`.
+fn pick(records: &[Record], positions: &[u32], buffer: &mut Vec<Record>) {
+    buffer.clear();
+    buffer.extend(positions.iter().map(|position| records[*position as usize]));
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use minimizer_common::outcome::Outcome;
 
 use crate::delivery::account::Account;
 use crate::delivery::settlement::Entry;
+use crate::delivery::tally::Tally;
 use crate::interfaces::slot::Unwatched;
 use crate::records::drain::{InterfaceTotals, ProtocolPackets, Totals};
 
@@ -43,6 +44,17 @@ pub enum Standing {
     Incomplete(Arc<str>),
 }
 
+/// What was handed over since the start, as it is told outside of the ledger file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Told {
+    /// With and without keys.
+    pub exported: Counts,
+    /// The part that no sink has confirmed. If there is any, what went without keys is in it.
+    pub sent_unconfirmed: Counts,
+    /// The part that went without keys, rounded.
+    pub suppressed: Counts,
+}
+
 /// Totals since the start, over all batches.
 #[derive(Clone, Debug)]
 pub struct Ledger {
@@ -63,7 +75,7 @@ pub struct Ledger {
     dropped: Counts,
     /// Packets and octets in records that wait to be handed over.
     queued: Counts,
-    /// Packets and octets that were handed over without keys: too few sources made their records.
+    /// Packets and octets that were handed over without keys: a threshold or a mitigation held their records back.
     suppressed: Counts,
     /// Packets and octets in residual counters.
     overflow: Counts,
@@ -259,10 +271,23 @@ impl Ledger {
         self.queued
     }
 
-    /// Packets and octets that were handed over without keys, because too few sources made their records.
+    /// Packets and octets that were handed over without keys, because a threshold or a mitigation held their records back.
     #[must_use]
     pub const fn suppressed(&self) -> Counts {
         self.suppressed
+    }
+
+    /// What was handed over, as it is told outside of the ledger file: see [`Account::told`].
+    #[must_use]
+    pub fn told(&self) -> Told {
+        let mut exported = self.exported;
+        add(&mut exported, self.suppressed);
+        let mut sent_unconfirmed = self.sent_unconfirmed;
+        if sent_unconfirmed.packets != 0 {
+            add(&mut sent_unconfirmed, self.suppressed);
+        }
+        let suppressed = Tally::new(0, self.suppressed).rounded().counts();
+        Told { exported, sent_unconfirmed, suppressed }
     }
 
     /// Packets and octets in residual counters.

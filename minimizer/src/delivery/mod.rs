@@ -12,4 +12,5 @@ pub mod sender;
 pub mod settlement;
 pub mod sink;
 pub mod tally;
+mod units;
 pub mod waiting;

@@ -16,6 +16,7 @@ use crate::delivery::loss::Loss;
 use crate::delivery::queue::{Next, Queue};
 use crate::delivery::sink::{CHUNK_RECORDS_MAX, Heading, Sink, SinkError, Taken};
 use crate::delivery::tally::{Portion, Tally};
+use crate::delivery::units::{Adding, Unit, Units};
 use crate::records::record::Record;
 use crate::support::backoff::Backoff;
 use crate::support::panics;
@@ -32,6 +33,8 @@ pub struct Sender {
     queue: Arc<Queue>,
     sink: Box<dyn Sink>,
     ending: Ending,
+    /// Records whose unit has not ended.
+    units: Units,
     /// Buffers of the latest records: with exact values, and as the recipient gets them.
     exact: Vec<Record>,
     chunk: Vec<Record>,
@@ -44,12 +47,18 @@ pub struct Sender {
 struct BatchProgress<'batch> {
     heading: Heading<'batch>,
     offered: Offered<'batch>,
-    /// The first record that the sink has not taken. The one that stands for those of too few sources comes last.
+    /// The first record that the sink has not taken. The one that stands for what was held back comes last.
     next: usize,
     /// The first record that is not delivered.
     undelivered: usize,
     /// Whether the sink was told the end of the batch.
     is_ended: bool,
+}
+
+impl<'batch> BatchProgress<'batch> {
+    const fn new(heading: Heading<'batch>, offered: Offered<'batch>) -> Self {
+        Self { heading, offered, next: 0, undelivered: 0, is_ended: false }
+    }
 }
 
 impl BatchProgress<'_> {
@@ -95,6 +104,7 @@ impl Sender {
             queue,
             sink,
             ending,
+            units: Units::default(),
             exact,
             chunk,
             backoff: Backoff::with_jitter(PAUSE_MIN, PAUSE_MAX),
@@ -116,13 +126,15 @@ impl Sender {
     fn work(mut self) {
         loop {
             match self.queue.next(self.sink.tend_at()) {
-                Next::Batch(batch) => {
-                    self.bring(&batch);
-                }
+                Next::Batch(batch) => self.take_up(&batch),
                 Next::Tend => self.tend(),
                 Next::End => break,
             }
             self.tell();
+        }
+        // What is held leaves before its unit has ended, because there will be no other time.
+        for unit in self.units.take_all() {
+            self.release(unit);
         }
         self.close();
         self.tell();
@@ -150,22 +162,60 @@ impl Sender {
         }
     }
 
-    /// Brings a batch to the sink until the sink has taken all of it or the agent ends.
-    fn bring(&mut self, batch: &Batch) {
+    /// Brings a batch to the sink, or holds its records until their unit has ended.
+    fn take_up(&mut self, batch: &Batch) {
         let queue = Arc::clone(&self.queue);
+        // After a reload, what was collected under the former policy does not wait any longer.
+        for unit in self.units.take_others(&batch.terms) {
+            self.release(unit);
+        }
         let recipient = queue.recipient();
         let (Ok(heading), Ok(offered)) = (batch.heading(recipient), batch.offered(recipient)) else {
             return self.accounting.lost(&queue, batch, Loss::NoRecipient);
         };
-        if self.ending.is_over() {
-            return self.accounting.lost(&queue, batch, Loss::Shutdown);
-        }
         if !batch.records.is_empty() {
             panics::planted("sender");
         }
-        let mut progress = BatchProgress { heading, offered, next: 0, undelivered: 0, is_ended: false };
-        let records = u64::try_from(progress.len()).unwrap_or(u64::MAX);
-        queue.view(batch, records);
+        if let Some(unit) = queue.held_for(heading.recipient.time_unit())
+            && let Ok(position) = batch.terms.position(recipient)
+        {
+            let length_ms = u64::try_from(unit.as_millis()).unwrap_or(u64::MAX).max(1);
+            let (series, offered) = (batch.terms.series(), &offered);
+            return self.hold(&Adding { batch, offered, series, position, length_ms });
+        }
+        if self.ending.is_over() {
+            return self.accounting.lost(&queue, batch, Loss::Shutdown);
+        }
+        let progress = BatchProgress::new(heading, offered);
+        queue.view(batch, u64::try_from(progress.len()).unwrap_or(u64::MAX));
+        self.bring(progress);
+    }
+
+    /// Holds the records of a batch, and brings those to the sink whose unit has ended with it.
+    fn hold(&mut self, adding: &Adding<'_>) {
+        let (pieces, gone) = self.units.add(adding, self.queue.bounds());
+        self.accounting.enter(self.queue.hold(adding.batch, &pieces, &gone, self.units.size()));
+        for unit in self.units.take_ended(adding.end_ms()) {
+            self.release(unit);
+        }
+    }
+
+    /// Brings what was held of a unit to the sink.
+    fn release(&mut self, mut unit: Unit) {
+        if !self.queue.release(unit.id, unit.octets(), self.units.size()) {
+            return;
+        }
+        let records = unit.take();
+        let offered = unit.offered(&records);
+        let progress = BatchProgress::new(unit.heading(), offered);
+        if self.ending.is_over() {
+            return self.accounting.enter(self.queue.put_down(progress.rest().sum(), Loss::Shutdown));
+        }
+        self.bring(progress);
+    }
+
+    /// Brings records to the sink until the sink has taken all of them or the agent ends.
+    fn bring(&mut self, mut progress: BatchProgress<'_>) {
         let mut rest = Tally::default();
         while let Err(error) = self.try_to_bring(&mut progress) {
             self.failed(&error, Some(&mut progress));
@@ -179,7 +229,7 @@ impl Sender {
         if progress.is_ended {
             self.succeeded();
         }
-        self.accounting.enter(queue.put_down(rest, Loss::Shutdown));
+        self.accounting.enter(self.queue.put_down(rest, Loss::Shutdown));
     }
 
     fn try_to_bring(&mut self, progress: &mut BatchProgress<'_>) -> Result<(), SinkError> {
@@ -189,18 +239,18 @@ impl Sender {
         }
         while progress.next < progress.len() {
             let offered = &progress.offered;
-            let view = offered.view;
+            let values = offered.values;
             let mut portion = Portion::default();
             let (taken, next) = if progress.next < offered.len() {
                 let next = (progress.next + CHUNK_RECORDS_MAX).min(offered.len());
                 let exact = offered.exact(progress.next..next, &mut self.exact);
                 portion.records = Tally::new(exact.len(), counts(exact));
-                let chunk = view.valued(exact, &mut self.chunk);
-                (call(&self.queue, &mut *self.sink, |sink| sink.take(chunk, view.fields()))?, next)
+                let chunk = offered.valued(exact, &mut self.chunk);
+                (call(&self.queue, &mut *self.sink, |sink| sink.take(chunk, values.fields()))?, next)
             } else {
                 portion.suppressed = Tally::new(1, offered.suppressed);
-                let chunk = view.valued(offered.residual.as_slice(), &mut self.chunk);
-                let take = |sink: &mut dyn Sink| sink.take(chunk, view.residual_fields());
+                let chunk = offered.valued(offered.residual.as_slice(), &mut self.chunk);
+                let take = |sink: &mut dyn Sink| sink.take(chunk, values.residual_fields());
                 (call(&self.queue, &mut *self.sink, take)?, progress.next + 1)
             };
             progress.next = next;

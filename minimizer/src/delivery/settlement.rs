@@ -105,10 +105,56 @@ fn minus(counts: Counts, less: Counts) -> Counts {
     }
 }
 
-/// What one sink has made of a batch so far.
+/// A batch as one sink settles it. Its records can leave in several shares; the batch is settled when the last of them is.
+#[derive(Debug)]
+pub(super) struct Claim {
+    settlement: Arc<Settlement>,
+    state: Mutex<ClaimState>,
+}
+
+#[derive(Debug)]
+struct ClaimState {
+    /// Shares that are not settled.
+    open: usize,
+    delivered: Portion,
+    unconfirmed: Tally,
+}
+
+impl Claim {
+    /// The claim on a batch whose records leave in so many shares.
+    pub(super) fn new(settlement: &Arc<Settlement>, shares: usize) -> Arc<Self> {
+        let (delivered, unconfirmed) = Default::default();
+        let state = Mutex::new(ClaimState { open: shares, delivered, unconfirmed });
+        Arc::new(Self { settlement: Arc::clone(settlement), state })
+    }
+
+    /// Settles one share. Returns what the ledger has to enter.
+    fn settle(&self, delivered: Portion, unconfirmed: Tally) -> Option<Entry> {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.open = state.open.saturating_sub(1);
+        state.delivered.add(delivered);
+        state.unconfirmed.add(unconfirmed);
+        if state.open > 0 {
+            return None;
+        }
+        self.settlement.settle(state.delivered, state.unconfirmed.counts())
+    }
+}
+
+/// What a batch has in a share.
+#[derive(Debug)]
+pub(super) struct Contribution {
+    /// The batch.
+    pub(super) claim: Arc<Claim>,
+    /// How much of it.
+    pub(super) portion: Portion,
+}
+
+/// What one sink has made of records so far: those of one batch, or of several that were merged.
 #[derive(Debug)]
 pub(super) struct Share {
-    settlement: Arc<Settlement>,
+    /// Whose they are, from the oldest on.
+    contributions: Vec<Contribution>,
     /// Out of the agent's hands.
     delivered: Portion,
     /// The part of the delivered records with their keys that nobody confirmed.
@@ -119,10 +165,15 @@ pub(super) struct Share {
 }
 
 impl Share {
-    /// The share of a sink that has taken nothing yet.
+    /// The share of all records of a batch, of which the sink has taken nothing yet.
     pub(super) fn new(settlement: &Arc<Settlement>) -> Self {
+        Self::of(vec![Contribution { claim: Claim::new(settlement, 1), portion: Portion::default() }])
+    }
+
+    /// The share of merged records, of which the sink has taken nothing yet.
+    pub(super) fn of(contributions: Vec<Contribution>) -> Self {
         let (delivered, unconfirmed, held, held_at) = Default::default();
-        Self { settlement: Arc::clone(settlement), delivered, unconfirmed, held, held_at }
+        Self { contributions, delivered, unconfirmed, held, held_at }
     }
 
     /// The sink has taken records.
@@ -161,15 +212,24 @@ impl Share {
 
     /// Settles for a sink that handed over this much at once.
     #[must_use]
-    pub(super) fn settle_as(mut self, delivered: Portion) -> Option<Entry> {
+    pub(super) fn settle_as(mut self, delivered: Portion) -> Vec<Entry> {
         self.delivered = delivered;
         self.settle()
     }
 
-    /// Settles for the sink: it will take no more of the batch. Returns what the ledger has to enter.
+    /// Settles for the sink: it will take no more of the records. What it has taken of merged ones counts for the oldest batches
+    /// first. Returns what the ledger has to enter.
     #[must_use]
-    pub(super) fn settle(self) -> Option<Entry> {
-        self.settlement.settle(self.delivered, self.unconfirmed.counts())
+    pub(super) fn settle(self) -> Vec<Entry> {
+        let Self { mut contributions, delivered: mut left, mut unconfirmed, .. } = self;
+        let last = contributions.pop();
+        let mut entries = Vec::new();
+        for Contribution { claim, portion } in contributions {
+            let delivered = portion.part_of(&mut left);
+            entries.extend(claim.settle(delivered, delivered.records.part_of(&mut unconfirmed)));
+        }
+        entries.extend(last.and_then(|last| last.claim.settle(left, unconfirmed)));
+        entries
     }
 }
 
@@ -180,7 +240,7 @@ mod tests {
 
     use minimizer_common::generation::Counts;
 
-    use super::{Entry, Portion, Settlement, Share};
+    use super::{Claim, Contribution, Entry, Portion, Settlement, Share};
     use crate::delivery::tally::Tally;
 
     const NOTHING: Counts = Counts { packets: 0, octets: 0 };
@@ -249,7 +309,7 @@ mod tests {
         assert_eq!(share.send(begin), None);
         assert_eq!(share.send(Instant::now()).map(|sent| sent.sum().counts()), Some(counts(10)));
         let entry = Entry { exported: counts(10), unconfirmed: counts(10), ..Entry::default() };
-        assert_eq!(share.settle(), Some(entry));
+        assert_eq!(share.settle(), [entry]);
     }
 
     #[test]
@@ -266,6 +326,27 @@ mod tests {
         assert!(!share.is_held());
         let entry =
             Entry { exported: counts(5), suppressed: counts(1), dropped: counts(4), ..Entry::default() };
-        assert_eq!(share.settle(), Some(entry));
+        assert_eq!(share.settle(), [entry]);
+    }
+
+    #[test]
+    fn what_was_taken_of_merged_records_counts_for_the_oldest_batches_and_each_is_settled_once() {
+        let settlements = [10, 20].map(|packets| Arc::new(Settlement::new(counts(packets), 1)));
+        let claims = [Claim::new(&settlements[0], 2), Claim::new(&settlements[1], 1)];
+        let contribution =
+            |batch: usize, portion| Contribution { claim: Arc::clone(&claims[batch]), portion };
+        // The first batch has records in two units.
+        let mut earlier = Share::of(vec![contribution(0, portion(4, 0))]);
+        let mut later = Share::of(vec![contribution(0, portion(5, 1)), contribution(1, portion(20, 0))]);
+        earlier.hold(portion(4, 0));
+        earlier.deliver();
+        assert_eq!(earlier.settle(), [], "a part of the batch is left");
+        later.hold(portion(8, 1));
+        later.send(Instant::now());
+        let first =
+            Entry { exported: counts(9), suppressed: counts(1), unconfirmed: counts(5), ..Entry::default() };
+        let second =
+            Entry { exported: counts(3), dropped: counts(17), unconfirmed: counts(3), ..Entry::default() };
+        assert_eq!(later.settle(), [first, second]);
     }
 }

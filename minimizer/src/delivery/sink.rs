@@ -8,8 +8,9 @@ use minimizer_common::generation::Counts;
 use thiserror::Error;
 
 use crate::delivery::loss::Loss;
-use crate::policy::field::Fields;
+use crate::policy::field::{Field, Fields};
 use crate::policy::model::{Policy, Recipient};
+use crate::policy::transform::{Transform, log2};
 use crate::records::record::Record;
 
 /// Largest number of records that a sink is given at once.
@@ -39,6 +40,28 @@ pub struct Heading<'batch> {
     /// The kernel's tag of the program that collected them, in hexadecimal: a digest of its instructions, the same under every
     /// policy.
     pub program_tag: &'batch str,
+}
+
+impl Heading<'_> {
+    /// A time as the recipient may know it: rounded down to the unit of its times. One that gets no times may know exact ones.
+    #[must_use]
+    pub fn rounded(&self, milliseconds: u64) -> u64 {
+        let unit = self.recipient.time_unit().map_or(1, |unit| unit.as_millis());
+        milliseconds - milliseconds % u64::try_from(unit).unwrap_or(u64::MAX).max(1)
+    }
+
+    /// Counts as the recipient may know them: exact if it gets exact ones, else rounded down to a power of two.
+    #[must_use]
+    pub fn told(&self, counts: Counts) -> Counts {
+        let told = |field, count| {
+            let is_exact = self.recipient.fields.get(&field) == Some(&Transform::Exact);
+            if is_exact { count } else { log2(count) }
+        };
+        Counts {
+            packets: told(Field::PacketDeltaCount, counts.packets),
+            octets: told(Field::OctetDeltaCount, counts.octets),
+        }
+    }
 }
 
 /// Packets and octets that are in no record that was handed over, since the start of the agent.
@@ -107,7 +130,7 @@ pub trait Sink: Send {
     fn begin(&mut self, heading: &Heading<'_>) -> Result<(), SinkError>;
 
     /// Takes records of the batch, at most [`CHUNK_RECORDS_MAX`]. Their fields are those of the heading; the one record that
-    /// stands for those of too few sources has counts and times only.
+    /// stands for what was held back has counts and times only.
     ///
     /// # Errors
     /// When it took none of them.

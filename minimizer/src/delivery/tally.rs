@@ -3,6 +3,8 @@
 use minimizer_common::generation::Counts;
 use serde::{Deserialize, Serialize};
 
+use crate::policy::transform::log2;
+
 /// Records, and the packets and IP octets that are counted in them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tally {
@@ -28,6 +30,31 @@ impl Tally {
         Counts { packets: self.packets, octets: self.octets }
     }
 
+    /// Takes as much of `left` as the tally has at most, and leaves the rest.
+    pub(super) fn part_of(self, left: &mut Self) -> Self {
+        let part = Self {
+            records: self.records.min(left.records),
+            packets: self.packets.min(left.packets),
+            octets: self.octets.min(left.octets),
+        };
+        left.subtract(part);
+        part
+    }
+
+    /// Takes away what is at most as much in each count.
+    pub(super) fn subtract(&mut self, other: Self) {
+        self.records -= other.records;
+        self.packets -= other.packets;
+        self.octets -= other.octets;
+    }
+
+    /// The tally of what was suppressed as it is told outside of the ledger file: rounded like the counts of its recipient, who gets
+    /// no exact ones beside a threshold.
+    #[must_use]
+    pub const fn rounded(self) -> Self {
+        Self { records: self.records, packets: log2(self.packets), octets: log2(self.octets) }
+    }
+
     pub(super) fn add(&mut self, other: Self) {
         self.records += other.records;
         self.packets += other.packets;
@@ -40,7 +67,7 @@ impl Tally {
 pub(super) struct Portion {
     /// Records with their keys.
     pub(super) records: Tally,
-    /// The record without keys that stands for what too few sources made.
+    /// The record without keys that stands for what was held back.
     pub(super) suppressed: Tally,
 }
 
@@ -48,6 +75,14 @@ impl Portion {
     pub(super) fn add(&mut self, other: Self) {
         self.records.add(other.records);
         self.suppressed.add(other.suppressed);
+    }
+
+    /// Takes as much of `left` as the portion has at most, and leaves the rest.
+    pub(super) fn part_of(self, left: &mut Self) -> Self {
+        Self {
+            records: self.records.part_of(&mut left.records),
+            suppressed: self.suppressed.part_of(&mut left.suppressed),
+        }
     }
 
     /// Both together.

@@ -45,6 +45,8 @@ pub(super) struct Waiting<B> {
     next: u64,
     /// Sums over all of them.
     sum: Size,
+    /// What is held beside them, and takes their room.
+    beside: Size,
 }
 
 struct Item<B> {
@@ -56,7 +58,17 @@ struct Item<B> {
 impl<B> Waiting<B> {
     pub(super) fn new(bounds: Bounds) -> Self {
         let (full, empty) = (VecDeque::new(), VecDeque::new());
-        Self { bounds, full, empty, next: 0, sum: Size::default() }
+        Self { bounds, full, empty, next: 0, sum: Size::default(), beside: Size::default() }
+    }
+
+    /// How much may wait.
+    pub(super) const fn bounds(&self) -> Bounds {
+        self.bounds
+    }
+
+    /// Leaves them less room: so much is held beside them.
+    pub(super) const fn leave_room_for(&mut self, beside: Size) {
+        self.beside = beside;
     }
 
     /// Octets of memory of all batches.
@@ -79,18 +91,29 @@ impl<B> Waiting<B> {
         gone
     }
 
+    /// The oldest batch.
+    pub(super) fn oldest(&self) -> Option<&B> {
+        let items = if self.is_empty_older() { &self.empty } else { &self.full };
+        items.front().map(|item| &item.batch)
+    }
+
     /// Takes out the oldest batch.
     pub(super) fn pop(&mut self) -> Option<(B, Size)> {
-        let number = |items: &VecDeque<Item<B>>| items.front().map_or(u64::MAX, |item| item.number);
-        let is_empty_older = number(&self.empty) < number(&self.full);
+        let is_empty_older = self.is_empty_older();
         let item = if is_empty_older { &mut self.empty } else { &mut self.full }.pop_front()?;
         Some(self.removed(item))
     }
 
+    /// Whether the oldest batch is one without records.
+    fn is_empty_older(&self) -> bool {
+        let number = |items: &VecDeque<Item<B>>| items.front().map_or(u64::MAX, |item| item.number);
+        number(&self.empty) < number(&self.full)
+    }
+
     fn must_give_way(&self) -> bool {
         let batches = self.full.len() + self.empty.len();
-        let is_exceeded = self.sum.records > self.bounds.records
-            || self.sum.octets > self.bounds.octets
+        let is_exceeded = self.sum.records + self.beside.records > self.bounds.records
+            || self.sum.octets + self.beside.octets > self.bounds.octets
             || batches > self.bounds.batches;
         self.empty.len() > EMPTY_MAX || (batches > 1 && is_exceeded)
     }

@@ -20,6 +20,7 @@ impl Policy {
         let mut said = Vec::new();
         said.extend(self.selectors.as_deref().and_then(|indicators| expired(indicators, now)));
         said.extend(self.recipients.iter().filter_map(client_ports));
+        said.extend(self.probed());
         said.extend(self.recipients.iter().filter_map(half_of_times));
         said.extend(self.commitments.unpinned.iter().map(|name| {
             format!(

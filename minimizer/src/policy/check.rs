@@ -4,6 +4,7 @@
 mod acknowledged;
 mod inputs;
 mod mandate;
+mod mitigations;
 mod recipient;
 mod scope;
 mod selectors;
@@ -18,7 +19,7 @@ use minimizer_common::tunnel::{Tunnel, Tunnels};
 
 use super::file::{IntervalBounds, IntervalFile, PolicyFile, PseudonymsFile};
 use super::joins::Verdict;
-use crate::policy::model::{Commitments, Policy};
+use crate::policy::model::{Commitments, Policy, Scope};
 use crate::support::toml::{At, Document, Findings};
 use crate::support::units;
 use acknowledged::{Acknowledged, EVERY_COMMUNICATION};
@@ -86,6 +87,7 @@ pub fn check_beyond(text: &str, name: String, folder: &Path) -> Result<(Policy, 
     let context = recipient::Context {
         has_scope: scope.is_some(),
         has_selectors: selectors.is_some(),
+        is_one_way: scope.as_ref().is_some_and(Scope::is_one_way),
         interval: commitments.interval,
         max_retention: commitments.max_retention,
     };

@@ -21,6 +21,10 @@ use crate::policy::ranks::Ranks;
 const KERNEL: &str = "kept in the kernel";
 /// The table's word for a pseudonym.
 const PSEUDONYM: &str = "pseudonym";
+/// Who can turn back what takes a key: those who hold it, and of what leaves the host also those who send packets.
+const BY_PROBING: &str = "holder of the key, probing";
+/// What remains of a count whose rounding is blurred.
+const BLURRED: &str = "down or up to a power of two, at random";
 
 /// What a policy means.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -111,12 +115,12 @@ impl Policy {
     fn explain_field(&self, field: Field, stored: Transform) -> FieldExplained {
         let is_ipv4 = matches!(field, Field::SourceIPv4Address | Field::DestinationIPv4Address);
         let is_ranked = is_ipv4 && self.scope.as_ref().and_then(Ranks::new).is_some();
-        let kernel = (KERNEL.to_owned(), Some(stored));
-        let recipients = self.recipients.iter();
-        let views =
-            recipients.map(|recipient| (recipient.name.clone(), recipient.fields.get(&field).copied()));
+        let kernel = (KERNEL.to_owned(), Some(stored), false);
+        let views = self.recipients.iter().map(|recipient| {
+            (recipient.name.clone(), recipient.fields.get(&field).copied(), recipient.mitigations.k_noise > 0)
+        });
         let mut remains: Vec<Remains> = Vec::new();
-        for (place, transform) in [kernel].into_iter().chain(views) {
+        for (place, transform, is_blurred) in [kernel].into_iter().chain(views) {
             for mut one in explain_transform(&place, transform) {
                 let is_domestic = one.class.as_deref() == Some(&*Class::Domestic.to_string());
                 if one.what == PSEUDONYM && is_domestic && is_ranked {
@@ -125,6 +129,12 @@ impl Policy {
                 if place != KERNEL && one.what == PSEUDONYM {
                     // Recipients that share this line have different pseudonyms.
                     one.what += " under its own key";
+                }
+                if place != KERNEL && one.reversible_by == words::HOLDER {
+                    one.reversible_by = BY_PROBING;
+                }
+                if is_blurred && transform == Some(Transform::Log2) {
+                    BLURRED.clone_into(&mut one.what);
                 }
                 // Recipients that get the same share a line. The kernel has its own line.
                 let same = remains.iter_mut().skip_while(|other| other.places[0] == KERNEL).find(|other| {

@@ -225,7 +225,7 @@ pub struct SelectorsFile {
 #[serde(deny_unknown_fields)]
 #[schemars(rename = "pseudonyms")]
 pub struct PseudonymsFile {
-    /// How long a key lasts, like "24h": from 1 minute to 366 days.
+    /// How long a key of pseudonyms and preserved prefixes lasts, like "24h": from 1 minute to 366 days.
     pub epoch: At<String>,
 }
 
@@ -246,6 +246,14 @@ pub struct RecipientFile {
     pub k_threshold: Option<At<u32>>,
     /// Which sources `k_threshold` counts: all of them, or those with a domestic address.
     pub k_counts: Option<At<Counted>>,
+    /// By how many sources at most the threshold of each record is higher, drawn anew in each interval.
+    #[schemars(range(min = 1))]
+    pub k_noise: Option<At<u32>>,
+    /// The agent folds records of fewer packets than this into the record without a key.
+    #[schemars(range(min = 2))]
+    pub min_packets: Option<At<u32>>,
+    /// Whether the agent folds flows into the record without a key of which it did not see both directions in one interval.
+    pub established_only: Option<At<bool>>,
     /// The only servers to which a sink of agent.toml may send this recipient's records. Files and the standard output are no
     /// servers.
     pub destinations: Option<Vec<At<DestinationFile>>>,

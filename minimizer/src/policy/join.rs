@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::field::{Field, Kind};
-use super::transform::{AddressTransform, Transform};
+use super::transform::{AddressTransform, FIN, PSH, RST, SYN, Transform};
 use crate::policy::class::Class;
 use crate::policy::model::{Policy, Recipient, Sources};
 
@@ -63,8 +63,10 @@ impl Policy {
         let fields = self.recipients.iter().flat_map(|recipient| &recipient.fields);
         let counted = self.recipients.iter().filter(|recipient| recipient.k_threshold.is_some());
         let sources = counted.flat_map(counted_sources);
-        let mut collected =
-            Collected::of(fields.map(|(field, transform)| (*field, *transform)).chain(sources));
+        let matched = self.recipients.iter().filter(|recipient| recipient.mitigations.established_only);
+        let flows = matched.flat_map(|_| matched_flows());
+        let fields = fields.map(|(field, transform)| (*field, *transform));
+        let mut collected = Collected::of(fields.chain(sources).chain(flows));
         for (field, transform) in &mut collected.fields {
             let of_recipients = || self.recipients.iter().filter_map(|recipient| recipient.fields.get(field));
             let all_pseudonyms = Transform::address(AddressTransform::Pseudonym);
@@ -73,8 +75,9 @@ impl Policy {
             if *transform == all_pseudonyms
                 && (counts_domestic || of_recipients().any(|transform| transform.is_by_class()))
             {
-                // A recipient's transform or threshold depends on the class, which a pseudonym does not reveal.
-                *transform = Transform::Exact;
+                // A recipient's transform or threshold depends on the class, which pseudonyms of both do not reveal. Pseudonyms of one
+                // do, and the agent makes the others at the drain.
+                *transform = of_classes(AddressTransform::Exact, AddressTransform::Pseudonym);
             }
         }
         collected
@@ -96,6 +99,22 @@ fn counted_sources(recipient: &Recipient) -> [(Field, Transform); 2] {
     ]
 }
 
+/// Control bits of which a direction of a flow has some that is more than resets: FIN, SYN and PSH, beside RST.
+const MATCHED_CONTROL_BITS: u16 = FIN | SYN | RST | PSH;
+
+/// What the agent matches the directions of a flow by, in its own interval.
+fn matched_flows() -> impl Iterator<Item = (Field, Transform)> {
+    let of = |field: &Field| match field.kind() {
+        Kind::Ipv4Address | Kind::Ipv6Address => Some(Transform::address(AddressTransform::Pseudonym)),
+        Kind::Port => Some(Transform::Exact),
+        Kind::ControlBits => Some(Transform::ControlBits { mask: MATCHED_CONTROL_BITS }),
+        Kind::Number | Kind::Count | Kind::Time => {
+            (*field == Field::ProtocolIdentifier).then_some(Transform::Exact)
+        }
+    };
+    Field::ALL.iter().filter_map(move |field| Some((*field, of(field)?)))
+}
+
 const fn is_source(field: Field) -> bool {
     matches!(field, Field::SourceIPv4Address | Field::SourceIPv6Address)
 }
@@ -109,7 +128,7 @@ pub fn is_derivable(stored: Option<Transform>, wanted: Option<Transform>) -> boo
         | (Transform::Address { .. }, Transform::Exact) => [Class::Foreign, Class::Domestic]
             .into_iter()
             .all(|class| is_address_derivable(stored.of_class(class), wanted.of_class(class))),
-        (Transform::Exact, _) => true,
+        (Transform::Exact, _) | (_, Transform::ServicePorts { below: 1 }) => true,
         (Transform::ServicePorts { below }, Transform::ServicePorts { below: wanted }) => wanted <= below,
         (Transform::ServicePorts { below }, Transform::ListedPorts { listed, .. }) => listed.last() < below,
         (Transform::ListedPorts { below, .. }, Transform::ServicePorts { below: wanted }) => wanted <= below,
@@ -185,6 +204,10 @@ fn join(kind: Kind, one: Transform, other: Transform) -> Transform {
         (Transform::ServicePorts { below }, Transform::ServicePorts { below: other }) => {
             Transform::ServicePorts { below: below.max(other) }
         }
+        // Port 0 is 0 in any case.
+        (other, Transform::ServicePorts { below: 1 }) | (Transform::ServicePorts { below: 1 }, other) => {
+            other
+        }
         (Transform::ControlBits { mask }, Transform::ControlBits { mask: other }) => {
             Transform::ControlBits { mask: mask | other }
         }
@@ -208,10 +231,12 @@ fn join_addresses(one: AddressTransform, other: AddressTransform) -> AddressTran
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
     use std::time::Duration;
 
     use super::{Collected, is_derivable};
     use crate::policy::field::{Field, Kind};
+    use crate::policy::model::Policy;
     use crate::policy::transform::{AddressTransform, Listed, PrefixScheme, Transform};
 
     /// Transforms of a kind. The tests try all their pairs and triples.
@@ -237,6 +262,7 @@ mod tests {
             Kind::Port => vec![
                 Transform::Exact,
                 Transform::PortClasses,
+                Transform::ServicePorts { below: 1 },
                 Transform::ServicePorts { below: 1024 },
                 Transform::ListedPorts { below: 1024, listed: Listed::new(vec![8080, 3306]).expect("two") },
                 Transform::ServicePorts { below: 49152 },
@@ -316,6 +342,29 @@ mod tests {
         ]);
         assert_eq!(collected.fields[&Field::FlowStartMilliseconds], coarsened(500));
         assert_eq!(collected.fields[&Field::FlowEndMilliseconds], coarsened(500));
+    }
+
+    #[test]
+    fn classes_are_told_by_pseudonyms_of_domestic_addresses_alone() {
+        let scope = "[scope]\ndomestic = [\"192.0.2.0/24\"]\ndirections = [\"foreign-domestic\"]\n";
+        let recipient = |name: &str, of: &str| {
+            format!(
+                "[[recipients]]\nname = \"{name}\"\npurpose = \"x\"\nfields = {{ destinationIPv4Address = {of} }}\n"
+            )
+        };
+        let [all, one] = [
+            recipient("a", "\"pseudonym\""),
+            recipient("b", "{ foreign = \"omit\", domestic = \"pseudonym\" }"),
+        ];
+        let text = format!("name = \"p\"\n{scope}{all}{one}");
+        let policy = Policy::parse(&text, Path::new("p.toml")).unwrap_or_else(|error| panic!("{error}"));
+        let stored = policy.collected().fields[&Field::DestinationIPv4Address];
+        let (foreign, domestic) = (AddressTransform::Exact, AddressTransform::Pseudonym);
+        assert_eq!(stored, Transform::Address { foreign, domestic });
+        for recipient in &policy.recipients {
+            let wanted = recipient.fields.get(&Field::DestinationIPv4Address).copied();
+            assert!(is_derivable(Some(stored), wanted), "{wanted:?}");
+        }
     }
 
     #[test]

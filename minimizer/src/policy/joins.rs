@@ -3,6 +3,9 @@
 //! Two recipients who talk compare their records of a batch. What both are told of a packet is for each field the finer of what can
 //! be made of either's value. The more values that can take, the fewer records share each of them. The verdict counts values, and
 //! not packets: `minimizer policy risk` measures it on a capture.
+//!
+//! Two recipients who both tell parties apart have more than single records: over an epoch each party has a pattern of its own, of the
+//! batches in which it has records. Thirty batches join all parties, whatever else both are told (`cargo xtask attack`).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -19,6 +22,11 @@ use crate::policy::model::{Policy, Recipient};
 
 /// What both are told singles records out if it can take more than 2 to the power of this many values: 1,024.
 pub const BITS: f64 = 10.0;
+/// The longest prefixes that are a network of many parties. The global table has no longer IPv4 prefix, and 48 bits of IPv6 are one site
+/// (RFC 6177).
+pub const NETWORK_IPV4_BITS: u8 = 24;
+/// See [`NETWORK_IPV4_BITS`].
+pub const NETWORK_IPV6_BITS: u8 = 48;
 /// Longest time between drains, of which the times of a batch are.
 const BATCH_MS: f64 = 60_000.0;
 
@@ -28,7 +36,7 @@ const BATCH_MS: f64 = 60_000.0;
 pub enum Verdict {
     /// By addresses, ports and whatever else tells flows apart.
     Joinable,
-    /// By these together with counts, times and control bits.
+    /// By these together with counts, times and control bits, or by the batches in which a party has records.
     JoinableByCounts,
     /// Many records share what both are told, or none has a twin.
     NotJoinable,
@@ -106,9 +114,17 @@ impl Policy {
             told.iter().filter(|told| told.is_key || !keys_only).map(|told| told.bits).sum()
         };
         let (keys, all) = (bits(true), bits(false));
+        let parties = self.parties_of_both(one, other);
         let verdict = match (keys >= BITS, all >= BITS) {
             (true, _) => Verdict::Joinable,
             (false, true) => Verdict::JoinableByCounts,
+            (false, false) if !parties.is_empty() => {
+                let why = "both tell the same parties apart, under whatever names, and over an epoch find them by the batches in \
+                           which each has records"
+                    .to_owned();
+                let remedy = remedy(&mut told, all, &parties);
+                return Pair { recipients, verdict: Verdict::JoinableByCounts, why, remedy };
+            }
             (false, false) => Verdict::NotJoinable,
         };
         let named = |told: &Told| -> String {
@@ -126,7 +142,7 @@ impl Policy {
             (Verdict::NotJoinable, _) => format!("both are told no more than {}", words::list(&said)),
             (_, _) => format!("both are told {}", words::list(&said)),
         };
-        Pair { recipients, verdict, why, remedy: remedy(&mut told, all) }
+        Pair { recipients, verdict, why, remedy: remedy(&mut told, all, &parties) }
     }
 
     /// Whether every record of the recipient has one source: it is told of each, under whatever name.
@@ -142,6 +158,35 @@ impl Policy {
                     sources.iter().all(is_single)
                 })
             })
+    }
+
+    /// The fields by which these recipients tell the same parties apart; none if they do not.
+    fn parties_of_both(&self, one: &Recipient, other: &Recipient) -> BTreeSet<Field> {
+        let directions = self.directions();
+        let told = |recipient: &Recipient| {
+            let mut told = BTreeMap::new();
+            for (field, transform) in &recipient.fields {
+                let (is_source, is_ipv6) = match field {
+                    Field::SourceIPv4Address => (true, false),
+                    Field::DestinationIPv4Address => (false, false),
+                    Field::SourceIPv6Address => (true, true),
+                    Field::DestinationIPv6Address => (false, true),
+                    _ => continue,
+                };
+                for (source, destination) in &directions {
+                    let class = if is_source { *source } else { *destination };
+                    if is_party(transform.of_class(class), is_ipv6) {
+                        told.entry((class, is_ipv6)).or_insert_with(BTreeSet::new).insert(*field);
+                    }
+                }
+            }
+            told
+        };
+        let (one, other) = (told(one), told(other));
+        one.into_iter()
+            .filter_map(|(parties, fields)| Some((fields, other.get(&parties)?.clone())))
+            .flat_map(|(fields, others)| fields.into_iter().chain(others))
+            .collect()
     }
 
     /// The classes that source and destination of a packet can have together.
@@ -208,11 +253,19 @@ impl Policy {
     }
 }
 
-/// What to take from either recipient until the rest singles no record out: the most telling first.
-fn remedy(told: &mut [Told], mut bits: f64) -> String {
-    if bits < BITS {
-        return String::new();
+/// Whether what remains of an address is of one party, or of few: whoever has it tells parties apart.
+const fn is_party(transform: AddressTransform, is_ipv6: bool) -> bool {
+    match transform {
+        AddressTransform::Omitted => false,
+        AddressTransform::Exact | AddressTransform::Pseudonym | AddressTransform::PrefixPreserving(_) => true,
+        AddressTransform::Truncated { bits } => {
+            bits > if is_ipv6 { NETWORK_IPV6_BITS } else { NETWORK_IPV4_BITS }
+        }
     }
+}
+
+/// What to take from either recipient until the rest singles no record out, the most telling first, and no party.
+fn remedy(told: &mut [Told], mut bits: f64, parties: &BTreeSet<Field>) -> String {
     told.sort_by(|one, other| other.bits.total_cmp(&one.bits));
     let mut without = Vec::new();
     for Told { fields, bits: of, .. } in told.iter() {
@@ -220,14 +273,15 @@ fn remedy(told: &mut [Told], mut bits: f64) -> String {
             break;
         }
         bits -= of;
-        without.extend(fields.iter().map(|field| field.name().to_owned()));
+        without.extend(fields.iter().copied());
     }
-    let fields = if let [field] = &without[..] {
-        format!("no {field}")
-    } else {
-        format!("none of {}", words::list(&without))
-    };
-    format!("not joinable if one of them got {fields}")
+    without.extend(parties.iter().filter(|field| !without.contains(field)).copied().collect::<Vec<_>>());
+    let names: Vec<_> = without.iter().map(|field| field.name().to_owned()).collect();
+    match &names[..] {
+        [] => String::new(),
+        [field] => format!("not joinable if one of them got no {field}"),
+        names => format!("not joinable if one of them got none of {}", words::list(names)),
+    }
 }
 
 /// The bits of an address that both are told.

@@ -19,6 +19,7 @@ pub mod mandate;
 pub mod model;
 pub mod pins;
 pub mod prefixes;
+pub mod probing;
 pub mod ranks;
 pub mod signature;
 pub mod signed;

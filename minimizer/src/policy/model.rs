@@ -28,7 +28,7 @@ pub struct Policy {
     pub selectors: Option<Vec<Indicator>>,
     /// Tunnels whose inner packets are counted in place of the outer ones.
     pub tunnels: Tunnels,
-    /// How long a key of pseudonyms lasts.
+    /// How long a key of pseudonyms and preserved prefixes lasts.
     pub pseudonym_epoch: Duration,
     /// Who receives which records: at least one recipient, and no two of one name.
     pub recipients: Vec<Recipient>,
@@ -64,11 +64,14 @@ pub struct Commitments {
 }
 
 impl Policy {
-    /// Whether a recipient gets pseudonyms, or the agent counts sources by them.
+    /// Whether keys end with an epoch: a recipient gets pseudonyms or preserved prefixes, or the agent counts sources or matches
+    /// flows by pseudonyms.
     #[must_use]
-    pub fn has_pseudonyms(&self) -> bool {
+    pub fn has_epochs(&self) -> bool {
         self.recipients.iter().any(|recipient| {
-            recipient.k_threshold.is_some() || recipient.fields.values().any(Transform::is_pseudonym)
+            recipient.k_threshold.is_some()
+                || recipient.mitigations.established_only
+                || recipient.has_keyed_addresses()
         })
     }
 
@@ -97,6 +100,14 @@ pub struct Scope {
     pub directions: Vec<(Class, Class)>,
 }
 
+impl Scope {
+    /// Whether it collects some direction and not the opposite one, so that answers are missing.
+    #[must_use]
+    pub fn is_one_way(&self) -> bool {
+        self.directions.iter().any(|(from, to)| !self.directions.contains(&(*to, *from)))
+    }
+}
+
 /// Who receives records, and what the records contain.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Recipient {
@@ -111,6 +122,8 @@ pub struct Recipient {
     pub k_threshold: Option<u32>,
     /// The sources that the threshold counts.
     pub counted: Sources,
+    /// What else is held back from it, and how.
+    pub mitigations: Mitigations,
     /// Where its records may go over the network; anywhere if absent.
     pub destinations: Option<Vec<Destination>>,
     /// The transform of each field that the recipient gets.
@@ -127,9 +140,16 @@ impl Recipient {
             retention: None,
             k_threshold: None,
             counted: Sources::All,
+            mitigations: Mitigations::NONE,
             destinations: None,
             fields,
         }
+    }
+
+    /// Whether it gets pseudonyms or preserved prefixes: addresses that packets of somebody's choice can tell apart.
+    #[must_use]
+    pub fn has_keyed_addresses(&self) -> bool {
+        self.fields.values().any(Transform::is_keyed)
     }
 
     /// The unit to which the times that the recipient gets are rounded down; `None` if it gets none.
@@ -153,6 +173,22 @@ impl Recipient {
             [true, true] | [false, false] => None,
         }
     }
+}
+
+/// What makes it harder to learn from records by sending packets.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Mitigations {
+    /// The agent folds records of fewer packets than this into the record without a key; 0 and 1 hold nothing back.
+    pub min_packets: u32,
+    /// The agent folds flows into the record without a key of which it did not see both directions in one interval.
+    pub established_only: bool,
+    /// By how many sources at most the threshold of each record is higher, drawn anew in each interval.
+    pub k_noise: u32,
+}
+
+impl Mitigations {
+    /// Nothing is held back.
+    pub const NONE: Self = Self { min_packets: 0, established_only: false, k_noise: 0 };
 }
 
 /// The sources that a threshold counts.

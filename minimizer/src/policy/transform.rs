@@ -46,6 +46,15 @@ pub enum Transform {
     Log2,
 }
 
+/// What [`Transform::Log2`] leaves of a count.
+#[must_use]
+pub const fn log2(count: u64) -> u64 {
+    match count.checked_ilog2() {
+        None => 0,
+        Some(log2) => 1 << log2,
+    }
+}
+
 /// The most ports that a transform lists.
 pub const LISTED_MAX: usize = 8;
 
@@ -109,6 +118,14 @@ pub enum AddressTransform {
     PrefixPreserving(PrefixScheme),
 }
 
+impl AddressTransform {
+    /// Whether it takes a key.
+    #[must_use]
+    pub const fn is_keyed(self) -> bool {
+        matches!(self, Self::Pseudonym | Self::PrefixPreserving(_))
+    }
+}
+
 /// The algorithm that preserves prefixes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum PrefixScheme {
@@ -123,6 +140,12 @@ impl Transform {
     #[must_use]
     pub fn is_pseudonym(&self) -> bool {
         matches!(self, Self::Address { foreign, domestic } if [foreign, domestic].contains(&&AddressTransform::Pseudonym))
+    }
+
+    /// Whether addresses of some class become pseudonyms, or others that preserve prefixes: whatever takes a key.
+    #[must_use]
+    pub const fn is_keyed(&self) -> bool {
+        matches!(self, Self::Address { foreign, domestic } if foreign.is_keyed() || domestic.is_keyed())
     }
 
     /// The same transform for all addresses.
@@ -150,12 +173,21 @@ impl Transform {
     }
 }
 
+/// The TCP control bit by which a sender ends its direction.
+pub const FIN: u16 = 0x001;
+/// The TCP control bit that opens a connection.
+pub const SYN: u16 = 0x002;
+/// The TCP control bit of a reset: any host answers so where it has no service.
+pub const RST: u16 = 0x004;
+/// The TCP control bit of data that the sender wants delivered.
+pub const PSH: u16 = 0x008;
+
 /// TCP control bits by their names in the IANA registry, from the lowest bit on.
 pub const CONTROL_BITS: [(&str, u16); 9] = [
-    ("FIN", 0x001),
-    ("SYN", 0x002),
-    ("RST", 0x004),
-    ("PSH", 0x008),
+    ("FIN", FIN),
+    ("SYN", SYN),
+    ("RST", RST),
+    ("PSH", PSH),
     ("ACK", 0x010),
     ("URG", 0x020),
     ("ECE", 0x040),

@@ -6,6 +6,8 @@ use super::transform::{AddressTransform, CONTROL_BITS, PrefixScheme, Transform};
 use crate::policy::class::Class;
 use crate::policy::indicators::Indicator;
 
+/// Who can turn back what takes a key.
+pub const HOLDER: &str = "holder of the key";
 /// Most of one unit that a person reads at a glance; days are counted on.
 const AT_A_GLANCE: u128 = 120;
 
@@ -134,7 +136,7 @@ pub const fn reversible_by(transform: Transform) -> &'static str {
         Transform::Address {
             foreign: AddressTransform::Pseudonym | AddressTransform::PrefixPreserving(_),
             ..
-        } => "holder of the key",
+        } => HOLDER,
         _ => "nobody",
     }
 }

@@ -1,15 +1,16 @@
 //! The master secret, and every key that is derived from it.
 //!
-//! | key | derived from | lives as long as |
-//! |---|---|---|
-//! | of the kernel's pseudonyms | the secret and the epoch; without a lasting secret it is random | the epoch |
-//! | of a recipient's pseudonyms | the secret, the recipient's name, the epoch | the epoch |
-//! | of a recipient's preserved prefixes | the secret, the recipient's name | the secret |
+//! | key | derived from |
+//! |---|---|
+//! | of the kernel's pseudonyms in an epoch | the secret and the epoch; without a lasting secret it is random |
+//! | of a recipient's pseudonyms in an epoch | the secret, the recipient's name, the epoch |
+//! | of a recipient's preserved prefixes in an epoch | the secret, the recipient's name, the epoch, the key of the kernel's pseudonyms |
 //!
-//! Hosts with the same secret derive the same keys. A lasting secret can derive the key of a past epoch again; an operator who
-//! wants destroyed keys to stay destroyed configures no secret. Then all keys live in this process only, and when an epoch
-//! ends, its key is gone: nobody can make or check its pseudonyms any more. Prefixes are preserved in the same way in all
-//! epochs, because recipients compare them over longer times than an epoch.
+//! Every key lives as long as its epoch. Hosts with the same secret derive the same keys. A lasting secret can derive the keys of a
+//! past epoch again; an operator who wants destroyed keys to stay destroyed configures no secret. Then all keys live in this process
+//! only, and when an epoch ends, the random key is gone: nobody can make or check its pseudonyms and preserved prefixes any more, not
+//! even with the secret of this process. Pseudonyms pass through the random key in the kernel or at the drain; preserved prefixes do
+//! not, so that their keys are derived from it.
 //!
 //! Every key lies in a [`Secret`], and those who use it share that place. Whoever computes with a key overwrites the stack
 //! after it. So the last owner of a key destroys it.
@@ -28,6 +29,7 @@ use std::path::Path;
 use hkdf::Hkdf;
 use sha2::Sha256;
 use zerocopy::IntoBytes as _;
+use zeroize::Zeroizing;
 
 pub use epochs::{Epoch, Stretch};
 pub use error::KeyError;
@@ -59,9 +61,9 @@ pub type PseudonymKey = Secret<[u64; 2]>;
 pub struct RecipientKeys {
     /// Of its pseudonyms.
     pub pseudonym: PseudonymKey,
-    /// Of prefixes preserved by ipcrypt-pfx; the same in all epochs.
+    /// Of prefixes preserved by ipcrypt-pfx.
     pub ipcrypt: Secret<[u8; 32]>,
-    /// Of prefixes preserved by Crypto-PAn; the same in all epochs.
+    /// Of prefixes preserved by Crypto-PAn.
     pub crypto_pan: Secret<[u8; 32]>,
 }
 
@@ -116,20 +118,34 @@ impl Keys {
         Ok(key)
     }
 
-    /// The keys of a recipient in the epoch that begins at this second since 1970.
+    /// The keys of a recipient in the epoch that begins at this second since 1970 and has this key of the kernel's pseudonyms.
     ///
     /// # Errors
     /// When the system gives no memory.
-    pub fn recipient(&self, name: &str, start: u64) -> Result<RecipientKeys, KeyError> {
+    pub fn recipient(&self, name: &str, start: u64, epoch_key: &[u64; 2]) -> Result<RecipientKeys, KeyError> {
         let name = name.as_bytes();
         let length = u64::try_from(name.len()).unwrap_or(u64::MAX).to_be_bytes();
+        let start = start.to_be_bytes();
         let mut keys = RecipientKeys {
-            pseudonym: self.pseudonym_key(&[b"recipient pseudonym", &length, name, &start.to_be_bytes()])?,
+            pseudonym: self.pseudonym_key(&[b"recipient pseudonym", &length, name, &start])?,
             ipcrypt: Secret::zeroed().map_err(KeyError::Memory)?,
             crypto_pan: Secret::zeroed().map_err(KeyError::Memory)?,
         };
-        self.derive(&[b"recipient ipcrypt-pfx", &length, name], &mut *keys.ipcrypt);
-        self.derive(&[b"recipient Crypto-PAn", &length, name], &mut *keys.crypto_pan);
+        without_traces(|| {
+            // The salt keys the extraction: without it, the secret derives nothing.
+            let mut salt = Zeroizing::new([0; SALT.len() + 16]);
+            let (first, words) = salt.split_at_mut(SALT.len());
+            first.copy_from_slice(SALT);
+            for (octets, word) in words.chunks_exact_mut(8).zip(epoch_key) {
+                octets.copy_from_slice(&word.to_le_bytes());
+            }
+            self.derive_under(&*salt, &[b"recipient ipcrypt-pfx", &length, name, &start], &mut *keys.ipcrypt);
+            self.derive_under(
+                &*salt,
+                &[b"recipient Crypto-PAn", &length, name, &start],
+                &mut *keys.crypto_pan,
+            );
+        });
         Ok(keys)
     }
 
@@ -143,8 +159,12 @@ impl Keys {
 
     /// `info` is a purpose, then what is particular to the key. No purpose may be the beginning of another.
     fn derive(&self, info: &[&[u8]], key: &mut [u8]) {
+        self.derive_under(SALT, info, key);
+    }
+
+    fn derive_under(&self, salt: &[u8], info: &[&[u8]], key: &mut [u8]) {
         without_traces(|| {
-            let derivation = Hkdf::<Sha256>::new(Some(SALT), &*self.secret);
+            let derivation = Hkdf::<Sha256>::new(Some(salt), &*self.secret);
             derivation.expand_multi_info(info, key).expect("at most 255 hashes long");
         });
     }

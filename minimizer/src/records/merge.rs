@@ -64,6 +64,10 @@ impl Positions {
         self.table.find(self.hasher.hash_one(key), is_same).map(|position| *position as usize)
     }
 
+    fn octets(&self) -> usize {
+        self.table.allocation_size()
+    }
+
     /// Forgets all positions.
     pub fn clear(&mut self) {
         self.table.clear();
@@ -94,6 +98,24 @@ impl<R> Merge<R> {
     #[must_use]
     pub fn with_capacity(records: usize) -> Self {
         Self { records: Vec::with_capacity(records), positions: Positions::with_capacity(records) }
+    }
+
+    /// Number of records.
+    #[must_use]
+    pub const fn len(&self) -> usize {
+        self.records.len()
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.records.is_empty()
+    }
+
+    /// Octets of memory that records and positions occupy.
+    #[must_use]
+    pub fn octets(&self) -> usize {
+        self.records.capacity() * size_of::<R>() + self.positions.octets()
     }
 
     /// Takes the records out, in the order of their positions.

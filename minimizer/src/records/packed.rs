@@ -300,7 +300,7 @@ impl Packed {
     }
 
     /// Unpacks all records, one after the other.
-    pub fn iter(&self) -> impl Iterator<Item = Record> {
+    pub fn iter(&self) -> impl Iterator<Item = Record> + Clone {
         let narrow = self.narrow.iter().map(|half| self.decoder.record(Narrow::counted(half)));
         narrow.chain(self.wide.iter().map(|line| self.decoder.record(Wide::counted(line))))
     }

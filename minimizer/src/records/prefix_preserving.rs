@@ -2,7 +2,7 @@
 //!
 //! Both schemes work alike: a keyed function of the first *i* bits decides whether bit *i* is flipped. Addresses keep their IP
 //! version. Preserved prefixes protect from nobody who can have packets of their choice counted or who knows which prefixes
-//! are busiest; that is inherent in preserving them.
+//! are busiest; that is inherent in preserving them. They have another key in each epoch.
 
 mod crypto_pan;
 
@@ -11,28 +11,29 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use ipcrypt_rs::IpcryptPfx;
 
 use crate::policy::transform::PrefixScheme;
-use crate::records::keys::RecipientKeys;
 use crypto_pan::CryptoPan;
 
-/// One scheme under one key.
+/// One scheme under one key. It holds what is worth as much as the key: whoever makes one does so below
+/// [`without_traces`](crate::support::traces::without_traces), and puts it nowhere else than on the stack.
 pub struct PrefixPreserving(Cipher);
 
+#[expect(clippy::large_enum_variant, reason = "neither may lie on the heap")]
 enum Cipher {
-    Ipcrypt(Box<IpcryptPfx>),
-    CryptoPan(Box<CryptoPan>),
+    Ipcrypt(IpcryptPfx),
+    CryptoPan(CryptoPan),
 }
 
 impl PrefixPreserving {
-    /// The scheme under the recipient's key.
+    /// The scheme under this key.
     ///
     /// # Panics
-    /// If the two halves of the key for ipcrypt-pfx are equal, which would make the scheme void. Of derived keys that is one
+    /// If the two halves of a key for ipcrypt-pfx are equal, which would make the scheme void. Of derived keys that is one
     /// in 2¹²⁸.
     #[must_use]
-    pub fn new(scheme: PrefixScheme, keys: &RecipientKeys) -> Self {
+    pub fn new(scheme: PrefixScheme, key: &[u8; 32]) -> Self {
         Self(match scheme {
-            PrefixScheme::Ipcrypt => Cipher::Ipcrypt(Box::new(IpcryptPfx::new(*keys.ipcrypt))),
-            PrefixScheme::CryptoPan => Cipher::CryptoPan(Box::new(CryptoPan::new(&keys.crypto_pan))),
+            PrefixScheme::Ipcrypt => Cipher::Ipcrypt(IpcryptPfx::new(*key)),
+            PrefixScheme::CryptoPan => Cipher::CryptoPan(CryptoPan::new(key)),
         })
     }
 

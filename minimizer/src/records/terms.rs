@@ -2,7 +2,7 @@
 //! recipient sees of it.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use jiff::Timestamp;
 use thiserror::Error;
@@ -51,6 +51,33 @@ pub struct Terms {
     views: Vec<View>,
 }
 
+/// Records under terms of one series can be merged: their policy has the same text, and their pseudonyms the same epoch. A series
+/// keeps no key.
+#[derive(Clone, Debug)]
+pub struct Series {
+    digest: String,
+    epoch: Option<Weak<Epoch>>,
+}
+
+impl Series {
+    /// Whether the policy of these terms has the same text.
+    #[must_use]
+    pub fn has_policy_of(&self, terms: &Terms) -> bool {
+        self.digest == terms.compiled.policy.digest
+    }
+}
+
+impl PartialEq for Series {
+    fn eq(&self, other: &Self) -> bool {
+        self.digest == other.digest
+            && match (&self.epoch, &other.epoch) {
+                (Some(one), Some(other)) => Weak::ptr_eq(one, other),
+                (None, None) => true,
+                _ => false,
+            }
+    }
+}
+
 /// Shows the policy's name and no key.
 impl fmt::Debug for Terms {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -63,6 +90,12 @@ impl Terms {
     #[must_use]
     pub fn pseudonym_key(&self) -> Option<SharedKey> {
         self.epoch.clone().map(|epoch| epoch as SharedKey)
+    }
+
+    /// The series to which they belong.
+    #[must_use]
+    pub fn series(&self) -> Series {
+        Series { digest: self.compiled.policy.digest.clone(), epoch: self.epoch.as_ref().map(Arc::downgrade) }
     }
 
     /// What a recipient sees; the first one when none is named.
@@ -110,7 +143,7 @@ impl Keyring {
     /// When the system gives no random numbers or no memory for a key.
     pub fn terms(&mut self, compiled: &Arc<CompiledPolicy>, now: Timestamp) -> Result<Arc<Terms>, KeyError> {
         let policy = &compiled.policy;
-        let epoch = if policy.has_pseudonyms() {
+        let epoch = if policy.has_epochs() {
             let is_current = |epoch: &Arc<Epoch>| epoch.stretch().is_of(policy.pseudonym_epoch, now);
             let epoch = match self.epoch.take().filter(is_current) {
                 Some(epoch) => epoch,
@@ -129,7 +162,7 @@ impl Keyring {
             None => Arc::new(PseudonymKey::zeroed().map_err(KeyError::Memory)?),
         };
         let views = policy.recipients.iter().map(|recipient| {
-            let keys = self.keys.recipient(&recipient.name, start)?;
+            let keys = self.keys.recipient(&recipient.name, start, (*key).as_ref())?;
             let of_addresses = (Arc::clone(&compiled.classes), compiled.ranks.clone());
             View::new(recipient, &compiled.collected.fields, Arc::clone(&key), keys, of_addresses)
         });
@@ -148,6 +181,65 @@ impl Keyring {
                 self.terms(&terms.compiled, now)
             }
             _ => Ok(Arc::clone(terms)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::sync::Arc;
+
+    use jiff::{SignedDuration, Timestamp};
+    use minimizer_common::protocol::UDP;
+    use minimizer_common::tuple::{Tags, Tuple};
+
+    use super::{Keyring, Terms};
+    use crate::policy::compile::CompiledPolicy;
+    use crate::policy::model::Policy;
+    use crate::records::keys::Keys;
+    use crate::records::record::Record;
+
+    /// What the recipient gets in place of these sources.
+    fn sources(terms: &Terms, sources: [[u8; 4]; 2]) -> [[u8; 4]; 2] {
+        sources.map(|source| {
+            let octets = [source, [0; 4]].concat().try_into().expect("eight");
+            let tuple = Tuple::new([u64::from_ne_bytes(octets), 0, 0, 0], (0, 0), Tags::NONE, UDP, 0);
+            let record = Record {
+                tuple,
+                ingress_interface: 0,
+                control_bits: 0,
+                packets: 1,
+                octets: 60,
+                start_ms: 0,
+                end_ms: 0,
+                selector_id: 0,
+            };
+            terms.view_at(0).of(&[record]).records[0].tuple.ipv4().0
+        })
+    }
+
+    #[test]
+    fn preserved_prefixes_are_others_in_another_epoch() {
+        let addresses = [[203, 0, 113, 1], [203, 0, 113, 2]];
+        for transform in ["prefix-preserving", "crypto-pan"] {
+            let text = format!(
+                "name = \"p\"\n[pseudonyms]\nepoch = \"1h\"\n[[recipients]]\nname = \"r\"\npurpose = \"x\"\n\
+                 fields = {{ sourceIPv4Address = \"{transform}\" }}\n"
+            );
+            let policy = Policy::parse(&text, Path::new("p.toml")).unwrap_or_else(|error| panic!("{error}"));
+            let compiled = Arc::new(CompiledPolicy::compile(policy).expect("has tables"));
+            let mut keyring = Keyring::new(Keys::load(None).expect("random numbers"));
+            let begin = Timestamp::from_second(1_800_000_000).expect("a time");
+            let first = keyring.terms(&compiled, begin).expect("terms");
+            let same = keyring.follow(&first, begin + SignedDuration::from_mins(59)).expect("terms");
+            let next = keyring.follow(&first, begin + SignedDuration::from_mins(60)).expect("terms");
+            let [before, meanwhile, after] = [&first, &same, &next].map(|terms| sources(terms, addresses));
+            assert_eq!(before, meanwhile, "{transform}");
+            assert_ne!(before[0], after[0], "{transform}");
+            for prefixes in [before, after] {
+                assert_eq!(prefixes[0][..3], prefixes[1][..3], "{transform}: a prefix is preserved");
+            }
         }
     }
 }

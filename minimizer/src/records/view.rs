@@ -2,14 +2,17 @@
 //!
 //! The kernel stores what all recipients together need. A view removes what this recipient does not receive, replaces addresses
 //! by the recipient's own pseudonyms and preserved prefixes, merges the records that have become equal, and folds those from
-//! too few sources into one record without a key.
+//! too few sources, and what mitigations hold back, into one record without a key.
 //!
 //! A pseudonym is always made in two steps: under the key of the epoch, then under the recipient's. It therefore does not
 //! depend on what other recipients get, and nobody can make it again once the key of the epoch is gone. All records of a
 //! batch belong to one epoch.
 
 mod address;
+mod answered;
+mod noise;
 mod threshold;
+mod values;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -21,25 +24,29 @@ use minimizer_common::tuple::{Tags, Tuple};
 
 use crate::policy::classes::Classes;
 use crate::policy::field::{Field, Fields, Kind};
-use crate::policy::model::{Recipient, Sources};
+use crate::policy::model::{Mitigations, Recipient, Sources};
 use crate::policy::ranks::Ranks;
 use crate::policy::transform::{AddressTransform, Transform};
 use crate::records::keys::{KeyError, RecipientKeys};
-use crate::records::merge::Merge;
+use crate::records::merge::{Flow as _, Merge};
 use crate::records::record::Record;
 use crate::support::sys::secret::SharedKey;
 use crate::support::traces::without_traces;
 use address::{Addresses, Permuted};
-use threshold::Threshold;
+use answered::Answered;
+pub use noise::Noise;
+use threshold::{NO_FLOW, Threshold};
+pub use values::Values;
 
 /// Turns records into those of one recipient in one epoch.
 pub struct View {
-    fields: Fields,
-    transforms: BTreeMap<Field, Transform>,
+    /// What becomes of counts, times and control bits.
+    values: Arc<Values>,
     addresses: Addresses,
     keeps_version: bool,
     k: Option<u32>,
     counted: Sources,
+    mitigations: Mitigations,
     work: Work,
 }
 
@@ -60,10 +67,20 @@ enum Work {
 pub struct Viewed<'records> {
     /// Records, to be shown with [`View::fields`].
     pub records: Cow<'records, [Record]>,
-    /// Exact counts of the records from too few sources.
+    /// Exact counts of what was held back.
     pub suppressed: Counts,
-    /// The one record made of them, to be shown with [`View::residual_fields`].
+    /// The one record made of it, to be shown with [`View::residual_fields`].
     pub residual: Option<Record>,
+}
+
+/// The records of a recipient, with their keys as it gets them, and which of them are held back. Counts and times are exact.
+pub struct Decided {
+    /// All of them, without flows that nobody answered.
+    pub records: Vec<Record>,
+    /// For each of them whether it is held back.
+    pub is_withheld: Vec<bool>,
+    /// The sum of all flows that nobody answered, if these are held back.
+    unanswered: Record,
 }
 
 impl View {
@@ -80,46 +97,61 @@ impl View {
     ) -> Result<Self, KeyError> {
         let transforms = recipient.fields.clone();
         let k = recipient.k_threshold.filter(|k| *k > 1);
+        let mitigations = recipient.mitigations;
+        let withholds = k.is_some() || mitigations.min_packets > 1 || mitigations.established_only;
         Ok(Self {
-            fields: transforms.keys().copied().collect(),
             addresses: Addresses::new(&transforms, collected, epoch_key, recipient_keys, classes, ranks)?,
             keeps_version: transforms.keys().any(|field| is_address(*field)),
             k,
             counted: recipient.counted,
-            work: if k.is_some() { Work::Keys } else { work(&transforms, collected) },
-            transforms,
+            mitigations,
+            work: if withholds { Work::Keys } else { work(&transforms, collected) },
+            values: Arc::new(Values::new(transforms, mitigations.k_noise > 0)),
         })
+    }
+
+    /// What becomes of counts, times and control bits. No key is in it.
+    #[must_use]
+    pub const fn values(&self) -> &Arc<Values> {
+        &self.values
     }
 
     /// The fields of the recipient's records.
     #[must_use]
-    pub const fn fields(&self) -> Fields {
-        self.fields
+    pub fn fields(&self) -> Fields {
+        self.values.fields()
     }
 
-    /// The fields of the record made of those from too few sources: counts and times.
+    /// The fields of the record made of what was held back: counts and times.
     #[must_use]
     pub fn residual_fields(&self) -> Fields {
-        let is_value = |field: &Field| matches!(field.kind(), Kind::Count | Kind::Time);
-        self.transforms.keys().copied().filter(is_value).collect()
+        self.values.residual_fields()
     }
 
     /// What the recipient gets of these records.
     #[must_use]
     pub fn of<'records>(&self, records: &'records [Record]) -> Viewed<'records> {
+        let noise = Noise::fresh();
         let mut viewed = if self.merges() {
-            self.merged(records.iter().copied(), records.len())
+            self.merged(records.iter().copied(), records.len(), &noise)
         } else {
             Viewed { records: Cow::Borrowed(records), suppressed: Counts::default(), residual: None }
         };
         if self.work != Work::Nothing {
-            viewed.records.to_mut().iter_mut().for_each(|record| *record = self.with_values(*record));
-            viewed.residual = viewed.residual.map(|record| self.with_values(record));
+            let records = viewed.records.to_mut().iter_mut();
+            records.for_each(|record| *record = self.values.of(*record, &noise));
+            viewed.residual = viewed.residual.map(|record| self.values.of(record, &noise));
         }
         viewed
     }
 
-    /// Whether records may become equal and have to be merged.
+    /// Whether counts, times and control bits are what the recipient gets already.
+    #[must_use]
+    pub fn keeps_values(&self) -> bool {
+        self.work == Work::Nothing
+    }
+
+    /// Whether records may become equal and have to be merged, or some may be held back.
     #[must_use]
     pub fn merges(&self) -> bool {
         self.work == Work::Keys
@@ -130,26 +162,60 @@ impl View {
     pub fn valued<'chunk>(
         &self,
         records: &'chunk [Record],
+        noise: &Noise,
         buffer: &'chunk mut Vec<Record>,
     ) -> &'chunk [Record] {
-        if self.work == Work::Nothing {
-            return records;
-        }
-        buffer.clear();
-        buffer.extend(records.iter().map(|record| self.with_values(*record)));
-        buffer
+        if self.work == Work::Nothing { records } else { self.values.of_all(records, noise, buffer) }
     }
 
-    /// These `count` records with their keys as the recipient gets them, and equal ones merged. Counts and times are still
-    /// exact.
+    /// These `count` records with their keys as the recipient gets them, equal ones merged, and what is held back folded. Counts
+    /// and times are still exact.
     #[must_use]
-    pub fn merged(&self, records: impl Iterator<Item = Record>, count: usize) -> Viewed<'static> {
-        let mut permuted = Permuted::new();
+    pub fn merged(
+        &self,
+        records: impl Iterator<Item = Record> + Clone,
+        count: usize,
+        noise: &Noise,
+    ) -> Viewed<'static> {
+        let Decided { mut records, is_withheld, unanswered: mut folded } =
+            self.decided(records, count, noise, |_| {});
+        let mut withheld = is_withheld.into_iter();
+        records.retain(|record| {
+            let is_withheld = withheld.next().unwrap_or(true);
+            if is_withheld {
+                let _always = folded.absorb(record);
+            }
+            !is_withheld
+        });
+        folded.control_bits = 0;
+        let suppressed = Counts { packets: folded.packets, octets: folded.octets };
+        let residual = (folded.packets != 0).then_some(folded);
+        Viewed { records: Cow::Owned(records), suppressed, residual }
+    }
+
+    /// Decides of these `count` records what the recipient gets. `note` is told for each of them, one after the other, at which
+    /// position of the result it is; `None` if it is of a flow that nobody answered.
+    pub fn decided(
+        &self,
+        records: impl Iterator<Item = Record> + Clone,
+        count: usize,
+        noise: &Noise,
+        mut note: impl FnMut(Option<usize>),
+    ) -> Decided {
         let mut merge = Merge::with_capacity(count);
-        let mut threshold = self.k.map(|k| Threshold::new(k, count));
+        let mut threshold = self.k.map(|k| Threshold::new(k.saturating_add(self.mitigations.k_noise), count));
+        let answered = self.mitigations.established_only.then(|| Answered::of(records.clone()));
+        let mut unanswered = NO_FLOW;
         without_traces(|| {
+            let mut permuted = self.addresses.permuting();
             for record in records {
+                if answered.as_ref().is_some_and(|answered| !answered.has(&record.tuple)) {
+                    let _always = unanswered.absorb(&record);
+                    note(None);
+                    continue;
+                }
                 let position = merge.add(self.keyed(&record, &mut permuted));
+                note(Some(position));
                 if let Some(threshold) = &mut threshold
                     && (self.counted == Sources::All || self.addresses.has_domestic_source(&record.tuple))
                 {
@@ -157,22 +223,28 @@ impl View {
                 }
             }
         });
-        let mut records = merge.take();
-        let (suppressed, residual) =
-            threshold.map(|threshold| threshold.apply(&mut records)).unwrap_or_default();
-        Viewed { records: Cow::Owned(records), suppressed, residual }
+        let records = merge.take();
+        let is_withheld = records.iter().enumerate().map(|(position, record)| {
+            let k = self.k.map_or(0, |k| k.saturating_add(noise.above(record, self.mitigations.k_noise)));
+            record.packets < u64::from(self.mitigations.min_packets)
+                || threshold.as_ref().is_some_and(|threshold| threshold.sources(position) < k)
+        });
+        let is_withheld = is_withheld.collect();
+        Decided { records, is_withheld, unanswered }
     }
 
     /// Each of these records with its key as the recipient gets it. Nothing is merged, and nothing folded; counts and times are
     /// still exact.
     #[must_use]
     pub fn keys_of<'records>(&self, records: impl Iterator<Item = &'records Record>) -> Vec<Record> {
-        let mut permuted = Permuted::new();
-        without_traces(|| records.map(|record| self.keyed(record, &mut permuted)).collect())
+        without_traces(|| {
+            let mut permuted = self.addresses.permuting();
+            records.map(|record| self.keyed(record, &mut permuted)).collect()
+        })
     }
 
     fn has(&self, field: Field) -> bool {
-        self.fields.has(field)
+        self.values.fields().has(field)
     }
 
     /// The record with its key as the recipient gets it.
@@ -199,7 +271,7 @@ impl View {
             Transport::IcmpV6 => [Field::IcmpTypeIPv6, Field::IcmpCodeIPv6],
             Transport::Other => return (0, 0),
         };
-        let value = |field, value: u16| match self.transforms.get(&field) {
+        let value = |field, value: u16| match self.values.transform(field) {
             None => 0,
             Some(Transform::PortClasses) => match value {
                 0..1024 => 0,
@@ -232,34 +304,6 @@ impl View {
             kept = kept.with_ipv6();
         }
         if self.has(Field::IngressInterface) { kept.with_interface(tags.interface()) } else { kept }
-    }
-
-    /// The record with its counts, times and control bits as the recipient gets them.
-    fn with_values(&self, record: Record) -> Record {
-        let value = |field, value: u64| match self.transforms.get(&field) {
-            None => 0,
-            Some(Transform::Log2) => value.checked_ilog2().map_or(0, |log2| 1 << log2),
-            Some(Transform::Coarsened { unit }) => {
-                let unit = u64::try_from(unit.as_millis()).unwrap_or(u64::MAX).max(1);
-                value - value % unit
-            }
-            Some(_) => value,
-        };
-        let control_bits = match self.transforms.get(&Field::TcpControlBits) {
-            Some(_) if !self.has(Field::ProtocolIdentifier) => 0,
-            Some(Transform::ControlBits { mask }) => *mask,
-            Some(_) => u16::MAX,
-            None => 0,
-        };
-        Record {
-            ingress_interface: if self.has(Field::IngressInterface) { record.ingress_interface } else { 0 },
-            control_bits: record.control_bits & control_bits,
-            packets: value(Field::PacketDeltaCount, record.packets),
-            octets: value(Field::OctetDeltaCount, record.octets),
-            start_ms: value(Field::FlowStartMilliseconds, record.start_ms),
-            end_ms: value(Field::FlowEndMilliseconds, record.end_ms),
-            ..record
-        }
     }
 }
 

@@ -13,6 +13,7 @@ named! {
         Unauthorized, "unauthorized", "The request had no user and password that the web configuration has.";
         Busy, "busy", "The password waited too long to be checked.";
         Displaced, "displaced", "The connection waited and gave its place to another one.";
+        Forbidden, "forbidden", "Another user of this host than root and the agent's asked for counts at an unguarded loopback address.";
         Misdirected, "misdirected", "The request named a host or a site that this host is not known by.";
     }
 }

@@ -6,6 +6,7 @@ mod answer;
 mod connection;
 mod hosts;
 mod listen;
+mod local;
 mod phase;
 mod places;
 mod web;
@@ -28,8 +29,9 @@ pub use web::{Web, WebConfigError};
 
 use crate::serve::access::AccessCounts;
 use crate::serve::snapshot::Published;
-use connection::{Ends, Site};
+use connection::{Ends, Loopback, Site};
 use hosts::Hosts;
+use local::Connections;
 use phase::Phases;
 use places::{Peer, Places};
 
@@ -44,6 +46,15 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Nice value of the thread: when there is no CPU for both, the drain comes first.
 const NICENESS: i32 = 5;
 
+/// Who is told counts where no web configuration says who may ask, of the users of this host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Audience {
+    /// Root and the user of the agent.
+    Owner,
+    /// All: the counts are of traffic that nobody sent.
+    Everybody,
+}
+
 /// A running server. Dropping it closes its ports and all its connections.
 #[derive(Debug)]
 pub struct Server {
@@ -54,7 +65,7 @@ pub struct Server {
 
 impl Server {
     /// Serves `published` on `listeners`, on a thread of its own. `web` says who is answered and how connections are
-    /// encrypted; plain listeners ignore it. Requests name the host by one of its own names or one of `names`.
+    /// encrypted; plain listeners ignore it, and tell counts to `audience`. Requests name the host by one of its own names or one of `names`.
     ///
     /// # Errors
     /// When the thread or its event loop cannot be started.
@@ -63,6 +74,7 @@ impl Server {
         published: Published,
         web: Option<Web>,
         names: Vec<HostName>,
+        audience: Audience,
     ) -> io::Result<Self> {
         let port = |listener: &Listener| {
             let address = listener.address();
@@ -71,18 +83,20 @@ impl Server {
         let ports = listeners.iter().map(port).collect();
         let most = connections_most(raise_descriptor_limit(), listeners.len());
         let hosts = Hosts::new(names);
-        let site = Arc::new(Site { published, access: Arc::new(AccessCounts::default()), web, hosts });
+        let site =
+            Arc::new(Site { published, access: Arc::new(AccessCounts::default()), web, hosts, audience });
         let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
         let (stop, mut stopped) = watch::channel(());
         let serve = async move {
             let mut accepting = JoinSet::new();
             for listener in listeners {
                 let is_plain = listener.address().is_plain;
-                let listener = listener.into_inner();
+                let (listener, local) = listener.into_inner();
+                let local = Arc::new(local);
                 listener.set_nonblocking(true)?;
                 let listener = tokio::net::TcpListener::from_std(listener)?;
                 let site = Arc::clone(&site);
-                accepting.spawn(async move { accept(&listener, &site, is_plain, most).await });
+                accepting.spawn(async move { accept(&listener, &site, &local, is_plain, most).await });
             }
             // Returns when the server is dropped, which sends a value.
             let _stopped = stopped.changed().await;
@@ -146,18 +160,26 @@ fn connections_most(descriptors: Option<u64>, ports: usize) -> usize {
 }
 
 /// Accepts connections on one port. Each port has its own limit, so that a full port does not block the others.
-async fn accept(listener: &tokio::net::TcpListener, site: &Arc<Site>, is_plain: bool, most: usize) {
+async fn accept(
+    listener: &tokio::net::TcpListener,
+    site: &Arc<Site>,
+    local: &Arc<Connections>,
+    is_plain: bool,
+    most: usize,
+) {
     let places = Places::new(most);
     loop {
         match listener.accept().await {
             Ok((stream, address)) => {
                 let peer = Peer::from(address.ip());
-                let is_loopback = stream.local_addr().is_ok_and(is_loopback);
+                let here = stream.local_addr().ok().filter(|here| is_loopback(*here));
+                let loopback =
+                    here.map(|here| Loopback { connections: Arc::clone(local), peer: address, here });
                 let phases = Phases::new();
                 let place = places.take(peer, phases.clone());
                 let site = Arc::clone(site);
                 tokio::spawn(async move {
-                    connection::serve(stream, site, Ends { peer, is_loopback, is_plain }, phases).await;
+                    connection::serve(stream, site, Ends { peer, loopback, is_plain }, phases).await;
                     drop(place);
                 });
             }

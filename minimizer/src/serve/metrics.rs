@@ -57,7 +57,7 @@ pub(crate) mod tests {
         ] {
             counter.store(value, Ordering::Relaxed);
         }
-        for (refusal, times) in Refusal::ALL.iter().zip(54..61) {
+        for (refusal, times) in Refusal::ALL.iter().zip(54..62) {
             (0..times).for_each(|_| access.refuse(*refusal));
         }
         access
@@ -122,7 +122,8 @@ pub(crate) mod tests {
             "minimizer_web_requests_total 53",
             r#"minimizer_web_refusals_total{reason="slow_request"} 54"#,
             r#"minimizer_web_refusals_total{reason="busy"} 58"#,
-            r#"minimizer_web_refusals_total{reason="misdirected"} 60"#,
+            r#"minimizer_web_refusals_total{reason="forbidden"} 60"#,
+            r#"minimizer_web_refusals_total{reason="misdirected"} 61"#,
             "minimizer_web_config_reloads_total 60",
             "minimizer_web_config_reload_failures_total 61",
             "minimizer_log_lines_dropped_total 67",
@@ -133,11 +134,13 @@ pub(crate) mod tests {
             "process_max_fds 65",
             "process_threads 66",
             "minimizer_suppressed_packets_total 4",
-            "minimizer_suppressed_octets_total 300",
+            "minimizer_suppressed_octets_total 256",
             "minimizer_interfaces_refused 8",
             "minimizer_exported_records_total 42",
-            "minimizer_exported_packets_total 94",
-            "minimizer_exported_octets_total 68700",
+            "minimizer_exported_packets_total 98",
+            "minimizer_exported_octets_total 69000",
+            r#"minimizer_sink_suppressed_packets_total{sink="soc"} 4"#,
+            r#"minimizer_sink_exported_packets_total{sink="soc"} 93"#,
             "minimizer_dropped_packets_total 1",
             "minimizer_dropped_octets_total 600",
             r#"minimizer_sink_up{sink="soc",recipient="operations",kind="ipfix"} 1"#,
@@ -145,10 +148,10 @@ pub(crate) mod tests {
             r#"minimizer_sink_state{sink="soc",recipient="operations",kind="ipfix",state="down"} 0"#,
             r#"minimizer_sink_state{sink="soc",recipient="operations",kind="ipfix",state="unknown"} 0"#,
             r#"minimizer_sink_sent_unconfirmed_records_total{sink="soc"} 19"#,
-            r#"minimizer_sink_sent_unconfirmed_packets_total{sink="soc"} 21"#,
-            r#"minimizer_sink_sent_unconfirmed_octets_total{sink="soc"} 2200"#,
-            "minimizer_sent_unconfirmed_packets 18",
-            "minimizer_sent_unconfirmed_octets 1900",
+            r#"minimizer_sink_sent_unconfirmed_packets_total{sink="soc"} 26"#,
+            r#"minimizer_sink_sent_unconfirmed_octets_total{sink="soc"} 2510"#,
+            "minimizer_sent_unconfirmed_packets 22",
+            "minimizer_sent_unconfirmed_octets 2200",
             "minimizer_queued_packets 2",
             "minimizer_queued_octets 400",
             "minimizer_overflow_packets_total 106",

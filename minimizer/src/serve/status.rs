@@ -1,6 +1,7 @@
 //! What a running agent says about itself: the report behind `/status`, as text, and read back from a running agent.
 
 mod ask;
+mod basic;
 mod course;
 mod ledger;
 mod policy;
@@ -8,6 +9,7 @@ mod report;
 mod text;
 
 pub use ask::{StatusError, TLS_IS_SPOKEN, ask};
+pub use basic::BasicReport;
 pub use course::{Course, InterfaceCourse, InterfaceRates};
 pub use ledger::{CountsReport, InterfaceLedger, LedgerReport, OutcomePackets};
 pub use policy::PolicyReport;

@@ -11,6 +11,7 @@ mod failure;
 mod flow;
 mod messages;
 
+use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -43,6 +44,8 @@ pub struct Kafka {
     name: String,
     config: KafkaConfig,
     exporter: String,
+    /// Tells messages of this run of the agent from those of others whose times are rounded to the same unit.
+    run: String,
     runtime: Option<Runtime>,
     connection: Option<Connection>,
     backlog: Arc<Backlog>,
@@ -60,6 +63,7 @@ impl Kafka {
             name: name.to_owned(),
             exporter: config.exporter.clone().unwrap_or_else(host),
             config: config.clone(),
+            run: format!("{:016x}", RandomState::new().hash_one(name)),
             runtime: None,
             connection: None,
             backlog: Arc::default(),
@@ -138,7 +142,7 @@ impl Sink for Kafka {
         let batch = (heading.number, heading.begin_ms);
         // After an error the same batch goes on, and its messages are numbered without a gap.
         if self.batch.as_ref().is_none_or(|(known, _)| *known != batch) {
-            let common = Common::new(heading, &self.exporter);
+            let common = Common::new(heading, &self.exporter, &self.run);
             self.batch = Some((batch, MessageEncoder::new(common, self.config.records_per_message)));
         }
         self.connect()

@@ -22,10 +22,10 @@ use crate::policy::tables::TableError;
 use crate::policy::transform::Transform;
 use crate::policy::words;
 use crate::records::keys::Keys;
-use crate::records::merge::{Flow as _, Merge};
+use crate::records::merge::Flow as _;
 use crate::records::record::Record;
 use crate::records::terms::{Keyring, Terms};
-use crate::records::view::View;
+use crate::records::view::{Decided, Noise, View};
 
 /// Shares of a recipient's records, from 0 to 1, by what they are looked at.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
@@ -45,7 +45,7 @@ pub struct ViewRisk {
     pub recipient: String,
     /// Its records.
     pub records: usize,
-    /// Records that too few sources made; the recipient does not get them.
+    /// Records of too few sources or packets, or of flows that nobody answered; the recipient does not get them.
     pub withheld: usize,
     /// Communications with the same fields, of which a record is one: the fewest of any record.
     pub k_least: usize,
@@ -183,23 +183,30 @@ impl Everything {
         Self { communications: communications.collect(), batches }
     }
 
-    /// The records of the recipient at a position of the policy, and how many it does not get because of its threshold.
+    /// The records of the recipient at a position of the policy, and how many are held back from it.
     fn told(&self, terms: &Terms, position: usize) -> (Vec<Told>, usize) {
         let view = terms.view_at(position);
-        let k = terms.compiled.policy.recipients[position].k_threshold.unwrap_or(1) as usize;
         let (mut all, mut withheld, mut number) = (Vec::new(), 0, 0);
         for (batch, records) in self.batches.iter().enumerate() {
-            let mut merge = Merge::with_capacity(records.len());
-            let mut made_of: Vec<(Vec<usize>, HashSet<u128>)> = Vec::new();
-            for (keyed, record) in view.keys_of(records.iter()).into_iter().zip(records) {
-                let place = merge.add(keyed);
-                made_of.resize_with(made_of.len().max(place + 1), Default::default);
-                made_of[place].0.push(number);
-                made_of[place].1.insert(ends(&record.tuple)[0]);
+            let mut made_of: Vec<Vec<usize>> = Vec::new();
+            let mut each = records.iter();
+            let mut unanswered = Vec::new();
+            let decided = view.decided(records.iter().copied(), records.len(), &Noise::fresh(), |place| {
+                let record = each.next();
+                match place {
+                    Some(place) => {
+                        made_of.resize_with(made_of.len().max(place + 1), Default::default);
+                        made_of[place].push(number);
+                    }
+                    None => unanswered.extend(record),
+                }
                 number += 1;
-            }
-            for (exact, (made_of, sources)) in merge.take().into_iter().zip(made_of) {
-                if sources.len() < k {
+            });
+            let unanswered = view.keys_of(unanswered.into_iter());
+            withheld += unanswered.iter().map(Record::key).collect::<HashSet<_>>().len();
+            let Decided { records, is_withheld, .. } = decided;
+            for ((exact, made_of), is_withheld) in records.into_iter().zip(made_of).zip(is_withheld) {
+                if is_withheld {
                     withheld += 1;
                 } else {
                     all.push(Told { batch, key: exact.key(), exact, made_of });
@@ -262,7 +269,7 @@ impl Everything {
 fn values(view: &View, told: &[Told]) -> Vec<Values> {
     let exact: Vec<_> = told.iter().map(|told| told.exact).collect();
     let mut buffer = Vec::new();
-    let valued = view.valued(&exact, &mut buffer).iter();
+    let valued = view.valued(&exact, &Noise::fresh(), &mut buffer).iter();
     valued
         .map(|record| (record.packets, record.octets, record.start_ms, record.end_ms, record.control_bits))
         .collect()

@@ -16,6 +16,7 @@ use crate::delivery::ledger::Ledger;
 use crate::delivery::loss::Loss;
 use crate::delivery::queue::Queue;
 use crate::serve::snapshot::Published;
+use crate::serve::status::LedgerReport;
 use crate::support::{limited, log};
 
 /// Longest wait for who reads the ledger at the end.
@@ -75,9 +76,9 @@ fn print(queue: &Queue, accounting: &Accounting, published: &Published, output: 
 
 fn print_records(offered: &Offered<'_>) -> io::Result<()> {
     let mut out = BufWriter::new(io::stdout().lock());
-    let view = offered.view;
-    offered.each(|records| text::json_lines(&mut out, records, view.fields()))?;
-    text::json_lines(&mut out, offered.valued_residual().as_slice(), view.residual_fields())?;
+    let values = offered.values;
+    offered.each(|records| text::json_lines(&mut out, records, values.fields()))?;
+    text::json_lines(&mut out, offered.valued_residual().as_slice(), values.residual_fields())?;
     out.flush()
 }
 
@@ -93,7 +94,7 @@ fn show(
         top.add(records);
         Ok::<_, Infallible>(())
     });
-    let (top, records, fields) = (top.into_sorted(), offered.len(), offered.view.fields());
+    let (top, records, fields) = (top.into_sorted(), offered.len(), offered.values.fields());
     if let Some(live) = live {
         let ledger = accounting.ledger();
         let names: Vec<_> = ledger.interfaces().map(|(name, _)| name).collect();
@@ -121,7 +122,7 @@ pub fn print_ledger(ledger: &Ledger, output: Output) -> io::Result<()> {
                 .unwrap_or_else(|| Err(io::ErrorKind::TimedOut.into()))
         }
         Output::Json => {
-            log::result(&serde_json::to_string(ledger)?);
+            log::result(&serde_json::to_string(&LedgerReport::told(ledger))?);
             Ok(())
         }
     }

@@ -27,7 +27,11 @@ const LOOK: Duration = Duration::from_millis(50);
 pub fn queues(sinks: &[SinkConfig], interval: Duration) -> Vec<Arc<Queue>> {
     let queue = |sink: &SinkConfig| {
         let readable = sink.rotate_every().map(|rotate_every| rotate_every + interval);
-        Queue::new(&sink.name, Some(&sink.recipient), sink.kind(), sink.bounds).unreadable_for(readable)
+        let queue = Queue::new(&sink.name, Some(&sink.recipient), sink.kind(), sink.bounds);
+        match sink.directory() {
+            Some(_) => queue.unreadable_for(readable),
+            None => queue.held_beyond(interval),
+        }
     };
     sinks.iter().map(queue).map(Arc::new).collect()
 }

@@ -1,5 +1,7 @@
 //! Sinks that fail at random, and whether everything is accounted for.
 
+mod units;
+
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant};
 

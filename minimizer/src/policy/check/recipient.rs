@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::acknowledged::Acknowledged;
-use super::{check_name, check_said, threshold, transform};
+use super::{check_name, check_said, mitigations, threshold, transform};
 use crate::policy::class::Class;
 use crate::policy::field::{Field, Kind};
 use crate::policy::file::{Counted, DestinationFile, FieldsFile, RecipientFile};
@@ -22,6 +22,8 @@ pub struct Context {
     pub has_scope: bool,
     /// The policy has selectors, so that records have indicators.
     pub has_selectors: bool,
+    /// The policy collects some direction and not the opposite one.
+    pub is_one_way: bool,
     /// The shortest and the longest time between drains.
     pub interval: Option<(Duration, Duration)>,
     /// The longest retention.
@@ -138,8 +140,9 @@ fn check_one(document: &mut Document<'_>, at: &At<RecipientFile>, context: Conte
         threshold::check(document, threshold, &fields, context);
         *threshold.get()
     });
+    let mitigations = mitigations::check(document, file, &fields, context);
     let destinations = file.destinations.as_ref().map(|listed| check_destinations(document, listed));
-    Recipient { name, purpose, retention, k_threshold, counted, destinations, fields }
+    Recipient { name, purpose, retention, k_threshold, counted, mitigations, destinations, fields }
 }
 
 fn check_destinations(document: &mut Document<'_>, listed: &[At<DestinationFile>]) -> Vec<Destination> {

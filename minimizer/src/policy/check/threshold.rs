@@ -6,14 +6,10 @@ use super::recipient::Context;
 use crate::policy::class::Class;
 use crate::policy::field::Field;
 use crate::policy::file::Counted;
+use crate::policy::joins::{NETWORK_IPV4_BITS, NETWORK_IPV6_BITS};
 use crate::policy::transform::{AddressTransform, Transform};
 use crate::policy::words;
 use crate::support::toml::{At, Document};
-
-/// The longest prefixes that are a network of many parties. The global table has no longer IPv4 prefix, and 48 bits of IPv6
-/// are one site (RFC 6177).
-const NETWORK_IPV4_BITS: u8 = 24;
-const NETWORK_IPV6_BITS: u8 = 48;
 
 /// Notes a threshold below 2, source addresses in the records, and what would single out one of the parties.
 pub fn check(

@@ -1,12 +1,13 @@
 //! Differences between recipients, and between the fields that each of them gets.
 
+use std::cmp::Reverse;
 use std::time::Duration;
 
 use super::{Differences, Effect};
 use crate::policy::field::Field;
 use crate::policy::join::is_derivable;
 use crate::policy::joins::Pair;
-use crate::policy::model::{Destination, Policy, Recipient, Sources};
+use crate::policy::model::{Destination, Mitigations, Policy, Recipient, Sources};
 use crate::policy::transform::Transform;
 use crate::policy::words;
 
@@ -73,7 +74,7 @@ fn one(differences: &mut Differences, about: &str, before: &Recipient, after: &R
         &unlimited(after.retention),
         |time| if *time == Duration::MAX { "no limit".to_owned() } else { words::duration(*time) },
     );
-    let threshold = |threshold: Option<u32>| std::cmp::Reverse(threshold.unwrap_or(0));
+    let threshold = |threshold: Option<u32>| Reverse(threshold.unwrap_or(0));
     differences.grown(
         format!("{about}, k_threshold"),
         &threshold(before.k_threshold),
@@ -86,6 +87,7 @@ fn one(differences: &mut Differences, about: &str, before: &Recipient, after: &R
         let change = format!("{} -> {}", counted(before.counted), counted(after.counted));
         differences.add(way, format!("{about}, k_counts"), change);
     }
+    mitigations(differences, about, before.mitigations, after.mitigations);
     destinations(differences, about, before.destinations.as_deref(), after.destinations.as_deref());
     for field in Field::ALL {
         let (before, after) = (before.fields.get(field).copied(), after.fields.get(field).copied());
@@ -97,6 +99,25 @@ fn one(differences: &mut Differences, about: &str, before: &Recipient, after: &R
             |transform: Option<Transform>| transform.map_or_else(|| "nothing".to_owned(), words::remains);
         differences.add(way, format!("{about}, {field}"), format!("{} -> {}", say(before), say(after)));
     }
+}
+
+/// Less that is held back is wider.
+fn mitigations(differences: &mut Differences, about: &str, before: Mitigations, after: Mitigations) {
+    // 0 and 1 hold nothing back.
+    let least = |mitigations: Mitigations| mitigations.min_packets.max(1);
+    for (key, was, is) in
+        [("min_packets", least(before) - 1, least(after) - 1), ("k_noise", before.k_noise, after.k_noise)]
+    {
+        let more = u32::from(key == "min_packets");
+        let say = |number: &Reverse<u32>| {
+            if number.0 == 0 { "none".to_owned() } else { (number.0 + more).to_string() }
+        };
+        differences.grown(format!("{about}, {key}"), &Reverse(was), &Reverse(is), say);
+    }
+    let (was, is) = (Reverse(before.established_only), Reverse(after.established_only));
+    let say =
+        |only: &Reverse<bool>| if only.0 { "flows with both directions" } else { "all flows" }.to_owned();
+    differences.grown(format!("{about}, established_only"), &was, &is, say);
 }
 
 fn destinations(

@@ -248,3 +248,30 @@ fn many_prefixes_are_counted_and_ten_are_named() {
     assert!(said.starts_with(start), "{said}");
     assert!(said.contains("203.0.113.18/32 and 2 more); packets from them to "), "{said}");
 }
+
+#[test]
+fn a_mitigation_that_goes_or_shrinks_is_wider() {
+    let with = |keys: &str| {
+        BASE.replace(
+            "directions = [\"foreign-domestic\"]",
+            "directions = [\"foreign-domestic\", \"domestic-foreign\"]",
+        )
+        .replace("k_threshold = 10", keys)
+        .replace("{ truncate = 16 }", "\"pseudonym\"")
+    };
+    for (more, less, about) in [
+        ("established_only = true", "", "recipient r, established_only"),
+        ("established_only = true", "established_only = false", "recipient r, established_only"),
+        ("min_packets = 3", "min_packets = 2", "recipient r, min_packets"),
+        ("min_packets = 2", "", "recipient r, min_packets"),
+    ] {
+        assert_eq!(way_of(&with(more), &with(less), about), Effect::Wider, "{more}, {less}");
+        assert_eq!(way_of(&with(less), &with(more), about), Effect::Narrower, "{more}, {less}");
+    }
+    let noise = |noise: &str| BASE.replace("k_threshold = 10", &format!("k_threshold = 10\n{noise}"));
+    for (more, less) in [("k_noise = 5", "k_noise = 4"), ("k_noise = 1", "")] {
+        let about = "recipient r, k_noise";
+        assert_eq!(way_of(&noise(more), &noise(less), about), Effect::Wider);
+        assert_eq!(way_of(&noise(less), &noise(more), about), Effect::Narrower);
+    }
+}

@@ -10,6 +10,7 @@ use super::{Section, addresses};
 use crate::policy::class::Class;
 use crate::policy::field::Field;
 use crate::policy::model::{Commitments, Destination, Policy, Recipient, Scope, Sources};
+use crate::policy::probing;
 use crate::policy::ranks::Ranks;
 use crate::policy::transform::{AddressTransform, Transform};
 use crate::policy::words;
@@ -201,6 +202,13 @@ fn what(policy: &Policy, stored: &Stored) -> Vec<String> {
                 .to_owned(),
         );
     }
+    if has(policy, stored, |transform| matches!(transform, AddressTransform::PrefixPreserving(_))) {
+        said.push(format!(
+            "Preserved prefixes are made at the drain, under a key of the recipient that is used for {}: the same address becomes the \
+             same one as long, and another one after.",
+            words::duration(policy.pseudonym_epoch)
+        ));
+    }
     if has(policy, stored, |transform| transform == AddressTransform::Pseudonym) {
         said.push(format!(
             "Pseudonyms are made in the kernel, under a key that is used for {}: the same address has the same \
@@ -225,6 +233,13 @@ fn what(policy: &Policy, stored: &Stored) -> Vec<String> {
             kept(Field::SourceIPv4Address, "as pseudonyms"),
             kept(Field::SourceIPv6Address, "the first 64 bits"),
         ));
+    }
+    if policy.recipients.iter().any(|recipient| recipient.mitigations.established_only) {
+        said.push(
+            "Both addresses, as pseudonyms or as the table says, both ports and the protocol of each packet are kept in the kernel also to \
+             find the other direction of each flow, for a recipient who gets only flows with both."
+                .to_owned(),
+        );
     }
     said
 }
@@ -264,12 +279,22 @@ fn who(recipient: &Recipient, interval: Option<(Duration, Duration)>) -> String 
              folded into one that says only how much there was. A source is an IPv4 address, or the first 64 bits of an IPv6 \
              address."
         );
-        if recipient.counted == Sources::All {
+        let (forged, noise) = (threshold.saturating_sub(1), recipient.mitigations.k_noise);
+        if noise > 0 {
             said += &format!(
-                " Whoever forges {} sources learns by the record whether there was another one.",
-                threshold.saturating_sub(1)
+                " To the threshold the agent adds 0 to {noise} for each record, drawn anew in each interval, and it rounds counts down \
+                 or up at random: in one interval, one source more or less makes the record leave or stay with a probability of at most \
+                 1 in {}, and in many intervals as many times that.",
+                u64::from(noise) + 1
+            );
+        } else if recipient.counted == Sources::All {
+            said += &format!(
+                " Whoever forges {forged} sources learns by the record whether there was another one."
             );
         }
+    }
+    for held_back in probing::mitigated(recipient) {
+        said += &format!(" {held_back}");
     }
     said
 }
@@ -325,6 +350,14 @@ pub fn notes(policy: &Policy, stored: &Stored) -> Vec<String> {
             "holder of the key: if the agent is given a key file, whoever holds that file, by trying addresses, also \
              later. If it is not, keys are random, known to no person, and zeroed at the end of the epoch: then \
              nobody can, after it. The kernel and the agent hold the key while the epoch lasts."
+                .to_owned(),
+        );
+    }
+    if policy.recipients.iter().any(Recipient::has_keyed_addresses) {
+        said.push(
+            "probing: whoever sends packets to an address, or has packets sent, and reads the records finds its pseudonym by what was \
+             sent: a port, a number of packets or octets, the moment, or any record at all where there would be none. It lasts until the \
+             epoch ends. `min_packets` and `established_only` make it harder; what remains then stands with the recipient."
                 .to_owned(),
         );
     }

@@ -53,7 +53,8 @@ fn each_recipient_has_what_remains_and_who_can_turn_it_back() {
         "  own-soc: foreign             as it is                    none                   is not hidden",
         "  partner-abroad: foreign      first 24 bits               truncation             nobody",
         "  statistics                   nothing                     black marker           nobody",
-        "  own-soc, partner-abroad:     pseudonym under its own key permutation            holder of the key",
+        "  own-soc, partner-abroad:     pseudonym under its own key permutation            holder of the",
+        "  domestic                                                                        key, probing",
         "  kept in the kernel           rounded down to 1 second    precision degradation  nobody",
     ] {
         assert!(text.lines().any(|said| said == line), "`{line}` is missing in: {text}");
@@ -130,4 +131,38 @@ fn versions_without_domestic_prefixes_are_cautioned_of() {
         said.contains("CAUTION: no IPv6 prefix is domestic, so that every IPv6 address is foreign."),
         "{said}"
     );
+}
+
+#[test]
+fn preserved_prefixes_end_with_their_epoch() {
+    let text = "name = \"p\"\n[pseudonyms]\nepoch = \"2h\"\n[[recipients]]\nname = \"r\"\npurpose = \"x\"\n\
+                fields = { sourceIPv4Address = \"crypto-pan\" }\n";
+    let policy = Policy::parse(text, Path::new("p.toml")).expect("is fine");
+    let said = policy.explain().to_string().split_whitespace().collect::<Vec<_>>().join(" ");
+    for part in [
+        "Preserved prefixes are made at the drain, under a key of the recipient that is used for 2 hours",
+        "zeroed at the end of the epoch: then nobody can, after it.",
+        "Who knows some of the true addresses learns first bits of others",
+    ] {
+        assert!(said.contains(part), "`{part}` is missing in: {said}");
+    }
+    assert!(policy.has_epochs(), "its keys end");
+}
+
+#[test]
+fn noise_at_a_threshold_is_explained_by_what_it_leaves() {
+    let text = "name = \"p\"\ninterval = \"10s\"\n[[recipients]]\nname = \"r\"\npurpose = \"x\"\nk_threshold = 10\nKEYS\n\
+                fields = { packetDeltaCount = \"log2\" }\n";
+    let said = |keys: &str| {
+        let policy = Policy::parse(&text.replace("KEYS", keys), Path::new("p.toml")).expect("is fine");
+        policy.explain().to_string().split_whitespace().collect::<Vec<_>>().join(" ")
+    };
+    let sharp = "Whoever forges 9 sources learns by the record whether there was another one.";
+    assert!(said("").contains(sharp) && said("").contains("down to a power of two"), "{}", said(""));
+    let noisy = said("k_noise = 19");
+    for part in ["adds 0 to 19 for each record", "a probability of at most 1 in 20", "down or up to a power"]
+    {
+        assert!(noisy.contains(part), "`{part}` is missing in: {noisy}");
+    }
+    assert!(!noisy.contains(sharp), "{noisy}");
 }

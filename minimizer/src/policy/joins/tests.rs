@@ -48,25 +48,61 @@ fn what_both_are_told_decides() {
     let truncated = "sourceIPv4Address = { foreign = { truncate = 24 }, domestic = \"pseudonym\" }\n";
     assert_eq!(verdict(BY_CLASS, truncated), Verdict::Joinable);
     assert_eq!(verdict(BY_CLASS, "sourceIPv4Address = { truncate = 8 }"), Verdict::NotJoinable);
-    assert_eq!(
-        verdict(BY_CLASS, "sourceIPv4Address = { foreign = \"omit\", domestic = \"exact\" }"),
-        Verdict::NotJoinable
-    );
-    assert_eq!(verdict(ALL_PSEUDONYMS, ALL_PSEUDONYMS), Verdict::NotJoinable);
     let preserving = "sourceIPv4Address = \"prefix-preserving\"\n";
     assert_eq!(verdict(preserving, BY_CLASS), Verdict::Joinable);
-    let exact = format!("{ALL_PSEUDONYMS}octetDeltaCount = \"exact\"");
-    let rounded = format!("{ALL_PSEUDONYMS}octetDeltaCount = \"log2\"");
-    assert_eq!(verdict(&exact, &exact), Verdict::JoinableByCounts);
-    assert_eq!(verdict(&exact, &rounded), Verdict::NotJoinable);
-    let fine = format!("{ALL_PSEUDONYMS}flowStartMilliseconds = {{ coarsen = \"10ms\" }}");
-    let hour = format!("{ALL_PSEUDONYMS}flowStartMilliseconds = {{ coarsen = \"1h\" }}");
-    assert_eq!(verdict(&fine, &fine), Verdict::JoinableByCounts);
-    assert_eq!(verdict(&fine, &hour), Verdict::NotJoinable);
+    let exact = "protocolIdentifier = \"exact\"\noctetDeltaCount = \"exact\"";
+    let rounded = "protocolIdentifier = \"exact\"\noctetDeltaCount = \"log2\"";
+    assert_eq!(verdict(exact, exact), Verdict::JoinableByCounts);
+    assert_eq!(verdict(exact, rounded), Verdict::NotJoinable);
+    let fine = "flowStartMilliseconds = { coarsen = \"10ms\" }";
+    let hour = "flowStartMilliseconds = { coarsen = \"1h\" }";
+    assert_eq!(verdict(fine, fine), Verdict::JoinableByCounts);
+    assert_eq!(verdict(fine, hour), Verdict::NotJoinable);
     let port = "sourceTransportPort = \"exact\"\nprotocolIdentifier = \"exact\"";
     let classes = "sourceTransportPort = \"classes\"\nprotocolIdentifier = \"exact\"";
     assert_eq!(verdict(port, port), Verdict::Joinable);
     assert_eq!(verdict(port, classes), Verdict::NotJoinable);
+}
+
+/// Whoever has records in the same batches as somebody in the other's files is the same one.
+#[test]
+fn recipients_who_tell_the_same_parties_apart_can_be_joined() {
+    let domestic = |field: &str, transform: &str| {
+        format!("{field} = {{ foreign = \"omit\", domestic = {transform} }}\nprotocolIdentifier = \"exact\"")
+    };
+    let source = |transform: &str| domestic("sourceIPv4Address", transform);
+    let pseudonym = source("\"pseudonym\"");
+    for (other, found) in [
+        (pseudonym.clone(), Verdict::JoinableByCounts),
+        (source("\"exact\""), Verdict::JoinableByCounts),
+        (source("\"prefix-preserving\""), Verdict::JoinableByCounts),
+        (source("{ truncate = 25 }"), Verdict::JoinableByCounts),
+        (source("{ truncate = 24 }"), Verdict::NotJoinable),
+        // The other way of the same party.
+        (domestic("destinationIPv4Address", "\"pseudonym\""), Verdict::JoinableByCounts),
+        // Other parties.
+        (domestic("sourceIPv6Address", "\"pseudonym\""), Verdict::NotJoinable),
+        (domestic("sourceIPv6Address", "{ truncate = 64 }"), Verdict::NotJoinable),
+        (
+            "sourceIPv4Address = { foreign = \"pseudonym\", domestic = \"omit\" }".to_owned(),
+            Verdict::NotJoinable,
+        ),
+        ("protocolIdentifier = \"exact\"".to_owned(), Verdict::NotJoinable),
+    ] {
+        assert_eq!(verdict(&pseudonym, &other), found, "{other}");
+    }
+    let both = lenient(&policy("", &[&pseudonym, &pseudonym])).pairs();
+    assert_eq!(
+        both[0].to_string(),
+        "a and b: joinable by counts: both tell the same parties apart, under whatever names, and over an epoch find them by the \
+         batches in which each has records; not joinable if one of them got no sourceIPv4Address"
+    );
+    // A remedy against counts would leave the parties.
+    let counts = format!("{pseudonym}\noctetDeltaCount = \"exact\"");
+    assert_eq!(
+        lenient(&policy("", &[&counts, &counts])).pairs()[0].remedy,
+        "not joinable if one of them got none of octetDeltaCount and sourceIPv4Address"
+    );
 }
 
 #[test]
@@ -109,7 +145,10 @@ fn what_must_not_be_joined_is_refused_where_it_can_be() {
         let said = refused(&format!("unlinkable = [{wrong}]"), &[BY_CLASS, ALL_PSEUDONYMS]);
         assert!(said.contains(why), "{said}");
     }
-    let fine = parse(&policy("unlinkable = [[\"a\", \"b\"]]", &[ALL_PSEUDONYMS, ALL_PSEUDONYMS, BY_CLASS]));
+    let said = refused("unlinkable = [[\"a\", \"b\"]]", &[ALL_PSEUDONYMS, ALL_PSEUDONYMS]);
+    assert!(said.contains("both tell the same parties apart"), "{said}");
+    let protocols = "protocolIdentifier = \"exact\"";
+    let fine = parse(&policy("unlinkable = [[\"a\", \"b\"]]", &[ALL_PSEUDONYMS, protocols, BY_CLASS]));
     assert_eq!(fine.unlinkable, [["a".to_owned(), "b".to_owned()]]);
     assert_eq!(fine.pairs().len(), 3);
 }

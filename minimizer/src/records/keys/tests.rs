@@ -58,14 +58,14 @@ fn a_secret_that_others_read_is_refused() {
     assert!(matches!(Keys::load(Some(&path)), Err(KeyError::File(_))));
 }
 
-/// HKDF-SHA256 with the salt "minimizer master secret v1", computed by another implementation.
+/// HKDF-SHA256 with the salt "minimizer master secret v1", and behind it the key of the epoch for preserved prefixes, computed by another implementation.
 #[test]
 fn derived_keys_stay_what_they_are() {
     let keys = known();
     let octets = |words: &[u64; 2]| words.iter().flat_map(|word| word.to_le_bytes()).collect::<Vec<_>>();
     let hex = |octets: &[u8]| octets.iter().map(|octet| format!("{octet:02x}")).collect::<String>();
     assert_eq!(hex(&octets(&keys.epoch_key(1_800_000_000).unwrap())), EPOCH);
-    let recipient = keys.recipient("cert", 1_800_000_000).unwrap();
+    let recipient = keys.recipient("cert", 1_800_000_000, &keys.epoch_key(1_800_000_000).unwrap()).unwrap();
     assert_eq!(hex(&octets(&recipient.pseudonym)), PSEUDONYM);
     assert_eq!(hex(&*recipient.ipcrypt), IPCRYPT);
     assert_eq!(hex(&*recipient.crypto_pan), CRYPTO_PAN);
@@ -73,8 +73,8 @@ fn derived_keys_stay_what_they_are() {
 
 const EPOCH: &str = "62863564f0080567fcd036ecb6e048d7";
 const PSEUDONYM: &str = "73aa10d1823634522b3599e6dd830aad";
-const IPCRYPT: &str = "4ce4672f6726dbbb5f312ed8999b5ccb16b57240acff972a66d5f82af6d79257";
-const CRYPTO_PAN: &str = "226ccc27324dc4a890cb0fb09d179c5c875b91bfa6252e6bbc2e68422e81e42d";
+const IPCRYPT: &str = "6778130bdf35c00ba4d395b6b2555beffb067640e552207760b5b7252d68f1f7";
+const CRYPTO_PAN: &str = "1eb82f6680ab82c27ac4c587be6dffdc8934c99275bc91a737de89648a988f83";
 
 #[test]
 fn no_two_keys_are_the_same() {
@@ -86,12 +86,10 @@ fn no_two_keys_are_the_same() {
         pseudonyms.push(*keys.epoch_key(epoch).unwrap());
     }
     for name in ["", "a", "aa", "b", "a\0", "recipient pseudonym"] {
-        let lasting = keys.recipient(name, 0).unwrap();
-        prefixes.extend([*lasting.ipcrypt, *lasting.crypto_pan]);
         for epoch in epochs {
-            let recipient = keys.recipient(name, epoch).unwrap();
+            let recipient = keys.recipient(name, epoch, &keys.epoch_key(epoch).unwrap()).unwrap();
             pseudonyms.push(*recipient.pseudonym);
-            assert!(recipient.ipcrypt == lasting.ipcrypt && recipient.crypto_pan == lasting.crypto_pan);
+            prefixes.extend([*recipient.ipcrypt, *recipient.crypto_pan]);
         }
     }
     let (all, all_prefixes) = (pseudonyms.len(), prefixes.len());
@@ -107,13 +105,17 @@ fn without_a_file_no_key_is_ever_the_same() {
     let (one, other) = (Keys::load(None).unwrap(), Keys::load(None).unwrap());
     assert!(!one.is_lasting());
     assert!(one.epoch_key(0).unwrap() != one.epoch_key(0).unwrap());
-    assert!(one.recipient("a", 0).unwrap() == one.recipient("a", 0).unwrap());
-    assert!(one.recipient("a", 0).unwrap() != other.recipient("a", 0).unwrap());
+    assert!(one.recipient("a", 0, &[1, 2]).unwrap() == one.recipient("a", 0, &[1, 2]).unwrap());
+    assert!(one.recipient("a", 0, &[1, 2]).unwrap() != other.recipient("a", 0, &[1, 2]).unwrap());
+    // Preserved prefixes end with the random key of their epoch, whoever still has the secret of the process.
+    let [first, second] = [[1, 2], [1, 3]].map(|key| one.recipient("a", 0, &key).unwrap());
+    assert!(first.ipcrypt != second.ipcrypt && first.crypto_pan != second.crypto_pan);
 }
 
 #[test]
 fn keys_are_not_printed() {
     let keys = known();
-    let shown = format!("{keys:?} {:?} {:?}", keys.epoch_key(0).unwrap(), keys.recipient("a", 0).unwrap());
+    let shown =
+        format!("{keys:?} {:?} {:?}", keys.epoch_key(0).unwrap(), keys.recipient("a", 0, &[0; 2]).unwrap());
     assert_eq!(shown, "Keys { lasting: true, .. } Secret { .. } RecipientKeys { .. }");
 }

@@ -105,12 +105,12 @@ impl<T: Copy> Chunks<T> {
         self.rest.shrink_to_fit();
     }
 
-    fn pieces(&self) -> impl Iterator<Item = &[T]> {
+    fn pieces(&self) -> impl Iterator<Item = &[T]> + Clone {
         self.pages.iter().map(|page| &**page).chain(iter::once(&*self.rest))
     }
 
     /// All values.
-    pub(super) fn iter(&self) -> impl Iterator<Item = &T> {
+    pub(super) fn iter(&self) -> impl Iterator<Item = &T> + Clone {
         self.pieces().flatten()
     }
 }

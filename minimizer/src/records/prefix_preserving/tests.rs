@@ -9,16 +9,9 @@ use rand::{RngExt as _, SeedableRng as _};
 
 use super::PrefixPreserving;
 use crate::policy::transform::PrefixScheme;
-use crate::records::keys::{PseudonymKey, RecipientKeys};
-use crate::support::sys::secret::Secret;
 
 fn with(scheme: PrefixScheme, key: [u8; 32]) -> PrefixPreserving {
-    let keys = RecipientKeys {
-        pseudonym: PseudonymKey::zeroed().unwrap(),
-        ipcrypt: Secret::copy_of(&key).unwrap(),
-        crypto_pan: Secret::copy_of(&key).unwrap(),
-    };
-    PrefixPreserving::new(scheme, &keys)
+    PrefixPreserving::new(scheme, &key)
 }
 
 fn octets<const OCTETS: usize>(hex: &str) -> [u8; OCTETS] {

@@ -45,14 +45,21 @@ pub(super) struct Addresses {
     recipient_permutation: Option<Secret<Permutation>>,
     /// The same of the epoch, if the kernel stores addresses that become pseudonyms here.
     epoch_permutation: Option<Secret<Permutation>>,
-    ipcrypt: PrefixPreserving,
-    crypto_pan: PrefixPreserving,
+    /// Keys of the schemes that the recipient gets.
+    permutations: Vec<(PrefixScheme, Secret<[u8; 32]>)>,
     /// Dropped last: an epoch that is over says that its keys are destroyed.
     epoch: SharedKey,
 }
 
-/// Results of prefix-preserving permutations, kept because each costs 32 or 128 AES blocks: by scheme, IP version and address.
-pub(super) type Permuted = HashMap<(PrefixScheme, bool, u128), u128>;
+/// Prefix-preserving permutations while a batch is looked at. They are worth as much as their keys, and lie on the stack.
+pub(super) struct Permuted {
+    /// In the order of [`SCHEMES`].
+    permutations: [Option<PrefixPreserving>; 2],
+    /// Results by scheme, IP version and address, kept because each costs 32 or 128 AES blocks.
+    known: HashMap<(PrefixScheme, bool, u128), u128>,
+}
+
+const SCHEMES: [PrefixScheme; 2] = [PrefixScheme::Ipcrypt, PrefixScheme::CryptoPan];
 
 const FIELDS: [[Field; 2]; 2] = [
     [Field::SourceIPv4Address, Field::DestinationIPv4Address],
@@ -71,9 +78,15 @@ impl Addresses {
         let rules = FIELDS.map(|sides| {
             sides.map(|field| Rule { collected: by_class(collected, field), wanted: by_class(wanted, field) })
         });
-        let permutation = |scheme| without_traces(|| PrefixPreserving::new(scheme, &keys));
-        let ipcrypt = permutation(PrefixScheme::Ipcrypt);
-        let crypto_pan = permutation(PrefixScheme::CryptoPan);
+        let is_used = |scheme: PrefixScheme| {
+            let of = |class| move |transform: &Transform| transform.of_class(class);
+            let uses = |class| {
+                wanted.values().map(of(class)).any(|it| it == AddressTransform::PrefixPreserving(scheme))
+            };
+            CLASSES.into_iter().any(uses)
+        };
+        let keys_of = SCHEMES.into_iter().zip([keys.ipcrypt, keys.crypto_pan]);
+        let permutations = keys_of.filter(|(scheme, _)| is_used(*scheme)).collect();
         let makes = |collected: AddressTransform, wanted: AddressTransform| {
             wanted == AddressTransform::Pseudonym && collected != AddressTransform::Pseudonym
         };
@@ -91,12 +104,20 @@ impl Addresses {
             classes,
             ranks,
             recipient,
+            permutations,
             recipient_permutation,
             epoch_permutation,
-            ipcrypt,
-            crypto_pan,
             epoch,
         })
+    }
+
+    /// The permutations that the recipient gets. To be called, and the result dropped, below [`without_traces`].
+    pub(super) fn permuting(&self) -> Permuted {
+        let permutations = SCHEMES.map(|scheme| {
+            let key = self.permutations.iter().find(|(of, _)| *of == scheme);
+            key.map(|(scheme, key)| PrefixPreserving::new(*scheme, key))
+        });
+        Permuted { permutations, known: HashMap::new() }
     }
 
     /// The address words of a tuple, as the recipient gets them.
@@ -163,13 +184,10 @@ impl Addresses {
             AddressTransform::Exact => address,
             AddressTransform::Truncated { bits } => address & !rest(bits),
             AddressTransform::PrefixPreserving(scheme) => {
-                let permutation = match scheme {
-                    PrefixScheme::Ipcrypt => &self.ipcrypt,
-                    PrefixScheme::CryptoPan => &self.crypto_pan,
-                };
-                *permuted
-                    .entry((scheme, ipv6, address))
-                    .or_insert_with(|| permute(permutation, ipv6, address))
+                let Permuted { permutations, known } = permuted;
+                let index = usize::from(scheme == PrefixScheme::CryptoPan);
+                let permutation = permutations[index].as_ref().expect("the recipient gets it");
+                *known.entry((scheme, ipv6, address)).or_insert_with(|| permute(permutation, ipv6, address))
             }
         }
     }

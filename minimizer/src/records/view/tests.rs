@@ -2,6 +2,7 @@
 
 mod definition;
 mod drawing;
+mod mitigations;
 mod sources;
 
 use std::borrow::Cow;
@@ -18,7 +19,7 @@ use super::{View, Viewed};
 use crate::policy::class::Class;
 use crate::policy::classes::Classes;
 use crate::policy::field::Field;
-use crate::policy::model::{Recipient, Scope, Sources};
+use crate::policy::model::{Mitigations, Recipient, Scope, Sources};
 use crate::policy::prefixes::Prefix;
 use crate::policy::transform::{AddressTransform, Transform};
 use crate::records::keys::{PseudonymKey, RecipientKeys};
@@ -68,6 +69,7 @@ fn recipient(fields: Transforms, k_threshold: Option<u32>) -> Recipient {
         retention: None,
         k_threshold,
         counted: Sources::All,
+        mitigations: Mitigations::NONE,
         destinations: None,
         fields,
     }

@@ -2,17 +2,15 @@
 
 use std::collections::HashSet;
 
-use minimizer_common::generation::Counts;
 use minimizer_common::tuple::Tuple;
 
 use crate::policy::classes::rest;
 use crate::policy::join::COUNTED_IPV6_BITS;
-use crate::records::merge::Flow as _;
 use crate::records::record::Record;
 
-/// Distinct sources of each record, counted up to `k`: IPv4 addresses, and prefixes of 64 bits of IPv6.
+/// Distinct sources of each record, counted up to a number: IPv4 addresses, and prefixes of 64 bits of IPv6.
 pub(super) struct Threshold {
-    k: u32,
+    most: u32,
     counts: Vec<u32>,
     seen: HashSet<(usize, bool, u128)>,
 }
@@ -30,8 +28,8 @@ pub(super) const NO_FLOW: Record = Record {
 };
 
 impl Threshold {
-    pub(super) fn new(k: u32, records: usize) -> Self {
-        Self { k, counts: Vec::new(), seen: HashSet::with_capacity(records) }
+    pub(super) fn new(most: u32, records: usize) -> Self {
+        Self { most, counts: Vec::new(), seen: HashSet::with_capacity(records) }
     }
 
     /// Notes that the record at this position contains this tuple.
@@ -39,7 +37,7 @@ impl Threshold {
         if position >= self.counts.len() {
             self.counts.resize(position + 1, 0);
         }
-        if self.counts[position] >= self.k {
+        if self.counts[position] >= self.most {
             return;
         }
         let ipv6 = tuple.tags().is_ipv6();
@@ -53,19 +51,8 @@ impl Threshold {
         }
     }
 
-    /// Removes the records with too few sources. Returns what they counted and the one record made of them.
-    pub(super) fn apply(self, records: &mut Vec<Record>) -> (Counts, Option<Record>) {
-        let mut folded = NO_FLOW;
-        let mut counts = self.counts.iter();
-        records.retain(|record| {
-            let enough = counts.next().is_some_and(|count| *count >= self.k);
-            if !enough {
-                let _always = folded.absorb(record);
-            }
-            enough
-        });
-        folded.control_bits = 0;
-        let suppressed = Counts { packets: folded.packets, octets: folded.octets };
-        (suppressed, (folded.packets != 0).then_some(folded))
+    /// How many sources the record at this position has, as far as they were counted.
+    pub(super) fn sources(&self, position: usize) -> u32 {
+        self.counts.get(position).copied().unwrap_or(0)
     }
 }

@@ -11,7 +11,7 @@ use hyper::header::{
 use hyper::{Method, Request, Response, StatusCode};
 
 use super::hosts::Misdirected;
-use crate::serve::access::AccessCounts;
+use crate::serve::access::{AccessCounts, Refusal};
 use crate::serve::metrics::{self, ExpositionFormat, Scrape};
 use crate::serve::page;
 use crate::serve::snapshot::Published;
@@ -20,11 +20,17 @@ use crate::support::panics;
 
 const PLAIN: &str = "text/plain; charset=utf-8";
 
-/// The answer to `request`. Its body is ignored.
+/// What other users of this host read in the place of counts.
+const FORBIDDEN: &str = "forbidden: at this address only root and the user of the agent are told counts; all others get health, \
+                         readiness and the state, at /-/healthy, /-/ready and /status. For metrics and page give the agent an address \
+                         where a web configuration asks for a password or a certificate\n";
+
+/// The answer to `request`. Its body is ignored. `is_trusted` says whether who asks may know counts.
 pub fn answer<Body>(
     request: &Request<Body>,
     published: &Published,
     access: &Arc<AccessCounts>,
+    is_trusted: impl Fn() -> bool,
 ) -> Response<Full<Bytes>> {
     if request.method() != Method::GET && request.method() != Method::HEAD {
         let mut response = respond(StatusCode::METHOD_NOT_ALLOWED, PLAIN, "only GET and HEAD\n".to_owned());
@@ -34,6 +40,10 @@ pub fn answer<Body>(
     panics::planted("http");
     let snapshot = published.latest();
     match request.uri().path() {
+        "/metrics" | "/" if !is_trusted() => {
+            access.refuse(Refusal::Forbidden);
+            respond(StatusCode::FORBIDDEN, PLAIN, FORBIDDEN)
+        }
         "/metrics" => {
             let accept: Vec<_> =
                 request.headers().get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok()).collect();
@@ -53,10 +63,18 @@ pub fn answer<Body>(
             Ok(()) => respond(StatusCode::OK, PLAIN, "ready\n".to_owned()),
             Err(reason) => respond(StatusCode::SERVICE_UNAVAILABLE, PLAIN, format!("not ready: {reason}\n")),
         },
-        "/status" => match serde_json::to_string(&Report::new(&snapshot)) {
-            Ok(json) => respond(StatusCode::OK, "application/json", json + "\n"),
-            Err(error) => respond(StatusCode::INTERNAL_SERVER_ERROR, PLAIN, format!("{error}\n")),
-        },
+        "/status" => {
+            let report = Report::new(&snapshot);
+            let json = if is_trusted() {
+                serde_json::to_string(&report)
+            } else {
+                serde_json::to_string(&report.basic())
+            };
+            match json {
+                Ok(json) => respond(StatusCode::OK, "application/json", json + "\n"),
+                Err(error) => respond(StatusCode::INTERNAL_SERVER_ERROR, PLAIN, format!("{error}\n")),
+            }
+        }
         "/" => respond(StatusCode::OK, "text/html; charset=utf-8", page::landing(&snapshot)),
         page::SCRIPT_PATH => respond(StatusCode::OK, "text/javascript; charset=utf-8", page::SCRIPT),
         _ => respond(StatusCode::NOT_FOUND, PLAIN, "not found; see /\n".to_owned()),
@@ -130,12 +148,13 @@ mod tests {
     use hyper::{Method, Request, StatusCode};
 
     use super::answer;
+    use crate::serve::access::Refusal;
     use crate::serve::snapshot::Published;
     use crate::serve::snapshot::example::example;
 
     fn ask(published: &Published, method: Method, path: &str) -> (StatusCode, String, String) {
         let request = Request::builder().method(method).uri(path).body(()).expect("a request");
-        let response = answer(&request, published, &Arc::default());
+        let response = answer(&request, published, &Arc::default(), || true);
         let content_type = response.headers()["content-type"].to_str().expect("ASCII").to_owned();
         let status = response.status();
         let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
@@ -156,6 +175,30 @@ mod tests {
         assert_eq!(ask(&published, Method::GET, "/-/healthy").0, StatusCode::OK);
         published.update(|snapshot| *snapshot = example());
         assert_eq!(ask(&published, Method::GET, "/-/ready").0, StatusCode::OK);
+    }
+
+    #[test]
+    fn who_is_not_trusted_gets_health_readiness_and_the_state_without_counts() {
+        let (published, access) = (Published::new(example()), Arc::default());
+        let ask = |path: &str| {
+            let request = Request::builder().uri(path).body(()).expect("a request");
+            let response = answer(&request, &published, &access, || false);
+            let status = response.status();
+            let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+            let body = runtime.block_on(response.into_body().collect()).expect("a body").to_bytes();
+            (status, String::from_utf8(body.to_vec()).expect("UTF-8"))
+        };
+        for path in ["/metrics", "/"] {
+            let (status, body) = ask(path);
+            assert!(status == StatusCode::FORBIDDEN && body.contains("web configuration"), "{path}: {body}");
+        }
+        for path in ["/-/healthy", "/-/ready"] {
+            assert_eq!(ask(path).0, StatusCode::OK, "{path}");
+        }
+        let (status, body) = ask("/status");
+        assert!(status == StatusCode::OK && body.contains("\"withheld\":true"), "{body}");
+        assert!(!body.contains("octets") && !body.contains("packets"), "{body}");
+        assert_eq!(access.refused(Refusal::Forbidden), 2);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! One connection: its handshake, its requests and its limits.
 
 use std::convert::Infallible;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,16 +12,18 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
+use rustix::process::geteuid;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 
-use super::answer;
 use super::hosts::Hosts;
+use super::local::Connections;
 use super::phase::{Phase, PhasedStream, Phases};
 use super::places::Peer;
 use super::web::{Admission, Web, WebConfig};
+use super::{Audience, answer};
 use crate::serve::access::{AccessCounts, Refusal};
 use crate::serve::snapshot::Published;
 use crate::serve::status::TLS_IS_SPOKEN;
@@ -47,15 +50,36 @@ pub struct Site {
     pub web: Option<Web>,
     /// By which names this host may be asked.
     pub hosts: Hosts,
+    /// Who is told counts without a web configuration.
+    pub audience: Audience,
+}
+
+/// Both addresses of a connection to a loopback address.
+#[derive(Clone, Debug)]
+pub struct Loopback {
+    /// Where the kernel says whose it is.
+    pub connections: Arc<Connections>,
+    /// The client's.
+    pub peer: SocketAddr,
+    /// The agent's.
+    pub here: SocketAddr,
+}
+
+impl Loopback {
+    /// Whether root or the agent's own user asks.
+    fn is_trusted(&self) -> bool {
+        let user = self.connections.user(self.peer, self.here);
+        user.is_some_and(|user| user == 0 || user == geteuid().as_raw())
+    }
 }
 
 /// The two ends of a connection.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Ends {
     /// Who asks.
     pub peer: Peer,
-    /// Whether it came to a loopback address.
-    pub is_loopback: bool,
+    /// Its addresses if it came to a loopback address.
+    pub loopback: Option<Loopback>,
     /// Whether it came to a port where the web configuration does not hold.
     pub is_plain: bool,
 }
@@ -112,8 +136,8 @@ async fn exchange<Stream>(
     let stream = TokioIo::new(PhasedStream::new(stream, phases.clone()));
     let service = service_fn(move |request: Request<Incoming>| {
         phases.enter(Phase::Answer);
-        let (site, begun) = (Arc::clone(&site), begun.clone());
-        async move { Ok::<_, Infallible>(respond(&request, &site, ends, begun.as_ref()).await) }
+        let (site, ends, begun) = (Arc::clone(&site), ends.clone(), begun.clone());
+        async move { Ok::<_, Infallible>(respond(&request, &site, &ends, begun.as_ref()).await) }
     });
     let connection = http1::Builder::new()
         .max_headers(HEADER_FIELDS_MAX)
@@ -130,7 +154,7 @@ async fn exchange<Stream>(
 async fn respond(
     request: &Request<Incoming>,
     site: &Site,
-    ends: Ends,
+    ends: &Ends,
     begun: Option<&Arc<WebConfig>>,
 ) -> Response<Full<Bytes>> {
     AccessCounts::add(&site.access.requests);
@@ -140,7 +164,7 @@ async fn respond(
     // Another configuration may ask for other certificates: the client must connect again to show its own.
     is_last |= web.as_ref().is_some_and(|(_, config, begun)| !Arc::ptr_eq(config, begun));
     // First: a page of another site does not get as far as the question for a password.
-    let verdict = match (site.hosts.check(request, ends.is_loopback), &web) {
+    let verdict = match (site.hosts.check(request, ends.loopback.is_some()), &web) {
         (Err(why), _) => Err(why),
         (Ok(()), None) => Ok(Admission::Admitted),
         (Ok(()), Some((web, config, _))) => {
@@ -149,7 +173,15 @@ async fn respond(
         }
     };
     let mut response = match verdict {
-        Ok(Admission::Admitted) => answer::answer(request, &site.published, &site.access),
+        Ok(Admission::Admitted) => {
+            // Where no web configuration says who may ask, the kernel says which user of this host asks.
+            let is_trusted = || {
+                web.is_some()
+                    || site.audience == Audience::Everybody
+                    || ends.loopback.as_ref().is_none_or(Loopback::is_trusted)
+            };
+            answer::answer(request, &site.published, &site.access, is_trusted)
+        }
         Ok(Admission::Refused) => {
             site.access.refuse(Refusal::Unauthorized);
             answer::unauthorized()

@@ -10,6 +10,7 @@ use procfs::net::TcpState;
 use procfs::process::{FDTarget, all_processes};
 use thiserror::Error;
 
+use super::local::Connections;
 use crate::support::printable;
 use crate::support::refusal::{Asked, told};
 use crate::support::scoped_address::ScopedAddress;
@@ -95,6 +96,7 @@ impl fmt::Display for ListenAddress {
 pub struct Listener {
     listener: TcpListener,
     address: ListenAddress,
+    local: Connections,
 }
 
 impl Listener {
@@ -106,7 +108,11 @@ impl Listener {
         let ListenAddress { socket: address, is_plain } = address.into();
         let bound = TcpListener::bind(address).and_then(|listener| Ok((listener.local_addr()?, listener)));
         match bound {
-            Ok((socket, listener)) => Ok(Self { listener, address: ListenAddress { socket, is_plain } }),
+            Ok((socket, listener)) => Ok(Self {
+                listener,
+                address: ListenAddress { socket, is_plain },
+                local: Connections::of_this_namespace(),
+            }),
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
                 Err(ListenError::InUse { address, holder: holder(address.port()) })
             }
@@ -123,8 +129,9 @@ impl Listener {
         self.address
     }
 
-    pub(super) fn into_inner(self) -> TcpListener {
-        self.listener
+    /// The port, and the connections of its namespace.
+    pub(super) fn into_inner(self) -> (TcpListener, Connections) {
+        (self.listener, self.local)
     }
 }
 

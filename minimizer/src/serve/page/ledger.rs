@@ -23,6 +23,13 @@ pub fn section(ledger: &LedgerReport) -> Markup {
                     " were sent and nobody confirmed them."
                 }
             }
+            @if ledger.suppressed.packets != 0 {
+                p.muted {
+                    "About " (number(ledger.suppressed.packets))
+                    " of the exported packets went in sums without keys: too few sources made their records. The number is rounded down \
+                     to a power of two."
+                }
+            }
             (octets(ledger))
             (reasons(ledger))
         }

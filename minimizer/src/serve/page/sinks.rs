@@ -38,13 +38,13 @@ fn card(sink: &Account) -> Markup {
                 @if sink.sent_unconfirmed.packets != 0 {
                     (pair("of these unconfirmed", number(sink.sent_unconfirmed.packets)))
                 }
-                @if sink.suppressed.packets != 0 { (pair("suppressed", number(sink.suppressed.packets))) }
+                @if sink.suppressed.packets != 0 { (pair("of these suppressed, about", number(sink.suppressed.packets))) }
                 (pair("queued", number(sink.queued.packets)))
                 @for (reason, tally) in &sink.dropped {
                     (pair(format_args!("dropped: {}", words(reason)), number(tally.packets)))
                 }
                 @if sink.failures != 0 { (pair("failures", number(sink.failures))) }
-                (pair("adds up", if sink.is_balanced() { "✓" } else { "✗" }))
+                (pair("adds up", if sink.adds_up_as_told() { "✓" } else { "✗" }))
             }
         }
     }

@@ -1,4 +1,5 @@
-//! The ledger as JSON: one model for `/status`, for the ledger file and for those who read either.
+//! The ledger as JSON: one model for the ledger file, for `/status` and the standard error, which tell less, and for those who read
+//! either.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -9,7 +10,7 @@ use minimizer_common::outcome::Outcome;
 use serde::{Deserialize, Serialize, Serializer};
 
 use crate::delivery::account::Account;
-use crate::delivery::ledger::{Ledger, Standing};
+use crate::delivery::ledger::{Ledger, Standing, Told};
 use crate::interfaces::slot::Unwatched;
 use crate::records::drain::InterfaceTotals;
 
@@ -19,7 +20,7 @@ use crate::records::drain::InterfaceTotals;
 pub struct LedgerReport {
     /// By name of the interface, in the order of the slots.
     pub interfaces: IndexMap<String, InterfaceLedger>,
-    /// In records that were handed over.
+    /// In records that were handed over. Outside of the ledger file `suppressed` is a part of it.
     pub exported: CountsReport,
     /// The part of `exported` that was sent and that no sink has confirmed.
     pub sent_unconfirmed: CountsReport,
@@ -27,7 +28,7 @@ pub struct LedgerReport {
     pub dropped: CountsReport,
     /// In records that wait to be handed over.
     pub queued: CountsReport,
-    /// Handed over in sums without keys, because too few sources made the records.
+    /// Handed over in sums without keys, because a threshold or a mitigation held the records back. Outside of the ledger file it is rounded.
     pub suppressed: CountsReport,
     /// In residual counters, because table and spill log were full.
     pub overflow: CountsReport,
@@ -72,15 +73,25 @@ impl LedgerReport {
         self.interfaces.values().map(|interface| interface.octets_counted).sum()
     }
 
-    /// The places where counted packets are. Each counted packet is in one of them.
+    /// The places where counted packets are, in a ledger as it is told. Each counted packet is in one of them.
     #[must_use]
-    pub const fn places(&self) -> [(&'static str, CountsReport); 4] {
-        [
-            ("exported", self.exported),
-            ("suppressed", self.suppressed),
-            ("queued", self.queued),
-            ("dropped", self.dropped),
-        ]
+    pub const fn places(&self) -> [(&'static str, CountsReport); 3] {
+        [("exported", self.exported), ("queued", self.queued), ("dropped", self.dropped)]
+    }
+
+    /// The ledger as it is told outside of the ledger file: without what single indicators matched, and with the total of what was
+    /// suppressed rounded as its recipient gets it. What was handed over is one sum there.
+    #[must_use]
+    pub fn told(ledger: &Ledger) -> Self {
+        let Told { exported, sent_unconfirmed, suppressed } = ledger.told();
+        Self {
+            exported: exported.into(),
+            sent_unconfirmed: sent_unconfirmed.into(),
+            suppressed: suppressed.into(),
+            selected: BTreeMap::new(),
+            sinks: ledger.sinks().iter().map(|sink| (sink.name.clone(), sink.told())).collect(),
+            ..Self::from(ledger)
+        }
     }
 }
 
@@ -260,6 +271,35 @@ mod tests {
         assert_eq!(json["interfaces"][FORMER]["seen"], 1);
         let names = json["interfaces"].as_object().expect("an object").keys();
         assert_eq!(names.collect::<Vec<_>>(), ["eth0", "eth2", FORMER]);
+    }
+
+    #[test]
+    fn what_was_suppressed_is_exact_in_the_file_alone() {
+        let ledger = example().ledger;
+        let json = |report| serde_json::to_value::<LedgerReport>(report).expect("JSON");
+        let (file, told) = (json(LedgerReport::from(&ledger)), json(LedgerReport::told(&ledger)));
+        let (sink, told_sink) = (&file["sinks"]["soc"], &told["sinks"]["soc"]);
+        assert_eq!(file["suppressed"], serde_json::json!({"packets": 4, "octets": 300}));
+        assert_eq!(told["suppressed"], serde_json::json!({"packets": 4, "octets": 256}));
+        assert_eq!(told_sink["suppressed"], serde_json::json!({"records": 1, "packets": 4, "octets": 256}));
+        // No subtraction gives the exact number.
+        let sum = |of: &serde_json::Value, name: &str| {
+            of["exported"][name].as_u64().zip(of["suppressed"][name].as_u64()).map(|(one, other)| one + other)
+        };
+        for name in ["packets", "octets"] {
+            assert_eq!(told["exported"][name].as_u64(), sum(&file, name));
+            assert_eq!(told_sink["exported"][name].as_u64(), sum(sink, name));
+            for (of, told) in [(&file, &told), (sink, told_sink)] {
+                let difference = |of: &serde_json::Value| {
+                    of["exported"][name]
+                        .as_u64()
+                        .zip(of["sent_unconfirmed"][name].as_u64())
+                        .map(|(all, some)| all - some)
+                };
+                assert_eq!(difference(told), difference(of), "nothing of what was suppressed is in it");
+            }
+        }
+        assert_eq!((&told["balanced"], &file["balanced"]), (&true.into(), &true.into()));
     }
 
     #[test]

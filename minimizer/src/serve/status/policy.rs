@@ -27,8 +27,10 @@ pub struct PolicyReport {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub paused: Option<String>,
     /// Prefixes of its scope.
+    #[serde(default)]
     pub prefixes: usize,
     /// Indicators, expired ones included.
+    #[serde(default)]
     pub indicators: usize,
     /// How often a reload put another policy in force.
     pub reloads: u64,

@@ -1,6 +1,5 @@
 //! The report itself: everything that `/status` says, made from a snapshot.
 
-use std::collections::BTreeMap;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
@@ -34,6 +33,9 @@ pub struct Report {
     /// Why the agent is not ready; absent when it is.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub not_ready: Option<String>,
+    /// Whether counts are withheld from who asked: they are then 0 or absent.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub withheld: bool,
     /// Watched interfaces.
     pub interfaces: Vec<InterfaceReport>,
     /// The flow table.
@@ -41,6 +43,7 @@ pub struct Report {
     /// The drains.
     pub drains: DrainReport,
     /// Records handed over, to all sinks together.
+    #[serde(default)]
     pub exported_records: u64,
     /// The account of each sink: what it was offered and where that went.
     #[serde(default)]
@@ -48,7 +51,7 @@ pub struct Report {
     /// The last drains.
     #[serde(default)]
     pub course: Course,
-    /// The ledger, in the format of a ledger file.
+    /// The ledger, in the format of a ledger file, as it is told.
     pub ledger: LedgerReport,
 }
 
@@ -69,6 +72,7 @@ impl Report {
             uptime_milliseconds: milliseconds(wall.duration_since(snapshot.started).unwrap_or_default()),
             ready: not_ready.is_none(),
             not_ready,
+            withheld: false,
             interfaces: snapshot
                 .watched
                 .iter()
@@ -77,12 +81,17 @@ impl Report {
             table: TableReport::new(snapshot),
             drains: DrainReport::new(snapshot, now),
             exported_records: snapshot.exported_records(),
-            sinks: snapshot.ledger.sinks().to_vec(),
+            sinks: snapshot.ledger.sinks().iter().map(Account::told).collect(),
             course: Course::new(&snapshot.history),
-            // What single indicators matched stands in the ledger file alone, which not everybody on this host can read.
-            ledger: LedgerReport { selected: BTreeMap::new(), ..(&snapshot.ledger).into() },
+            // The ledger file alone says more, which not everybody on this host can read.
+            ledger: LedgerReport::told(&snapshot.ledger),
         }
     }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]
+const fn is_false(value: &bool) -> bool {
+    !*value
 }
 
 /// A watched interface.
@@ -148,6 +157,7 @@ pub struct TableReport {
     /// Slots of all CPUs.
     pub slots: u64,
     /// Slots in use on all CPUs.
+    #[serde(default)]
     pub slots_used: u64,
     /// Slots of one CPU.
     #[serde(default)]
@@ -158,6 +168,7 @@ pub struct TableReport {
     /// Spill log entries of all CPUs.
     pub spill_entries: u64,
     /// Spill log entries in use on all CPUs.
+    #[serde(default)]
     pub spill_entries_used: u64,
     /// Memory of all generations, on all CPUs.
     pub memory_bytes: u64,

@@ -25,6 +25,15 @@ impl Report {
         for interface in &self.interfaces {
             self.push_interface(&mut lines, interface);
         }
+        if self.withheld {
+            for sink in &self.sinks {
+                let Account { name, kind, recipient, .. } = sink;
+                lines.push("sink", &format!("{name} ({kind} for {recipient}) {}", state(sink)));
+            }
+            lines.push("counts", "are told to root and to the user of the agent");
+            lines.push("ledger", if self.ledger.balanced { "balanced" } else { "NOT BALANCED" });
+            return lines.0;
+        }
         for sink in &self.sinks {
             push_sink(&mut lines, sink);
         }
@@ -32,7 +41,7 @@ impl Report {
         let counts = |counts: CountsReport| format!("{} packets, {} octets", counts.packets, counts.octets);
         lines.push("exported", &format!("{} records, {}", self.exported_records, counts(ledger.exported)));
         lines.push("unconfirmed", &format!("{}, of the exported ones", counts(ledger.sent_unconfirmed)));
-        lines.push("suppressed", &counts(ledger.suppressed));
+        lines.push("suppressed", &format!("about {}, of the exported ones", counts(ledger.suppressed)));
         lines.push("overflow", &counts(ledger.overflow));
         lines.push("ledger", if ledger.balanced { "balanced" } else { "NOT BALANCED" });
         lines.0
@@ -56,6 +65,11 @@ impl Report {
         let age = drains.last_success_age_milliseconds.map_or("never".to_owned(), |age| span(age) + " ago");
         let mean = drains.mean_duration_microseconds.map_or("-".to_owned(), |mean| format!("{mean} µs"));
         let every = span(drains.interval_milliseconds);
+        if self.withheld {
+            lines.push("drains", &format!("{} done, last {age}, every {every}", drains.succeeded));
+            let (slots, mebibytes) = (table.slots, table.memory_bytes >> 20);
+            return lines.push("flow table", &format!("{slots} slots, {mebibytes} MiB"));
+        }
         lines.push("drains", &format!("{} done, last {age}, mean {mean}, every {every}", drains.succeeded));
         lines.push(
             "flow table",
@@ -74,7 +88,10 @@ impl Report {
 
     fn push_interface(&self, lines: &mut Lines, interface: &InterfaceReport) {
         let totals = self.ledger.interface(&interface.name);
-        let mut line = format!("{}, seen {}", interface.state(), totals.seen);
+        let mut line = interface.state();
+        if !self.withheld {
+            write!(line, ", seen {}", totals.seen).unwrap_or_default();
+        }
         for (name, outcome) in &totals.outcomes {
             let packets = outcome.packets();
             if packets != 0 {
@@ -96,12 +113,8 @@ impl Report {
 fn push_sink(lines: &mut Lines, sink: &Account) {
     let lost: u64 = sink.dropped.values().map(|tally| tally.packets).sum();
     let lost = if lost == 0 { String::new() } else { format!(", {lost} packets dropped") };
-    let (exported, queued) = (sink.exported.packets + sink.suppressed.packets, sink.queued.packets);
-    let state = match sink.state {
-        SinkState::Up => "works",
-        SinkState::Down => "FAILS",
-        SinkState::Unknown => "sends or waits, and nobody confirms",
-    };
+    let (exported, queued) = (sink.exported.packets, sink.queued.packets);
+    let state = state(sink);
     let unconfirmed = match sink.sent_unconfirmed.packets {
         0 => String::new(),
         packets => format!(" ({packets} of them unconfirmed)"),
@@ -122,6 +135,15 @@ fn push_sink(lines: &mut Lines, sink: &Account) {
             "",
             &format!("{times} times a file could not be deleted whose retention was over: see the log"),
         );
+    }
+}
+
+/// Whether a sink works, in words.
+const fn state(sink: &Account) -> &'static str {
+    match sink.state {
+        SinkState::Up => "works",
+        SinkState::Down => "FAILS",
+        SinkState::Unknown => "sends or waits, and nobody confirms",
     }
 }
 
@@ -156,8 +178,9 @@ mod tests {
             &format!("malformed {malformed}"),
             "not attached, tap, seen 0, unwatched 7 times for 2.8 s",
             "not attached: there is no such interface",
-            "soc (ipfix for operations) works, 93 packets exported (21 of them unconfirmed), 6 queued",
-            "unconfirmed  18 packets, 1900 octets, of the exported ones",
+            "soc (ipfix for operations) works, 93 packets exported (26 of them unconfirmed), 6 queued",
+            "unconfirmed  22 packets, 2200 octets, of the exported ones",
+            "suppressed   about 4 packets, 256 octets, of the exported ones",
             "ledger       balanced",
         ] {
             assert!(table.contains(part), "{part} is missing in\n{table}");

@@ -293,7 +293,7 @@ fn definition(field: Field) -> String {
     format!("{presence} {of} {field} {is}")
 }
 
-/// Whether every record has the field: it is in the record of those of too few sources too. Readers that have no empty integers
+/// Whether every record has the field: it is in the record of what was held back too. Readers that have no empty integers
 /// then keep such a column as one of integers.
 const fn is_always_present(field: Field) -> bool {
     matches!(field.kind(), Kind::Count | Kind::Time)

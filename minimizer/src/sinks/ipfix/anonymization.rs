@@ -24,6 +24,9 @@ const LESS_PRECISE: Anonymization =
     Anonymization { flags: STABLE, technique: Technique::PrecisionDegradationTruncation };
 const BINNED: Anonymization = Anonymization { flags: STABLE, technique: Technique::Binning };
 
+/// Equal counts are rounded to either of two powers of two.
+const BLURRED: Anonymization = Anonymization { flags: UNDEFINED, technique: Technique::Binning };
+
 /// How the values of an element are changed for the recipient, in records of these elements.
 pub(super) fn of(
     element: Element,
@@ -39,7 +42,11 @@ pub(super) fn of(
     element.field().map_or(NONE, |field| {
         let is_permuted =
             has_ranks && matches!(field, Field::SourceIPv4Address | Field::DestinationIPv4Address);
-        of_transform(transform(field), is_permuted)
+        let transform = transform(field);
+        if transform == Transform::Log2 && recipient.mitigations.k_noise > 0 {
+            return BLURRED;
+        }
+        of_transform(transform, is_permuted)
     })
 }
 
@@ -78,5 +85,23 @@ const fn of_address(transform: AddressTransform, is_permuted: bool) -> Anonymiza
         AddressTransform::PrefixPreserving(_) => {
             Anonymization { flags: UNDEFINED, technique: Technique::StructuredPermutation }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{BINNED, BLURRED, Element, of};
+    use crate::policy::field::Field;
+    use crate::policy::model::Recipient;
+    use crate::policy::transform::Transform;
+
+    #[test]
+    fn counts_that_are_rounded_at_random_are_not_called_stable() {
+        let field = Field::PacketDeltaCount;
+        let element = Element::Of(field);
+        let mut recipient = Recipient::assumed("r".to_owned(), [(field, Transform::Log2)].into());
+        assert_eq!(of(element, &[element], &recipient, false), BINNED);
+        recipient.mitigations.k_noise = 1;
+        assert_eq!(of(element, &[element], &recipient, false), BLURRED);
     }
 }

@@ -9,7 +9,7 @@ use super::layout::Layout;
 use super::options::{self, Options, Statistics};
 use super::outbox::{EncodeError, Outbox};
 use crate::delivery::loss::Loss;
-use crate::delivery::sink::{Heading, Interface, Sink, SinkError, Taken};
+use crate::delivery::sink::{Heading, Interface, Losses, Sink, SinkError, Taken};
 use crate::policy::field::{Field, Fields};
 use crate::policy::model::Recipient;
 use crate::records::record::Record;
@@ -336,7 +336,9 @@ impl Sink for Exporter {
         if self.batch != heading.number {
             self.batch = heading.number;
             self.refresh()?;
-            self.statistics.note(heading.losses, heading.end_ms);
+            let Losses { overflow, dropped } = heading.losses;
+            let told = Losses { overflow: heading.told(overflow), dropped: heading.told(dropped) };
+            self.statistics.note(told, heading.rounded(heading.end_ms));
             if self.options.is_some() {
                 self.statistics.write(&mut self.outbox)?;
             }

@@ -31,21 +31,23 @@ pub struct Common {
 }
 
 impl Common {
-    /// The headers of a batch from the host of that name.
+    /// The headers of a batch from the host of that name, in this run of the agent. Times are those that the recipient may know.
     #[must_use]
-    pub fn new(heading: &Heading<'_>, exporter: &str) -> Self {
+    pub fn new(heading: &Heading<'_>, exporter: &str, run: &str) -> Self {
+        let [begin_ms, end_ms] = [heading.begin_ms, heading.end_ms].map(|time| heading.rounded(time));
         let headers: BTreeMap<_, _> = [
             ("policy", heading.policy.digest.clone()),
             ("recipient", heading.recipient.name.clone()),
             ("exporter", exporter.to_owned()),
             ("batch", heading.number.to_string()),
-            ("begin", heading.begin_ms.to_string()),
-            ("end", heading.end_ms.to_string()),
+            ("run", run.to_owned()),
+            ("begin", begin_ms.to_string()),
+            ("end", end_ms.to_string()),
         ]
         .map(|(name, value)| (name.to_owned(), value.into_bytes()))
         .into();
         let octets = headers.iter().map(|(name, value)| name.len() + value.len() + HEADER_OVERHEAD_OCTETS);
-        Self { octets: octets.sum(), headers, end_ms: heading.end_ms }
+        Self { octets: octets.sum(), headers, end_ms }
     }
 }
 
@@ -174,4 +176,65 @@ impl MessageEncoder {
 fn append(values: &mut Vec<u8>, record: &Record, fields: Fields) {
     json_lines::append(values, slice::from_ref(record), fields);
     values.pop();
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use minimizer_common::tuple::{Tags, Tuple};
+
+    use super::{Common, MessageEncoder};
+    use crate::delivery::sink::{Heading, Losses};
+    use crate::policy::field::Fields;
+    use crate::policy::model::Policy;
+    use crate::records::record::Record;
+
+    const HOUR_MS: u64 = 3_600_000;
+
+    #[test]
+    fn nothing_that_is_said_of_a_message_is_finer_than_its_recipients_times() {
+        let (begin_ms, end_ms) = (5 * HOUR_MS + 1234, 5 * HOUR_MS + 11_234);
+        for (field, expected) in [
+            ("flowStartMilliseconds = { coarsen = \"1h\" }", (5 * HOUR_MS, 5 * HOUR_MS)),
+            ("flowStartMilliseconds = { coarsen = \"10s\" }", (5 * HOUR_MS, 5 * HOUR_MS + 10_000)),
+            ("vlanId = \"exact\"", (begin_ms, end_ms)),
+        ] {
+            let text = format!(
+                "name = \"p\"\n[[recipients]]\nname = \"r\"\npurpose = \"x\"\n[recipients.fields]\n{field}\n"
+            );
+            let policy = Policy::parse(&text, Path::new("p.toml")).unwrap_or_else(|error| panic!("{error}"));
+            let recipient = &policy.recipients[0];
+            let fields: Fields = recipient.fields.keys().copied().collect();
+            let losses = Losses::default();
+            let heading = Heading {
+                number: 1,
+                begin_ms,
+                end_ms,
+                policy: &policy,
+                recipient,
+                has_ranks: false,
+                fields,
+                interfaces: &[],
+                losses,
+                program_tag: "",
+            };
+            let record = Record {
+                tuple: Tuple::new([0; 4], (0, 0), Tags::NONE, 0, 0),
+                ingress_interface: 0,
+                control_bits: 0,
+                packets: 1,
+                octets: 40,
+                start_ms: 5 * HOUR_MS,
+                end_ms: 0,
+                selector_id: 0,
+            };
+            let mut encoder = MessageEncoder::new(Common::new(&heading, "host", "run"), 1);
+            let messages = encoder.encode(&[record], fields, 1).remove(0).1.to_kafka();
+            let header = |name: &str| String::from_utf8_lossy(&messages[0].headers[name]).into_owned();
+            let said = (header("begin").parse().unwrap(), header("end").parse().unwrap());
+            assert_eq!(said, expected, "{field}");
+            assert_eq!(u64::try_from(messages[0].timestamp.timestamp_millis()), Ok(expected.1), "{field}");
+        }
+    }
 }

@@ -280,3 +280,51 @@ fn listed_services_are_kept_and_the_kernel_keeps_no_port_of_linux_clients() {
     assert_eq!(kept, Transform::ServicePorts { below: 8081 });
     assert!(policy.cautions(jiff::Timestamp::UNIX_EPOCH).is_empty());
 }
+
+#[test]
+fn mitigations_protect_something_and_tell_nothing() {
+    let with = |directions: &str, keys: &str, fields: &str| {
+        format!(
+            "name = \"p\"\ninterval = \"10s\"\n[scope]\ndomestic = [\"192.0.2.0/24\"]\ndirections = [{directions}]\n{RECIPIENT}{keys}\n\
+             [recipients.fields]\nvlanId = \"exact\"\n{fields}\n"
+        )
+    };
+    let both = "\"foreign-domestic\", \"domestic-foreign\"";
+    let keyed = "sourceIPv4Address = \"pseudonym\"";
+    for keys in ["min_packets = 0", "min_packets = 1"] {
+        refused(&with(both, keys, keyed), &["p.toml:9:15", "protects nobody"]);
+    }
+    refused(&with(both, "k_threshold = 10\nmin_packets = 5", ""), &["one packet less", "`k_threshold`"]);
+    refused(&with(both, "k_threshold = 10\nk_noise = 0", ""), &["no noise"]);
+    refused(&with(both, "k_noise = 5", ""), &["no threshold that it could blur"]);
+    refused(
+        &with(both, "established_only = true", ""),
+        &["p.toml:9:20", "no pseudonym that it could protect"],
+    );
+    for one_way in ["\"foreign-domestic\"", "\"foreign-foreign\", \"domestic-foreign\""] {
+        refused(&with(one_way, "established_only = true", keyed), &["no answer would ever be seen"]);
+    }
+    parse(&with(both, "established_only = false", "")).expect("holds nothing back");
+    let policy = parse(&with(both, "established_only = true\nmin_packets = 2", keyed)).expect("is fine");
+    let mitigations = policy.recipients[0].mitigations;
+    assert_eq!((mitigations.min_packets, mitigations.established_only), (2, true));
+    let collected = policy.collected().fields;
+    for field in [
+        Field::SourceIPv4Address,
+        Field::DestinationIPv4Address,
+        Field::SourceIPv6Address,
+        Field::DestinationIPv6Address,
+    ] {
+        assert_eq!(collected[&field], Transform::address(AddressTransform::Pseudonym), "{field}");
+    }
+    for field in [Field::SourceTransportPort, Field::DestinationTransportPort, Field::ProtocolIdentifier] {
+        assert_eq!(collected[&field], Transform::Exact, "flows are matched by their {field}");
+    }
+    assert_eq!(collected[&Field::TcpControlBits], Transform::ControlBits { mask: 0x00f });
+    for keyed in ["\"prefix-preserving\"", "{ foreign = \"omit\", domestic = \"crypto-pan\" }"] {
+        parse(&with(both, "established_only = true", &format!("destinationIPv6Address = {keyed}")))
+            .expect(keyed);
+    }
+    let policy = parse(&with(both, "k_threshold = 10\nk_noise = 5", "")).expect("is fine");
+    assert_eq!(policy.recipients[0].mitigations.k_noise, 5);
+}

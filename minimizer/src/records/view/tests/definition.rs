@@ -9,7 +9,7 @@ use super::{Transforms, epoch};
 use crate::policy::field::{Field, Kind};
 use crate::policy::model::{Recipient, Sources};
 use crate::policy::ranks::NO_RANKS;
-use crate::policy::transform::{AddressTransform, Transform};
+use crate::policy::transform::{AddressTransform, PrefixScheme, Transform};
 use crate::records::keys::RecipientKeys;
 use crate::records::merge::Flow as _;
 use crate::records::prefix_preserving::PrefixPreserving;
@@ -31,7 +31,17 @@ pub(super) fn join(recipients: &[Recipient]) -> Transforms {
     let mut joined = Transforms::new();
     for field in Field::ALL.iter().copied() {
         let wanted = recipients.iter().filter_map(|recipient| recipient.fields.get(&field).copied());
-        let wanted = wanted.collect::<Vec<_>>();
+        let mut wanted = wanted.collect::<Vec<_>>();
+        if recipients.iter().any(|recipient| recipient.mitigations.established_only) {
+            wanted.extend(match field.kind() {
+                Kind::Ipv4Address | Kind::Ipv6Address => {
+                    Some(Transform::address(AddressTransform::Pseudonym))
+                }
+                Kind::Port => Some(Transform::Exact),
+                Kind::ControlBits => Some(Transform::ControlBits { mask: 0x00f }),
+                _ => (field == Field::ProtocolIdentifier).then_some(Transform::Exact),
+            });
+        }
         let source = matches!(field, Field::SourceIPv4Address | Field::SourceIPv6Address);
         if source && recipients.iter().any(|recipient| recipient.k_threshold.is_some()) {
             joined.insert(field, Transform::Exact);
@@ -82,7 +92,7 @@ fn kernel_part(joined: Transform, wanted: &[Transform]) -> Transform {
         Transform::Address { foreign: Pseudonym, domestic: Pseudonym }
             if wanted.iter().any(|transform| *transform != joined) =>
         {
-            Transform::Exact
+            Transform::Address { foreign: Exact, domestic: Pseudonym }
         }
         Transform::Address { foreign, domestic } => {
             Transform::Address { foreign: raw(foreign), domestic: raw(domestic) }
@@ -121,7 +131,8 @@ fn address(transforms: &Transforms, field: Field, octets: &[u8], keys: Option<&R
         }
         (AddressTransform::PrefixPreserving(_), None) => panic!("not in the kernel"),
         (AddressTransform::PrefixPreserving(scheme), Some(keys)) => {
-            let permutation = PrefixPreserving::new(scheme, keys);
+            let key = if scheme == PrefixScheme::Ipcrypt { &keys.ipcrypt } else { &keys.crypto_pan };
+            let permutation = PrefixPreserving::new(scheme, key);
             return match octets.try_into() {
                 Ok(octets) => permutation.ipv4(octets).to_vec(),
                 Err(_) => permutation.ipv6(octets.try_into().unwrap()).to_vec(),
@@ -237,6 +248,34 @@ pub(super) fn minimized(transforms: &Transforms, record: &Record, keys: Option<&
     }
 }
 
+/// Whether both directions of a flow are there, and neither is of resets alone or of ICMP.
+fn is_answered(record: &Record, all: &[Record]) -> bool {
+    type Ends = [(Vec<u8>, u16); 2];
+    let ends = |record: &Record| -> Ends {
+        let tuple = &record.tuple;
+        let addresses = if tuple.tags().is_ipv6() {
+            let (source, destination) = tuple.ipv6();
+            [source.to_vec(), destination.to_vec()]
+        } else {
+            let (source, destination) = tuple.ipv4();
+            [source.to_vec(), destination.to_vec()]
+        };
+        let [source, destination] = addresses;
+        [(source, tuple.source_port()), (destination, tuple.destination_port())]
+    };
+    let speaks = |other: &Record| match other.tuple.protocol() {
+        1 | 58 => false,
+        6 => other.control_bits & 0x0f != 0x04,
+        _ => true,
+    };
+    let [source, destination] = ends(record);
+    [[source.clone(), destination.clone()], [destination, source]].iter().all(|direction| {
+        let is_same =
+            |other: &&Record| other.tuple.protocol() == record.tuple.protocol() && ends(other) == *direction;
+        all.iter().filter(is_same).any(speaks)
+    })
+}
+
 /// The view of packets by definition: what is exported, and the residual record.
 pub(super) fn expected(
     recipient: &Recipient,
@@ -245,8 +284,14 @@ pub(super) fn expected(
     keys: &RecipientKeys,
 ) -> (Vec<Record>, Option<Record>) {
     let mut records = Vec::<(Record, HashSet<(bool, [u64; 2])>)>::new();
-    for (packet, stored) in packets.iter().zip(stored) {
+    let mut held_back = Vec::new();
+    for (packet, own) in packets.iter().zip(stored) {
         let record = minimized(&recipient.fields, packet, Some(keys));
+        if recipient.mitigations.established_only && !is_answered(own, stored) {
+            held_back.push(record);
+            continue;
+        }
+        let stored = own;
         let words = stored.tuple.addresses;
         let ipv6 = stored.tuple.tags().is_ipv6();
         let source = (
@@ -273,8 +318,11 @@ pub(super) fn expected(
         }
     }
     let k = recipient.k_threshold.map_or(0, |k| usize::try_from(k).unwrap());
-    let (kept, folded) = records.into_iter().partition::<Vec<_>, _>(|(_, sources)| sources.len() >= k);
-    let folded = folded.into_iter().map(|(record, _)| record).reduce(|mut sum, record| {
+    let least = u64::from(recipient.mitigations.min_packets);
+    let (kept, folded) = records
+        .into_iter()
+        .partition::<Vec<_>, _>(|(record, sources)| sources.len() >= k && record.packets >= least);
+    let folded = folded.into_iter().map(|(record, _)| record).chain(held_back).reduce(|mut sum, record| {
         assert!(sum.absorb(&record));
         sum
     });

@@ -10,7 +10,7 @@ use rand::seq::IndexedRandom as _;
 
 use super::{Transforms, recipient};
 use crate::policy::field::{Field, Kind};
-use crate::policy::model::{Recipient, Sources};
+use crate::policy::model::{Mitigations, Recipient, Sources};
 use crate::policy::transform::{AddressTransform, Listed, PrefixScheme, Transform};
 use crate::records::record::Record;
 
@@ -25,7 +25,12 @@ pub(super) fn random_recipient(random: &mut ChaCha8Rng) -> Recipient {
     let k = random.random_bool(0.4).then(|| random.random_range(1..6));
     let counted =
         if k.is_some_and(|k| k > 1) && random.random_bool(0.3) { Sources::Domestic } else { Sources::All };
-    Recipient { counted, ..recipient(fields, k) }
+    let mut mitigations = Mitigations::NONE;
+    if k.is_none() && random.random_bool(0.3) {
+        mitigations.min_packets = random.random_range(2..80);
+    }
+    mitigations.established_only = random.random_bool(0.3);
+    Recipient { counted, mitigations, ..recipient(fields, k) }
 }
 
 fn random_transform(random: &mut ChaCha8Rng, field: Field) -> Transform {
@@ -111,6 +116,29 @@ pub(super) fn random_record(random: &mut ChaCha8Rng) -> Record {
     }
 }
 
+/// A record of the other direction, from any interface.
+fn answer(record: &Record, random: &mut ChaCha8Rng) -> Record {
+    let Tuple { addresses: [first, second, third, fourth], .. } = record.tuple;
+    let tags = record.tuple.tags();
+    let addresses =
+        if tags.is_ipv6() { [third, fourth, first, second] } else { [first.rotate_left(u32::BITS), 0, 0, 0] };
+    let ports = (record.tuple.destination_port(), record.tuple.source_port());
+    let other = random_record(random);
+    let version = if tags.is_ipv6() { Tags::NONE.with_ipv6() } else { Tags::NONE };
+    let slot = other.tuple.tags().interface();
+    let tuple = Tuple::new(addresses, ports, version.with_interface(slot), record.tuple.protocol(), 1);
+    let control_bits = if record.tuple.protocol() == 6 { random.random_range(0..32) } else { 0 };
+    Record { tuple, control_bits, ingress_interface: slot + 7, ..other }
+}
+
 pub(super) fn random_records(random: &mut ChaCha8Rng) -> Vec<Record> {
-    (0..random.random_range(1..300)).map(|_| random_record(random)).collect()
+    let mut records = Vec::new();
+    for _ in 0..random.random_range(1..300) {
+        let record = random_record(random);
+        records.push(record);
+        if random.random_bool(0.3) {
+            records.push(answer(&record, random));
+        }
+    }
+    records
 }

@@ -89,3 +89,20 @@ fn forged_sources_do_not_count_where_only_domestic_ones_do() {
         assert_eq!(records(&only_domestic, &foreign), 0, "{others}");
     }
 }
+
+/// Nine sources that somebody forged and one that is real, with noise at the threshold: in one interval the record says little.
+#[test]
+fn noise_hides_one_source_more_or_less() {
+    let mut noisy = policy("all", "");
+    noisy.recipients[0].mitigations.k_noise = 9;
+    let released = |sources: u8| {
+        let packets: Vec<_> = (0..sources).map(|host| ipv4([198, 51, 100, host])).collect();
+        (0..600).map(|_| records(&noisy, &packets)).sum::<usize>()
+    };
+    assert_eq!(released(9), 0, "the threshold stays what it is");
+    assert_eq!(released(19), 600, "and is never more than the noise above");
+    for sources in 10..19 {
+        let [expected, found] = [60 * (usize::from(sources) - 9), released(sources)];
+        assert!(found.abs_diff(expected) < 60, "{sources} sources: {found} and not {expected}");
+    }
+}

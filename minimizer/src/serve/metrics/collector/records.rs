@@ -3,23 +3,28 @@
 use std::fmt;
 
 use super::Families;
+use crate::delivery::ledger::Told;
 use crate::serve::snapshot::Snapshot;
 
 impl Families<'_> {
     pub(super) fn records(&mut self, snapshot: &Snapshot) -> fmt::Result {
         let ledger = &snapshot.ledger;
-        let (exported, dropped, queued) = (ledger.exported(), ledger.dropped(), ledger.queued());
-        let (suppressed, overflow) = (ledger.suppressed(), ledger.overflow());
+        let Told { exported, sent_unconfirmed: unconfirmed, suppressed } = ledger.told();
+        let (dropped, queued, overflow) = (ledger.dropped(), ledger.queued(), ledger.overflow());
         for (name, help, value) in [
             (
                 "minimizer_exported_records_total",
                 "Records handed over, to all sinks",
                 snapshot.exported_records(),
             ),
-            ("minimizer_exported_packets_total", "Packets in the records handed over", exported.packets),
+            (
+                "minimizer_exported_packets_total",
+                "Packets in the records handed over, sums without keys included",
+                exported.packets,
+            ),
             (
                 "minimizer_exported_octets_total",
-                "IP octets (layer 3) in the records handed over",
+                "IP octets (layer 3) in the records handed over, sums without keys included",
                 exported.octets,
             ),
             ("minimizer_dropped_packets_total", "Packets in the records that no sink took", dropped.packets),
@@ -30,12 +35,12 @@ impl Families<'_> {
             ),
             (
                 "minimizer_suppressed_packets_total",
-                "Packets handed over in sums without keys: fewer sources than the policy's threshold made their records",
+                "The part of the exported packets that went in sums without keys, rounded down to a power of two: a threshold or a mitigation of the policy held their records back",
                 suppressed.packets,
             ),
             (
                 "minimizer_suppressed_octets_total",
-                "IP octets (layer 3) handed over in sums without keys",
+                "The part of the exported octets that went in sums without keys, rounded down to a power of two",
                 suppressed.octets,
             ),
             (
@@ -48,7 +53,6 @@ impl Families<'_> {
             self.counter(name, help, value)?;
         }
         let balanced = u64::from(ledger.is_balanced());
-        let unconfirmed = ledger.sent_unconfirmed();
         self.gauge(
             "minimizer_sent_unconfirmed_packets",
             "Packets in the part of the records handed over that was sent and that no sink has confirmed so far",

@@ -15,12 +15,14 @@ const COUNTERS: [SinkCounter; 10] = [
     ("minimizer_sink_exported_records_total", "Records that the sink handed over", |sink| {
         sink.exported.records
     }),
-    ("minimizer_sink_exported_packets_total", "Packets in the records that the sink handed over", |sink| {
-        sink.exported.packets
-    }),
+    (
+        "minimizer_sink_exported_packets_total",
+        "Packets in the records that the sink handed over, sums without keys included",
+        |sink| sink.exported.packets,
+    ),
     (
         "minimizer_sink_exported_octets_total",
-        "IP octets (layer 3) in the records that the sink handed over",
+        "IP octets (layer 3) in the records that the sink handed over, sums without keys included",
         |sink| sink.exported.octets,
     ),
     (
@@ -40,7 +42,7 @@ const COUNTERS: [SinkCounter; 10] = [
     ),
     (
         "minimizer_sink_suppressed_packets_total",
-        "Packets that the sink handed over in sums without keys: too few sources made their records",
+        "The part of the exported packets that the sink handed over in sums without keys, rounded down to a power of two: a threshold or a mitigation held their records back",
         |sink| sink.suppressed.packets,
     ),
     (
@@ -60,7 +62,7 @@ const COUNTERS: [SinkCounter; 10] = [
 
 impl Families<'_> {
     pub(super) fn sinks(&mut self, snapshot: &Snapshot) -> fmt::Result {
-        let sinks = snapshot.ledger.sinks();
+        let sinks: Vec<_> = snapshot.ledger.sinks().iter().map(Account::told).collect();
         let label = |sink: &'_ Account| ("sink", sink.name.clone());
         let whose = |sink: &Account| {
             vec![label(sink), ("recipient", sink.recipient.clone()), ("kind", sink.kind.clone())]

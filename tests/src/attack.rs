@@ -1,0 +1,82 @@
+//! The adversaries: a recipient who is curious, two recipients who talk, a party abroad who sends packets, and an engineer who edits
+//! files. Each plays against policies drawn at random; what it reaches stands beside chance, and beside what the policy says of itself.
+//!
+//! docs/THREATS.md says who they are, and what remains.
+
+mod collect;
+mod curious;
+mod drawn;
+mod engineer;
+mod joins;
+mod probe;
+mod report;
+mod statistics;
+mod traffic;
+
+use std::path::Path;
+
+use anyhow::{Context as _, Result};
+use rand::SeedableRng as _;
+use rand::rngs::ChaCha8Rng;
+
+use crate::command::minimizer;
+use collect::Collector;
+use drawn::Drawn;
+use report::Report;
+use traffic::{BUSY, QUIET, World};
+
+/// One policy in so many has two recipients of pseudonyms and little else.
+const PAIR_EACH: u64 = 5;
+/// Batches of each epoch.
+const BATCHES: usize = 2;
+/// Batches that follow where two recipients can compare what parties do. A day has 8,640 of ten seconds.
+const QUIET_BATCHES: usize = 30;
+
+/// Attacks so many policies, from this seed on.
+///
+/// # Errors
+/// When a policy cannot be attacked.
+pub fn attack(seed: u64, policies: u64) -> Result<Report> {
+    // Built before the first attack.
+    minimizer();
+    let mut report = Report::default();
+    for seed in seed..seed + policies {
+        report.begin(seed);
+        one(&mut report, seed)?;
+    }
+    // One agent that starts and ends is enough: no drawn part of a policy has to do with it.
+    let folder = tempfile::tempdir()?;
+    let drawn = Drawn::draw(&mut ChaCha8Rng::seed_from_u64(seed), false, folder.path())?;
+    engineer::roll_back(&mut report, &drawn, folder.path())?;
+    Ok(report)
+}
+
+fn one(report: &mut Report, seed: u64) -> Result<()> {
+    let mut random = ChaCha8Rng::seed_from_u64(seed);
+    let folder = tempfile::tempdir()?;
+    // Two recipients who tell parties apart and are told little else of them are rare where all is random.
+    let drawn = Drawn::draw(&mut random, seed.is_multiple_of(PAIR_EACH), folder.path())?;
+    played(report, &mut random, &drawn, folder.path())
+        .with_context(|| format!("seed {seed}:\n{}", drawn.text))
+}
+
+fn played(report: &mut Report, random: &mut ChaCha8Rng, drawn: &Drawn, folder: &Path) -> Result<()> {
+    let policy = &drawn.policy;
+    let world = World::draw(random);
+    let mut collector = Collector::new(policy)?;
+    let mut epochs = Vec::new();
+    for _ in 0..2 {
+        collector.begin_epoch()?;
+        let batches = (0..BATCHES).map(|_| collector.batch(&world.batch(random, BUSY), folder));
+        epochs.push(batches.collect::<Result<Vec<_>>>()?);
+    }
+    curious::play(report, random, policy, [&epochs[0], &epochs[1]]);
+    joins::play(report, random, policy, &collector.pairs, &epochs[1]);
+    let apart = joins::apart(policy, &collector.pairs);
+    if !apart.is_empty() {
+        let quiet = (0..QUIET_BATCHES).map(|_| collector.batch(&world.batch(random, QUIET), folder));
+        joins::chain(report, policy, &apart, &quiet.collect::<Result<Vec<_>>>()?);
+    }
+    probe::play(report, random, policy, &mut collector, folder)?;
+    engineer::play(report, random, drawn, folder)
+}
