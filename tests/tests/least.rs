@@ -176,7 +176,7 @@ fn packets_that_look_alike_to_all_recipients_have_one_key() {
         raw += usize::from(raw_sides != [false; 2]);
         let compiled = CompiledPolicy::compile(policy.clone()).expect("has tables");
         let views = views(&compiled);
-        let arrived = Arrived { frame: &[], interface: IF_INDEX, time_ms: START_MS };
+        let arrived = Arrived { outer: None, frame: &[], interface: IF_INDEX, time_ms: START_MS };
         let stored: Vec<(&Packet, Key)> = packets
             .iter()
             .filter(|packet| {

@@ -15,6 +15,7 @@ use anyhow::{Context as _, Result, ensure};
 use hkdf::Hkdf;
 use jiff::Timestamp;
 use minimizer::kernel::permutation::derive;
+use minimizer::policy::ranks::NO_RANKS;
 use minimizer::records::keys::Keys;
 use minimizer::support::sys::secret::Secret;
 use minimizer::support::traces::without_traces;
@@ -125,7 +126,7 @@ impl Epochs {
 /// The beginning of what is derived from a key for IPv4.
 fn table(key: &[u64; 2]) -> Result<Vec<u8>> {
     let mut permutation = Secret::<Permutation>::zeroed()?;
-    derive(&mut permutation, key);
+    derive(&mut permutation, key, &NO_RANKS);
     Ok(permutation.tables[0][..16].iter().flat_map(|entry| entry.to_ne_bytes()).collect())
 }
 

@@ -1,5 +1,6 @@
 //! Special addresses, and IPv4 addresses inside of IPv6 addresses: what the program in the kernel collects of their packets.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
@@ -276,6 +277,27 @@ fn who_forges_a_pseudonym_is_in_no_record() {
     check(&ipv4_only, &ipv6.map(|address| (*address, HOME6, Counted)).collect::<Vec<_>>());
 }
 
+#[test]
+#[cfg_attr(without_kernel, ignore = "needs root and the kernel program: cargo xtask test")]
+fn under_other_prefixes_no_pseudonym_of_a_party_is_that_of_another() {
+    let pseudonyms = |domestic: &str| {
+        let text = format!(
+            "[scope]\ndomestic = [{domestic}]\ndirections = [\"domestic-foreign\"]\n\
+             [[recipients]]\nname = \"p\"\npurpose = \"to test\"\n[recipients.fields]\n\
+             sourceIPv4Address = \"pseudonym\"\nprotocolIdentifier = \"exact\"\n"
+        );
+        let sources = (0..64).flat_map(|host| [format!("203.0.113.{host}"), format!("192.0.2.{host}")]);
+        let frames = sources.map(|source| frame(&packet(&source, ABROAD, 443, &[]))).collect::<Vec<_>>();
+        let (_, records) = outcomes(&text, &frames);
+        records.iter().map(|record| record.tuple.ipv4().0).collect::<BTreeSet<_>>()
+    };
+    // One rank for two parties, under one key.
+    let before = pseudonyms("\"203.0.113.0/24\"");
+    let after = pseudonyms("\"192.0.2.0/24\", \"203.0.113.0/24\"");
+    assert_eq!((before.len(), after.len()), (64, 128));
+    assert!(before.is_disjoint(&after), "{:?}", before.intersection(&after));
+}
+
 /// A packet of IPv4 whose header has options, which are padded to whole words.
 fn with_options(source: &str, destination: &str, options: &[u8]) -> Vec<u8> {
     let plain = packet(source, destination, 443, &[]);
@@ -327,6 +349,12 @@ fn a_sender_who_chooses_the_way_hides_no_party() {
         (with_options(HOME, ABROAD, &[&[1][..], &RECORD_ROUTE, &ROUTER_ALERT, &loose].concat()), OutOfScope),
         // Nobody knows where the next option begins.
         (with_options(HOME, ABROAD, &[7, 1, 4, 0]), OutOfScope),
+        // Options that do not end with the header, and one without its length.
+        (with_options(HOME, ABROAD, &[7, 5, 4, 0]), OutOfScope),
+        (with_options(HOME, ABROAD, &[7, 255, 4, 0]), OutOfScope),
+        (with_options(HOME, ABROAD, &[1, 1, 1, 7]), OutOfScope),
+        (with_options(HOME, ABROAD, &[&[1; 11][..], &[7]].concat()), OutOfScope),
+        (with_options(HOME, ABROAD, &[7, 4, 4, 0]), Counted),
         // More options than are read.
         (with_options(HOME, ABROAD, &[1; 13]), OutOfScope),
         (with_options(HOME, ABROAD, &[1; 12]), Counted),

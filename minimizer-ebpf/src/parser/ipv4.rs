@@ -116,7 +116,8 @@ fn has_source_route(cursor: &mut Cursor<impl Frame>, octets: u32) -> bool {
     let mut read = 0;
     while read < OPTIONS_MAX {
         if at >= octets {
-            return false;
+            // The last option ends with the header, or nobody knows what it is.
+            return at > octets;
         }
         let Some([kind]) = cursor.peek_behind::<[u8; 1]>(at) else { return true };
         match kind {
@@ -135,7 +136,7 @@ fn has_source_route(cursor: &mut Cursor<impl Frame>, octets: u32) -> bool {
         at = untraced(at) & OPTIONS_MASK;
         read += 1;
     }
-    at < octets
+    at != octets
 }
 
 #[cfg(test)]

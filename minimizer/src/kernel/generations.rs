@@ -19,6 +19,7 @@ use zerocopy::{FromZeros as _, IntoBytes};
 
 use crate::kernel::permutation;
 use crate::kernel::wall_clock::WallClock;
+use crate::policy::ranks::Purpose;
 use crate::support::refusal::{Asked, told, told_with_causes};
 use crate::support::sys::Mapping;
 use crate::support::sys::bpf::GracePeriod;
@@ -82,6 +83,8 @@ struct Memory {
     mapping: Mapping,
     /// The permutation of each generation, if the policy has pseudonyms.
     permutations: Option<Mapping>,
+    /// What the permutations are for.
+    purpose: Purpose,
     shape: Shape,
 }
 
@@ -112,7 +115,9 @@ impl Memory {
             let place = generation * size_of::<Permutation>();
             let permutation = &mut permutations.quiet::<Permutation>(place, 1)[0];
             match key {
-                Some(key) => without_traces(|| permutation::derive(permutation, (**key).as_ref())),
+                Some(key) => {
+                    without_traces(|| permutation::derive(permutation, (**key).as_ref(), &self.purpose))
+                }
                 None => permutation.zero(),
             }
         }
@@ -131,7 +136,7 @@ impl Generations {
     /// If the kernel refuses the memory.
     pub(crate) fn new(
         map: &MapData,
-        permutations: Option<&MapData>,
+        (permutations, purpose): (Option<&MapData>, Purpose),
         current: Array<MapData, u32>,
         shape: Shape,
     ) -> Result<Self, GenerationError> {
@@ -148,7 +153,7 @@ impl Generations {
         Ok(Self {
             current,
             grace_period: GracePeriod::new().map_err(GenerationError::GracePeriod)?,
-            memory: Memory { mapping, permutations, shape },
+            memory: Memory { mapping, permutations, purpose, shape },
             pair: Default::default(),
             written: 0,
             pseudonym_key: None,

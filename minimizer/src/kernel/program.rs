@@ -22,6 +22,7 @@ use crate::kernel::prepared::{self, Clock, Options, Prepared};
 use crate::kernel::table_size::Room;
 use crate::kernel::wall_clock::{TimeUnits, WallClock};
 use crate::policy::compile::CompiledPolicy;
+use crate::policy::ranks::NO_RANKS;
 use crate::support::clock::Clocks;
 use crate::support::sys::bpf::{self, XdpLink};
 
@@ -104,7 +105,8 @@ impl Program {
             return Err(ProgramError::Object("PERMUTATIONS is not an array"));
         };
         let permutations = Some(permutations).filter(|_| options.compiled.has_pseudonyms());
-        let generations = Generations::new(map, permutations, current, shape)?;
+        let purpose = options.compiled.ranks.as_deref().map_or(NO_RANKS, |ranks| *ranks.purpose());
+        let generations = Generations::new(map, (permutations, purpose), current, shape)?;
         let mut program = Self {
             links: BTreeMap::new(),
             ebpf,

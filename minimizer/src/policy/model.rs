@@ -85,11 +85,9 @@ impl Policy {
         } else {
             [Field::SourceIPv4Address, Field::DestinationIPv4Address]
         };
-        self.recipients.iter().any(|recipient| {
-            recipient.k_threshold.is_some()
-                || recipient.mitigations.established_only
-                || fields.iter().any(|field| recipient.fields.get(field).is_some_and(Transform::is_pseudonym))
-        })
+        let stored = self.collected().fields;
+        let all = self.recipients.iter().map(|recipient| &recipient.fields).chain([&stored]);
+        all.flat_map(|of| fields.iter().filter_map(|field| of.get(field))).any(Transform::is_pseudonym)
     }
 }
 

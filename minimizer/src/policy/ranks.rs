@@ -2,6 +2,7 @@
 
 use minimizer_common::permutation::LAST;
 use minimizer_common::tables::{NODE_WORDS, Node, POINTER};
+use sha2::{Digest as _, Sha256};
 
 use crate::policy::class::Class;
 use crate::policy::model::Scope;
@@ -11,11 +12,18 @@ const BLOCK_BITS: u32 = 8;
 /// More blocks have no ranks: they would come to the number that is not permuted.
 const BLOCKS_MAX: u32 = LAST >> BLOCK_BITS;
 
+/// Says what numbers a permutation is for: the same key under another purpose gives another permutation.
+pub type Purpose = [u8; 16];
+
+/// That of numbers that are not ranks.
+pub const NO_RANKS: Purpose = *b"IPv4 pseudonyms ";
+
 /// Ranks of the blocks that have domestic addresses.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ranks {
     /// In order, and apart from each other.
     stretches: Vec<Stretch>,
+    purpose: Purpose,
 }
 
 /// Blocks that follow each other.
@@ -57,7 +65,18 @@ impl Ranks {
                 }
             }
         }
-        (1..=BLOCKS_MAX).contains(&rank).then_some(Self { stretches })
+        if !(1..=BLOCKS_MAX).contains(&rank) {
+            return None;
+        }
+        let purpose = purpose_of(&stretches);
+        Some(Self { stretches, purpose })
+    }
+
+    /// What the permutation of these ranks is for. With other domestic prefixes an address has another rank, and its rank may be
+    /// that of another address: under one permutation the two would share a pseudonym.
+    #[must_use]
+    pub const fn purpose(&self) -> &Purpose {
+        &self.purpose
     }
 
     /// The rank of an address; `None` if no domestic address is in its block.
@@ -106,6 +125,17 @@ impl Ranks {
         }
         Some(first_node)
     }
+}
+
+/// The first octets of SHA-256 of the stretches: of each the first block and the number of blocks, big-endian.
+fn purpose_of(stretches: &[Stretch]) -> Purpose {
+    let mut hasher = Sha256::new_with_prefix(NO_RANKS);
+    for Stretch { first, blocks, .. } in stretches {
+        hasher.update(first.to_be_bytes());
+        hasher.update(blocks.to_be_bytes());
+    }
+    let digest: [u8; 32] = hasher.finalize().into();
+    std::array::from_fn(|index| digest[index])
 }
 
 #[cfg(test)]
@@ -189,6 +219,21 @@ mod tests {
                 None => assert_eq!(found, permutation::hashed(keys.multiplier, address.to_be())),
             }
         }
+    }
+
+    #[test]
+    fn the_purpose_changes_with_the_ranks_and_with_nothing_else() {
+        let purpose = |prefixes: &[(&str, Class)]| *Ranks::new(&scope(prefixes)).expect("few").purpose();
+        let one = purpose(&[("203.0.113.0/24", Class::Domestic), ("192.0.2.0/23", Class::Domestic)]);
+        let same = purpose(&[
+            ("192.0.3.0/24", Class::Domestic),
+            ("203.0.113.128/25", Class::Domestic),
+            ("203.0.113.64/26", Class::Foreign),
+            ("192.0.2.0/24", Class::Domestic),
+        ]);
+        assert_eq!(one, same);
+        let other = purpose(&[("203.0.113.0/24", Class::Domestic), ("192.0.2.0/24", Class::Domestic)]);
+        assert_ne!(one, other);
     }
 
     #[test]

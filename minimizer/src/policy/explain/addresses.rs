@@ -45,8 +45,12 @@ pub fn special_and_embedded(scope: &Scope) -> Vec<String> {
     said.push(
         "Not seen is an IPv4 address in other places: in ISATAP addresses, behind NAT64 prefixes that the policy does not list or \
          that have not 96 bits, and in 6rd, MAP-E, MAP-T and 464XLAT prefixes of a network. Not seen either is who is behind a \
-         NAT, a VPN or a relay, or where a source route or a routing header leads. Such a packet is judged by the addresses of \
-         its IP header."
+         NAT, a VPN, a relay or a home agent of Mobile IPv6."
+            .to_owned(),
+    );
+    said.push(
+        "IPv4 packets with a source route are not collected, nor are IPv6 packets with a routing header that leads where the \
+         policy does not collect, or is of a type other than 0, 2 and 4. Of a later fragment only the headers in front are seen."
             .to_owned(),
     );
     said

@@ -225,9 +225,14 @@ fn what(policy: &Policy, stored: &Stored) -> Vec<String> {
     if has(policy, stored, |transform| transform == AddressTransform::Pseudonym) {
         said.push(format!(
             "Pseudonyms are made in the kernel, under a key that is used for {}: the same address has the same \
-             pseudonym as long, and another one after. Each recipient's are made again under a key of its own, so \
+             pseudonym as long, and another one after{}. Each recipient's are made again under a key of its own, so \
              that pseudonyms join the records of no two recipients; other fields may.",
-            words::duration(policy.pseudonym_epoch)
+            words::duration(policy.pseudonym_epoch),
+            if policy.has_pseudonyms_of(false) && policy.scope.is_some() {
+                "; those of IPv4 also change when a reload changes the domestic IPv4 prefixes"
+            } else {
+                ""
+            }
         ));
     }
     if policy.recipients.iter().any(|recipient| recipient.k_threshold.is_some()) {
@@ -329,7 +334,8 @@ pub fn notes(policy: &Policy, stored: &Stored) -> Vec<String> {
         );
         if policy.has_pseudonyms_of(false) {
             let domestic = policy.scope.as_ref().and_then(Ranks::new).map_or("hashes, too", |_| {
-                "a permutation of their ranks among the domestic ones: no two domestic addresses share a pseudonym"
+                "a permutation of their ranks among the domestic ones: no two domestic addresses share a pseudonym, but a \
+                 foreign one can share one with a domestic one"
             });
             said.push(format!(
                 "Pseudonyms of foreign IPv4 addresses, and of all where there is no scope, are a permutation of a keyed hash of 28 \

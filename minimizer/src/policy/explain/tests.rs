@@ -80,6 +80,7 @@ fn special_and_embedded_addresses_are_explained_with_what_is_not_seen() {
         "An IPv6 address in ::ffff:0.0.0.0/96 (IPv4-mapped), 64:ff9b::/96 (NAT64), 2002::/16 (6to4) and 2001:db8:64::/96 (NAT64 of \
          the network) has the class of the IPv4 address in it",
         "Not seen is an IPv4 address in other places: in ISATAP addresses",
+        "IPv4 packets with a source route are not collected, nor are IPv6 packets with a routing header that leads where",
     ] {
         assert!(said.contains(part), "`{part}` is missing in: {said}");
     }
@@ -95,6 +96,29 @@ fn special_and_embedded_addresses_are_explained_with_what_is_not_seen() {
     let many: Vec<_> = (0..1025).map(|n| format!("\"1 - 203.0.{}.{}\"", n / 256, n % 256)).collect();
     let said = policy(scope, &format!("[selectors]\nindicators = [{}]\n", many.join(", ")));
     assert!(said.contains("because there are more than 1024 of them"), "{said}");
+}
+
+#[test]
+fn what_is_said_of_pseudonyms_is_said_of_those_that_are_made() {
+    let said = |before: &str, after: &str| {
+        let text = format!("name = \"p\"\n{before}[[recipients]]\nname = \"r\"\npurpose = \"x\"\n{after}");
+        let policy = Policy::parse(&text, Path::new("p.toml")).expect("is fine");
+        policy.explain().to_string().split_whitespace().collect::<Vec<_>>().join(" ")
+    };
+    let threshold =
+        said("interval = \"10s\"\n", "k_threshold = 5\n[recipients.fields]\npacketDeltaCount = \"log2\"\n");
+    assert!(threshold.contains("Pseudonyms of foreign IPv4 addresses"), "{threshold}");
+    assert!(!threshold.contains("Pseudonyms of IPv6 addresses"), "{threshold}");
+    let by_rank = said(
+        "[scope]\ndomestic = [\"192.0.2.0/24\"]\ndirections = [\"foreign-domestic\"]\n",
+        "[recipients.fields]\nsourceIPv4Address = \"pseudonym\"\n",
+    );
+    for part in [
+        "those of IPv4 also change when a reload changes the domestic IPv4 prefixes",
+        "but a foreign one can share one with a domestic one",
+    ] {
+        assert!(by_rank.contains(part), "`{part}` is missing in: {by_rank}");
+    }
 }
 
 #[test]

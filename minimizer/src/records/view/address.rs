@@ -18,7 +18,7 @@ use crate::kernel::permutation::derive;
 use crate::policy::class::Class;
 use crate::policy::classes::{Classes, rest};
 use crate::policy::field::Field;
-use crate::policy::ranks::Ranks;
+use crate::policy::ranks::{NO_RANKS, Purpose, Ranks};
 use crate::policy::transform::{AddressTransform, PrefixScheme, Transform};
 use crate::records::keys::{KeyError, PseudonymKey, RecipientKeys};
 use crate::records::prefix_preserving::PrefixPreserving;
@@ -94,9 +94,10 @@ impl Addresses {
         let wants = ipv4.iter().any(|rule| rule.wanted.contains(&AddressTransform::Pseudonym));
         let makes =
             ipv4.iter().any(|rule| (0..2).any(|class| makes(rule.collected[class], rule.wanted[class])));
-        let of = |key: &[u64; 2]| permutation_of(key).map_err(KeyError::Memory);
-        let recipient_permutation = wants.then(|| of(&keys.pseudonym)).transpose()?;
-        let epoch_permutation = makes.then(|| of((*epoch).as_ref())).transpose()?;
+        let of = |key: &[u64; 2], purpose| permutation_of(key, purpose).map_err(KeyError::Memory);
+        let recipient_permutation = wants.then(|| of(&keys.pseudonym, &NO_RANKS)).transpose()?;
+        let purpose = ranks.as_deref().map_or(&NO_RANKS, Ranks::purpose);
+        let epoch_permutation = makes.then(|| of((*epoch).as_ref(), purpose)).transpose()?;
         let recipient = keys.pseudonym;
         Ok(Self {
             rules,
@@ -289,10 +290,10 @@ pub(super) fn ipv4_number(keys: &Permutation, ranks: Option<&Ranks>, address: u3
     permuted(keys, rank.unwrap_or_else(|| hashed(keys.multiplier, address.to_be())))
 }
 
-/// The permutation under a key.
-pub(super) fn permutation_of(key: &[u64; 2]) -> io::Result<Secret<Permutation>> {
+/// The permutation under a key, for a purpose.
+pub(super) fn permutation_of(key: &[u64; 2], purpose: &Purpose) -> io::Result<Secret<Permutation>> {
     let mut permutation = Secret::<Permutation>::zeroed()?;
-    without_traces(|| derive(&mut permutation, key));
+    without_traces(|| derive(&mut permutation, key, purpose));
     Ok(permutation)
 }
 

@@ -8,6 +8,7 @@ use minimizer_common::tuple::{Tags, Tuple};
 use super::{Transforms, epoch};
 use crate::policy::field::{Field, Kind};
 use crate::policy::model::{Recipient, Sources};
+use crate::policy::ranks::NO_RANKS;
 use crate::policy::transform::{AddressTransform, PrefixScheme, Transform};
 use crate::records::keys::RecipientKeys;
 use crate::records::merge::Flow as _;
@@ -121,10 +122,10 @@ fn address(transforms: &Transforms, field: Field, octets: &[u8], keys: Option<&R
             keys.map_or(stored, |keys| ipv6_pseudonym(&keys.pseudonym, stored))
         }
         (AddressTransform::Pseudonym, keys) => {
-            let permutation = permutation_of((*epoch()).as_ref()).expect("memory");
+            let permutation = permutation_of((*epoch()).as_ref(), &NO_RANKS).expect("memory");
             let stored = ipv4_number(&permutation, None, u32::try_from(whole >> 96).expect("32 bits"));
             let number = keys.map_or(stored, |keys| {
-                permutation::permuted(&permutation_of(&keys.pseudonym).expect("memory"), stored)
+                permutation::permuted(&permutation_of(&keys.pseudonym, &NO_RANKS).expect("memory"), stored)
             });
             u128::from(u32::from_be(permutation::pseudonym(number))) << 96
         }
