@@ -37,6 +37,13 @@ pub fn whole(number: u64) -> u64 {
     number
 }
 
+/// The same as [`untraced`] of a whole word.
+#[inline(always)]
+#[must_use]
+pub fn untraced_word(word: u64) -> u64 {
+    u64::from(untraced((word >> 32) as u32)) << 32 | u64::from(untraced(word as u32))
+}
+
 /// Returns the same number, but the verifier loses track of where it came from.
 ///
 /// The verifier traces whatever is added to a pointer back to everything that the number was computed from.

@@ -50,6 +50,7 @@ impl Packet {
     pub fn settled(mut self) -> Self {
         self.protocol = untraced(self.protocol.into()) as u8;
         self.tags = Tags(untraced(self.tags.0));
+        self.route = untraced(self.route);
         self
     }
 }

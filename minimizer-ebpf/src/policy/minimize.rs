@@ -12,6 +12,7 @@ use minimizer_common::tuple::{Tags, Tuple};
 use crate::parser::walk::Packet;
 use crate::policy::nodes::{Nodes, constant};
 use crate::policy::{permutation, siphash};
+use crate::untraced_word;
 
 /// Protocol number of ICMP (RFC 792).
 const ICMP: u8 = 1;
@@ -185,7 +186,8 @@ fn ipv4_pseudonyms(
     if is_chosen(choice, 1, classes.destination) {
         addresses |= pseudonym((whole >> 32) as u32) << 32;
     }
-    [addresses, 0, 0, 0]
+    // Whichever of them became pseudonyms: else the verifier would walk the rest once for each choice.
+    [untraced_word(addresses), 0, 0, 0]
 }
 
 /// Replaces the IPv6 addresses that become pseudonyms. Their masks have left zeroes.
@@ -205,7 +207,7 @@ fn ipv6_pseudonyms(
     if is_chosen(choice, 1, classes.destination) {
         (third, fourth) = siphash::ipv6_pseudonym(k0, k1, whole[2], whole[3]);
     }
-    [first, second, third, fourth]
+    [first, second, third, fourth].map(untraced_word)
 }
 
 /// Whether addresses of a class become pseudonyms on this side.

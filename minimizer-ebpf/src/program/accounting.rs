@@ -20,7 +20,7 @@ use minimizer_ebpf::policy::minimize::{self, Classes};
 use minimizer_ebpf::policy::outer::{Outer, has_endpoint};
 use minimizer_ebpf::table::burst;
 use minimizer_ebpf::table::group;
-use minimizer_ebpf::{untraced, whole};
+use minimizer_ebpf::{untraced, untraced_word, whole};
 
 use crate::program::clock::{self, Time};
 use crate::program::constants::{SETTINGS, setting};
@@ -282,7 +282,9 @@ fn count_inner_or_outer(context: *mut xdp_md, head: &mut Head, here: &Here) -> E
     // The parties of a scope are told apart by all addresses.
     let has_scope = Steps(setting!(plan.steps)).intersects(Steps::SCOPE);
     let said = if has_scope { outer::judge(context) } else { 0 };
-    count_inner(context, head, here, outer.with_outer(said))
+    // Else the verifier would walk the inner packet once for everything that can be said of the outer one.
+    let outer = Ended(untraced_word(outer.with_outer(said).0));
+    count_inner(context, head, here, outer)
 }
 
 /// Counts a packet, unless a listed tunnel carries a packet inside it. The two IP versions share the code
