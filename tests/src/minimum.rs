@@ -151,8 +151,7 @@ pub fn compare(kernel: Kernel, policy: Policy, frames: &[Frame], seed: u64) -> R
         program.run(&frame.octets)?;
         let packet = frame.packet(policy);
         let stored = packet.and_then(|packet| {
-            let arrived =
-                Arrived { outer: frame.outer(policy), frame: &frame.octets, interface: IF_INDEX, time_ms };
+            let arrived = Arrived { outer: frame.outer(policy), interface: IF_INDEX, time_ms };
             reference::stored(policy, collected, &packet, &arrived, PSEUDONYM_KEY)
         });
         expected_outcomes[stored.as_ref().err().copied().unwrap_or(Outcome::Counted) as usize] += 1;

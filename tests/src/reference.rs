@@ -117,12 +117,10 @@ impl Key {
     }
 }
 
-/// The frame of a packet, where and when it came in.
-pub struct Arrived<'frame> {
+/// How a packet came in.
+pub struct Arrived {
     /// The outer packet, if the packet was in a tunnel.
     pub outer: Option<Packet>,
-    /// Its octets.
-    pub frame: &'frame [u8],
     /// The interface.
     pub interface: u32,
     /// The time, in milliseconds since 1970.
@@ -137,10 +135,10 @@ pub fn stored(
     policy: &Policy,
     collected: &Collected,
     packet: &Packet,
-    arrived: &Arrived<'_>,
+    arrived: &Arrived,
     pseudonym_key: [u64; 2],
 ) -> Result<Stored, Outcome> {
-    let Arrived { outer, frame, interface, time_ms } = *arrived;
+    let Arrived { outer, interface, time_ms } = *arrived;
     let ipv6 = packet.tags.is_ipv6();
     let addresses = endpoints(packet);
     if policy.has_pseudonyms_of(ipv6) && addresses.iter().any(|address| looks_like_a_pseudonym(ipv6, address))
@@ -174,17 +172,9 @@ pub fn stored(
             return Err(Outcome::OutOfScope);
         }
     }
-    let may_carry = packet.route & Packet::MAY_CARRY != 0;
+    let may_carry = packet.may_carry != 0;
     if may_carry && policy.scope.is_some() && addresses.iter().any(|address| is_endpoint(ipv6, *address)) {
         return Err(Outcome::OutOfScope);
-    }
-    let route = packet.route & !Packet::MAY_CARRY;
-    if let Some(scope) = policy.scope.as_ref().filter(|_| route != 0) {
-        let at = usize::try_from(route).expect("in a frame");
-        let last = frame[at..at + 16].try_into().expect("16 octets");
-        if !scope.directions.contains(&(classes[0], class(Some(scope), true, last))) {
-            return Err(Outcome::OutOfScope);
-        }
     }
     let transform = |field: Field| collected.fields.get(&field).copied();
     let kept = |field: Field, value: u16| if transform(field).is_some() { value } else { 0 };

@@ -67,7 +67,7 @@ fn domain() -> Vec<Packet> {
                 control_bits: 0,
                 protocol,
                 traffic_class,
-                route: 0,
+                may_carry: 0,
             };
             // Each of these parts of a key is made by itself, so that pairs of ports and single other parts are enough.
             for (from, to) in PORTS.iter().flat_map(|from| PORTS.map(|to| (*from, to))) {
@@ -176,7 +176,7 @@ fn packets_that_look_alike_to_all_recipients_have_one_key() {
         raw += usize::from(raw_sides != [false; 2]);
         let compiled = CompiledPolicy::compile(policy.clone()).expect("has tables");
         let views = views(&compiled);
-        let arrived = Arrived { outer: None, frame: &[], interface: IF_INDEX, time_ms: START_MS };
+        let arrived = Arrived { outer: None, interface: IF_INDEX, time_ms: START_MS };
         let stored: Vec<(&Packet, Key)> = packets
             .iter()
             .filter(|packet| {

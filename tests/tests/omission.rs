@@ -69,8 +69,7 @@ fn what_is_left_out_changes_no_bit_of_any_map() {
         let (mut other, _) = program(policy.clone());
         let stored = |bare: &Bare, random: &mut ChaCha8Rng| {
             let frame = Frame::new(bare.frame(random));
-            let arrived =
-                Arrived { outer: None, frame: &frame.octets, interface: IF_INDEX, time_ms: bare.time_ms };
+            let arrived = Arrived { outer: None, interface: IF_INDEX, time_ms: bare.time_ms };
             reference::stored(&policy, &compiled.collected, &frame.packet(&policy)?, &arrived, PSEUDONYM_KEY)
         };
         for original in &originals {

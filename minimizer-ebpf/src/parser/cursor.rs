@@ -221,7 +221,7 @@ pub struct Cursor<F> {
 
 /// The verifier tracks packet offsets below 64 KiB. The longest chain of headers is eight extension headers
 /// of 2 KiB behind a full link layer; it ends well below this bound.
-pub(crate) const OFFSET_MASK: u32 = 0x7fff;
+const OFFSET_MASK: u32 = 0x7fff;
 
 impl<F: Frame> Cursor<F> {
     /// A cursor at the start of a frame.
@@ -295,16 +295,6 @@ impl<F: Frame> Cursor<F> {
     #[inline(always)]
     pub(crate) fn has_scope(&self) -> bool {
         self.frame.has_scope()
-    }
-
-    /// Copies the header `behind` the position, without advancing; `None` when the frame ends first.
-    #[inline(always)]
-    pub(crate) fn peek_behind<H: Header>(&mut self, behind: u32) -> Option<H> {
-        let position = self.offset;
-        self.offset += behind;
-        let header = self.peek::<H>();
-        self.offset = position;
-        header
     }
 
     /// Whether the policy drops the fields that one of these steps names.

@@ -4,7 +4,6 @@ use minimizer_common::outcome::Outcome;
 use minimizer_common::plan::Steps;
 
 use crate::parser::cursor::{Cursor, Frame, Header, Stop};
-use crate::untraced;
 
 /// EtherType.
 pub(crate) const ETHER_TYPE: u16 = 0x0800;
@@ -18,14 +17,8 @@ pub(crate) const HEADER_OCTETS: u32 = size_of::<Ipv4Header>() as u32;
 /// The 13 bits of the fragment offset.
 const FRAGMENT_OFFSET: u16 = 0x1fff;
 const MORE_FRAGMENTS: u16 = 0x2000;
-const END_OF_OPTIONS: u8 = 0;
-const NO_OPERATION: u8 = 1;
 const LOOSE_SOURCE_ROUTE: u8 = 131;
 const STRICT_SOURCE_ROUTE: u8 = 137;
-/// So many options are read at most. A header has room for 40 of one octet each, but these do nothing.
-const OPTIONS_MAX: u32 = 12;
-/// An option ends within 255 octets behind the last octet of a header.
-const OPTIONS_MASK: u32 = 0x1ff;
 /// The bits that are zero in a packet that is no fragment.
 pub(crate) const FRAGMENT: u16 = FRAGMENT_OFFSET | MORE_FRAGMENTS;
 
@@ -91,7 +84,7 @@ pub(crate) fn read(cursor: &mut Cursor<impl Frame>) -> Result<Ipv4, Stop> {
     }
     if header_octets != HEADER_OCTETS
         && cursor.has_scope()
-        && has_source_route(cursor, header_octets - HEADER_OCTETS)
+        && may_have_source_route(cursor, header_octets - HEADER_OCTETS)
     {
         return Err(Stop::Found(Outcome::OutOfScope));
     }
@@ -108,35 +101,14 @@ pub(crate) fn read(cursor: &mut Cursor<impl Frame>) -> Result<Ipv4, Stop> {
     })
 }
 
-/// Whether the options, of so many octets from the position on, have a source route (RFC 791), or more options than this reads, or
-/// cannot be read: then nobody knows whether they have one.
+/// Whether the options, of so many octets from the position on, may have a source route (RFC 791). This reads the first four: those of a
+/// router alert (RFC 2113) are no more. A loop over all options would be walked by a verifier of older kernels once for each way through it.
 #[inline(always)]
-fn has_source_route(cursor: &mut Cursor<impl Frame>, octets: u32) -> bool {
-    let mut at = 0;
-    let mut read = 0;
-    while read < OPTIONS_MAX {
-        if at >= octets {
-            // The last option ends with the header, or nobody knows what it is.
-            return at > octets;
-        }
-        let Some([kind]) = cursor.peek_behind::<[u8; 1]>(at) else { return true };
-        match kind {
-            END_OF_OPTIONS => return false,
-            NO_OPERATION => at += 1,
-            LOOSE_SOURCE_ROUTE | STRICT_SOURCE_ROUTE => return true,
-            _ => {
-                let Some([length]) = cursor.peek_behind::<[u8; 1]>(at + 1) else { return true };
-                if length < 2 {
-                    return true;
-                }
-                at += u32::from(length);
-            }
-        }
-        // The verifier walks the rest of the loop once, whatever the options before were.
-        at = untraced(at) & OPTIONS_MASK;
-        read += 1;
-    }
-    at != octets
+fn may_have_source_route(cursor: &mut Cursor<impl Frame>, octets: u32) -> bool {
+    let Some([first, second, ..]) = cursor.peek::<[u8; 4]>() else { return true };
+    let is_route = |kind: u8| kind == LOOSE_SOURCE_ROUTE || kind == STRICT_SOURCE_ROUTE;
+    // The shortest source route has three octets.
+    octets != 4 || is_route(first) || is_route(second)
 }
 
 #[cfg(test)]

@@ -3,8 +3,7 @@
 use minimizer_common::outcome::Outcome;
 use minimizer_common::plan::Steps;
 
-use crate::parser::cursor::{Cursor, Frame, Header, OFFSET_MASK, Stop, header_behind};
-use crate::untraced;
+use crate::parser::cursor::{Cursor, Frame, Header, Stop};
 
 /// EtherType.
 pub(crate) const ETHER_TYPE: u16 = 0x86dd;
@@ -19,13 +18,6 @@ pub(crate) const EXTENSION_HEADERS_MAX: usize = 8;
 pub(crate) const HEADER_OCTETS: u32 = size_of::<Ipv6Header>() as u32;
 /// Octets of the shortest extension header.
 const EXTENSION_OCTETS_MIN: u32 = size_of::<ExtensionHeader>() as u32;
-
-/// Octets of an address.
-const ADDRESS_OCTETS: u32 = 16;
-/// Types of the routing header.
-const SOURCE_ROUTE: u8 = 0;
-const HOME_ADDRESS: u8 = 2;
-const SEGMENT_ROUTING: u8 = 4;
 
 const HOP_BY_HOP: u8 = 0;
 const ROUTING: u8 = 43;
@@ -110,19 +102,12 @@ impl Ipv6Header {
 struct ExtensionHeader {
     next_header: u8,
     length: u8,
-    /// Fragment offset and flags, or the type and length of the first option.
+    /// Fragment offset and flags, or the type and length of the first option, or the type and the segments left of a routing header.
     specific: [u8; 2],
     rest: [u8; 4],
 }
 // SAFETY: a `repr(C)` struct of bytes and byte arrays.
 unsafe impl Header for ExtensionHeader {}
-
-/// An address.
-#[derive(Clone, Copy)]
-#[repr(C)]
-struct Address([[u8; 8]; 2]);
-// SAFETY: byte arrays.
-unsafe impl Header for Address {}
 
 /// The parts of an IPv6 header and its extension headers that the walk keeps.
 pub(crate) struct Ipv6 {
@@ -137,8 +122,6 @@ pub(crate) struct Ipv6 {
     pub transport_octets: u32,
     /// Whether the packet is whole: not a fragment.
     pub is_whole: bool,
-    /// See [`crate::parser::walk::Packet::route`].
-    pub route: u32,
 }
 
 /// Reads the header and walks the extension headers.
@@ -166,7 +149,6 @@ pub(crate) fn read(cursor: &mut Cursor<impl Frame>) -> Result<Ipv6, Stop> {
     let mut protocol = header.next_header;
     let mut walked = 0;
     let mut fragment = 0;
-    let mut route = 0;
     loop {
         let kind = EXTENSIONS[protocol as usize];
         if kind.units == 0 {
@@ -187,14 +169,9 @@ pub(crate) fn read(cursor: &mut Cursor<impl Frame>) -> Result<Ipv6, Stop> {
         if left < octets {
             return Err(Stop::Found(Outcome::Ipv6ExtensionHeader));
         }
-        if cursor.has_scope() && protocol == ROUTING {
-            let [kind, segments_left] = extension.specific;
-            if segments_left != 0 {
-                let Some(behind) = last_address(kind, octets) else {
-                    return Err(Stop::Found(Outcome::OutOfScope));
-                };
-                route = untraced(cursor.position() + behind);
-            }
+        // Where such a packet ends, only the header says.
+        if cursor.has_scope() && protocol == ROUTING && extension.specific[1] != 0 {
+            return Err(Stop::Found(Outcome::OutOfScope));
         }
         left -= octets;
         cursor.skip(octets - EXTENSION_OCTETS_MIN);
@@ -215,33 +192,7 @@ pub(crate) fn read(cursor: &mut Cursor<impl Frame>) -> Result<Ipv6, Stop> {
         length_octets,
         transport_octets: left,
         is_whole: fragment & (FRAGMENT_OFFSET | MORE_FRAGMENTS) == 0,
-        route,
     })
-}
-
-/// Where a routing header of so many octets has the address at which its packet ends, counted from behind its first eight octets.
-/// `None` if it has none, or is of a type of which this knows too little.
-#[inline(always)]
-const fn last_address(kind: u8, octets: u32) -> Option<u32> {
-    if octets < EXTENSION_OCTETS_MIN + ADDRESS_OCTETS {
-        return None;
-    }
-    match kind {
-        // RFC 2460: the addresses in the order of the way.
-        SOURCE_ROUTE => Some(octets - EXTENSION_OCTETS_MIN - ADDRESS_OCTETS),
-        // RFC 6275: one address. RFC 8754: the addresses in the reverse order of the way.
-        HOME_ADDRESS | SEGMENT_ROUTING => Some(0),
-        _ => None,
-    }
-}
-
-/// The address at a position of a frame, as it lies on the wire; `None` when the frame ends first.
-#[inline(always)]
-#[must_use]
-pub fn address_at(frame: &impl Frame, position: u32) -> Option<[u64; 2]> {
-    let passed = header_behind::<Address>(frame, (position & OFFSET_MASK) as usize)?;
-    let Address(halves) = passed.copy();
-    Some(halves.map(u64::from_ne_bytes))
 }
 
 /// A packet of payload length 0 with a hop-by-hop header is a jumbogram if that header begins with the jumbo

@@ -9,8 +9,6 @@ use crate::parser::cursor::{Cursor, Frame, Stop, Within};
 use crate::parser::{dccp, ethernet, gre, gtp_u, icmp, ipv4, ipv6, mpls, pppoe, sctp, tcp, udp, vlan, vxlan};
 use crate::untraced;
 
-pub use crate::parser::ipv6::address_at;
-
 /// What the walk found in a frame: the parts of the tuple, and what the program counts for it.
 ///
 /// The order of the fields aligns each part to its size: the compiler then copies whole words on the kernel's
@@ -33,15 +31,11 @@ pub struct Packet {
     pub protocol: u8,
     /// IPv4 type of service or IPv6 traffic class.
     pub traffic_class: u8,
-    /// Under a scope, where the frame has the final destination of a packet whose IPv6 routing header has segments left, or else 0;
-    /// with [`Self::MAY_CARRY`].
-    pub route: u32,
+    /// 1 if a scope judges the packet, and it is a fragment that may be one of a listed tunnel; else 0.
+    pub may_carry: u32,
 }
 
 impl Packet {
-    /// In [`Self::route`]: the packet is a fragment that may be one of a listed tunnel.
-    pub const MAY_CARRY: u32 = 1 << 31;
-
     /// The same packet, with a protocol and tags that are unknown to the verifier. Otherwise the verifier
     /// would walk the rest once for every kind of packet that the walk told apart. Of the other fields the
     /// verifier knows only the size; see [`walk_transport`].
@@ -50,7 +44,7 @@ impl Packet {
     pub fn settled(mut self) -> Self {
         self.protocol = untraced(self.protocol.into()) as u8;
         self.tags = Tags(untraced(self.tags.0));
-        self.route = untraced(self.route);
+        self.may_carry = untraced(self.may_carry);
         self
     }
 }
@@ -190,7 +184,7 @@ pub fn walk_ipv4(
         traffic_class: ip.type_of_service,
         control_bits: transport.control_bits,
         length_octets: ip.length_octets,
-        route: 0,
+        may_carry: 0,
     };
     settle_inside(cursor, Version::V4, packet, ip.is_whole, ip.transport_octets, listed)
 }
@@ -219,7 +213,7 @@ pub fn walk_ipv6(
         traffic_class: ip.traffic_class,
         control_bits: transport.control_bits,
         length_octets: ip.length_octets,
-        route: ip.route,
+        may_carry: 0,
     };
     settle_inside(cursor, Version::V6, packet, ip.is_whole, ip.transport_octets, listed)
 }
@@ -239,7 +233,7 @@ fn settle_inside(
     }
     if !is_whole {
         if cursor.has_scope() && may_carry(version, packet.protocol, listed) {
-            packet.route |= Packet::MAY_CARRY;
+            packet.may_carry = 1;
         }
         return Ok((packet, None));
     }

@@ -77,16 +77,6 @@ pub fn judge<const IPV6: bool>(
     Ok(Judgement { source_class, destination_class, selector })
 }
 
-/// Whether the policy collects packets from addresses of a class to another IPv6 address.
-#[inline(always)]
-pub fn permits(nodes: &impl Nodes, plan: &Plan, source_class: u32, [high, low]: [u64; 2]) -> bool {
-    let mut leaf = Leaf(CLASS_FOREIGN);
-    if Steps(constant!(plan.steps)).intersects(Steps::TRIE) {
-        leaf = Leaf(untraced(prefixes::leaf::<true>(nodes, Address { high, low }).0));
-    }
-    constant!(plan.tables.directions) & direction_bit(source_class, leaf.class()) != 0
-}
-
 /// The parts of a packet that an indicator can ask for, beside an address.
 #[derive(Clone, Copy)]
 struct Packet {

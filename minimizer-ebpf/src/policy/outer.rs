@@ -4,7 +4,7 @@
 //! the parties inside must be collected, too.
 
 use minimizer_common::plan::{ENDPOINTS_MAX, Plan, Steps};
-use minimizer_common::tables::{CLASS_FOREIGN, CLASS_NEVER, Leaf, direction_bit};
+use minimizer_common::tables::{CLASS_FOREIGN, CLASS_NEVER, Leaf, direction_bit, is_below};
 
 use crate::policy::minimize::Classes;
 use crate::policy::nodes::{Address, Nodes, constant};
@@ -86,33 +86,31 @@ pub fn is_endpoint<const IPV6: bool>(plan: &Plan, address: Address) -> bool {
     }
 }
 
-/// A loop of its own: in line, the compiler would keep all prefixes on the caller's stack.
+/// All bits if the address is in one of the prefixes, else none. A loop of its own: in line, the compiler would keep all prefixes on the
+/// caller's stack. It has one end, so that the verifier walks what follows once.
 #[inline(never)]
 fn is_ipv4_endpoint(prefixes: &[[u32; 2]; ENDPOINTS_MAX], address: u32) -> u32 {
-    let mut number = 0;
+    let (mut number, mut found) = (0, 0);
     while number < ENDPOINTS_MAX {
         let (mask, prefix) = (constant!(prefixes[number][0]), constant!(prefixes[number][1]));
-        if address & mask == prefix {
-            return 1;
-        }
+        found |= is_below((address & mask) ^ prefix, 1);
         number = whole(number as u64 + 1) as usize;
     }
-    0
+    untraced(found)
 }
 
 /// See [`is_ipv4_endpoint`].
 #[inline(never)]
 fn is_ipv6_endpoint(prefixes: &[[u64; 4]; ENDPOINTS_MAX], high: u64, low: u64) -> u32 {
-    let mut number = 0;
+    let (mut number, mut found) = (0, 0);
     while number < ENDPOINTS_MAX {
         let (high_mask, low_mask) = (constant!(prefixes[number][0]), constant!(prefixes[number][1]));
         let (first, second) = (constant!(prefixes[number][2]), constant!(prefixes[number][3]));
-        if high & high_mask == first && low & low_mask == second {
-            return 1;
-        }
+        let differs = (high & high_mask) ^ first | (low & low_mask) ^ second;
+        found |= is_below((differs >> 32 | differs) as u32, 1);
         number = whole(number as u64 + 1) as usize;
     }
-    0
+    untraced(found)
 }
 
 /// Whether an address of a packet is an endpoint.

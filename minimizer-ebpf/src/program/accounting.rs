@@ -12,10 +12,8 @@ use minimizer_common::slot::{Count, Ipv6Form, Narrow, Wide};
 use minimizer_common::tunnel::Tunnels;
 use minimizer_common::tuple::Tags;
 use minimizer_ebpf::parser::cursor::{Cursor, Frame as _, Stop};
-use minimizer_ebpf::parser::walk::{
-    Inner, Packet, Version, address_at, enter, walk_ipv4, walk_ipv6, walk_link,
-};
-use minimizer_ebpf::policy::judge::{Judgement, judge, permits};
+use minimizer_ebpf::parser::walk::{Inner, Packet, Version, enter, walk_ipv4, walk_ipv6, walk_link};
+use minimizer_ebpf::policy::judge::{Judgement, judge};
 use minimizer_ebpf::policy::minimize::{self, Classes};
 use minimizer_ebpf::policy::outer::{Outer, has_endpoint};
 use minimizer_ebpf::table::burst;
@@ -236,24 +234,14 @@ fn count(context: *mut xdp_md, head: &mut Head, here: &Here) -> Ended {
         Ok((tags, Version::V4)) => match walk_ipv4(&mut cursor, tags, Tunnels::NONE) {
             Ok((packet, _)) => {
                 counters(head, here.site.interface).seen_octets += u64::from(cursor.known_octets());
-                return Ended::with(here.count::<false>(
-                    &XdpFrame::of(context),
-                    head,
-                    &packet.settled(),
-                    Outer::NOTHING,
-                ));
+                return Ended::with(here.count::<false>(head, &packet.settled(), Outer::NOTHING));
             }
             Err(stop) => stop,
         },
         Ok((tags, Version::V6)) => match walk_ipv6(&mut cursor, tags, Tunnels::NONE) {
             Ok((packet, _)) => {
                 counters(head, here.site.interface).seen_octets += u64::from(cursor.known_octets());
-                return Ended::with(here.count::<true>(
-                    &XdpFrame::of(context),
-                    head,
-                    &packet.settled(),
-                    Outer::NOTHING,
-                ));
+                return Ended::with(here.count::<true>(head, &packet.settled(), Outer::NOTHING));
             }
             Err(stop) => stop,
         },
@@ -305,7 +293,7 @@ fn count_outer(context: *mut xdp_md, head: &mut Head, here: &Here) -> Ended {
     counters(head, here.site.interface).seen_octets += u64::from(cursor.known_octets());
     let packet = packet.settled();
     match enter(&mut cursor, inside) {
-        Ok(None) => here.count_settled(&XdpFrame::of(context), head, &packet, Outer::NOTHING),
+        Ok(None) => here.count_settled(head, &packet, Outer::NOTHING),
         Ok(Some(inner)) => Ended::at(&inner, tags),
         Err(outcome) => Ended::with(Some(outcome)),
     }
@@ -321,7 +309,7 @@ fn count_inner(context: *mut xdp_md, head: &mut Head, here: &Here, outer: Ended)
         Version::V6 => walk_ipv6(&mut cursor, tags, Tunnels::NONE),
     };
     match walked {
-        Ok((packet, _)) => here.count_settled(&XdpFrame::of(context), head, &packet.settled(), said),
+        Ok((packet, _)) => here.count_settled(head, &packet.settled(), said),
         Err(stop) => Ended::with(Some(cursor.outcome(stop))),
     }
 }
@@ -329,23 +317,17 @@ fn count_inner(context: *mut xdp_md, head: &mut Head, here: &Here, outer: Ended)
 impl Here {
     /// See [`Self::count`]; the verifier no longer knows anything of the packet.
     #[inline(always)]
-    fn count_settled(&self, frame: &XdpFrame, head: &mut Head, packet: &Packet, outer: Outer) -> Ended {
+    fn count_settled(&self, head: &mut Head, packet: &Packet, outer: Outer) -> Ended {
         Ended::with(if packet.tags.is_ipv6() {
-            self.count::<true>(frame, head, packet, outer)
+            self.count::<true>(head, packet, outer)
         } else {
-            self.count::<false>(frame, head, packet, outer)
+            self.count::<false>(head, packet, outer)
         })
     }
 
     /// Puts the image of a packet, as the policy leaves it, into the next place of the ring.
     #[inline(always)]
-    fn count<const IPV6: bool>(
-        &self,
-        frame: &XdpFrame,
-        head: &mut Head,
-        packet: &Packet,
-        outer: Outer,
-    ) -> Option<Outcome> {
+    fn count<const IPV6: bool>(&self, head: &mut Head, packet: &Packet, outer: Outer) -> Option<Outcome> {
         let Self { site: Site { interface, .. }, time } = *self;
         let plan = &SETTINGS.plan;
         let steps = Steps(setting!(plan.steps));
@@ -362,17 +344,9 @@ impl Here {
         } else {
             Judgement { source_class: 0, destination_class: 0, selector: 0 }
         };
-        // The way to the final destination is part of the headers: of them the sender decides.
-        let route = packet.route & !Packet::MAY_CARRY;
-        if IPV6 && steps.intersects(Steps::SCOPE) && route != 0 {
-            let Some(last) = address_at(frame, route) else { return Some(Outcome::OutOfScope) };
-            if !permits(&PolicyTables, plan, source_class, last) {
-                return Some(Outcome::OutOfScope);
-            }
-        }
         let classes = Classes { source: source_class, destination: destination_class };
         // Whether a fragment between endpoints is one of a tunnel nobody knows, nor between whom.
-        let may_carry = steps.intersects(Steps::ENDPOINTS) && packet.route & Packet::MAY_CARRY != 0;
+        let may_carry = steps.intersects(Steps::ENDPOINTS) && packet.may_carry != 0;
         if !outer.permits(plan, classes) || may_carry && has_endpoint::<IPV6>(plan, &packet.addresses) {
             return Some(Outcome::OutOfScope);
         }

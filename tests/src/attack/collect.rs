@@ -202,7 +202,7 @@ fn flows(sent: &[Sent], records: &[Record], terms: &Terms, recipients: usize) ->
         if !seen.insert(*packet) {
             continue;
         }
-        let arrived = Arrived { outer: None, frame, interface: IF_INDEX, time_ms: START_MS };
+        let arrived = Arrived { outer: None, interface: IF_INDEX, time_ms: START_MS };
         let Ok(read) = Frame::new(frame.clone()).packet(policy) else { continue };
         let collected: &Collected = &terms.compiled.collected;
         let Ok(stored) = reference::stored(policy, collected, &read, &arrived, key) else {

@@ -49,8 +49,8 @@ pub fn special_and_embedded(scope: &Scope) -> Vec<String> {
             .to_owned(),
     );
     said.push(
-        "IPv4 packets with a source route are not collected, nor are IPv6 packets with a routing header that leads where the \
-         policy does not collect, or is of a type other than 0, 2 and 4. Of a later fragment only the headers in front are seen."
+        "IPv4 packets with a source route, or with more than four octets of options, are not collected, nor are IPv6 packets whose \
+         routing header has segments left. Of a later fragment only the headers in front are seen."
             .to_owned(),
     );
     said

@@ -80,7 +80,8 @@ fn special_and_embedded_addresses_are_explained_with_what_is_not_seen() {
         "An IPv6 address in ::ffff:0.0.0.0/96 (IPv4-mapped), 64:ff9b::/96 (NAT64), 2002::/16 (6to4) and 2001:db8:64::/96 (NAT64 of \
          the network) has the class of the IPv4 address in it",
         "Not seen is an IPv4 address in other places: in ISATAP addresses",
-        "IPv4 packets with a source route are not collected, nor are IPv6 packets with a routing header that leads where",
+        "IPv4 packets with a source route, or with more than four octets of options, are not collected, nor are IPv6 packets whose \
+         routing header has segments left",
     ] {
         assert!(said.contains(part), "`{part}` is missing in: {said}");
     }
