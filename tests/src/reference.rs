@@ -172,10 +172,6 @@ pub fn stored(
             return Err(Outcome::OutOfScope);
         }
     }
-    let may_carry = packet.may_carry != 0;
-    if may_carry && policy.scope.is_some() && addresses.iter().any(|address| is_endpoint(ipv6, *address)) {
-        return Err(Outcome::OutOfScope);
-    }
     let transform = |field: Field| collected.fields.get(&field).copied();
     let kept = |field: Field, value: u16| if transform(field).is_some() { value } else { 0 };
     let address_fields = if ipv6 {

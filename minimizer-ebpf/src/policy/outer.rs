@@ -112,11 +112,3 @@ fn is_ipv6_endpoint(prefixes: &[[u64; 4]; ENDPOINTS_MAX], high: u64, low: u64) -
     }
     untraced(found)
 }
-
-/// Whether an address of a packet is an endpoint.
-#[inline(always)]
-#[must_use]
-pub fn has_endpoint<const IPV6: bool>(plan: &Plan, addresses: &[u64; 4]) -> bool {
-    let (source, destination) = Address::pair::<IPV6>(addresses);
-    is_endpoint::<IPV6>(plan, source) | is_endpoint::<IPV6>(plan, destination)
-}

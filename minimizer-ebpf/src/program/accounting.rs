@@ -15,7 +15,7 @@ use minimizer_ebpf::parser::cursor::{Cursor, Frame as _, Stop};
 use minimizer_ebpf::parser::walk::{Inner, Packet, Version, enter, walk_ipv4, walk_ipv6, walk_link};
 use minimizer_ebpf::policy::judge::{Judgement, judge};
 use minimizer_ebpf::policy::minimize::{self, Classes};
-use minimizer_ebpf::policy::outer::{Outer, has_endpoint};
+use minimizer_ebpf::policy::outer::Outer;
 use minimizer_ebpf::table::burst;
 use minimizer_ebpf::table::group;
 use minimizer_ebpf::{untraced, untraced_word, whole};
@@ -345,9 +345,7 @@ impl Here {
             Judgement { source_class: 0, destination_class: 0, selector: 0 }
         };
         let classes = Classes { source: source_class, destination: destination_class };
-        // Whether a fragment between endpoints is one of a tunnel nobody knows, nor between whom.
-        let may_carry = steps.intersects(Steps::ENDPOINTS) && packet.may_carry != 0;
-        if !outer.permits(plan, classes) || may_carry && has_endpoint::<IPV6>(plan, &packet.addresses) {
+        if !outer.permits(plan, classes) {
             return Some(Outcome::OutOfScope);
         }
         let octets = u64::from(packet.length_octets);
