@@ -9,6 +9,7 @@ use minimizer::kernel::prepared::{Clock, Options};
 use minimizer::kernel::program::Program;
 use minimizer::policy::compile::CompiledPolicy;
 use minimizer_common::outcome::Outcome;
+use minimizer_common::permutation::{PERMUTATIONS_MAP, Permutation};
 use minimizer_common::protocol::{Protocol, Transport};
 use minimizer_common::settings::{CURRENT_MAP, GENERATIONS_MAP, HASH_KEYS, LISTS_MAP, Settings, TABLES_MAP};
 use minimizer_common::tables::{Entry, Node, Roots};
@@ -88,6 +89,7 @@ fn other_maps(program: &Program) -> BTreeMap<String, Vec<u8>> {
             GENERATIONS_MAP => Vec::new(),
             TABLES_MAP => content::<{ size_of::<Node>() }>(data),
             LISTS_MAP => content::<{ size_of::<Entry>() }>(data),
+            PERMUTATIONS_MAP => content::<{ size_of::<Permutation>() }>(data),
             name if name.ends_with(CURRENT_MAP) => content::<{ size_of::<u32>() }>(data),
             name if name.ends_with(RODATA_MAP) => content::<CONSTANTS_OCTETS>(data),
             other => panic!("what is map {other}?"),
