@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::mem::size_of;
 
+use minimizer_common::permutation::{PERMUTATIONS_MAP, Permutation};
 use minimizer_common::settings::{
     CURRENT_MAP, GENERATIONS_MAP, LISTS_MAP, PROGRAMS, Settings, TABLES_MAP, WORDS_PLACEHOLDER,
 };
@@ -45,6 +46,7 @@ const MAPS: &[Permitted] = &[
     // What the policy says about addresses and endpoints. The agent freezes it before it loads the program.
     Permitted { name: TABLES_MAP, value_bytes: size_of::<Node>() },
     Permitted { name: LISTS_MAP, value_bytes: size_of::<Entry>() },
+    Permitted { name: PERMUTATIONS_MAP, value_bytes: size_of::<Permutation>() },
     // Settings that the agent makes before it loads the program, the look-up that decides for most addresses,
     // and two tables with four bytes for each protocol number: extension headers and endpoints. The kernel
     // makes the map read-only.
