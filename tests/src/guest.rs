@@ -10,7 +10,7 @@ mod cable;
 mod diagnosis;
 mod machine;
 mod parse;
-pub mod variants;
+mod variants;
 mod watching;
 
 use std::panic::{self, AssertUnwindSafe};
