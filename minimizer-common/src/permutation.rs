@@ -1,9 +1,10 @@
 //! The permutation that makes pseudonyms of IPv4 addresses: a Feistel network over 28 bits, whose round functions are tables of
 //! random numbers.
 //!
-//! What is permuted is a number below [`LAST`]: where the policy's domestic addresses have so few that each can have a number of
-//! its own, the rank of the address among them; else a keyed hash of the address. A pseudonym is such a number in 240.0.0.0/4.
-//! [`LAST`] would be 255.255.255.255, which packets carry: it is no pseudonym.
+//! What is permuted is a number below [`LAST`]: the rank of an address among the policy's domestic ones, where these are so few that
+//! each can have a number of its own; else the last 28 bits of the address. Half-way the first 4 bits change the number, so that they
+//! choose one of 16 permutations: addresses that differ in them share a pseudonym by chance, and others never do. A pseudonym is such a
+//! number in 240.0.0.0/4. [`LAST`] would be 255.255.255.255, which packets carry: it is no pseudonym.
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
@@ -22,15 +23,14 @@ pub const LAST: u32 = (1 << (2 * HALF_BITS)) - 1;
 pub struct Permutation {
     /// By round, then by one half of the number: what the other half is changed by, in the lower [`HALF_BITS`].
     pub tables: [[u16; TABLE_ENTRIES]; ROUNDS],
-    /// An odd number, whose product with an address is its hash.
-    pub multiplier: u64,
+    /// An odd number. Its product with one more than the first four bits of an address without a rank is what changes its number
+    /// half-way.
+    pub tweak: u32,
     /// What the one number becomes that the tables alone would make [`LAST`].
     pub instead_of_last: u32,
-    /// Unused, zero.
-    pub reserved: u32,
 }
 
 /// Name of the map that has the permutation of each generation.
 pub const PERMUTATIONS_MAP: &str = "PERMUTATIONS";
 
-const _: () = assert!(size_of::<Permutation>() == ROUNDS * TABLE_ENTRIES * 2 + 16);
+const _: () = assert!(size_of::<Permutation>() == ROUNDS * TABLE_ENTRIES * 2 + 8);

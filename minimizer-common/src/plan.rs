@@ -101,6 +101,16 @@ pub const NO_IPV4_ENDPOINT: [u32; 2] = [0, 1];
 /// In [`Plan::ipv6_endpoints`]: no prefix.
 pub const NO_IPV6_ENDPOINT: [u64; 4] = [0, 0, 1, 0];
 
+/// Places of listed ports of each side: so many more than ports that a multiplier is found under which no two have one place.
+pub const LISTED_PLACES: usize = 128;
+
+/// The place of a port among those that are listed.
+#[inline(always)]
+#[must_use]
+pub const fn listed_place(multiplier: u32, port: u32) -> usize {
+    (port.wrapping_mul(multiplier) >> (u32::BITS - LISTED_PLACES.ilog2())) as usize
+}
+
 /// What the program keeps of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
@@ -116,10 +126,14 @@ pub struct Plan {
     pub ipv4_pseudonyms: u32,
     /// Sides and classes whose IPv6 addresses become pseudonyms: bit `2 * side + class`.
     pub ipv6_pseudonyms: u32,
-    /// By side: the first port that is stored as 0. 65,536 keeps every port, 0 keeps none.
+    /// By side: the first port that is not kept, unless it is listed. 65,536 keeps every port, 0 keeps none.
     pub ports_below: [u32; 2],
-    /// By side: 1 replaces a port by the first port of its class, 0 does not.
-    pub port_classes: [u32; 2],
+    /// By side: what is stored in place of a registered port that is not kept, and of a dynamic one.
+    pub port_classes: [[u32; 2]; 2],
+    /// By side: what finds a port in [`Self::listed_ports`] by [`listed_place`]; 0 if none is listed.
+    pub listed_multipliers: [u32; 2],
+    /// By side: ports that are kept, each in its place, and zeroes.
+    pub listed_ports: [[u16; LISTED_PLACES]; 2],
     /// Bits kept of the type (bits 0..8) and the code (bits 16..24), of ICMP and of ICMPv6.
     pub icmp_masks: [u32; 2],
     /// Bits kept of [`crate::tuple::Tags`].
@@ -147,7 +161,9 @@ impl Plan {
         ipv4_pseudonyms: 0,
         ipv6_pseudonyms: 0,
         ports_below: [65_536; 2],
-        port_classes: [0; 2],
+        port_classes: [[0; 2]; 2],
+        listed_multipliers: [0; 2],
+        listed_ports: [[0; LISTED_PLACES]; 2],
         icmp_masks: [u32::MAX; 2],
         tags_mask: u32::MAX,
         kind_mask: u32::MAX,

@@ -180,6 +180,21 @@ fn port(random: &mut ChaCha8Rng, port: u16, transform: Option<Transform>) -> u16
             49_152.. => random.random_range(49_152..=u16::MAX),
         },
         Some(Transform::ServicePorts { below }) if port >= below => random.random_range(below..=u16::MAX),
+        Some(Transform::ListedPorts { below, listed }) if port >= below && !listed.has(port) => loop {
+            let other = random.random_range(below..=u16::MAX);
+            if !listed.has(other) {
+                break other;
+            }
+        },
+        Some(Transform::StoredPorts { below, listed }) => {
+            let is_kept = |port| port < below || listed.is_some_and(|listed| listed.has(port));
+            loop {
+                let other = self::port(random, port, Some(Transform::PortClasses));
+                if other == port || !is_kept(port) && !is_kept(other) {
+                    break other;
+                }
+            }
+        }
         Some(_) => port,
     }
 }

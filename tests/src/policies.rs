@@ -91,13 +91,21 @@ pub fn everything(tunnels: Tunnels) -> Policy {
         domestic: AddressTransform::Pseudonym,
     };
     let unit = Duration::from_secs(1);
+    let listed = Listed::new(vec![3306, 8080]).expect("two");
+    let services = Transform::ListedPorts { below: 1024, listed };
+    // Of each port, one recipient gets the class and the other one the service.
+    let others = [
+        (Field::SourceTransportPort, services),
+        (Field::DestinationTransportPort, Transform::PortClasses),
+        (Field::ProtocolIdentifier, Transform::Exact),
+    ];
     let fields = [
         (Field::SourceIPv4Address, by_class(24)),
         (Field::DestinationIPv4Address, by_class(20)),
         (Field::SourceIPv6Address, by_class(48)),
         (Field::DestinationIPv6Address, by_class(47)),
         (Field::SourceTransportPort, Transform::PortClasses),
-        (Field::DestinationTransportPort, Transform::ServicePorts { below: 32_768 }),
+        (Field::DestinationTransportPort, services),
         (Field::ProtocolIdentifier, Transform::Exact),
         (Field::TcpControlBits, Transform::ControlBits { mask: 0x007 }),
         (Field::IcmpTypeIPv4, Transform::Exact),
@@ -105,15 +113,15 @@ pub fn everything(tunnels: Tunnels) -> Policy {
         (Field::SelectorId, Transform::Exact),
         (Field::FlowStartMilliseconds, Transform::Coarsened { unit }),
     ];
-    let recipient = Recipient {
-        name: "all".to_owned(),
+    let recipient = |name: &str, fields: BTreeMap<_, _>| Recipient {
+        name: name.to_owned(),
         purpose: "a test".to_owned(),
         retention: None,
         k_threshold: None,
         counted: Sources::All,
         mitigations: Mitigations::NONE,
         destinations: None,
-        fields: fields.into(),
+        fields,
     };
     Policy {
         name: "everything".to_owned(),
@@ -123,7 +131,7 @@ pub fn everything(tunnels: Tunnels) -> Policy {
         selectors: Some(selectors),
         tunnels,
         pseudonym_epoch: Duration::from_secs(3600),
-        recipients: vec![recipient],
+        recipients: vec![recipient("all", fields.into()), recipient("ports", others.into())],
         digest: String::new(),
         tunnel_endpoints: vec![network([198, 18, 0, 0], 15)],
         unlinkable: Vec::new(),

@@ -431,6 +431,15 @@ fn port(transform: Option<Transform>, port: u16) -> u16 {
         },
         Some(Transform::ServicePorts { below }) if port >= below => 0,
         Some(Transform::ListedPorts { below, listed }) if port >= below && !listed.has(port) => 0,
+        Some(Transform::StoredPorts { below, listed })
+            if port >= below && listed.is_none_or(|listed| !listed.has(port)) =>
+        {
+            match port {
+                0..=1023 => 0,
+                1024..=49_151 => 49_151,
+                49_152.. => 65_535,
+            }
+        }
         Some(_) => port,
     }
 }

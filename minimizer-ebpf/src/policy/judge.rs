@@ -73,6 +73,8 @@ pub fn judge<const IPV6: bool>(
         if selector == 0 {
             return Err(Outcome::NotSelected);
         }
+        // Whichever table it is from: else the verifier would walk the rest once for each.
+        selector = untraced(selector);
     }
     Ok(Judgement { source_class, destination_class, selector })
 }

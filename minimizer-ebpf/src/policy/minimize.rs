@@ -5,14 +5,14 @@
 //! verifier walks few paths.
 
 use minimizer_common::permutation::{LAST, Permutation};
-use minimizer_common::plan::{IPV4_PSEUDONYM, IPV6_PSEUDONYM, Plan, Steps};
+use minimizer_common::plan::{IPV4_PSEUDONYM, IPV6_PSEUDONYM, Plan, Steps, listed_place};
 use minimizer_common::tables::is_below;
 use minimizer_common::tuple::{Tags, Tuple};
 
 use crate::parser::walk::Packet;
 use crate::policy::nodes::{Nodes, constant};
 use crate::policy::{permutation, siphash};
-use crate::untraced_word;
+use crate::{untraced, untraced_word};
 
 /// Protocol number of ICMP (RFC 792).
 const ICMP: u8 = 1;
@@ -68,6 +68,9 @@ pub fn minimize<const IPV6: bool>(
             ICMPV6 => masked(ports, constant!(plan.icmp_masks[1])),
             _ => (port(plan, 0, ports.0), port(plan, 1, ports.1)),
         };
+        // Whatever they are: else the verifier would walk the rest once for each protocol.
+        let both = untraced(u32::from(ports.0) << 16 | u32::from(ports.1));
+        ports = ((both >> 16) as u16, both as u16);
     }
     let mut tags = packet.tags.with_interface(interface);
     if steps.intersects(Steps::NO_TAGS) {
@@ -232,12 +235,19 @@ const fn masked(ports: (u16, u16), mask: u32) -> (u16, u16) {
 /// every plan keeps as 0.
 #[inline(always)]
 pub fn port(plan: &Plan, side: usize, port: u16) -> u16 {
-    let port = u32::from(port);
-    let from = |first: u16| !is_below(port, first.into());
-    let left = if constant!(plan.port_classes[side]) == 0 {
-        port & is_below(port, constant!(plan.ports_below[side]))
-    } else {
-        u32::from(REGISTERED) & from(REGISTERED) & !from(DYNAMIC) | u32::from(DYNAMIC) & from(DYNAMIC)
-    };
+    let port = untraced(port.into());
+    let mut kept = is_below(port, constant!(plan.ports_below[side]));
+    let multiplier = constant!(plan.listed_multipliers[side]);
+    if multiplier != 0 {
+        let listed = constant!(plan.listed_ports[side][listed_place(multiplier, port)]);
+        kept |= is_below(port ^ u32::from(listed), 1);
+    }
+    let mut left = port & kept;
+    let [registered, dynamic] = [0, 1].map(|class| constant!(plan.port_classes[side][class]));
+    if dynamic != 0 {
+        let from = |first: u16| !is_below(port, first.into());
+        let class = registered & from(REGISTERED) & !from(DYNAMIC) | dynamic & from(DYNAMIC);
+        left |= class & !kept;
+    }
     left as u16
 }

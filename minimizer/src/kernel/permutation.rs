@@ -1,14 +1,14 @@
 //! The permutation of IPv4 pseudonyms under a key.
 
 use minimizer_common::permutation::{LAST, Permutation};
-use minimizer_ebpf::policy::permutation::by_tables;
+use minimizer_ebpf::policy::permutation::{Number, by_tables};
 use rand::rngs::ChaCha20Rng;
 use rand::{Rng as _, SeedableRng as _};
 use zerocopy::IntoBytes as _;
 
 use crate::policy::ranks::Purpose;
 
-/// Derives a permutation from a key, in its place: ChaCha20 (RFC 8439) under the key and the purpose gives its tables and its hash.
+/// Derives a permutation from a key, in its place: ChaCha20 (RFC 8439) under the key and the purpose gives its tables and what changes addresses without a rank.
 /// It leaves traces of the key on the stack.
 pub fn derive(permutation: &mut Permutation, key: &[u64; 2], purpose: &Purpose) {
     let mut seed = [0; 32];
@@ -19,14 +19,14 @@ pub fn derive(permutation: &mut Permutation, key: &[u64; 2], purpose: &Purpose) 
     second.copy_from_slice(purpose);
     let mut numbers = ChaCha20Rng::from_seed(seed);
     numbers.fill_bytes(permutation.tables.as_mut_bytes());
-    permutation.multiplier = numbers.next_u64() | 1;
-    permutation.instead_of_last = by_tables(permutation, LAST);
+    permutation.tweak = numbers.next_u32() | 1;
+    permutation.instead_of_last = by_tables(permutation, Number::of_rank(LAST));
 }
 
 #[cfg(test)]
 mod tests {
     use minimizer_common::permutation::{LAST, Permutation};
-    use minimizer_ebpf::policy::permutation::permuted;
+    use minimizer_ebpf::policy::permutation::{Number, permuted};
 
     use super::derive;
     use crate::policy::ranks::NO_RANKS;
@@ -37,7 +37,10 @@ mod tests {
         let of = |key, purpose| {
             let mut permutation = Secret::<Permutation>::zeroed().expect("memory");
             derive(&mut permutation, &key, &purpose);
-            (0..1000).chain([LAST - 1]).map(|number| permuted(&permutation, number)).collect::<Vec<_>>()
+            (0..1000)
+                .chain([LAST - 1])
+                .map(|rank| permuted(&permutation, Number::of_rank(rank)))
+                .collect::<Vec<_>>()
         };
         let one = of([1, 2], NO_RANKS);
         assert_eq!(one, of([1, 2], NO_RANKS));

@@ -17,6 +17,7 @@ use crate::policy::classes::Classes;
 use crate::policy::field::Field;
 use crate::policy::join::Collected;
 use crate::policy::model::{Policy, Scope, Sources};
+use crate::policy::ports::Ports;
 use crate::policy::prefixes::Prefix;
 use crate::policy::ranks::Ranks;
 use crate::policy::tables::{self, Built, Content, TableError};
@@ -108,8 +109,7 @@ impl CompiledPolicy {
         }
         // Fields that are not read need no step.
         let read = Steps(plan.steps);
-        let keeps_less_of_ports =
-            plan.ports_below.iter().any(|below| *below < 65_536) || plan.port_classes.contains(&1);
+        let keeps_less_of_ports = plan.ports_below.iter().any(|below| *below < 65_536);
         let keeps_less_of_icmp = plan.icmp_masks.iter().any(|mask| *mask != ICMP_EXACT);
         if keeps_less_of_ports && !read.intersects(Steps::NO_PORTS)
             || keeps_less_of_icmp && !read.intersects(Steps::NO_ICMP)
@@ -250,7 +250,11 @@ impl CompiledPolicy {
             let lower = (mask & u64::from(u32::MAX)).count_ones();
             lower.max(source) + (mask.count_ones() - lower).max(destination)
         };
-        let port = |side: usize| if self.plan.ports_below[side] == 0 { 0 } else { u16::BITS };
+        let port = |side: usize| {
+            let Plan { ports_below, port_classes, listed_multipliers, .. } = &self.plan;
+            let parts = [ports_below[side], port_classes[side][0], listed_multipliers[side]];
+            if parts == [0; 3] { 0 } else { u16::BITS }
+        };
         let icmp = icmp_masks.iter().map(|mask| (mask & 0x00ff_00ff).count_ones()).max().unwrap_or(0);
         let ports = (port(0) + port(1)).max(icmp);
         let selector = if Steps(self.plan.steps).intersects(Steps::SELECTOR) { 20 } else { 0 };
@@ -352,14 +356,10 @@ fn constants(collected: &Collected) -> Plan {
     }
     for (side, field) in [Field::SourceTransportPort, Field::DestinationTransportPort].into_iter().enumerate()
     {
-        let (below, classes) = match transform(field) {
-            None => (0, false),
-            Some(Transform::PortClasses) => (65_536, true),
-            Some(Transform::ServicePorts { below }) => (u32::from(*below), false),
-            Some(_) => (65_536, false),
-        };
-        plan.ports_below[side] = below;
-        plan.port_classes[side] = u32::from(classes);
+        transform(field)
+            .and_then(|transform| Ports::of(*transform))
+            .unwrap_or(Ports::NONE)
+            .put(&mut plan, side);
     }
     let by_class =
         ADDRESSES.iter().filter_map(|field| transform(*field)).any(|transform| transform.is_by_class());

@@ -8,12 +8,12 @@ use super::field::{Field, Kind};
 use super::transform::{AddressTransform, FIN, PSH, RST, SYN, Transform};
 use crate::policy::class::Class;
 use crate::policy::model::{Policy, Recipient, Sources};
+use crate::policy::ports::Ports;
 
 /// What the program stores.
 ///
 /// It has only what the kernel can do: [`Transform::Exact`], [`Transform::Address`] with omitted, exact,
-/// truncated and pseudonymous addresses, [`Transform::PortClasses`], [`Transform::ServicePorts`],
-/// [`Transform::ControlBits`] and [`Transform::Coarsened`].
+/// truncated and pseudonymous addresses, all that [`Ports`] has, [`Transform::ControlBits`] and [`Transform::Coarsened`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Collected {
     /// The transform of each field that the program stores. It does not store any other field.
@@ -128,19 +128,15 @@ pub fn is_derivable(stored: Option<Transform>, wanted: Option<Transform>) -> boo
         | (Transform::Address { .. }, Transform::Exact) => [Class::Foreign, Class::Domestic]
             .into_iter()
             .all(|class| is_address_derivable(stored.of_class(class), wanted.of_class(class))),
-        (Transform::Exact, _) | (_, Transform::ServicePorts { below: 1 }) => true,
-        (Transform::ServicePorts { below }, Transform::ServicePorts { below: wanted }) => wanted <= below,
-        (Transform::ServicePorts { below }, Transform::ListedPorts { listed, .. }) => listed.last() < below,
-        (Transform::ListedPorts { below, .. }, Transform::ServicePorts { below: wanted }) => wanted <= below,
-        (
-            Transform::ListedPorts { below, listed },
-            Transform::ListedPorts { below: wanted, listed: others },
-        ) => wanted <= below && others.ports().iter().all(|port| *port < below || listed.has(*port)),
+        (Transform::Exact, _) => true,
         (Transform::ControlBits { mask }, Transform::ControlBits { mask: wanted }) => mask & wanted == wanted,
         (Transform::Coarsened { unit }, Transform::Coarsened { unit: wanted }) => {
             common_unit(unit, wanted) == unit
         }
-        _ => stored == wanted,
+        _ => match (Ports::of(stored), Ports::of(wanted)) {
+            (Some(stored), Some(wanted)) => stored.tell(wanted),
+            _ => stored == wanted,
+        },
     }
 }
 
@@ -168,14 +164,13 @@ pub fn common_unit(one: Duration, other: Duration) -> Duration {
 }
 
 /// The part of a transform that the kernel does. The agent does the rest.
-const fn in_kernel(transform: Transform) -> Transform {
+fn in_kernel(transform: Transform) -> Transform {
     match transform {
         Transform::Address { foreign, domestic } => {
             of_classes(address_in_kernel(foreign), address_in_kernel(domestic))
         }
         Transform::Log2 => Transform::Exact,
-        Transform::ListedPorts { listed, .. } => Transform::ServicePorts { below: listed.last() + 1 },
-        _ => transform,
+        _ => Ports::of(transform).map_or(transform, Ports::transform),
     }
 }
 
@@ -201,20 +196,16 @@ fn join(kind: Kind, one: Transform, other: Transform) -> Transform {
     }
     match (one, other) {
         _ if one == other => one,
-        (Transform::ServicePorts { below }, Transform::ServicePorts { below: other }) => {
-            Transform::ServicePorts { below: below.max(other) }
-        }
-        // Port 0 is 0 in any case.
-        (other, Transform::ServicePorts { below: 1 }) | (Transform::ServicePorts { below: 1 }, other) => {
-            other
-        }
         (Transform::ControlBits { mask }, Transform::ControlBits { mask: other }) => {
             Transform::ControlBits { mask: mask | other }
         }
         (Transform::Coarsened { unit }, Transform::Coarsened { unit: other }) => {
             Transform::Coarsened { unit: common_unit(unit, other) }
         }
-        _ => Transform::Exact,
+        _ => match (Ports::of(one), Ports::of(other)) {
+            (Some(one), Some(other)) => one.union(other).transform(),
+            _ => Transform::Exact,
+        },
     }
 }
 
@@ -265,6 +256,11 @@ mod tests {
                 Transform::ServicePorts { below: 1 },
                 Transform::ServicePorts { below: 1024 },
                 Transform::ListedPorts { below: 1024, listed: Listed::new(vec![8080, 3306]).expect("two") },
+                Transform::ServicePorts { below: 5000 },
+                Transform::ListedPorts {
+                    below: 22,
+                    listed: Listed::new(vec![22, 443, 8080]).expect("three"),
+                },
                 Transform::ServicePorts { below: 49152 },
             ],
             Kind::ControlBits => vec![

@@ -18,6 +18,7 @@ pub mod joins;
 pub mod mandate;
 pub mod model;
 pub mod pins;
+pub mod ports;
 pub mod prefixes;
 pub mod probing;
 pub mod ranks;

@@ -145,7 +145,7 @@ mod tests {
 
     use minimizer_common::permutation::{LAST, Permutation, ROUNDS, TABLE_ENTRIES};
     use minimizer_common::plan::{Plan, Steps};
-    use minimizer_ebpf::policy::permutation;
+    use minimizer_ebpf::policy::permutation::{self, Number};
 
     use super::Ranks;
     use crate::policy::class::Class;
@@ -200,12 +200,7 @@ mod tests {
         let mut plan = Plan::EXACT;
         plan.tables = built.tables;
         plan.steps = Steps::RANKS.0;
-        let keys = Permutation {
-            tables: [[0; TABLE_ENTRIES]; ROUNDS],
-            multiplier: 1 << 60 | 1,
-            instead_of_last: 0,
-            reserved: 0,
-        };
+        let keys = Permutation { tables: [[0; TABLE_ENTRIES]; ROUNDS], tweak: 1, instead_of_last: 0 };
         let mut seen = BTreeSet::new();
         for address in
             (number("10.0.0.0")..number("10.3.0.0")).chain(number("192.0.1.0")..number("192.0.4.0"))
@@ -213,10 +208,10 @@ mod tests {
             let found = permutation::number(&built.content.seen(), &plan, &keys, address.to_be());
             match ranks.rank(address) {
                 Some(rank) => {
-                    assert_eq!(found, rank, "{}", Ipv4Addr::from(address));
-                    assert!(seen.insert(found));
+                    assert_eq!(found, Number::of_rank(rank), "{}", Ipv4Addr::from(address));
+                    assert!(seen.insert(rank));
                 }
-                None => assert_eq!(found, permutation::hashed(keys.multiplier, address.to_be())),
+                None => assert_eq!(found, Number::of_address(&keys, address.to_be())),
             }
         }
     }

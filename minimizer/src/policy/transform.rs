@@ -24,13 +24,20 @@ pub enum Transform {
         /// The first port that becomes 0, 1 to 65535.
         below: u16,
     },
-    /// The port if it is below this one or listed, else 0. The kernel keeps ports up to the last one that is listed; the agent
-    /// removes the others.
+    /// The port if it is below this one or listed, else 0.
     ListedPorts {
         /// The first port that becomes 0 unless it is listed, 1 to 65535.
         below: u16,
         /// Those that are kept beside.
         listed: Listed,
+    },
+    /// The port if it is below this one or listed, else the last one of its class, or 0 for a well-known one. It is what the program
+    /// stores where recipients of classes and of services meet: no policy names it.
+    StoredPorts {
+        /// The first port that is stored as its class unless it is listed.
+        below: u16,
+        /// Those that are kept beside.
+        listed: Option<Listed>,
     },
     /// TCP control bits, reduced to these.
     ControlBits {
@@ -58,31 +65,34 @@ pub const fn log2(count: u64) -> u64 {
 /// The most ports that a transform lists.
 pub const LISTED_MAX: usize = 8;
 
-/// Ports that a transform lists: at least one, in order.
+/// The most ports of one side that all recipients list together.
+pub const LISTED_STORED_MAX: usize = 32;
+
+/// Listed ports: at least one, in order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Listed {
     /// Ports, filled up with the last one.
-    ports: [u16; LISTED_MAX],
+    ports: [u16; LISTED_STORED_MAX],
 }
 
 impl Listed {
-    /// These ports; `None` if there are none, or more than [`LISTED_MAX`].
+    /// These ports; `None` if there are none, or more than [`LISTED_STORED_MAX`].
     #[must_use]
     pub fn new(mut ports: Vec<u16>) -> Option<Self> {
         ports.sort_unstable();
         ports.dedup();
         let last = *ports.last()?;
-        if ports.len() > LISTED_MAX {
+        if ports.len() > LISTED_STORED_MAX {
             return None;
         }
-        ports.resize(LISTED_MAX, last);
+        ports.resize(LISTED_STORED_MAX, last);
         Some(Self { ports: ports.try_into().ok()? })
     }
 
     /// The last one.
     #[must_use]
     pub const fn last(&self) -> u16 {
-        self.ports[LISTED_MAX - 1]
+        self.ports[LISTED_STORED_MAX - 1]
     }
 
     /// Whether the port is listed.

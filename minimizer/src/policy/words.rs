@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::transform::{AddressTransform, CONTROL_BITS, PrefixScheme, Transform};
+use super::transform::{AddressTransform, CONTROL_BITS, Listed, PrefixScheme, Transform};
 use crate::policy::class::Class;
 use crate::policy::indicators::Indicator;
 
@@ -92,9 +92,9 @@ pub fn remains(transform: Transform) -> String {
         }
         Transform::PortClasses => "class: 0, 1024 or 49152".to_owned(),
         Transform::ServicePorts { below } => format!("if below {below}, else 0"),
-        Transform::ListedPorts { below, listed } => {
-            let ports: Vec<_> = listed.ports().iter().map(u16::to_string).collect();
-            format!("if below {below} or {}, else 0", ports.join(", "))
+        Transform::ListedPorts { below, listed } => format!("if below {below}{}, else 0", or(listed)),
+        Transform::StoredPorts { below, listed } => {
+            format!("if below {below}{}, else its class", listed.map(or).unwrap_or_default())
         }
         Transform::ControlBits { mask } => {
             let names: Vec<_> =
@@ -104,6 +104,11 @@ pub fn remains(transform: Transform) -> String {
         Transform::Coarsened { unit } => format!("rounded down to {}", duration(unit)),
         Transform::Log2 => "down to a power of two".to_owned(),
     }
+}
+
+fn or(listed: Listed) -> String {
+    let ports: Vec<_> = listed.ports().iter().map(u16::to_string).collect();
+    format!(" or {}", ports.join(", "))
 }
 
 /// The technique by its name in RFC 6235, section 4, which has none for a keyed hash. Pseudonyms of addresses that have ranks
@@ -123,6 +128,7 @@ pub const fn technique(transform: Transform) -> &'static str {
         Transform::PortClasses
         | Transform::ServicePorts { .. }
         | Transform::ListedPorts { .. }
+        | Transform::StoredPorts { .. }
         | Transform::Log2 => "binning",
         Transform::ControlBits { .. } | Transform::Coarsened { .. } => "precision degradation",
     }

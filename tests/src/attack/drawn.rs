@@ -237,6 +237,7 @@ fn value(transform: Transform) -> String {
             let bits = CONTROL_BITS.iter().filter(|(_, bit)| mask & bit != 0).map(|(name, _)| name);
             format!("{{ mask = {:?} }}", bits.collect::<Vec<_>>())
         }
+        Transform::StoredPorts { .. } => panic!("no policy names it"),
         Transform::Coarsened { unit } => format!("{{ coarsen = \"{} ms\" }}", unit.as_millis()),
         Transform::Address { foreign, domestic } if foreign == domestic => address(foreign),
         Transform::Address { foreign, domestic } => {

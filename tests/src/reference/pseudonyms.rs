@@ -11,7 +11,7 @@ use sha2::{Digest as _, Sha256};
 use siphasher::sip::SipHasher24;
 
 /// Eight rounds in which each half of 28 bits changes the other by a random table; of the rank among the domestic addresses, or of
-/// a hash. With other ranks the tables are others.
+/// the last 28 bits, which the first four change half-way. With other ranks the tables are others.
 fn ipv4_number(scope: Option<&Scope>, address: u32, key: [u64; 2]) -> u32 {
     const LAST: u32 = (1 << 28) - 1;
     let blocks = scope.map_or_else(BTreeSet::new, |scope| {
@@ -46,26 +46,26 @@ fn ipv4_number(scope: Option<&Scope>, address: u32, key: [u64; 2]) -> u32 {
     let mut numbers = ChaCha20Rng::from_seed(seed);
     let mut octets = vec![0; 8 * (1 << 14) * 2];
     numbers.fill_bytes(&mut octets);
-    let multiplier = numbers.next_u64() | 1;
+    let odd = numbers.next_u32() | 1;
     let entries = octets.chunks_exact(2).map(|pair| u16::from_le_bytes([pair[0], pair[1]]) & 0x3fff);
     let entries = entries.collect::<Vec<_>>();
-    let permuted = |number: u32| {
+    let permuted = |number: u32, tweak: u32| {
         let (mut left, mut right) = (number / (1 << 14), number % (1 << 14));
-        for table in entries.chunks_exact(1 << 14) {
+        for (round, table) in entries.chunks_exact(1 << 14).enumerate() {
+            if round == 4 {
+                (left, right) = (left ^ tweak / (1 << 14), right ^ tweak % (1 << 14));
+            }
             (left, right) = (right, left ^ u32::from(table[usize::try_from(right).expect("14 bits")]));
         }
         left * (1 << 14) + right
     };
     let rank = blocks.iter().position(|block| *block == address >> 8);
-    let number = match rank.filter(|_| has_ranks) {
-        Some(rank) => u32::try_from(rank).expect("few") << 8 | address & 0xff,
-        None => {
-            let hash = u32::try_from(u64::from(address).wrapping_mul(multiplier) >> 36).expect("28 bits");
-            if hash == LAST { 0 } else { hash }
-        }
+    let (number, tweak) = match rank.filter(|_| has_ranks) {
+        Some(rank) => (u32::try_from(rank).expect("few") << 8 | address & 0xff, 0),
+        None => (address % (1 << 28), (address / (1 << 28) + 1).wrapping_mul(odd) % (1 << 28)),
     };
-    match permuted(number) {
-        LAST => permuted(LAST),
+    match permuted(number, tweak) {
+        LAST => permuted(LAST, 0),
         other => other,
     }
 }

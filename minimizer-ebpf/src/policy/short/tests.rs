@@ -1,7 +1,7 @@
 //! The short way stores what the long one stores, for every step that a policy may take on it.
 
 use minimizer_common::permutation::Permutation;
-use minimizer_common::plan::{Plan, Steps};
+use minimizer_common::plan::{LISTED_PLACES, Plan, Steps};
 use minimizer_common::slot::{Count, Ipv6Form, Masks, Narrow, Wide};
 use minimizer_common::tables::{Entry, Node, Roots};
 use minimizer_common::tuple::{Tags, Tuple};
@@ -93,7 +93,9 @@ fn plan(numbers: &mut Numbers, form: Ipv6Form) -> (Plan, bool, bool) {
     plan.ipv6_masks = [[source; 2], [destination; 2]];
     add(true, Steps::IPV4.union(Steps::IPV6));
     plan.ports_below = [(); 2].map(|()| [0, 1024, 49_152, 65_536][numbers.next() as usize % 4]);
-    plan.port_classes = [(); 2].map(|()| numbers.next() as u32 % 2);
+    plan.port_classes = [(); 2].map(|()| [[0; 2], [1024, 49_152]][numbers.next() as usize % 2]);
+    plan.listed_multipliers = [(); 2].map(|()| numbers.next() as u32 % 2 * 0x9e37_79b1);
+    plan.listed_ports[1] = [(); LISTED_PLACES].map(|()| numbers.next() as u16);
     add(numbers.one_in(2), Steps::PORTS);
     let tag = |kept: bool, tags: Tags| if kept { tags.0 } else { 0 };
     let has_vlan = form != Ipv6Form::NARROW && numbers.one_in(2);

@@ -1,6 +1,6 @@
 //! Recipients: each needs a purpose, and fields that make sense together.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::acknowledged::Acknowledged;
@@ -10,7 +10,7 @@ use crate::policy::field::{Field, Kind};
 use crate::policy::file::{Counted, DestinationFile, FieldsFile, RecipientFile};
 use crate::policy::join::common_unit;
 use crate::policy::model::{Destination, Recipient, Sources};
-use crate::policy::transform::{AddressTransform, Transform};
+use crate::policy::transform::{AddressTransform, LISTED_STORED_MAX, Transform};
 use crate::policy::words;
 use crate::support::toml::{At, Document};
 use crate::support::units;
@@ -88,8 +88,33 @@ pub fn check(
             );
         }
         recipients.push(recipient);
+        for field in [Field::SourceTransportPort, Field::DestinationTransportPort] {
+            let listed: BTreeSet<_> = recipients
+                .iter()
+                .filter_map(|recipient| recipient.fields.get(&field))
+                .flat_map(listed)
+                .collect();
+            if listed.len() > LISTED_STORED_MAX {
+                document.refuse(
+                    at,
+                    format!(
+                        "with this recipient, {} ports are listed for {field}; the program stores {LISTED_STORED_MAX}: list fewer, \
+                         or raise `services_below`",
+                        listed.len()
+                    ),
+                );
+            }
+        }
     }
     recipients
+}
+
+/// The ports that a transform lists.
+fn listed(transform: &Transform) -> Vec<u16> {
+    match transform {
+        Transform::ListedPorts { listed, .. } => listed.ports(),
+        _ => Vec::new(),
+    }
 }
 
 fn check_one(document: &mut Document<'_>, at: &At<RecipientFile>, context: Context) -> Recipient {

@@ -145,7 +145,7 @@ fn port(value: &Value) -> Result<Option<Transform>, String> {
         port.filter(|port| (below..CLIENT_PORTS).contains(port))
     };
     let listed: Option<Vec<_>> = also.as_array().and_then(|ports| ports.iter().map(port).collect());
-    let listed = listed.and_then(Listed::new).ok_or_else(|| {
+    let listed = listed.filter(|ports| ports.len() <= LISTED_MAX).and_then(Listed::new).ok_or_else(|| {
         format!(
             "`also` is a list of services that are kept beside: allowed are 1 to {LISTED_MAX} ports, from `services_below` to {}, \
              because clients of Linux have those from {CLIENT_PORTS} on",

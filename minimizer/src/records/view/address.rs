@@ -11,7 +11,7 @@ use std::sync::Arc;
 use minimizer_common::permutation::Permutation;
 use minimizer_common::plan::{IPV4_PSEUDONYM, IPV4_PSEUDONYM_BITS, IPV6_PSEUDONYM};
 use minimizer_common::tuple::Tuple;
-use minimizer_ebpf::policy::permutation::{self, hashed, number_of_pseudonym, permuted};
+use minimizer_ebpf::policy::permutation::{self, Number, number_of_pseudonym, permuted};
 use minimizer_ebpf::policy::siphash;
 
 use crate::kernel::permutation::derive;
@@ -175,7 +175,8 @@ impl Addresses {
                     self.epoch_permutation.as_ref().map(numbered)
                 };
                 let pseudonym = number.zip(self.recipient_permutation.as_ref()).map(|(number, keys)| {
-                    from_ipv4(permutation::pseudonym(permutation::permuted(keys, number)).to_ne_bytes())
+                    let permuted = permutation::permuted(keys, Number::of_rank(number));
+                    from_ipv4(permutation::pseudonym(permuted).to_ne_bytes())
                 });
                 pseudonym.unwrap_or(0)
             }
@@ -287,7 +288,7 @@ pub(super) fn ipv6_pseudonym(key: &[u64; 2], address: u128) -> u128 {
 /// The number of the pseudonym that an IPv4 address has under the key of the epoch, as the kernel program makes it.
 pub(super) fn ipv4_number(keys: &Permutation, ranks: Option<&Ranks>, address: u32) -> u32 {
     let rank = ranks.and_then(|ranks| ranks.rank(address));
-    permuted(keys, rank.unwrap_or_else(|| hashed(keys.multiplier, address.to_be())))
+    permuted(keys, rank.map_or_else(|| Number::of_address(keys, address.to_be()), Number::of_rank))
 }
 
 /// The permutation under a key, for a purpose.

@@ -66,6 +66,7 @@ fn of_transform(transform: Transform, is_permuted: bool) -> Anonymization {
         Transform::PortClasses
         | Transform::ServicePorts { .. }
         | Transform::ListedPorts { .. }
+        | Transform::StoredPorts { .. }
         | Transform::Log2 => BINNED,
         // RFC 6235, 4.3: the most precise components of a timestamp are removed.
         Transform::ControlBits { .. } | Transform::Coarsened { .. } => LESS_PRECISE,

@@ -271,14 +271,31 @@ fn destinations_are_servers_with_a_country() {
 }
 
 #[test]
-fn listed_services_are_kept_and_the_kernel_keeps_no_port_of_linux_clients() {
+fn listed_services_are_kept_and_no_others() {
     let fields = "protocolIdentifier = \"exact\"\ndestinationTransportPort = { services_below = 1024, also = [8080, 3306] }";
     let policy = parse(&super::with_fields(fields)).expect("is fine");
     let wanted = policy.recipients[0].fields[&Field::DestinationTransportPort];
     assert_eq!(words::remains(wanted), "if below 1024 or 3306, 8080, else 0");
     let kept = policy.collected().fields[&Field::DestinationTransportPort];
-    assert_eq!(kept, Transform::ServicePorts { below: 8081 });
+    assert_eq!(kept, wanted);
     assert!(policy.cautions(jiff::Timestamp::UNIX_EPOCH).is_empty());
+}
+
+#[test]
+fn recipients_list_so_many_ports_together_as_the_program_stores() {
+    let recipient = |number: u16| {
+        let ports: Vec<_> = (0..8).map(|port| (2000 + 100 * number + 2 * port).to_string()).collect();
+        format!(
+            "[[recipients]]\nname = \"r{number}\"\npurpose = \"x\"\n[recipients.fields]\nprotocolIdentifier = \"exact\"\n\
+             destinationTransportPort = {{ services_below = 1024, also = [{}] }}\n",
+            ports.join(", ")
+        )
+    };
+    let of = |count| format!("name = \"p\"\n{}", (0..count).map(recipient).collect::<String>());
+    let policy = parse(&of(4)).unwrap_or_else(|error| panic!("{error}"));
+    let kept = policy.collected().fields[&Field::DestinationTransportPort];
+    assert!(matches!(kept, Transform::ListedPorts { below: 1024, listed } if listed.ports().len() == 32));
+    refused(&of(5), &["p.toml:26:1", "40 ports are listed for destinationTransportPort", "list fewer"]);
 }
 
 #[test]

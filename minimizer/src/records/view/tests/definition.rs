@@ -125,7 +125,8 @@ fn address(transforms: &Transforms, field: Field, octets: &[u8], keys: Option<&R
             let permutation = permutation_of((*epoch()).as_ref(), &NO_RANKS).expect("memory");
             let stored = ipv4_number(&permutation, None, u32::try_from(whole >> 96).expect("32 bits"));
             let number = keys.map_or(stored, |keys| {
-                permutation::permuted(&permutation_of(&keys.pseudonym, &NO_RANKS).expect("memory"), stored)
+                let numbered = permutation::Number::of_rank(stored);
+                permutation::permuted(&permutation_of(&keys.pseudonym, &NO_RANKS).expect("memory"), numbered)
             });
             u128::from(u32::from_be(permutation::pseudonym(number))) << 96
         }
