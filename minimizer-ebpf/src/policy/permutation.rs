@@ -114,7 +114,6 @@ pub const fn number_of_pseudonym(pseudonym: u32) -> u32 {
 mod tests {
     use std::boxed::Box;
     use std::collections::BTreeSet;
-    use std::vec::Vec;
 
     use minimizer_common::permutation::{LAST, Permutation, ROUNDS, TABLE_ENTRIES};
 
