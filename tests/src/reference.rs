@@ -142,6 +142,13 @@ pub fn stored(
     {
         return Err(Outcome::ReservedAddress);
     }
+    let is_endpoint = |ipv6: bool, address: [u8; 16]| {
+        policy.tunnel_endpoints.iter().any(|prefix| covers(prefix, ipv6, address))
+    };
+    let may_carry = packet.may_carry != 0;
+    if may_carry && policy.scope.is_some() && addresses.iter().any(|address| is_endpoint(ipv6, *address)) {
+        return Err(Outcome::OutOfScope);
+    }
     let classes = addresses.map(|address| class(policy.scope.as_ref(), ipv6, address));
     if let Some(scope) = &policy.scope
         && !scope.directions.contains(&(classes[0], classes[1]))
@@ -153,9 +160,6 @@ pub fn stored(
         Some(indicators) => {
             selector(policy.scope.as_ref(), indicators, packet, time_ms / 1000).ok_or(Outcome::NotSelected)?
         }
-    };
-    let is_endpoint = |ipv6: bool, address: [u8; 16]| {
-        policy.tunnel_endpoints.iter().any(|prefix| covers(prefix, ipv6, address))
     };
     if let (Some(scope), Some(outer)) = (&policy.scope, &outer) {
         let ipv6 = outer.tags.is_ipv6();

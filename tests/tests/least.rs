@@ -66,6 +66,7 @@ fn domain() -> Vec<Packet> {
                 control_bits: 0,
                 protocol,
                 traffic_class,
+                may_carry: 0,
             };
             // Each of these parts of a key is made by itself, so that pairs of ports and single other parts are enough.
             for (from, to) in PORTS.iter().flat_map(|from| PORTS.map(|to| (*from, to))) {

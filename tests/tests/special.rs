@@ -415,4 +415,19 @@ fn outer_addresses_are_parties_unless_tunnels_of_the_network_end_there() {
     };
     assert_eq!(outcomes(&with, &frames).0, expected(false));
     assert_eq!(outcomes(&scope(""), &frames).0, expected(true));
+
+    // A fragment of UDP may be one of GTP-U: the first one, and a later one.
+    let fragment = |source: &str, destination: &str, offset: u8| {
+        let mut fragment = packet(source, destination, 2152, &[0; 16]);
+        fragment[6..8].copy_from_slice(&[0x20, offset]);
+        frame(&fragment)
+    };
+    let fragments = [
+        fragment(ABROAD, "198.51.100.9", 0),
+        fragment(ABROAD, "198.51.100.9", 8),
+        fragment(ABROAD, GATES[0], 0),
+        fragment(GATES[0], ABROAD, 8),
+    ];
+    assert_eq!(outcomes(&with, &fragments).0, [Counted, Counted, OutOfScope, OutOfScope]);
+    assert_eq!(outcomes(&scope(""), &fragments).0, [Counted; 4]);
 }

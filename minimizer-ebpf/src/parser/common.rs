@@ -188,7 +188,7 @@ impl Transport {
     const fn packet(&self, addresses: [u64; 4], tags: Tags, length_octets: u32) -> Packet {
         let Self { ports, control_bits, protocol, traffic_class, .. } = *self;
         let ports = ((ports >> 16) as u16, ports as u16);
-        Packet { addresses, ports, tags, length_octets, control_bits, protocol, traffic_class }
+        Packet { addresses, ports, tags, length_octets, control_bits, protocol, traffic_class, may_carry: 0 }
     }
 }
 

@@ -31,6 +31,8 @@ pub struct Packet {
     pub protocol: u8,
     /// IPv4 type of service or IPv6 traffic class.
     pub traffic_class: u8,
+    /// 1 if a scope judges the packet, and it is a fragment that may be one of a listed tunnel; else 0.
+    pub may_carry: u32,
 }
 
 impl Packet {
@@ -42,6 +44,7 @@ impl Packet {
     pub fn settled(mut self) -> Self {
         self.protocol = untraced(self.protocol.into()) as u8;
         self.tags = Tags(untraced(self.tags.0));
+        self.may_carry = untraced(self.may_carry);
         self
     }
 }
@@ -181,13 +184,9 @@ pub fn walk_ipv4(
         traffic_class: ip.type_of_service,
         control_bits: transport.control_bits,
         length_octets: ip.length_octets,
+        may_carry: 0,
     };
-    let inside = if listed.is_empty() || !ip.is_whole {
-        None
-    } else {
-        inside(cursor, Version::V4, &packet, ip.transport_octets, listed)
-    };
-    Ok((packet, inside))
+    settle_inside(cursor, Version::V4, packet, ip.is_whole, ip.transport_octets, listed)
 }
 
 /// Reads an IPv6 packet from its IP header on, and tells whether a tunnel of `listed` begins behind it.
@@ -214,13 +213,46 @@ pub fn walk_ipv6(
         traffic_class: ip.traffic_class,
         control_bits: transport.control_bits,
         length_octets: ip.length_octets,
+        may_carry: 0,
     };
-    let inside = if listed.is_empty() || !ip.is_whole {
-        None
-    } else {
-        inside(cursor, Version::V6, &packet, ip.transport_octets, listed)
-    };
+    settle_inside(cursor, Version::V6, packet, ip.is_whole, ip.transport_octets, listed)
+}
+
+/// The packet, and the tunnel of `listed` that begins behind its headers. Nobody can look into a fragment of one.
+#[inline(always)]
+fn settle_inside(
+    cursor: &Cursor<impl Frame>,
+    version: Version,
+    mut packet: Packet,
+    is_whole: bool,
+    transport_octets: u32,
+    listed: Tunnels,
+) -> Result<(Packet, Option<Inside>), Stop> {
+    if listed.is_empty() {
+        return Ok((packet, None));
+    }
+    if !is_whole {
+        if cursor.has_scope() && may_carry(version, packet.protocol, listed) {
+            packet.may_carry = 1;
+        }
+        return Ok((packet, None));
+    }
+    let inside = inside(cursor, version, &packet, transport_octets, listed);
     Ok((packet, inside))
+}
+
+/// Whether a tunnel of `listed` has this protocol.
+#[inline(always)]
+fn may_carry(version: Version, protocol: u8, listed: Tunnels) -> bool {
+    match (protocol, version) {
+        (udp::PROTOCOL, _) => listed.has(Tunnel::GtpU) || listed.has(Tunnel::Vxlan),
+        (gre::PROTOCOL, _) => listed.has(Tunnel::Gre),
+        (ipv4::PROTOCOL, Version::V4) => listed.has(Tunnel::IpInIp),
+        (ipv6::PROTOCOL, Version::V4) => listed.has(Tunnel::SixInFour),
+        (ipv4::PROTOCOL, Version::V6) => listed.has(Tunnel::FourInSix),
+        (ipv6::PROTOCOL, Version::V6) => listed.has(Tunnel::SixInSix),
+        _ => false,
+    }
 }
 
 /// The addresses of the IP header at the position; see [`minimizer_common::tuple::Tuple::addresses`].

@@ -6,6 +6,7 @@
 use minimizer_common::plan::{ENDPOINTS_MAX, Plan, Steps};
 use minimizer_common::tables::{CLASS_FOREIGN, CLASS_NEVER, Leaf, direction_bit, is_below};
 
+use crate::parser::walk::Packet;
 use crate::policy::minimize::Classes;
 use crate::policy::nodes::{Address, Nodes, constant};
 use crate::policy::prefixes;
@@ -75,7 +76,7 @@ fn is_collected(plan: &Plan, from: u32, to: u32) -> bool {
 /// Whether tunnels of the network itself end at an address.
 #[inline(always)]
 #[must_use]
-pub fn is_endpoint<const IPV6: bool>(plan: &Plan, address: Address) -> bool {
+fn is_endpoint<const IPV6: bool>(plan: &Plan, address: Address) -> bool {
     if !Steps(constant!(plan.steps)).intersects(Steps::ENDPOINTS) {
         return false;
     }
@@ -111,4 +112,18 @@ fn is_ipv6_endpoint(prefixes: &[[u64; 4]; ENDPOINTS_MAX], high: u64, low: u64) -
         number = whole(number as u64 + 1) as usize;
     }
     untraced(found)
+}
+
+/// Whether an address of a packet is an endpoint.
+#[inline(always)]
+#[must_use]
+pub fn has_endpoint(plan: &Plan, packet: &Packet) -> bool {
+    let is_any = |(source, destination), is_endpoint: fn(&Plan, Address) -> bool| {
+        is_endpoint(plan, source) | is_endpoint(plan, destination)
+    };
+    if packet.tags.is_ipv6() {
+        is_any(Address::pair::<true>(&packet.addresses), is_endpoint::<true>)
+    } else {
+        is_any(Address::pair::<false>(&packet.addresses), is_endpoint::<false>)
+    }
 }

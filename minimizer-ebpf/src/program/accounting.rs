@@ -15,7 +15,7 @@ use minimizer_ebpf::parser::cursor::{Cursor, Frame as _, Stop};
 use minimizer_ebpf::parser::walk::{Inner, Packet, Version, enter, walk_ipv4, walk_ipv6, walk_link};
 use minimizer_ebpf::policy::judge::{Judgement, judge};
 use minimizer_ebpf::policy::minimize::{self, Classes};
-use minimizer_ebpf::policy::outer::Outer;
+use minimizer_ebpf::policy::outer::{Outer, has_endpoint};
 use minimizer_ebpf::table::burst;
 use minimizer_ebpf::table::group;
 use minimizer_ebpf::{untraced, untraced_word, whole};
@@ -292,6 +292,10 @@ fn count_outer(context: *mut xdp_md, head: &mut Head, here: &Here) -> Ended {
     };
     counters(head, here.site.interface).seen_octets += u64::from(cursor.known_octets());
     let packet = packet.settled();
+    // Whether it is one of a tunnel nobody knows, nor between whom.
+    if packet.may_carry != 0 && has_endpoint(&SETTINGS.plan, &packet) {
+        return Ended::with(Some(Outcome::OutOfScope));
+    }
     match enter(&mut cursor, inside) {
         Ok(None) => here.count_settled(head, &packet, Outer::NOTHING),
         Ok(Some(inner)) => Ended::at(&inner, tags),

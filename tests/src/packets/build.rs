@@ -201,6 +201,7 @@ impl Frame {
             traffic_class: ip.type_of_service,
             control_bits: transport.1,
             length_octets: u32::try_from(length).expect("patched into 16 bits"),
+            may_carry: 0,
         })
     }
 
@@ -276,6 +277,7 @@ impl Frame {
             traffic_class: ip.traffic_class,
             control_bits: transport.1,
             length_octets: u32::try_from(length).expect("far below 4 GiB"),
+            may_carry: 0,
         })
     }
 

@@ -136,7 +136,7 @@ fn which(policy: &Policy) -> Vec<String> {
             let endpoints: Vec<_> = policy.tunnel_endpoints.iter().map(ToString::to_string).collect();
             format!(
                 "The addresses of the outer packet are parties, too, except those in {}, at which tunnels of the network end: the policy must \
-                 collect the directions between all parties. A fragment of a tunnel counts as a packet between its outer addresses.",
+                 collect the directions between all parties. Fragments from or to these that may be of a tunnel are not collected.",
                 words::list(&endpoints)
             )
         };
