@@ -60,6 +60,7 @@ impl World {
             fields: Fields::ALL,
             interfaces: &[],
             losses: Losses::default(),
+            records: 0,
             program_tag: "0123456789abcdef",
         }
     }
