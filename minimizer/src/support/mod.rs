@@ -4,6 +4,7 @@
 pub mod backoff;
 pub mod clock;
 pub mod cpus;
+pub mod digest;
 pub mod file_mode;
 pub mod limited;
 pub mod log;
