@@ -15,6 +15,7 @@ pub mod privilege;
 pub mod refusal;
 pub mod scoped_address;
 pub mod secret_file;
+pub mod state_file;
 pub mod sys;
 pub mod text;
 pub mod tls;
