@@ -94,6 +94,7 @@ mod tests {
     use minimizer_common::permutation::{LAST, Permutation, ROUNDS, TABLE_ENTRIES};
 
     use super::{by_tables, hashed, number_of_pseudonym, permuted, pseudonym};
+    use crate::policy::siphash::tests::arbitrary;
 
     /// Tables of arbitrary numbers, the same in every run.
     fn permutation() -> Box<Permutation> {
@@ -103,13 +104,7 @@ mod tests {
             instead_of_last: 0,
             reserved: 0,
         });
-        let mut number = 1_u64;
-        let mut next = || {
-            number ^= number << 13;
-            number ^= number >> 7;
-            number ^= number << 17;
-            number
-        };
+        let mut next = arbitrary();
         permutation.tables.iter_mut().flatten().for_each(|entry| *entry = next() as u16);
         permutation.multiplier = next() | 1;
         permutation.instead_of_last = by_tables(&permutation, LAST);
