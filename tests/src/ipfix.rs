@@ -80,6 +80,7 @@ impl Offer {
             fields: self.fields(),
             interfaces: &self.interfaces,
             losses: Losses::default(),
+            records: 0,
             program_tag: "0123456789abcdef",
         }
     }
@@ -112,7 +113,8 @@ impl Offer {
         records: &[Record],
         next: &mut usize,
     ) -> Result<Taken, SinkError> {
-        sink.begin(&self.heading())?;
+        let count = u64::try_from(records.len()).unwrap_or(u64::MAX);
+        sink.begin(&Heading { records: count, ..self.heading() })?;
         while *next < records.len() {
             let end = (*next + CHUNK_RECORDS_MAX).min(records.len());
             sink.take(&records[*next..end], self.fields())?;

@@ -26,6 +26,7 @@ use rand::rngs::ChaCha8Rng;
 use crate::drained::drained;
 use crate::packets::Generator;
 use crate::policies;
+use crate::records::FlowCounts;
 use crate::reference::{self, Arrived, Key};
 
 /// The index of the interface that the kernel pretends a test frame comes from.
@@ -115,15 +116,6 @@ pub fn load(
     Ok(program)
 }
 
-#[derive(Debug, Default, PartialEq, Eq)]
-struct Counts {
-    packets: u64,
-    octets: u64,
-    control_bits: u16,
-    start_ms: u64,
-    end_ms: u64,
-}
-
 /// What was compared.
 #[derive(Debug)]
 pub struct Compared {
@@ -142,7 +134,7 @@ pub fn compare(kernel: Kernel, policy: Policy, frames: &[Frame], seed: u64) -> R
     let compiled = Arc::new(CompiledPolicy::compile(policy)?);
     let (policy, collected) = (&compiled.policy, &compiled.collected);
     let mut program = load(kernel, &compiled, None)?;
-    let mut expected: HashMap<Key, Counts> = HashMap::new();
+    let mut expected: HashMap<Key, FlowCounts> = HashMap::new();
     let mut expected_outcomes = [0; Outcome::COUNT];
     let mut time_ms = START_MS;
     for frame in frames {
@@ -156,12 +148,9 @@ pub fn compare(kernel: Kernel, policy: Policy, frames: &[Frame], seed: u64) -> R
         });
         expected_outcomes[stored.as_ref().err().copied().unwrap_or(Outcome::Counted) as usize] += 1;
         let (Ok(packet), Ok(stored)) = (packet, stored) else { continue };
-        let first = || Counts { start_ms: stored.start_ms, ..Counts::default() };
+        let first = || FlowCounts::from_start(stored.start_ms);
         let counts = expected.entry(stored.key.clone()).or_insert_with(first);
-        counts.packets += 1;
-        counts.octets += u64::from(packet.length_octets);
-        counts.control_bits |= stored.control_bits;
-        counts.end_ms = stored.end_ms;
+        counts.add(u64::from(packet.length_octets), stored.control_bits, stored.end_ms);
     }
 
     let (records, totals) = drained(&mut program, &[IF_INDEX])?;
@@ -188,12 +177,10 @@ pub fn compare(kernel: Kernel, policy: Policy, frames: &[Frame], seed: u64) -> R
     let time_of = |field, time_ms| if collected.fields.contains_key(&field) { time_ms } else { 0 };
     for record in &records {
         let key = Key::of(record);
-        let counts = Counts {
-            packets: record.packets,
-            octets: record.octets,
-            control_bits: record.control_bits,
+        let counts = FlowCounts {
             start_ms: time_of(Field::FlowStartMilliseconds, record.start_ms),
             end_ms: time_of(Field::FlowEndMilliseconds, record.end_ms),
+            ..FlowCounts::from(record)
         };
         let found = expected.remove(&key);
         ensure!(found.as_ref() == Some(&counts), "{key:?}: {counts:?}, not {found:?} under {policy:#?}");

@@ -1,4 +1,4 @@
-//! Records as a busy network would make them, drawn at random: what sinks are fed with where no agent runs.
+//! Records as a busy network would make them, drawn at random: what sinks are fed with where no agent runs. What packets add up to.
 
 use minimizer::records::record::Record;
 use minimizer_common::tuple::{Tags, Tuple};
@@ -81,5 +81,43 @@ pub fn record(random: &mut ChaCha8Rng, mix: Mix) -> Record {
         start_ms,
         end_ms: (start_ms + 1000 * random.random_range(0..3)).min(BEGIN_MS + 9000),
         selector_id: 0,
+    }
+}
+
+/// What the packets of a flow add up to.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct FlowCounts {
+    /// Number of packets.
+    pub packets: u64,
+    /// IP octets.
+    pub octets: u64,
+    /// Control bits of any of them.
+    pub control_bits: u16,
+    /// Time of the first one, in milliseconds since 1970.
+    pub start_ms: u64,
+    /// Time of the last one, in milliseconds since 1970.
+    pub end_ms: u64,
+}
+
+impl FlowCounts {
+    /// Those of no packet, of a flow that begins then.
+    #[must_use]
+    pub fn from_start(start_ms: u64) -> Self {
+        Self { start_ms, ..Self::default() }
+    }
+
+    /// Adds a packet.
+    pub const fn add(&mut self, octets: u64, control_bits: u16, time_ms: u64) {
+        self.packets += 1;
+        self.octets += octets;
+        self.control_bits |= control_bits;
+        self.end_ms = time_ms;
+    }
+}
+
+impl From<&Record> for FlowCounts {
+    fn from(record: &Record) -> Self {
+        let Record { packets, octets, control_bits, start_ms, end_ms, .. } = *record;
+        Self { packets, octets, control_bits, start_ms, end_ms }
     }
 }

@@ -130,6 +130,7 @@ impl Sender {
             fields: self.fields,
             interfaces: &[],
             losses: Losses::default(),
+            records: 0,
             program_tag: "0123456789abcdef",
         };
         let (mut count, mut last) = (0, Taken::Held);

@@ -113,6 +113,7 @@ impl Sender {
             fields: self.fields,
             interfaces: &[],
             losses: Losses::default(),
+            records: 0,
             program_tag: "0123456789abcdef",
         };
         let begun = self.sink.begin(&heading).inspect_err(|error| self.failed(error));

@@ -32,6 +32,7 @@ fn bring(sink: &mut dyn Sink, number: u64, records: &[Record]) -> Result<Taken> 
         fields,
         interfaces: &[],
         losses: Losses::default(),
+        records: 0,
         program_tag: "0123456789abcdef",
     };
     sink.begin(&heading)?;

@@ -19,6 +19,7 @@ use minimizer_ebpf::parser::walk::{Packet, walk};
 use rand::RngExt;
 use tests::drained::drained;
 use tests::packets::{Generator, mutations};
+use tests::records::FlowCounts;
 
 const PASS: u32 = 2;
 /// Shorter frames are not run by the kernel.
@@ -34,18 +35,9 @@ const START_UNITS: u64 = 1_700_000_000;
 /// What the program in the kernel must have counted by now.
 #[derive(Default)]
 struct Model {
-    records: HashMap<Tuple, Counts>,
+    records: HashMap<Tuple, FlowCounts>,
     outcomes: [u64; Outcome::COUNT],
     seen_octets: u64,
-}
-
-#[derive(Debug, Default, PartialEq, Eq)]
-struct Counts {
-    packets: u64,
-    octets: u64,
-    control_bits: u16,
-    start_ms: u64,
-    end_ms: u64,
 }
 
 impl Model {
@@ -55,12 +47,9 @@ impl Model {
         let Ok(packet) = walked else { return };
         let Packet { addresses, ports, tags, protocol, traffic_class, .. } = packet;
         let tuple = Tuple::new(addresses, ports, tags.with_interface(0), protocol, traffic_class);
-        let counts =
-            self.records.entry(tuple).or_insert(Counts { start_ms: units * 1000, ..Counts::default() });
-        counts.packets += 1;
-        counts.octets += u64::from(packet.length_octets);
-        counts.control_bits |= packet.control_bits;
-        counts.end_ms = units * 1000;
+        let time_ms = units * 1000;
+        let counts = self.records.entry(tuple).or_insert_with(|| FlowCounts::from_start(time_ms));
+        counts.add(u64::from(packet.length_octets), packet.control_bits, time_ms);
     }
 }
 
@@ -159,14 +148,7 @@ impl Bench {
         assert_eq!(totals.interfaces[0].seen_octets, model.seen_octets);
         for record in records {
             let expected = model.records.remove(&record.tuple);
-            let counts = Counts {
-                packets: record.packets,
-                octets: record.octets,
-                control_bits: record.control_bits,
-                start_ms: record.start_ms,
-                end_ms: record.end_ms,
-            };
-            assert_eq!(Some(counts), expected, "{:?}", record.tuple);
+            assert_eq!(Some(FlowCounts::from(&record)), expected, "{:?}", record.tuple);
             self.records += 1;
         }
         assert!(model.records.is_empty(), "not in the kernel: {:?}", model.records);

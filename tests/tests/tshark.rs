@@ -16,6 +16,7 @@ use rand::RngExt as _;
 use serde_json::{Map, Value, json};
 use tests::captures::{Captured, pcap, pcapng};
 use tests::packets::{Extension, Generator, Network, OptionsHeader, Packet};
+use tests::records::FlowCounts;
 use tests::reference::WITH_PORTS;
 use tests::tshark::{self, Flow, Reading, Rule};
 
@@ -35,18 +36,9 @@ struct Compared {
     rules: BTreeMap<Rule, usize>,
 }
 
-/// Counts of one flow.
-struct Counts {
-    packets: u64,
-    octets: u64,
-    control_bits: u16,
-    start_ms: u64,
-    end_ms: u64,
-}
-
 #[derive(Default)]
 struct Expected {
-    flows: BTreeMap<Flow, Counts>,
+    flows: BTreeMap<Flow, FlowCounts>,
     outcomes: BTreeMap<&'static str, u64>,
 }
 
@@ -59,18 +51,9 @@ impl Expected {
             Reading::Counted { flow, octets, control_bits } => {
                 // The full record's time is exact to the second.
                 let time_ms = time_ns / NANOSECONDS * 1000;
-                let counts = self.flows.entry(flow).or_insert(Counts {
-                    packets: 0,
-                    octets: 0,
-                    control_bits: 0,
-                    start_ms: time_ms,
-                    end_ms: time_ms,
-                });
-                counts.packets += 1;
-                counts.octets += octets;
-                counts.control_bits |= control_bits;
+                let counts = self.flows.entry(flow).or_insert_with(|| FlowCounts::from_start(time_ms));
+                counts.add(octets, control_bits, counts.end_ms.max(time_ms));
                 counts.start_ms = counts.start_ms.min(time_ms);
-                counts.end_ms = counts.end_ms.max(time_ms);
                 "counted"
             }
         };
@@ -86,7 +69,7 @@ impl Expected {
 }
 
 /// A record by the names of its fields.
-fn record(flow: &Flow, counts: &Counts) -> String {
+fn record(flow: &Flow, counts: &FlowCounts) -> String {
     let mut fields = Map::new();
     let mut put = |name: &str, value: Value| fields.insert(name.to_owned(), value);
     match (flow.source, flow.destination) {

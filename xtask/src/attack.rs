@@ -2,8 +2,7 @@
 
 use anyhow::Result;
 
-use crate::setup::{self, Purpose};
-use crate::{command, test, workspace};
+use crate::test;
 
 /// Command line of the verb.
 #[derive(clap::Args)]
@@ -18,12 +17,9 @@ pub struct Arguments {
 
 /// Runs the verb. It is the test of the same name, which attacks few policies in `cargo xtask test`.
 pub fn run(arguments: &Arguments) -> Result<()> {
-    setup::ensure(Purpose::Test)?;
-    let mut attack = workspace::cargo(["test", "--workspace", "--test", "attack", "--"]);
-    attack.args(["--include-ignored", "--nocapture"]);
-    attack.env("MINIMIZER_ATTACK_POLICIES", arguments.policies.to_string());
-    attack.env("MINIMIZER_ATTACK_SEED", arguments.seed.to_string());
-    attack.env("PATH", workspace::search_path_value()?);
-    test::run_as_root(&mut attack)?;
-    command::run(&mut attack)
+    let settings = [
+        ("MINIMIZER_ATTACK_POLICIES", arguments.policies.to_string()),
+        ("MINIMIZER_ATTACK_SEED", arguments.seed.to_string()),
+    ];
+    test::run_long("attack", &settings)
 }

@@ -2,8 +2,7 @@
 
 use anyhow::Result;
 
-use crate::setup::{self, Purpose};
-use crate::{command, test, workspace};
+use crate::test;
 
 /// Command line of the verb.
 #[derive(clap::Args)]
@@ -18,12 +17,9 @@ pub struct Arguments {
 
 /// Runs the verb. It is the test of the same name, which is short in `cargo xtask test`.
 pub fn run(arguments: &Arguments) -> Result<()> {
-    setup::ensure(Purpose::Test)?;
-    let mut soak = workspace::cargo(["test", "--workspace", "--test", "soak", "--"]);
-    soak.args(["--include-ignored", "--nocapture"]);
-    soak.env("MINIMIZER_SOAK_SECONDS", arguments.seconds.to_string());
-    soak.env("MINIMIZER_SOAK_SEED", arguments.seed.to_string());
-    soak.env("PATH", workspace::search_path_value()?);
-    test::run_as_root(&mut soak)?;
-    command::run(&mut soak)
+    let settings = [
+        ("MINIMIZER_SOAK_SECONDS", arguments.seconds.to_string()),
+        ("MINIMIZER_SOAK_SEED", arguments.seed.to_string()),
+    ];
+    test::run_long("soak", &settings)
 }

@@ -164,6 +164,16 @@ fn result_line(line: &str) -> Option<Tally> {
     Some(Tally { passed: count("passed")?, failed: count("failed")?, skipped: count("ignored")? })
 }
 
+/// Runs one test of its own name for as long as its settings say. In `cargo xtask test` it is short.
+pub fn run_long(test: &str, settings: &[(&str, String)]) -> Result<()> {
+    setup::ensure(Purpose::Test)?;
+    let mut cargo = workspace::cargo(["test", "--workspace", "--test", test, "--"]);
+    cargo.args(["--include-ignored", "--nocapture"]).envs(settings.iter().map(|(name, value)| (name, value)));
+    cargo.env("PATH", workspace::search_path_value()?);
+    run_as_root(&mut cargo)?;
+    command::run(&mut cargo)
+}
+
 /// Lets cargo start the built programs through sudo, unless root runs this. The test programs load kernel
 /// programs; the compiler should not run as root.
 pub fn run_as_root(cargo: &mut Command) -> Result<()> {

@@ -118,6 +118,7 @@ mod tests {
     use minimizer_common::permutation::{LAST, Permutation, ROUNDS, TABLE_ENTRIES};
 
     use super::{Number, by_tables, number_of_pseudonym, permuted, pseudonym};
+    use crate::policy::siphash::tests::arbitrary;
 
     /// Tables of arbitrary numbers, the same in every run.
     fn permutation() -> Box<Permutation> {
@@ -127,13 +128,7 @@ mod tests {
     fn permutation_of(seed: u64) -> Box<Permutation> {
         let mut permutation =
             Box::new(Permutation { tables: [[0; TABLE_ENTRIES]; ROUNDS], tweak: 0, instead_of_last: 0 });
-        let mut number = seed;
-        let mut next = || {
-            number ^= number << 13;
-            number ^= number >> 7;
-            number ^= number << 17;
-            number
-        };
+        let mut next = arbitrary(seed);
         permutation.tables.iter_mut().flatten().for_each(|entry| *entry = next() as u16);
         permutation.tweak = next() as u32 | 1;
         permutation.instead_of_last = by_tables(&permutation, Number::of_rank(LAST));

@@ -3,56 +3,25 @@
 //! The mark follows the wall clock, but never beyond a limit that advances with the time since boot, and never back.
 
 use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use thiserror::Error;
 use tracing::warn;
 
 use crate::support::clock::Clocks;
-use crate::support::file_mode;
-use crate::support::plain_file;
+use crate::support::state_file::{self, StateFile, StateFileError};
 
-const FILE: &str = "time-mark.json";
+const FILE: StateFile = StateFile {
+    name: "time-mark.json",
+    what: "a time mark",
+    consequence: "without it an ended mandate could come back to life, so that the agent does not start: remove the file if the clock of \
+                  this host is right",
+};
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 /// Time between two writes of the file.
 const SAVE_EVERY_NS: u64 = 60 * 1_000_000_000;
-
-/// The file of the mark cannot be used.
-#[derive(Debug, Error)]
-pub enum TimeMarkError {
-    /// It cannot be read.
-    #[error("cannot read {}: {source}; the state directory must be one that the agent may read and write", path.display())]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-    /// It is not what an agent wrote.
-    #[error(
-        "{}: not a time mark: {source}; without it an ended mandate could come back to life, so that the agent does not \
-         start: remove the file if the clock of this host is right",
-        path.display()
-    )]
-    Damaged {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: serde_json::Error,
-    },
-    /// It cannot be written.
-    #[error("cannot write {}: {source}; the state directory must exist and be writable", path.display())]
-    Write {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-}
 
 /// What the file says.
 #[derive(Debug, Deserialize, Serialize)]
@@ -105,12 +74,12 @@ impl TimeMark {
     ///
     /// # Errors
     /// If the file is there and cannot be used.
-    pub fn load(directory: &Path, clocks: Arc<dyn Clocks>) -> Result<Self, TimeMarkError> {
-        let path = directory.join(FILE);
+    pub fn load(directory: &Path, clocks: Arc<dyn Clocks>) -> Result<Self, StateFileError> {
+        let path = FILE.path(directory);
         let mut mark = Self::in_memory(clocks);
         // Without an identity every boot counts as another one.
         mark.boot_id = fs::read_to_string(BOOT_ID).unwrap_or_default().trim().to_owned();
-        if let Some(saved) = read(&path)? {
+        if let Some(saved) = FILE.read(&path)? {
             mark.go_on(&saved);
         }
         mark.path = Some(path);
@@ -164,37 +133,20 @@ impl TimeMark {
     ///
     /// # Errors
     /// If it cannot be written.
-    pub fn save(&mut self) -> Result<(), TimeMarkError> {
+    pub fn save(&mut self) -> Result<(), StateFileError> {
         let boottime_ns = self.clocks.boottime_ns();
         self.saved_ns = boottime_ns;
         let Some(path) = &self.path else { return Ok(()) };
         // Another agent may have written a later one. One that is damaged is replaced.
-        let other = read(path).ok().flatten().map_or(0, |saved| nanoseconds(saved.mark));
+        let other = FILE.read(path).ok().flatten().map_or(0, |saved: Saved| nanoseconds(saved.mark));
         let saved = Saved {
             mark: timestamp(self.mark_ns.max(other)),
             limit: timestamp(boottime_ns.wrapping_add(self.limit_offset_ns).max(other)),
             boottime_ns,
             boot_id: self.boot_id.clone(),
         };
-        let write = || -> io::Result<()> {
-            let new = path.with_extension(format!("{}.new", std::process::id()));
-            let mut octets = serde_json::to_vec(&saved)?;
-            octets.push(b'\n');
-            file_mode::replace(path, &new, &octets)
-        };
-        write().map_err(|source| TimeMarkError::Write { path: path.clone(), source })
+        state_file::write(path, &saved)
     }
-}
-
-fn read(path: &Path) -> Result<Option<Saved>, TimeMarkError> {
-    let text = match plain_file::read(path) {
-        Ok(text) => text,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(source) => return Err(TimeMarkError::Read { path: path.to_owned(), source }),
-    };
-    serde_json::from_slice(&text)
-        .map(Some)
-        .map_err(|source| TimeMarkError::Damaged { path: path.to_owned(), source })
 }
 
 fn nanoseconds(time: Timestamp) -> u64 {
@@ -211,7 +163,7 @@ mod tests {
     use std::sync::Arc;
     use std::sync::atomic::{AtomicU64, Ordering};
 
-    use super::{FILE, TimeMark, TimeMarkError};
+    use super::{FILE, StateFileError, TimeMark};
     use crate::support::clock::Clocks;
 
     const SECOND: u64 = 1_000_000_000;
@@ -281,7 +233,7 @@ mod tests {
         let load = |clocks: &Arc<Set>| TimeMark::load(folder.path(), clocks.clone()).expect("a mark");
         let clocks = Set::at(1000, 50);
         let mut mark = load(&clocks);
-        assert!(!folder.path().join(FILE).exists(), "nothing is written before it is asked for");
+        assert!(!FILE.path(folder.path()).exists(), "nothing is written before it is asked for");
         mark.save().expect("is written");
         // The same boot: time runs on while no agent runs.
         clocks.set(2000, 80);
@@ -289,7 +241,7 @@ mod tests {
         clocks.set(10, 80);
         assert_eq!(now(&mut load(&clocks)), (10, 1000));
         // Another boot: only the time since it is known to have passed.
-        let path = folder.path().join(FILE);
+        let path = FILE.path(folder.path());
         let text = fs::read_to_string(&path).expect("the file");
         let mut saved: serde_json::Value = serde_json::from_str(&text).expect("JSON");
         saved["boot_id"] = "another".into();
@@ -309,9 +261,9 @@ mod tests {
     #[test]
     fn a_damaged_file_is_refused_and_says_what_to_do() {
         let folder = tempfile::tempdir().expect("a folder");
-        fs::write(folder.path().join(FILE), "{").expect("is written");
+        fs::write(FILE.path(folder.path()), "{").expect("is written");
         let error = TimeMark::load(folder.path(), Set::at(1, 1)).expect_err("damaged");
-        assert!(matches!(error, TimeMarkError::Damaged { .. }));
+        assert!(matches!(error, StateFileError::Damaged { .. }));
         assert!(error.to_string().contains("remove the file if the clock of this host is right"), "{error}");
         let mut nowhere = TimeMark::load(&folder.path().join("none"), Set::at(1, 1)).expect("a new one");
         assert!(nowhere.save().expect_err("no folder").to_string().contains("must exist and be writable"));

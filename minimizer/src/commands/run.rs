@@ -19,7 +19,6 @@ use thiserror::Error;
 use tracing::{info, warn};
 
 use crate::agent::error::AgentError;
-use crate::agent::time_mark::TimeMarkError;
 use crate::agent::{Agent, AgentOptions};
 use crate::commands::cli;
 use crate::commands::options::{Settings, SettingsError};
@@ -43,6 +42,7 @@ use crate::sinks::stdout;
 use crate::support::panics;
 use crate::support::privilege::{self, PrivilegeError, Task};
 use crate::support::refusal::{Asked, told};
+use crate::support::state_file::StateFileError;
 use crate::support::sys;
 use ended::Ended;
 use fit::Agreed;
@@ -69,7 +69,7 @@ pub enum RunError {
     Mandate(#[from] MandateError),
     /// The time mark cannot be read or written.
     #[error(transparent)]
-    TimeMark(#[from] TimeMarkError),
+    TimeMark(#[from] StateFileError),
     /// The kernel does not list its interfaces.
     #[error(transparent)]
     Netlink(#[from] NetlinkError),

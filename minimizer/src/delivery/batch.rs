@@ -127,6 +127,7 @@ impl Batch {
             fields: self.terms.view_at(position).fields(),
             interfaces,
             losses: *losses,
+            records: 0,
             program_tag,
         })
     }

@@ -56,8 +56,10 @@ struct BatchProgress<'batch> {
 }
 
 impl<'batch> BatchProgress<'batch> {
-    const fn new(heading: Heading<'batch>, offered: Offered<'batch>) -> Self {
-        Self { heading, offered, next: 0, undelivered: 0, is_ended: false }
+    fn new(heading: Heading<'batch>, offered: Offered<'batch>) -> Self {
+        let mut progress = Self { heading, offered, next: 0, undelivered: 0, is_ended: false };
+        progress.heading.records = u64::try_from(progress.len()).unwrap_or(u64::MAX);
+        progress
     }
 }
 

@@ -37,6 +37,8 @@ pub struct Heading<'batch> {
     pub interfaces: &'batch [Interface],
     /// What is in no record that was handed over, since the start, this batch included.
     pub losses: Losses,
+    /// How many records follow, the one that stands for what was held back included; 0 where that is not known.
+    pub records: u64,
     /// The kernel's tag of the program that collected them, in hexadecimal: a digest of its instructions, the same under every
     /// policy.
     pub program_tag: &'batch str,

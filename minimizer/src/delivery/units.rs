@@ -137,6 +137,7 @@ impl Unit {
             fields: values.fields(),
             interfaces,
             losses: *losses,
+            records: 0,
             program_tag,
         }
     }

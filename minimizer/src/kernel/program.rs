@@ -10,7 +10,6 @@ use aya::programs::{Program as AyaProgram, ProgramError as AyaError, TestRun as 
 use aya::{Ebpf, VerifierLogLevel};
 use minimizer_common::permutation::PERMUTATIONS_MAP;
 use minimizer_common::settings::{self, CURRENT_MAP, Control, GENERATIONS_MAP, LISTS_MAP, TABLES_MAP};
-use sha2::{Digest as _, Sha256};
 
 use crate::kernel::attach::Action;
 use crate::kernel::attach::Mode;
@@ -24,6 +23,7 @@ use crate::kernel::wall_clock::{TimeUnits, WallClock};
 use crate::policy::compile::CompiledPolicy;
 use crate::policy::ranks::NO_RANKS;
 use crate::support::clock::Clocks;
+use crate::support::digest::sha256;
 use crate::support::sys::bpf::{self, XdpLink};
 
 /// The kernel program as the build made it, without sizes and settings. A build without bpf-linker has an
@@ -364,7 +364,7 @@ pub(crate) fn xdp_mut<'ebpf>(ebpf: &'ebpf mut Ebpf, name: &str) -> Result<&'ebpf
 /// SHA-256 of [`OBJECT`], in hexadecimal.
 #[must_use]
 pub fn object_digest() -> String {
-    Sha256::digest(OBJECT).iter().map(|byte| format!("{byte:02x}")).collect()
+    sha256(OBJECT)
 }
 
 fn take_map(ebpf: &mut Ebpf, name: &'static str) -> Result<Map, ProgramError> {

@@ -20,11 +20,11 @@ use minimizer_common::tunnel::{Tunnel, Tunnels};
 use super::file::{IntervalBounds, IntervalFile, PolicyFile, PseudonymsFile};
 use super::joins::Verdict;
 use crate::policy::model::{Commitments, Policy, Scope};
+use crate::support::digest::sha256;
 use crate::support::toml::{At, Document, Findings};
 use crate::support::units;
 use acknowledged::{Acknowledged, EVERY_COMMUNICATION};
 use inputs::Inputs;
-pub(super) use inputs::sha256;
 
 /// Digests of the files that a policy names, by the name in the policy.
 type Digests = BTreeMap<String, String>;

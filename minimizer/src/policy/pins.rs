@@ -8,9 +8,9 @@ use std::path::{Path, PathBuf};
 use thiserror::Error;
 
 use super::builtin::PolicyError;
-use super::check::sha256;
 use super::file::{InputFile, PolicyFile};
 use crate::policy::model::Policy;
+use crate::support::digest::sha256;
 use crate::support::plain_file;
 use crate::support::text;
 use crate::support::toml::{At, Document};
@@ -118,8 +118,8 @@ mod tests {
     use std::os::unix::fs::PermissionsExt as _;
 
     use super::{PinError, pin};
-    use crate::policy::check::sha256;
     use crate::policy::model::Policy;
+    use crate::support::digest::sha256;
 
     const POLICY: &str = "\u{feff}name = \"p\" # stays\n[scope]\ndomestic_files = [\"home\", { path = 'home2', sha256 = \"OLD\" }]\n\
                           directions = [\"foreign-domestic\"]\n[selectors]\nfiles = [\n  'look', # for these\n]\n[[recipients]]\n\

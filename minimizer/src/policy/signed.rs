@@ -6,10 +6,10 @@ use minimizer_common::tunnel::Tunnel;
 use thiserror::Error;
 
 use super::builtin::{self, PolicyError};
-use super::check::sha256;
 use crate::policy::model::Policy;
 use crate::policy::signature::required::{self, NotSigned};
 use crate::policy::signature::{self, VerifierKey};
+use crate::support::digest::sha256;
 
 /// Why a policy that must be signed cannot be loaded.
 #[derive(Debug, Error)]

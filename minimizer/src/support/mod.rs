@@ -4,6 +4,7 @@
 pub mod backoff;
 pub mod clock;
 pub mod cpus;
+pub mod digest;
 pub mod file_mode;
 pub mod limited;
 pub mod log;
@@ -14,6 +15,7 @@ pub mod privilege;
 pub mod refusal;
 pub mod scoped_address;
 pub mod secret_file;
+pub mod state_file;
 pub mod sys;
 pub mod text;
 pub mod tls;

@@ -196,7 +196,6 @@ mod tests {
     use rustls::server::WebPkiClientVerifier;
     use rustls::{ClientConnection, RootCertStore, ServerConfig, ServerConnection, crypto};
 
-    use super::pinned::digest;
     use super::{ClientTls, TlsError, server_name};
 
     /// Set for a copy of a test that has authorities of its own as those of the host: the folder of the other files.
@@ -283,7 +282,7 @@ mod tests {
         let folder = folder();
         let folder = folder.path();
         let certificate = CertificateDer::from_pem_file(folder.join("server.pem")).unwrap();
-        let pin = digest(&certificate);
+        let pin = crate::support::digest::sha256(&certificate);
         let pinned = |pins: &[&str]| ClientTls {
             pins: pins.iter().map(|pin| (*pin).to_owned()).collect(),
             ..agent(folder, Some("ca.pem"))

@@ -170,15 +170,26 @@ impl Drop for Nfacctd {
     }
 }
 
-/// The line of /proc/thread-self/net/udp of a port: its receive queue.
-fn queue(port: u16) -> Result<Option<u64>> {
+/// The columns of a port in /proc/thread-self/net/udp.
+fn columns(port: u16) -> Result<Option<Vec<String>>> {
     let (local, is_port) = (fs::read_to_string("/proc/thread-self/net/udp")?, format!(":{port:04X}"));
-    let line = local
-        .lines()
-        .find(|line| line.split_whitespace().nth(1).is_some_and(|local| local.ends_with(&is_port)));
-    let queue =
-        line.and_then(|line| line.split_whitespace().nth(4)).and_then(|queues| queues.split_once(':'));
-    Ok(queue.and_then(|(_, received)| u64::from_str_radix(received, 16).ok()))
+    let mut lines = local.lines().map(|line| line.split_whitespace().map(str::to_owned).collect::<Vec<_>>());
+    Ok(lines.find(|columns| columns.get(1).is_some_and(|local| local.ends_with(&is_port))))
+}
+
+/// The octets in the receive queue of a port.
+fn queue(port: u16) -> Result<Option<u64>> {
+    let columns = columns(port)?;
+    let queues = columns.as_ref().and_then(|columns| columns.get(4)?.split_once(':'));
+    Ok(queues.and_then(|(_, received)| u64::from_str_radix(received, 16).ok()))
+}
+
+/// How many datagrams to a port the kernel dropped because the collector had not read those before.
+///
+/// # Errors
+/// When the kernel does not say.
+pub fn datagrams_lost(port: u16) -> Result<Option<u64>> {
+    Ok(columns(port)?.and_then(|columns| columns.last()?.parse().ok()))
 }
 
 fn wait_until_bound(port: u16) -> Result<()> {

@@ -78,6 +78,7 @@ impl Batches {
             fields: self.fields(),
             interfaces: &[],
             losses: Losses::default(),
+            records: 0,
             program_tag: "0123456789abcdef",
         }
     }

@@ -1,6 +1,5 @@
 //! Rollback: an agent that requires a signature takes no policy that is older than the last one in force.
 
-use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
@@ -9,10 +8,14 @@ use thiserror::Error;
 use tracing::{info, warn};
 
 use crate::policy::model::Policy;
-use crate::support::file_mode;
-use crate::support::plain_file;
+use crate::support::state_file::{self, StateFile, StateFileError};
 
-const FILE: &str = "policy-serial.json";
+const FILE: StateFile = StateFile {
+    name: "policy-serial.json",
+    what: "the serial number of a policy",
+    consequence: "without it an older policy could be put back, so that the agent takes none: remove the file if the policy is the \
+                  right one",
+};
 
 /// The policy is older than the last one in force, or nobody knows.
 #[derive(Debug, Error)]
@@ -45,33 +48,9 @@ pub enum RollbackError {
         /// Name of the policy that was in force last.
         last: String,
     },
-    /// The file cannot be read.
-    #[error("cannot read {}: {source}; the state directory must be one that the agent may read and write", path.display())]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-    /// The file is not what an agent wrote.
-    #[error(
-        "{}: not the serial number of a policy: {source}; without it an older policy could be put back, so that the agent takes \
-         none: remove the file if the policy is the right one", path.display()
-    )]
-    Damaged {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: serde_json::Error,
-    },
-    /// The file cannot be written.
-    #[error("cannot write {}: {source}; the state directory must exist and be writable", path.display())]
-    Write {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
+    /// The file that says it cannot be used.
+    #[error(transparent)]
+    File(#[from] StateFileError),
 }
 
 /// The policy that was in force last.
@@ -114,7 +93,7 @@ impl Rollback {
                  '--state DIRECTORY' keeps it"
             );
         }
-        Self { is_required, path: state.map(|state| state.join(FILE)), last: Mutex::new(None) }
+        Self { is_required, path: state.map(|state| FILE.path(state)), last: Mutex::new(None) }
     }
 
     /// Checks that the policy is not older than the last one in force. Going back where that one allows it is told.
@@ -151,13 +130,7 @@ impl Rollback {
         }
         let new = Last::of(policy);
         if let Some(path) = &self.path {
-            let write = || -> io::Result<()> {
-                let temporary = path.with_extension(format!("{}.new", std::process::id()));
-                let mut octets = serde_json::to_vec(&new)?;
-                octets.push(b'\n');
-                file_mode::replace(path, &temporary, &octets)
-            };
-            write().map_err(|source| RollbackError::Write { path: path.clone(), source })?;
+            state_file::write(path, &new)?;
         }
         *self.last.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(new);
         Ok(())
@@ -170,13 +143,7 @@ impl Rollback {
         }
         let known = self.last.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
         let Some(path) = &self.path else { return Ok(known) };
-        match plain_file::read(path) {
-            Ok(octets) => serde_json::from_slice(&octets)
-                .map(Some)
-                .map_err(|source| RollbackError::Damaged { path: path.clone(), source }),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(known),
-            Err(source) => Err(RollbackError::Read { path: path.clone(), source }),
-        }
+        Ok(FILE.read(path)?.or(known))
     }
 }
 
@@ -185,7 +152,7 @@ mod tests {
     use std::fs;
     use std::path::Path;
 
-    use super::{FILE, Rollback, RollbackError};
+    use super::{FILE, Rollback, RollbackError, StateFileError};
     use crate::policy::model::Policy;
 
     fn policy(top: &str) -> Policy {
@@ -243,8 +210,11 @@ mod tests {
     #[test]
     fn a_damaged_file_is_refused() {
         let folder = tempfile::tempdir().expect("a folder");
-        fs::write(folder.path().join(FILE), "{").expect("is written");
+        fs::write(FILE.path(folder.path()), "{").expect("is written");
         let rollback = Rollback::new(Some(folder.path()), true);
-        assert!(matches!(rollback.permit(&policy("")), Err(RollbackError::Damaged { .. })));
+        assert!(matches!(
+            rollback.permit(&policy("")),
+            Err(RollbackError::File(StateFileError::Damaged { .. }))
+        ));
     }
 }

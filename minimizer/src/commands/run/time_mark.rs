@@ -7,9 +7,10 @@ use std::sync::Arc;
 use tracing::info;
 
 use super::RunError;
-use crate::agent::time_mark::{TimeMark, TimeMarkError};
+use crate::agent::time_mark::TimeMark;
 use crate::policy::compile::CompiledPolicy;
 use crate::support::clock::SystemClocks;
+use crate::support::state_file::StateFileError;
 
 /// The state directory of a service, as systemd makes it for `StateDirectory=minimizer`.
 const STATE_DIRECTORY: &str = "/var/lib/minimizer";
@@ -21,7 +22,7 @@ pub fn open(named: Option<&Path>, compiled: &CompiledPolicy) -> Result<TimeMark,
     let loaded = match (named, found()) {
         (Some(directory), _) => Ok(TimeMark::load(directory, clocks())?),
         (None, Some(directory)) => match TimeMark::load(&directory, clocks()) {
-            Err(error @ TimeMarkError::Damaged { .. }) => return Err(error.into()),
+            Err(error @ StateFileError::Damaged { .. }) => return Err(error.into()),
             loaded => loaded.map_err(Some),
         },
         (None, None) => Err(None),

@@ -27,7 +27,7 @@ use crate::policy::compile::CompiledPolicy;
 use crate::policy::field::Fields;
 use crate::records::drain::{InterfaceTotals, Totals};
 use crate::records::keys::Keys;
-use crate::records::packed::{Packing, SlotDecoder};
+use crate::records::packed::{Packed, Packing, SlotDecoder};
 use crate::records::record::Record;
 use crate::records::terms::{Keyring, Terms};
 
@@ -120,6 +120,22 @@ fn terms() -> Arc<Terms> {
     keyring.terms(&compiled, Timestamp::now()).expect("terms")
 }
 
+/// Enters records into the ledger as a drain does.
+fn entered(accounting: &Accounting, records: &Packed) -> Totals {
+    let recorded = super::counts(&records.iter().collect::<Vec<_>>());
+    let mut interface = InterfaceTotals {
+        seen_packets: recorded.packets,
+        octets_counted: recorded.octets,
+        ..InterfaceTotals::ZERO
+    };
+    interface.outcomes[Outcome::Counted as usize] = recorded.packets;
+    let totals = Totals { interfaces: vec![interface], recorded, ..Totals::default() };
+    let mut ledger = accounting.lock();
+    ledger.enter(0, "eth0", crate::interfaces::slot::Unwatched::default());
+    ledger.add(&totals);
+    totals
+}
+
 fn batch(number: u64, records: u32, terms: &Arc<Terms>, accounting: &Accounting) -> Arc<Batch> {
     let mut packing = Packing::default();
     for index in 0..records {
@@ -136,18 +152,7 @@ fn batch(number: u64, records: u32, terms: &Arc<Terms>, accounting: &Accounting)
     }
     let time = TimeUnits { base: 0, unit_ms: 1 };
     let records = packing.take(SlotDecoder::new(&terms.compiled, time, &[1]));
-    let recorded = super::counts(&records.iter().collect::<Vec<_>>());
-    let mut interface = InterfaceTotals {
-        seen_packets: recorded.packets,
-        octets_counted: recorded.octets,
-        ..InterfaceTotals::ZERO
-    };
-    interface.outcomes[Outcome::Counted as usize] = recorded.packets;
-    let totals = Totals { interfaces: vec![interface], recorded, ..Totals::default() };
-    let mut ledger = accounting.lock();
-    ledger.enter(0, "eth0", crate::interfaces::slot::Unwatched::default());
-    ledger.add(&totals);
-    drop(ledger);
+    let totals = entered(accounting, &records);
     let origin = Origin {
         number,
         interval_ms: (0, 1),

@@ -1,13 +1,11 @@
 //! The files that a policy names. They are read relative to the policy's folder, and their digests are kept.
 
 use std::collections::BTreeSet;
-use std::fmt::Write as _;
 use std::path::Path;
-
-use sha2::{Digest as _, Sha256};
 
 use super::Digests;
 use crate::policy::file::InputFile;
+use crate::support::digest::sha256;
 use crate::support::plain_file;
 use crate::support::text;
 use crate::support::toml::{At, Document};
@@ -72,13 +70,4 @@ impl<'folder> Inputs<'folder> {
     pub fn finish(self) -> (Digests, BTreeSet<String>) {
         (self.digests, self.unpinned)
     }
-}
-
-/// SHA-256 in hexadecimal.
-pub fn sha256(octets: &[u8]) -> String {
-    Sha256::digest(octets).iter().fold(String::with_capacity(64), |mut text, octet| {
-        // Writing to a string cannot fail.
-        write!(text, "{octet:02x}").ok();
-        text
-    })
 }

@@ -207,7 +207,7 @@ fn who_becomes_a_tunnel_endpoint_is_wider() {
 fn words_reasons_and_pins_are_told() {
     let folder = tempfile::tempdir().expect("a folder");
     std::fs::write(folder.path().join("list"), "192.0.2.0/24\n").expect("is written");
-    let digest = crate::policy::check::sha256(b"192.0.2.0/24\n");
+    let digest = crate::support::digest::sha256(b"192.0.2.0/24\n");
     let listed =
         |file: &str| BASE.replace("domestic = [\"192.0.2.0/24\"]", &format!("domestic_files = [{file}]"));
     let parse = |text: &str| {

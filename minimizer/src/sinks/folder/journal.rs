@@ -19,7 +19,7 @@ use super::error::FileError;
 use super::manifest::{BatchShare, DatedHeader, Header, Manifest};
 use super::name::Encoding;
 use super::places::Places;
-use super::unfinished::hexadecimal;
+use crate::support::digest::hexadecimal;
 
 /// A line is never longer: it has one batch, or the row groups of a few.
 const LINE_OCTETS_MAX: u64 = 16 << 20;
@@ -177,6 +177,6 @@ impl Prefix<'_> {
             self.digest.update(&piece[..read]);
             self.octets += u64::try_from(read).unwrap_or(0);
         }
-        Ok(self.octets == octets && hexadecimal(&self.digest) == sha256)
+        Ok(self.octets == octets && hexadecimal(&self.digest.clone().finalize()) == sha256)
     }
 }

@@ -16,7 +16,8 @@ use super::manifest::Manifest;
 use super::name::{self, Encoding};
 use super::places::Places;
 use super::retention::{Deletion, Why, note};
-use super::unfinished::{hexadecimal, write_manifest};
+use super::unfinished::write_manifest;
+use crate::support::digest::hexadecimal;
 
 /// What became of the files.
 #[derive(Default)]
@@ -105,7 +106,7 @@ fn complete(places: &Places, name: &str, file: &File, recovered: Recovered) -> R
     cut().map_err(FileError::io("complete", &path))?;
     digest.update(&end);
     manifest.octets = octets.saturating_add(u64::try_from(end.len()).unwrap_or(u64::MAX));
-    manifest.sha256 = hexadecimal(&digest);
+    manifest.sha256 = hexadecimal(&digest.finalize());
     name.clone_into(&mut manifest.file);
     let manifest_name = name::unfinished(&name::manifest(name));
     let manifest_path = notes.path(&manifest_name);

@@ -19,6 +19,7 @@ use super::manifest::Manifest;
 use super::name::{self, Encoding};
 use super::places::Places;
 use crate::delivery::ending::Ending;
+use crate::support::digest::hexadecimal;
 
 /// The file is synced each time so many octets were written: to sync a large file at its end would take long.
 const SYNC_OCTETS: u64 = 16 << 20;
@@ -124,7 +125,7 @@ impl Unfinished {
 
     /// Digest of what was written so far.
     pub(super) fn sha256(&self) -> String {
-        hexadecimal(&self.digest)
+        hexadecimal(&self.digest.clone().finalize())
     }
 
     /// Makes sure that the disk has room for so many octets more, where the file system can.
@@ -249,11 +250,6 @@ impl Unfinished {
         self.places.notes.remove(&self.temporary).ok();
         self.places.notes.remove(&self.manifest_temporary).ok();
     }
-}
-
-/// A digest, in hexadecimal.
-pub(super) fn hexadecimal(digest: &Sha256) -> String {
-    digest.clone().finalize().iter().map(|octet| format!("{octet:02x}")).collect()
 }
 
 /// Writes a manifest to its file, and to the disk.

@@ -32,8 +32,6 @@ const DATAGRAM_OCTETS: u16 = 1400;
 /// Some collectors read no more of a stream at once.
 const STREAM_OCTETS: u16 = 8192;
 const OBSERVATION_DOMAIN: u32 = 1;
-/// With messages of 1400 octets, 224 Mbit/s: a million IPv4 records in little more than two seconds.
-const MESSAGES_PER_SECOND: u32 = 20_000;
 /// One call sends some hundred messages, and must not take longer than a few seconds.
 const MESSAGES_PER_SECOND_MIN: u32 = 100;
 const TEMPLATE_INTERVAL: Duration = Duration::from_secs(60);
@@ -116,7 +114,7 @@ pub struct IpfixConfig {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Destination {
-    Udp { collector: String, template_interval: Duration, messages_per_second: u32 },
+    Udp { collector: String, template_interval: Duration, messages_per_second: Option<u32> },
     Stream { collector: String, tls: Option<CollectorTls> },
     Files { directory: PathBuf, rotate_every: Duration, rotate_octets: u64 },
 }
@@ -221,8 +219,9 @@ impl IpfixConfig {
     ) -> Box<dyn Sink> {
         let carrier: Box<dyn Carrier> = match self.destination.clone() {
             Destination::Udp { collector, template_interval, messages_per_second } => {
-                let pace = Pace::new(messages_per_second);
-                Box::new(Udp::new(Collector::new(collector), template_interval, pace))
+                let pace = messages_per_second.map_or_else(Pace::default, Pace::new);
+                let udp = Udp::new(Collector::new(collector), template_interval, pace);
+                Box::new(udp.heeding(ending.clone()))
             }
             Destination::Stream { collector, tls } => Box::new(Stream::new(Collector::new(collector), tls)),
             Destination::Files { directory, rotate_every, rotate_octets } => {
@@ -405,8 +404,8 @@ fn messages_per_second(
     file: &IpfixFile,
     transport: TransportName,
     document: &mut Document<'_>,
-) -> Option<u32> {
-    let Some(pace) = &file.messages_per_second else { return Some(MESSAGES_PER_SECOND) };
+) -> Option<Option<u32>> {
+    let Some(pace) = &file.messages_per_second else { return Some(None) };
     if transport != TransportName::Udp {
         document.refuse(pace, "only \"udp\" needs a pace: a stream goes as fast as its other end reads");
         return None;
@@ -420,7 +419,7 @@ fn messages_per_second(
         );
         return None;
     }
-    Some(*pace.get())
+    Some(Some(*pace.get()))
 }
 
 /// The position of the first key that is given.

@@ -14,8 +14,9 @@ use super::collector::Collector;
 use super::icmp;
 use super::outbox::{HEADER_OCTETS, Message, MessageKind, Outbox};
 use super::pace::Pace;
+use crate::delivery::ending::Ending;
 use crate::delivery::loss::Loss;
-use crate::delivery::sink::{SinkError, Taken};
+use crate::delivery::sink::{Heading, SinkError, Taken};
 
 /// How long to wait for an ICMP error after the first datagrams of a session, and after the last.
 const REFUSED_WITHIN: Duration = Duration::from_millis(250);
@@ -31,6 +32,8 @@ pub(super) struct Udp {
     collector: Collector,
     template_interval: Duration,
     pace: Pace,
+    /// The end of the agent, from which on there is less time to spread messages over.
+    ending: Ending,
     session: Option<Session>,
     /// The address that refused last: the next session begins with the one behind it.
     refused: Option<SocketAddr>,
@@ -118,8 +121,14 @@ impl Session {
 }
 
 impl Udp {
-    pub(super) const fn new(collector: Collector, template_interval: Duration, pace: Pace) -> Self {
-        Self { collector, template_interval, pace, session: None, refused: None, octets_written: 0 }
+    pub(super) fn new(collector: Collector, template_interval: Duration, pace: Pace) -> Self {
+        let ending = Ending::default();
+        Self { collector, template_interval, pace, ending, session: None, refused: None, octets_written: 0 }
+    }
+
+    /// Has it hurry when the agent ends.
+    pub(super) fn heeding(self, ending: Ending) -> Self {
+        Self { ending, ..self }
     }
 
     /// Begins a session with the first address that can be used, from the one behind `refused` on.
@@ -222,6 +231,12 @@ fn quotes(socket: &UdpSocket) -> Vec<[u8; HEADER_OCTETS]> {
 }
 
 impl Carrier for Udp {
+    fn heed(&mut self, heading: &Heading<'_>) -> bool {
+        let interval = Duration::from_millis(heading.end_ms.saturating_sub(heading.begin_ms));
+        self.pace.spread(heading.records, interval, Instant::now());
+        false
+    }
+
     fn open(&mut self, outbox: &mut Outbox) -> Result<bool, SinkError> {
         self.listen(outbox, Duration::ZERO)?;
         if self.has_moved() {
@@ -252,8 +267,9 @@ impl Carrier for Udp {
                 Ok(_) => {
                     session.has_sent = true;
                     self.octets_written += u64::try_from(message.octets.len()).unwrap_or(0);
+                    let records = message.sums.records;
                     outbox.sent();
-                    let pause = self.pace.pause(Instant::now());
+                    let pause = self.pace.pause(records, self.ending.deadline(), Instant::now());
                     if !pause.is_zero() {
                         self.listen(outbox, pause)?;
                     }

@@ -217,6 +217,7 @@ mod tests {
                 fields,
                 interfaces: &[],
                 losses,
+                records: 0,
                 program_tag: "",
             };
             let record = Record {

@@ -1,6 +1,5 @@
 //! Servers that must show a certificate that is known beforehand, beside one that an authority signed.
 
-use std::fmt::Write as _;
 use std::sync::Arc;
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -8,7 +7,8 @@ use rustls::client::{VerifierBuilderError, WebPkiServerVerifier};
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
-use sha2::{Digest as _, Sha256};
+
+use crate::support::digest::sha256;
 
 /// Verifies as usual, and then compares the server's own certificate.
 #[derive(Debug)]
@@ -32,15 +32,6 @@ impl Pinned {
     }
 }
 
-/// SHA-256 of a certificate, in lowercase hexadecimal.
-pub(super) fn digest(certificate: &CertificateDer<'_>) -> String {
-    Sha256::digest(certificate).iter().fold(String::with_capacity(64), |mut text, octet| {
-        // Writing to a string cannot fail.
-        write!(text, "{octet:02x}").ok();
-        text
-    })
-}
-
 impl ServerCertVerifier for Pinned {
     fn verify_server_cert(
         &self,
@@ -52,7 +43,7 @@ impl ServerCertVerifier for Pinned {
     ) -> Result<ServerCertVerified, Error> {
         let verified =
             self.usual.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)?;
-        let shown = digest(end_entity);
+        let shown = sha256(end_entity);
         if self.pins.contains(&shown) {
             return Ok(verified);
         }

@@ -6,13 +6,12 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use minimizer_common::generation::Counts;
-use minimizer_common::outcome::Outcome;
 use minimizer_common::slot::{Counted, Wide};
 use minimizer_common::tuple::{Tags, Tuple};
 use rand::rngs::ChaCha8Rng;
 use rand::{RngExt as _, SeedableRng as _};
 
-use super::{End, Fickle};
+use super::{End, Fickle, entered};
 use crate::delivery::accounting::Accounting;
 use crate::delivery::batch::{Batch, Origin};
 use crate::delivery::ending::Ending;
@@ -25,7 +24,6 @@ use crate::kernel::wall_clock::TimeUnits;
 use crate::policy::compile::CompiledPolicy;
 use crate::policy::field::Fields;
 use crate::policy::model::Policy;
-use crate::records::drain::{InterfaceTotals, Totals};
 use crate::records::keys::Keys;
 use crate::records::packed::{Packing, SlotDecoder};
 use crate::records::record::Record;
@@ -176,18 +174,7 @@ fn batch(
     }
     let decoder = SlotDecoder::new(&terms.compiled, TimeUnits { base: 0, unit_ms: 1 }, &[]);
     let records = packing.take(decoder);
-    let recorded = super::super::counts(&records.iter().collect::<Vec<_>>());
-    let mut interface = InterfaceTotals {
-        seen_packets: recorded.packets,
-        octets_counted: recorded.octets,
-        ..InterfaceTotals::ZERO
-    };
-    interface.outcomes[Outcome::Counted as usize] = recorded.packets;
-    let totals = Totals { interfaces: vec![interface], recorded, ..Totals::default() };
-    let mut ledger = accounting.lock();
-    ledger.enter(0, "eth0", crate::interfaces::slot::Unwatched::default());
-    ledger.add(&totals);
-    drop(ledger);
+    let totals = entered(accounting, &records);
     let end_ms = u64::from(end_ms);
     let origin = Origin {
         number,

@@ -12,7 +12,6 @@ use rand::SeedableRng as _;
 use rand::rngs::ChaCha8Rng;
 use rustix::fs::{CWD, Mode, mkfifoat};
 use serde_json::Value;
-use sha2::{Digest as _, Sha256};
 use tempfile::TempDir;
 
 use super::FilesSink;
@@ -25,6 +24,7 @@ use crate::records::record::Record;
 use crate::sinks::files::{FilesConfig, Format};
 use crate::sinks::json_lines::tests::record;
 use crate::support::clock;
+use crate::support::digest::sha256;
 
 const BEGIN_MS: u64 = 1_795_402_055_123;
 
@@ -60,6 +60,7 @@ impl World {
             fields: Fields::ALL,
             interfaces: &[],
             losses: Losses::default(),
+            records: 0,
             program_tag: "0123456789abcdef",
         }
     }
@@ -118,10 +119,6 @@ fn content(folder: &Path) -> BTreeMap<String, Vec<u8>> {
 
 fn sum(records: &[Record], of: fn(&Record) -> u64) -> u64 {
     records.iter().map(of).fold(0, u64::saturating_add)
-}
-
-fn hexadecimal(octets: &[u8]) -> String {
-    octets.iter().map(|octet| format!("{octet:02x}")).collect()
 }
 
 #[test]
@@ -190,7 +187,7 @@ fn the_first_line_and_the_manifest_say_who_and_why_and_the_digest_is_that_of_the
         "file": name,
         "format": "json-lines",
         "octets": content.len(),
-        "sha256": hexadecimal(&Sha256::digest(&content)),
+        "sha256": sha256(&content),
         "records": 4099,
         "recovered": false,
         "end": "2026-11-23T02:47:45Z",

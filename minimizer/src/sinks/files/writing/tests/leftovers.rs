@@ -8,13 +8,13 @@ use bytes::Bytes;
 use parquet::file::reader::{FileReader as _, SerializedFileReader};
 use parquet::record::Field as Cell;
 use serde_json::Value;
-use sha2::{Digest as _, Sha256};
 
-use super::{World, content, hexadecimal, sum};
+use super::{World, content, sum};
 use crate::delivery::sink::{Sink as _, Taken};
 use crate::policy::field::Fields;
 use crate::sinks::files::writing::FilesSink;
 use crate::sinks::files::{FilesConfig, Format};
+use crate::support::digest::sha256;
 
 #[test]
 fn what_an_earlier_run_did_not_finish_is_removed_and_noted() {
@@ -121,7 +121,7 @@ fn what_was_whole_of_an_unfinished_file_is_recovered() {
         world.sink(format).tend().unwrap();
         let manifest = world.manifest(&name);
         let content = &world.files()[&name];
-        assert_eq!(manifest["sha256"], hexadecimal(&Sha256::digest(content)));
+        assert_eq!(manifest["sha256"], sha256(content));
         assert_eq!((&manifest["octets"], &manifest["recovered"]), (&content.len().into(), &true.into()));
         // A row group has 65,536 rows, or those of some chunks more.
         let whole = usize::try_from(manifest["records"].as_u64().unwrap()).unwrap();
