@@ -27,4 +27,5 @@ pub mod space;
 pub mod special;
 pub mod tables;
 pub mod transform;
+pub mod translation;
 pub mod words;

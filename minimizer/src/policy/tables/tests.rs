@@ -58,13 +58,13 @@ fn from_to(source: [u8; 4], destination: [u8; 4]) -> Packet {
 
 #[test]
 fn without_scope_and_selectors_there_is_nothing_to_do() {
-    let built = build(None, None, None).unwrap();
+    let built = build(None, &[], None, None).unwrap();
     assert_eq!((built.content.nodes, built.steps), (vec![[0; NODE_WORDS]], Steps::NONE));
 }
 
 #[test]
 fn a_few_hosts_take_a_node_for_each_table() {
-    let built = build(None, Some(&[indicator(7, Some("192.0.2.1/32"))]), None).unwrap();
+    let built = build(None, &[], Some(&[indicator(7, Some("192.0.2.1/32"))]), None).unwrap();
     assert_eq!((built.content.nodes.len(), built.content.lists.len()), (3, 2));
     assert_eq!(built.selector_ids, [7]);
     let packet = from_to([192, 0, 2, 1], [198, 51, 100, 1]);
@@ -75,7 +75,7 @@ fn a_few_hosts_take_a_node_for_each_table() {
 
 #[test]
 fn an_empty_list_of_selectors_selects_nothing() {
-    let built = build(None, Some(&[]), None).unwrap();
+    let built = build(None, &[], Some(&[]), None).unwrap();
     assert_eq!(judged(&built, &from_to([1; 4], [2; 4])), Err(Outcome::NotSelected));
 }
 
@@ -89,7 +89,7 @@ fn never_wins_inside_and_outside() {
     ];
     let every = [Class::Foreign, Class::Domestic, Class::Never];
     let directions = every.into_iter().flat_map(|from| every.map(|to| (from, to))).collect();
-    let built = build(Some(&Scope { prefixes, directions }), None, None).unwrap();
+    let built = build(Some(&Scope { prefixes, directions }), &[], None, None).unwrap();
     let class = |source: [u8; 4]| judged(&built, &from_to(source, [8; 4])).map(|judged| judged.source_class);
     assert_eq!(class([10, 1, 0, 1]), Err(Outcome::OutOfScope));
     assert_eq!(class([192, 0, 2, 200]), Err(Outcome::OutOfScope));
@@ -108,7 +108,7 @@ fn an_indicator_ends_in_its_second() {
         (i64::from(u32::MAX) + 9, 7, true),
     ] {
         ends.expires = Some(Timestamp::from_second(expires).unwrap());
-        let built = build(None, Some(std::slice::from_ref(&ends)), None).unwrap();
+        let built = build(None, &[], Some(std::slice::from_ref(&ends)), None).unwrap();
         let packet = Packet { now_seconds, ..from_to([1; 4], [2; 4]) };
         assert_eq!(judged(&built, &packet).is_ok(), selected, "{expires} {now_seconds}");
     }
@@ -118,7 +118,7 @@ fn an_indicator_ends_in_its_second() {
 fn a_type_and_a_code_are_no_ports() {
     let ports = Indicator { ports: vec![(0, 65_535)], ..indicator(1, Some("1.1.1.1/32")) };
     let any = Indicator { ports: vec![(8, 8)], ..indicator(2, None) };
-    let built = build(None, Some(&[ports, any]), None).unwrap();
+    let built = build(None, &[], Some(&[ports, any]), None).unwrap();
     let packet = Packet { ports: (8, 0), protocol: 1, ..from_to([1; 4], [2; 4]) };
     assert_eq!(judged(&built, &packet), Err(Outcome::NotSelected));
     let packet = Packet { protocol: 17, ..packet };
@@ -131,15 +131,16 @@ fn a_type_and_a_code_are_no_ports() {
 fn ids_on_several_lines_share_a_number() {
     let lines =
         [indicator(9, Some("1.0.0.0/8")), indicator(4, Some("2.0.0.0/8")), indicator(9, Some("3.0.0.0/8"))];
-    let built = build(None, Some(&lines), None).unwrap();
+    let built = build(None, &[], Some(&lines), None).unwrap();
     assert_eq!(built.selector_ids, [9, 4]);
     assert_eq!(judged(&built, &from_to([3; 4], [9; 4])).map(|judged| judged.selector), Ok(1));
 }
 
 #[test]
 fn what_cannot_be_kept_is_refused() {
-    let error =
-        |scope: Option<&Scope>, selectors: &[Indicator]| build(scope, Some(selectors), None).unwrap_err();
+    let error = |scope: Option<&Scope>, selectors: &[Indicator]| {
+        build(scope, &[], Some(selectors), None).unwrap_err()
+    };
     assert!(matches!(error(None, &[indicator(3, None)]), TableError::SelectsAll { id: 3 }));
 
     let many =
@@ -147,7 +148,7 @@ fn what_cannot_be_kept_is_refused() {
     for at in ["10.0.0.0/9", "10.0.0.1/32", "2001:db8::/33", "2001:db8::1/128"] {
         let TableError::TooManyApply { place, count } = error(None, &many(at)) else { panic!("{at}") };
         assert_eq!((place.as_str(), count), (at, LIST_ENTRIES_MAX + 1));
-        build(None, Some(&many(at)[1..]), None).unwrap();
+        build(None, &[], Some(&many(at)[1..]), None).unwrap();
     }
     let ports =
         (1..=33).map(|id| Indicator { ports: vec![(5, 443)], ..indicator(id, None) }).collect::<Vec<_>>();
