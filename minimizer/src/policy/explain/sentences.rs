@@ -303,7 +303,7 @@ fn compared(policy: &Policy) -> Option<String> {
         (true, true) => "the prefixes of the scope and the indicators",
     };
     Some(format!(
-        "To decide whether a packet is collected, its {} are compared with {with}, also where they are not stored.",
+        "To decide whether a packet is collected, these of its fields are compared with {with}, also where they are not stored: {}.",
         words::list(&parts)
     ))
 }

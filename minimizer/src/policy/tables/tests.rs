@@ -9,11 +9,12 @@ use minimizer_common::plan::{Plan, Steps};
 use minimizer_common::tables::{LIST_ENTRIES_MAX, NODE_WORDS};
 use minimizer_ebpf::policy::judge::{Judgement, judge};
 
-use super::{Built, TableError, build};
+use super::{Built, TRIE_HOSTS_MAX, TableError, build};
 use crate::policy::class::Class;
 use crate::policy::indicators::Indicator;
 use crate::policy::model::Scope;
 use crate::policy::prefixes::Prefix;
+use crate::policy::translation::Translation;
 use reference::Packet;
 
 fn plan(built: &Built) -> Plan {
@@ -134,6 +135,39 @@ fn ids_on_several_lines_share_a_number() {
     let built = build(None, &[], Some(&lines), None).unwrap();
     assert_eq!(built.selector_ids, [9, 4]);
     assert_eq!(judged(&built, &from_to([3; 4], [9; 4])).map(|judged| judged.selector), Ok(1));
+}
+
+#[test]
+fn many_hosts_are_found_where_one_ipv6_address_carries_them() {
+    let many: Vec<_> = (0..=TRIE_HOSTS_MAX)
+        .map(|host| indicator(9, Some(&format!("198.51.{}.{}/32", 100 + host / 256, host % 256))))
+        .collect();
+    let scope = Scope {
+        prefixes: vec![(prefix("203.0.113.0/24"), Class::Domestic)],
+        directions: vec![(Class::Foreign, Class::Foreign)],
+    };
+    let own = [
+        Translation::nat64(prefix("2001:db8:64::/48")),
+        Translation::six_rd(prefix("2a00:6d::/32"), prefix("0.0.0.0/0")),
+    ];
+    let found = |hosts: &[Indicator], address: &str| {
+        let built = build(Some(&scope), &own, Some(hosts), None).unwrap();
+        let other: std::net::Ipv6Addr = "2a00::1".parse().unwrap();
+        let address: std::net::Ipv6Addr = address.parse().unwrap();
+        let octets = [address.octets(), other.octets()];
+        let packet = Packet { ipv6: true, octets, ports: (1, 2), protocol: 17, now_seconds: 100 };
+        judged(&built, &packet).is_ok()
+    };
+    for (address, with_few, with_many) in [
+        ("64:ff9b::198.51.100.7", true, true),
+        ("2001:db8:64:c633:64:700::", true, true),
+        ("2001:db8:64:c633:64:700::1", true, false),
+        ("2a00:6d:c633:6407::1", true, false),
+        ("2001:db8:64:c633:6e:700::", false, false),
+    ] {
+        assert_eq!(found(&many[..9], address), with_few, "{address}");
+        assert_eq!(found(&many, address), with_many, "{address}");
+    }
 }
 
 #[test]
