@@ -195,7 +195,7 @@ fn the_networks_own_translations_are_judged_by_the_ipv4_address_in_them() {
             (HOME6, "2001:db8:900:2::7", Counted),
         ],
     );
-    let selected = format!("{scope}[selectors]\nindicators = [\"1 - 198.51.100.7 udp/443\"]\n");
+    let selected = format!("{scope}[selectors]\nindicators = [\"1 - 198.51.100.7\"]\n");
     check(
         &selected,
         &[

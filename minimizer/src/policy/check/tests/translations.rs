@@ -52,8 +52,8 @@ fn what_no_rfc_permits_is_refused_with_cause_and_fix() {
         (rule("6rd", "2001:db8::1/32", "ipv4 = \"192.0.2.0/24\""), "write 2001:db8::/32"),
         (rule("6rd", "2000::/8", "ipv4 = \"192.0.0.0/16\""), "in two ways, because 2002::/16 (6to4)"),
         (
-            rule("map", "2001:db8::/40", "ipv4 = \"192.0.2.0/24\", ea_bits = 25"),
-            "25 EA bits are more than 64",
+            rule("map", "2001:db8::/41", "ipv4 = \"192.0.2.0/24\", ea_bits = 24"),
+            "24 EA bits are more than 64",
         ),
         (rule("map", "2001:db8::/32", "ipv4 = \"192.0.2.0/24\", ea_bits = 25"), "16 of a port set"),
         (rule("map", "2001:db8::/40", "ipv4 = \"192.0.2.0/24\""), "missing field `ea_bits`"),
