@@ -103,14 +103,3 @@ fn customers_who_are_not_domestic_and_many_forms_are_cautioned_of() {
     let said = cautions(&many);
     assert!(said.contains("repeat the listed IPv4 prefixes inside of IPv6"), "{said}");
 }
-
-#[test]
-fn the_example_of_the_documentation_is_fine() {
-    let documentation = include_str!("../../../../../docs/POLICY.md");
-    let example = documentation.split("```toml\n").find(|block| block.contains("\n6rd = "));
-    let example = example.and_then(|block| block.split("```").next()).expect("there is one");
-    let policy = parse(&with_section(example)).unwrap_or_else(|error| panic!("{error}"));
-    let mechanisms = policy.translations.iter().map(|translation| translation.mechanism.name());
-    let all = mechanisms.collect::<std::collections::BTreeSet<_>>();
-    assert_eq!(all, ["6rd", "ISATAP", "MAP", "NAT64"].into());
-}
