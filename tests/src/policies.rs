@@ -11,6 +11,7 @@ use minimizer::policy::indicators::Indicator;
 use minimizer::policy::model::{Commitments, Mitigations, Policy, Recipient, Scope, Sources};
 use minimizer::policy::prefixes::Prefix;
 use minimizer::policy::transform::{AddressTransform, Listed, PrefixScheme, Transform};
+use minimizer::policy::translation::Translation;
 use minimizer_common::tunnel::Tunnels;
 use minimizer_ebpf::parser::walk::Packet;
 use rand::RngExt;
@@ -23,7 +24,8 @@ const CLASSES: [Class; 2] = [Class::Foreign, Class::Domestic];
 
 /// A policy that has to do with these packets at `now`.
 pub fn draw(random: &mut ChaCha8Rng, packets: &[Packet], now: Timestamp) -> Policy {
-    let scope = random.random_bool(0.6).then(|| scope(random, packets));
+    let mut scope = random.random_bool(0.6).then(|| scope(random, packets));
+    let translations = scope.as_mut().map(|scope| translations(random, packets, scope)).unwrap_or_default();
     let selectors = random.random_bool(0.5).then(|| {
         let count = random.random_range(1..=INDICATORS_MAX);
         (0..count).map(|_| indicator(random, packets, now)).collect::<Vec<_>>()
@@ -50,6 +52,7 @@ pub fn draw(random: &mut ChaCha8Rng, packets: &[Packet], now: Timestamp) -> Poli
         recipients,
         digest: String::new(),
         tunnel_endpoints,
+        translations,
         unlinkable: Vec::new(),
         inputs: BTreeMap::new(),
         commitments: Commitments::default(),
@@ -134,6 +137,7 @@ pub fn everything(tunnels: Tunnels) -> Policy {
         recipients: vec![recipient("all", fields.into()), recipient("ports", others.into())],
         digest: String::new(),
         tunnel_endpoints: vec![network([198, 18, 0, 0], 15)],
+        translations: Vec::new(),
         unlinkable: Vec::new(),
         inputs: BTreeMap::new(),
         commitments: Commitments::default(),
@@ -177,19 +181,22 @@ fn prefix(random: &mut ChaCha8Rng, packets: &[Packet], is_host: bool) -> Prefix 
     Prefix { ipv6, octets: truncated(octets, bits), bits }
 }
 
+/// A translation of NAT64 of 96 bits, sometimes, that the scope does not list.
+fn translations(random: &mut ChaCha8Rng, packets: &[Packet], scope: &mut Scope) -> Vec<Translation> {
+    let host = prefix(random, packets, true);
+    if !host.ipv6 || random.random_bool(0.7) {
+        return Vec::new();
+    }
+    let prefix = Prefix { bits: 96, octets: truncated(host.octets, 96), ..host };
+    scope.prefixes.retain(|(other, _)| *other != prefix);
+    vec![Translation::nat64(prefix)]
+}
+
 fn scope(random: &mut ChaCha8Rng, packets: &[Packet]) -> Scope {
     let mut prefixes = BTreeMap::new();
     for _ in 0..random.random_range(0..=PREFIXES_MAX) {
         let class = [Class::Foreign, Class::Domestic, Class::Domestic, Class::Never];
         prefixes.insert(prefix(random, packets, false), *class.choose(random).expect("not empty"));
-    }
-    if random.random_bool(0.3) {
-        let mut host = prefix(random, packets, true);
-        if host.ipv6 {
-            host.bits = 96;
-            host.octets = truncated(host.octets, 96);
-            prefixes.entry(host).or_insert(Class::Embedded);
-        }
     }
     let all = CLASSES.into_iter().flat_map(|source| CLASSES.map(|destination| (source, destination)));
     let mut directions: Vec<_> = all.filter(|_| random.random_bool(0.7)).collect();

@@ -149,7 +149,7 @@ pub fn stored(
     if may_carry && policy.scope.is_some() && addresses.iter().any(|address| is_endpoint(ipv6, *address)) {
         return Err(Outcome::OutOfScope);
     }
-    let classes = addresses.map(|address| class(policy.scope.as_ref(), ipv6, address));
+    let classes = addresses.map(|address| class(policy, ipv6, address));
     if let Some(scope) = &policy.scope
         && !scope.directions.contains(&(classes[0], classes[1]))
     {
@@ -158,14 +158,14 @@ pub fn stored(
     let selector_id = match &policy.selectors {
         None => 0,
         Some(indicators) => {
-            selector(policy.scope.as_ref(), indicators, packet, time_ms / 1000).ok_or(Outcome::NotSelected)?
+            selector(policy, indicators, packet, time_ms / 1000).ok_or(Outcome::NotSelected)?
         }
     };
     if let (Some(scope), Some(outer)) = (&policy.scope, &outer) {
         let ipv6 = outer.tags.is_ipv6();
         let ends = endpoints(outer);
         let parties = [0, 1].map(|side| {
-            let class = class(Some(scope), ipv6, ends[side]);
+            let class = class(policy, ipv6, ends[side]);
             let is_never = class == Class::Never;
             if is_endpoint(ipv6, ends[side]) && !is_never { classes[side] } else { class }
         });
@@ -242,11 +242,11 @@ fn covers(prefix: &Prefix, ipv6: bool, address: [u8; 16]) -> bool {
     prefix.ipv6 == ipv6 && truncated(address, prefix.bits) == prefix.octets
 }
 
-fn class(scope: Option<&Scope>, ipv6: bool, address: [u8; 16]) -> Class {
-    let Some(scope) = scope else { return Class::Foreign };
+fn class(policy: &Policy, ipv6: bool, address: [u8; 16]) -> Class {
+    let Some(scope) = &policy.scope else { return Class::Foreign };
     // What the scope lists, by the number of bits that it has of this address.
     let mut listed = listed(scope, ipv6, address);
-    let carried = if ipv6 { carried(Some(scope), address) } else { Vec::new() };
+    let carried = if ipv6 { carried(policy, address) } else { Vec::new() };
     for Carried { bits, ipv4, .. } in &carried {
         listed
             .extend(self::listed(scope, false, *ipv4).into_iter().map(|(more, class)| (bits + more, class)));
@@ -273,8 +273,7 @@ fn class(scope: Option<&Scope>, ipv6: bool, address: [u8; 16]) -> Class {
 
 /// The lengths and classes of the scope's prefixes that cover an address.
 fn listed(scope: &Scope, ipv6: bool, address: [u8; 16]) -> Vec<(u8, Class)> {
-    let classed = scope.prefixes.iter().filter(|(_, class)| *class != Class::Embedded);
-    let covering = classed.filter(|(prefix, _)| covers(prefix, ipv6, address));
+    let covering = scope.prefixes.iter().filter(|(prefix, _)| covers(prefix, ipv6, address));
     covering.map(|(prefix, class)| (prefix.bits, *class)).collect()
 }
 
@@ -286,8 +285,8 @@ struct Carried {
     is_nat64: bool,
 }
 
-/// The IPv4 addresses that an IPv6 address carries.
-fn carried(scope: Option<&Scope>, address: [u8; 16]) -> Vec<Carried> {
+/// The IPv4 addresses that an IPv6 address carries. The translations of a policy drawn here are of NAT64 and have 96 bits.
+fn carried(policy: &Policy, address: [u8; 16]) -> Vec<Carried> {
     let ipv4 = |first: usize| {
         let mut ipv4 = [0; 16];
         ipv4[..4].copy_from_slice(&address[first..first + 4]);
@@ -300,12 +299,8 @@ fn carried(scope: Option<&Scope>, address: [u8; 16]) -> Vec<Carried> {
     }
     let is_nat64 = text[..6] == [0x64, 0xff9b, 0, 0, 0, 0];
     let is_mapped = text[..6] == [0, 0, 0, 0, 0, 0xffff];
-    let is_own = scope.is_some_and(|scope| {
-        let is_it = |(prefix, class): &(Prefix, Class)| {
-            *class == Class::Embedded && prefix.octets[..12] == address[..12]
-        };
-        scope.prefixes.iter().any(is_it)
-    });
+    let mut own = policy.translations.iter().map(|translation| translation.prefix);
+    let is_own = own.any(|prefix| prefix.octets[..12] == address[..12]);
     if is_nat64 || is_mapped || is_own {
         carried.push(Carried { bits: 96, ipv4: ipv4(12), is_nat64: is_nat64 || is_own });
     }
@@ -347,7 +342,7 @@ pub const WITH_PORTS: [u8; 5] = [6, 17, 33, 132, 136];
 /// The id of the indicator that selects a packet: of those that match the source, else the destination, the one
 /// with the longest prefix, and of these the first. An indicator of IPv4 also matches where an IPv6 address carries the address.
 /// Those without an address come last: by source port, destination port, protocol.
-fn selector(scope: Option<&Scope>, indicators: &[Indicator], packet: &Packet, now: u64) -> Option<u64> {
+fn selector(policy: &Policy, indicators: &[Indicator], packet: &Packet, now: u64) -> Option<u64> {
     let is_current = |indicator: &&Indicator| {
         indicator.expires.is_none_or(|expires| u64::try_from(expires.as_second()).is_ok_and(|end| now < end))
     };
@@ -363,10 +358,10 @@ fn selector(scope: Option<&Scope>, indicators: &[Indicator], packet: &Packet, no
     let ipv6 = packet.tags.is_ipv6();
     let is_host = |prefix: Prefix| prefix.bits == if prefix.ipv6 { 128 } else { 32 };
     // Other forms of single addresses than those of NAT64 are looked for only where prefixes are.
-    let has_prefixes =
-        scope.is_some() || indicators.iter().any(|indicator| indicator.prefix.is_some_and(|it| !is_host(it)));
+    let has_prefixes = policy.scope.is_some()
+        || indicators.iter().any(|indicator| indicator.prefix.is_some_and(|it| !is_host(it)));
     for (address, port) in endpoints(packet).into_iter().zip(ports) {
-        let carried = if ipv6 { carried(scope, address) } else { Vec::new() };
+        let carried = if ipv6 { carried(policy, address) } else { Vec::new() };
         // The bits that decide, and whether the indicator names them as they are.
         let decides = |prefix: Prefix| {
             if covers(&prefix, ipv6, address) {

@@ -8,10 +8,10 @@ use anyhow::{Context as _, Result, ensure};
 use minimizer::commands::config::Config;
 use minimizer::delivery::loss::Loss;
 use minimizer::kernel::table_size::{bytes, flows_per_cpu};
-use minimizer::policy::embedded::WELL_KNOWN;
 use minimizer::policy::field::Field;
 use minimizer::policy::model::Policy;
 use minimizer::policy::special::RANGES;
+use minimizer::policy::translation::WELL_KNOWN;
 use minimizer_common::generation::{BLOCK_BYTES, RESIDUAL_BLOCKS, Shape};
 use minimizer_common::outcome::Outcome;
 use tests::authority::Authority;
@@ -52,7 +52,8 @@ fn every_special_range_is_documented_and_no_other() {
         RANGES.iter().map(|range| format!("| `{}` | {} | RFC {} |", range.prefix, range.purpose, range.rfc));
     assert_eq!(written, listed.collect::<Vec<_>>());
     for known in WELL_KNOWN {
-        let row = format!("| `{}` | {} | RFC {} |", known.prefix, known.purpose, known.rfc);
+        let row =
+            format!("| `{}` | {} | RFC {} |", known.prefix, known.mechanism.name(), known.mechanism.rfc());
         assert!(POLICY.contains(&row), "{row}");
     }
 }

@@ -99,8 +99,7 @@ fn check(case: &str, none: Taken, big: Taken, [kernel, agent, _]: [f64; 3]) -> R
         "{case}: {in_kernel:.1} MiB in the kernel, {in_agent:.1} MiB in the agent, {peak:.1} MiB at most"
     );
     let (told, measured) = (kernel + agent, in_kernel + in_agent);
-    // What the allocators of two agents keep differs by some MiB.
-    ensure!((measured - told).abs() <= 0.3 * told, "{case}: {measured} of {told} MiB: {none:?}, {big:?}");
+    ensure!((measured - told).abs() <= 0.2 * told, "{case}: {measured} of {told} MiB: {none:?}, {big:?}");
     ensure!((in_kernel - kernel).abs() <= 0.2 * kernel, "{case}: {in_kernel} of {kernel} MiB in the kernel");
     Ok(())
 }
@@ -118,7 +117,11 @@ fn half_a_million_prefixes_take_what_is_said() -> Result<()> {
     fs::write(&small, scope("domestic = [\"192.0.2.0/24\"]"))?;
     fs::write(&big, scope("domestic_files = [\"p4\", \"p6\"]"))?;
 
+    // After a reload, as after the start with a large policy, an agent has given back what its start took. Until then one with a
+    // small policy keeps some MiB of that.
     let agent = start(&small)?;
+    agent.hang_up()?;
+    agent.wait_for(|status| status["policy"]["reloads"] == 1)?;
     let none = taken(&agent)?;
     agent.stop()?;
     let ([small_kernel, small_agent, _], [kernel, in_agent, loading]) = (told(&small)?, told(&big)?);

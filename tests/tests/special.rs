@@ -149,6 +149,66 @@ fn an_ipv6_address_that_carries_an_ipv4_address_is_judged_as_this_one() {
 
 #[test]
 #[cfg_attr(without_kernel, ignore = "needs root and the kernel program: cargo xtask test")]
+fn the_networks_own_translations_are_judged_by_the_ipv4_address_in_them() {
+    let scope = "[scope]\ndomestic = [\"203.0.113.0/24\", \"2001:db8:100::/40\"]\n\
+        foreign = [\"203.0.113.32/27\"]\n\
+        never = [\"203.0.113.128/26\"]\n\
+        nat64 = [\"2001:db8:3200::/40\", \"2001:db8:164::/48\", \"2001:db8:264:1::/64\", \"2a00:64::/32\"]\n\
+        6rd = [{ ipv6 = \"2a00:6d::/32\", ipv4 = \"203.0.113.0/24\" }, { ipv6 = \"2a01::/24\" }]\n\
+        map = [{ ipv6 = \"2a02::/40\", ipv4 = \"203.0.113.0/24\", ea_bits = 16 }, \
+               { ipv6 = \"2a02:1::/40\", ipv4 = \"203.0.113.0/24\", ea_bits = 1 }]\n\
+        isatap = [\"2001:db8:900:2::/64\"]\n\
+        directions = [\"foreign-foreign\", \"foreign-domestic\", \"domestic-foreign\"]\n";
+    // Of 203.0.113.7, .33 and .129: domestic, foreign and never.
+    let forms = [
+        ["2001:db8:32cb:71:7::", "2001:db8:32cb:71:21::", "2001:db8:32cb:71:81::9"],
+        ["2001:db8:164:cb00:71:700::", "2001:db8:164:cb00:71:2100::", "2001:db8:164:cb00:71:8100::9"],
+        ["2001:db8:264:1:cb:71:700:0", "2001:db8:264:1:cb:71:2100:0", "2001:db8:264:1:cb:71:8100:9"],
+        ["2a00:64:cb00:7107::1", "2a00:64:cb00:7121::1", "2a00:64:cb00:7181::1"],
+        ["2a00:6d:700::1", "2a00:6d:2100::1", "2a00:6d:8100::1"],
+        ["2a01:cb:71:700::1", "2a01:cb:71:2100::1", "2a01:cb:71:8100::1"],
+        ["2a02:0:7:1200::1", "2a02:0:21:1200::1", "2a02:0:81:1200::1"],
+        ["2a02:1::1", "2a01:cb:71:2100::2", "2a02:1:80::1"],
+        [
+            "2001:db8:900:2:0:5efe:203.0.113.7",
+            "2001:db8:900:2:200:5efe:203.0.113.33",
+            "2001:db8:900:2:200:5efe:203.0.113.129",
+        ],
+    ];
+    for [domestic, foreign, never] in forms {
+        check(
+            scope,
+            &[
+                (HOME6, domestic, OutOfScope),
+                (ABROAD6, domestic, Counted),
+                (HOME6, foreign, Counted),
+                (ABROAD6, never, OutOfScope),
+            ],
+        );
+    }
+    check(
+        scope,
+        &[
+            // A private address, bits that must be zero and are not, and who is no host of ISATAP.
+            (ABROAD6, "2001:db8:264:1:a:0:100:0", OutOfScope),
+            (ABROAD6, "2001:db8:264:1:1cb:71:700:0", OutOfScope),
+            (HOME6, "2001:db8:900:2::7", Counted),
+        ],
+    );
+    let selected = format!("{scope}[selectors]\nindicators = [\"1 - 198.51.100.7\"]\n");
+    check(
+        &selected,
+        &[
+            (HOME6, "2001:db8:264:1:c6:3364:700:0", Counted),
+            (HOME6, "2a01:c6:3364:700::9", Counted),
+            (HOME6, "2001:db8:900:2:0:5efe:198.51.100.7", Counted),
+            (HOME6, "2a01:c6:3364:800::9", NotSelected),
+        ],
+    );
+}
+
+#[test]
+#[cfg_attr(without_kernel, ignore = "needs root and the kernel program: cargo xtask test")]
 fn special_addresses_are_not_collected_unless_the_policy_lists_them() {
     // CGN, private, DS-Lite, loopback, link-local, DHCP, IPTV and IGMP, then reserved ranges.
     let ipv4 = "100.64.0.1 100.127.255.254 10.0.0.1 172.16.0.1 192.168.0.1 192.0.0.2 127.0.0.1 \

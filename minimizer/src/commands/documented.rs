@@ -61,5 +61,5 @@ fn the_documentation_shows_what_is_accepted() {
         };
         Policy::parse(&whole, &path).unwrap_or_else(|error| panic!("{error}\n{whole}"));
     }
-    assert_eq!(snippets, 3);
+    assert_eq!(snippets, 4);
 }

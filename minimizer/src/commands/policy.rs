@@ -14,7 +14,8 @@ use tracing::warn;
 use crate::commands::cli::{Format, PolicyVerb, SchemaOf};
 use crate::commands::config::ConfigFile;
 use crate::policy::builtin::PolicyError;
-use crate::policy::compile::{CompiledPolicy, PolicyMemory};
+use crate::policy::compile::CompiledPolicy;
+use crate::policy::compile::memory::PolicyMemory;
 use crate::policy::diff::Effect;
 use crate::policy::file::PolicyFile;
 use crate::policy::model::Policy;
@@ -138,8 +139,8 @@ fn check(compiled: &CompiledPolicy, out: &mut impl Write) -> io::Result<()> {
         writeln!(out, "CAUTION: {caution}")?;
     }
     policy.pairs().iter().try_for_each(|pair| writeln!(out, "{pair}"))?;
-    if prefixes + indicators > 0 {
-        let PolicyMemory { kernel, agent, loading } = compiled.memory;
+    let PolicyMemory { kernel, agent, loading } = compiled.memory;
+    if prefixes + indicators > 0 || policy.has_pseudonyms_of(false) || policy.has_pseudonyms_of(true) {
         let [kernel, agent, loading] = [kernel, agent, loading].map(|octets| octets as f64 / MIB);
         writeln!(
             out,

@@ -9,7 +9,7 @@ use procfs::{Current as _, Meminfo};
 use thiserror::Error;
 use tracing::info;
 
-use crate::policy::compile::PolicyMemory;
+use crate::policy::compile::memory::PolicyMemory;
 use crate::support::cpus::{self, CpusError};
 
 /// Memory of the agent without its tables.
@@ -177,7 +177,10 @@ pub fn decide(flows: Flows, policy: PolicyMemory) -> Result<Room, SizeError> {
         needed as f64 / MIB
     );
     if policy > 1 << 20 {
-        info!("prefixes and indicators of the policy take {:.1} MiB in the kernel", policy as f64 / MIB);
+        info!(
+            "prefixes, indicators and pseudonyms of the policy take {:.1} MiB in the kernel",
+            policy as f64 / MIB
+        );
     }
     Ok(Room::new(per_cpu, most))
 }
@@ -206,7 +209,7 @@ mod tests {
     use minimizer_common::generation::Shape;
 
     use super::{AGENT_BYTES, Room, TooLarge, bytes, flows_per_cpu, largest, total};
-    use crate::policy::compile::PolicyMemory;
+    use crate::policy::compile::memory::PolicyMemory;
 
     #[test]
     fn a_cpu_has_room_for_twice_its_share_and_for_no_more_than_all() {

@@ -4,12 +4,19 @@ use jiff::Timestamp;
 
 use super::field::{Field, Kind};
 use super::words;
+use crate::policy::class::Class;
+use crate::policy::classes::Classes;
+use crate::policy::embedded;
 use crate::policy::indicators::Indicator;
-use crate::policy::model::{Policy, Recipient};
+use crate::policy::model::{PSEUDONYMS_IPV4, PSEUDONYMS_IPV6, Policy, Recipient};
+use crate::policy::prefixes::Prefix;
 use crate::policy::transform::Transform;
+use crate::policy::translation::{Mechanism, Translation};
 
 /// Ports below this one need privileges on most systems, so that clients rarely use them.
 const PRIVILEGED_PORTS: u16 = 1024;
+/// More prefixes that translations add take some 100 MiB.
+const FORMS_MAX: usize = 1_000_000;
 /// The most examples in a sentence.
 const EXAMPLES_MAX: usize = 3;
 
@@ -20,6 +27,9 @@ impl Policy {
         let mut said = Vec::new();
         said.extend(self.selectors.as_deref().and_then(|indicators| expired(indicators, now)));
         said.extend(self.outer_addresses());
+        said.extend(self.reserved_listed());
+        said.extend(self.customers_abroad());
+        said.extend(self.many_forms());
         said.extend(self.recipients.iter().filter_map(client_ports));
         said.extend(self.probed());
         said.extend(self.recipients.iter().filter_map(half_of_times));
@@ -49,6 +59,89 @@ impl Policy {
             }
             _ => None,
         }
+    }
+}
+
+impl Policy {
+    /// Prefixes listed as domestic or foreign of which nothing is collected, because pseudonyms have them.
+    fn reserved_listed(&self) -> Option<String> {
+        let scope = self.scope.as_ref()?;
+        let ranges = [PSEUDONYMS_IPV4, PSEUDONYMS_IPV6];
+        let reserved = ranges.iter().filter(|range| self.has_pseudonyms_of(range.ipv6)).collect::<Vec<_>>();
+        let is_reserved = |(prefix, class): &&(Prefix, Class)| {
+            matches!(class, Class::Foreign | Class::Domestic)
+                && reserved.iter().any(|range| range.covers(prefix) || prefix.covers(range))
+        };
+        let mut listed: Vec<_> = scope
+            .prefixes
+            .iter()
+            .filter(is_reserved)
+            .map(|(prefix, class)| format!("{prefix} as {class}"))
+            .collect();
+        if listed.is_empty() {
+            return None;
+        }
+        let more = listed.len().saturating_sub(EXAMPLES_MAX);
+        listed.truncate(EXAMPLES_MAX);
+        let more = if more == 0 { String::new() } else { format!(" and {more} more") };
+        Some(format!(
+            "The scope lists {}{more}, where addresses look like pseudonyms that the policy makes: packets from or to {} end as \
+             reserved_address and are in no record.",
+            listed.join(", "),
+            words::list(&reserved_ranges(self))
+        ))
+    }
+}
+
+/// The ranges of addresses that look like pseudonyms which the policy makes, as a reader knows them.
+pub fn reserved_ranges(policy: &Policy) -> Vec<String> {
+    let mut said = Vec::new();
+    if policy.has_pseudonyms_of(false) {
+        said.push(format!("{PSEUDONYMS_IPV4} (all but 255.255.255.255)"));
+    }
+    if policy.has_pseudonyms_of(true) {
+        said.push(PSEUDONYMS_IPV6.to_string());
+    }
+    said
+}
+
+impl Policy {
+    /// Customers whose IPv4 addresses are not domestic, so that their IPv6 addresses are not, either.
+    fn customers_abroad(&self) -> Option<String> {
+        let scope = self.scope.as_ref()?;
+        let classes = Classes::new(scope, &[]);
+        let is_abroad = |translation: &&Translation| {
+            let Translation { ipv4, mechanism, .. } = translation;
+            let address = u128::from_be_bytes(ipv4.octets);
+            matches!(mechanism, Mechanism::SixRd | Mechanism::Map)
+                && ipv4.bits > 0
+                && classes.may_be(false, address, ipv4.bits, Class::Foreign)
+        };
+        let mut abroad: Vec<_> =
+            self.translations.iter().filter(is_abroad).map(ToString::to_string).collect();
+        if abroad.is_empty() {
+            return None;
+        }
+        let more = abroad.len().saturating_sub(EXAMPLES_MAX);
+        abroad.truncate(EXAMPLES_MAX);
+        let more = if more == 0 { String::new() } else { format!(" and {more} more") };
+        Some(format!(
+            "Customers have IPv4 addresses that are not domestic, in {}{more}: their IPv6 addresses are judged so, too, whatever prefix \
+             around lists them. List the IPv4 addresses under `domestic`.",
+            abroad.join(", ")
+        ))
+    }
+
+    /// Translations that multiply the prefixes of the scope.
+    fn many_forms(&self) -> Option<String> {
+        let prefixes = &self.scope.as_ref()?.prefixes;
+        let forms = embedded::count(prefixes, &self.translations) - embedded::count(prefixes, &[]);
+        (forms > FORMS_MAX).then(|| {
+            format!(
+                "The network's own translations repeat the listed IPv4 prefixes inside of IPv6: up to {forms} prefixes more. `policy \
+                 check` tells the memory that they take; fewer translations, or prefixes of IPv4 that are joined, take less."
+            )
+        })
     }
 }
 

@@ -10,6 +10,7 @@ mod scope;
 mod selectors;
 mod threshold;
 mod transform;
+mod translations;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -64,7 +65,9 @@ pub fn check_beyond(text: &str, name: String, folder: &Path) -> Result<(Policy, 
     commitments.interval = file.interval.as_ref().and_then(|at| check_interval(&mut document, at));
     let mandate =
         file.mandate.as_ref().and_then(|mandate| mandate::check(&mut document, mandate, &mut commitments));
-    let scope = file.scope.as_ref().map(|at| scope::check(&mut document, &mut inputs, &mut acknowledged, at));
+    let (scope, translations) =
+        file.scope.as_ref().map(|at| scope::check(&mut document, &mut inputs, &mut acknowledged, at)).unzip();
+    let translations: Vec<_> = translations.unwrap_or_default();
     if let (Some(mandate), None) = (&file.mandate, &scope) {
         acknowledged.demand(
             &mut document,
@@ -80,7 +83,7 @@ pub fn check_beyond(text: &str, name: String, folder: &Path) -> Result<(Policy, 
             .domestic_target
             .as_ref()
             .map(|reason| check_said(&mut document, reason, "domestic_target"));
-        selectors::check(&mut document, &mut inputs, &mut acknowledged, at, scope.as_ref())
+        selectors::check(&mut document, &mut inputs, &mut acknowledged, at, scope.as_ref(), &translations)
     });
     let tunnels = check_tunnels(&mut document, &file.tunnels);
     let tunnel_endpoints =
@@ -105,6 +108,7 @@ pub fn check_beyond(text: &str, name: String, folder: &Path) -> Result<(Policy, 
         selectors,
         tunnels,
         tunnel_endpoints,
+        translations,
         pseudonym_epoch,
         recipients,
         unlinkable: Vec::new(),

@@ -15,7 +15,7 @@ pub enum Class {
     Never = 2,
     /// An address for a special purpose, which no prefix of the policy covers. It is never collected.
     Special = 3,
-    /// No class of an address: the scope judges the addresses of the prefix by the IPv4 address in their last 32 bits.
+    /// No class of an address: the scope judges the addresses of the prefix by the IPv4 address in them.
     Embedded = 4,
 }
 

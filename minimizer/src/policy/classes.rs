@@ -7,6 +7,7 @@ use crate::policy::class::Class;
 use crate::policy::embedded;
 use crate::policy::model::Scope;
 use crate::policy::prefixes::Prefix;
+use crate::policy::translation::Translation;
 
 /// The classes of all addresses. An address that is never collected, or special, is in no record; here it has the class of
 /// the addresses around it.
@@ -24,11 +25,11 @@ struct Ranges<Address> {
 }
 
 impl Classes {
-    /// The classes of a scope.
+    /// The classes of a scope, with the network's own translations.
     #[must_use]
-    pub fn new(scope: &Scope) -> Self {
-        let mut prefixes = Vec::with_capacity(embedded::count(&scope.prefixes));
-        embedded::each(&scope.prefixes, |prefix, class| {
+    pub fn new(scope: &Scope, translations: &[Translation]) -> Self {
+        let mut prefixes = Vec::with_capacity(embedded::count(&scope.prefixes, translations));
+        embedded::each(&scope.prefixes, translations, |prefix, class| {
             if matches!(class, Class::Foreign | Class::Domestic) {
                 prefixes.push((prefix, class));
             }
@@ -143,7 +144,7 @@ mod tests {
     }
 
     fn classes(prefixes: &[(Prefix, Class)]) -> Classes {
-        Classes::new(&Scope { prefixes: prefixes.to_vec(), directions: Vec::new() })
+        Classes::new(&Scope { prefixes: prefixes.to_vec(), directions: Vec::new() }, &[])
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! Compiles a policy for the kernel, into constants of the program and tables that keep only what some recipient needs.
 
+pub mod memory;
+
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,6 +12,8 @@ use minimizer_common::tables::{ENTRY_WORDS, Node};
 use minimizer_common::tunnel::Tunnels;
 use minimizer_common::tuple::Tags;
 use thiserror::Error;
+
+use memory::PolicyMemory;
 
 use crate::policy::builtin::PolicyError;
 use crate::policy::class::Class;
@@ -58,17 +62,6 @@ pub struct CompiledPolicy {
     pub memory: PolicyMemory,
 }
 
-/// Memory that the prefixes and indicators of a policy take, in octets.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PolicyMemory {
-    /// In the kernel, for each program that is loaded: the tables.
-    pub kernel: u64,
-    /// In the agent, while the policy is in force.
-    pub agent: u64,
-    /// In the agent at most, while the policy is read, compiled and loaded.
-    pub loading: u64,
-}
-
 impl CompiledPolicy {
     /// Reads a policy and compiles it; see [`Policy::load`].
     ///
@@ -86,8 +79,12 @@ impl CompiledPolicy {
         let collected = policy.collected();
         let scope = policy.scope.as_ref().filter(|_| policy.has_pseudonyms_of(false));
         let ranks = scope.and_then(Ranks::new).map(Arc::new);
-        let Built { content, tables, steps, selector_ids } =
-            tables::build(policy.scope.as_ref(), policy.selectors.as_deref(), ranks.as_deref())?;
+        let Built { content, tables, steps, selector_ids } = tables::build(
+            policy.scope.as_ref(),
+            &policy.translations,
+            policy.selectors.as_deref(),
+            ranks.as_deref(),
+        )?;
         let time_unit = collected.fields.values().find_map(|transform| match transform {
             Transform::Coarsened { unit } => Some(*unit),
             _ => None,
@@ -125,9 +122,10 @@ impl CompiledPolicy {
                 || policy.recipients.iter().any(|recipient| recipient.counted == Sources::Domestic)
         };
         let scope = policy.scope.as_ref().filter(|_| needs_classes);
-        let classes = Arc::new(scope.map(Classes::new).unwrap_or_default());
+        let classes =
+            Arc::new(scope.map(|scope| Classes::new(scope, &policy.translations)).unwrap_or_default());
         let selector_ids = Arc::<[u64]>::from(selector_ids);
-        let memory = memory(&policy, &content, &classes, ranks.as_deref(), &selector_ids);
+        let memory = memory::of(&policy, &collected, &content, &classes, ranks.as_deref(), &selector_ids);
         Ok(Self {
             policy,
             collected,
@@ -151,6 +149,7 @@ impl CompiledPolicy {
             mandate,
             tunnels,
             tunnel_endpoints,
+            translations,
             pseudonym_epoch,
             recipients,
             unlinkable,
@@ -171,6 +170,7 @@ impl CompiledPolicy {
             selectors: selectors.as_ref().map(|_| Vec::new()),
             tunnels: *tunnels,
             tunnel_endpoints: tunnel_endpoints.clone(),
+            translations: translations.clone(),
             pseudonym_epoch: *pseudonym_epoch,
             recipients: recipients.clone(),
             unlinkable: unlinkable.clone(),
@@ -285,24 +285,6 @@ fn put_endpoints(plan: &mut Plan, endpoints: &[Prefix]) {
             *place = [first(mask(prefix.bits)), first(prefix.octets)];
         }
     }
-}
-
-/// The memory that a policy takes.
-fn memory(
-    policy: &Policy,
-    content: &Content,
-    classes: &Classes,
-    ranks: Option<&Ranks>,
-    selector_ids: &[u64],
-) -> PolicyMemory {
-    let octets = |octets: usize| u64::try_from(octets).unwrap_or(u64::MAX);
-    let scope = policy.scope.as_ref().map_or(0, |scope| tables::building_octets(&scope.prefixes));
-    let indicators = policy.selectors.as_ref().map_or(0, |indicators| size_of_val(indicators.as_slice()));
-    let ranks = ranks.map_or(0, Ranks::octets);
-    let agent = octets(size_of_val(&*content.roots) + classes.octets() + ranks + size_of_val(selector_ids));
-    let loading = agent + octets(content.octets() + scope + indicators);
-    // Vectors that grow and the pages of the allocator take a quarter more, as measured.
-    PolicyMemory { kernel: octets(content.octets()), agent, loading: loading + loading / 4 }
 }
 
 /// The fields of addresses: IPv4, then IPv6.

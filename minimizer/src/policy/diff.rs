@@ -14,6 +14,7 @@ use super::join::is_derivable;
 use super::words;
 use crate::policy::mandate::Mandate;
 use crate::policy::model::Policy;
+use crate::policy::ranks::Ranks;
 
 /// The most examples in a line.
 const EXAMPLES_MAX: usize = 10;
@@ -162,6 +163,7 @@ impl Policy {
         differences.grown("pseudonym epoch", &self.pseudonym_epoch, &after.pseudonym_epoch, |epoch| {
             words::duration(*epoch)
         });
+        pseudonyms(&mut differences, self, after);
         recipients::diff(&mut differences, &self.recipients, &after.recipients);
         recipients::pairs(&mut differences, self, after);
         let (before, after) = (self.collected().fields, after.collected().fields);
@@ -177,6 +179,30 @@ impl Policy {
         }
         differences.0
     }
+}
+
+/// Pseudonyms of IPv4 that are made of other numbers: then every address has another one, within one epoch, too.
+fn pseudonyms(differences: &mut Differences, before: &Policy, after: &Policy) {
+    if !before.has_pseudonyms_of(false) || !after.has_pseudonyms_of(false) {
+        return;
+    }
+    let ranks = |policy: &Policy| policy.scope.as_ref().and_then(Ranks::new);
+    let change = match (ranks(before), ranks(after)) {
+        (Some(was), Some(is)) if was.purpose() != is.purpose() => "domestic addresses have other ranks",
+        (Some(_), None) => {
+            "those of domestic addresses are made of hashes and no longer of ranks, so that two of them can share one (no domestic \
+             prefix, or more than 1,048,575 blocks of 256 addresses with domestic ones)"
+        }
+        (None, Some(_)) => {
+            "those of domestic addresses are made of ranks and no longer of hashes, so that no two of them share one"
+        }
+        _ => return,
+    };
+    differences.add(
+        Effect::Changed,
+        "pseudonyms of IPv4",
+        format!("every address has another one from then on, also within an epoch: {change}"),
+    );
 }
 
 fn mandate(differences: &mut Differences, before: Option<&Mandate>, after: Option<&Mandate>) {

@@ -124,9 +124,21 @@ pub struct ScopeFile {
     /// Files of prefixes that are never collected.
     #[serde(default)]
     pub never_files: Vec<At<InputFile>>,
-    /// The network's own NAT64 prefixes, of 96 bits: addresses in them are judged by the IPv4 address in their last 32 bits.
+    /// The network's own prefixes of NAT64 and 464XLAT, of 32, 40, 48, 56, 64 or 96 bits: addresses in them are judged by the IPv4
+    /// address that they carry (RFC 6052).
     #[serde(default)]
     pub nat64: Vec<At<String>>,
+    /// The network's own 6rd domains: a customer's IPv6 addresses are judged by the customer's IPv4 address (RFC 5969).
+    #[serde(default, rename = "6rd")]
+    pub six_rd: Vec<At<SixRdFile>>,
+    /// The network's own rules of MAP-E and MAP-T: a customer's IPv6 addresses are judged by the customer's IPv4 address (RFC 7597,
+    /// RFC 7599).
+    #[serde(default)]
+    pub map: Vec<At<MapFile>>,
+    /// Prefixes of ISATAP sites, of 64 bits: addresses in them with an interface identifier of ISATAP are judged by the IPv4 address in
+    /// it (RFC 5214).
+    #[serde(default)]
+    pub isatap: Vec<At<String>>,
     /// Prefixes of the network's own gateways, where its tunnels begin and end: they are no party of a communication. At most 16 of each
     /// IP version.
     #[serde(default)]
@@ -138,6 +150,31 @@ pub struct ScopeFile {
     /// The sentence that must be present if `domestic-domestic` is listed: "communications between domestic
     /// parties are collected".
     pub domestic_domestic: Option<At<String>>,
+}
+
+/// A 6rd domain.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(rename = "6rd")]
+pub struct SixRdFile {
+    /// The 6rd prefix.
+    pub ipv6: String,
+    /// The IPv4 prefix that all customers' IPv4 addresses have in common: its length is IPv4MaskLen. Without it, they have none.
+    pub ipv4: Option<String>,
+}
+
+/// A rule of MAP-E or MAP-T.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(rename = "map_rule")]
+pub struct MapFile {
+    /// The Rule IPv6 prefix.
+    pub ipv6: String,
+    /// The Rule IPv4 prefix.
+    pub ipv4: String,
+    /// The length of the EA bits, which stand behind the Rule IPv6 prefix: bits of the IPv4 address, then of the port set.
+    #[schemars(range(max = 48))]
+    pub ea_bits: u8,
 }
 
 /// A direction: class of the source, class of the destination.

@@ -28,4 +28,5 @@ pub mod space;
 pub mod special;
 pub mod tables;
 pub mod transform;
+pub mod translation;
 pub mod words;

@@ -12,6 +12,17 @@ use crate::policy::indicators::Indicator;
 use crate::policy::mandate::Mandate;
 use crate::policy::prefixes::Prefix;
 use crate::policy::transform::Transform;
+use crate::policy::translation::Translation;
+
+/// Pseudonyms of IPv4 addresses have this prefix.
+pub const PSEUDONYMS_IPV4: Prefix = prefix_of(false, [240, 0, 0, 0, 0, 0, 0, 0], 4);
+/// Pseudonyms of IPv6 addresses have this prefix.
+pub const PSEUDONYMS_IPV6: Prefix = prefix_of(true, *b"\xfdminimiz", 64);
+
+const fn prefix_of(ipv6: bool, first: [u8; 8], bits: u8) -> Prefix {
+    let [a, b, c, d, e, f, g, h] = first;
+    Prefix { ipv6, octets: [a, b, c, d, e, f, g, h, 0, 0, 0, 0, 0, 0, 0, 0], bits }
+}
 
 /// A policy that the check has accepted: the agent can keep all that it says.
 #[derive(Clone, Debug, PartialEq)]
@@ -30,6 +41,8 @@ pub struct Policy {
     pub tunnels: Tunnels,
     /// Prefixes of the network's own gateways: under the scope they are no party of a communication.
     pub tunnel_endpoints: Vec<Prefix>,
+    /// The network's own translations, in order: under the scope, addresses in them are judged by the IPv4 address that they carry.
+    pub translations: Vec<Translation>,
     /// How long a key of pseudonyms and preserved prefixes lasts.
     pub pseudonym_epoch: Duration,
     /// Who receives which records: at least one recipient, and no two of one name.
@@ -77,6 +90,26 @@ impl Policy {
         })
     }
 
+    /// The prefixes of addresses that look like pseudonyms which the policy makes: a packet with such an address ends as
+    /// `reserved_address`. All of 240.0.0.0/4 is among them but 255.255.255.255.
+    #[must_use]
+    pub fn reserved(&self) -> Vec<Prefix> {
+        let mut reserved = Vec::new();
+        if self.has_pseudonyms_of(false) {
+            // 240.0.0.0/5, 248.0.0.0/6 and so on to 255.255.255.254/32 leave out the last address.
+            reserved.extend((5..=32).map(|bits: u8| {
+                let first = u32::MAX.checked_shl(33 - u32::from(bits)).unwrap_or(0);
+                let mut octets = [0; 16];
+                octets[..4].copy_from_slice(&first.to_be_bytes());
+                Prefix { ipv6: false, octets, bits }
+            }));
+        }
+        if self.has_pseudonyms_of(true) {
+            reserved.push(PSEUDONYMS_IPV6);
+        }
+        reserved
+    }
+
     /// Whether addresses of an IP version become pseudonyms, in the kernel or in the view of a recipient.
     #[must_use]
     pub fn has_pseudonyms_of(&self, ipv6: bool) -> bool {
@@ -96,7 +129,7 @@ impl Policy {
 pub struct Scope {
     /// Prefixes and their classes, as the policy lists them. The longest prefix that covers an address decides, except that
     /// [`Class::Never`] always wins. [`crate::policy::embedded`] says what they mean for special ranges and for IPv4 addresses
-    /// inside of IPv6 addresses. Those of the class [`Class::Embedded`] are prefixes of NAT64.
+    /// inside of IPv6 addresses. None is [`Class::Embedded`].
     pub prefixes: Vec<(Prefix, Class)>,
     /// Directions that the policy collects: class of the source, class of the destination.
     pub directions: Vec<(Class, Class)>,

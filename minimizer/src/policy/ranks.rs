@@ -196,7 +196,7 @@ mod tests {
         }
 
         // The kernel program finds the same.
-        let built = build(Some(&scope), None, Some(&ranks)).expect("fits");
+        let built = build(Some(&scope), &[], None, Some(&ranks)).expect("fits");
         let mut plan = Plan::EXACT;
         plan.tables = built.tables;
         plan.steps = Steps::RANKS.0;

@@ -5,6 +5,7 @@ use crate::policy::classes::rest;
 use crate::policy::embedded;
 use crate::policy::model::Scope;
 use crate::policy::prefixes::Prefix;
+use crate::policy::translation::Translation;
 
 /// The classes of all addresses of both IP versions, those that are never collected included. Addresses that are judged by an IPv4
 /// address in them have the class [`Class::Embedded`].
@@ -28,10 +29,21 @@ pub struct Moved {
 }
 
 impl Space {
-    /// The classes of a scope.
+    /// The classes of a scope, with the network's own translations.
     #[must_use]
-    pub fn new(scope: &Scope) -> Self {
-        Self::of(&embedded::judged(&scope.prefixes))
+    pub fn new(scope: &Scope, translations: &[Translation]) -> Self {
+        Self::without(scope, translations, &[])
+    }
+
+    /// The classes of a scope, with the network's own translations, where nothing is collected of these prefixes, whatever the scope
+    /// lists: they are special.
+    #[must_use]
+    pub fn without(scope: &Scope, translations: &[Translation], reserved: &[Prefix]) -> Self {
+        let mut judged = embedded::judged(&scope.prefixes, translations);
+        let is_inside = |prefix: &Prefix| reserved.iter().any(|reserved| reserved.covers(prefix));
+        judged.retain(|(prefix, class)| *class == Class::Never || !is_inside(prefix));
+        judged.extend(reserved.iter().map(|prefix| (*prefix, Class::Special)));
+        Self::of(&judged)
     }
 
     /// The classes of addresses if these prefixes decide alone.
@@ -153,6 +165,7 @@ mod tests {
     use crate::policy::class::Class::{self, Domestic, Embedded, Foreign, Never, Special};
     use crate::policy::model::Scope;
     use crate::policy::prefixes::Prefix;
+    use crate::policy::translation::Translation;
 
     fn prefixes(listed: &[(&str, Class)]) -> Vec<(Prefix, Class)> {
         listed.iter().map(|(text, class)| (Prefix::parse(text).expect("a prefix"), *class)).collect()
@@ -165,7 +178,10 @@ mod tests {
     #[test]
     fn special_ranges_and_embedded_addresses_move_when_they_are_listed() {
         let scope = |listed: &[(&str, Class)]| {
-            Space::new(&Scope { prefixes: prefixes(listed), directions: Vec::new() })
+            let (own, listed): (Vec<_>, Vec<_>) =
+                prefixes(listed).into_iter().partition(|(_, class)| *class == Embedded);
+            let own: Vec<_> = own.into_iter().map(|(prefix, _)| Translation::nat64(prefix)).collect();
+            Space::new(&Scope { prefixes: listed, directions: Vec::new() }, &own)
         };
         for (listed, before, after) in [
             ("100.64.0.0/10", Special, Foreign),

@@ -25,6 +25,7 @@ use crate::policy::indicators::Indicator;
 use crate::policy::model::Scope;
 use crate::policy::prefixes::Prefix;
 use crate::policy::ranks::Ranks;
+use crate::policy::translation::Translation;
 use lists::Lists;
 use selectors::{Selectors, Target};
 use trie::{Item, Meaning, Trie};
@@ -135,16 +136,18 @@ pub struct Built {
 }
 
 /// Octets of prefixes, and of what they become before they are nodes.
-pub fn building_octets(prefixes: &[(Prefix, Class)]) -> usize {
-    size_of_val(prefixes) + embedded::count(prefixes) * size_of::<Item>()
+pub fn building_octets(prefixes: &[(Prefix, Class)], translations: &[Translation]) -> usize {
+    size_of_val(prefixes) + embedded::count(prefixes, translations) * size_of::<Item>()
 }
 
-/// Builds the tables of a policy's scope and selectors, and of the ranks for its pseudonyms.
+/// Builds the tables of a policy's scope, with the network's own translations, and of its selectors, and of the ranks for its
+/// pseudonyms.
 ///
 /// # Errors
 /// See [`TableError`].
 pub fn build(
     scope: Option<&Scope>,
+    translations: &[Translation],
     selectors: Option<&[Indicator]>,
     ranks: Option<&Ranks>,
 ) -> Result<Built, TableError> {
@@ -154,8 +157,8 @@ pub fn build(
     if let Some(scope) = scope {
         steps = steps.union(Steps::SCOPE);
         tables.directions = directions(scope);
-        items.reserve(embedded::count(&scope.prefixes));
-        embedded::each(&scope.prefixes, |prefix, class| {
+        items.reserve(embedded::count(&scope.prefixes, translations));
+        embedded::each(&scope.prefixes, translations, |prefix, class| {
             items.push(Item { prefix, meaning: Meaning::Class(class) });
         });
     }
@@ -168,12 +171,11 @@ pub fn build(
     };
     let mut hosts = Vec::new();
     let mut any = Vec::new();
-    let listed = scope.map_or(&[][..], |scope| scope.prefixes.as_slice());
-    let embeddings = embedded::embeddings(listed);
+    let translations = embedded::all(translations);
     for (position, target) in selectors.targets() {
         match target {
             Target::Host(address) => hosts.push((address, position)),
-            Target::Prefix(prefix) => items.extend(forms(prefix, &embeddings, indicator(position)?)),
+            Target::Prefix(prefix) => items.extend(forms(prefix, &translations, indicator(position)?)),
             Target::Any => any.push(position),
         }
     }
@@ -184,13 +186,13 @@ pub fn build(
     let mut hosts = ipv6_hosts;
     if !items.is_empty() && ipv4_hosts.len() <= TRIE_HOSTS_MAX {
         for (prefix, position) in ipv4_hosts {
-            items.extend(forms(prefix, &embeddings, indicator(position)?));
+            items.extend(forms(prefix, &translations, indicator(position)?));
         }
     } else {
         // Other forms are rare. In 6to4 the form of a host is a prefix, which would take nodes of its own in the trie.
-        let nat64 = embedded::nat64(listed);
         for (prefix, position) in &ipv4_hosts {
-            hosts.extend(nat64.iter().map(|embedding| (embedded::form(embedding, prefix), *position)));
+            let carried = translations.iter().filter_map(|translation| translation.host(prefix));
+            hosts.extend(carried.map(|host| (host, *position)));
         }
         hosts.extend(ipv4_hosts);
     }
@@ -226,9 +228,9 @@ pub fn build(
 }
 
 /// A prefix with its meaning, and an IPv4 prefix also inside of IPv6 addresses.
-fn forms(prefix: Prefix, embeddings: &[Prefix], meaning: Meaning) -> impl Iterator<Item = Item> {
-    let embeddings = if prefix.ipv6 { &embeddings[..0] } else { embeddings };
-    let carried = embeddings.iter().map(move |embedding| embedded::form(embedding, &prefix));
+fn forms(prefix: Prefix, translations: &[Translation], meaning: Meaning) -> impl Iterator<Item = Item> {
+    let translations = if prefix.ipv6 { &translations[..0] } else { translations };
+    let carried = translations.iter().filter_map(move |translation| translation.form(&prefix));
     [prefix].into_iter().chain(carried).map(move |prefix| Item { prefix, meaning })
 }
 

@@ -4,25 +4,26 @@ use minimizer_common::plan::ENDPOINTS_MAX;
 
 use super::acknowledged::{Acknowledged, EVERY_COMMUNICATION};
 use super::inputs::Inputs;
+use super::translations;
 use crate::policy::class::Class;
 use crate::policy::classes::Classes;
-use crate::policy::embedded::{NAT64_BITS, WELL_KNOWN};
 use crate::policy::file::{Direction, InputFile, ScopeFile};
 use crate::policy::model::Scope;
 use crate::policy::prefixes;
 use crate::policy::prefixes::Prefix;
+use crate::policy::translation::Translation;
 use crate::support::toml::{At, Document, Finding};
 
 /// The words with which a policy must say that it collects communications between domestic parties.
 pub const DOMESTIC_WORDS: &str = "communications between domestic parties are collected";
 
-/// Reads a scope with its prefixes, and notes what is wrong with it.
+/// Reads a scope with its prefixes, and the network's own translations. Notes what is wrong with them.
 pub fn check(
     document: &mut Document<'_>,
     inputs: &mut Inputs<'_>,
     acknowledged: &mut Acknowledged<'_>,
     at: &At<ScopeFile>,
-) -> Scope {
+) -> (Scope, Vec<Translation>) {
     let scope = at.get();
     let mut listed_prefixes = Listed::default();
     for (class, listed, files) in [
@@ -32,7 +33,7 @@ pub fn check(
     ] {
         for text in listed {
             match Prefix::parse(text.get()) {
-                Ok(prefix) => listed_prefixes.add_text(prefix, class, text),
+                Ok(prefix) => listed_prefixes.add_at(prefix, class, text.span().start),
                 Err(error) => document.refuse(text, error.to_string()),
             }
         }
@@ -40,15 +41,15 @@ pub fn check(
             read(document, inputs, file, class, &mut listed_prefixes);
         }
     }
-    for text in &scope.nat64 {
-        match nat64(text.get()) {
-            Ok(prefix) => listed_prefixes.add_text(prefix, Class::Embedded, text),
-            Err(message) => document.refuse(text, message),
-        }
+    let translations = translations::check(document, scope);
+    for (translation, offset) in &translations {
+        listed_prefixes.add_at(translation.prefix, Class::Embedded, *offset);
     }
+    let translations: Vec<_> = translations.into_iter().map(|(translation, _)| translation).collect();
     // A prefix that cannot be read, or a file, is told by itself; that nothing is listed would be no second fault.
     let is_listed = |listed: &[At<String>], files: &[At<InputFile>]| !listed.is_empty() || !files.is_empty();
-    let prefixes = listed_prefixes.into_prefixes(document);
+    let mut prefixes = listed_prefixes.into_prefixes(document);
+    prefixes.retain(|(_, class)| *class != Class::Embedded);
     let has_domestic = is_listed(&scope.domestic, &scope.domestic_files);
     let has_others =
         is_listed(&scope.foreign, &scope.foreign_files) || is_listed(&scope.never, &scope.never_files);
@@ -70,8 +71,8 @@ pub fn check(
         );
     }
     let scope = Scope { prefixes, directions };
-    refuse_holes(document, at, &scope);
-    scope
+    refuse_holes(document, at, &scope, &translations);
+    (scope, translations)
 }
 
 /// Reads the prefixes of tunnel endpoints. The program compares all of them with an address.
@@ -105,32 +106,14 @@ pub fn tunnel_endpoints(document: &mut Document<'_>, at: &At<ScopeFile>) -> Vec<
     endpoints
 }
 
-/// Reads a prefix of NAT64.
-fn nat64(text: &str) -> Result<Prefix, String> {
-    let prefix = Prefix::parse(text).map_err(|error| error.to_string())?;
-    if !prefix.ipv6 {
-        return Err(format!(
-            "{prefix} is no prefix of IPv6, as those of NAT64 are: write one like 2001:db8:64::/{NAT64_BITS}"
-        ));
-    }
-    if prefix.bits != NAT64_BITS {
-        return Err(format!(
-            "{prefix} has not {NAT64_BITS} bits: shorter prefixes have the IPv4 address in other places, where it is not looked for. \
-             List such a prefix under `domestic`, `foreign` or `never`"
-        ));
-    }
-    if let Some(known) = WELL_KNOWN.iter().find(|known| known.prefix.covers(&prefix)) {
-        return Err(format!(
-            "addresses of {} are judged by the IPv4 address in them anyway ({}): remove this prefix",
-            known.prefix, known.purpose
-        ));
-    }
-    Ok(prefix)
-}
-
 /// Refuses domestic prefixes in which foreign ones leave no domestic address.
-fn refuse_holes(document: &mut Document<'_>, at: &At<ScopeFile>, scope: &Scope) {
-    let classes = Classes::new(scope);
+fn refuse_holes(
+    document: &mut Document<'_>,
+    at: &At<ScopeFile>,
+    scope: &Scope,
+    translations: &[Translation],
+) {
+    let classes = Classes::new(scope, translations);
     let is_hole = |(prefix, class): &&(Prefix, Class)| {
         let address = u128::from_be_bytes(prefix.octets);
         *class == Class::Domestic && !classes.may_be(prefix.ipv6, address, prefix.bits, Class::Domestic)
@@ -203,7 +186,7 @@ fn read(
     inputs: &mut Inputs<'_>,
     file: &At<InputFile>,
     class: Class,
-    listed: &mut Listed<'_>,
+    listed: &mut Listed,
 ) {
     let Some(text) = inputs.read(document, file) else { return };
     let place = inputs.place(file.get());
@@ -226,10 +209,10 @@ fn read(
 
 /// Prefixes as the policy lists them, in its order. A policy can list a million: so each takes 28 octets.
 #[derive(Default)]
-struct Listed<'document> {
+struct Listed {
     all: Vec<ListedPrefix>,
-    /// The texts of prefixes in the policy itself.
-    texts: Vec<&'document At<String>>,
+    /// Where the policy itself lists prefixes.
+    places: Vec<usize>,
     /// The files of prefixes.
     files: Vec<String>,
 }
@@ -239,17 +222,18 @@ struct ListedPrefix {
     class: Class,
     /// [`IN_POLICY`], or the position of the file.
     file: u32,
-    /// Line in the file, or position of the text.
+    /// Line in the file, or position of the place in the policy.
     line: u32,
 }
 
 /// No file: the policy lists the prefix itself.
 const IN_POLICY: u32 = u32::MAX;
 
-impl<'document> Listed<'document> {
-    fn add_text(&mut self, prefix: Prefix, class: Class, text: &'document At<String>) {
-        let line = number(self.texts.len());
-        self.texts.push(text);
+impl Listed {
+    /// Adds a prefix that the policy itself lists at this offset.
+    fn add_at(&mut self, prefix: Prefix, class: Class, offset: usize) {
+        let line = number(self.places.len());
+        self.places.push(offset);
         self.all.push(ListedPrefix { prefix, class, file: IN_POLICY, line });
     }
 
@@ -284,7 +268,7 @@ impl<'document> Listed<'document> {
         let message =
             format!("{prefix} is listed as {class} here and as {before} {place}: remove it from one of them");
         match self.files.get(position(other.file)) {
-            None => document.refuse(self.texts[position(other.line)], message),
+            None => document.refuse_at(self.places[position(other.line)], message),
             Some(file) => {
                 let (file, line) = (file.clone(), position(other.line));
                 document.also(Finding { file, line, column: 0, message });

@@ -9,6 +9,7 @@ use crate::policy::classes::Classes;
 use crate::policy::file::SelectorsFile;
 use crate::policy::indicators::{self, Indicator};
 use crate::policy::model::Scope;
+use crate::policy::translation::Translation;
 use crate::support::toml::{At, Document, Finding};
 
 /// The shortest prefixes that one party has: a customer's few IPv4 addresses, and an IPv6 site (RFC 6177).
@@ -22,6 +23,7 @@ pub fn check(
     acknowledged: &mut Acknowledged<'_>,
     at: &At<SelectorsFile>,
     scope: Option<&Scope>,
+    translations: &[Translation],
 ) -> Vec<Indicator> {
     let selectors = at.get();
     let mut indicators = Vec::new();
@@ -54,7 +56,7 @@ pub fn check(
     }
     refuse_everything(document, acknowledged, at, &indicators);
     if at.get().domestic_target.is_none() {
-        refuse_domestic_targets(document, at, &indicators, scope);
+        refuse_domestic_targets(document, at, &indicators, scope, translations);
     }
     indicators
 }
@@ -113,9 +115,10 @@ fn refuse_domestic_targets(
     at: &At<SelectorsFile>,
     indicators: &[Indicator],
     scope: Option<&Scope>,
+    translations: &[Translation],
 ) {
     let Some(scope) = scope else { return };
-    let classes = Classes::new(scope);
+    let classes = Classes::new(scope, translations);
     let is_target = |indicator: &&Indicator| {
         indicator.prefix.is_some_and(|prefix| {
             let party = if prefix.ipv6 { PARTY_IPV6_BITS } else { PARTY_IPV4_BITS };

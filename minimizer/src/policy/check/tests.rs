@@ -1,12 +1,12 @@
 //! Every refusal, and a policy beside it that is accepted.
 
 mod limits;
+mod translations;
 
 use std::fs;
 use std::path::Path;
 
 use crate::policy::builtin::PolicyError;
-use crate::policy::class::Class;
 use crate::policy::field::Field;
 use crate::policy::model::Policy;
 use crate::policy::transform::{AddressTransform, Transform};
@@ -133,32 +133,6 @@ fn domestic_to_domestic_takes_the_words() {
         &["say more than the directions"],
     );
     assert!(parse(&scope(&format!("directions = [\"domestic-domestic\"]\n{words}"))).is_ok());
-}
-
-#[test]
-fn prefixes_of_nat64_have_96_bits_and_one_meaning() {
-    let nat64 = |prefix: &str| with_section(&format!("{SCOPE}nat64 = [\"{prefix}\"]"));
-    let policy = parse(&nat64("64:ff9b:1:9::/96")).expect("is fine");
-    let listed = policy.scope.expect("has a scope").prefixes;
-    assert!(
-        listed.iter().any(|(prefix, class)| (prefix.bits, *class) == (96, Class::Embedded)),
-        "{listed:?}"
-    );
-    for (prefix, said) in [
-        ("2001:db8:64::/64", "has not 96 bits"),
-        ("2001:db8:64::1", "has not 96 bits"),
-        ("192.0.2.0/24", "no prefix of IPv6"),
-        ("64:ff9b::/96", "anyway (NAT64)"),
-        ("2002:c000:200::/96", "anyway (6to4)"),
-        ("nat64", "is no prefix"),
-    ] {
-        refused(&nat64(prefix), &["p.toml:5:10", said]);
-    }
-    let domestic = SCOPE.replace("192.0.2.0/24", "2001:db8:64::/96");
-    refused(
-        &with_section(&format!("{domestic}nat64 = [\"2001:db8:64::/96\"]")),
-        &["2001:db8:64::/96 is listed as embedded IPv4 here and as domestic in the policy"],
-    );
 }
 
 #[test]

@@ -10,6 +10,7 @@ use crate::policy::indicators::Indicator;
 use crate::policy::model::{Policy, Scope};
 use crate::policy::prefixes::Prefix;
 use crate::policy::space::{Moved, Space};
+use crate::policy::translation::Translation;
 use crate::policy::words;
 
 /// Finds what changes in the scope.
@@ -36,7 +37,8 @@ pub fn diff(differences: &mut Differences, before: &Policy, after: &Policy) {
                 let about = format!("direction {}", words::direction(*direction));
                 differences.add(Effect::Narrower, about, "is no longer collected");
             }
-            moved(differences, was, is);
+            moved(differences, [(was, before), (is, after)]);
+            translations(differences, before, after);
         }
     }
 }
@@ -47,8 +49,10 @@ fn directions(scope: &Scope) -> String {
 
 /// Addresses that have another class. What a packet of them is called and whether it is collected follows from that, so that
 /// each direction is told. Only addresses of which nothing is collected any more make the policy narrower.
-fn moved(differences: &mut Differences, before: &Scope, after: &Scope) {
-    for Moved { before: was, after: is, prefixes } in Space::new(before).moved(&Space::new(after)) {
+fn moved(differences: &mut Differences, [(before, policy), (after, other)]: [(&Scope, &Policy); 2]) {
+    let [from, to] = [(before, policy), (after, other)]
+        .map(|(scope, policy)| Space::without(scope, &policy.translations, &policy.reserved()));
+    for Moved { before: was, after: is, prefixes } in from.moved(&to) {
         let way = match (was, is) {
             (Class::Special, Class::Never) => Effect::Changed,
             (_, Class::Never) => Effect::Narrower,
@@ -66,7 +70,7 @@ fn moved(differences: &mut Differences, before: &Scope, after: &Scope) {
                         if scope.directions.contains(&direction) { "collected" } else { "not collected" };
                     match class {
                         Class::Never => "never collected".to_owned(),
-                        Class::Special => "special and not collected".to_owned(),
+                        Class::Special => "special, or reserved for pseudonyms, and not collected".to_owned(),
                         Class::Embedded => "judged by the IPv4 address in it".to_owned(),
                         Class::Foreign | Class::Domestic => {
                             format!("{} and {collected}", words::direction(direction))
@@ -81,6 +85,26 @@ fn moved(differences: &mut Differences, before: &Scope, after: &Scope) {
             }
         }
         differences.add(way, format!("addresses that were {was} and are {is}"), change);
+    }
+}
+
+/// Translations that are gone, new or of another form. Whichever way, addresses are judged by something else, which nobody has
+/// approved.
+fn translations(differences: &mut Differences, before: &Policy, after: &Policy) {
+    let only = |one: &Policy, other: &Policy| -> Vec<Translation> {
+        one.translations
+            .iter()
+            .filter(|translation| !other.translations.contains(translation))
+            .copied()
+            .collect()
+    };
+    for (all, change) in [
+        (only(before, after), "its addresses are no longer judged by the IPv4 address in them"),
+        (only(after, before), "its addresses are judged by the IPv4 address in them"),
+    ] {
+        for translation in all {
+            differences.add(Effect::Wider, format!("translation {translation}"), change);
+        }
     }
 }
 

@@ -186,14 +186,82 @@ fn special_ranges_and_prefixes_of_nat64_that_are_listed_are_wider() {
     ] {
         let more = BASE.replace("never = ", &format!("{listed}\nnever = "));
         let differences = diff(BASE, &more);
-        let [found] = &*differences else { panic!("{differences:?}") };
+        let (found, others) = differences.split_first().expect("they differ");
         assert_eq!((found.way, &*found.about), (Effect::Wider, about));
         assert!(found.change.starts_with("1 prefix ("), "{found}");
+        assert!(others.iter().all(|other| other.about.starts_with("translation ")), "{others:?}");
     }
     let named = BASE.replace("never = ", "foreign = [\"100.64.0.0/10\"]\nnever = ");
     assert_eq!(way_of(&named, BASE, "addresses that were foreign and are special"), Effect::Narrower);
     let never = BASE.replace("never = [", "never = [\"100.64.0.0/10\", ");
     assert_eq!(way_of(BASE, &never, "addresses that were special and are never"), Effect::Changed);
+}
+
+#[test]
+fn translations_that_come_go_or_change_are_wider() {
+    let with = |keys: &str| BASE.replace("never = ", &format!("{keys}\nnever = "));
+    let rule = |ipv4: &str| with(&format!("6rd = [{{ ipv6 = \"2001:db8::/32\", ipv4 = \"{ipv4}\" }}]"));
+    let (one, other) = (rule("192.0.2.0/24"), rule("192.0.0.0/16"));
+    let about = "translation 2001:db8::/32 (6rd of 192.0.2.0/24)";
+    assert_eq!(way_of(BASE, &one, about), Effect::Wider);
+    assert_eq!(way_of(&one, BASE, about), Effect::Wider);
+    // The prefix is judged by another IPv4 address.
+    assert_eq!(way_of(&one, &other, about), Effect::Wider);
+    assert_eq!(diff(&one, &one), []);
+    // Inside of another translation no address is judged otherwise than by an IPv4 address.
+    let site = with("isatap = [\"2002:c000:201:1::/64\"]");
+    assert_eq!(way_of(&site, BASE, "translation 2002:c000:201:1:200:5efe::/96 (ISATAP)"), Effect::Wider);
+}
+
+#[test]
+fn what_looks_like_a_pseudonym_is_collected_in_no_policy_that_makes_some() {
+    let policy = |scope: &str, transform: &str| {
+        format!(
+            "name = \"p\"\n[scope]\ndomestic = [\"192.0.2.0/24\"]\n{scope}\ndirections = [\"foreign-domestic\"]\n[[recipients]]\n\
+             name = \"r\"\npurpose = \"x\"\nfields = {{ destinationIPv4Address = \"{transform}\" }}\n"
+        )
+    };
+    let (listed, both) = ("foreign = [\"240.0.0.0/4\"]", "foreign = [\"240.0.0.0/4\", \"fd00::/8\"]");
+    let about = "addresses that were special and are foreign";
+    assert_eq!(way_of(&policy("", "exact"), &policy(listed, "exact"), about), Effect::Wider);
+    let found = diff(&policy("", "pseudonym"), &policy(listed, "pseudonym"));
+    let [found] = &*found else { panic!("{found:?}") };
+    assert!(found.about == about && found.change.starts_with("1 prefix (255.255.255.255/32)"), "{found}");
+    // Without pseudonyms of IPv6, that range is collected as any other.
+    let found = diff(&policy(listed, "pseudonym"), &policy(both, "pseudonym"));
+    assert!(found[0].change.starts_with("1 prefix (fd00::/8)"), "{found:?}");
+    // The last pseudonym is gone: now packets of these addresses are in records.
+    assert_eq!(way_of(&policy(listed, "pseudonym"), &policy(listed, "exact"), about), Effect::Wider);
+}
+
+#[test]
+fn pseudonyms_that_change_with_the_domestic_prefixes_are_told() {
+    let policy = |domestic: &str, transform: &str| {
+        format!(
+            "name = \"p\"\n[scope]\ndomestic = [{domestic}]\ndirections = [\"foreign-domestic\"]\n[[recipients]]\n\
+             name = \"r\"\npurpose = \"x\"\nfields = {{ destinationIPv4Address = \"{transform}\" }}\n"
+        )
+    };
+    let about = "pseudonyms of IPv4";
+    let (one, other) = ("\"192.0.2.0/24\"", "\"192.0.2.0/24\", \"203.0.113.0/24\"");
+    let told = |before: &str, after: &str, transform: &str| {
+        let differences = diff(&policy(before, transform), &policy(after, transform));
+        let found = differences.into_iter().find(|difference| difference.about == about);
+        found.map(|found| (found.way, found.change))
+    };
+    let is_told = |before: &str, after: &str, part: &str| {
+        let (way, change) = told(before, after, "pseudonym").expect("they change");
+        assert!(way == Effect::Changed && change.contains("every address has another one"), "{change}");
+        assert!(change.contains(part), "{change}");
+    };
+    is_told(one, other, "have other ranks");
+    is_told(one, "\"192.0.2.0/24\", \"16.0.0.0/4\"", "made of hashes and no longer of ranks");
+    is_told("\"192.0.2.0/24\", \"16.0.0.0/4\"", one, "made of ranks and no longer of hashes");
+    is_told(one, "\"2001:db8::/32\"", "made of hashes");
+    // Other prefixes of the same blocks, of IPv6, or of a policy without pseudonyms of IPv4.
+    assert_eq!(told(one, "\"192.0.2.0/25\"", "pseudonym"), None);
+    assert_eq!(told(one, "\"192.0.2.0/24\", \"2001:db8::/32\"", "pseudonym"), None);
+    assert_eq!(told(one, other, "exact"), None);
 }
 
 #[test]

@@ -1,21 +1,21 @@
 //! What is said of special addresses, of IPv4 addresses inside of IPv6 addresses, and of parties that no prefix can tell.
 
 use crate::policy::class::Class;
-use crate::policy::embedded::WELL_KNOWN;
 use crate::policy::model::{Policy, Scope};
 use crate::policy::special::{RANGES, Range};
 use crate::policy::tables::TRIE_HOSTS_MAX;
+use crate::policy::translation::{Mechanism, Translation, WELL_KNOWN};
 use crate::policy::words;
 
 /// The most examples in a sentence.
 const EXAMPLES_MAX: usize = 10;
 
 /// How special addresses are judged, and IPv6 addresses that carry an IPv4 address, and which parties no prefix can tell.
-pub fn special_and_embedded(scope: &Scope) -> Vec<String> {
+pub fn special_and_embedded(scope: &Scope, own: &[Translation]) -> Vec<String> {
     let mut said = vec![
         "Special are private addresses, those of carriers' NAT (100.64.0.0/10), loopback, link-local, unique-local, multicast, \
          broadcast, Teredo, and the other special ranges of docs/POLICY.md. Packets from or to them are not collected, except \
-         where the policy lists their prefix."
+         where the policy lists their prefix as domestic or foreign."
             .to_owned(),
     ];
     let mut named: Vec<_> = scope
@@ -33,24 +33,44 @@ pub fn special_and_embedded(scope: &Scope) -> Vec<String> {
         let more = if more == 0 { String::new() } else { format!(" and {more} more") };
         said.push(format!("The policy lists prefixes with special addresses: {}{more}.", named.join(", ")));
     }
-    let mut embeddings: Vec<_> =
-        WELL_KNOWN.iter().map(|known| format!("{} ({})", known.prefix, known.purpose)).collect();
-    let nat64 = scope.prefixes.iter().filter(|(_, class)| *class == Class::Embedded);
-    embeddings.extend(nat64.map(|(prefix, _)| format!("{prefix} (NAT64 of the network)")));
-    said.push(format!(
-        "An IPv6 address in {} has the class of the IPv4 address in it (domestic, foreign, never or special), unless the policy \
-         lists this very IPv6 prefix or a part of it.",
-        words::list(&embeddings)
-    ));
-    said.push(
-        "Not seen is an IPv4 address in other places: in ISATAP addresses, behind NAT64 prefixes that the policy does not list or \
-         that have not 96 bits, and in 6rd, MAP-E, MAP-T and 464XLAT prefixes of a network. Not seen either is who is behind a \
-         NAT, a VPN, a relay or a home agent of Mobile IPv6."
-            .to_owned(),
-    );
+    said.extend(translated(own));
     said.push(
         "IPv4 packets with a source route, or with more than four octets of options, are not collected, nor are IPv6 packets whose \
          routing header has segments left. Of a later fragment only the headers in front are seen."
+            .to_owned(),
+    );
+    said
+}
+
+/// Which IPv6 addresses are judged by the IPv4 address in them, and which are not.
+fn translated(own: &[Translation]) -> Vec<String> {
+    let mut judged: Vec<_> = WELL_KNOWN.iter().map(ToString::to_string).collect();
+    judged.extend(own.iter().take(EXAMPLES_MAX).map(|translation| format!("the network's {translation}")));
+    let more = own.len().saturating_sub(EXAMPLES_MAX);
+    if more > 0 {
+        judged.push(format!("{more} more of the network"));
+    }
+    let mut said = vec![format!(
+        "An IPv6 address in {} has the class of the IPv4 address in it (domestic, foreign, never or special), unless the policy \
+         lists this very IPv6 prefix or a part of it.",
+        words::list(&judged)
+    )];
+    if own.iter().any(|translation| translation.before_zeroes().is_some()) {
+        said.push(
+            "Where bits 64 to 71 of an address of NAT64 are not zero, and its class depends on the bits behind them, it is special."
+                .to_owned(),
+        );
+    }
+    if own.iter().any(|translation| !translation.is_whole()) {
+        said.push(
+            "Where a customer of MAP has several IPv4 addresses, the customer's IPv6 addresses are never collected if one of them is \
+             not to be, else special if one is, else domestic if one is."
+                .to_owned(),
+        );
+    }
+    said.push(
+        "Not seen is an IPv4 address in other places: in addresses of NAT64, 464XLAT, 6rd, MAP and ISATAP whose prefix is not among \
+         these. Not seen either is who is behind a NAT, a VPN or a relay, or the home address of Mobile IPv6."
             .to_owned(),
     );
     said
@@ -64,16 +84,31 @@ pub fn carried_indicators(policy: &Policy) -> Option<String> {
     prefixes().find(|prefix| !prefix.ipv6)?;
     let hosts = prefixes().filter(|prefix| !prefix.ipv6 && prefix.bits == 32).count();
     let has_trie = policy.scope.is_some() || prefixes().any(|prefix| !is_host(prefix.bits, prefix.ipv6));
-    let mut said = "An indicator of IPv4 also selects IPv6 packets with an address that carries its address: NAT64 (64:ff9b::/96 \
-         and the NAT64 prefixes of the scope), 6to4 and IPv4-mapped."
-        .to_owned();
+    let own = if policy.translations.is_empty() { "" } else { ", and those of the network" };
+    let mut said = format!(
+        "An indicator of IPv4 also selects IPv6 packets with an address that carries its address: NAT64 (64:ff9b::/96), 6to4 and \
+         IPv4-mapped{own}."
+    );
     if hosts > 0 && (!has_trie || hosts > TRIE_HOSTS_MAX) {
         let why = if has_trie {
             format!("because there are more than {TRIE_HOSTS_MAX} of them")
         } else {
             "because the policy has neither a scope nor an indicator of a prefix".to_owned()
         };
-        said += &format!(" Of indicators of single addresses only those of NAT64 are looked for, {why}.");
+        let kinds =
+            if policy.translations.iter().any(|translation| translation.mechanism == Mechanism::Isatap) {
+                "NAT64 and ISATAP"
+            } else {
+                "NAT64"
+            };
+        let zeroes = if policy.translations.iter().any(|translation| translation.longest() < 128) {
+            ", with zeroes behind the IPv4 address,"
+        } else {
+            ""
+        };
+        said += &format!(
+            " Of indicators of single addresses only those of {kinds}{zeroes} are looked for, {why}."
+        );
     }
     Some(said)
 }

@@ -7,12 +7,14 @@ use jiff::Timestamp;
 use minimizer_common::tunnel::Tunnel;
 
 use super::{Section, addresses};
+use crate::policy::cautions::reserved_ranges;
 use crate::policy::class::Class;
 use crate::policy::field::Field;
 use crate::policy::model::{Commitments, Destination, Policy, Recipient, Scope, Sources};
 use crate::policy::probing;
 use crate::policy::ranks::Ranks;
 use crate::policy::transform::{AddressTransform, Transform};
+use crate::policy::translation::Translation;
 use crate::policy::words;
 
 /// The transform of each field that the program stores.
@@ -44,7 +46,8 @@ fn why(policy: &Policy) -> Vec<String> {
             said.push(format!("Mandate {}: {}", mandate.id, sentence(&mandate.purpose)));
             said.push(format!("Legal basis: {}", sentence(&mandate.legal_basis)));
             said.push(format!(
-                "Valid from {} until {}. Outside of that nothing is attached and nothing is collected.",
+                "Valid from {} until {}. Outside of that the agent attaches nothing and collects nothing. `replay` of a capture does not ask for \
+                 the period.",
                 mandate.valid_from, mandate.valid_until
             ));
         }
@@ -82,7 +85,7 @@ fn sentence(text: &str) -> String {
 
 fn which(policy: &Policy) -> Vec<String> {
     let mut said = match &policy.scope {
-        Some(scope) => in_scope(scope),
+        Some(scope) => in_scope(scope, &policy.translations),
         None => vec![
             "Packets in every direction. Domestic and foreign parties are not told apart: communications between \
              domestic parties are collected too."
@@ -121,12 +124,19 @@ fn which(policy: &Policy) -> Vec<String> {
         .filter(|tunnel| policy.tunnels.has(**tunnel))
         .map(|tunnel| tunnel.name().to_owned())
         .collect();
+    // With endpoints, those that may come from a tunnel are not collected: it is said below.
+    let fragments = if policy.scope.is_some() && !policy.tunnel_endpoints.is_empty() {
+        ""
+    } else {
+        " A fragment of a tunnel counts as a packet between its outer addresses."
+    };
     said.push(if tunnels.is_empty() {
         "Tunnels are not looked into: what is inside is payload.".to_owned()
     } else {
         format!(
-            "Inside of {} the headers of the inner packet are read, and all that is said here is about that packet.",
-            words::list(&tunnels)
+            "Inside of {} the headers of the inner packet are read, and all that is said here is about that packet.{}",
+            words::list(&tunnels),
+            fragments
         )
     });
     if policy.scope.is_some() && !policy.tunnels.is_empty() {
@@ -136,17 +146,26 @@ fn which(policy: &Policy) -> Vec<String> {
             let endpoints: Vec<_> = policy.tunnel_endpoints.iter().map(ToString::to_string).collect();
             format!(
                 "The addresses of the outer packet are parties, too, except those in {}, at which tunnels of the network end: the policy must \
-                 collect the directions between all parties. Fragments from or to these that may be of a tunnel are not collected.",
+                 collect the directions between all parties. Fragments from or to these that may be of a tunnel are not collected; \
+                 any other fragment counts as a packet between its outer addresses.",
                 words::list(&endpoints)
             )
         };
         said.push(ends);
     }
+    let reserved = reserved_ranges(policy);
+    if !reserved.is_empty() {
+        said.push(format!(
+            "Packets from or to {} look as if pseudonyms sent them: they end as reserved_address and are not collected, whatever else is \
+             said here.",
+            words::list(&reserved)
+        ));
+    }
     said.push("Of any other packet nothing is stored; it is only counted.".to_owned());
     said
 }
 
-fn in_scope(scope: &Scope) -> Vec<String> {
+fn in_scope(scope: &Scope, translations: &[Translation]) -> Vec<String> {
     let number = |class, ipv6| {
         scope.prefixes.iter().filter(|(prefix, of)| *of == class && prefix.ipv6 == ipv6).count()
     };
@@ -162,22 +181,23 @@ fn in_scope(scope: &Scope) -> Vec<String> {
         said.push("Communications between domestic parties are not collected.".to_owned());
     }
     said.push(format!(
-        "Domestic are {} of IPv4 and {} of IPv6; every other address is foreign, apart from those that are special or carry an \
-         IPv4 address.",
+        "Domestic are {} of IPv4 and {} of IPv6; every other address is foreign, apart from those that are never collected, are \
+         special or carry an IPv4 address.",
         words::count(number(Class::Domestic, false), "prefix", "prefixes"),
         words::count(number(Class::Domestic, true), "prefix", "prefixes"),
     ));
     for (ipv6, version) in [(false, "IPv4"), (true, "IPv6")] {
         if number(Class::Domestic, ipv6) == 0 {
+            let except = if ipv6 { " but those that carry a domestic IPv4 address" } else { "" };
             said.push(format!(
-                "CAUTION: no {version} prefix is domestic, so that every {version} address is foreign."
+                "CAUTION: no {version} prefix is domestic, so that no {version} address is{except}."
             ));
         }
     }
     let exceptions = number(Class::Foreign, false) + number(Class::Foreign, true);
     if exceptions > 0 {
         said.push(format!(
-            "{} listed as foreign, also inside of domestic ones and of special ranges.",
+            "{} listed as foreign, which counts inside of domestic ones and of special ranges.",
             words::count(exceptions, "prefix is", "prefixes are")
         ));
     }
@@ -188,7 +208,7 @@ fn in_scope(scope: &Scope) -> Vec<String> {
             words::count(never, "prefix", "prefixes")
         ));
     }
-    said.extend(addresses::special_and_embedded(scope));
+    said.extend(addresses::special_and_embedded(scope, translations));
     said
 }
 
@@ -198,7 +218,8 @@ fn what(policy: &Policy, stored: &Stored) -> Vec<String> {
          what the table says the kernel keeps is all that is ever stored of them."
             .to_owned(),
         format!(
-            "At each drain, {}, the kernel's tables are emptied: from then on there are only the recipients' records.",
+            "At each drain, {}, the kernel's tables are emptied. From then on what they held is only in the agent's \
+             memory, until each sink has made its recipient's records of it or has given it up.",
             policy.commitments.interval.map_or_else(
                 || "at most a minute apart".to_owned(),
                 |interval| format!("{} apart", words::interval(interval))
@@ -208,13 +229,7 @@ fn what(policy: &Policy, stored: &Stored) -> Vec<String> {
          vanished."
             .to_owned(),
     ];
-    if policy.scope.is_some() || policy.selectors.is_some() {
-        said.push(
-            "To decide whether a packet is collected, its addresses, protocol and ports are compared with prefixes and \
-             indicators, also where they are not stored."
-                .to_owned(),
-        );
-    }
+    said.extend(compared(policy));
     if has(policy, stored, |transform| matches!(transform, AddressTransform::PrefixPreserving(_))) {
         said.push(format!(
             "Preserved prefixes are made at the drain, under a key of the recipient that is used for {}: the same address becomes the \
@@ -223,8 +238,24 @@ fn what(policy: &Policy, stored: &Stored) -> Vec<String> {
         ));
     }
     if has(policy, stored, |transform| transform == AddressTransform::Pseudonym) {
+        let makes = |field: &Field, of: &Transform, class: Class| {
+            let kept = stored.get(field).map(|kept| kept.of_class(class));
+            of.of_class(class) == AddressTransform::Pseudonym && kept != Some(AddressTransform::Pseudonym)
+        };
+        let mut wanted = policy.recipients.iter().flat_map(|recipient| &recipient.fields);
+        let at_drain = wanted.any(|(field, of)| {
+            [Class::Foreign, Class::Domestic].into_iter().any(|class| makes(field, of, class))
+        });
+        let in_kernel = stored.values().any(Transform::is_pseudonym);
+        let place = match (in_kernel, at_drain) {
+            (true, true) => {
+                "in the kernel, and at the drain where the table says that the kernel keeps more of the address"
+            }
+            (false, _) => "at the drain, because the kernel keeps more of the addresses, as the table says",
+            (true, false) => "in the kernel",
+        };
         said.push(format!(
-            "Pseudonyms are made in the kernel, under a key that is used for {}: the same address has the same \
+            "Pseudonyms are made {place}, under a key that is used for {}: the same address has the same \
              pseudonym as long, and another one after{}. Each recipient's are made again under a key of its own, so \
              that pseudonyms join the records of no two recipients; other fields may.",
             words::duration(policy.pseudonym_epoch),
@@ -238,6 +269,7 @@ fn what(policy: &Policy, stored: &Stored) -> Vec<String> {
     if policy.recipients.iter().any(|recipient| recipient.k_threshold.is_some()) {
         let kept = |field, otherwise: &'static str| match stored.get(&field) {
             Some(Transform::Exact) => "as they are",
+            Some(transform) if transform.is_by_class() => "as the table says",
             _ => otherwise,
         };
         said.push(format!(
@@ -255,6 +287,32 @@ fn what(policy: &Policy, stored: &Stored) -> Vec<String> {
         );
     }
     said
+}
+
+/// What of a packet decides whether it is collected.
+fn compared(policy: &Policy) -> Option<String> {
+    let indicators = policy.selectors.as_deref().unwrap_or_default();
+    let has_scope = policy.scope.is_some();
+    let mut parts = Vec::new();
+    if has_scope || indicators.iter().any(|indicator| indicator.prefix.is_some()) {
+        parts.push("addresses".to_owned());
+    }
+    if indicators.iter().any(|indicator| indicator.protocol.is_some() || !indicator.ports.is_empty()) {
+        parts.push("protocol".to_owned());
+    }
+    if indicators.iter().any(|indicator| !indicator.ports.is_empty()) {
+        parts.push("ports".to_owned());
+    }
+    let with = match (has_scope, policy.selectors.is_some()) {
+        (false, false) => return None,
+        (true, false) => "the prefixes of the scope",
+        (false, true) => "the indicators",
+        (true, true) => "the prefixes of the scope and the indicators",
+    };
+    Some(format!(
+        "To decide whether a packet is collected, these of its fields are compared with {with}, also where they are not stored: {}.",
+        words::list(&parts)
+    ))
 }
 
 /// Whether the program stores, or a recipient gets, such an address.
@@ -328,8 +386,7 @@ pub fn notes(policy: &Policy, stored: &Stored) -> Vec<String> {
     if has(policy, stored, is_pseudonym) {
         said.push(
             "pseudonym: a number in place of the address, made under the key of the epoch. It looks like an address that \
-             nobody has: of 240.0.0.0/4 for IPv4, of fd6d:696e:696d:697a::/64 for IPv6. A packet that carries such an \
-             address ends as reserved_address, in no record."
+             nobody has: of 240.0.0.0/4 for IPv4, of fd6d:696e:696d:697a::/64 for IPv6."
                 .to_owned(),
         );
         if policy.has_pseudonyms_of(false) {
@@ -361,8 +418,8 @@ pub fn notes(policy: &Policy, stored: &Stored) -> Vec<String> {
     if has(policy, stored, is_pseudonym) || has(policy, stored, preserves) {
         said.push(
             "holder of the key: if the agent is given a key file, whoever holds that file, by trying addresses, also \
-             later. If it is not, keys are random, known to no person, and zeroed at the end of the epoch: then \
-             nobody can, after it. The kernel and the agent hold the key while the epoch lasts."
+             later. If it is not, keys are random, known to no person, and zeroed when the epoch is over and its \
+             last records are delivered or lost: then nobody can any more. The kernel and the agent hold the key while the epoch lasts."
                 .to_owned(),
         );
     }

@@ -50,15 +50,18 @@ fn classes() -> Arc<Classes> {
         octets[..start.len()].copy_from_slice(start);
         Prefix { ipv6, octets, bits }
     };
-    Arc::new(Classes::new(&Scope {
-        prefixes: vec![
-            (prefix(false, &[10], 8), Class::Domestic),
-            (prefix(false, &[10, 9], 16), Class::Foreign),
-            (prefix(false, &[192, 168], 16), Class::Domestic),
-            (prefix(true, &[0x20, 0x01, 0x0d, 0xb8], 32), Class::Domestic),
-        ],
-        directions: Vec::new(),
-    }))
+    Arc::new(Classes::new(
+        &Scope {
+            prefixes: vec![
+                (prefix(false, &[10], 8), Class::Domestic),
+                (prefix(false, &[10, 9], 16), Class::Foreign),
+                (prefix(false, &[192, 168], 16), Class::Domestic),
+                (prefix(true, &[0x20, 0x01, 0x0d, 0xb8], 32), Class::Domestic),
+            ],
+            directions: Vec::new(),
+        },
+        &[],
+    ))
 }
 
 fn recipient(fields: Transforms, k_threshold: Option<u32>) -> Recipient {

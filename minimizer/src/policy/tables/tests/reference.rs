@@ -7,11 +7,11 @@ use rand::{RngExt as _, SeedableRng as _};
 
 use super::{Built, TableError, build, judged};
 use crate::policy::class::Class;
-use crate::policy::embedded::WELL_KNOWN;
 use crate::policy::indicators::Indicator;
 use crate::policy::model::Scope;
 use crate::policy::prefixes::Prefix;
 use crate::policy::special::RANGES;
+use crate::policy::translation::{Mechanism, NAT64_BITS, Translation, WELL_KNOWN};
 
 /// A packet to look up in the tables.
 #[derive(Clone, Debug)]
@@ -42,48 +42,128 @@ fn covers(prefix: &Prefix, ipv6: bool, octets: &[u8; 16]) -> bool {
             .all(|bit| (prefix.octets[bit / 8] ^ octets[bit / 8]) >> (7 - bit % 8) & 1 == 0)
 }
 
-fn class(scope: &Scope, ipv6: bool, octets: &[u8; 16]) -> Class {
-    let of = |ipv6, octets: &[u8; 16]| {
-        let octets = *octets;
-        let covering = scope.prefixes.iter().filter(move |(prefix, _)| covers(prefix, ipv6, &octets));
-        covering.filter(|(_, class)| *class != Class::Embedded).copied().collect::<Vec<_>>()
+/// A scope, and the network's own translations.
+#[derive(Clone, Debug)]
+struct Scoped {
+    scope: Scope,
+    own: Vec<Translation>,
+}
+
+/// An IPv4 address that an address carries, or the first bits of one.
+struct Carried {
+    translation: Translation,
+    octets: [u8; 16],
+    /// How many of its bits the address tells.
+    bits: u8,
+    /// Whether bits that must be zero are not.
+    is_broken: bool,
+}
+
+impl Carried {
+    fn shares(&self, ipv4: &Prefix) -> bool {
+        covers(&ipv4.shortened(ipv4.bits.min(self.bits)), false, &self.octets)
+    }
+
+    /// The bits of the address that decide if an IPv4 prefix decides. `None` if the address does not tell its bits.
+    fn length(&self, ipv4: &Prefix) -> Option<u8> {
+        let Translation { prefix, ipv4: common, carried, .. } = self.translation;
+        let told = ipv4.bits.saturating_sub(common.bits);
+        if told > carried || self.is_broken && ipv4.bits > self.bits {
+            return None;
+        }
+        let has_zeroes =
+            self.translation.mechanism == Mechanism::Nat64 && prefix.bits < 96 && prefix.bits + told > 64;
+        Some(prefix.bits + told + if has_zeroes { 8 } else { 0 })
+    }
+
+    /// The bits of the address that decide if the address does not tell all bits of the IPv4 prefix that decides.
+    fn longest(&self) -> u8 {
+        if self.is_broken { 64 } else { self.translation.prefix.bits + self.translation.carried }
+    }
+}
+
+fn class(scoped: &Scoped, ipv6: bool, octets: &[u8; 16]) -> Class {
+    let prefixes = &scoped.scope.prefixes;
+    let is_listed = |range: &Prefix| {
+        let embeddings = WELL_KNOWN.iter().chain(&scoped.own);
+        let mut around =
+            prefixes.iter().map(|(prefix, _)| *prefix).chain(embeddings.map(|known| known.prefix));
+        around.any(|prefix| prefix.covers(range))
     };
-    let special = |ipv6, octets: &[u8; 16]| {
-        let is_special = RANGES.iter().any(|range| covers(&range.prefix, ipv6, octets));
-        if is_special { Class::Special } else { Class::Foreign }
-    };
-    let mut listed: Vec<_> =
-        of(ipv6, octets).iter().map(|(prefix, class)| (prefix.bits, true, *class)).collect();
-    // Where an IPv4 address lies in the address, and what the scope says of it.
+    let special: Vec<_> = RANGES.iter().map(|range| range.prefix).filter(|range| !is_listed(range)).collect();
+    let classed = |is_special: bool| if is_special { Class::Special } else { Class::Foreign };
+    // Bits that decide, whether the scope lists them so, protection, bits of the IPv4 prefix, class.
+    let own = prefixes.iter().filter(|(prefix, _)| covers(prefix, ipv6, octets));
+    let mut listed: Vec<_> = own.map(|(prefix, class)| (prefix.bits, true, 0, prefix.bits, *class)).collect();
     let mut innermost: Option<(u8, Class)> = None;
-    for (embedding, inside) in carried(Some(scope), ipv6, octets) {
-        let forms = of(false, &inside);
-        listed.extend(forms.iter().map(|(prefix, class)| (embedding.bits + prefix.bits, false, *class)));
-        if innermost.is_none_or(|(bits, _)| bits < embedding.bits) {
-            innermost = Some((embedding.bits, special(false, &inside)));
+    for carried in carried(Some(scoped), ipv6, octets) {
+        let least = carried.translation.prefix.bits;
+        let names = |bits: u8| listed.iter().any(|(other, own, ..)| *own && (least..=bits).contains(other));
+        let mut more = Vec::new();
+        let ranges = special.iter().map(|range| (*range, Class::Special));
+        for (prefix, class) in prefixes.iter().copied().chain(ranges).filter(|(prefix, _)| !prefix.ipv6) {
+            if !carried.shares(&prefix) {
+                continue;
+            }
+            let is_range = class == Class::Special;
+            match carried.length(&prefix) {
+                Some(_) if is_range => {}
+                Some(bits) => {
+                    let protection = if bits == least || class == Class::Foreign { 0 } else { 1 };
+                    more.push((bits, false, protection, prefix.bits, class));
+                }
+                None if carried.is_broken && !names(64) => more.push((64, false, 4, 0, Class::Special)),
+                None if carried.is_broken || class == Class::Foreign => {}
+                None if is_range && names(carried.longest()) => {}
+                None => {
+                    let protection = match class {
+                        Class::Domestic => 1,
+                        Class::Special => 2,
+                        _ => 3,
+                    };
+                    more.push((carried.longest(), false, protection, prefix.bits, class));
+                }
+            }
+        }
+        listed.extend(more);
+        if innermost.is_none_or(|(bits, _)| bits < least) {
+            let inside = |range: &&Prefix| range.bits <= carried.bits && carried.shares(range) && !range.ipv6;
+            innermost = Some((least, classed(special.iter().any(|range| inside(&range)))));
         }
     }
     if listed.iter().any(|(.., class)| *class == Class::Never) {
         return Class::Never;
     }
-    let (least, otherwise) = innermost.unwrap_or_else(|| (0, special(ipv6, octets)));
-    let longest =
-        listed.into_iter().filter(|(bits, ..)| *bits >= least).max_by_key(|(bits, own, _)| (*bits, *own));
+    let (least, otherwise) =
+        innermost.unwrap_or_else(|| (0, classed(special.iter().any(|range| covers(range, ipv6, octets)))));
+    let longest = listed
+        .into_iter()
+        .filter(|(bits, ..)| *bits >= least)
+        .max_by_key(|(bits, own, protection, inner, _)| (*bits, *own, *protection, *inner));
     longest.map_or(otherwise, |(.., class)| class)
 }
 
-/// The IPv4 addresses that an address carries, each with the prefix in front of it.
-fn carried(scope: Option<&Scope>, ipv6: bool, octets: &[u8; 16]) -> Vec<(Prefix, [u8; 16])> {
-    let listed = scope.iter().flat_map(|scope| &scope.prefixes);
-    let own = listed.filter(|(_, class)| *class == Class::Embedded).map(|(prefix, _)| *prefix);
-    let embeddings = WELL_KNOWN.iter().map(|known| known.prefix).chain(own);
-    let inside = |embedding: Prefix| {
-        let mut inside = [0; 16];
-        let first = usize::from(embedding.bits / 8);
-        inside[..4].copy_from_slice(&octets[first..first + 4]);
-        (embedding, inside)
+/// The IPv4 addresses that an address carries.
+fn carried(scoped: Option<&Scoped>, ipv6: bool, octets: &[u8; 16]) -> Vec<Carried> {
+    let own = scoped.into_iter().flat_map(|scoped| &scoped.own);
+    let inside = |translation: &Translation| {
+        let Translation { prefix, ipv4, carried, mechanism } = *translation;
+        let is_split = mechanism == Mechanism::Nat64 && prefix.bits < 96;
+        let is_broken = is_split && prefix.bits > 32 && octets[8] != 0;
+        let mut inside = ipv4.octets;
+        for bit in 0..carried {
+            let mut from = prefix.bits + bit;
+            if is_split && from >= 64 {
+                from += 8;
+            }
+            let (from, to) = (usize::from(from), usize::from(ipv4.bits + bit));
+            let value = octets[from / 8] >> (7 - from % 8) & 1;
+            inside[to / 8] |= value << (7 - to % 8);
+        }
+        let bits = if is_broken { 64 - prefix.bits } else { ipv4.bits + carried };
+        Carried { translation: *translation, octets: inside, bits, is_broken }
     };
-    embeddings.filter(|embedding| covers(embedding, ipv6, octets)).map(inside).collect()
+    WELL_KNOWN.iter().chain(own).filter(|known| covers(&known.prefix, ipv6, octets)).map(inside).collect()
 }
 
 fn matches(indicator: &Indicator, packet: &Packet, port: u16) -> bool {
@@ -95,7 +175,7 @@ fn matches(indicator: &Indicator, packet: &Packet, port: u16) -> bool {
 }
 
 /// The id of the indicator that selects a packet.
-fn selected(scope: Option<&Scope>, indicators: &[Indicator], packet: &Packet) -> Option<u64> {
+fn selected(scope: Option<&Scoped>, indicators: &[Indicator], packet: &Packet) -> Option<u64> {
     let ports = [packet.ports.0, packet.ports.1];
     let is_host = |prefix: &Prefix| prefix.bits == if prefix.ipv6 { 128 } else { 32 };
     let has_trie =
@@ -107,12 +187,15 @@ fn selected(scope: Option<&Scope>, indicators: &[Indicator], packet: &Packet) ->
             if covers(&prefix, packet.ipv6, octets) {
                 return Some((prefix.bits, true));
             }
-            let is_seen = |embedding: &Prefix| {
-                has_trie || !is_host(&prefix) || embedding.octets[..4] == [0, 0x64, 0xff, 0x9b]
+            let is_seen = |carried: &&Carried| {
+                has_trie || !is_host(&prefix) || carried.translation.mechanism == Mechanism::Nat64
             };
-            let forms = carried.iter().filter(|(_, inside)| covers(&prefix, false, inside));
-            let lengths = forms.map(|(embedding, _)| embedding).filter(|embedding| is_seen(embedding));
-            lengths.map(|embedding| embedding.bits + prefix.bits).max().map(|bits| (bits, false))
+            let forms = carried.iter().filter(|carried| !prefix.ipv6 && carried.shares(&prefix));
+            let lengths = forms.filter(is_seen).filter_map(|carried| {
+                let is_told = !carried.is_broken || prefix.bits <= carried.bits;
+                is_told.then(|| carried.length(&prefix).unwrap_or_else(|| carried.longest()))
+            });
+            lengths.max().map(|bits| (bits, false))
         };
         let mut here: Vec<_> =
             indicators.iter().filter_map(|indicator| Some((bits(indicator)?, indicator))).collect();
@@ -133,21 +216,22 @@ fn selected(scope: Option<&Scope>, indicators: &[Indicator], packet: &Packet) ->
 
 /// The classes and the id of the indicator, or the outcome of the packet.
 fn expected(
-    scope: Option<&Scope>,
+    scoped: Option<&Scoped>,
     selectors: Option<&[Indicator]>,
     packet: &Packet,
 ) -> Result<(Class, Class, Option<u64>), Outcome> {
     let mut classes = (Class::Foreign, Class::Foreign);
-    if let Some(scope) = scope {
-        classes =
-            (class(scope, packet.ipv6, &packet.octets[0]), class(scope, packet.ipv6, &packet.octets[1]));
+    if let Some(scoped) = scoped {
+        let [source, destination] = packet.octets.map(|octets| class(scoped, packet.ipv6, &octets));
+        classes = (source, destination);
         let is_collected = |class| matches!(class, Class::Foreign | Class::Domestic);
-        if !is_collected(classes.0) || !is_collected(classes.1) || !scope.directions.contains(&classes) {
+        if !is_collected(classes.0) || !is_collected(classes.1) || !scoped.scope.directions.contains(&classes)
+        {
             return Err(Outcome::OutOfScope);
         }
     }
     let id = match selectors {
-        Some(indicators) => Some(selected(scope, indicators, packet).ok_or(Outcome::NotSelected)?),
+        Some(indicators) => Some(selected(scoped, indicators, packet).ok_or(Outcome::NotSelected)?),
         None => None,
     };
     Ok((classes.0, classes.1, id))
@@ -199,6 +283,46 @@ impl Draw {
         Prefix { ipv6, octets, bits: u8::try_from(bits).unwrap() }
     }
 
+    /// Translations that do not meet.
+    fn translations(&mut self) -> Vec<Translation> {
+        let mut own = Vec::new();
+        if self.below(3) == 0 {
+            return own;
+        }
+        let mut octets = self.octets(true);
+        octets[0] |= 0x80;
+        let prefix = |bits: u8| Prefix { ipv6: true, octets, bits: 128 }.shortened(bits);
+        let common = |bits: u8, octets: [u8; 16]| Prefix { ipv6: false, octets, bits: 32 }.shortened(bits);
+        let ipv4 = self.octets(false);
+        own.push(match self.below(4) {
+            0 | 1 => {
+                let bits = self.of(&NAT64_BITS);
+                Translation::nat64(prefix(bits))
+            }
+            2 => {
+                let bits = self.of(&[0, 4, 8, 16]);
+                Translation::six_rd(prefix(self.of(&[8, 20, 32])), common(bits, ipv4))
+            }
+            _ => {
+                let bits = self.of(&[0, 4, 8, 16]);
+                let ea_bits = self.of(&[0, 1, 6, 16, 32]);
+                Translation::map(prefix(self.of(&[12, 24, 32])), common(bits, ipv4), ea_bits)
+            }
+        });
+        if own[0].longest() <= 64 && self.below(2) == 0 {
+            own.extend(Translation::isatap(prefix(64)));
+        }
+        own
+    }
+
+    fn scoped(&mut self) -> Scoped {
+        let own = self.translations();
+        let mut scope = self.scope();
+        let is_own = |prefix: &Prefix| own.iter().any(|translation| translation.prefix == *prefix);
+        scope.prefixes.retain(|(prefix, _)| !is_own(prefix));
+        Scoped { scope, own }
+    }
+
     fn scope(&mut self) -> Scope {
         let mut prefixes: Vec<(Prefix, Class)> = Vec::new();
         for _ in 0..self.below(30) {
@@ -207,12 +331,6 @@ impl Draw {
             // The tables refuse a prefix with two classes, unless one of them is never.
             if class == Class::Never || prefixes.iter().all(|(other, _)| *other != prefix) {
                 prefixes.push((prefix, class));
-            }
-        }
-        if self.below(3) == 0 {
-            let embedding = Prefix { ipv6: true, octets: self.octets(true), bits: 128 }.shortened(96);
-            if prefixes.iter().all(|(other, _)| *other != embedding) {
-                prefixes.push((embedding, Class::Embedded));
             }
         }
         if self.below(4) != 0 {
@@ -256,16 +374,22 @@ impl Draw {
     }
 
     /// An address. A listed prefix often covers it, or an IPv4 address that it carries.
-    fn address(&mut self, ipv6: bool, prefixes: &[Prefix]) -> [u8; 16] {
+    fn address(&mut self, ipv6: bool, prefixes: &[Prefix], own: &[Translation]) -> [u8; 16] {
         if ipv6 && self.below(4) == 0 {
-            let ipv4 = self.address(false, prefixes);
+            let ipv4 = self.address(false, prefixes, own);
             let mut octets = self.octets(true);
-            let own = prefixes.iter().filter(|prefix| prefix.ipv6 && prefix.bits == 96).copied();
-            let embeddings: Vec<_> = WELL_KNOWN.iter().map(|known| known.prefix).chain(own).collect();
-            let embedding = self.of(&embeddings);
-            let first = usize::from(embedding.bits / 8);
-            octets[..first].copy_from_slice(&embedding.octets[..first]);
-            octets[first..first + 4].copy_from_slice(&ipv4[..4]);
+            let translations: Vec<_> = WELL_KNOWN.iter().chain(own).chain(own).collect();
+            let translation = self.of(&translations);
+            let Some(form) = translation.form(&Prefix { ipv6: false, octets: ipv4, bits: 32 }) else {
+                return octets;
+            };
+            for bit in 0..usize::from(form.bits) {
+                let mask = 0x80 >> (bit % 8);
+                octets[bit / 8] = octets[bit / 8] & !mask | form.octets[bit / 8] & mask;
+            }
+            if self.below(4) == 0 {
+                octets[8] = self.of(&[0, 1, 0x80]);
+            }
             return octets;
         }
         let mut octets = self.octets(ipv6);
@@ -286,11 +410,11 @@ impl Draw {
         octets
     }
 
-    fn packet(&mut self, prefixes: &[Prefix]) -> Packet {
+    fn packet(&mut self, prefixes: &[Prefix], own: &[Translation]) -> Packet {
         let ipv6 = self.below(2) == 0;
         Packet {
             ipv6,
-            octets: [self.address(ipv6, prefixes), self.address(ipv6, prefixes)],
+            octets: [self.address(ipv6, prefixes, own), self.address(ipv6, prefixes, own)],
             ports: (self.port(), self.port()),
             protocol: self.protocol(),
             now_seconds: self.seconds(),
@@ -305,11 +429,13 @@ fn tables_say_what_the_policy_says() {
     let mut ends = [0_u32; 3];
     for seed in 0..POLICIES {
         let mut draw = Draw(ChaCha8Rng::seed_from_u64(seed));
-        let scope = (draw.below(3) != 0).then(|| draw.scope());
+        let scoped = (draw.below(3) != 0).then(|| draw.scoped());
+        let scope = scoped.as_ref().map(|scoped| &scoped.scope);
+        let own = scoped.as_ref().map_or(&[][..], |scoped| &scoped.own);
         let count = draw.below(25);
         let selectors =
             (draw.below(3) != 0).then(|| (0..count).map(|_| draw.indicator()).collect::<Vec<_>>());
-        let built = match build(scope.as_ref(), selectors.as_deref(), None) {
+        let built = match build(scope, own, selectors.as_deref(), None) {
             Ok(built) => built,
             // So many indicators can meet at one endpoint by chance.
             Err(TableError::TooManyApply { .. }) => continue,
@@ -319,10 +445,14 @@ fn tables_say_what_the_policy_says() {
         let of_selectors = selectors.iter().flatten().filter_map(|indicator| indicator.prefix);
         let prefixes: Vec<_> = of_scope.chain(of_selectors).collect();
         for _ in 0..PACKETS {
-            let packet = draw.packet(&prefixes);
-            let expected = expected(scope.as_ref(), selectors.as_deref(), &packet)
+            let packet = draw.packet(&prefixes, own);
+            let expected = expected(scoped.as_ref(), selectors.as_deref(), &packet)
                 .map(|(source, destination, id)| (source as u32, destination as u32, id));
-            assert_eq!(found(&built, &packet), expected, "seed {seed}: {packet:?}\n{scope:?}\n{selectors:?}");
+            assert_eq!(
+                found(&built, &packet),
+                expected,
+                "seed {seed}: {packet:?}\n{scoped:?}\n{selectors:?}"
+            );
             ends[match expected {
                 Ok(_) => 0,
                 Err(Outcome::OutOfScope) => 1,

@@ -52,7 +52,7 @@ fn report(name: &str, built: &Built) {
 
 fn built(name: &str, prefixes: Vec<(Prefix, Class)>) {
     let scope = Scope { prefixes, directions: vec![(Class::Foreign, Class::Foreign)] };
-    report(name, &build(Some(&scope), None, None).unwrap());
+    report(name, &build(Some(&scope), &[], None, None).unwrap());
 }
 
 #[test]
@@ -99,7 +99,7 @@ fn a_hundred_thousand_hosts() {
         let prefix = Some(cut(ipv6, octets, bits));
         indicators.push(Indicator { id, expires: None, prefix, protocol: None, ports: Vec::new() });
     }
-    let built = build(None, Some(&indicators), None).unwrap();
+    let built = build(None, &[], Some(&indicators), None).unwrap();
     report("100,000 hosts, half of them of IPv6", &built);
     for indicator in &indicators {
         let prefix = indicator.prefix.unwrap();
