@@ -3,10 +3,12 @@
 //!
 //! docs/THREATS.md says who they are, and what remains.
 
+mod ask;
 mod collect;
 mod curious;
 mod drawn;
 mod engineer;
+mod evade;
 mod joins;
 mod probe;
 mod report;
@@ -16,6 +18,7 @@ mod traffic;
 use std::path::Path;
 
 use anyhow::{Context as _, Result};
+use minimizer::policy::class::Class;
 use rand::SeedableRng as _;
 use rand::rngs::ChaCha8Rng;
 
@@ -77,6 +80,11 @@ fn played(report: &mut Report, random: &mut ChaCha8Rng, drawn: &Drawn, folder: &
         let quiet = (0..QUIET_BATCHES).map(|_| collector.batch(&world.batch(random, QUIET), folder));
         joins::chain(report, policy, &apart, &quiet.collect::<Result<Vec<_>>>()?);
     }
-    probe::play(report, random, policy, &mut collector, folder)?;
+    let to_subscribers = (Class::Foreign, Class::Domestic);
+    if policy.scope.as_ref().is_none_or(|scope| scope.directions.contains(&to_subscribers)) {
+        probe::play(report, random, policy, &mut collector, folder)?;
+        ask::play(report, random, policy, &mut collector, folder)?;
+        evade::play(report, random, policy, &mut collector, folder)?;
+    }
     engineer::play(report, random, drawn, folder)
 }

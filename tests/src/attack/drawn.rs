@@ -1,6 +1,7 @@
 //! A policy of the adversaries, drawn at random: a text with its file of prefixes, which the check accepted.
 
 use std::fs;
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -8,13 +9,13 @@ use anyhow::{Context as _, Result, bail};
 use minimizer::policy::class::Class;
 use minimizer::policy::field::{Field, Kind};
 use minimizer::policy::joins::Verdict;
-use minimizer::policy::model::{Policy, Recipient, Sources};
+use minimizer::policy::model::{Mitigations, Policy, Recipient, Sources};
 use minimizer::policy::transform::{AddressTransform, CONTROL_BITS, PrefixScheme, Transform};
 use rand::RngExt as _;
 use rand::rngs::ChaCha8Rng;
 use rand::seq::IndexedRandom as _;
 
-use super::traffic::DOMESTIC;
+use super::traffic::{DOMESTIC, GATEWAYS, NEVER};
 use crate::policies;
 
 /// Time between drains.
@@ -107,11 +108,16 @@ fn unlinkable(random: &mut ChaCha8Rng, text: &mut String, policy: Policy, folder
 
 fn text(random: &mut ChaCha8Rng, is_pair: bool) -> String {
     let by_class = random.random_bool(0.75);
+    let has_tunnels = by_class && random.random();
     let mut text = format!(
         "name = \"drawn\"\nserial = 2\ninterval = \"{} s\"\npseudonyms = {{ epoch = \"{} s\" }}\n",
         INTERVAL.as_secs(),
         EPOCH.as_secs()
     );
+    if has_tunnels {
+        text += "tunnels = [\"ip-in-ip\", \"6in4\"]\n";
+    }
+    let mut is_one_way = false;
     if by_class {
         let all = ["foreign-domestic", "domestic-foreign"];
         let directions: Vec<_> = if random.random_bool(0.8) {
@@ -119,7 +125,16 @@ fn text(random: &mut ChaCha8Rng, is_pair: bool) -> String {
         } else {
             all.choose(random).copied().into_iter().collect()
         };
+        is_one_way = directions.len() == 1;
         text += &format!("[scope]\ndomestic_files = [\"{PREFIXES}\"]\ndirections = {directions:?}\n");
+        let listed = |addresses: &[Ipv4Addr]| {
+            let quoted = addresses.iter().map(|address| format!("\"{address}\""));
+            quoted.collect::<Vec<_>>().join(", ")
+        };
+        text += &format!("never = [{}]\n", listed(&NEVER));
+        if has_tunnels {
+            text += &format!("tunnel_endpoints = [{}]\n", listed(&GATEWAYS));
+        }
     }
     for number in 0..if is_pair { 2 } else { random.random_range(1..=3) } {
         let mut recipient = policies::recipient(random, format!("r{number}"), by_class, false);
@@ -138,6 +153,7 @@ fn text(random: &mut ChaCha8Rng, is_pair: bool) -> String {
         if recipient.k_threshold.is_some() {
             mended(random, &mut recipient, by_class);
         }
+        mitigate(random, &mut recipient, is_one_way);
         text += &written(&recipient);
     }
     text
@@ -183,6 +199,18 @@ fn coarse(random: &mut ChaCha8Rng, recipient: &mut Recipient, by_class: bool, ha
     }
 }
 
+/// Gives a recipient mitigations that it can have.
+fn mitigate(random: &mut ChaCha8Rng, recipient: &mut Recipient, is_one_way: bool) {
+    let is_keyed = recipient.fields.values().any(Transform::is_keyed);
+    let Mitigations { min_packets, k_noise, .. } = recipient.mitigations;
+    recipient.mitigations = if recipient.k_threshold.is_some() {
+        Mitigations { k_noise, ..Mitigations::NONE }
+    } else {
+        let established_only = is_keyed && !is_one_way && random.random_bool(0.2);
+        Mitigations { min_packets, established_only, k_noise: 0 }
+    };
+}
+
 /// Takes from a recipient what a threshold does not permit.
 fn mended(random: &mut ChaCha8Rng, recipient: &mut Recipient, by_class: bool) {
     if by_class && random.random() {
@@ -216,6 +244,15 @@ pub fn written(recipient: &Recipient) -> String {
     }
     if recipient.counted == Sources::Domestic {
         text += "k_counts = \"domestic\"\n";
+    }
+    let Mitigations { min_packets, established_only, k_noise } = recipient.mitigations;
+    for (key, number) in [("min_packets", min_packets), ("k_noise", k_noise)] {
+        if number > 0 {
+            text += &format!("{key} = {number}\n");
+        }
+    }
+    if established_only {
+        text += "established_only = true\n";
     }
     text += "[recipients.fields]\n";
     for (field, transform) in &recipient.fields {

@@ -1,6 +1,7 @@
 //! Pseudonyms of the kernel, made by definition.
 
-use std::collections::BTreeSet;
+use std::cell::RefCell;
+use std::collections::{BTreeSet, HashMap};
 use std::hash::Hasher as _;
 
 use minimizer::policy::class::Class;
@@ -80,8 +81,30 @@ pub(super) fn pseudonym(scope: Option<&Scope>, ipv6: bool, octets: [u8; 16], key
         pseudonym[8..].copy_from_slice(&hasher.finish().to_le_bytes());
     } else {
         let [a, b, c, d, ..] = octets;
-        let number = ipv4_number(scope, u32::from_be_bytes([a, b, c, d]), key);
+        let number = known_ipv4_number(scope, u32::from_be_bytes([a, b, c, d]), key);
         pseudonym[..4].copy_from_slice(&(0xf000_0000 | number).to_be_bytes());
     }
     pseudonym
+}
+
+/// Numbers of addresses under a scope and a key.
+#[derive(Default)]
+struct Known {
+    scope: Option<Scope>,
+    key: [u64; 2],
+    numbers: HashMap<u32, u32>,
+}
+
+thread_local! {
+    /// Those of the last scope and key: the tables are the same for all of them, and take long.
+    static KNOWN: RefCell<Known> = RefCell::default();
+}
+
+fn known_ipv4_number(scope: Option<&Scope>, address: u32, key: [u64; 2]) -> u32 {
+    KNOWN.with_borrow_mut(|known| {
+        if known.scope.as_ref() != scope || known.key != key {
+            *known = Known { scope: scope.cloned(), key, numbers: HashMap::new() };
+        }
+        *known.numbers.entry(address).or_insert_with(|| ipv4_number(scope, address, key))
+    })
 }
