@@ -23,17 +23,19 @@ use rand::SeedableRng as _;
 use rand::rngs::ChaCha8Rng;
 
 use crate::command::minimizer;
+use crate::tmpfs::Tmpfs;
 use collect::Collector;
-use drawn::Drawn;
+use drawn::{Drawn, Sort};
 use report::Report;
 use traffic::{BUSY, QUIET, World};
 
-/// One policy in so many has two recipients of pseudonyms and little else.
-const PAIR_EACH: u64 = 5;
 /// Batches of each epoch.
 const BATCHES: usize = 2;
 /// Batches that follow where two recipients can compare what parties do. A day has 8,640 of ten seconds.
 const QUIET_BATCHES: usize = 30;
+
+/// Room for the files of one policy.
+const ROOM_OCTETS: u64 = 1 << 30;
 
 /// Attacks so many policies, from this seed on.
 ///
@@ -43,22 +45,24 @@ pub fn attack(seed: u64, policies: u64) -> Result<Report> {
     // Built before the first attack.
     minimizer();
     let mut report = Report::default();
+    // Every batch of every recipient becomes a file, and the sink waits until the disk has it.
+    let folder = tempfile::tempdir()?;
+    let memory = Tmpfs::mount(folder.path().join("memory"), ROOM_OCTETS)?;
     for seed in seed..seed + policies {
         report.begin(seed);
-        one(&mut report, seed)?;
+        one(&mut report, seed, &memory.0)?;
     }
     // One agent that starts and ends is enough: no drawn part of a policy has to do with it.
-    let folder = tempfile::tempdir()?;
-    let drawn = Drawn::draw(&mut ChaCha8Rng::seed_from_u64(seed), false, folder.path())?;
+    let folder = tempfile::tempdir_in(&memory.0)?;
+    let drawn = Drawn::draw(&mut ChaCha8Rng::seed_from_u64(seed), Sort::Any, folder.path())?;
     engineer::roll_back(&mut report, &drawn, folder.path())?;
     Ok(report)
 }
 
-fn one(report: &mut Report, seed: u64) -> Result<()> {
+fn one(report: &mut Report, seed: u64, memory: &Path) -> Result<()> {
     let mut random = ChaCha8Rng::seed_from_u64(seed);
-    let folder = tempfile::tempdir()?;
-    // Two recipients who tell parties apart and are told little else of them are rare where all is random.
-    let drawn = Drawn::draw(&mut random, seed.is_multiple_of(PAIR_EACH), folder.path())?;
+    let folder = tempfile::tempdir_in(memory)?;
+    let drawn = Drawn::draw(&mut random, Sort::of(seed), folder.path())?;
     played(report, &mut random, &drawn, folder.path())
         .with_context(|| format!("seed {seed}:\n{}", drawn.text))
 }

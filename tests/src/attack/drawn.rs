@@ -31,6 +31,35 @@ pub const PREFIXES: &str = "home.prefixes";
 /// Texts that are drawn until one is accepted.
 const ATTEMPTS: u32 = 100;
 
+/// What some policies are drawn to have, because it is rare where all is random.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Sort {
+    /// Nothing.
+    Any,
+    /// Two recipients who tell parties apart and are told little else of them.
+    Pair,
+    /// Thresholds with and without noise, with the services that they count.
+    Threshold,
+    /// Preserved prefixes, beside addresses as they are.
+    Names,
+    /// Pseudonyms with one mitigation each.
+    Mitigated,
+}
+
+impl Sort {
+    /// The sort of each ten policies.
+    #[must_use]
+    pub const fn of(seed: u64) -> Self {
+        match seed % 10 {
+            0 | 5 => Self::Pair,
+            1 => Self::Threshold,
+            2 => Self::Names,
+            3 => Self::Mitigated,
+            _ => Self::Any,
+        }
+    }
+}
+
 /// A policy and its text.
 pub struct Drawn {
     /// As the check read it.
@@ -40,15 +69,15 @@ pub struct Drawn {
 }
 
 impl Drawn {
-    /// Draws texts into a folder until the check accepts one. `is_pair` gives it two recipients of pseudonyms and little else.
+    /// Draws texts of a sort into a folder until the check accepts one.
     ///
     /// # Errors
     /// When it accepts none, or the folder takes no file.
-    pub fn draw(random: &mut ChaCha8Rng, is_pair: bool, folder: &Path) -> Result<Self> {
+    pub fn draw(random: &mut ChaCha8Rng, sort: Sort, folder: &Path) -> Result<Self> {
         fs::write(folder.join(PREFIXES), DOMESTIC.join("\n"))?;
         let mut said = String::new();
         for _ in 0..ATTEMPTS {
-            let mut text = text(random, is_pair);
+            let mut text = text(random, sort);
             match accepted(&mut text, folder) {
                 Ok(policy) => {
                     let policy = unlinkable(random, &mut text, policy, folder)?;
@@ -106,7 +135,7 @@ fn unlinkable(random: &mut ChaCha8Rng, text: &mut String, policy: Policy, folder
     accepted(text, folder)
 }
 
-fn text(random: &mut ChaCha8Rng, is_pair: bool) -> String {
+fn text(random: &mut ChaCha8Rng, sort: Sort) -> String {
     let by_class = random.random_bool(0.75);
     let has_tunnels = by_class && random.random();
     let mut text = format!(
@@ -120,7 +149,7 @@ fn text(random: &mut ChaCha8Rng, is_pair: bool) -> String {
     let mut is_one_way = false;
     if by_class {
         let all = ["foreign-domestic", "domestic-foreign"];
-        let directions: Vec<_> = if random.random_bool(0.8) {
+        let directions: Vec<_> = if sort == Sort::Mitigated || random.random_bool(0.8) {
             all.to_vec()
         } else {
             all.choose(random).copied().into_iter().collect()
@@ -136,13 +165,31 @@ fn text(random: &mut ChaCha8Rng, is_pair: bool) -> String {
             text += &format!("tunnel_endpoints = [{}]\n", listed(&GATEWAYS));
         }
     }
-    for number in 0..if is_pair { 2 } else { random.random_range(1..=3) } {
+    let recipients = if sort == Sort::Any { random.random_range(1..=3) } else { 2 };
+    for number in 0..recipients {
         let mut recipient = policies::recipient(random, format!("r{number}"), by_class, false);
         match random.random_range(0..4) {
-            _ if is_pair => {
+            _ if sort == Sort::Pair => {
                 recipient.fields.clear();
                 coarse(random, &mut recipient, by_class, true);
             }
+            _ if sort == Sort::Threshold => {
+                recipient.k_threshold = Some(random.random_range(2..=4));
+                recipient.mitigations.k_noise = if number == 0 { 0 } else { random.random_range(1..=4) };
+                recipient.fields.extend([
+                    (Field::DestinationTransportPort, Transform::Exact),
+                    (Field::ProtocolIdentifier, Transform::Exact),
+                    (Field::PacketDeltaCount, Transform::Log2),
+                ]);
+            }
+            _ if sort == Sort::Names => {
+                let preserved = AddressTransform::PrefixPreserving(PrefixScheme::Ipcrypt);
+                let name = if number == 0 { preserved } else { AddressTransform::Exact };
+                recipient.k_threshold = None;
+                let addresses = Field::ALL.iter().filter(|field| is_address(**field));
+                recipient.fields.extend(addresses.map(|field| (*field, Transform::address(name))));
+            }
+            _ if sort == Sort::Mitigated => pseudonymous(random, &mut recipient, by_class),
             0 | 1 => pseudonymous(random, &mut recipient, by_class),
             2 => {
                 let has_pseudonyms = random.random();
@@ -151,9 +198,16 @@ fn text(random: &mut ChaCha8Rng, is_pair: bool) -> String {
             _ => {}
         }
         if recipient.k_threshold.is_some() {
-            mended(random, &mut recipient, by_class);
+            mended(&mut recipient);
+            if sort != Sort::Threshold && by_class && random.random() {
+                recipient.counted = Sources::Domestic;
+            }
         }
         mitigate(random, &mut recipient, is_one_way);
+        if sort == Sort::Mitigated {
+            let min_packets = if number == 0 { random.random_range(2..=5) } else { 0 };
+            recipient.mitigations = Mitigations { min_packets, established_only: number == 1, k_noise: 0 };
+        }
         text += &written(&recipient);
     }
     text
@@ -212,10 +266,7 @@ fn mitigate(random: &mut ChaCha8Rng, recipient: &mut Recipient, is_one_way: bool
 }
 
 /// Takes from a recipient what a threshold does not permit.
-fn mended(random: &mut ChaCha8Rng, recipient: &mut Recipient, by_class: bool) {
-    if by_class && random.random() {
-        recipient.counted = Sources::Domestic;
-    }
+fn mended(recipient: &mut Recipient) {
     for (field, transform) in &mut recipient.fields {
         match field.kind() {
             Kind::Ipv4Address => *transform = Transform::address(AddressTransform::Truncated { bits: 24 }),

@@ -57,8 +57,7 @@ pub fn play(
         let (adversary, attempts) = (Adversary::Prober, sent.len());
         let hits = usize::try_from(told.stored)?;
         let stated = (attack != IN_SCOPE).then_some(0.0);
-        let chance = if stated.is_none() { 1.0 } else { 0.0 };
-        report.add(Attempt { adversary, attack, class, hits, attempts, chance, stated }, class);
+        report.add(Attempt { adversary, attack, class, hits, attempts, chance: 0.0, stated }, class);
     }
     Ok(())
 }
