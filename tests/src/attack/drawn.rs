@@ -165,7 +165,11 @@ fn text(random: &mut ChaCha8Rng, sort: Sort) -> String {
             text += &format!("tunnel_endpoints = [{}]\n", listed(&GATEWAYS));
         }
     }
-    let recipients = if sort == Sort::Any { random.random_range(1..=3) } else { 2 };
+    let recipients = match sort {
+        Sort::Any => random.random_range(1..=3),
+        Sort::Threshold => 3,
+        _ => 2,
+    };
     for number in 0..recipients {
         let mut recipient = policies::recipient(random, format!("r{number}"), by_class, false);
         match random.random_range(0..4) {
@@ -175,7 +179,7 @@ fn text(random: &mut ChaCha8Rng, sort: Sort) -> String {
             }
             _ if sort == Sort::Threshold => {
                 recipient.k_threshold = Some(random.random_range(2..=4));
-                recipient.mitigations.k_noise = if number == 0 { 0 } else { random.random_range(1..=4) };
+                recipient.mitigations.k_noise = if number == 1 { random.random_range(1..=4) } else { 0 };
                 recipient.fields.extend([
                     (Field::DestinationTransportPort, Transform::Exact),
                     (Field::ProtocolIdentifier, Transform::Exact),
@@ -199,7 +203,8 @@ fn text(random: &mut ChaCha8Rng, sort: Sort) -> String {
         }
         if recipient.k_threshold.is_some() {
             mended(&mut recipient);
-            if sort != Sort::Threshold && by_class && random.random() {
+            let may_count_domestic = sort != Sort::Threshold || number == 2;
+            if may_count_domestic && by_class && random.random() {
                 recipient.counted = Sources::Domestic;
             }
         }
