@@ -288,14 +288,22 @@ pub fn recipient(random: &mut ChaCha8Rng, name: String, by_class: bool, has_sele
         fields.insert(Field::PacketDeltaCount, Transform::Exact);
     }
     let is_keyed = fields.values().any(Transform::is_keyed);
-    let established_only = is_keyed && random.random_bool(0.2);
+    let mitigations = Mitigations {
+        min_packets: if k_threshold.is_none() && random.random_bool(0.2) {
+            random.random_range(2..=5)
+        } else {
+            0
+        },
+        established_only: is_keyed && random.random_bool(0.2),
+        k_noise: if k_threshold.is_some() && random.random() { random.random_range(1..=4) } else { 0 },
+    };
     Recipient {
         name,
         purpose: "a test".to_owned(),
         retention: None,
         k_threshold,
         counted: Sources::All,
-        mitigations: Mitigations { established_only, ..Mitigations::NONE },
+        mitigations,
         destinations: None,
         fields,
     }

@@ -22,12 +22,23 @@ fn no_adversary_reaches_more_than_the_policy_says() -> Result<()> {
         ("by one contact that it knows", "pseudonyms"),
         ("number in the destination port", "told"),
         ("number in intervals, by presence", "pseudonyms"),
+        ("number in intervals, by presence", "min_packets, as many"),
+        ("number in intervals, by presence", "established_only, answered"),
+        ("epochs by the same name", "addresses as they are"),
+        ("collected, in scope", "tunnel between endpoints"),
+        ("collected, in scope", "NAT64 of a host abroad"),
     ] {
         let rates = report.rates(attack, class);
         // Few policies that somebody chooses may have nothing of the kind.
         ensure!(rates.is_some() || policies < 10, "nobody attacked {attack} ({class})");
         let Some((rate, chance)) = rates else { continue };
         ensure!(rate > 10.0 * chance, "{attack} ({class}): {rate}, where chance is {chance}");
+    }
+    // A question is answered by yes or no.
+    for attack in ["was there somebody else?", "was there somebody else? By a count"] {
+        let rates = report.rates(attack, "all sources count");
+        ensure!(rates.is_some() || policies < 10, "nobody asked: {attack}");
+        ensure!(rates.is_none_or(|(rate, _)| rate > 0.7), "{attack} is answered: {rates:?}");
     }
     ensure!(report.failures().is_empty(), "{}", report.failures().join("\n"));
     Ok(())

@@ -28,11 +28,21 @@ fn subscriber(number: u8) -> [u8; 4] {
 
 /// Ports of the records that a recipient with these keys gets of the frames, and the ledger.
 fn replayed(keys: &str, frames: &[Captured], folder: &Path) -> Result<(Vec<u64>, Value)> {
-    let [policy, capture, ledger] =
-        ["policy.toml", "capture.pcap", "ledger.json"].map(|name| folder.join(name));
     let addresses: String = ["sourceIPv4", "destinationIPv4", "sourceIPv6", "destinationIPv6"]
         .map(|side| format!("{side}Address = {{ foreign = \"exact\", domestic = \"pseudonym\" }}\n"))
         .concat();
+    replayed_with(&addresses, keys, frames, folder)
+}
+
+/// The same of a recipient with these address fields.
+fn replayed_with(
+    addresses: &str,
+    keys: &str,
+    frames: &[Captured],
+    folder: &Path,
+) -> Result<(Vec<u64>, Value)> {
+    let [policy, capture, ledger] =
+        ["policy.toml", "capture.pcap", "ledger.json"].map(|name| folder.join(name));
     let text = format!(
         "name = \"p\"\n[scope]\ndomestic = [\"203.0.113.0/24\"]\ndirections = [\"foreign-domestic\", \"domestic-foreign\"]\n\
          [[recipients]]\nname = \"soc\"\npurpose = \"to test\"\n{keys}\n[recipients.fields]\n{addresses}\
@@ -84,5 +94,29 @@ fn a_number_in_the_port_tells_every_pseudonym_unless_a_mitigation_holds_it_back(
     let (ports, ledger) = replayed("min_packets = 2", &frames, folder.path())?;
     ensure!(ports == [7], "{ports:?}");
     ensure!(ledger["suppressed"]["packets"] == probes, "{ledger:#}");
+    Ok(())
+}
+
+/// A recipient that is told other things of sources than of destinations: the two directions of a flow are matched all the same.
+#[test]
+#[cfg_attr(without_kernel, ignore = "needs root and the kernel program: cargo xtask test")]
+fn an_answer_is_one_whatever_the_recipient_gets_of_either_side() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let frames = [
+        frame((PROBER, 40_000), (subscriber(53), 53)),
+        frame((subscriber(53), 53), (PROBER, 40_000)),
+        frame((PROBER, 40_000), (subscriber(54), 54)),
+    ];
+    let pseudonym = "{ foreign = \"omit\", domestic = \"pseudonym\" }";
+    for source in ["\"pseudonym\"", "{ foreign = \"exact\", domestic = \"omit\" }", "{ truncate = 24 }"] {
+        for (one, other) in [(source, pseudonym), (pseudonym, source)] {
+            let addresses = format!("sourceIPv4Address = {one}\ndestinationIPv4Address = {other}\n");
+            let (mut ports, ledger) =
+                replayed_with(&addresses, "established_only = true", &frames, folder.path())?;
+            ports.sort_unstable();
+            ensure!(ports == [0, 53], "{addresses}: {ports:?}");
+            ensure!(ledger["suppressed"]["packets"] == 1, "{addresses}: {ledger:#}");
+        }
+    }
     Ok(())
 }

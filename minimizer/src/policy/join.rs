@@ -80,7 +80,25 @@ impl Policy {
                 *transform = of_classes(AddressTransform::Exact, AddressTransform::Pseudonym);
             }
         }
+        if self.recipients.iter().any(|recipient| recipient.mitigations.established_only) {
+            collected.mirror();
+        }
         collected
+    }
+}
+
+impl Collected {
+    /// Stores sources and destinations alike, so that an address looks the same in both directions of a flow.
+    fn mirror(&mut self) {
+        for [source, destination] in [
+            [Field::SourceIPv4Address, Field::DestinationIPv4Address],
+            [Field::SourceIPv6Address, Field::DestinationIPv6Address],
+        ] {
+            if let (Some(one), Some(other)) = (self.fields.get(&source), self.fields.get(&destination)) {
+                let both = join(source.kind(), *one, *other);
+                self.fields.extend([(source, both), (destination, both)]);
+            }
+        }
     }
 }
 

@@ -9,7 +9,7 @@ use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use jiff::Timestamp;
 use minimizer::delivery::batch::{Batch, Origin};
 use minimizer::delivery::sink::Losses;
@@ -29,7 +29,7 @@ use minimizer::sinks::files::{FilesConfig, Format};
 use serde_json::{Map, Value};
 
 use super::drawn::{EPOCH, INTERVAL};
-use super::traffic::{self, Sent};
+use super::traffic::{self, Packet, Sent};
 use crate::minimum::{Frame, IF_INDEX, START_MS};
 use crate::reference::{self, Arrived, Key};
 
@@ -57,7 +57,11 @@ pub struct Flow {
     pub subscriber: Option<usize>,
     /// Whether the subscriber is the source.
     pub is_up: bool,
-    /// By recipient: the key of the line that it is in, unless the threshold keeps that back.
+    /// Packets.
+    pub packets: u64,
+    /// Whether packets came back, other than resets.
+    pub is_answered: bool,
+    /// By recipient: the key of the line that it is in, unless that is held back.
     pub keys: Vec<String>,
     /// By pair of recipients: the key of what both are told.
     pub common: Vec<String>,
@@ -69,6 +73,8 @@ pub struct Told {
     pub flows: Vec<Flow>,
     /// By recipient, the lines of its file.
     pub lines: Vec<Vec<Line>>,
+    /// Packets of which the kernel stored something.
+    pub stored: u64,
 }
 
 /// A policy with its program of one epoch.
@@ -169,13 +175,32 @@ impl Collector {
             program_tag: program.tag()?.into(),
         };
         let batch = Batch::new(packed, totals, Arc::clone(terms), origin, 1);
+        let stored = records.iter().map(|record| record.packets).sum();
         let flows = flows(sent, &records, terms, self.recipients.len())?;
         let lines = self.recipients.iter().enumerate().map(|(position, recipient)| {
             let folder = folder.join(format!("{}-{}", recipient.name, self.batches));
-            written(&batch, recipient, &folder)?;
-            lines(&folder, position, recipient, &flows)
+            let has_rest = written(&batch, recipient, &folder)?;
+            lines(&folder, position, recipient, &flows, has_rest)
         });
-        Ok(Told { lines: lines.collect::<Result<_>>()?, flows })
+        Ok(Told { lines: lines.collect::<Result<_>>()?, flows, stored })
+    }
+}
+
+/// The packets of one direction between two ports.
+#[derive(Default)]
+struct Sum {
+    packets: u64,
+    control_bits: u8,
+}
+
+impl Sum {
+    /// Whether there is more than resets, which any host sends.
+    fn speaks(&self, packet: &Packet) -> bool {
+        const FIN_SYN_PSH: u8 = 0x0b;
+        const RST: u8 = 0x04;
+        packet.protocol != traffic::TCP
+            || self.control_bits & RST == 0
+            || self.control_bits & FIN_SYN_PSH != 0
     }
 }
 
@@ -196,14 +221,20 @@ fn flows(sent: &[Sent], records: &[Record], terms: &Terms, recipients: usize) ->
     let places: HashMap<Key, usize> =
         records.iter().enumerate().map(|(place, record)| (Key::of(record), place)).collect();
     let key = terms.pseudonym_key().map_or([0; 2], |key| *(*key).as_ref());
-    let mut seen = HashSet::new();
-    let mut flows = Vec::new();
+    let mut sums: HashMap<Packet, Sum> = HashMap::new();
+    for Sent { packet, control_bits, .. } in sent {
+        let sum = sums.entry(*packet).or_default();
+        sum.packets += 1;
+        sum.control_bits |= control_bits;
+    }
+    let (mut seen, mut flows) = (HashSet::new(), Vec::new());
     for Sent { frame, packet, .. } in sent {
         if !seen.insert(*packet) {
             continue;
         }
-        let arrived = Arrived { outer: None, interface: IF_INDEX, time_ms: START_MS };
-        let Ok(read) = Frame::new(frame.clone()).packet(policy) else { continue };
+        let frame = Frame::new(frame.clone());
+        let arrived = Arrived { outer: frame.outer(policy), interface: IF_INDEX, time_ms: START_MS };
+        let Ok(read) = frame.packet(policy) else { continue };
         let collected: &Collected = &terms.compiled.collected;
         let Ok(stored) = reference::stored(policy, collected, &read, &arrived, key) else {
             continue;
@@ -215,6 +246,10 @@ fn flows(sent: &[Sent], records: &[Record], terms: &Terms, recipients: usize) ->
             ports: packet.ports,
             subscriber: source.or(destination),
             is_up: source.is_some(),
+            packets: sums[packet].packets,
+            is_answered: [packet, &packet.answer()]
+                .iter()
+                .all(|it| sums.get(it).is_some_and(|sum| sum.speaks(it))),
             keys: keys[..recipients].iter().map(|keys| keys[place].clone()).collect(),
             common: keys[recipients..].iter().map(|keys| keys[place].clone()).collect(),
         });
@@ -243,60 +278,92 @@ fn key(cells: &BTreeMap<Field, String>) -> String {
     told.map(|(field, cell)| format!("{field}={cell} ")).collect()
 }
 
-/// Writes a file as the agent's sender does.
-fn written(batch: &Batch, recipient: &Recipient, folder: &Path) -> Result<()> {
+/// Writes a file as the agent's sender does. Returns whether its last line stands for what was held back.
+fn written(batch: &Batch, recipient: &Recipient, folder: &Path) -> Result<bool> {
     let mut sink = FilesConfig::new(folder.to_owned(), Format::JsonLines).sink("attacked");
     let heading = batch.heading(Some(&recipient.name))?;
     let offered = batch.offered(Some(&recipient.name))?;
     sink.begin(&heading)?;
     offered.each(|records| sink.take(records, heading.fields).map(drop))?;
-    if let Some(residual) = offered.valued_residual() {
+    let residual = offered.valued_residual();
+    if let Some(residual) = residual {
         sink.take(&[residual], offered.values.residual_fields())?;
     }
     sink.end()?;
     sink.close()?;
-    Ok(())
+    Ok(residual.is_some())
 }
 
-/// Reads the file, and adds to each line what the harness knows. The line that stands for those of too few sources is left out.
-fn lines(folder: &Path, position: usize, recipient: &Recipient, flows: &[Flow]) -> Result<Vec<Line>> {
-    let mut by_key: HashMap<&str, Vec<usize>> = HashMap::new();
-    for (number, flow) in flows.iter().enumerate() {
-        by_key.entry(&flow.keys[position]).or_default().push(number);
+/// The flows of which a line with some key can be made, by number, and what the policy of the recipient means for it.
+#[derive(Default)]
+struct Made {
+    /// Those that are not held back one by one.
+    of: Vec<usize>,
+    /// Those that nobody answered, where these are held back.
+    unanswered: Vec<usize>,
+}
+
+impl Made {
+    /// Whether the line must be there.
+    fn is_certain(&self, recipient: &Recipient, flows: &[Flow]) -> bool {
+        let packets: u64 = self.of.iter().map(|number| flows[*number].packets).sum();
+        recipient.k_threshold.is_none()
+            && !self.of.is_empty()
+            && packets >= u64::from(recipient.mitigations.min_packets)
     }
-    let mut lines = Vec::new();
+}
+
+/// Reads the file, and adds to each line what the harness knows. The line that stands for what was held back is left out.
+fn lines(
+    folder: &Path,
+    position: usize,
+    recipient: &Recipient,
+    flows: &[Flow],
+    has_rest: bool,
+) -> Result<Vec<Line>> {
+    let mut by_key: HashMap<&str, Made> = HashMap::new();
+    for (number, flow) in flows.iter().enumerate() {
+        let made = by_key.entry(&flow.keys[position]).or_default();
+        let is_held_back = recipient.mitigations.established_only && !flow.is_answered;
+        if is_held_back { &mut made.unanswered } else { &mut made.of }.push(number);
+    }
+    let mut texts = Vec::new();
     for entry in fs::read_dir(folder)? {
         let path = entry?.path();
-        if path.extension().is_none_or(|extension| extension != "jsonl") {
-            continue;
-        }
-        for text in fs::read_to_string(&path)?.lines() {
-            let map: Map<String, Value> = serde_json::from_str(text)?;
-            if map.contains_key("minimizer") {
-                continue;
-            }
-            let cells = cells(&map);
-            let key = key(&cells);
-            let Some(made_of) = by_key.get(&*key) else {
-                ensure!(
-                    recipient.k_threshold.is_some() && key.is_empty(),
-                    "{}: no packet is {text}",
-                    recipient.name
-                );
-                continue;
-            };
-            let mut subscribers = made_of.iter().map(|number| flows[*number].subscriber);
-            let first = subscribers.next().flatten();
-            let subscriber = first.filter(|_| subscribers.all(|other| other == first));
-            lines.push(Line { cells, key, made_of: made_of.clone(), subscriber });
+        if path.extension().is_some_and(|extension| extension == "jsonl") {
+            texts.push(fs::read_to_string(&path)?);
         }
     }
-    let told = by_key.len();
-    ensure!(
-        lines.len() == told || recipient.k_threshold.is_some() && lines.len() <= told,
-        "{}: {} lines of {told}",
-        recipient.name,
-        lines.len()
-    );
+    ensure!(texts.len() <= 1, "{}: {} files of one batch", recipient.name, texts.len());
+    let mut maps = Vec::new();
+    for text in texts.iter().flat_map(|text| text.lines()) {
+        let map: Map<String, Value> = serde_json::from_str(text)?;
+        if !map.contains_key("minimizer") {
+            maps.push(map);
+        }
+    }
+    if has_rest {
+        let rest = maps.pop().context("what was held back has a line")?;
+        ensure!(key(&cells(&rest)).is_empty(), "{}: {rest:?} is told of what is held back", recipient.name);
+    }
+    let mut lines = Vec::new();
+    for map in maps {
+        let cells = cells(&map);
+        let key = key(&cells);
+        let Some(made) = by_key.get(&*key) else {
+            bail!("{}: no packet is {map:?}", recipient.name);
+        };
+        let made_of = if made.of.is_empty() { &made.unanswered } else { &made.of };
+        let mut subscribers = made_of.iter().map(|number| flows[*number].subscriber);
+        let first = subscribers.next().flatten();
+        let subscriber = first.filter(|_| subscribers.all(|other| other == first));
+        lines.push(Line { cells, key, made_of: made_of.clone(), subscriber });
+    }
+    let told: HashSet<_> = lines.iter().map(|line| &*line.key).collect();
+    ensure!(told.len() == lines.len(), "{}: two lines have one key", recipient.name);
+    for (key, made) in &by_key {
+        let is_missing = made.is_certain(recipient, flows) && !told.contains(key);
+        ensure!(!is_missing, "{}: no line is {key}", recipient.name);
+    }
     Ok(lines)
 }

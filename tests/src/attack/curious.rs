@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 
 use minimizer::policy::field::Field;
-use minimizer::policy::model::Policy;
+use minimizer::policy::model::{Mitigations, Policy, Recipient};
 use minimizer::policy::transform::AddressTransform;
 use rand::rngs::ChaCha8Rng;
 use rand::seq::IndexedRandom as _;
@@ -16,6 +16,8 @@ use super::report::{Adversary, Attempt, Report};
 use super::statistics::{correlation, is_correlated};
 use super::traffic;
 
+/// How often the keys of two epochs give an address the same of 2^28 names.
+const SAME_NAME: f64 = 1.0 / (1 << 28) as f64;
 /// Fewer parties say nothing.
 const PARTIES_MIN: usize = 20;
 
@@ -42,10 +44,12 @@ pub fn play(report: &mut Report, random: &mut ChaCha8Rng, policy: &Policy, epoch
                     Some(0.0),
                 );
             }
+            held_back(report, recipient, &told.lines[position], &told.flows);
         }
         if !tells_parties(policy, recipient) {
             continue;
         }
+        by_name(report, policy, position, epochs);
         let names = epochs
             .map(|batches| batches.iter().map(|told| names(policy, position, told)).collect::<Vec<_>>());
         let by_place = |named: &Named| named.place as u128;
@@ -76,6 +80,62 @@ pub fn play(report: &mut Report, random: &mut ChaCha8Rng, policy: &Policy, epoch
             attempts,
             1.0 / profiles[1].len().max(1) as f64,
             None,
+        );
+    }
+}
+
+/// Lines that mitigations hold back.
+fn held_back(report: &mut Report, recipient: &Recipient, lines: &[Line], flows: &[Flow]) {
+    let Mitigations { min_packets, established_only, .. } = recipient.mitigations;
+    let packets = |line: &Line| line.made_of.iter().map(|number| flows[*number].packets).sum::<u64>();
+    let is_few = |line: &&Line| packets(line) < u64::from(min_packets);
+    let is_unanswered = |line: &&Line| line.made_of.iter().any(|number| !flows[*number].is_answered);
+    let mut add = |attack, class, hits| {
+        let (adversary, attempts) = (Adversary::CuriousRecipient, lines.len());
+        let attempt = Attempt { adversary, attack, class, hits, attempts, chance: 0.0, stated: Some(0.0) };
+        report.add(attempt, &recipient.name);
+    };
+    if min_packets > 1 {
+        add("a record of too few packets", "min_packets", lines.iter().filter(is_few).count());
+    }
+    if established_only {
+        let hits = lines.iter().filter(is_unanswered).count();
+        add("a record of what nobody answered", "established_only", hits);
+    }
+}
+
+/// It looks in the second of two epochs for the names that subscribers have in the first.
+fn by_name(report: &mut Report, policy: &Policy, position: usize, epochs: [&[Told]; 2]) {
+    let recipient = &policy.recipients[position];
+    let named = epochs.map(|batches| {
+        let mut names: BTreeMap<(usize, Field), &str> = BTreeMap::new();
+        for (told, line) in
+            batches.iter().flat_map(|told| told.lines[position].iter().map(move |line| (told, line)))
+        {
+            let name = party(policy, recipient, told, line);
+            if let (Some(subscriber), Some((field, name))) = (line.subscriber, name) {
+                names.insert((subscriber, field), name);
+            }
+        }
+        names
+    });
+    let mut found: BTreeMap<&str, (usize, usize, Option<f64>)> = BTreeMap::new();
+    for ((subscriber, field), name) in &named[0] {
+        let Some(later) = named[1].get(&(*subscriber, *field)) else { continue };
+        let (class, stated) = match treatment(policy, recipient, *field, true) {
+            AddressTransform::Pseudonym => ("pseudonyms", Some(SAME_NAME)),
+            AddressTransform::PrefixPreserving(_) => ("preserved prefixes", Some(SAME_NAME)),
+            _ => ("addresses as they are", None),
+        };
+        let (hits, attempts, _) = found.entry(class).or_insert((0, 0, stated));
+        *hits += usize::from(later == name);
+        *attempts += 1;
+    }
+    for (class, (hits, attempts, stated)) in found {
+        let (adversary, attack) = (Adversary::CuriousRecipient, "epochs by the same name");
+        report.add(
+            Attempt { adversary, attack, class, hits, attempts, chance: SAME_NAME, stated },
+            &recipient.name,
         );
     }
 }

@@ -1,6 +1,7 @@
 //! A policy of the adversaries, drawn at random: a text with its file of prefixes, which the check accepted.
 
 use std::fs;
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -8,13 +9,13 @@ use anyhow::{Context as _, Result, bail};
 use minimizer::policy::class::Class;
 use minimizer::policy::field::{Field, Kind};
 use minimizer::policy::joins::Verdict;
-use minimizer::policy::model::{Policy, Recipient, Sources};
+use minimizer::policy::model::{Mitigations, Policy, Recipient, Sources};
 use minimizer::policy::transform::{AddressTransform, CONTROL_BITS, PrefixScheme, Transform};
 use rand::RngExt as _;
 use rand::rngs::ChaCha8Rng;
 use rand::seq::IndexedRandom as _;
 
-use super::traffic::DOMESTIC;
+use super::traffic::{DOMESTIC, GATEWAYS, NEVER};
 use crate::policies;
 
 /// Time between drains.
@@ -30,6 +31,35 @@ pub const PREFIXES: &str = "home.prefixes";
 /// Texts that are drawn until one is accepted.
 const ATTEMPTS: u32 = 100;
 
+/// What some policies are drawn to have, because it is rare where all is random.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Sort {
+    /// Nothing.
+    Any,
+    /// Two recipients who tell parties apart and are told little else of them.
+    Pair,
+    /// Thresholds with and without noise, with the services that they count.
+    Threshold,
+    /// Preserved prefixes, beside addresses as they are.
+    Names,
+    /// Pseudonyms with one mitigation each.
+    Mitigated,
+}
+
+impl Sort {
+    /// The sort of each ten policies.
+    #[must_use]
+    pub const fn of(seed: u64) -> Self {
+        match seed % 10 {
+            0 | 5 => Self::Pair,
+            1 => Self::Threshold,
+            2 => Self::Names,
+            3 => Self::Mitigated,
+            _ => Self::Any,
+        }
+    }
+}
+
 /// A policy and its text.
 pub struct Drawn {
     /// As the check read it.
@@ -39,15 +69,15 @@ pub struct Drawn {
 }
 
 impl Drawn {
-    /// Draws texts into a folder until the check accepts one. `is_pair` gives it two recipients of pseudonyms and little else.
+    /// Draws texts of a sort into a folder until the check accepts one.
     ///
     /// # Errors
     /// When it accepts none, or the folder takes no file.
-    pub fn draw(random: &mut ChaCha8Rng, is_pair: bool, folder: &Path) -> Result<Self> {
+    pub fn draw(random: &mut ChaCha8Rng, sort: Sort, folder: &Path) -> Result<Self> {
         fs::write(folder.join(PREFIXES), DOMESTIC.join("\n"))?;
         let mut said = String::new();
         for _ in 0..ATTEMPTS {
-            let mut text = text(random, is_pair);
+            let mut text = text(random, sort);
             match accepted(&mut text, folder) {
                 Ok(policy) => {
                     let policy = unlinkable(random, &mut text, policy, folder)?;
@@ -105,29 +135,65 @@ fn unlinkable(random: &mut ChaCha8Rng, text: &mut String, policy: Policy, folder
     accepted(text, folder)
 }
 
-fn text(random: &mut ChaCha8Rng, is_pair: bool) -> String {
+fn text(random: &mut ChaCha8Rng, sort: Sort) -> String {
     let by_class = random.random_bool(0.75);
+    let has_tunnels = by_class && random.random();
     let mut text = format!(
         "name = \"drawn\"\nserial = 2\ninterval = \"{} s\"\npseudonyms = {{ epoch = \"{} s\" }}\n",
         INTERVAL.as_secs(),
         EPOCH.as_secs()
     );
+    if has_tunnels {
+        text += "tunnels = [\"ip-in-ip\", \"6in4\"]\n";
+    }
+    let mut is_one_way = false;
     if by_class {
         let all = ["foreign-domestic", "domestic-foreign"];
-        let directions: Vec<_> = if random.random_bool(0.8) {
+        let directions: Vec<_> = if sort == Sort::Mitigated || random.random_bool(0.8) {
             all.to_vec()
         } else {
             all.choose(random).copied().into_iter().collect()
         };
+        is_one_way = directions.len() == 1;
         text += &format!("[scope]\ndomestic_files = [\"{PREFIXES}\"]\ndirections = {directions:?}\n");
+        let listed = |addresses: &[Ipv4Addr]| {
+            let quoted = addresses.iter().map(|address| format!("\"{address}\""));
+            quoted.collect::<Vec<_>>().join(", ")
+        };
+        text += &format!("never = [{}]\n", listed(&NEVER));
+        if has_tunnels {
+            text += &format!("tunnel_endpoints = [{}]\n", listed(&GATEWAYS));
+        }
     }
-    for number in 0..if is_pair { 2 } else { random.random_range(1..=3) } {
+    let recipients = match sort {
+        Sort::Any => random.random_range(1..=3),
+        Sort::Threshold => 3,
+        _ => 2,
+    };
+    for number in 0..recipients {
         let mut recipient = policies::recipient(random, format!("r{number}"), by_class, false);
         match random.random_range(0..4) {
-            _ if is_pair => {
+            _ if sort == Sort::Pair => {
                 recipient.fields.clear();
                 coarse(random, &mut recipient, by_class, true);
             }
+            _ if sort == Sort::Threshold => {
+                recipient.k_threshold = Some(random.random_range(2..=4));
+                recipient.mitigations.k_noise = if number == 1 { random.random_range(1..=4) } else { 0 };
+                recipient.fields.extend([
+                    (Field::DestinationTransportPort, Transform::Exact),
+                    (Field::ProtocolIdentifier, Transform::Exact),
+                    (Field::PacketDeltaCount, Transform::Log2),
+                ]);
+            }
+            _ if sort == Sort::Names => {
+                let preserved = AddressTransform::PrefixPreserving(PrefixScheme::Ipcrypt);
+                let name = if number == 0 { preserved } else { AddressTransform::Exact };
+                recipient.k_threshold = None;
+                let addresses = Field::ALL.iter().filter(|field| is_address(**field));
+                recipient.fields.extend(addresses.map(|field| (*field, Transform::address(name))));
+            }
+            _ if sort == Sort::Mitigated => pseudonymous(random, &mut recipient, by_class),
             0 | 1 => pseudonymous(random, &mut recipient, by_class),
             2 => {
                 let has_pseudonyms = random.random();
@@ -136,7 +202,16 @@ fn text(random: &mut ChaCha8Rng, is_pair: bool) -> String {
             _ => {}
         }
         if recipient.k_threshold.is_some() {
-            mended(random, &mut recipient, by_class);
+            mended(&mut recipient);
+            let may_count_domestic = sort != Sort::Threshold || number == 2;
+            if may_count_domestic && by_class && random.random() {
+                recipient.counted = Sources::Domestic;
+            }
+        }
+        mitigate(random, &mut recipient, is_one_way);
+        if sort == Sort::Mitigated {
+            let min_packets = if number == 0 { random.random_range(2..=5) } else { 0 };
+            recipient.mitigations = Mitigations { min_packets, established_only: number == 1, k_noise: 0 };
         }
         text += &written(&recipient);
     }
@@ -183,11 +258,20 @@ fn coarse(random: &mut ChaCha8Rng, recipient: &mut Recipient, by_class: bool, ha
     }
 }
 
+/// Gives a recipient mitigations that it can have.
+fn mitigate(random: &mut ChaCha8Rng, recipient: &mut Recipient, is_one_way: bool) {
+    let is_keyed = recipient.fields.values().any(Transform::is_keyed);
+    let Mitigations { min_packets, k_noise, .. } = recipient.mitigations;
+    recipient.mitigations = if recipient.k_threshold.is_some() {
+        Mitigations { k_noise, ..Mitigations::NONE }
+    } else {
+        let established_only = is_keyed && !is_one_way && random.random_bool(0.2);
+        Mitigations { min_packets, established_only, k_noise: 0 }
+    };
+}
+
 /// Takes from a recipient what a threshold does not permit.
-fn mended(random: &mut ChaCha8Rng, recipient: &mut Recipient, by_class: bool) {
-    if by_class && random.random() {
-        recipient.counted = Sources::Domestic;
-    }
+fn mended(recipient: &mut Recipient) {
     for (field, transform) in &mut recipient.fields {
         match field.kind() {
             Kind::Ipv4Address => *transform = Transform::address(AddressTransform::Truncated { bits: 24 }),
@@ -216,6 +300,15 @@ pub fn written(recipient: &Recipient) -> String {
     }
     if recipient.counted == Sources::Domestic {
         text += "k_counts = \"domestic\"\n";
+    }
+    let Mitigations { min_packets, established_only, k_noise } = recipient.mitigations;
+    for (key, number) in [("min_packets", min_packets), ("k_noise", k_noise)] {
+        if number > 0 {
+            text += &format!("{key} = {number}\n");
+        }
+    }
+    if established_only {
+        text += "established_only = true\n";
     }
     text += "[recipients.fields]\n";
     for (field, transform) in &recipient.fields {

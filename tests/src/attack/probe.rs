@@ -1,16 +1,16 @@
 //! A party abroad who sends packets to subscribers, with the number of each hidden in what it chooses, and reads what a recipient
-//! gets: which pseudonym is which subscriber, and whether somebody else was there.
+//! gets: which pseudonym is which subscriber.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr};
+use std::ops::Not as _;
 use std::path::Path;
 
 use anyhow::Result;
 use minimizer::policy::class::Class;
 use minimizer::policy::field::Field;
-use minimizer::policy::model::{Policy, Sources};
+use minimizer::policy::model::{Mitigations, Policy};
 use minimizer::policy::transform::{AddressTransform, Transform};
-use rand::RngExt as _;
 use rand::rngs::ChaCha8Rng;
 use rand::seq::{IndexedRandom as _, SliceRandom as _};
 
@@ -18,20 +18,23 @@ use super::collect::{Collector, Line, Told};
 use super::drawn::treatment;
 use super::joins::coarse;
 use super::report::{Adversary, Attempt, Report};
-use super::traffic::{Packet, Sent, subscriber};
+use super::traffic::{Packet, Sent, TCP, UDP, subscriber};
 
 /// Subscribers that are probed: all of a /24.
 const PROBED: usize = 250;
 /// Where the packets come from.
-const PROBER: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 255);
+pub const PROBER: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 255);
+/// A packet of the prober's, to itself.
+pub const PACKET: Packet = Packet {
+    addresses: [IpAddr::V4(PROBER); 2],
+    ports: [40_000, 500],
+    protocol: UDP,
+    control_bits: 0,
+    class: 0,
+    payload: 0,
+};
 /// Intervals in which a subscriber is probed or not.
 const INTERVALS: usize = 8;
-/// Questions to a threshold.
-const QUESTIONS: usize = 64;
-/// Ports of these questions begin here.
-const QUESTION_PORT: u16 = 200;
-const UDP: u8 = 17;
-const TCP: u8 = 6;
 /// Milliseconds between numbers that are hidden in times.
 const STEP_MS: u64 = 39;
 
@@ -89,14 +92,8 @@ impl Channel {
     /// The packets that hide a number from 1 on.
     fn sent(self, hidden: u16, to: IpAddr) -> Vec<Sent> {
         let low = hidden.to_be_bytes()[1];
-        let mut packet = Packet {
-            addresses: [PROBER.into(), to],
-            ports: [40_000, 500],
-            protocol: if self == Self::ControlBits { TCP } else { UDP },
-            control_bits: 0,
-            class: 0,
-            payload: 0,
-        };
+        let protocol = if self == Self::ControlBits { TCP } else { UDP };
+        let mut packet = Packet { addresses: [PROBER.into(), to], protocol, ..PACKET };
         let (mut count, mut at_ms) = (1, 0);
         match self {
             Self::DestinationPort => packet.ports[1] = hidden,
@@ -109,6 +106,12 @@ impl Channel {
             Self::Source => packet.addresses[0] = Ipv4Addr::new(198, 51, 100, low).into(),
         }
         vec![packet.at(at_ms); usize::from(count)]
+    }
+
+    /// How much is sent to the subscriber with this number.
+    fn effort(self, hidden: u16) -> Effort {
+        let packets = if self == Self::Packets { hidden.into() } else { 1 };
+        Effort { packets, is_answered: false }
     }
 
     /// The cell by which the prober looks for a number, as far as the recipient is told; the same for all numbers where it is not.
@@ -150,13 +153,6 @@ pub fn play(
     collector: &mut Collector,
     folder: &Path,
 ) -> Result<()> {
-    let is_collected = policy
-        .scope
-        .as_ref()
-        .is_none_or(|scope| scope.directions.contains(&(Class::Foreign, Class::Domestic)));
-    if !is_collected {
-        return Ok(());
-    }
     let named: Vec<_> =
         (0..policy.recipients.len()).filter(|position| has_pseudonyms(policy, *position)).collect();
     if !named.is_empty() {
@@ -175,9 +171,55 @@ pub fn play(
                 by_channel(report, random, policy, *position, channel, &hidden, &told, collector.begin_ms());
             }
         }
-        by_presence(report, policy, &named, &hidden, collector, folder)?;
+        for effort in Effort::of(policy, &named) {
+            by_presence(report, policy, &named, &hidden, collector, folder, effort)?;
+        }
     }
-    oracle(report, random, policy, collector, folder)
+    Ok(())
+}
+
+/// How hard the prober tries.
+#[derive(Clone, Copy)]
+struct Effort {
+    /// Packets to each subscriber in an interval.
+    packets: u32,
+    /// Whether the subscribers answer.
+    is_answered: bool,
+}
+
+impl Effort {
+    /// One packet, or one less than a mitigation asks for; as many as each asks for; and these with an answer.
+    fn of(policy: &Policy, named: &[usize]) -> Vec<Self> {
+        let mitigations = || named.iter().map(|position| policy.recipients[*position].mitigations);
+        let asked = || mitigations().map(|it| it.min_packets).filter(|packets| *packets > 1);
+        let fewer = asked().min().map_or(1, |packets| packets - 1);
+        let mut efforts = vec![Self { packets: fewer, is_answered: false }];
+        let most = asked().max().unwrap_or(1);
+        if most > 1 {
+            efforts.push(Self { packets: most, is_answered: false });
+        }
+        if mitigations().any(|it| it.established_only) {
+            efforts.push(Self { packets: most, is_answered: true });
+        }
+        efforts
+    }
+
+    /// What a recipient's mitigations make of it, and whether they hold it back.
+    fn class(self, mitigations: Mitigations) -> (&'static str, bool) {
+        if self.packets < mitigations.min_packets {
+            ("min_packets, fewer", true)
+        } else if mitigations.established_only {
+            if self.is_answered {
+                ("established_only, answered", false)
+            } else {
+                ("established_only, no answer", true)
+            }
+        } else if mitigations.min_packets > 1 {
+            ("min_packets, as many", false)
+        } else {
+            ("pseudonyms", false)
+        }
+    }
 }
 
 /// Whether the recipient gets pseudonyms of subscribers that others send to.
@@ -187,7 +229,10 @@ fn has_pseudonyms(policy: &Policy, position: usize) -> bool {
 }
 
 /// The pseudonym of the subscriber to whom the packets of a line went.
-fn pseudonym(line: &Line) -> Option<(&str, usize)> {
+fn pseudonym<'line>(told: &Told, line: &'line Line) -> Option<(&'line str, usize)> {
+    if told.flows[*line.made_of.first()?].is_up {
+        return None;
+    }
     Some((line.cells.get(&Field::DestinationIPv4Address)?, line.subscriber?))
 }
 
@@ -208,17 +253,22 @@ fn by_channel(
     }
     let mut hits = 0;
     for line in &told.lines[position] {
-        let Some((_, subscriber)) = pseudonym(line) else { continue };
+        let Some((_, subscriber)) = pseudonym(told, line) else { continue };
         let cell = line.cells.get(&channel.field()).filter(|_| looked_for.len() > 1);
         let candidates =
             looked_for.get(cell.map_or("", |cell| &**cell)).or_else(|| looked_for.values().next());
         hits += usize::from(candidates.and_then(|candidates| candidates.choose(random)) == Some(&subscriber));
     }
+    let mitigations = policy.recipients[position].mitigations;
+    let passing = hidden.iter().filter(|number| channel.effort(**number).class(mitigations).1.not()).count();
     let class = match looked_for.len() {
+        _ if passing < PROBED => "held back",
         1 => "not told",
         PROBED => "told",
         _ => "told coarsely",
     };
+    // Nothing else may carry the number; what is told as it is carries all of it.
+    let most = passing.min(looked_for.len());
     let chance = 1.0 / PROBED as f64;
     report.add(
         Attempt {
@@ -228,8 +278,7 @@ fn by_channel(
             hits,
             attempts: PROBED,
             chance,
-            // Nothing else may carry the number; what is told as it is carries all of it.
-            stated: (looked_for.len() < PROBED).then(|| looked_for.len() as f64 / PROBED as f64),
+            stated: (most < PROBED).then(|| most as f64 / PROBED as f64),
         },
         &policy.recipients[position].name,
     );
@@ -243,6 +292,7 @@ fn by_presence(
     hidden: &[u16],
     collector: &mut Collector,
     folder: &Path,
+    effort: Effort,
 ) -> Result<()> {
     let mut found: Vec<HashMap<String, (usize, u16)>> = vec![HashMap::new(); named.len()];
     for interval in 0..INTERVALS {
@@ -250,91 +300,33 @@ fn by_presence(
             .iter()
             .enumerate()
             .filter(|(_, number)| *number >> interval & 1 == 1)
-            .flat_map(|(to, _)| Channel::Source.sent(255, subscriber(to)))
+            .flat_map(|(to, _)| {
+                let packet = Packet { addresses: [PROBER.into(), subscriber(to)], ..PACKET };
+                let sent = std::iter::repeat_n(packet.at(0), effort.packets.try_into().unwrap_or(usize::MAX));
+                sent.chain(effort.is_answered.then(|| packet.answer().at(0)))
+            })
             .collect();
         let told = collector.batch(&sent, folder)?;
         for (found, position) in found.iter_mut().zip(named) {
-            for (name, subscriber) in told.lines[*position].iter().filter_map(pseudonym) {
+            for (name, subscriber) in told.lines[*position].iter().filter_map(|line| pseudonym(&told, line)) {
                 found.entry(name.to_owned()).or_insert((subscriber, 0)).1 |= 1 << interval;
             }
         }
     }
     for (found, position) in found.iter().zip(named) {
         let hits = found.values().filter(|(subscriber, number)| hidden[*subscriber] == *number).count();
+        let (class, is_held_back) = effort.class(policy.recipients[*position].mitigations);
         report.add(
             Attempt {
                 adversary: Adversary::Prober,
                 attack: "number in intervals, by presence",
-                class: "pseudonyms",
+                class,
                 hits,
                 attempts: PROBED,
                 chance: 1.0 / PROBED as f64,
-                stated: None,
+                stated: is_held_back.then_some(0.0),
             },
             &policy.recipients[*position].name,
-        );
-    }
-    Ok(())
-}
-
-/// Asks a threshold, by one source less than it wants, whether somebody else sends to a service.
-fn oracle(
-    report: &mut Report,
-    random: &mut ChaCha8Rng,
-    policy: &Policy,
-    collector: &mut Collector,
-    folder: &Path,
-) -> Result<()> {
-    let explained = policy.explain().to_string().split_whitespace().collect::<Vec<_>>().join(" ");
-    for (position, recipient) in policy.recipients.iter().enumerate() {
-        let Some(k) = recipient.k_threshold.filter(|k| *k > 1) else { continue };
-        let mut answers: Vec<bool> = (0..QUESTIONS).map(|number| number % 2 == 0).collect();
-        answers.shuffle(random);
-        let mut sent = Vec::new();
-        let port = |number: usize| QUESTION_PORT + u16::try_from(number).unwrap_or(0);
-        for (number, somebody) in answers.iter().enumerate() {
-            let forged = (1..k)
-                .filter_map(|host| u8::try_from(host).ok())
-                .map(|host| Ipv4Addr::new(198, 51, 100, host));
-            let real = somebody.then(|| Ipv4Addr::new(198, 18, 7, random.random_range(1..=200)));
-            for source in forged.chain(real) {
-                let packet = Packet {
-                    addresses: [source.into(), subscriber(7)],
-                    ports: [port(number), port(number)],
-                    protocol: UDP,
-                    control_bits: 0,
-                    class: 0,
-                    payload: 40,
-                };
-                sent.push(packet.at(0));
-            }
-        }
-        let told = collector.batch(&sent, folder)?;
-        let is_there = |number: usize| {
-            let flow = told.flows.iter().find(|flow| flow.ports[1] == port(number))?;
-            Some(told.lines[position].iter().any(|line| line.key == flow.keys[position]))
-        };
-        let hits = answers
-            .iter()
-            .enumerate()
-            .filter(|(number, somebody)| is_there(*number) == Some(**somebody))
-            .count();
-        let is_said = explained.contains(&format!("Whoever forges {} sources learns", k - 1));
-        report.add(
-            Attempt {
-                adversary: Adversary::Prober,
-                attack: "was there somebody else?",
-                class: if recipient.counted == Sources::Domestic {
-                    "domestic sources count"
-                } else {
-                    "all sources count"
-                },
-                hits,
-                attempts: QUESTIONS,
-                chance: 0.5,
-                stated: (!is_said).then_some(0.5),
-            },
-            &recipient.name,
         );
     }
     Ok(())

@@ -133,7 +133,7 @@ impl fmt::Display for Report {
             if adversary.replace(*of) != Some(*of) {
                 writeln!(
                     formatter,
-                    "\n{:<37} {:<25} {:>8} {:>8} {:>8} {:>8} {:>8}",
+                    "\n{:<37} {:<27} {:>8} {:>8} {:>8} {:>8} {:>8}",
                     of.to_string(),
                     "",
                     "policies",
@@ -146,7 +146,7 @@ impl fmt::Display for Report {
             let share = |sum: f64| format!("{:.2} %", 100.0 * sum / row.attempts as f64);
             writeln!(
                 formatter,
-                "{attack:<37} {class:<25} {:>8} {:>8} {:>8} {:>8} {:>8}",
+                "{attack:<37} {class:<27} {:>8} {:>8} {:>8} {:>8} {:>8}",
                 row.policies.len(),
                 row.attempts,
                 share(row.hits as f64),

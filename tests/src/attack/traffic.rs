@@ -32,7 +32,16 @@ pub const QUIET: RangeInclusive<usize> = 1..=2;
 const SERVICES: [(u8, u16); 8] =
     [(6, 443), (17, 443), (17, 53), (6, 80), (6, 993), (17, 123), (6, 8080), (6, 22)];
 const ETHERNET: [u8; 12] = [2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1];
-const TCP: u8 = 6;
+/// Protocol.
+pub const TCP: u8 = 6;
+/// Protocol.
+pub const UDP: u8 = 17;
+const IP_IN_IP: u8 = 4;
+const IPV6_IN_IP: u8 = 41;
+/// An address abroad and one of the network with which nothing may be collected.
+pub const NEVER: [Ipv4Addr; 2] = [Ipv4Addr::new(198, 51, 100, 254), Ipv4Addr::new(192, 0, 2, 254)];
+/// Gateways of the network: the ends of tunnels.
+pub const GATEWAYS: [Ipv4Addr; 2] = [Ipv4Addr::new(203, 0, 113, 252), Ipv4Addr::new(203, 0, 113, 253)];
 
 /// A packet.
 #[derive(Clone, Debug)]
@@ -43,6 +52,8 @@ pub struct Sent {
     pub frame: Vec<u8>,
     /// The packet, but for what flows do not differ in: control bits and payload.
     pub packet: Packet,
+    /// Its control bits.
+    pub control_bits: u8,
 }
 
 /// What a packet has.
@@ -99,7 +110,31 @@ impl Packet {
     #[must_use]
     pub fn at(&self, at_ms: u64) -> Sent {
         let packet = Self { control_bits: 0, payload: 0, ..*self };
-        Sent { at_ms, frame: self.frame(), packet }
+        Sent { at_ms, frame: self.frame(), packet, control_bits: self.control_bits }
+    }
+
+    /// The packet inside of another IPv4 packet, at the begin of the batch.
+    #[must_use]
+    pub fn inside(&self, outer: [Ipv4Addr; 2]) -> Sent {
+        let mut sent = self.at(0);
+        let inner = sent.frame.split_off(ETHERNET.len() + 2);
+        let protocol = if self.addresses[0].is_ipv6() { IPV6_IN_IP } else { IP_IN_IP };
+        let length = 20 + u16::try_from(inner.len()).expect("packets are short");
+        let mut frame = ETHERNET.to_vec();
+        frame.extend([8, 0, 0x45, 0]);
+        frame.extend(length.to_be_bytes());
+        frame.extend([0, 0, 0, 0, 64, protocol, 0, 0]);
+        frame.extend(outer.into_iter().flat_map(|address| address.octets()));
+        frame.extend(inner);
+        sent.frame = frame;
+        sent
+    }
+
+    /// The packet that comes back.
+    #[must_use]
+    pub const fn answer(&self) -> Self {
+        let ([source, destination], [from, to]) = (self.addresses, self.ports);
+        Self { addresses: [destination, source], ports: [to, from], ..*self }
     }
 }
 

@@ -1,7 +1,7 @@
 //! Pseudonyms of the kernel, made by definition.
 
 use std::cell::RefCell;
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::hash::Hasher as _;
 use std::rc::Rc;
 
@@ -26,8 +26,8 @@ struct Ipv4 {
 type Domestic = Vec<(u32, u32)>;
 
 thread_local! {
-    /// Those that were made last: whole tests use one policy and one key.
-    static MADE: RefCell<Option<(Domestic, [u64; 2], Rc<Ipv4>)>> = const { RefCell::new(None) };
+    /// Those of the last policies and keys.
+    static MADE: RefCell<HashMap<(Domestic, [u64; 2]), Rc<Ipv4>>> = RefCell::default();
 }
 
 impl Ipv4 {
@@ -71,13 +71,12 @@ impl Ipv4 {
                 (u32::from_be_bytes([0, a, b, c]), 1 << 24_u8.saturating_sub(prefix.bits))
             })
             .collect::<Domestic>();
-        MADE.with_borrow_mut(|made| match made {
-            Some((prefixes, under, made)) if *prefixes == domestic && *under == key => Rc::clone(made),
-            _ => {
-                let new = Rc::new(Self::new(&domestic, key));
-                *made = Some((domestic, key, Rc::clone(&new)));
-                new
+        MADE.with_borrow_mut(|made| {
+            if made.len() > 32 {
+                made.clear();
             }
+            let made = made.entry((domestic, key));
+            Rc::clone(made.or_insert_with_key(|(domestic, key)| Rc::new(Self::new(domestic, *key))))
         })
     }
 

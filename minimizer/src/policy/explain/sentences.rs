@@ -358,10 +358,17 @@ fn who(recipient: &Recipient, interval: Option<(Duration, Duration)>) -> String 
                  1 in {}, and in many intervals as many times that.",
                 u64::from(noise) + 1
             );
-        } else if recipient.counted == Sources::All {
-            said += &format!(
-                " Whoever forges {forged} sources learns by the record whether there was another one."
-            );
+        } else {
+            said += &match recipient.counted {
+                Sources::All => format!(
+                    " Whoever forges {forged} sources learns by the record whether there was another one."
+                ),
+                // Resets are answers, too.
+                Sources::Domestic => format!(
+                    " Whoever makes {forged} domestic hosts answer, by packets that it forges, learns by the record of these answers \
+                     whether there was another source."
+                ),
+            };
         }
     }
     for held_back in probing::mitigated(recipient) {

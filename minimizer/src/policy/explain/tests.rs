@@ -168,4 +168,9 @@ fn noise_at_a_threshold_is_explained_by_what_it_leaves() {
         assert!(noisy.contains(part), "`{part}` is missing in: {noisy}");
     }
     assert!(!noisy.contains(sharp), "{noisy}");
+    let scope = "[scope]\ndomestic = [\"192.0.2.0/24\"]\ndirections = [\"domestic-foreign\"]\n[[recipients]]";
+    let domestic = text.replace("[[recipients]]", scope).replace("KEYS", "k_counts = \"domestic\"");
+    let policy = Policy::parse(&domestic, Path::new("p.toml")).expect("is fine");
+    let said = policy.explain().to_string().split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(said.contains("Whoever makes 9 domestic hosts answer") && !said.contains(sharp), "{said}");
 }
