@@ -25,9 +25,11 @@ struct Ipv4 {
 
 type Domestic = Vec<(u32, u32)>;
 
+type Made = HashMap<(Domestic, [u64; 2]), Rc<Ipv4>>;
+
 thread_local! {
     /// Those of the last policies and keys.
-    static MADE: RefCell<HashMap<(Domestic, [u64; 2]), Rc<Ipv4>>> = RefCell::default();
+    static MADE: RefCell<Made> = RefCell::default();
 }
 
 impl Ipv4 {
@@ -85,7 +87,7 @@ impl Ipv4 {
         let (mut left, mut right) = (number / (1 << 14), number % (1 << 14));
         for (round, table) in self.entries.chunks_exact(1 << 14).enumerate() {
             if round == 4 {
-                (left, right) = (left ^ tweak / (1 << 14), right ^ tweak % (1 << 14));
+                (left, right) = (left ^ (tweak / (1 << 14)), right ^ (tweak % (1 << 14)));
             }
             (left, right) = (right, left ^ u32::from(table[usize::try_from(right).expect("14 bits")]));
         }
