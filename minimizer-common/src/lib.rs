@@ -25,4 +25,4 @@ pub mod tunnel;
 pub mod tuple;
 
 /// Version of every layout in this crate, as shown by `minimizer status` and `/metrics`.
-pub const LAYOUT_VERSION: u32 = 8;
+pub const LAYOUT_VERSION: u32 = 9;

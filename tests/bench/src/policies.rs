@@ -214,9 +214,9 @@ fn cases() -> anyhow::Result<Vec<Case>> {
                 fields.insert(time, Transform::Coarsened { unit });
             }
         }),
-        counted("pseudonyms of both addresses", pseudonyms),
+        compared("pseudonyms of both addresses", pseudonyms),
         compared(CARRIER_DEFAULT, Policy::load(CARRIER_DEFAULT, &[])?),
-        counted(SCOPE, Policy { scope: Some(any), ..full.clone() }),
+        compared(SCOPE, Policy { scope: Some(any), ..full.clone() }),
         Case {
             name: "the same, out of scope",
             policy: Policy { scope: Some(nothing), ..full.clone() },
@@ -230,7 +230,7 @@ fn cases() -> anyhow::Result<Vec<Case>> {
             with_beside: false,
         },
         counted("100,000 indicators, one matches", Policy { selectors: Some(one), ..full }),
-        counted(ACTIVE_CYBERDEFENCE, defence),
+        compared(ACTIVE_CYBERDEFENCE, defence),
         counted("the same, 100,000 indicators", defence_many),
         compared(DOMESTIC_PSEUDONYMS, defence_pseudonyms),
     ])

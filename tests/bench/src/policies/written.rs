@@ -48,6 +48,14 @@ pub fn write(policy: &Policy, folder: &Path) -> anyhow::Result<String> {
                     foreign: AddressTransform::Exact,
                     domestic: AddressTransform::Pseudonym,
                 } => "{ foreign = \"exact\", domestic = \"pseudonym\" }".to_owned(),
+                Transform::Address {
+                    foreign: AddressTransform::Pseudonym,
+                    domestic: AddressTransform::Pseudonym,
+                } => "\"pseudonym\"".to_owned(),
+                Transform::Address {
+                    foreign: AddressTransform::Truncated { bits },
+                    domestic: AddressTransform::Truncated { bits: other },
+                } if bits == other => format!("{{ truncate = {bits} }}"),
                 other => bail!("the bench does not write {other:?}"),
             };
             writeln!(text, "{} = {transform}", field.name())?;
