@@ -44,7 +44,7 @@ fn replayed_with(
     let [policy, capture, ledger] =
         ["policy.toml", "capture.pcap", "ledger.json"].map(|name| folder.join(name));
     let text = format!(
-        "name = \"p\"\n[scope]\ndomestic = [\"203.0.113.0/24\"]\ndirections = [\"foreign-domestic\", \"domestic-foreign\"]\n\
+        "name = \"p\"\ninterval = \"10s\"\n[scope]\ndomestic = [\"203.0.113.0/24\"]\ndirections = [\"foreign-domestic\", \"domestic-foreign\"]\n\
          [[recipients]]\nname = \"soc\"\npurpose = \"to test\"\n{keys}\n[recipients.fields]\n{addresses}\
          destinationTransportPort = {{ services_below = 1024 }}\nprotocolIdentifier = \"exact\"\npacketDeltaCount = \"exact\"\n"
     );

@@ -117,7 +117,7 @@ fn what_is_held_back_is_counted_as_the_agent_would() -> Result<()> {
         [("", 20, 0), ("established_only = true", 0, 20), ("min_packets = 2", 0, 20)]
     {
         let text = format!(
-            "name = \"p\"\n[[recipients]]\nname = \"soc\"\npurpose = \"to test\"\n{keys}\n[recipients.fields]\n\
+            "name = \"p\"\ninterval = \"10s\"\n[[recipients]]\nname = \"soc\"\npurpose = \"to test\"\n{keys}\n[recipients.fields]\n\
              destinationIPv4Address = \"pseudonym\"\nprotocolIdentifier = \"exact\"\n"
         );
         fs::write(&policy, text)?;

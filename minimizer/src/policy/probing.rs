@@ -95,6 +95,8 @@ mod tests {
 
     use crate::policy::model::Policy;
 
+    const INTERVAL: &str = "interval = \"10s\"\n";
+
     fn policy(top: &str, keys: &str, fields: &str) -> Policy {
         let text = format!(
             "name = \"p\"\n{top}[scope]\ndomestic = [\"192.0.2.0/24\"]\ndirections = [\"foreign-domestic\", \"domestic-foreign\"]\n\
@@ -132,7 +134,7 @@ mod tests {
             let said = warned(&policy("", "", fields));
             assert!(said.len() == 1 && said[0].starts_with("soc gets") && said[0].contains(mark), "{said:?}");
             for mitigation in ["established_only = true\n", "min_packets = 10\n"] {
-                assert!(warned(&policy("", mitigation, fields)).is_empty(), "{fields}");
+                assert!(warned(&policy(INTERVAL, mitigation, fields)).is_empty(), "{fields}");
             }
         }
     }
@@ -147,8 +149,7 @@ mod tests {
         ] {
             assert_eq!(warned(&policy("", "", fields)), Vec::<String>::new(), "{fields}");
         }
-        let short = "interval = \"10s\"\n";
-        assert!(warned(&policy(short, "", "flowEndMilliseconds = { coarsen = \"10s\" }")).is_empty());
+        assert!(warned(&policy(INTERVAL, "", "flowEndMilliseconds = { coarsen = \"10s\" }")).is_empty());
         assert!(!warned(&policy("", "", "flowEndMilliseconds = { coarsen = \"10s\" }")).is_empty());
         let mut without = policy("", "", "packetDeltaCount = \"exact\"");
         without.recipients[0].fields.remove(&crate::policy::field::Field::DestinationIPv4Address);
@@ -164,7 +165,7 @@ mod tests {
         for part in ["probing: whoever sends packets to an address", "CAUTION: soc gets pseudonyms"] {
             assert!(said.contains(part), "`{part}` is missing in: {said}");
         }
-        let said = flowing(&policy("", "established_only = true\nmin_packets = 10\n", fields));
+        let said = flowing(&policy(INTERVAL, "established_only = true\nmin_packets = 10\n", fields));
         for part in [
             "probing: whoever sends packets to an address",
             "no record of fewer than 10 packets",

@@ -56,6 +56,19 @@ pub fn check(
             );
         }
     }
+    if context.interval.is_none() {
+        let offsets = [
+            file.min_packets.as_ref().map(|at| at.span().start),
+            file.established_only.as_ref().filter(|at| *at.get()).map(|at| at.span().start),
+        ];
+        if let Some(offset) = offsets.into_iter().flatten().min() {
+            document.limit_at(
+                offset,
+                "packets and answers count in one interval between two drains, and a longer one has more: fix it at the top of the \
+                 policy, like interval = \"10s\"",
+            );
+        }
+    }
     let value = |at: &Option<At<u32>>| at.as_ref().map_or(0, |at| *at.get());
     Mitigations {
         min_packets: value(&file.min_packets),

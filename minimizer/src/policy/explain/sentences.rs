@@ -397,14 +397,14 @@ pub fn notes(policy: &Policy, stored: &Stored) -> Vec<String> {
                 .to_owned(),
         );
         if policy.has_pseudonyms_of(false) {
-            let domestic = policy.scope.as_ref().and_then(Ranks::new).map_or("hashes, too", |_| {
+            let domestic = policy.scope.as_ref().and_then(Ranks::new).map_or("made so, too", |_| {
                 "a permutation of their ranks among the domestic ones: no two domestic addresses share a pseudonym, but a \
                  foreign one can share one with a domestic one"
             });
             said.push(format!(
-                "Pseudonyms of foreign IPv4 addresses, and of all where there is no scope, are a permutation of a keyed hash of 28 \
-                 bits: of a million addresses some 0.4 % share one with another, of ten million 4 %. Those of domestic IPv4 \
-                 addresses are {domestic}."
+                "Pseudonyms of foreign IPv4 addresses, and of all where there is no scope, are a permutation of the last 28 bits, \
+                 which the first 4 bits choose: addresses that differ in these share one by chance, at most 0.4 % of a million \
+                 and 4 % of ten million. Those of domestic IPv4 addresses are {domestic}."
             ));
         }
         if policy.has_pseudonyms_of(true) {

@@ -312,6 +312,10 @@ fn mitigations_protect_something_and_tell_nothing() {
         refused(&with(both, keys, keyed), &["p.toml:9:15", "protects nobody"]);
     }
     refused(&with(both, "k_threshold = 10\nmin_packets = 5", ""), &["one packet less", "`k_threshold`"]);
+    for keys in ["min_packets = 5", "established_only = true"] {
+        let anybody_chooses = with(both, keys, keyed).replace("interval = \"10s\"\n", "");
+        refused(&anybody_chooses, &["p.toml:8:", "in one interval", "fix it at the top"]);
+    }
     refused(&with(both, "k_threshold = 10\nk_noise = 0", ""), &["no noise"]);
     refused(&with(both, "k_noise = 5", ""), &["no threshold that it could blur"]);
     refused(
