@@ -106,6 +106,22 @@ fn what_is_wrong_with_a_policy_comes_first() -> Result<()> {
     Ok(())
 }
 
+/// Batches are those of the policy, which the agent drains.
+#[test]
+#[cfg_attr(without_kernel, ignore = "needs root and the kernel program: cargo xtask test")]
+fn the_policy_says_how_long_a_batch_is() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let policy = folder.path().join("policy.toml");
+    let text = "name = \"p\"\ninterval = \"2s\"\n[[recipients]]\nname = \"soc\"\npurpose = \"to test\"\n\
+                [recipients.fields]\nprotocolIdentifier = \"exact\"\n";
+    fs::write(&policy, text)?;
+    let frames: Vec<_> =
+        (0..3).map(|number| frame(u64::from(number) * 2_000, 1, 9, number, number.into(), 20)).collect();
+    let risk = risk(&policy, &frames, folder.path())?;
+    ensure!(risk["interval_ms"] == 2_000 && risk["batches"] == 3, "{risk:#}");
+    Ok(())
+}
+
 /// What mitigations hold back is in no share, and counted.
 #[test]
 #[cfg_attr(without_kernel, ignore = "needs root and the kernel program: cargo xtask test")]

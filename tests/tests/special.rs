@@ -490,4 +490,17 @@ fn outer_addresses_are_parties_unless_tunnels_of_the_network_end_there() {
     ];
     assert_eq!(outcomes(&with, &fragments).0, [Counted, Counted, OutOfScope, OutOfScope]);
     assert_eq!(outcomes(&scope(""), &fragments).0, [Counted; 4]);
+
+    // A later fragment of IPv6 says what the fragmented part begins with: an extension header, and nobody knows what is behind it.
+    let later = |source: &str, destination: &str, protocol: u8| {
+        let mut fragment = packet(source, destination, 2152, &[0; 16]);
+        fragment[6] = 44;
+        fragment[40..48].copy_from_slice(&[protocol, 0, 0, 8, 0, 0, 0, 1]);
+        frame(&fragment)
+    };
+    let fragments = [17, 60, 0, 43, 6].map(|protocol| later(ABROAD6, GATES6[0], protocol));
+    let expected = [OutOfScope, OutOfScope, OutOfScope, OutOfScope, Counted];
+    assert_eq!(outcomes(&with, &fragments).0, expected);
+    assert_eq!(outcomes(&scope(""), &fragments).0, [Counted; 5]);
+    assert_eq!(outcomes(&with, &[later(ABROAD6, "2001:db8:900:a::9", 60)]).0, [Counted]);
 }

@@ -62,6 +62,12 @@ static EXTENSIONS: [Extension; 256] = {
     table
 };
 
+/// Whether a protocol is an extension header: what a later fragment says of itself if the fragmented part began with one.
+#[inline(always)]
+pub(crate) fn is_extension(protocol: u8) -> bool {
+    EXTENSIONS[protocol as usize].units != 0
+}
+
 /// The 13 bits of the fragment offset, in the upper bits of their field.
 const FRAGMENT_OFFSET: u16 = 0xfff8;
 const MORE_FRAGMENTS: u16 = 0x0001;

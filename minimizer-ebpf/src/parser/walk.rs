@@ -251,6 +251,8 @@ fn may_carry(version: Version, protocol: u8, listed: Tunnels) -> bool {
         (ipv6::PROTOCOL, Version::V4) => listed.has(Tunnel::SixInFour),
         (ipv4::PROTOCOL, Version::V6) => listed.has(Tunnel::FourInSix),
         (ipv6::PROTOCOL, Version::V6) => listed.has(Tunnel::SixInSix),
+        // A later fragment, whose first one has the rest of the chain: RFC 2473 puts an option in front of the inner packet.
+        (_, Version::V6) => ipv6::is_extension(protocol),
         _ => false,
     }
 }

@@ -293,13 +293,22 @@ fn count_outer(context: *mut xdp_md, head: &mut Head, here: &Here) -> Ended {
     counters(head, here.site.interface).seen_octets += u64::from(cursor.known_octets());
     let packet = packet.settled();
     // Whether it is one of a tunnel nobody knows, nor between whom.
-    if packet.may_carry != 0 && has_endpoint(&SETTINGS.plan, &packet) {
+    if packet.may_carry != 0 && !is_reserved(&packet) && has_endpoint(&SETTINGS.plan, &packet) {
         return Ended::with(Some(Outcome::OutOfScope));
     }
     match enter(&mut cursor, inside) {
         Ok(None) => here.count_settled(head, &packet, Outer::NOTHING),
         Ok(Some(inner)) => Ended::at(&inner, tags),
         Err(outcome) => Ended::with(Some(outcome)),
+    }
+}
+
+#[inline(always)]
+fn is_reserved(packet: &Packet) -> bool {
+    if packet.tags.is_ipv6() {
+        minimize::is_reserved::<true>(&SETTINGS.plan, &packet.addresses)
+    } else {
+        minimize::is_reserved::<false>(&SETTINGS.plan, &packet.addresses)
     }
 }
 

@@ -11,13 +11,14 @@ use serde::Serialize;
 use thiserror::Error;
 use tracing::warn;
 
-use crate::commands::cli::{Format, PolicyVerb, SchemaOf};
+use crate::commands::cli::{DEFAULT_INTERVAL, Format, PolicyVerb, SchemaOf};
 use crate::commands::config::ConfigFile;
 use crate::policy::builtin::PolicyError;
 use crate::policy::compile::CompiledPolicy;
 use crate::policy::compile::memory::PolicyMemory;
 use crate::policy::diff::Effect;
 use crate::policy::file::PolicyFile;
+use crate::policy::interval::UnfitInterval;
 use crate::policy::model::Policy;
 use crate::policy::tables::TableError;
 use crate::policy::words;
@@ -34,6 +35,9 @@ pub enum PolicyVerbError {
     /// The policy's prefixes and indicators do not fit into the kernel's tables.
     #[error("the policy is refused: {0}")]
     Tables(#[from] TableError),
+    /// The policy allows no such time between drains.
+    #[error(transparent)]
+    Interval(#[from] UnfitInterval),
     /// Signing or verifying failed.
     #[error(transparent)]
     Signing(#[from] SigningError),
@@ -81,8 +85,9 @@ pub fn policy(verb: &PolicyVerb, out: &mut impl Write) -> Result<(), PolicyVerbE
         }
         PolicyVerb::Risk { policy, capture, interval, output } => {
             let policy = Policy::load(policy, &[])?;
+            let interval = policy.interval(*interval, DEFAULT_INTERVAL)?;
             privilege::check(Task::Replay)?;
-            let risk = risk::risk(&policy, capture, *interval)?;
+            let risk = risk::risk(&policy, capture, interval)?;
             match output {
                 Format::Text => write!(out, "{risk}")?,
                 Format::Json => json(out, &risk)?,

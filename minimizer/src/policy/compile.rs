@@ -50,7 +50,7 @@ pub struct CompiledPolicy {
     /// The classes of its prefixes, for the transforms that are applied after the drain.
     pub classes: Arc<Classes>,
     /// The ranks of which pseudonyms of domestic IPv4 addresses are made. `None` if the policy makes no pseudonyms of IPv4
-    /// addresses, or its domestic addresses have no ranks: then they are made of hashes.
+    /// addresses, or its domestic addresses have no ranks: then they are made of the last 28 bits.
     pub ranks: Option<Arc<Ranks>>,
     /// The policy's tables.
     pub tables: Content,

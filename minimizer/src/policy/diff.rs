@@ -131,14 +131,20 @@ impl Policy {
         commitments::diff(&mut differences, self, after);
         scope::diff(&mut differences, self, after);
         scope::selectors(&mut differences, self.selectors.as_deref(), after.selectors.as_deref());
-        for (one, other, effect, becomes) in [
-            (self, after, Effect::Wider, "is no party any more"),
-            (after, self, Effect::Narrower, "is a party again"),
+        // Whichever way, other packets are collected than somebody has approved.
+        for (one, other, becomes) in [
+            (self, after, "is no party any more"),
+            (
+                after,
+                self,
+                "is a party again, and what may be a fragment of a tunnel from or to it counts as a packet between its outer \
+                 addresses",
+            ),
         ] {
             for prefix in
                 other.tunnel_endpoints.iter().filter(|prefix| !one.tunnel_endpoints.contains(prefix))
             {
-                differences.add(effect, format!("tunnel endpoint {prefix}"), becomes);
+                differences.add(Effect::Wider, format!("tunnel endpoint {prefix}"), becomes);
             }
         }
         for tunnel in Tunnel::ALL {
@@ -151,11 +157,14 @@ impl Policy {
                     );
                 }
                 (true, false) => {
-                    differences.add(
-                        Effect::Narrower,
-                        format!("tunnel {}", tunnel.name()),
-                        "is no longer looked into",
-                    );
+                    // The parties inside no longer keep a packet out of the scope.
+                    let (effect, change) = if after.scope.is_some() {
+                        let change = "is no longer looked into, and its packets count between their outer addresses alone";
+                        (Effect::Wider, change)
+                    } else {
+                        (Effect::Narrower, "is no longer looked into")
+                    };
+                    differences.add(effect, format!("tunnel {}", tunnel.name()), change);
                 }
                 _ => {}
             }
@@ -190,11 +199,12 @@ fn pseudonyms(differences: &mut Differences, before: &Policy, after: &Policy) {
     let change = match (ranks(before), ranks(after)) {
         (Some(was), Some(is)) if was.purpose() != is.purpose() => "domestic addresses have other ranks",
         (Some(_), None) => {
-            "those of domestic addresses are made of hashes and no longer of ranks, so that two of them can share one (no domestic \
-             prefix, or more than 1,048,575 blocks of 256 addresses with domestic ones)"
+            "those of domestic addresses are made of their last 28 bits and no longer of ranks, so that two of them can \
+             share one (no domestic prefix, or more than 1,048,575 blocks of 256 addresses with domestic ones)"
         }
         (None, Some(_)) => {
-            "those of domestic addresses are made of ranks and no longer of hashes, so that no two of them share one"
+            "those of domestic addresses are made of ranks and no longer of their last 28 bits, so that no two of them \
+             share one"
         }
         _ => return,
     };

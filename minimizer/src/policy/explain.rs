@@ -123,8 +123,10 @@ impl Policy {
         for (place, transform, is_blurred) in [kernel].into_iter().chain(views) {
             for mut one in explain_transform(&place, transform) {
                 let is_domestic = one.class.as_deref() == Some(&*Class::Domestic.to_string());
-                if one.what == PSEUDONYM && is_domestic && is_ranked {
-                    one.technique = "permutation";
+                if one.what == PSEUDONYM && is_ipv4 {
+                    // RFC 6235 has no name for one that the first bits of an address choose among several.
+                    one.technique =
+                        if is_domestic && is_ranked { "permutation" } else { "keyed permutations" };
                 }
                 if place != KERNEL && one.what == PSEUDONYM {
                     // Recipients that share this line have different pseudonyms.

@@ -31,7 +31,8 @@ pub struct PolicyFile {
     /// Sentences that say what else would be refused, word for word as `policy check` demands them.
     #[serde(default)]
     pub acknowledged: Vec<At<String>>,
-    /// Time between drains, like "10s": one time, or the shortest and the longest. A `k_threshold` needs it.
+    /// Time between drains, like "10s": one time, or the shortest and the longest. A `k_threshold`, `min_packets` or
+    /// `established_only` needs it.
     pub interval: Option<At<IntervalFile>>,
     /// Tunnels whose inner packets are counted in place of the outer ones.
     #[serde(default)]

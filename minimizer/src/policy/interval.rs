@@ -10,7 +10,8 @@ use crate::policy::model::Policy;
 /// The agent would drain at other times than the policy says.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 #[error(
-    "the policy {policy} wants {} between drains, and not {}: leave `interval` out, or ask for one that the policy allows",
+    "the policy {policy} wants {} between drains, and not {}: leave `interval` out, or ask for one that the policy allows; a reload \
+     changes no interval, so that a running agent is started anew for it",
     words::interval(*wanted), words::duration(*asked)
 )]
 pub struct UnfitInterval {
@@ -60,6 +61,7 @@ mod tests {
         assert_eq!(chosen(fixed, Some(30_000)), seconds(30));
         let said = chosen(fixed, Some(100)).expect_err("is not allowed");
         assert!(said.contains("wants 30 seconds between drains, and not 100 milliseconds"), "{said}");
+        assert!(said.contains("a reload changes no interval"), "{said}");
         let bounds = "interval = { min = \"1s\", max = \"5s\" }";
         assert_eq!(chosen(bounds, None), seconds(5));
         assert_eq!(chosen(bounds, Some(1000)), seconds(1));

@@ -111,8 +111,8 @@ fn or(listed: Listed) -> String {
     format!(" or {}", ports.join(", "))
 }
 
-/// The technique by its name in RFC 6235, section 4, which has none for a keyed hash. Pseudonyms of addresses that have ranks
-/// are a permutation instead.
+/// The technique by its name in RFC 6235, section 4, which has none for a keyed hash. Pseudonyms of IPv4 addresses are
+/// permutations instead.
 #[must_use]
 pub const fn technique(transform: Transform) -> &'static str {
     match transform {

@@ -120,6 +120,12 @@ impl<'text> Document<'text> {
         })
     }
 
+    /// Whether nothing wrong was noted.
+    #[must_use]
+    pub const fn is_clean(&self) -> bool {
+        self.findings.is_empty()
+    }
+
     /// Notes that the value is wrong.
     pub fn refuse<T>(&mut self, at: &At<T>, message: impl Into<String>) {
         self.refuse_at(at.span().start, message);

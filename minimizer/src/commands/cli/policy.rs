@@ -38,9 +38,9 @@ pub enum PolicyVerb {
         /// Capture to replay, pcap or pcapng.
         #[arg(value_name = "CAPTURE")]
         capture: PathBuf,
-        /// Time between drains, from 100ms to 60s.
-        #[arg(long, value_name = "TIME", default_value = "10s", value_parser = interval)]
-        interval: Duration,
+        /// Time between drains, from 100ms to 60s [default: 10s, or what the policy allows].
+        #[arg(long, value_name = "TIME", value_parser = interval)]
+        interval: Option<Duration>,
         /// How it is printed.
         #[arg(long, value_enum, default_value_t = Format::Text)]
         output: Format,

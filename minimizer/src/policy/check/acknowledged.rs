@@ -33,9 +33,11 @@ impl<'file> Acknowledged<'file> {
         }
     }
 
-    /// Refuses the sentences that the policy does not need, and returns the others.
+    /// Refuses the sentences that the policy does not need, and returns the others. What is wrong may be what needs a sentence: then
+    /// none is refused.
     pub fn finish(self, document: &mut Document<'_>) -> Vec<String> {
-        for (said, _) in self.said.iter().zip(&self.needed).filter(|(_, needed)| !**needed) {
+        let is_clean = document.is_clean();
+        for (said, _) in self.said.iter().zip(&self.needed).filter(|(_, needed)| is_clean && !**needed) {
             document.refuse(
                 said,
                 format!("nothing in the policy needs the words \"{}\": remove them", said.get()),

@@ -116,7 +116,6 @@ fn what_collects_or_tells_more_is_wider() {
     wider("truncate = 16", "truncate = 17", "recipient r, destinationIPv4Address");
     wider("truncate = 16", "truncate = 17", "kept in the kernel, destinationIPv4Address");
     wider("protocolIdentifier", "vlanId = \"exact\"\nprotocolIdentifier", "recipient r, vlanId");
-    wider("name = \"p\"", "name = \"p\"\ntunnels = [\"gre\"]", "tunnel gre");
     let scope = &BASE[BASE.find("[scope]").expect("is there")..BASE.find("[selectors]").expect("is there")];
     let words =
         "serial = 7\nacknowledged = [\"every communication is collected, between domestic parties too\"]";
@@ -255,9 +254,9 @@ fn pseudonyms_that_change_with_the_domestic_prefixes_are_told() {
         assert!(change.contains(part), "{change}");
     };
     is_told(one, other, "have other ranks");
-    is_told(one, "\"192.0.2.0/24\", \"16.0.0.0/4\"", "made of hashes and no longer of ranks");
-    is_told("\"192.0.2.0/24\", \"16.0.0.0/4\"", one, "made of ranks and no longer of hashes");
-    is_told(one, "\"2001:db8::/32\"", "made of hashes");
+    is_told(one, "\"192.0.2.0/24\", \"16.0.0.0/4\"", "made of their last 28 bits and no longer of ranks");
+    is_told("\"192.0.2.0/24\", \"16.0.0.0/4\"", one, "made of ranks and no longer of their last 28 bits");
+    is_told(one, "\"2001:db8::/32\"", "made of their last 28 bits");
     // Other prefixes of the same blocks, of IPv6, or of a policy without pseudonyms of IPv4.
     assert_eq!(told(one, "\"192.0.2.0/25\"", "pseudonym"), None);
     assert_eq!(told(one, "\"192.0.2.0/24\", \"2001:db8::/32\"", "pseudonym"), None);
@@ -265,10 +264,22 @@ fn pseudonyms_that_change_with_the_domestic_prefixes_are_told() {
 }
 
 #[test]
-fn who_becomes_a_tunnel_endpoint_is_wider() {
+fn who_becomes_a_tunnel_endpoint_or_a_party_again_is_wider() {
     let more = BASE.replace("never = ", "tunnel_endpoints = [\"203.0.113.0/29\"]\nnever = ");
     assert_eq!(way_of(BASE, &more, "tunnel endpoint 203.0.113.0/29"), Effect::Wider);
-    assert_eq!(way_of(&more, BASE, "tunnel endpoint 203.0.113.0/29"), Effect::Narrower);
+    // Fragments that end as out of scope at an endpoint are collected at a party.
+    assert_eq!(way_of(&more, BASE, "tunnel endpoint 203.0.113.0/29"), Effect::Wider);
+}
+
+#[test]
+fn a_tunnel_that_comes_or_goes_is_wider_under_a_scope() {
+    let unscoped = "name = \"p\"\n[[recipients]]\nname = \"r\"\npurpose = \"x\"\nfields = { protocolIdentifier = \"exact\" }\n";
+    // Whose inner addresses were out of scope is collected when only the outer ones count.
+    for (base, gone) in [(BASE, Effect::Wider), (unscoped, Effect::Narrower)] {
+        let more = base.replacen("name = \"p\"", "name = \"p\"\ntunnels = [\"gre\"]", 1);
+        assert_eq!(way_of(base, &more, "tunnel gre"), Effect::Wider);
+        assert_eq!(way_of(&more, base, "tunnel gre"), gone);
+    }
 }
 
 #[test]

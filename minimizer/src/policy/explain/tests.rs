@@ -112,6 +112,7 @@ fn what_is_said_of_pseudonyms_is_said_of_those_that_are_made() {
         said("interval = \"10s\"\n", "k_threshold = 5\n[recipients.fields]\npacketDeltaCount = \"log2\"\n");
     assert!(threshold.contains("Pseudonyms of foreign IPv4 addresses"), "{threshold}");
     assert!(!threshold.contains("Pseudonyms of IPv6 addresses"), "{threshold}");
+    assert!(threshold.contains("keyed permutations") && !threshold.contains("keyed hash"), "{threshold}");
     let by_rank = said(
         "[scope]\ndomestic = [\"192.0.2.0/24\"]\ndirections = [\"foreign-domestic\"]\n",
         "[recipients.fields]\nsourceIPv4Address = \"pseudonym\"\n",

@@ -81,7 +81,7 @@ const fn of_address(transform: AddressTransform, is_permuted: bool) -> Anonymiza
         AddressTransform::Pseudonym if is_permuted => {
             Anonymization { flags: UNDEFINED, technique: Technique::Permutation }
         }
-        // A keyed hash: RFC 6235 has no name for it.
+        // A keyed hash, or one of several permutations: RFC 6235 has no name for these.
         AddressTransform::Pseudonym => Anonymization { flags: UNDEFINED, technique: Technique::Undefined },
         AddressTransform::PrefixPreserving(_) => {
             Anonymization { flags: UNDEFINED, technique: Technique::StructuredPermutation }

@@ -143,6 +143,10 @@ fn what_protects_nobody_takes_words() {
         assert_eq!(policy.commitments.acknowledged.len(), 1);
     }
     refused(&with_section(WORDS), &["p.toml:2:17", "nothing in the policy needs the words"]);
+    // What is mistyped may be what needs them.
+    let mistyped = parse(&with_section(&format!("{WORDS}[scope]\ndirections = [\"foreign-forein\"]")));
+    let said = mistyped.expect_err("no direction").to_string();
+    assert!(said.contains("foreign-forein") && !said.contains("needs the words"), "{said}");
 }
 
 #[test]

@@ -20,7 +20,7 @@ const ACK: u16 = 0x10;
 /// A policy whose first recipient has these keys. Its domestic prefixes are those of [`super::classes`].
 fn policy(keys: &str, fields: &str, others: &str) -> Policy {
     let text = format!(
-        "name = \"p\"\n[scope]\ndomestic = [\"10.0.0.0/8\", \"2001:db8::/32\"]\nforeign = [\"10.9.0.0/16\"]\n\
+        "name = \"p\"\ninterval = \"10s\"\n[scope]\ndomestic = [\"10.0.0.0/8\", \"2001:db8::/32\"]\nforeign = [\"10.9.0.0/16\"]\n\
          directions = [\"foreign-domestic\", \"domestic-foreign\"]\n\
          [[recipients]]\nname = \"soc\"\npurpose = \"to look\"\n{keys}\n[recipients.fields]\nprotocolIdentifier = \"exact\"\n\
          sourceIPv4Address = {{ foreign = {{ truncate = 24 }}, domestic = \"pseudonym\" }}\n\
