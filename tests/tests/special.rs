@@ -467,9 +467,8 @@ fn outer_addresses_are_parties_unless_tunnels_of_the_network_end_there() {
         ((ABROAD, "198.51.100.129"), &up, OutOfScope, OutOfScope),
         ((NEVER, GATES[0]), &up, OutOfScope, OutOfScope),
     ];
-    let frames =
-        cases.iter().map(|((source, destination), inner, ..)| in_gtp_u_between(source, destination, inner));
-    let frames = frames.collect::<Vec<_>>();
+    let frame_of = |((source, destination), inner, ..): &_| in_gtp_u_between(source, destination, inner);
+    let frames = cases.iter().map(frame_of).collect::<Vec<_>>();
     let expected = |without: bool| {
         cases.iter().map(move |(.., with, other)| if without { *other } else { *with }).collect::<Vec<_>>()
     };
@@ -482,25 +481,20 @@ fn outer_addresses_are_parties_unless_tunnels_of_the_network_end_there() {
         fragment[6..8].copy_from_slice(&[0x20, offset]);
         frame(&fragment)
     };
-    let fragments = [
-        fragment(ABROAD, "198.51.100.9", 0),
-        fragment(ABROAD, "198.51.100.9", 8),
-        fragment(ABROAD, GATES[0], 0),
-        fragment(GATES[0], ABROAD, 8),
-    ];
+    let [to, other, gate] = [ABROAD, "198.51.100.9", GATES[0]];
+    let fragments = [(to, other, 0), (to, other, 8), (to, gate, 0), (gate, to, 8)]
+        .map(|(source, destination, offset)| fragment(source, destination, offset));
     assert_eq!(outcomes(&with, &fragments).0, [Counted, Counted, OutOfScope, OutOfScope]);
     assert_eq!(outcomes(&scope(""), &fragments).0, [Counted; 4]);
 
     // A later fragment of IPv6 says what the fragmented part begins with: an extension header, and nobody knows what is behind it.
-    let later = |source: &str, destination: &str, protocol: u8| {
-        let mut fragment = packet(source, destination, 2152, &[0; 16]);
+    let later = |destination: &str, protocol: u8| {
+        let mut fragment = packet(ABROAD6, destination, 2152, &[0; 16]);
         fragment[6] = 44;
         fragment[40..48].copy_from_slice(&[protocol, 0, 0, 8, 0, 0, 0, 1]);
         frame(&fragment)
     };
-    let fragments = [17, 60, 0, 43, 6].map(|protocol| later(ABROAD6, GATES6[0], protocol));
-    let expected = [OutOfScope, OutOfScope, OutOfScope, OutOfScope, Counted];
-    assert_eq!(outcomes(&with, &fragments).0, expected);
-    assert_eq!(outcomes(&scope(""), &fragments).0, [Counted; 5]);
-    assert_eq!(outcomes(&with, &[later(ABROAD6, "2001:db8:900:a::9", 60)]).0, [Counted]);
+    let fragments = [60, 0, 43, 17, 6].map(|protocol| later(GATES6[0], protocol));
+    assert_eq!(outcomes(&with, &fragments).0, [OutOfScope, OutOfScope, OutOfScope, OutOfScope, Counted]);
+    assert_eq!(outcomes(&with, &[later("2001:db8:900:a::9", 60)]).0, [Counted]);
 }
