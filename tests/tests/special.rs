@@ -467,8 +467,8 @@ fn outer_addresses_are_parties_unless_tunnels_of_the_network_end_there() {
         ((ABROAD, "198.51.100.129"), &up, OutOfScope, OutOfScope),
         ((NEVER, GATES[0]), &up, OutOfScope, OutOfScope),
     ];
-    let frame_of = |((source, destination), inner, ..): &_| in_gtp_u_between(source, destination, inner);
-    let frames = cases.iter().map(frame_of).collect::<Vec<_>>();
+    let frames = cases.iter().map(|((from, to), inner, ..)| in_gtp_u_between(from, to, inner));
+    let frames = frames.collect::<Vec<_>>();
     let expected = |without: bool| {
         cases.iter().map(move |(.., with, other)| if without { *other } else { *with }).collect::<Vec<_>>()
     };
