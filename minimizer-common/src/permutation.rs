@@ -3,8 +3,8 @@
 //!
 //! What is permuted is a number below [`LAST`]: the rank of an address among the policy's domestic ones, where these are so few that
 //! each can have a number of its own; else the last 28 bits of the address. Half-way the first 4 bits change the number, so that they
-//! choose one of 16 permutations: addresses that differ in them share a pseudonym by chance, and others never do. A pseudonym is such a
-//! number in 240.0.0.0/4. [`LAST`] would be 255.255.255.255, which packets carry: it is no pseudonym.
+//! choose one of 16 permutations: addresses that differ in them share a pseudonym by chance, and of others one pair at most. A pseudonym
+//! is such a number in 240.0.0.0/4. [`LAST`] would be 255.255.255.255, which packets carry: it is no pseudonym.
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 

@@ -19,9 +19,9 @@ const ICMP: u8 = 1;
 /// Protocol number of ICMPv6 (RFC 4443).
 const ICMPV6: u8 = 58;
 /// First registered port (RFC 6335).
-const REGISTERED: u16 = 1024;
+pub const REGISTERED: u16 = 1024;
 /// First dynamic port (RFC 6335).
-const DYNAMIC: u16 = 49_152;
+pub const DYNAMIC: u16 = 49_152;
 
 /// The classes of a packet's addresses: [`minimizer_common::tables::CLASS_FOREIGN`] or
 /// [`minimizer_common::tables::CLASS_DOMESTIC`].

@@ -72,7 +72,7 @@ impl Policy {
             matches!(class, Class::Foreign | Class::Domestic)
                 && reserved.iter().any(|range| range.covers(prefix) || prefix.covers(range))
         };
-        let mut listed: Vec<_> = scope
+        let listed: Vec<_> = scope
             .prefixes
             .iter()
             .filter(is_reserved)
@@ -81,13 +81,11 @@ impl Policy {
         if listed.is_empty() {
             return None;
         }
-        let more = listed.len().saturating_sub(EXAMPLES_MAX);
-        listed.truncate(EXAMPLES_MAX);
-        let more = if more == 0 { String::new() } else { format!(" and {more} more") };
+        let listed = words::examples(listed, EXAMPLES_MAX);
         Some(format!(
-            "The scope lists {}{more}, where addresses look like pseudonyms that the policy makes: packets from or to {} end as \
+            "The scope lists {}, where addresses look like pseudonyms that the policy makes: packets from or to {} end as \
              reserved_address and are in no record.",
-            listed.join(", "),
+            listed,
             words::list(&reserved_ranges(self))
         ))
     }
@@ -117,18 +115,15 @@ impl Policy {
                 && ipv4.bits > 0
                 && classes.may_be(false, address, ipv4.bits, Class::Foreign)
         };
-        let mut abroad: Vec<_> =
-            self.translations.iter().filter(is_abroad).map(ToString::to_string).collect();
+        let abroad: Vec<_> = self.translations.iter().filter(is_abroad).map(ToString::to_string).collect();
         if abroad.is_empty() {
             return None;
         }
-        let more = abroad.len().saturating_sub(EXAMPLES_MAX);
-        abroad.truncate(EXAMPLES_MAX);
-        let more = if more == 0 { String::new() } else { format!(" and {more} more") };
+        let abroad = words::examples(abroad, EXAMPLES_MAX);
         Some(format!(
-            "Customers have IPv4 addresses that are not domestic, in {}{more}: their IPv6 addresses are judged so, too, whatever prefix \
+            "Customers have IPv4 addresses that are not domestic, in {}: their IPv6 addresses are judged so, too, whatever prefix \
              around lists them. List the IPv4 addresses under `domestic`.",
-            abroad.join(", ")
+            abroad
         ))
     }
 

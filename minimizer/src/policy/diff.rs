@@ -113,11 +113,8 @@ impl Differences {
 }
 
 /// The first few of these.
-fn examples(mut things: Vec<String>) -> String {
-    let more = things.len().checked_sub(EXAMPLES_MAX).filter(|more| *more > 0);
-    things.truncate(EXAMPLES_MAX);
-    let more = more.map_or_else(String::new, |more| format!(" and {more} more"));
-    things.join(", ") + &more
+fn examples(things: Vec<String>) -> String {
+    words::examples(things, EXAMPLES_MAX)
 }
 
 impl Policy {

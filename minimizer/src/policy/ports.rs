@@ -1,13 +1,9 @@
 //! What transforms of ports tell apart, and the least that the program must store for several of them.
 
 use minimizer_common::plan::{LISTED_PLACES, Plan, listed_place};
+use minimizer_ebpf::policy::minimize::{DYNAMIC, REGISTERED};
 
 use crate::policy::transform::{Listed, Transform};
-
-/// First registered port (RFC 6335).
-pub const REGISTERED: u16 = 1024;
-/// First dynamic port (RFC 6335).
-pub const DYNAMIC: u16 = 49_152;
 
 /// The ports that something tells apart from all others. Of the others it tells the class, or nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -66,6 +66,15 @@ pub fn list(words: &[String]) -> String {
     }
 }
 
+/// The first so many of these, and how many more there are.
+#[must_use]
+pub fn examples(mut all: Vec<String>, most: usize) -> String {
+    let more = all.len().saturating_sub(most);
+    all.truncate(most);
+    let more = if more == 0 { String::new() } else { format!(" and {more} more") };
+    all.join(", ") + &more
+}
+
 /// What remains of an address.
 #[must_use]
 pub fn address_remains(transform: AddressTransform) -> String {

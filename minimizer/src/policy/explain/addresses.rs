@@ -18,7 +18,7 @@ pub fn special_and_embedded(scope: &Scope, own: &[Translation]) -> Vec<String> {
          where the policy lists their prefix as domestic or foreign."
             .to_owned(),
     ];
-    let mut named: Vec<_> = scope
+    let named: Vec<_> = scope
         .prefixes
         .iter()
         .filter(|(prefix, class)| {
@@ -28,10 +28,8 @@ pub fn special_and_embedded(scope: &Scope, own: &[Translation]) -> Vec<String> {
         .map(|(prefix, class)| format!("{prefix} as {class}"))
         .collect();
     if !named.is_empty() {
-        let more = named.len().saturating_sub(EXAMPLES_MAX);
-        named.truncate(EXAMPLES_MAX);
-        let more = if more == 0 { String::new() } else { format!(" and {more} more") };
-        said.push(format!("The policy lists prefixes with special addresses: {}{more}.", named.join(", ")));
+        let named = words::examples(named, EXAMPLES_MAX);
+        said.push(format!("The policy lists prefixes with special addresses: {named}."));
     }
     said.extend(translated(own));
     said.push(
